@@ -1,0 +1,170 @@
+"""The JSON documents of the bucket: versioned, at most 1 MiB, unknown fields ignored when read.
+
+A record is written once; `nonce` makes one writer's body differ from every other's, so that reading a key back
+says who won. docs/format.md is normative.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dstack.errors import BucketError
+from dstack.model import (
+    Dependency,
+    Entry,
+    EntryKind,
+    Gpu,
+    JobSpec,
+    JobStatus,
+    Manifest,
+    Resources,
+    Retry,
+    RunId,
+    RunName,
+    RunPlan,
+    Snapshot,
+    WorkflowName,
+)
+
+VERSION = 1
+MAX_RECORD = 1 << 20
+
+
+def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
+    """Canonical bytes of one record; raises BucketError above MAX_RECORD."""
+    body = json.dumps({"v": VERSION, "kind": kind, **fields}, separators=(",", ":"), sort_keys=True).encode()
+    if len(body) > MAX_RECORD:
+        raise BucketError(f"a record of kind {kind} would be {len(body)} bytes long; the limit is {MAX_RECORD}")
+    return body
+
+
+def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
+    """The fields of a record; raises BucketError when `body` is none of that kind or of a later version."""
+    try:
+        fields = json.loads(body) if len(body) <= MAX_RECORD else None
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or fields.get("kind") != kind:
+        raise BucketError(f"{key} is not a record of kind {kind}", hint="run `dstack fsck` or remove the object")
+    if not isinstance(fields.get("v"), int) or fields["v"] > VERSION:
+        raise BucketError(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
+    return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coordinator:
+    """Who drives: identity, and what a peer on the same machine needs to see whether it is alive.
+
+    `lock` is a file that the process holds `flock` on for as long as it lives.
+    """
+
+    id: str
+    user: str
+    machine: str
+    boot_id: str
+    pid: int
+    lock: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Attempt n is taken. The claiming run's policy goes with it, so that an adopter keeps it."""
+
+    nonce: str
+    run: RunId
+    host: str
+    address: Mapping[str, Any]
+    """The inventory entry of the host, as the claimant saw it: where an adopter finds the attempt."""
+    boot_id: str
+    coordinator: Coordinator
+    max_duration: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Adoption: this coordinator looks after the attempt now."""
+
+    nonce: str
+    coordinator: Coordinator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """This run waits for the job; `ended` is the last attempt that had already ended when it came."""
+
+    run: RunId
+    ended: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How an attempt ended. `status` is succeeded, failed, stopped, lost or void (it never started)."""
+
+    nonce: str
+    status: str
+    reason: str = ""
+    code: int | None = None
+    started: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The commit: attempt `attempt` holds everything that `manifest` (a sha256 of its body) names."""
+
+    nonce: str
+    attempt: int
+    manifest: str
+    digest: str
+    """Digest of the artifacts' content: what goes into the fingerprint of jobs that take them as input."""
+    run: RunId
+    name: RunName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one job in one run. `attempt` 0: none of this run's making or joining."""
+
+    nonce: str
+    workflow: WorkflowName
+    status: JobStatus
+    reason: str = ""
+    fingerprint: str = ""
+    generation: int = 0
+    attempt: int = 0
+    host: str = ""
+    digest: str = ""
+    reused_from: RunName | None = None
+    started: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A whole run as it was asked for; never changed."""
+
+    nonce: str
+    id: RunId
+    name: RunName
+    user: str
+    machine: str
+    submitted: float
+    workflow: WorkflowName
+    plan: RunPlan
+    snapshot: Snapshot
+    rerun: tuple[WorkflowName, ...] = ()
+    """Workflows for which a new generation is opened."""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """Summary of a run whose jobs all have an outcome."""
+
+    nonce: str
+    status: str
+    ended: float
+    jobs: tuple[Outcome, ...] = field(default_factory=tuple)

@@ -1,0 +1,103 @@
+"""The one error tree. Every error says what failed, where, what to do next, and has an exit code.
+
+Anything that is not a `DstackError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class DstackError(Exception):
+    """A failure that a user, a host or a bucket can cause.
+
+    `str(error)` is one sentence that says what failed and where; `hint` says what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Problem:
+    """One thing that is wrong in a file of the user's; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class UsageError(DstackError):
+    """The command line asks for something that does not exist or makes no sense."""
+
+    exit_code = 2
+
+
+class ConfigError(DstackError):
+    """What the user wrote in YAML is wrong; holds all problems at once, in file order."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems), hint=hint)
+
+
+class JobFailedError(DstackError):
+    """A job of the run failed."""
+
+    exit_code = 1
+
+
+class NoHostError(DstackError):
+    """No host fits, or none can be reached."""
+
+    exit_code = 3
+
+
+class HostKeyError(DstackError):
+    """A host showed a key that nobody confirmed, or another key than the confirmed one."""
+
+    exit_code = 4
+
+
+class HostError(DstackError):
+    """A host was reached and could not do what it was asked to."""
+
+    exit_code = 5
+
+    def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
+        self.host = host
+        super().__init__(f"{host}: {message}", hint=hint)
+
+
+class HostUnreachableError(NoHostError):
+    """The connection to one host failed or was lost."""
+
+    def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
+        self.host = host
+        super().__init__(f"{host}: {message}", hint=hint)
+
+
+class BucketError(DstackError):
+    """The bucket does not answer, refuses, or holds what it must not hold."""
+
+    exit_code = 6
+
+
+class SnapshotError(DstackError):
+    """The code of the project cannot be packed or unpacked."""
+
+    exit_code = 7
+
+
+class NotFoundError(UsageError):
+    """A run, workflow, host or artifact of that name does not exist."""

@@ -1,0 +1,285 @@
+"""The nouns: frozen values that every layer above shares. No I/O, no behaviour beyond their own shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+WorkflowName = NewType("WorkflowName", str)
+RunId = NewType("RunId", str)
+RunName = NewType("RunName", str)
+Fingerprint = NewType("Fingerprint", str)
+HostName = NewType("HostName", str)
+Nonce = NewType("Nonce", str)
+
+
+class JobStatus(StrEnum):
+    """States of a job; `core/lifecycle.py` says which may follow which."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    PLACED = "placed"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    UPLOADING = "uploading"
+    SUCCEEDED = "succeeded"
+    REUSED = "reused"
+    FAILED = "failed"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+    LOST = "lost"
+
+
+class RunStatus(StrEnum):
+    """States of a run, as `ps --json` prints them."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Position:
+    """A place in a file of the user's; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    count: int
+    name: str | None = None
+    memory: int | None = None
+    """Bytes of each GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a job asks of a host; None and 0 ask for nothing. Sizes are bytes."""
+
+    cpu: int | None = None
+    memory: int | None = None
+    gpu: Gpu | None = None
+    shm_size: int | None = None
+    interruptible: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    attempts: int = 1
+    on: tuple[str, ...] = ()
+
+
+class VariableType(StrEnum):
+    INTEGER = "int"
+    FLOAT = "float"
+    BOOLEAN = "bool"
+    STRING = "string"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One named value. `text` is what the user wrote (`0.00002` stays that); a boolean is `true` or `false`."""
+
+    name: str
+    text: str
+    type: VariableType
+    position: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """An input of a workflow: another workflow of the run, or the results of a tagged or named run."""
+
+    workflow: WorkflowName
+    tag: str | None = None
+    run: RunName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """One workflow as the user wrote it, checked, with nothing put in for variables yet.
+
+    `include`, `depends_variables`: None means the default, everything. `env_from_caller` are the
+    bare names of `env:`, whose values never leave memory.
+    """
+
+    name: WorkflowName
+    commands: tuple[str, ...]
+    position: Position
+    help: str = ""
+    image: str | None = None
+    include: tuple[str, ...] | None = None
+    depends_variables: tuple[str, ...] | None = None
+    depends_on: tuple[Dependency, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    env_from_caller: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    retry: Retry = Retry()
+    max_duration: int | None = None
+    """Seconds."""
+    ports: tuple[int, ...] = ()
+    reuse: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One entry of the inventory, as written; None means: not said. `local` is this machine without SSH."""
+
+    name: HostName
+    address: str | None = None
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    jump: str | None = None
+    labels: tuple[str, ...] = ()
+    slots: int | None = None
+    local: bool = False
+    dir: str | None = None
+    """The folder on the host under which everything of dstack lies; None means `~/.dstack`."""
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a runner says of its host at `hello`. Sizes are bytes."""
+
+    boot_id: str
+    hostname: str
+    user: str
+    uid: int
+    python: str
+    platform: str
+    cpus: int
+    memory: int
+    gpus: tuple[Gpu, ...]
+    git: str | None
+    docker: bool
+    disk_free: int
+    dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The code of a run as one git commit.
+
+    `commit` is parentless and deterministic: the same tree gives the same id. `prefix` is the project
+    folder inside the repository, "" or ending in "/". `head`, `branch`, `remote` and `diff` are for people.
+    """
+
+    commit: str
+    tree: str
+    prefix: str
+    head: str | None
+    branch: str | None
+    remote: str | None
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeFile:
+    """One file of a snapshot: path relative to the project folder, git mode (`100644`), blob id."""
+
+    path: str
+    mode: str
+    blob: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One workflow with its variables fixed: all of a job but the content of its inputs.
+
+    `script` is complete and holds no value of a variable; `arguments` are the script's `"$@"`;
+    `environment` holds every variable and the `env:` of the workflow. `$run_name` and `$job_id` are added
+    by the claiming run. `code` is the digest of the included files, by `core.fingerprint.code_digest`;
+    `files` says path -> "mode blob" of those files, for `why`.
+    """
+
+    workflow: WorkflowName
+    script: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    env_from_caller: tuple[str, ...]
+    secrets: tuple[str, ...]
+    image: str | None
+    artifacts: tuple[str, ...]
+    inputs: tuple[Dependency, ...]
+    variables: Mapping[str, str]
+    """The variables that the fingerprint includes, by name, as written."""
+    code: str
+    resources: Resources = Resources()
+    retry: Retry = Retry()
+    max_duration: int | None = None
+    ports: tuple[int, ...] = ()
+    reuse: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """The jobs of a run in an order in which every job comes after its inputs; the last is the asked-for one."""
+
+    jobs: tuple[JobSpec, ...]
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Variables given on the command line, as written."""
+
+
+class EntryKind(StrEnum):
+    FILE = "file"
+    LINK = "link"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One path of a manifest. Paths are relative to the project folder, with "/"; `mode` are permission bits.
+
+    A FILE has `size`, `sha256`, `pack` and `offset` of its bytes in that pack; a LINK has `target`; a FOLDER is
+    recorded so that an empty one exists again.
+    """
+
+    path: str
+    kind: EntryKind
+    mode: int
+    size: int = 0
+    sha256: str = ""
+    target: str = ""
+    pack: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a job left behind. `partial` marks the artifacts of a failed or stopped job; never an input."""
+
+    entries: tuple[Entry, ...]
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitReport:
+    """How a job ended, as its supervisor wrote it. `code` is None when a signal ended it or nothing is known.
+
+    `stopped` says that the end was asked for; `missing` are the named artifacts that do not exist. Times are
+    the host's own clock, seconds since the epoch, for people only.
+    """
+
+    code: int | None
+    signal: int | None = None
+    stopped: bool = False
+    reason: str = ""
+    missing: tuple[str, ...] = ()
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        return self.code == 0 and not self.stopped and not self.missing and not self.reason

@@ -1,0 +1,197 @@
+"""The seams: what the use cases ask of the outside world, with what may go wrong, in words.
+
+Types only. One contract suite for each port runs on every implementation and on the fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from dstack.model import CodeFile, ExitReport, HostFacts, Manifest, Nonce, Snapshot
+
+
+class Put(Enum):
+    """The answer to one create-if-absent. Nothing but CREATED says who wrote what is there now."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    UNKNOWN = "unknown"
+    """The answer was lost: the object may exist, may come to exist later, or may not."""
+
+
+class Bucket(Protocol):
+    """The shared storage. Blocking, and safe to call from several threads.
+
+    Keys are relative, "/"-separated, each part of `[A-Za-z0-9._=+@-]`; no key is also the prefix of another
+    key followed by "/". What was created is whole and durable before CREATED is returned; no reader ever sees a
+    part of it. A list sees everything created before it began. Any method raises BucketError when the store
+    does not answer or refuses; `create` then says UNKNOWN where the object may exist all the same.
+    """
+
+    def create(self, key: str, body: bytes) -> Put:
+        """Write `body` under `key` unless something is there. Of any number of writers at most one gets CREATED."""
+        ...
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        """The same for bulk data that need not fit in memory; nothing is left behind when `chunks` raises."""
+        ...
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write or overwrite; only for keys with one owner (H) and caches (C)."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, None when absent; raises BucketError above 64 MiB."""
+        ...
+
+    def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
+        """`length` bytes from `offset` in pieces; raises BucketError when absent or shorter."""
+        ...
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        """All keys below the folder `prefix` ("a/b/"), in ascending order of bytes, at most `limit`."""
+        ...
+
+    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        """The names directly below the folder `prefix`, folders with a trailing "/", ascending, at most `limit`."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; absent is fine."""
+        ...
+
+
+class Transport(Protocol):
+    """A byte stream to a freshly started bootstrap on one host: its stdin, stdout and stderr.
+
+    `read` returns b"" at the end; every method raises HostUnreachableError when the connection is lost.
+    """
+
+    host: str
+
+    async def read(self, limit: int) -> bytes: ...
+    async def write(self, data: bytes) -> None:
+        """Returns when the data may be forgotten by the caller and the peer is not more than a window behind."""
+        ...
+
+    async def close(self) -> None: ...
+    def stderr_tail(self) -> str:
+        """The last 4 KiB of what the far side wrote to stderr, for messages."""
+        ...
+
+    def exit_status(self) -> int | None: ...
+
+
+OpenTransport = Callable[[], Awaitable[Transport]]
+"""Connects, starts the bootstrap by a constant command, and gives its stream."""
+
+
+class RunnerPort(Protocol):
+    """One host as a coordinator uses it: a runner behind a transport.
+
+    Every method raises HostUnreachableError when the connection is lost (nothing is known of the outcome), and
+    HostError when the runner says no. A runner never executes anything that was not handed to it by `prepare`
+    and `go`.
+    """
+
+    name: str
+
+    async def facts(self) -> HostFacts: ...
+
+    async def push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
+        """Bring a snapshot to the host, sending only what it lacks; returns the bytes sent."""
+        ...
+
+    async def hold(self, nonce: Nonce, slots: int) -> None:
+        """Wait for a slot, fork a supervisor that holds it and waits; ended by `drop` or a lost connection."""
+        ...
+
+    async def drop(self, nonce: Nonce) -> None:
+        """End a held supervisor that was not told to go; its verdict is then REFUSED."""
+        ...
+
+    async def prepare(self, nonce: Nonce, attempt: Mapping[str, Any]) -> None:
+        """Lay the work tree, inputs and script of the attempt; a failure is also written to its log."""
+        ...
+
+    async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> bool:
+        """Let a held supervisor start the job: True when its verdict is STARTED. `environment` stays in memory."""
+        ...
+
+    async def verdict(self, nonce: Nonce) -> str:
+        """STARTED or REFUSED, for ever: where nothing was written yet, REFUSED is written now."""
+        ...
+
+    def follow(self, nonce: Nonce, offset: int) -> AsyncIterator[bytes]:
+        """The bytes of the log from `offset` on, as they come; ends when the job has ended and all was given."""
+        ...
+
+    async def wait(self, nonce: Nonce) -> ExitReport:
+        """The exit report, as soon as there is one; code None and a reason when supervisor and job vanished."""
+        ...
+
+    async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:
+        """End the job's whole process tree: TERM, grace, KILL until quiet."""
+        ...
+
+    async def manifest(self, nonce: Nonce) -> Manifest:
+        """Hash the artifacts of an ended job; entries carry pack names and offsets already."""
+        ...
+
+    def read_pack(self, nonce: Nonce, pack: str) -> AsyncIterator[bytes]:
+        """The bytes of one pack of the manifest."""
+        ...
+
+    async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
+        """Which of these sha256 the host store lacks."""
+        ...
+
+    async def push_blob(self, sha256: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        """Bring one blob into the host store; the host verifies it."""
+        ...
+
+    async def release(self, nonce: Nonce) -> None:
+        """All of the attempt is in the bucket: the host may forget it."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class CodeSource(Protocol):
+    """Where the bytes of snapshots come from: the laptop's own code store."""
+
+    def bundle(self, snapshot: Snapshot, basis: Sequence[str]) -> Iterator[bytes]:
+        """A git bundle of the snapshot for somebody who has the snapshot commits `basis`."""
+        ...
+
+    def known(self) -> Sequence[str]:
+        """Snapshot commits of this project that may serve as a basis, newest first, at most 64."""
+        ...
+
+
+class CodePort(Protocol):
+    """The user's repository: read, never written."""
+
+    def snapshot(self) -> Snapshot:
+        """Pack the code as it stands into the code store; raises SnapshotError with what to do."""
+        ...
+
+    def files(self, snapshot: Snapshot) -> Sequence[CodeFile]:
+        """Every file of the snapshot below the project folder, in ascending order of path."""
+        ...
+
+    def diff(self, snapshot: Snapshot) -> bytes:
+        """The snapshot against its head, for people; at most 1 MiB."""
+        ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, for people."""
+        ...
+
+    def boottime(self) -> float:
+        """Seconds that never jump and go on through suspend; for durations."""
+        ...

@@ -1,0 +1,120 @@
+"""The contract between a coordinator and a runner: frames, messages, names of operations.
+
+Shared by the CLI and by what is shipped to hosts, so: Python 3.9 and the standard library only.
+docs/format.md is normative; this module is its only spelling in code.
+
+A stream is a sequence of frames: one byte kind, four bytes length (big-endian), then the payload.
+MESSAGE carries one JSON object in UTF-8. DATA carries eight bytes request id and raw bytes; a DATA
+frame without bytes ends the stream of that request.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
+
+WIRE_VERSION = 1
+MESSAGE = 1
+DATA = 2
+HEADER = struct.Struct(">BI")
+REQUEST_ID = struct.Struct(">Q")
+MAX_FRAME = 1 << 20
+"""Longest payload of a frame in bytes; a peer that announces more is cut off."""
+CHUNK = 256 * 1024
+"""Bytes of bulk data in one DATA frame."""
+
+# The operations of a runner. Each request is {"id", "op", …}; the answer is {"id", "ok": {…}} or
+# {"id", "error": {"kind", "message", "hint"}}. docs/format.md has the fields of each.
+HELLO = "hello"
+CODE_BASIS = "code.basis"
+CODE_PUSH = "code.push"
+BLOBS_MISSING = "blobs.missing"
+BLOB_PUSH = "blob.push"
+HOLD = "hold"
+PREPARE = "prepare"
+GO = "go"
+VERDICT = "verdict"
+STATUS = "status"
+FOLLOW = "follow"
+CANCEL = "cancel"
+STOP = "stop"
+MANIFEST = "manifest"
+PACK_READ = "pack.read"
+RELEASE = "release"
+SPOOL = "spool"
+
+# What a supervisor wrote once for its nonce, before the first command.
+STARTED = "started"
+REFUSED = "refused"
+
+
+class Frame(NamedTuple):
+    """One frame as it came in: its kind, and its payload."""
+
+    kind: int
+    payload: bytes
+
+
+class ProtocolError(Exception):
+    """The peer sent bytes that are no frames of this protocol."""
+
+
+def pack_message(message: Dict[str, Any]) -> bytes:
+    """One MESSAGE frame; raises ProtocolError when it would pass MAX_FRAME."""
+    payload = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+    if len(payload) > MAX_FRAME:
+        raise ProtocolError("a message of %d bytes is longer than a frame" % len(payload))
+    return HEADER.pack(MESSAGE, len(payload)) + payload
+
+
+def pack_data(request: int, data: bytes) -> bytes:
+    """One DATA frame for a request; empty `data` ends the stream."""
+    return HEADER.pack(DATA, REQUEST_ID.size + len(data)) + REQUEST_ID.pack(request) + data
+
+
+def unpack_message(payload: bytes) -> Dict[str, Any]:
+    """The JSON object of a MESSAGE frame; raises ProtocolError when it is none."""
+    try:
+        message = json.loads(payload.decode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise ProtocolError("a message is not JSON: %s" % error) from None
+    if not isinstance(message, dict):
+        raise ProtocolError("a message is not a JSON object")
+    return message
+
+
+def unpack_data(payload: bytes) -> Tuple[int, bytes]:
+    """Request id and bytes of a DATA frame; raises ProtocolError when it is too short."""
+    if len(payload) < REQUEST_ID.size:
+        raise ProtocolError("a data frame is shorter than its request id")
+    return REQUEST_ID.unpack_from(payload)[0], payload[REQUEST_ID.size :]
+
+
+class FrameReader:
+    """Turns bytes in pieces of any size into frames; holds at most one frame and one piece."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are complete with `data`; raises ProtocolError on an unknown kind or length."""
+        self._buffer += data
+        while True:
+            frame = self._next()
+            if frame is None:
+                return
+            yield frame
+
+    def _next(self) -> Optional[Frame]:
+        if len(self._buffer) < HEADER.size:
+            return None
+        kind, length = HEADER.unpack_from(self._buffer)
+        if kind not in (MESSAGE, DATA) or length > MAX_FRAME:
+            raise ProtocolError("not a frame: kind %d, length %d" % (kind, length))
+        end = HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[HEADER.size : end])
+        del self._buffer[:end]
+        return Frame(kind, payload)
