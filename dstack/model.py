@@ -198,23 +198,24 @@ class CodeFile:
 class JobSpec:
     """One workflow with its variables fixed: all of a job but the content of its inputs.
 
-    `script` is complete and holds no value of a variable; `arguments` are the script's `"$@"`;
-    `environment` holds every variable and the `env:` of the workflow. `$run_name` and `$job_id` are added
-    by the claiming run. `code` is the digest of the included files, by `core.fingerprint.code_digest`;
-    `files` says path -> "mode blob" of those files, for `why`.
+    `script` is complete and holds no value of a variable; `arguments` are the script's `"$@"`.
+    `environment` holds every variable under all its names; `env` is the workflow's `env:` with values put in, and wins
+    over it. `$run_name` and `$job_id` are added by the claiming run. `variables` are those that the fingerprint
+    includes, by name, as written; `environment` and `arguments` are not in it. `code` is the digest of the included
+    files, by `core.fingerprint.code_digest`.
     """
 
     workflow: WorkflowName
     script: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    env: Mapping[str, str]
     env_from_caller: tuple[str, ...]
     secrets: tuple[str, ...]
     image: str | None
     artifacts: tuple[str, ...]
     inputs: tuple[Dependency, ...]
     variables: Mapping[str, str]
-    """The variables that the fingerprint includes, by name, as written."""
     code: str
     resources: Resources = Resources()
     retry: Retry = Retry()

@@ -147,6 +147,13 @@ class ProjectKeys:
     def heartbeat(self, coordinator: str) -> str:
         return f"{self.root}coordinators/{coordinator}/hb"
 
+    def files(self, digest: str) -> str:
+        """The list of files behind a code digest (data, not a record), for `why`."""
+        return f"{self.root}code/{digest}/files"
+
+    def diff(self, commit: str) -> str:
+        return f"{self.root}code/{commit}/diff"
+
     def latest(self, workflow: WorkflowName) -> str:
         """Cache: the last job of this workflow, for `why`."""
         return f"{self.root}index/latest/{workflow}"
