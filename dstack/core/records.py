@@ -9,25 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from dstack.core.codec import build, plain
 from dstack.errors import BucketError
-from dstack.model import (
-    Dependency,
-    Entry,
-    EntryKind,
-    Gpu,
-    JobSpec,
-    JobStatus,
-    Manifest,
-    Resources,
-    Retry,
-    RunId,
-    RunName,
-    RunPlan,
-    Snapshot,
-    WorkflowName,
-)
+from dstack.model import JobStatus, RunId, RunName, RunPlan, Snapshot, WorkflowName
+
+R = TypeVar("R")
 
 VERSION = 1
 MAX_RECORD = 1 << 20
@@ -45,13 +33,28 @@ def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
     """The fields of a record; raises BucketError when `body` is none of that kind or of a later version."""
     try:
         fields = json.loads(body) if len(body) <= MAX_RECORD else None
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("kind") != kind:
         raise BucketError(f"{key} is not a record of kind {kind}", hint="run `dstack fsck` or remove the object")
     if not isinstance(fields.get("v"), int) or fields["v"] > VERSION:
         raise BucketError(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
     return fields
+
+
+def kind_of(cls: type[Any]) -> str:
+    """The `kind` of a record class: its name in lower case, `run` for RunRecord."""
+    return cls.__name__.removesuffix("Record").lower()
+
+
+def pack(record: object) -> bytes:
+    """The bytes of one record (an instance of a dataclass of this module); raises BucketError above MAX_RECORD."""
+    return encode(kind_of(type(record)), plain(record))
+
+
+def unpack(cls: type[R], key: str, body: bytes) -> R:
+    """The record that `body`, read from `key`, holds; raises BucketError when it holds no `cls`, whatever the bytes."""
+    return build(cls, decode(kind_of(cls), key, body), key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,239 @@
+"""Frozen dataclasses to JSON-able values and back.
+
+What is read was written by somebody else: `build` checks every value against the type hints of our own classes and
+answers anything that does not fit with one BucketError that names the object and the field. The checks of a class
+are put together once, when it is first met; hints are evaluated of our classes only, never of data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from dstack.errors import BucketError
+
+T = TypeVar("T")
+Reader = Callable[[object], Any]
+
+HINT = "the object is damaged or was written by something else; run `dstack fsck` or remove the object"
+PLAIN = frozenset({str, int, bool, NoneType})
+
+
+class _MisfitError(Exception):
+    """A value does not fit; gathers its path on the way out, so that the way in costs nothing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path: list[str] = []
+
+
+def _misfit(wanted: str, value: object) -> _MisfitError:
+    return _MisfitError(f"expected {wanted}, found {_describe(value)}")
+
+
+def plain(value: object) -> Any:
+    """`value` as what JSON can say: dataclasses and mappings become dicts, tuples lists, enum members their values.
+
+    Every field is written, defaults too, so that a later change of a default changes no old record. Raises
+    TypeError for a value that has no such form and ValueError for NaN and infinities: both are bugs of the caller.
+    """
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} cannot be written to a record")
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in _names(type(value))}
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, str | int):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be written to a record")
+
+
+def build(cls: type[T], data: object, where: str) -> T:
+    """A `cls` from `data`, a parsed JSON value; the inverse of `plain`.
+
+    Absent fields take their defaults and fields that `cls` does not know are ignored. Raises BucketError, naming
+    `where` and the field, when a field without a default is absent or a value is of another type.
+    """
+    try:
+        built: object = _reader(cast(Any, cls))(data)
+    except _MisfitError as misfit:
+        path = "".join(reversed(misfit.path)).lstrip(".")
+        place = f"{where}, field {path}" if path else where
+        raise BucketError(f"{place}: {misfit}", hint=HINT) from None
+    assert isinstance(built, cls)
+    return built
+
+
+@cache
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{type(key).__name__} cannot be the key of a mapping in a record")
+    return str(key)
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value) if not isinstance(value, str) else ascii(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+@cache
+def _reader(hint: Any) -> Reader:
+    """The check for one type hint, which gives the value; raises TypeError for a hint that records do not use."""
+    hint = getattr(hint, "__supertype__", hint)
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if hint is Any:
+        return lambda value: value
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _enum_reader(hint)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _object_reader(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
+        return _optional_reader(next(argument for argument in arguments if argument is not NoneType))
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return _tuple_reader(arguments[0])
+    if isinstance(origin, type) and issubclass(origin, Mapping) and arguments[0] is str:
+        return _mapping_reader(arguments[1])
+    raise TypeError(f"{hint!r} is not a type of a record")
+
+
+def _read_str(value: object) -> str:
+    if not isinstance(value, str):
+        raise _misfit("a string", value)
+    return value
+
+
+def _read_int(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _misfit("a whole number", value)
+    return value
+
+
+def _read_bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _misfit("true or false", value)
+    return value
+
+
+def _read_float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _misfit("a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _misfit("a finite number", number)
+    return number
+
+
+_SCALARS: dict[Any, Reader] = {str: _read_str, int: _read_int, bool: _read_bool, float: _read_float}
+
+
+def _enum_reader(cls: type[Enum]) -> Reader:
+    members = {member.value: member for member in cls}
+
+    def read(value: object) -> Enum:
+        if not isinstance(value, str | int) or value not in members:
+            raise _misfit(f"one of {', '.join(map(str, members))}", value)
+        return members[value]
+
+    return read
+
+
+def _optional_reader(inner: Any) -> Reader:
+    reader = _reader(inner)
+    return lambda value: None if value is None else reader(value)
+
+
+def _tuple_reader(inner: Any) -> Reader:
+    reader = _reader(inner)
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _misfit("a list", value)
+        try:
+            return tuple(map(reader, value))
+        except _MisfitError as misfit:
+            # Which one it was is found only now: the good case counts nothing.
+            misfit.path.append(f"[{_first_misfit(reader, value)}]")
+            raise
+
+    return read
+
+
+def _first_misfit(reader: Reader, items: list[object]) -> int:
+    for index, item in enumerate(items):
+        try:
+            reader(item)
+        except _MisfitError:
+            return index
+    raise AssertionError("a reader refused a value and then took it")
+
+
+def _mapping_reader(inner: Any) -> Reader:
+    reader = _reader(inner)
+
+    def read(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _misfit("an object", value)
+        result = {}
+        for key, item in value.items():
+            try:
+                result[_read_str(key)] = reader(item)
+            except _MisfitError as misfit:
+                misfit.path.append(f".{_describe(key)}")
+                raise
+        return result
+
+    return read
+
+
+def _object_reader(cls: type[Any]) -> Reader:
+    hints = get_type_hints(cls)
+    parts = [(f.name, _reader(hints[f.name]), _required(f)) for f in fields(cls) if f.init]
+
+    def read(value: object) -> Any:
+        if not isinstance(value, dict):
+            raise _misfit("an object", value)
+        arguments = {}
+        for name, reader, required in parts:
+            if name in value:
+                try:
+                    arguments[name] = reader(value[name])
+                except _MisfitError as misfit:
+                    misfit.path.append(f".{name}")
+                    raise
+            elif required:
+                missing = _MisfitError("it is missing")
+                missing.path.append(f".{name}")
+                raise missing
+        return cls(**arguments)
+
+    return read
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING

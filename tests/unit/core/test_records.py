@@ -1,0 +1,160 @@
+"""Records go to bytes and back, and nothing that lies in a bucket can raise anything but BucketError."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.core import records
+from dstack.core.records import (
+    MAX_RECORD,
+    Claim,
+    Coordinator,
+    End,
+    Final,
+    Outcome,
+    Owner,
+    Result,
+    RunRecord,
+    Want,
+    decode,
+    encode,
+    kind_of,
+    pack,
+    unpack,
+)
+from dstack.errors import BucketError
+
+RECORDS = (Coordinator, Claim, Owner, Want, End, Result, Outcome, RunRecord, Final)
+ANY_RECORD = pytest.mark.parametrize("cls", RECORDS, ids=kind_of)
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+ANYTHING_FINITE = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | FINITE | st.text())
+
+
+def values(cls: type[Any]) -> st.SearchStrategy[Any]:
+    st.register_type_strategy(float, FINITE)
+    if cls is Claim:
+        return st.builds(Claim, address=ANYTHING_FINITE)
+    return st.builds(cls)
+
+
+def test_every_record_class_is_covered_here() -> None:
+    found = {
+        value for value in vars(records).values() if isinstance(value, type) and value.__module__ == records.__name__
+    }
+    assert found == set(RECORDS)
+
+
+@ANY_RECORD
+def test_a_record_survives_the_way_through_the_bucket(cls: type[Any]) -> None:
+    @given(values(cls))
+    def check(record: Any) -> None:
+        assert unpack(cls, "key", pack(record)) == record
+
+    check()
+
+
+@ANY_RECORD
+def test_the_same_record_always_has_the_same_bytes(cls: type[Any]) -> None:
+    @given(values(cls))
+    def check(record: Any) -> None:
+        assert pack(unpack(cls, "key", pack(record))) == pack(record)
+
+    check()
+
+
+@ANY_RECORD
+def test_foreign_bytes_raise_bucket_error_and_nothing_else(cls: type[Any]) -> None:
+    names = [field.name for field in fields(cls)]
+    hostile = st.binary() | st.builds(
+        lambda data: json.dumps({"v": 1, "kind": kind_of(cls), **data}).encode(),
+        st.dictionaries(st.sampled_from([*names, "v", "kind", "more"]), JSON),
+    )
+
+    @given(hostile)
+    def check(body: bytes) -> None:
+        try:
+            record = unpack(cls, "some/key", body)
+        except BucketError as error:
+            assert "some/key" in str(error)
+        else:
+            assert isinstance(record, cls)
+
+    check()
+
+
+@ANY_RECORD
+def test_one_foreign_field_in_a_good_record_is_taken_or_refused(cls: type[Any]) -> None:
+    @given(values(cls), st.sampled_from([field.name for field in fields(cls)]), JSON)
+    def check(record: Any, name: str, data: Any) -> None:
+        body = json.dumps({**json.loads(pack(record)), name: data}).encode()
+        try:
+            assert isinstance(unpack(cls, "some/key", body), cls)
+        except BucketError as error:
+            assert f"some/key, field {name}" in str(error)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 500_000,
+        b'{"a":' * 100_000,
+        b'{"v":1,"kind":"want","run":"r","ended":' + b"9" * 10_000 + b"}",
+        b'{"v":1,"kind":"want","run":"r","ended":1e999}',
+        b'{"v":1,"kind":"want","run":"r","ended":NaN}',
+        b'{"v":"1","kind":"want","run":"r","ended":1}',
+        b'{"v":null,"kind":"want","run":"r","ended":1}',
+        b'{"kind":"want","run":"r","ended":1}',
+        b'{"v":1,"kind":["want"],"run":"r","ended":1}',
+        b'{"v":1,"kind":"end","run":"r","ended":1}',
+        b" " * (MAX_RECORD + 1),
+    ],
+    ids=range(16),
+)
+def test_bytes_that_are_no_such_record_are_refused_by_key(body: bytes) -> None:
+    with pytest.raises(BucketError, match="some/key"):
+        unpack(Want, "some/key", body)
+
+
+def test_a_record_of_a_later_version_is_refused_with_the_way_out() -> None:
+    with pytest.raises(BucketError, match="later version") as caught:
+        decode("want", "k", b'{"v":2,"kind":"want"}')
+    assert caught.value.hint == "upgrade this dstack"
+
+
+def test_fields_of_the_future_are_ignored() -> None:
+    body = encode("want", {"run": "r", "ended": 1, "colour": {"deep": [1]}})
+    assert unpack(Want, "k", body).ended == 1
+
+
+def test_a_record_above_the_limit_is_refused_before_it_is_written() -> None:
+    with pytest.raises(BucketError, match="the limit is"):
+        pack(End(nonce="n", status="failed", reason="x" * MAX_RECORD))
+
+
+def test_a_path_that_is_not_unicode_survives() -> None:
+    reason = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    assert unpack(End, "k", pack(End(nonce="n", status="failed", reason=reason))).reason == reason
+
+
+def test_kinds_differ_and_hide_no_field() -> None:
+    assert len({kind_of(cls) for cls in RECORDS}) == len(RECORDS)
+    assert not any({"v", "kind"} & {field.name for field in fields(cls)} for cls in RECORDS)
