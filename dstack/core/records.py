@@ -78,6 +78,7 @@ class Claim:
 
     nonce: str
     run: RunId
+    run_name: RunName
     host: str
     address: Mapping[str, Any]
     """The inventory entry of the host, as the claimant saw it: where an adopter finds the attempt."""
@@ -98,18 +99,42 @@ class Owner:
 class Want:
     """This run waits for the job; `ended` is the last attempt that had already ended when it came."""
 
+    nonce: str
     run: RunId
+    workflow: WorkflowName
     ended: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """A generation above the first exists: which run opened it, and the reason."""
+
+    nonce: str
+    run: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Somebody asked that this run, or one workflow of it, ends. `abort`: its artifacts are not kept."""
+
+    nonce: str
+    user: str
+    reason: str = ""
+    abort: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How an attempt ended. `status` is succeeded, failed, stopped, lost or void (it never started)."""
+    """How an attempt ended. `status` is succeeded, failed, stopped, lost, void (it never started) or superseded
+    (it ran to its end, and another attempt's result was there first)."""
 
     nonce: str
     status: str
     reason: str = ""
     code: int | None = None
+    signal: int | None = None
+    host: str = ""
     started: float = 0.0
     ended: float = 0.0
 
@@ -125,6 +150,9 @@ class Result:
     """Digest of the artifacts' content: what goes into the fingerprint of jobs that take them as input."""
     run: RunId
     name: RunName
+    host: str = ""
+    started: float = 0.0
+    ended: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,200 @@
+"""One attempt: slot, claim, start, watch, collect, commit, in this order.
+
+Slots first, so that a full host never sits on a job that an idle one could run. The claim before the first command,
+the result after everything that it names.
+"""
+
+from __future__ import annotations
+
+from dstack.app.creating import create
+from dstack.app.effects import (
+    AskVerdict,
+    Collect,
+    Collected,
+    Drop,
+    Go,
+    Held,
+    Hold,
+    ListKeys,
+    NewNonce,
+    Pause,
+    Prepare,
+    Read,
+    Release,
+    Show,
+    Steps,
+    StopJob,
+    Watch,
+)
+from dstack.app.jobs import Job, stop_asked, unwanted
+from dstack.core.keys import AttemptKeys, JobKeys
+from dstack.core.records import Claim, Coordinator, End, Result, pack
+from dstack.model import ExitReport, JobStatus
+from dstack.wire import STARTED
+
+PATIENCE = 1.0
+"""Seconds between two looks at stop requests and at other coordinators' results."""
+
+
+def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[None]:
+    """Try to make attempt `number`; whatever comes of it is in the bucket afterwards."""
+    nonce = yield NewNonce()
+    held = yield from _hold(job, keys, nonce)
+    if held is None:
+        yield Drop(nonce)
+        return
+    claim = Claim(
+        nonce=nonce,
+        run=job.run.id,
+        run_name=job.run.name,
+        host=held.host,
+        address=held.address,
+        boot_id=held.boot_id,
+        coordinator=me,
+        max_duration=job.spec.max_duration,
+    )
+    mine = keys.attempt(number)
+    if not (yield from create(mine.claim, pack(claim))):
+        yield Drop(nonce)
+        return
+    yield from _start(job, mine, claim)
+
+
+def _hold(job: Job, keys: JobKeys, nonce: str) -> Steps[Held | None]:
+    """Wait for a slot; None when the job needs none any more (stopped, done by another, claimed by another)."""
+    workflow = job.spec.workflow
+    claims = len((yield from _claims(keys)))
+    while True:
+        held = yield Hold(nonce, workflow, PATIENCE)
+        if isinstance(held, Held):
+            return held
+        note = held if isinstance(held, str) else "waits for a slot"
+        yield Show(workflow=workflow, status=JobStatus.QUEUED, note=note)
+        if (yield from stop_asked(job)) is not None or (yield Read(keys.result)) is not None:
+            return None
+        if len((yield from _claims(keys))) != claims:
+            return None
+
+
+def _claims(keys: JobKeys) -> Steps[tuple[str, ...]]:
+    return tuple((yield ListKeys(keys.claims)))
+
+
+def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+    """The claim is ours: bring everything to the host and let the supervisor go."""
+    workflow = job.spec.workflow
+    yield Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True)
+    failure = yield Prepare(claim, workflow, mine)
+    if isinstance(failure, str):
+        yield Drop(claim.nonce)
+        yield Collect(claim, workflow, mine, partial=True, keep=False)
+        yield from _end(mine, claim, ExitReport(code=None, reason=failure), status="failed")
+        yield Release(claim)
+        return
+    started = None if failure is False else (yield Go(claim, workflow))
+    if started is None:
+        started = yield from _verdict(job, mine, claim)
+    if not started:
+        yield from void(mine, claim)
+        return
+    yield from look_after(job, mine, claim)
+
+
+def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
+    """What the host says of a start whose answer was lost; asks until it answers."""
+    while True:
+        verdict = yield AskVerdict(claim)
+        if verdict is not None:
+            return bool(verdict == STARTED)
+        if (yield Read(mine.end)) is not None:
+            return False
+        note = f"{claim.host} cannot be reached"
+        yield Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note)
+        yield Pause(PATIENCE)
+
+
+def void(attempt_keys: AttemptKeys, claim: Claim) -> Steps[None]:
+    """The host has refused this attempt for ever: whoever looks next may claim the following one."""
+    report = ExitReport(code=None, reason=f"it never started on {claim.host}")
+    yield from _end(attempt_keys, claim, report, status="void")
+
+
+def look_after(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+    """A started attempt, to its end and into the bucket; safe beside other owners and zombies."""
+    workflow = job.spec.workflow
+    yield Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True)
+    abort = False
+    report: ExitReport | None = None
+    while report is None:
+        report = yield Watch(claim, workflow, mine, PATIENCE)
+        if report is not None:
+            break
+        if (yield Read(mine.end)) is not None:
+            return
+        stop = yield from unwanted(job, mine)
+        if stop is not None:
+            abort = stop.abort
+            yield Show(workflow=workflow, status=JobStatus.STOPPING, host=claim.host, attempt=mine, mine=True)
+            report = yield StopJob(claim, abort)
+    yield from _finish(job, mine, claim, report, abort=abort)
+
+
+def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[None]:
+    workflow = job.spec.workflow
+    yield Show(workflow=workflow, status=JobStatus.UPLOADING, host=claim.host, attempt=mine, mine=True)
+    collected = None
+    while collected is None:
+        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)
+        if collected is None:
+            if (yield Read(mine.end)) is not None:
+                return
+            yield Pause(PATIENCE)
+    if isinstance(collected, Collected) and report.succeeded:
+        status = yield from _commit(mine, claim, report, collected)
+        yield from _end(mine, claim, report, status=status)
+    else:
+        reason = collected if isinstance(collected, str) and report.succeeded else report.reason
+        yield from _end(mine, claim, report, status=_failed(report), reason=reason)
+    yield Release(claim)
+
+
+def _failed(report: ExitReport) -> str:
+    if report.stopped:
+        return "stopped"
+    return "lost" if report.code is None and report.signal is None and not report.missing else "failed"
+
+
+def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected) -> Steps[str]:
+    """Create the result -> the status of this attempt: only one attempt of a generation is ever the result.
+
+    The body follows from claim, report and manifest alone, so that two owners of one attempt write the same.
+    """
+    result = Result(
+        nonce=claim.nonce,
+        attempt=mine.number,
+        manifest=collected.manifest,
+        digest=collected.digest,
+        run=claim.run,
+        name=claim.run_name,
+        host=claim.host,
+        started=report.started,
+        ended=report.ended,
+    )
+    won = yield from create(f"{mine.generation}result", pack(result))
+    return "succeeded" if won else "superseded"
+
+
+def _end(
+    mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: str, reason: str | None = None
+) -> Steps[None]:
+    end = End(
+        nonce=claim.nonce,
+        status=status,
+        reason=reason if reason is not None else report.reason,
+        code=report.code,
+        signal=report.signal,
+        host=claim.host,
+        started=report.started,
+        ended=report.ended,
+    )
+    yield from create(mine.end, pack(end))

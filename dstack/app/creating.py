@@ -1,0 +1,27 @@
+"""The create rule: the one way in which anything shared comes into being."""
+
+from __future__ import annotations
+
+from dstack.app.effects import Pause, PutNew, Read, Steps
+from dstack.errors import BucketError
+from dstack.ports import Put
+
+TRIES = 8
+
+
+def create(key: str, body: bytes) -> Steps[bool]:
+    """Create `key` with `body`, which holds a nonce of ours -> True when what is there is ours.
+
+    After any answer but CREATED only the object itself is believed: a client may have retried by itself, so that
+    "exists" can be our own write, and a conflict can mean that nothing is there. Raises BucketError when the store
+    leaves it open for TRIES rounds.
+    """
+    for round_ in range(TRIES):
+        outcome = yield PutNew(key, body)
+        if outcome is Put.CREATED:
+            return True
+        found = yield Read(key)
+        if found is not None:
+            return bool(found == body)
+        yield Pause(min(5.0, 0.05 * 2**round_))
+    raise BucketError(f"the bucket neither accepts nor shows {key}", hint="check the bucket, then `dstack attach` the run")

@@ -1,0 +1,185 @@
+"""What a step may ask of the world. A step is a generator: it yields an effect and is sent the answer.
+
+`driver.py` performs effects on a real bucket and real hosts; the simulator of the tests performs them on a model
+with crashes, pauses and lost answers. No step does anything else, so what the simulator shows holds for the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dstack.core.keys import AttemptKeys
+from dstack.core.records import Claim, Coordinator
+from dstack.model import JobStatus, Nonce, WorkflowName
+
+T = TypeVar("T")
+
+
+class Effect:
+    """Base of everything that a step can yield."""
+
+    __slots__ = ()
+
+
+Steps = Generator[Effect, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class PutNew(Effect):
+    """One create-if-absent -> ports.Put. Only `creating.create` yields it."""
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Effect):
+    """-> the object's bytes, None when absent."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListKeys(Effect):
+    """-> all keys below a folder, ascending."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Children(Effect):
+    """-> names directly below a folder, ascending, folders with a trailing "/"."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Effect):
+    """Let time pass -> None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Show(Effect):
+    """Tell whoever watches -> None. `attempt` says where the log is when it is not this coordinator's own."""
+
+    workflow: WorkflowName
+    status: JobStatus
+    host: str = ""
+    note: str = ""
+    attempt: AttemptKeys | None = None
+    mine: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A supervisor waits on `host` with a slot taken. `address` is the inventory entry, for adopters."""
+
+    host: str
+    boot_id: str
+    address: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold(Effect):
+    """Wait for a slot on some host, at most `patience` seconds -> Held | None (still waiting) | str (why never).
+
+    Asking again with the same nonce goes on waiting in the same place of the queue.
+    """
+
+    nonce: Nonce
+    workflow: WorkflowName
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Effect):
+    """End the waiting or held supervisor of this nonce, if there is one -> None. Its verdict is then refused."""
+
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare(Effect):
+    """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when unreachable."""
+
+    claim: Claim
+    workflow: WorkflowName
+    attempt: AttemptKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Go(Effect):
+    """Let the held supervisor start -> True started, False refused, None nobody knows."""
+
+    claim: Claim
+    workflow: WorkflowName
+
+
+@dataclass(frozen=True, slots=True)
+class AskVerdict(Effect):
+    """-> "started" | "refused" (then for ever), None when the host cannot be reached."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(Effect):
+    """Carry the log on and wait for the end of the job, at most `patience` -> ExitReport | None."""
+
+    claim: Claim
+    workflow: WorkflowName
+    attempt: AttemptKeys
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopJob(Effect):
+    """End the job's process tree -> ExitReport | None when the host cannot be reached."""
+
+    claim: Claim
+    abort: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """Log, packs and manifest are in the bucket. `manifest` is the sha256 of its body, `digest` of the content."""
+
+    manifest: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collect(Effect):
+    """The rest of the log, then packs, then the manifest -> Collected | str why it can't be done | None unreachable.
+
+    With `keep` false (aborted, or nothing was started) only the log is brought.
+    """
+
+    claim: Claim
+    workflow: WorkflowName
+    attempt: AttemptKeys
+    partial: bool
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Effect):
+    """The host may forget the attempt -> None; best effort."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Alive(Effect):
+    """Does this coordinator live? -> True | False (sure, or silent for long enough) | None (not known yet)."""
+
+    coordinator: Coordinator
+
+
+@dataclass(frozen=True, slots=True)
+class NewNonce(Effect):
+    """-> a fresh Nonce."""

@@ -1,0 +1,104 @@
+"""A job as the steps see it: its run, its fingerprint, its keys, and who still wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dstack.app.effects import ListKeys, NewNonce, Read, Steps
+from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
+from dstack.core.records import Claim, Coordinator, Outcome, RunRecord, Stop, Want, unpack
+from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One workflow of a run whose inputs are settled. `fresh` says why no earlier result counts; "" when one does."""
+
+    run: RunRecord
+    spec: JobSpec
+    fingerprint: Fingerprint
+    project: ProjectKeys
+    fresh: str = ""
+
+    @property
+    def run_keys(self) -> RunKeys:
+        return self.project.run(self.run.id)
+
+    def generation(self, number: int) -> JobKeys:
+        return self.project.job(self.fingerprint, number)
+
+    def outcome(
+        self,
+        status: JobStatus,
+        *,
+        reason: str = "",
+        keys: JobKeys | None = None,
+        attempt: int = 0,
+        digest: str = "",
+        host: str = "",
+        reused_from: RunName | None = None,
+        times: tuple[float, float] = (0.0, 0.0),
+    ) -> Steps[Outcome]:
+        """An outcome of this job in its run, with a nonce of its own."""
+        return Outcome(
+            nonce=(yield NewNonce()),
+            workflow=self.spec.workflow,
+            status=status,
+            reason=reason,
+            fingerprint=self.fingerprint,
+            generation=keys.generation if keys else 0,
+            attempt=attempt,
+            digest=digest,
+            host=host,
+            reused_from=reused_from,
+            started=times[0],
+            ended=times[1],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """An attempt that has not ended, and who looks after it."""
+
+    keys: AttemptKeys
+    claim: Claim
+    owner: Coordinator
+    adoptions: int
+
+
+def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[Stop | None]:
+    """The stop request that covers this workflow of a run, None without one."""
+    for key in (keys.stop(workflow), keys.stop(None)):
+        body = yield Read(key)
+        if body is not None:
+            return unpack(Stop, key, body)
+    return None
+
+
+def stop_asked(job: Job) -> Steps[Stop | None]:
+    """The stop request that covers this job, None without one."""
+    return (yield from stop_of(job.run_keys, job.spec.workflow))
+
+
+def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
+    """The stop request that ends the attempt: there is one, and no other run that waits for the job lacks one."""
+    stop = yield from stop_asked(job)
+    if stop is None:
+        return None
+    wants = yield ListKeys(f"{attempt.generation}wants/")
+    for key in wants:
+        run = RunId(key.rpartition("/")[2])
+        if run == job.run.id:
+            continue
+        if (yield from _still_wants(job, run, unpack(Want, key, (yield Read(key))))):
+            return None
+    return stop
+
+
+def _still_wants(job: Job, run: RunId, want: Want) -> Steps[bool]:
+    keys = job.project.run(run)
+    if (yield Read(keys.job(want.workflow))) is not None:
+        return False
+    return (yield from stop_of(keys, want.workflow)) is None
+
+

@@ -1,0 +1,214 @@
+"""One job of one run, to its outcome: reuse, join, adopt or claim; the same steps for every coordinator.
+
+Any number of coordinators may take these steps for the same job at the same time, in the same run or in others. What
+keeps them apart are the keys alone: `claim/<n>`, `owner/<k>`, `result` and the outcome are each created once.
+"""
+
+from __future__ import annotations
+
+from dstack.app import attempts
+from dstack.app.creating import create
+from dstack.app.effects import Alive, AskVerdict, Children, ListKeys, NewNonce, Pause, Read, Show, Steps
+from dstack.app.jobs import Job, Live, stop_asked
+from dstack.core import reuse
+from dstack.core.keys import AttemptKeys, JobKeys
+from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, Result, Want, Why, pack, unpack
+from dstack.model import JobStatus
+from dstack.wire import STARTED
+
+POLL = 0.5
+MAX_VOID = 16
+"""Attempts in a row that never started before the job is called failed."""
+
+
+def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
+    """Bring the job to its outcome in this run and record it; what is recorded already is returned as it is."""
+    key = job.run_keys.job(job.spec.workflow)
+    told = yield Read(key)
+    if told is not None:
+        return unpack(Outcome, key, told)
+    generation = yield from _generation(job)
+    while True:
+        found = yield from _step(job, me, generation)
+        if isinstance(found, Outcome):
+            return (yield from conclude(job, found))
+        if found is not None:
+            generation = found
+
+
+def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
+    """Record the outcome; the one that was recorded first is the outcome, and is returned."""
+    key = job.run_keys.job(job.spec.workflow)
+    if (yield from create(key, pack(outcome))):
+        return outcome
+    return unpack(Outcome, key, (yield Read(key)))
+
+
+def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys | None]:
+    """One look at the job -> its outcome, the generation to go on with, or None to look again."""
+    stop = yield from stop_asked(job)
+    if stop is not None:
+        return (yield from job.outcome(JobStatus.STOPPED, reason=stop.reason))
+    found = yield Read(keys.result)
+    if found is not None:
+        return (yield from _reuse(job, keys, unpack(Result, keys.result, found)))
+    want = yield from _want(job, keys)
+    number, live = yield from _latest(keys)
+    if live is not None:
+        return (yield from _beside(job, me, live))
+    ends = yield from _ends(keys, want.ended, number)
+    verdict = reuse.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
+    if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:
+        return None  # an attempt succeeded since the first look: its result precedes its end
+    if verdict is not reuse.Next.CLAIM:
+        end = next(end for end in reversed(ends) if end.status != "stopped")
+        status = JobStatus.LOST if verdict is reuse.Next.LOST else JobStatus.FAILED
+        return (
+            yield from job.outcome(
+                status, reason=end.reason, keys=keys, attempt=number, host=end.host, times=(end.started, end.ended)
+            )
+        )
+    yield from attempts.attempt(job, me, keys, number + 1)
+    return None
+
+
+def _generation(job: Job) -> Steps[JobKeys]:
+    """The generation to work in: one of this run's own when it must run afresh, else the highest with a result."""
+    first = job.generation(1)
+    names = yield Children(first.job)
+    numbers = sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()) or [1]
+    if job.fresh:
+        return (yield from _fresh(job, numbers[-1]))
+    for number in reversed(numbers):
+        keys = job.generation(number)
+        if (yield Read(keys.result)) is not None:
+            return keys
+    return job.generation(numbers[-1])
+
+
+def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:
+    """The generation above `after` that this run opened, opening it if need be."""
+    number = after + 1
+    while True:
+        keys = job.generation(number)
+        body = yield Read(keys.why)
+        if body is not None:
+            if unpack(Why, keys.why, body).run == job.run.id:
+                return keys
+        elif number > max(highest, 1):
+            why = Why(nonce=(yield NewNonce()), run=job.run.id, reason=job.fresh or "its result was damaged")
+            if (yield from create(keys.why, pack(why))):
+                return keys
+            continue
+        number += 1
+
+
+def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
+    """The outcome that this result gives, or the next generation where the result has a hole."""
+    whole = yield from _whole(keys.attempt(result.attempt), result)
+    if not whole:
+        return (yield from _fresh(job, keys.generation, after=keys.generation))
+    own = result.run == job.run.id
+    return (
+        yield from job.outcome(
+            JobStatus.SUCCEEDED if own else JobStatus.REUSED,
+            keys=keys,
+            attempt=result.attempt,
+            digest=result.digest,
+            host=result.host,
+            reused_from=None if own else result.name,
+            times=(result.started, result.ended),
+        )
+    )
+
+
+def _whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
+    """Whether everything that the result names is there."""
+    body = yield Read(attempt.manifest)
+    if body is None or reuse.manifest_digest(body) != result.manifest:
+        return False
+    packs = reuse.packs_of(body)
+    if not packs:
+        return True
+    there = yield ListKeys(f"{attempt.folder}data/")
+    return {attempt.pack(name) for name in packs} <= set(there)
+
+
+def _want(job: Job, keys: JobKeys) -> Steps[Want]:
+    """This run's wish for the job, with the last attempt that had already ended when it was first made."""
+    key = keys.want(job.run.id)
+    body = yield Read(key)
+    if body is None:
+        number, live = yield from _latest(keys)
+        ended = number if live is None else number - 1
+        want = Want(nonce=(yield NewNonce()), run=job.run.id, workflow=job.spec.workflow, ended=ended)
+        if (yield from create(key, pack(want))):
+            return want
+        body = yield Read(key)
+    return unpack(Want, key, body)
+
+
+def _latest(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
+    """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
+    claims = yield ListKeys(keys.claims)
+    if not claims:
+        return 0, None
+    attempt = keys.attempt(int(claims[-1].rpartition("/")[2]))
+    if (yield Read(attempt.end)) is not None:
+        return attempt.number, None
+    claim = unpack(Claim, attempt.claim, (yield Read(attempt.claim)))
+    owners = yield ListKeys(attempt.owners)
+    owner = claim.coordinator
+    if owners:
+        owner = unpack(Owner, owners[-1], (yield Read(owners[-1]))).coordinator
+    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=len(owners))
+
+
+def _ends(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
+    """How the attempts after `after` ended, oldest first."""
+    ends = []
+    for number in range(after + 1, last + 1):
+        attempt = keys.attempt(number)
+        body = yield Read(attempt.end)
+        if body is not None:
+            ends.append(unpack(End, attempt.end, body))
+    return tuple(ends)
+
+
+def _beside(job: Job, me: Coordinator, live: Live) -> Steps[None]:
+    """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
+    if live.owner.id != me.id:
+        alive = yield Alive(live.owner)
+        if alive is not False:
+            note = f"joins the attempt of {live.owner.user}"
+            yield Show(
+                workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
+            )
+            yield Pause(POLL)
+            return
+    verdict = yield AskVerdict(live.claim)
+    if verdict is None:
+        yield Show(
+            workflow=job.spec.workflow,
+            status=JobStatus.RUNNING,
+            host=live.claim.host,
+            note=f"{live.claim.host} cannot be reached",
+            attempt=live.keys,
+        )
+        yield Pause(POLL)
+        return
+    if verdict != STARTED:
+        yield from attempts.void(live.keys, live.claim)
+        return
+    if live.owner.id != me.id:
+        owner = Owner(nonce=(yield NewNonce()), coordinator=me)
+        if not (yield from create(live.keys.owner(live.adoptions + 1), pack(owner))):
+            return
+    yield from attempts.look_after(job, live.keys, live.claim)
+
+
+def skip(job: Job, culprit: Outcome) -> Steps[Outcome]:
+    """Record that the job does not run because its input `culprit` did not succeed."""
+    reason = f"not run: {culprit.workflow} {culprit.status}"
+    outcome = yield from job.outcome(JobStatus.STOPPED, reason=reason)
+    return (yield from conclude(job, outcome))

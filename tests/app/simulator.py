@@ -1,0 +1,432 @@
+"""A deterministic world for the shipped steps: coordinators, hosts and a bucket with faults, from one seed.
+
+Every effect of every coordinator is one turn. Before and after each turn the coordinator may crash; answers of the
+bucket may be lost, come late or be repeated; coordinators pause, are wrongly called dead and come back. The judge
+(`World.check_*`) looks at the model of hosts and bucket only, never at what a coordinator believes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dstack.app import effects as fx
+from dstack.app import settling
+from dstack.app.jobs import Job
+from dstack.core.keys import ProjectKeys
+from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
+from dstack.model import (
+    ExitReport,
+    Fingerprint,
+    JobSpec,
+    JobStatus,
+    Nonce,
+    RunId,
+    RunName,
+    RunPlan,
+    Snapshot,
+    WorkflowName,
+)
+from dstack.ports import Put
+
+PROJECT = ProjectKeys.of("sim")
+QUIET_AFTER = 400
+"""Turns with faults; after them every run must come to its end."""
+LIMIT = 6000
+"""Turns after which a run that has no end counts as stuck."""
+
+
+class Violation(AssertionError):
+    """The protocol broke a promise."""
+
+
+@dataclass
+class Supervisor:
+    """One attempt on the host of the model."""
+
+    nonce: str
+    held_by: int | None
+    verdict: str | None = None
+    ends_at: float | None = None
+    report: ExitReport | None = None
+    stopped: bool = False
+
+
+@dataclass
+class Peer:
+    """One coordinator process."""
+
+    identity: Coordinator
+    number: int
+    run: RunRecord
+    tasks: dict[str, Iterator[Any]] = field(default_factory=dict)
+    wake: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    crashed: bool = False
+    paused_until: float = 0.0
+
+
+def spec_of(workflow: str) -> JobSpec:
+    return JobSpec(
+        workflow=WorkflowName(workflow),
+        script="true\n",
+        arguments=(),
+        environment={},
+        env={},
+        env_from_caller=(),
+        secrets=(),
+        image=None,
+        artifacts=("out",),
+        inputs=(),
+        variables={},
+        code="0" * 64,
+    )
+
+
+def run_of(index: int, workflows: tuple[str, ...]) -> RunRecord:
+    return RunRecord(
+        nonce=f"run{index}",
+        id=RunId(f"{index:013d}-aaaaaaaaaa"),
+        name=RunName(f"run-{index}"),
+        user=f"user{index}",
+        machine="m",
+        submitted=0.0,
+        workflow=WorkflowName(workflows[-1]),
+        plan=RunPlan(jobs=tuple(spec_of(name) for name in workflows)),
+        snapshot=Snapshot(commit="c", tree="t", prefix="", head=None, branch=None, remote=None, dirty=False),
+    )
+
+
+class World:
+    """The model: one bucket, one host with slots, and coordinators that come and go."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.turns = 0
+        self.objects: dict[str, bytes] = {}
+        self.late: list[tuple[float, str, bytes]] = []
+        self.supervisors: dict[str, Supervisor] = {}
+        self.slots = self.random.randint(1, 2)
+        self.peers: list[Peer] = []
+        self.nonces = 0
+        self.stops: set[str] = set()
+        count = self.random.randint(1, 3)
+        names = ("a", "b")[: self.random.randint(1, 2)]
+        self.runs = [run_of(index + 1, names) for index in range(count)]
+        self.fresh = {run.id: self.random.random() < 0.15 for run in self.runs}
+        self.fails = {name: self.random.random() < 0.25 for name in names}
+        for run in self.runs:
+            for _ in range(self.random.randint(1, 2)):
+                self.start_peer(run)
+
+    # -- life of coordinators ---------------------------------------------------------------------
+
+    def start_peer(self, run: RunRecord) -> None:
+        number = len(self.peers) + 1
+        identity = Coordinator(id=f"c{number}", user=run.user, machine="m", boot_id="b", pid=number, lock="/x")
+        peer = Peer(identity=identity, number=number, run=run)
+        for spec in run.plan.jobs:
+            fingerprint = Fingerprint(hashlib.sha256(spec.workflow.encode()).hexdigest())
+            fresh = "asked for" if self.fresh[run.id] else ""
+            job = Job(run=run, spec=spec, fingerprint=fingerprint, project=PROJECT, fresh=fresh)
+            peer.tasks[spec.workflow] = iter(settling.settle(job, identity))
+            peer.answers[spec.workflow] = None
+        self.peers.append(peer)
+
+    def crash(self, peer: Peer) -> None:
+        peer.crashed = True
+        peer.tasks.clear()
+
+    @property
+    def quiet(self) -> bool:
+        return self.turns > QUIET_AFTER
+
+    def chance(self, probability: float) -> bool:
+        return not self.quiet and self.random.random() < probability
+
+    # -- the scheduler ----------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """Turn after turn until every run has an outcome for every job, then the judge's last look."""
+        while self.turns < LIMIT:
+            self.turns += 1
+            self._world_moves()
+            if self._all_done():
+                self.check_end()
+                return
+            ready = self._ready()
+            if not ready:
+                self.now += 0.3
+                continue
+            self._turn(*self.random.choice(ready))
+        missing = [run.name for run in self.runs if not self._done(run)]
+        raise Violation(f"stuck: {missing} have no outcome after {self.turns} turns")
+
+    def _ready(self) -> list[tuple[Peer, str]]:
+        return [
+            (peer, name)
+            for peer in self.peers
+            if not peer.crashed and peer.paused_until <= self.now
+            for name in peer.tasks
+            if peer.wake.get(name, 0.0) <= self.now
+        ]
+
+    def _world_moves(self) -> None:
+        self.now += self.random.random() * 0.05
+        for supervisor in self.supervisors.values():
+            holder = supervisor.held_by
+            if supervisor.verdict is None and holder is not None and self.peers[holder - 1].crashed:
+                if self.random.random() < 0.5:
+                    supervisor.verdict = "refused"
+            if supervisor.ends_at is not None and supervisor.report is None and supervisor.ends_at <= self.now:
+                supervisor.report = self._natural_end(supervisor)
+        for at, key, body in list(self.late):
+            if at <= self.now:
+                self.late.remove((at, key, body))
+                self.objects.setdefault(key, body)
+        for run in self.runs:
+            if self.chance(0.0008) and run.id not in self.stops:
+                self.stops.add(run.id)
+                self.objects[PROJECT.run(run.id).stop(None)] = pack(Stop(nonce="s", user="u", reason="asked"))
+            alive = [peer for peer in self.peers if peer.run is run and not peer.crashed]
+            if not self._done(run) and not any(peer.tasks for peer in alive) and self.random.random() < 0.2:
+                self.start_peer(run)
+
+    def _natural_end(self, supervisor: Supervisor) -> ExitReport:
+        return ExitReport(code=1 if self.random.random() < self._failure_rate(supervisor.nonce) else 0)
+
+    def _failure_rate(self, nonce: str) -> float:
+        return 0.5 if any(self.fails.values()) else 0.0
+
+    def _turn(self, peer: Peer, name: str) -> None:
+        if self.chance(0.004):
+            self.crash(peer)
+            return
+        if self.chance(0.01):
+            peer.paused_until = self.now + self.random.random() * 5
+            return
+        task = peer.tasks[name]
+        try:
+            effect = task.send(peer.answers[name])  # type: ignore[attr-defined]
+        except StopIteration as end:
+            peer.outcomes[name] = end.value
+            del peer.tasks[name]
+            return
+        answer = self.perform(peer, name, effect)
+        if self.chance(0.004):
+            self.crash(peer)
+            return
+        peer.answers[name] = answer
+
+    # -- effects ----------------------------------------------------------------------------------
+
+    def perform(self, peer: Peer, name: str, effect: fx.Effect) -> Any:
+        handler: Callable[[Peer, str, Any], Any] = getattr(self, "_" + type(effect).__name__.lower())
+        return handler(peer, name, effect)
+
+    def _putnew(self, peer: Peer, name: str, effect: fx.PutNew) -> Put:
+        self.check_put(peer, effect)
+        if self.chance(0.03):
+            return Put.UNKNOWN
+        if self.chance(0.02):
+            self.late.append((self.now + self.random.random() * 2, effect.key, effect.body))
+            return Put.UNKNOWN
+        if effect.key in self.objects:
+            return Put.UNKNOWN if self.chance(0.03) else Put.EXISTS
+        self.objects[effect.key] = effect.body
+        if self.chance(0.05):
+            return Put.UNKNOWN
+        return Put.EXISTS if self.chance(0.03) else Put.CREATED
+
+    def _read(self, peer: Peer, name: str, effect: fx.Read) -> bytes | None:
+        return self.objects.get(effect.key)
+
+    def _listkeys(self, peer: Peer, name: str, effect: fx.ListKeys) -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(effect.prefix))
+
+    def _children(self, peer: Peer, name: str, effect: fx.Children) -> list[str]:
+        tails = {key[len(effect.prefix) :] for key in self.objects if key.startswith(effect.prefix)}
+        return sorted({tail.partition("/")[0] + ("/" if "/" in tail else "") for tail in tails})
+
+    def _pause(self, peer: Peer, name: str, effect: fx.Pause) -> None:
+        peer.wake[name] = self.now + effect.seconds * (0.5 + self.random.random())
+
+    def _show(self, peer: Peer, name: str, effect: fx.Show) -> None:
+        return None
+
+    def _newnonce(self, peer: Peer, name: str, effect: fx.NewNonce) -> Nonce:
+        self.nonces += 1
+        return Nonce(f"n{self.nonces}")
+
+    def _taken(self) -> int:
+        return sum(
+            1
+            for supervisor in self.supervisors.values()
+            if supervisor.report is None and supervisor.verdict != "refused"
+        )
+
+    def _hold(self, peer: Peer, name: str, effect: fx.Hold) -> fx.Held | None:
+        if self._taken() >= self.slots or self.chance(0.05):
+            peer.wake[name] = self.now + effect.patience
+            return None
+        self.supervisors[effect.nonce] = Supervisor(nonce=effect.nonce, held_by=peer.number)
+        return fx.Held(host="h", boot_id="b", address={})
+
+    def _drop(self, peer: Peer, name: str, effect: fx.Drop) -> None:
+        supervisor = self.supervisors.get(effect.nonce)
+        if supervisor is not None and supervisor.verdict is None:
+            supervisor.verdict = "refused"
+
+    def _prepare(self, peer: Peer, name: str, effect: fx.Prepare) -> str | bool | None:
+        if self.chance(0.02):
+            self._cut(effect.claim)
+            return False
+        return "no space left" if self.chance(0.01) else None
+
+    def _cut(self, claim: Claim) -> None:
+        """The connection to the host is lost: what was only held refuses."""
+        supervisor = self.supervisors.get(claim.nonce)
+        if supervisor is not None and supervisor.verdict is None:
+            supervisor.verdict = "refused"
+
+    def _go(self, peer: Peer, name: str, effect: fx.Go) -> bool | None:
+        supervisor = self.supervisors[effect.claim.nonce]
+        if supervisor.verdict is None and not self.chance(0.02):
+            self.check_start(effect.claim)
+            supervisor.verdict = "started"
+            supervisor.ends_at = self.now + self.random.random() * 6
+        else:
+            self._cut(effect.claim)
+        return None if self.chance(0.03) else supervisor.verdict == "started"
+
+    def _askverdict(self, peer: Peer, name: str, effect: fx.AskVerdict) -> str | None:
+        if self.chance(0.1):
+            return None
+        supervisor = self.supervisors.setdefault(
+            effect.claim.nonce, Supervisor(nonce=effect.claim.nonce, held_by=None)
+        )
+        supervisor.verdict = supervisor.verdict or "refused"
+        return supervisor.verdict
+
+    def _watch(self, peer: Peer, name: str, effect: fx.Watch) -> ExitReport | None:
+        report = self.supervisors[effect.claim.nonce].report
+        if report is None or self.chance(0.1):
+            peer.wake[name] = self.now + effect.patience
+            return None
+        return report
+
+    def _stopjob(self, peer: Peer, name: str, effect: fx.StopJob) -> ExitReport | None:
+        supervisor = self.supervisors[effect.claim.nonce]
+        if supervisor.report is None and not self.chance(0.1):
+            supervisor.report = ExitReport(code=None, signal=15, stopped=True)
+        return None if self.chance(0.1) else supervisor.report
+
+    def _collect(self, peer: Peer, name: str, effect: fx.Collect) -> fx.Collected | None:
+        if self.chance(0.05):
+            return None
+        body = b""
+        if effect.keep:
+            self.objects.setdefault(effect.attempt.manifest, body)
+        return fx.Collected(manifest=hashlib.sha256(body).hexdigest(), digest="d")
+
+    def _release(self, peer: Peer, name: str, effect: fx.Release) -> None:
+        return None
+
+    def _alive(self, peer: Peer, name: str, effect: fx.Alive) -> bool | None:
+        other = next(each for each in self.peers if each.identity.id == effect.coordinator.id)
+        if other.crashed:
+            return None if self.chance(0.2) else False
+        if not other.tasks:
+            return False
+        return False if self.chance(0.03) else True
+
+    # -- the judge --------------------------------------------------------------------------------
+
+    def check_put(self, peer: Peer, effect: fx.PutNew) -> None:
+        if "/claim/" in effect.key:
+            nonce = unpack(Claim, effect.key, effect.body).nonce
+            if nonce not in self.supervisors:
+                raise Violation(f"{effect.key}: claimed before a slot was held")
+        if effect.key.endswith("/result"):
+            attempt = unpack(Result, effect.key, effect.body).attempt
+            manifest = effect.key.removesuffix("result") + f"a/{attempt:06d}/manifest"
+            if manifest not in self.objects:
+                raise Violation(f"{effect.key}: the result comes before what it names")
+
+    def check_start(self, claim: Claim) -> None:
+        """At the moment of a start: the claim stands, and no other attempt of its generation runs or succeeded."""
+        key = next((k for k, body in self.objects.items() if "/claim/" in k and _nonce(k, body) == claim.nonce), None)
+        if key is None:
+            raise Violation(f"{claim.nonce} starts without a claim")
+        folder = key.rpartition("/")[0] + "/"
+        for other, body in self.objects.items():
+            if other.startswith(folder) and other != key:
+                supervisor = self.supervisors.get(_nonce(other, body))
+                if supervisor is not None and supervisor.verdict == "started":
+                    report = supervisor.report
+                    if report is None or report.succeeded:
+                        raise Violation(f"{key} starts while {other} runs or has succeeded")
+
+    def _done(self, run: RunRecord) -> bool:
+        return all(PROJECT.run(run.id).job(spec.workflow) in self.objects for spec in run.plan.jobs)
+
+    def _all_done(self) -> bool:
+        running = any(peer.tasks and not peer.crashed for peer in self.peers)
+        return all(self._done(run) for run in self.runs) and (not running or self.turns > LIMIT - 2)
+
+    def check_end(self) -> None:
+        """Everything has an outcome: hold the whole bucket against the whole host."""
+        self._check_claims()
+        for run in self.runs:
+            for spec in run.plan.jobs:
+                key = PROJECT.run(run.id).job(spec.workflow)
+                outcome = unpack(Outcome, key, self.objects[key])
+                self._check_outcome(run, outcome)
+        for peer in self.peers:
+            for name, outcome in peer.outcomes.items():
+                recorded = self.objects[PROJECT.run(peer.run.id).job(WorkflowName(name))]
+                if pack(outcome) != recorded:
+                    raise Violation(f"{peer.identity.id} was told another outcome of {name} than the bucket holds")
+
+    def _check_claims(self) -> None:
+        folders: dict[str, list[int]] = {}
+        for key in self.objects:
+            if "/claim/" in key:
+                folder, _, number = key.rpartition("/")
+                folders.setdefault(folder, []).append(int(number))
+        for folder, numbers in folders.items():
+            if sorted(numbers) != list(range(1, len(numbers) + 1)):
+                raise Violation(f"{folder}: attempts are not numbered without gaps: {sorted(numbers)}")
+
+    def _check_outcome(self, run: RunRecord, outcome: Outcome) -> None:
+        keys = PROJECT.job(Fingerprint(outcome.fingerprint), outcome.generation)
+        if outcome.status is JobStatus.STOPPED and run.id not in self.stops:
+            raise Violation(f"{run.name} is stopped and nobody asked")
+        if outcome.status in (JobStatus.SUCCEEDED, JobStatus.REUSED):
+            result = unpack(Result, keys.result, self.objects[keys.result])
+            attempt = keys.attempt(result.attempt)
+            claim = unpack(Claim, attempt.claim, self.objects[attempt.claim])
+            supervisor = self.supervisors[claim.nonce]
+            if supervisor.report is None or not supervisor.report.succeeded:
+                raise Violation(f"{run.name} {outcome.workflow}: succeeded without a job that did")
+            end = self.objects.get(attempt.end)
+            if end is not None and unpack(End, attempt.end, end).status != "succeeded":
+                raise Violation(f"{attempt.end}: the result's own attempt is not called succeeded")
+        if outcome.status in (JobStatus.FAILED, JobStatus.LOST):
+            want = unpack(Want, "want", self.objects[keys.want(run.id)])
+            ends = [self._end_of(keys.attempt(number)) for number in range(want.ended + 1, outcome.attempt + 1)]
+            if not any(end and end.status in ("failed", "lost", "void") for end in ends):
+                raise Violation(f"{run.name} {outcome.workflow}: failed without an attempt since it came that did")
+
+    def _end_of(self, attempt: Any) -> End | None:
+        body = self.objects.get(attempt.end)
+        return unpack(End, attempt.end, body) if body else None
+
+
+def _nonce(key: str, body: bytes) -> str:
+    return unpack(Claim, key, body).nonce

@@ -1,0 +1,99 @@
+"""The mutants: one for each guarantee, as a change of text in the shipped source and the tests that must see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROTOCOL = ("tests/app/test_protocol.py",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    name: str
+    breaks: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        name="check-then-put",
+        breaks="creating looks first and then believes that its own write stands",
+        file="dstack/app/creating.py",
+        old="""        outcome = yield PutNew(key, body)
+        if outcome is Put.CREATED:
+            return True
+""",
+        new="""        if (yield Read(key)) is not None:
+            return False
+        outcome = yield PutNew(key, body)
+        return True
+""",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="no-read-back",
+        breaks="the answer of a conditional write is believed without reading the key back",
+        file="dstack/app/creating.py",
+        old="            return bool(found == body)",
+        new="            return False",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="result-before-artifacts",
+        breaks="the result is created before everything that it names is in the bucket",
+        file="dstack/app/attempts.py",
+        old="""    collected = None
+    while collected is None:
+""",
+        new="""    collected = None
+    if report.succeeded:
+        yield from _commit(mine, claim, report, Collected(manifest="0" * 64, digest="0" * 64))
+    while collected is None:
+""",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="claim-before-slot",
+        breaks="the attempt is claimed before a slot is held",
+        file="dstack/app/attempts.py",
+        old="""    held = yield from _hold(job, keys, nonce)
+    if held is None:
+""",
+        new="""    early = Claim(
+        nonce=nonce, run=job.run.id, run_name=job.run.name, host="h", address={}, boot_id="b", coordinator=me
+    )
+    if not (yield from create(keys.attempt(number).claim, pack(early))):
+        return
+    held = yield from _hold(job, keys, nonce)
+    if held is None:
+""",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="start-without-look",
+        breaks="the next attempt is claimed without looking for a result that came meanwhile",
+        file="dstack/app/settling.py",
+        old="if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:",
+        new="if verdict is reuse.Next.LOOK:",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="adopt-without-verdict",
+        breaks="a dead coordinator's attempt is called void without asking the host",
+        file="dstack/app/settling.py",
+        old="    if verdict != STARTED:\n",
+        new="    if True:\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="forgetful-joiner",
+        breaks="a joiner takes failures that came before it as its own outcome",
+        file="dstack/app/settling.py",
+        old="    ends = yield from _ends(keys, want.ended, number)",
+        new="    ends = yield from _ends(keys, 0, number)",
+        tests=PROTOCOL,
+    ),
+)
