@@ -195,3 +195,23 @@ class Clock(Protocol):
     def boottime(self) -> float:
         """Seconds that never jump and go on through suspend; for durations."""
         ...
+
+
+class Screen(Protocol):
+    """Where a person, or nobody, watches. Never raises; never waits longer than the terminal does."""
+
+    def job(self, workflow: str, status: str, host: str, note: str) -> None:
+        """A job has this status now."""
+        ...
+
+    def log(self, workflow: str, data: bytes) -> None:
+        """Bytes of a job's log as they came, unfiltered, cut anywhere."""
+        ...
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """Bytes moved of a push or pull; `done == total` ends it."""
+        ...
+
+    def message(self, text: str) -> None:
+        """One line for people."""
+        ...

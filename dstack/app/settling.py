@@ -53,7 +53,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     if found is not None:
         return (yield from _reuse(job, keys, unpack(Result, keys.result, found)))
     want = yield from _want(job, keys)
-    number, live = yield from _latest(keys)
+    number, live = yield from latest_of(keys)
     if live is not None:
         return (yield from _beside(job, me, live))
     ends = yield from _ends(keys, want.ended, number)
@@ -73,12 +73,21 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
 
 
 def _generation(job: Job) -> Steps[JobKeys]:
-    """The generation to work in: one of this run's own when it must run afresh, else the highest with a result."""
-    first = job.generation(1)
-    names = yield Children(first.job)
-    numbers = sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()) or [1]
-    if job.fresh:
-        return (yield from _fresh(job, numbers[-1]))
+    """The generation to work in: one of this run's own when it must run afresh, else `generation_of`."""
+    if not job.fresh:
+        return (yield from generation_of(job))
+    numbers = yield from _numbers(job)
+    return (yield from _fresh(job, numbers[-1]))
+
+
+def _numbers(job: Job) -> Steps[list[int]]:
+    names = yield Children(job.generation(1).job)
+    return sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()) or [1]
+
+
+def generation_of(job: Job) -> Steps[JobKeys]:
+    """The highest generation with a result, else the highest there is. Reads only."""
+    numbers = yield from _numbers(job)
     for number in reversed(numbers):
         keys = job.generation(number)
         if (yield Read(keys.result)) is not None:
@@ -105,7 +114,7 @@ def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:
 
 def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
     """The outcome that this result gives, or the next generation where the result has a hole."""
-    whole = yield from _whole(keys.attempt(result.attempt), result)
+    whole = yield from is_whole(keys.attempt(result.attempt), result)
     if not whole:
         return (yield from _fresh(job, keys.generation, after=keys.generation))
     own = result.run == job.run.id
@@ -122,7 +131,7 @@ def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
     )
 
 
-def _whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
+def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
     """Whether everything that the result names is there."""
     body = yield Read(attempt.manifest)
     if body is None or reuse.manifest_digest(body) != result.manifest:
@@ -139,7 +148,7 @@ def _want(job: Job, keys: JobKeys) -> Steps[Want]:
     key = keys.want(job.run.id)
     body = yield Read(key)
     if body is None:
-        number, live = yield from _latest(keys)
+        number, live = yield from latest_of(keys)
         ended = number if live is None else number - 1
         want = Want(nonce=(yield NewNonce()), run=job.run.id, workflow=job.spec.workflow, ended=ended)
         if (yield from create(key, pack(want))):
@@ -148,7 +157,7 @@ def _want(job: Job, keys: JobKeys) -> Steps[Want]:
     return unpack(Want, key, body)
 
 
-def _latest(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
+def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
     """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
     claims = yield ListKeys(keys.claims)
     if not claims:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from dstack.core.codec import build, plain
 from dstack.errors import BucketError
-from dstack.model import JobStatus, RunId, RunName, RunPlan, Snapshot, WorkflowName
+from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot, WorkflowName
 
 R = TypeVar("R")
 
@@ -196,6 +196,10 @@ class Final:
     """Summary of a run whose jobs all have an outcome."""
 
     nonce: str
-    status: str
+    run: RunName
+    user: str
+    submitted: float
+    workflow: WorkflowName
+    status: RunStatus
     ended: float
     jobs: tuple[Outcome, ...] = field(default_factory=tuple)

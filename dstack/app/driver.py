@@ -1,0 +1,334 @@
+"""Performs the effects of the steps for one run: on the bucket, and on the hosts through their runners."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dstack.app import effects as fx
+from dstack.app.collect import collect_artifacts, stage_inputs
+from dstack.app.fleet import Fleet
+from dstack.app.holding import Holding
+from dstack.app.observing import Observer
+from dstack.app.watching import Watching, carry_log, tail
+from dstack.core import manifests
+from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.placement import nowhere, rank
+from dstack.core.records import Claim, Outcome, RunRecord
+from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError
+from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a coordinator works with. `caller` holds the values of `env_from_caller`; they stay in memory."""
+
+    bucket: Bucket
+    project: str
+    keys: ProjectKeys
+    fleet: Fleet
+    code: CodeSource
+    screen: Screen
+    observer: Observer
+    caller: Mapping[str, str]
+    new_nonce: Callable[[], str]
+
+
+async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
+    """Run steps to their end, giving each effect's answer back to them."""
+    answer: Any = None
+    while True:
+        try:
+            effect = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = await perform(effect)
+
+
+class Driver:
+    """One run's effects. `outcomes` are the jobs that are settled, by workflow: the inputs of later ones."""
+
+    def __init__(self, means: Means, run: RunRecord) -> None:
+        self._means = means
+        self._run = run
+        self._specs = {spec.workflow: spec for spec in run.plan.jobs}
+        self.outcomes: dict[WorkflowName, Outcome] = {}
+        self._holdings: dict[str, Holding] = {}
+        self._watchings: dict[str, Watching] = {}
+        self._tails: dict[str, asyncio.Task[None]] = {}
+        self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
+
+    async def perform(self, effect: fx.Effect) -> Any:
+        """The answer to one effect; raises BucketError when the bucket gives none."""
+        bucket = self._means.bucket
+        match effect:
+            case fx.PutNew(key, body):
+                return await asyncio.to_thread(bucket.create, key, body)
+            case fx.Read(key):
+                return await asyncio.to_thread(bucket.get, key)
+            case fx.ListKeys(prefix):
+                return await asyncio.to_thread(bucket.list, prefix)
+            case fx.Children(prefix):
+                return await asyncio.to_thread(bucket.children, prefix)
+            case fx.Pause(seconds):
+                return await asyncio.sleep(seconds)
+            case fx.NewNonce():
+                return self._means.new_nonce()
+            case fx.Alive(coordinator):
+                return await asyncio.to_thread(self._means.observer.alive, coordinator)
+            case fx.Show():
+                return self._show(effect)
+            case _:
+                return await self._on_host(effect)
+
+    async def _on_host(self, effect: fx.Effect) -> Any:
+        match effect:
+            case fx.Hold(nonce, workflow, patience):
+                return await self._hold(nonce, self._specs[workflow], patience)
+            case fx.Drop(nonce):
+                return await self._drop(nonce)
+            case fx.Prepare(claim, workflow, attempt):
+                return await self._prepare(claim, self._specs[workflow], attempt)
+            case fx.Go(claim, workflow):
+                return await self._go(claim, self._specs[workflow])
+            case fx.AskVerdict(claim):
+                return await self._ask(claim, lambda runner: runner.verdict(Nonce(claim.nonce)))
+            case fx.Watch(claim, workflow, attempt, patience):
+                return await self._watching(claim, workflow, attempt).wait(patience)
+            case fx.StopJob(claim, abort):
+                return await self._ask(claim, lambda runner: runner.stop(Nonce(claim.nonce), abort=abort))
+            case fx.Collect():
+                return await self._collect(effect)
+            case fx.Release(claim):
+                return await self._release(claim)
+        raise AssertionError(f"no such effect: {effect!r}")
+
+    async def close(self) -> None:
+        """Let go of everything in memory; started jobs go on, held ones refuse."""
+        for watching in self._watchings.values():
+            await watching.close()
+        for task in self._tails.values():
+            task.cancel()
+        await asyncio.gather(*self._tails.values(), return_exceptions=True)
+
+    # -- placement and start ----------------------------------------------------------------------
+
+    async def _hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> fx.Held | str | None:
+        lacking = self._lacking(spec)
+        if lacking:
+            await asyncio.sleep(patience)
+            return lacking
+        holding = self._holdings.get(nonce)
+        if holding is None:
+            holding = self._holdings[nonce] = Holding(self._means.fleet, nonce, lambda: self._ranking(spec))
+        await self._means.fleet.ready(patience)
+        answer = await holding.wait(patience)
+        if isinstance(answer, str):
+            await asyncio.sleep(patience)
+        return answer
+
+    def _lacking(self, spec: JobSpec) -> str | None:
+        """What this coordinator would need to claim the job, and does not have."""
+        for name in spec.env_from_caller:
+            if name not in self._means.caller:
+                return f"waits for the value of {name} from {self._run.user}"
+        if self._run.snapshot.commit not in self._means.code.known():
+            return f"waits for a coordinator of {self._run.user}, who has the code"
+        facts = self._means.fleet.facts()
+        if len(facts) == len(self._means.fleet.links):
+            return nowhere(spec.resources, facts)
+        return None
+
+    def _ranking(self, spec: JobSpec) -> tuple[str, ...]:
+        made: dict[str, int] = {}
+        for dependency in spec.inputs:
+            outcome = self.outcomes.get(dependency.workflow)
+            if outcome is not None:
+                made[outcome.host] = made.get(outcome.host, 0) + 1
+        return rank(spec.resources, self._means.fleet.candidates(made))
+
+    async def _drop(self, nonce: Nonce) -> None:
+        holding = self._holdings.pop(nonce, None)
+        if holding is not None:
+            await holding.drop()
+
+    async def _prepare(self, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> str | bool | None:
+        link = self._means.fleet.link_of(claim)
+        if link.reached is None:
+            return False
+        runner = link.reached.runner
+        try:
+            await self._bring(runner, claim, spec, attempt)
+        except HostUnreachableError:
+            await link.lost(runner)
+            return False
+        except (HostError, SnapshotError) as error:
+            return str(error)
+        return None
+
+    async def _bring(self, runner: RunnerPort, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> None:
+        means, snapshot = self._means, self._run.snapshot
+        inputs = [await self._input(dependency.workflow) for dependency in spec.inputs]
+        _, entries = await asyncio.gather(
+            runner.push_code(means.project, snapshot, means.code),
+            stage_inputs(runner, means.bucket, inputs, progress=self._progress(f"{spec.workflow}: inputs")),
+        )
+        wanted = spec.resources
+        await runner.prepare(
+            Nonce(claim.nonce),
+            {
+                "project": means.project,
+                "commit": snapshot.commit,
+                "tree": snapshot.tree,
+                "prefix": snapshot.prefix,
+                "script": spec.script,
+                "arguments": list(spec.arguments),
+                "environment": self._environment(spec, claim),
+                "image": spec.image,
+                "artifacts": list(spec.artifacts),
+                "inputs": entries,
+                "shm_size": wanted.shm_size,
+                "gpus": wanted.gpu.count if wanted.gpu else 0,
+                "max_duration": claim.max_duration,
+                "title": f"{claim.run_name}/{spec.workflow}/{attempt.number}",
+            },
+        )
+
+    def _environment(self, spec: JobSpec, claim: Claim) -> dict[str, str]:
+        """Variables, then `env:`, then what only the claiming run knows (and no fingerprint holds)."""
+        return {
+            **spec.environment,
+            **spec.env,
+            "run_name": claim.run_name,
+            "RUN_NAME": claim.run_name,
+            "job_id": claim.nonce[:12],
+            "JOB_ID": claim.nonce[:12],
+        }
+
+    async def _input(self, workflow: WorkflowName) -> tuple[str, AttemptKeys, Manifest]:
+        outcome = self.outcomes[workflow]
+        keys = self._means.keys.job(Fingerprint(outcome.fingerprint), outcome.generation).attempt(outcome.attempt)
+        body = await asyncio.to_thread(self._means.bucket.get, keys.manifest)
+        if body is None:
+            raise SnapshotError(f"the artifacts of {workflow} are gone from the bucket", hint="run it again")
+        return workflow, keys, manifests.decode(keys.manifest, body)
+
+    async def _go(self, claim: Claim, spec: JobSpec) -> bool | None:
+        caller = {name: self._means.caller[name] for name in spec.env_from_caller}
+        started = await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), caller))
+        return started
+
+    # -- the running attempt ----------------------------------------------------------------------
+
+    async def _ask(self, claim: Claim, request: Callable[[RunnerPort], Awaitable[T]]) -> T | None:
+        """The answer of the claim's host, None when it cannot be reached; anything else it says is raised."""
+        link = self._means.fleet.link_of(claim)
+        runner: RunnerPort | None = None
+        try:
+            runner = (await link.reach()).runner
+            return await request(runner)
+        except HostUnreachableError as error:
+            if runner is not None:
+                await link.lost(runner)
+            self._means.screen.message(str(error))
+            return None
+
+    def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
+        watching = self._watchings.get(claim.nonce)
+        if watching is None:
+            watching = self._watchings[claim.nonce] = Watching(
+                self._means.bucket,
+                attempt,
+                self._means.fleet.link_of(claim),
+                nonce=Nonce(claim.nonce),
+                show=lambda data: self._means.screen.log(workflow, data),
+                trouble=lambda text: self._show(
+                    fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=text, mine=True)
+                ),
+            )
+        return watching
+
+    async def _collect(self, effect: fx.Collect) -> fx.Collected | str | None:
+        link = self._means.fleet.link_of(effect.claim)
+        runner: RunnerPort | None = None
+        try:
+            runner = (await link.reach()).runner
+            if effect.keep:
+                return await self._artifacts(runner, effect)
+            await self._last_of_log(runner, effect)
+            return fx.Collected(manifest="", digest="")
+        except HostUnreachableError:
+            if runner is not None:
+                await link.lost(runner)
+            return None
+        except HostError as error:
+            return str(error)
+
+    async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> fx.Collected:
+        await collect_artifacts(
+            runner,
+            self._means.bucket,
+            effect.attempt,
+            Nonce(effect.claim.nonce),
+            partial=effect.partial,
+            progress=self._progress(f"{effect.workflow}: artifacts"),
+        )
+        key = effect.attempt.manifest
+        body = await asyncio.to_thread(self._means.bucket.get, key) or b""
+        manifest = manifests.decode(key, body)
+        return fx.Collected(manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest))
+
+    async def _last_of_log(self, runner: RunnerPort, effect: fx.Collect) -> None:
+        """What was said before the job's first line, or by a job whose artifacts are not kept."""
+        if effect.claim.nonce in self._watchings:
+            return
+        nonce = Nonce(effect.claim.nonce)
+        await carry_log(
+            self._means.bucket,
+            effect.attempt,
+            lambda offset: runner.follow(nonce, offset),
+            show=lambda _, data: self._means.screen.log(effect.workflow, data),
+        )
+
+    async def _release(self, claim: Claim) -> None:
+        watching = self._watchings.pop(claim.nonce, None)
+        if watching is not None:
+            await watching.close()
+        holding = self._holdings.pop(claim.nonce, None)
+        if holding is not None and holding.won is not None:
+            holding.won.busy -= 1
+        try:
+            await self._ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
+        except HostError as error:
+            self._means.screen.message(str(error))
+
+    # -- the screen -------------------------------------------------------------------------------
+
+    def _progress(self, label: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._means.screen.progress(label, done, total)
+
+    def _show(self, effect: fx.Show) -> None:
+        state = (effect.status.value, effect.host, effect.note)
+        if self._shown.get(effect.workflow) != state:
+            self._shown[effect.workflow] = state
+            self._means.screen.job(effect.workflow, *state)
+        if effect.attempt is not None and not effect.mine and effect.attempt.folder not in self._tails:
+            self._tails[effect.attempt.folder] = asyncio.create_task(self._tail(effect.workflow, effect.attempt))
+
+    async def _tail(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
+        async def ended() -> bool:
+            return await asyncio.to_thread(self._means.bucket.get, attempt.end) is not None
+
+        try:
+            await tail(
+                self._means.bucket, attempt, show=lambda data: self._means.screen.log(workflow, data), ended=ended
+            )
+        except DstackError as error:
+            self._means.screen.message(str(error))

@@ -1,0 +1,166 @@
+"""The hosts of one coordinator: one runner each, opened when first needed, opened again after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dstack.core.codec import build, plain
+from dstack.core.placement import Candidate
+from dstack.core.records import Claim
+from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
+from dstack.model import Host, HostFacts
+from dstack.ports import RunnerPort
+
+OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """A host with an open runner."""
+
+    host: Host
+    facts: HostFacts
+    runner: RunnerPort
+
+
+class Link:
+    """One host: at most one runner at a time; concurrent callers share the opening."""
+
+    def __init__(self, host: Host, open_runner: OpenRunner) -> None:
+        self.host = host
+        self.busy = 0
+        self.error: DstackError | None = None
+        self._open = open_runner
+        self._reached: Reached | None = None
+        self._lock = asyncio.Lock()
+        self._wait = 0.0
+
+    async def reach(self) -> Reached:
+        """The open runner; raises HostUnreachableError, HostKeyError or HostError (also kept in `error`)."""
+        async with self._lock:
+            if self._reached is None:
+                self._reached = await self._connect()
+            return self._reached
+
+    async def _connect(self) -> Reached:
+        if self._wait:
+            await asyncio.sleep(self._wait)
+        try:
+            runner = await self._open(self.host)
+            facts = await runner.facts()
+        except DstackError as error:
+            self.error = error
+            self._wait = min(LONGEST_WAIT, max(FIRST_WAIT, self._wait * 2))
+            raise
+        self.error, self._wait = None, 0.0
+        return Reached(host=self.host, facts=facts, runner=runner)
+
+    @property
+    def reached(self) -> Reached | None:
+        return self._reached
+
+    async def lost(self, runner: RunnerPort) -> None:
+        """This runner's connection failed: the next `reach` opens another."""
+        if self._reached is not None and self._reached.runner is runner:
+            self._reached = None
+            await _close(runner)
+
+    async def close(self) -> None:
+        if self._reached is not None:
+            reached, self._reached = self._reached, None
+            await _close(reached.runner)
+
+
+async def _quietly(link: Link) -> None:
+    try:
+        await link.reach()
+    except DstackError:
+        pass  # kept in `link.error`
+
+
+async def _close(runner: RunnerPort) -> None:
+    try:
+        await runner.close()
+    except DstackError:
+        pass  # it is gone already, which is what was wanted
+
+
+class Fleet:
+    """All hosts of the inventory, and those that claims of other coordinators name."""
+
+    def __init__(self, inventory: tuple[Host, ...], open_runner: OpenRunner) -> None:
+        self._open = open_runner
+        self.links: dict[str, Link] = {str(host.name): Link(host, open_runner) for host in inventory}
+        self._foreign: dict[str, Link] = {}
+        self._trying: dict[str, asyncio.Task[None]] = {}
+
+    def link_of(self, claim: Claim) -> Link:
+        """The link to the host of a claim: the inventory's when it is the same entry, else one made from the claim."""
+        link = self.links.get(claim.host)
+        if link is not None and address_of(link.host) == claim.address:
+            return link
+        if claim.nonce not in self._foreign:
+            self._foreign[claim.nonce] = Link(build(Host, dict(claim.address), claim.host), self._open)
+        return self._foreign[claim.nonce]
+
+    async def connect(self) -> None:
+        """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError."""
+        links = list(self.links.values())
+        await asyncio.gather(*(link.reach() for link in links), return_exceptions=True)
+        if any(link.reached for link in links):
+            return
+        errors = [link.error for link in links if link.error is not None]
+        key_errors = [error for error in errors if isinstance(error, HostKeyError)]
+        if key_errors:
+            raise key_errors[0]
+        if len(errors) == 1:
+            error = errors[0]
+            if isinstance(error, HostUnreachableError):
+                raise error
+            raise NoHostError(str(error), hint=error.hint)
+        raise NoHostError(
+            "none of the hosts can be used:\n" + "\n".join(f"  {error}" for error in errors),
+            hint="`dstack hosts check` tries each of them and says what is wrong",
+        )
+
+    async def ready(self, patience: float) -> None:
+        """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""
+        for name, link in self.links.items():
+            if link.reached is None and name not in self._trying:
+                task = asyncio.create_task(_quietly(link))
+                self._trying[name] = task
+                task.add_done_callback(lambda _, name=name: self._trying.pop(name, None))
+        if self._trying and not any(link.reached for link in self.links.values()):
+            await asyncio.wait(self._trying.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+
+    def facts(self) -> Mapping[str, HostFacts]:
+        return {name: link.reached.facts for name, link in self.links.items() if link.reached}
+
+    def candidates(self, inputs: Mapping[str, int]) -> tuple[Candidate, ...]:
+        """The reached hosts, with how many of the job's inputs were made on each."""
+        return tuple(
+            Candidate(host=link.host, facts=link.reached.facts, busy=link.busy, inputs=inputs.get(name, 0))
+            for name, link in self.links.items()
+            if link.reached
+        )
+
+    async def close(self) -> None:
+        for task in list(self._trying.values()):
+            task.cancel()
+        await asyncio.gather(*self._trying.values(), return_exceptions=True)
+        for link in [*self.links.values(), *self._foreign.values()]:
+            await link.close()
+
+
+def address_of(host: Host) -> dict[str, Any]:
+    """The inventory entry as it stands in a claim: without the place in the file."""
+    fields = plain(host)
+    fields.pop("position", None)
+    return dict(fields)
+
+

@@ -1,0 +1,121 @@
+"""What a run would do, decided by reading only: `dstack run --dry-run`, and whether a host is needed at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from dstack.app import effects as fx
+from dstack.app import settling
+from dstack.app.jobs import Job
+from dstack.app.running import fresh_reason
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.keys import JobKeys, ProjectKeys
+from dstack.core.records import Result, RunRecord, unpack
+from dstack.model import Fingerprint, JobSpec, RunName, WorkflowName
+from dstack.ports import Bucket
+
+T = TypeVar("T")
+
+
+class Fate(StrEnum):
+    """What will become of a job, as far as can be known before anything is done."""
+
+    REUSED = "reused"
+    RUNS = "runs"
+    JOINS = "joins"
+    WAITS = "waits"
+    """Its inputs run first; whether it runs then depends on what they make."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """One job of a plan. `fingerprint` is "" while inputs are open; `reason` is for people."""
+
+    workflow: WorkflowName
+    fate: Fate
+    reason: str
+    fingerprint: str = ""
+    reused_from: RunName | None = None
+    host: str = ""
+
+
+def read_only(steps: fx.Steps[T], bucket: Bucket) -> T:
+    """Run steps that only read, on the spot."""
+    answer: Any = None
+    while True:
+        try:
+            effect = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        match effect:
+            case fx.Read(key):
+                answer = bucket.get(key)
+            case fx.ListKeys(prefix):
+                answer = bucket.list(prefix)
+            case fx.Children(prefix):
+                answer = bucket.children(prefix)
+            case _:
+                raise AssertionError(f"a look ahead must not ask for {effect!r}")
+
+
+def foresee(bucket: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
+    """The fate of every job of a run that is not recorded yet, in the order of the plan. Writes nothing."""
+    digests: dict[WorkflowName, str] = {}
+    found = []
+    for spec in run.plan.jobs:
+        open_inputs = [dependency.workflow for dependency in spec.inputs if dependency.workflow not in digests]
+        if open_inputs:
+            found.append(
+                Foresight(workflow=spec.workflow, fate=Fate.WAITS, reason=f"waits for {', '.join(open_inputs)}")
+            )
+            continue
+        inputs = {dependency.workflow: digests[dependency.workflow] for dependency in spec.inputs}
+        print_ = fingerprint(ingredients(spec, inputs))
+        foresight, digest = _look(bucket, keys, run, spec=spec, fingerprint_=print_)
+        if digest is not None:
+            digests[spec.workflow] = digest
+        found.append(foresight)
+    return tuple(found)
+
+
+def _look(
+    bucket: Bucket, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
+) -> tuple[Foresight, str | None]:
+    fresh = fresh_reason(run, spec)
+    if fresh:
+        return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=fresh, fingerprint=fingerprint_), None
+    job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
+    generation = read_only(settling.generation_of(job), bucket)
+    result = _result(bucket, generation)
+    if result is not None:
+        foresight = Foresight(
+            workflow=spec.workflow,
+            fate=Fate.REUSED,
+            reason=f"same code, variables and inputs as in {result.name}",
+            fingerprint=fingerprint_,
+            reused_from=result.name,
+            host=result.host,
+        )
+        return foresight, result.digest
+    _, live = read_only(settling.latest_of(generation), bucket)
+    if live is not None:
+        reason = f"{live.claim.run_name} of {live.owner.user} is running it"
+        return (
+            Foresight(
+                workflow=spec.workflow, fate=Fate.JOINS, reason=reason, fingerprint=fingerprint_, host=live.claim.host
+            ),
+            None,
+        )
+    return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason="no result yet", fingerprint=fingerprint_), None
+
+
+def _result(bucket: Bucket, generation: JobKeys) -> Result | None:
+    body = bucket.get(generation.result)
+    if body is None:
+        return None
+    result = unpack(Result, generation.result, body)
+    whole = read_only(settling.is_whole(generation.attempt(result.attempt), result), bucket)
+    return result if whole else None

@@ -1,0 +1,92 @@
+"""Waits for a slot for one nonce, on the best host first and on the others beside it when that takes long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from dstack.app.effects import Held
+from dstack.app.fleet import Fleet, Link, Reached, address_of
+from dstack.core.placement import slots_of
+from dstack.errors import DstackError, HostError, HostUnreachableError
+from dstack.model import Nonce
+
+Ranking = Callable[[], Sequence[str]]
+
+
+class Holding:
+    """All `hold` requests of one nonce. Exactly one host wins; the others are dropped before `Held` is given."""
+
+    def __init__(self, fleet: Fleet, nonce: Nonce, ranking: Ranking) -> None:
+        self._fleet = fleet
+        self._nonce = nonce
+        self._ranking = ranking
+        self._tasks: dict[str, asyncio.Task[Reached]] = {}
+        self._errors: dict[str, str] = {}
+        self.won: Link | None = None
+
+    async def wait(self, patience: float) -> Held | str | None:
+        """Held, None when no slot was free within `patience`, or in words why no host can be asked now."""
+        self._ask_next()
+        if not self._tasks:
+            return "; ".join(sorted(set(self._errors.values()))) or "no host that fits can be reached"
+        done, _ = await asyncio.wait(self._tasks.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        for name, task in list(self._tasks.items()):
+            if task not in done:
+                continue
+            del self._tasks[name]
+            try:
+                reached = task.result()
+            except DstackError as error:
+                self._errors[name] = str(error)
+                continue
+            await self._release_others()
+            self.won = self._fleet.links[name]
+            self.won.busy += 1
+            return Held(host=name, boot_id=reached.facts.boot_id, address=address_of(reached.host))
+        return None
+
+    def _ask_next(self) -> None:
+        """One more host with each call: a full host must not keep a job from an idle one."""
+        for name in self._ranking():
+            if name not in self._tasks:
+                self._tasks[name] = asyncio.create_task(self._hold(self._fleet.links[name]))
+                return
+
+    async def _hold(self, link: Link) -> Reached:
+        reached = await link.reach()
+        try:
+            await reached.runner.hold(self._nonce, slots_of(reached.host, reached.facts))
+        except HostUnreachableError:
+            await link.lost(reached.runner)
+            raise
+        return reached
+
+    async def _release_others(self) -> None:
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for name in tasks:
+            await _drop(self._fleet.links[name], self._nonce)
+
+    async def drop(self) -> None:
+        """Give up waiting, and what is held."""
+        await self._release_others()
+        if self.won is not None:
+            self.won.busy -= 1
+            link, self.won = self.won, None
+            await _drop(link, self._nonce)
+
+
+async def _drop(link: Link, nonce: Nonce) -> None:
+    """Without an answer nothing is lost: a supervisor whose connection is gone refuses by itself."""
+    if link.reached is None:
+        return
+    runner = link.reached.runner
+    try:
+        await runner.drop(nonce)
+    except HostUnreachableError:
+        await link.lost(runner)
+    except HostError:
+        pass  # it held nothing

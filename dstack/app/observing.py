@@ -1,0 +1,34 @@
+"""Watches other coordinators: first by what this machine knows for sure, then by their heartbeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dstack.core.keys import ProjectKeys
+from dstack.core.liveness import Observation, observe, silent
+from dstack.core.records import Coordinator
+from dstack.ports import Bucket
+
+Detector = Callable[[Coordinator], bool | None]
+
+
+class Observer:
+    """Remembers heartbeats and since when they have not changed, by this machine's own boot time."""
+
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, *, sure: Detector, boottime: Callable[[], float]) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._sure = sure
+        self._boottime = boottime
+        self._seen: dict[str, Observation] = {}
+
+    def alive(self, coordinator: Coordinator) -> bool | None:
+        """True or False when sure or after long silence, None while nobody can know."""
+        sure = self._sure(coordinator)
+        if sure is not None:
+            return sure
+        beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
+        now = self._boottime()
+        seen = observe(self._seen.get(coordinator.id), beat, now)
+        self._seen[coordinator.id] = seen
+        return False if silent(seen, now) else None

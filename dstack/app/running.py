@@ -1,0 +1,164 @@
+"""One run: recorded, coordinated job by job to its end, summed up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dstack.app import settling
+from dstack.app.creating import create
+from dstack.app.driver import Driver, Means, take
+from dstack.app.jobs import Job
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.keys import ProjectKeys
+from dstack.core.liveness import BEAT
+from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
+from dstack.errors import BucketError, DstackError
+from dstack.model import JobSpec, JobStatus, RunStatus, WorkflowName
+from dstack.ports import Bucket, Put
+
+GOOD = (JobStatus.SUCCEEDED, JobStatus.REUSED)
+RETRY_PAUSE = 2.0
+
+
+def status_of(outcomes: Sequence[Outcome]) -> RunStatus:
+    """The status of a run whose jobs all have an outcome: the worst of them."""
+    statuses = {outcome.status for outcome in outcomes}
+    if JobStatus.FAILED in statuses:
+        return RunStatus.FAILED
+    if JobStatus.LOST in statuses:
+        return RunStatus.LOST
+    if statuses - set(GOOD):
+        return RunStatus.STOPPED
+    return RunStatus.SUCCEEDED
+
+
+def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
+    """The create rule, blocking, for what is written before a run has a coordinator -> whether it is ours."""
+    for _ in range(8):
+        if bucket.create(key, body) is Put.CREATED:
+            return True
+        found = bucket.get(key)
+        if found is not None:
+            return found == body
+    raise BucketError(f"the bucket neither accepts nor shows {key}", hint="check the bucket and try again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A run that is about to be recorded, and the data that goes beside it."""
+
+    record: RunRecord
+    files: Mapping[str, bytes]
+    """Code digest -> list of the files behind it, for `why`."""
+    diff: bytes
+
+
+def submit(
+    bucket: Bucket, keys: ProjectKeys, submission: Submission, *, rename: Callable[[RunRecord], RunRecord]
+) -> RunRecord:
+    """Record the run; from here on any coordinator can bring it to its end. Returns it under the name it got.
+
+    `rename` gives the same run another name, for when somebody took the name at the same moment.
+    """
+    for digest, body in submission.files.items():
+        bucket.create(keys.files(digest), body)
+    if submission.diff:
+        bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
+    record = submission.record
+    while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
+        record = rename(record)
+    create_record(bucket, keys.run(record.id).record, pack(record))
+    return record
+
+
+class Coordination:
+    """A run in the hands of one coordinator."""
+
+    def __init__(self, means: Means, run: RunRecord, me: Coordinator) -> None:
+        self._means = means
+        self._run = run
+        self._me = me
+        self._driver = Driver(means, run)
+        self._settled: dict[WorkflowName, asyncio.Task[Outcome]] = {}
+
+    async def finish(self) -> Final:
+        """Bring every job to its outcome, and record the summary; returns the recorded one."""
+        beat = asyncio.create_task(self._beat())
+        try:
+            for spec in self._run.plan.jobs:
+                self._settled[spec.workflow] = asyncio.create_task(self._job(spec))
+            outcomes = await asyncio.gather(*self._settled.values())
+            return await self._sum_up(tuple(outcomes))
+        finally:
+            beat.cancel()
+            for task in self._settled.values():
+                task.cancel()
+            await asyncio.gather(beat, *self._settled.values(), return_exceptions=True)
+            await self._driver.close()
+
+    async def _job(self, spec: JobSpec) -> Outcome:
+        inputs = [await self._settled[dependency.workflow] for dependency in spec.inputs]
+        while True:
+            try:
+                outcome = await self._settle(spec, inputs)
+            except DstackError as error:
+                self._means.screen.message(f"{spec.workflow}: {error}; trying again")
+                await asyncio.sleep(RETRY_PAUSE)
+                continue
+            self._driver.outcomes[spec.workflow] = outcome
+            note = outcome.reason
+            if outcome.reused_from:
+                note = f"from {outcome.reused_from}"
+            self._means.screen.job(spec.workflow, outcome.status, outcome.host, note)
+            return outcome
+
+    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome]) -> Outcome:
+        digests = {outcome.workflow: outcome.digest for outcome in inputs}
+        job = Job(
+            run=self._run,
+            spec=spec,
+            fingerprint=fingerprint(ingredients(spec, digests)),
+            project=self._means.keys,
+            fresh=fresh_reason(self._run, spec),
+        )
+        culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
+        steps = settling.settle(job, self._me) if culprit is None else settling.skip(job, culprit)
+        return await take(steps, self._driver.perform)
+
+    async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
+        ended = max((outcome.ended for outcome in outcomes), default=0.0)
+        final = Final(
+            nonce=self._means.new_nonce(),
+            run=self._run.name,
+            user=self._run.user,
+            submitted=self._run.submitted,
+            workflow=self._run.workflow,
+            status=status_of(outcomes),
+            ended=ended,
+            jobs=outcomes,
+        )
+        key = self._means.keys.run(self._run.id).final
+        if await take(create(key, pack(final)), self._driver.perform):
+            return final
+        return unpack(Final, key, await asyncio.to_thread(self._means.bucket.get, key) or b"")
+
+    async def _beat(self) -> None:
+        """The sign of life for coordinators on other machines; a bucket that is away for a while is no reason to end."""
+        key = self._means.keys.heartbeat(self._me.id)
+        number = 0
+        while True:
+            number += 1
+            try:
+                await asyncio.to_thread(self._means.bucket.put, key, b'{"beat":%d}' % number)
+            except BucketError as error:
+                self._means.screen.message(str(error))
+            await asyncio.sleep(BEAT)
+
+
+def fresh_reason(run: RunRecord, spec: JobSpec) -> str:
+    """Why no earlier result counts for this job of the run; "" when one does."""
+    if spec.workflow in run.rerun:
+        return f"{run.user} asked for it to run again"
+    return "" if spec.reuse else "the workflow says reuse: false"

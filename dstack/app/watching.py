@@ -1,0 +1,130 @@
+"""Follows one started attempt: its log to screen and bucket, then its exit report; survives lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from dstack.app.fleet import Link
+from dstack.app.logs import LogWriter, written
+from dstack.core.keys import AttemptKeys
+from dstack.errors import BucketError, HostUnreachableError
+from dstack.model import ExitReport, Nonce
+from dstack.ports import Bucket, RunnerPort
+
+Show = Callable[[bytes], None]
+Trouble = Callable[[str], None]
+PAUSE = 1.0
+
+
+class Watching:
+    """A background task for one attempt. `exit` is set once the job has ended and its whole log is in the bucket."""
+
+    def __init__(
+        self, bucket: Bucket, attempt: AttemptKeys, link: Link, *, nonce: Nonce, show: Show, trouble: Trouble
+    ) -> None:
+        self._bucket = bucket
+        self._attempt = attempt
+        self._link = link
+        self._nonce = nonce
+        self._show = show
+        self._trouble = trouble
+        self._shown: int | None = None
+        self.exit: asyncio.Future[ExitReport] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._carry_on())
+
+    async def wait(self, patience: float) -> ExitReport | None:
+        """The exit report, None when there is none within `patience` seconds. Raises what ended the task otherwise."""
+        done, _ = await asyncio.wait({self.exit, self._task}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if self.exit.done():
+            return self.exit.result()
+        if self._task in done:
+            self._task.result()
+        return None
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if not self.exit.done():
+            self.exit.cancel()
+
+    async def _carry_on(self) -> None:
+        """Again after every lost connection and every silence of the bucket, from the first byte that is missing."""
+        while not self.exit.done():
+            runner: RunnerPort | None = None
+            try:
+                runner = (await self._link.reach()).runner
+                report = await self._once(runner)
+                if not self.exit.done():
+                    self.exit.set_result(report)
+            except HostUnreachableError as error:
+                self._trouble(str(error))
+                if runner is not None:
+                    await self._link.lost(runner)
+                await asyncio.sleep(PAUSE)
+            except BucketError as error:
+                self._trouble(str(error))
+                await asyncio.sleep(PAUSE)
+
+    async def _once(self, runner: RunnerPort) -> ExitReport:
+        await carry_log(
+            self._bucket, self._attempt, lambda offset: runner.follow(self._nonce, offset), show=self._show_new
+        )
+        return await runner.wait(self._nonce)
+
+    def _show_new(self, offset: int, data: bytes) -> None:
+        """Show each byte once, also when a connection was lost between showing and writing."""
+        if self._shown is None:
+            self._shown = offset
+        fresh = data[max(0, self._shown - offset) :]
+        self._shown = max(self._shown, offset + len(data))
+        if fresh:
+            self._show(fresh)
+
+
+async def carry_log(
+    bucket: Bucket,
+    attempt: AttemptKeys,
+    follow: Callable[[int], AsyncIterator[bytes]],
+    *,
+    show: Callable[[int, bytes], None],
+) -> None:
+    """The log from where the bucket has it to its end, in bounded memory; all of it is in the bucket on return."""
+    writer = LogWriter(bucket, attempt, await asyncio.to_thread(written, bucket, attempt))
+    stream = follow(writer.offset)
+    waiting: asyncio.Task[bytes] | None = None
+    try:
+        while True:
+            if waiting is None:
+                waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.wait({waiting}, timeout=max(0.0, writer.due))
+            if not waiting.done():
+                await writer.flush()
+                continue
+            finished, waiting = waiting, None
+            try:
+                data = finished.result()
+            except StopAsyncIteration:
+                break
+            show(writer.received, data)
+            await writer.write(data)
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    await writer.flush()
+
+
+async def tail(
+    bucket: Bucket, attempt: AttemptKeys, *, show: Show, ended: Callable[[], Awaitable[bool]]
+) -> None:
+    """Show the log of an attempt that somebody else looks after, from the bucket, until it has ended."""
+    offset = 0
+    while True:
+        last = await ended()
+        while piece := await asyncio.to_thread(bucket.get, attempt.log(offset)):
+            show(piece)
+            offset += len(piece)
+        if last:
+            return
+        await asyncio.sleep(0.3)
