@@ -1,0 +1,253 @@
+"""One exec channel as a `Transport`: bytes in and out with back pressure, the end told apart from a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections import deque
+from collections.abc import Callable
+
+import asyncssh
+
+from dstack.errors import DstackError, HostError, HostUnreachableError
+
+PIECE = 256 * 1024
+"""Bytes handed to the channel at once; more gains nothing."""
+WINDOW = 16 << 20
+"""Bytes that a host may send ahead of the reader."""
+READ_AHEAD = 1 << 20
+TAIL = 4096
+END_WAIT = 2.0
+CLOSE_WAIT = 5.0
+
+_ENDINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (
+        re.compile(r"python3?\b.*(not found|no such file)|unknown command.*python3", re.IGNORECASE),
+        "there is no python3",
+        "install Python 3.9 or later there, or put it on the PATH of non-interactive logins",
+    ),
+    (
+        re.compile(r"account is currently not available|nologin", re.IGNORECASE),
+        "the account may not log in",
+        "give the account a login shell, or name another user",
+    ),
+    (
+        re.compile(r"sftp connections only|restricted", re.IGNORECASE),
+        "the account may not run commands",
+        "dstack needs an account with an unrestricted shell",
+    ),
+)
+
+
+class _Session(asyncssh.SSHClientSession[bytes]):
+    """Collects what comes in and wakes whoever waits; all state that both directions share."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[bytes] = deque()
+        self.size = 0
+        self.errors = b""
+        self.head = b""
+        self.status: int | None = None
+        self.ended = False
+        self.closed = False
+        self.loss: Exception | None = None
+        self.write_paused = False
+        self._read_paused = False
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        if datatype == asyncssh.EXTENDED_DATA_STDERR:
+            self.errors = (self.errors + data)[-TAIL:]
+            return
+        if len(self.head) < TAIL:
+            self.head += data[: TAIL - len(self.head)]
+        self.chunks.append(data)
+        self.size += len(data)
+        if self.size > READ_AHEAD and not self._read_paused and self._channel is not None:
+            self._read_paused = True
+            self._channel.pause_reading()
+        self._wake()
+
+    def take(self, limit: int) -> bytes:
+        """At most `limit` bytes of what has come in."""
+        taken: list[bytes] = []
+        room = limit
+        while self.chunks and room:
+            chunk = self.chunks.popleft()
+            if len(chunk) > room:
+                self.chunks.appendleft(chunk[room:])
+                chunk = chunk[:room]
+            taken.append(chunk)
+            room -= len(chunk)
+        self.size -= limit - room
+        if self._read_paused and self.size <= READ_AHEAD // 2 and self._channel is not None:
+            self._read_paused = False
+            self._channel.resume_reading()
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def exit_status_received(self, status: int) -> None:
+        self.status = status
+
+    def exit_signal_received(self, signal_name: str, core_dumped: bool, msg: str, lang: str) -> None:
+        number = getattr(signal, f"SIG{signal_name}", 0)
+        self.status = 128 + int(number)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self._wake()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # A channel that closes without a status was cut off, whatever reason is given.
+        if exc is not None or (self.status is None and not self.ended):
+            self.loss = exc or ConnectionError("the channel was closed")
+        self.ended = self.closed = True
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._wake()
+
+    async def changed(self) -> None:
+        """Wait until anything of the above happens."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class SshTransport:
+    """A `Transport` over one channel of a shared connection; `closed` is called once when it is done with."""
+
+    def __init__(
+        self, host: str, channel: asyncssh.SSHClientChannel[bytes], session: _Session, closed: Callable[[], None]
+    ) -> None:
+        self.host = host
+        self._channel = channel
+        self._session = session
+        self._closed: Callable[[], None] | None = closed
+
+    async def read(self, limit: int) -> bytes:
+        """At most `limit` bytes, b"" at the end.
+
+        Raises HostUnreachableError when the connection was lost, HostError when the far side ended because it has
+        no python3 or lets the account run nothing.
+        """
+        session = self._session
+        while not session.chunks:
+            if session.loss is not None:
+                raise self._lost(session.loss)
+            if session.ended:
+                return await self._end()
+            await session.changed()
+        return session.take(limit)
+
+    async def write(self, data: bytes) -> None:
+        """Send `data`; returns when the caller may forget it and the host is not more than a window behind.
+
+        Raises as `read` does, and HostUnreachableError when the far side has ended.
+        """
+        view = memoryview(data)
+        for start in range(0, len(data), PIECE):
+            await self._room()
+            try:
+                self._channel.write(bytes(view[start : start + PIECE]))
+            except OSError:
+                raise await self._ended() from None
+        await self._room()
+
+    async def _room(self) -> None:
+        session = self._session
+        while session.write_paused and not session.closed:
+            await session.changed()
+        if session.closed:
+            raise await self._ended()
+
+    async def _end(self) -> bytes:
+        """The end of the stream, once the reason is known: it comes in a message after it."""
+        try:
+            async with asyncio.timeout(END_WAIT):
+                while not self._session.closed:
+                    await self._session.changed()
+        except TimeoutError:
+            return b""
+        if self._session.loss is not None and self._session.status is None:
+            raise self._lost(self._session.loss)
+        problem = self._problem()
+        if problem is not None:
+            raise problem
+        return b""
+
+    async def _ended(self) -> DstackError:
+        if self._session.loss is not None:
+            return self._lost(self._session.loss)
+        words = f"the far side ended with status {self._session.status}"
+        said = self.stderr_tail().strip()
+        return self._problem() or HostUnreachableError(self.host, f"{words}: {said}" if said else words)
+
+    def _problem(self) -> HostError | None:
+        status = self._session.status
+        if not status:
+            return None
+        said = self.stderr_tail() + self._session.head.decode("utf-8", "replace")
+        for pattern, what, hint in _ENDINGS:
+            found = pattern.search(said)
+            if found:
+                return HostError(self.host, f"{what} ({found[0].strip()})", hint=hint)
+        if status == 127:
+            return HostError(self.host, _ENDINGS[0][1], hint=_ENDINGS[0][2])
+        return None
+
+    def _lost(self, error: Exception) -> HostUnreachableError:
+        return HostUnreachableError(self.host, f"the connection was lost: {error or type(error).__name__}")
+
+    async def close(self) -> None:
+        """End the far side's input and the channel; the connection stays open for others."""
+        if self._closed is None:
+            return
+        closed, self._closed = self._closed, None
+        try:
+            self._channel.close()
+            async with asyncio.timeout(CLOSE_WAIT):
+                await self._channel.wait_closed()
+        except TimeoutError:
+            self._channel.abort()
+        finally:
+            closed()
+
+    def stderr_tail(self) -> str:
+        """The last 4 KiB that the far side wrote to stderr; hostile text, to be filtered before it is shown."""
+        return self._session.errors.decode("utf-8", "replace")
+
+    def exit_status(self) -> int | None:
+        """The status of the far side's process, 128 + number for a signal; None while it runs or is unknown."""
+        return self._session.status
+
+
+async def start(
+    connection: asyncssh.SSHClientConnection, host: str, command: str, closed: Callable[[], None]
+) -> SshTransport:
+    """Run `command` on an open connection: no pty, no environment, no agent.
+
+    Raises asyncssh's ChannelOpenError when the host opens no further session.
+    """
+    channel, session = await connection.create_session(
+        _Session, command, request_pty=False, env={}, send_env=[], x11_forwarding=False, encoding=None, window=WINDOW
+    )
+    assert isinstance(session, _Session)
+    return SshTransport(host, channel, session, closed)

@@ -1,0 +1,84 @@
+"""Fixtures of the system tier: real sshd, in containers where there is a Docker engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.hosts.farm import Farm, TestHost
+from tests.system.hosts.home import ClientKey, Home, make_key
+from tests.system.hosts.image import EngineMissing, engine
+
+
+@pytest.fixture(scope="session")
+def client_key(tmp_path_factory: pytest.TempPathFactory) -> ClientKey:
+    """A fresh key pair of this session."""
+    return make_key(tmp_path_factory.mktemp("key") / "id_ed25519")
+
+
+@pytest.fixture(scope="session")
+def docker_engine(request: pytest.FixtureRequest) -> object:
+    """A client of the Docker engine, else a skip; a failure with --require-docker."""
+    try:
+        return engine()
+    except EngineMissing as error:
+        reason = f"no Docker engine answers: {error}"
+        if request.config.getoption("--require-docker", default=False):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def farm(docker_engine: object, client_key: ClientKey) -> Iterator[Farm]:
+    """Hosts of this one test."""
+    made = Farm(public_key=client_key.public)
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="session")
+def session_farm(docker_engine: object, client_key: ClientKey) -> Iterator[Farm]:
+    """Hosts that several tests share; only for tests that change nothing on them."""
+    made = Farm(public_key=client_key.public)
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def ssh_host(farm: Farm) -> TestHost:
+    """One host of this test's own."""
+    return farm.start()[0]
+
+
+@pytest.fixture
+def ssh_hosts(farm: Farm) -> Callable[[int], list[TestHost]]:
+    """Start any number of hosts of this test's own."""
+    return farm.start
+
+
+@pytest.fixture(scope="session")
+def shared_host(session_farm: Farm) -> TestHost:
+    """One host for all tests of the session that leave it as it was."""
+    return session_farm.start()[0]
+
+
+@pytest.fixture(scope="session")
+def shared_pair(session_farm: Farm) -> tuple[TestHost, TestHost]:
+    """A jump host and a host that only the jump host reaches; for tests that leave them as they were."""
+    jump = session_farm.start()[0]
+    return jump, session_farm.behind(jump)
+
+
+@pytest.fixture
+def ssh_home(tmp_path: Path, client_key: ClientKey, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home folder of this test's own, which is $HOME while it runs; no agent."""
+    home = Home(tmp_path / "home", client_key)
+    monkeypatch.setenv("HOME", str(home.path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return home

@@ -1,0 +1,177 @@
+"""Test hosts: containers with sshd on a loopback port, and hosts that only another one reaches."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker  # type: ignore[import-untyped]
+from docker.errors import DockerException, NotFound  # type: ignore[import-untyped]
+
+from tests.system.hosts.image import build, engine
+from tests.system.hosts.waiting import banner, until
+
+LABEL = "dstack.test"
+USER = "alice"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How a command ended, seen from outside of SSH."""
+
+    code: int
+    output: bytes
+
+
+class TestHost:
+    """One container with sshd. What it says of itself is asked through the engine, never through SSH."""
+
+    __test__ = False
+
+    def __init__(self, container: Any, name: str, address: str, port: int) -> None:
+        self.container = container
+        self.name = name
+        self.address = address
+        """How to reach it: from here, or from its jump host."""
+        self.port = port
+        self.user = USER
+
+    def exec(self, argv: Sequence[str], *, user: str = "root", environment: dict[str, str] | None = None) -> Done:
+        code, output = self.container.exec_run(list(argv), user=user, environment=environment)
+        return Done(code=code, output=output or b"")
+
+    def run(self, argv: Sequence[str], *, user: str = "root") -> bytes:
+        """The output of a command that must succeed."""
+        done = self.exec(argv, user=user)
+        assert done.code == 0, f"{argv} in {self.name}: {done.output!r}"
+        return done.output
+
+    def write(self, path: str, content: bytes, *, mode: int = 0o644, user: str = USER) -> None:
+        """Lay a file down inside; its folder must exist."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            member = tarfile.TarInfo(Path(path).name)
+            member.size, member.mode = len(content), mode
+            archive.addfile(member, io.BytesIO(content))
+        assert self.container.put_archive(str(Path(path).parent), packed.getvalue())
+        self.run(["chown", user, path])
+
+    def sshd_log(self) -> str:
+        """All that sshd has logged, at level VERBOSE."""
+        log: bytes = self.container.logs()
+        return log.decode("utf-8", "replace")
+
+    def sessions(self) -> int:
+        """How many sessions sshd has started: each is a command, a shell or a subsystem."""
+        return self.sshd_log().count("Starting session: ")
+
+    def processes(self) -> list[str]:
+        """The command lines of everything that runs inside."""
+        return self.run(["ps", "-eo", "args="]).decode().splitlines()
+
+    def host_key(self) -> str:
+        """`<algorithm> <base64>` of the key that sshd shows."""
+        return " ".join(self.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).decode().split()[:2])
+
+    def known_hosts_line(self) -> str:
+        name = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+        return f"{name} {self.host_key()}\n"
+
+    def shell(self, path: str) -> None:
+        """Give alice another login shell."""
+        self.run(["usermod", "--shell", path, USER])
+
+    def configure(self, text: str) -> None:
+        """Add to sshd's configuration and let it read that again."""
+        self.run(["sh", "-c", f"printf '%s\\n' '{text}' >> /etc/ssh/sshd_config"])
+        self._reload()
+
+    def swap_host_key(self) -> None:
+        """Give the host another key, as a reinstalled or a false host has."""
+        key = "/etc/ssh/ssh_host_ed25519_key"
+        self.run(["sh", "-c", f"rm -f {key} {key}.pub && ssh-keygen -q -t ed25519 -N '' -f {key}"])
+        self._reload()
+
+    def _reload(self) -> None:
+        before = self.sshd_log().count("Server listening on")
+        self.run(["sh", "-c", "kill -HUP $(cat /run/sshd.pid)"])
+        until("sshd listens again", lambda: self.sshd_log().count("Server listening on") > before)
+
+    def pause(self) -> None:
+        """Freeze every process; the network stays, and nobody answers."""
+        self.container.pause()
+
+    def unpause(self) -> None:
+        self.container.unpause()
+
+    def kill(self) -> None:
+        self.container.kill()
+
+    def wait_ready(self) -> None:
+        if self.address == "127.0.0.1":
+            until(f"{self.name} shows its banner", lambda: banner(self.address, self.port).startswith(b"SSH-2.0-"))
+        else:
+            until(f"{self.name} listens", lambda: "Server listening on" in self.sshd_log())
+
+
+@dataclass(slots=True, kw_only=True)
+class Farm:
+    """Starts test hosts and removes them; the names are this farm's own, so that sessions do not collide."""
+
+    public_key: str
+    client: docker.DockerClient = field(default_factory=engine)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:10])
+    _hosts: list[TestHost] = field(default_factory=list)
+    _networks: list[Any] = field(default_factory=list)
+
+    def start(self, count: int = 1, *, environment: dict[str, str] | None = None) -> list[TestHost]:
+        """`count` hosts, each reached at its own port of 127.0.0.1."""
+        hosts = []
+        for _ in range(count):
+            container = self._container(environment=environment, ports={"22/tcp": ("127.0.0.1", None)})
+            container.reload()
+            port = int(container.ports["22/tcp"][0]["HostPort"])
+            hosts.append(TestHost(container, container.name, "127.0.0.1", port))
+        self._hosts += hosts
+        for host in hosts:
+            host.wait_ready()
+        return hosts
+
+    def behind(self, jump: TestHost) -> TestHost:
+        """A host without a published port, which only `jump` reaches, by its name and port 22."""
+        network = self.client.networks.create(self._name("net"), internal=True, labels={LABEL: self.id})
+        self._networks.append(network)
+        network.connect(jump.container)
+        container = self._container(network=network.name)
+        host = TestHost(container, container.name, container.name, 22)
+        self._hosts.append(host)
+        host.wait_ready()
+        return host
+
+    def remove(self) -> None:
+        """Everything that this farm started; called any number of times."""
+        for container in self.client.containers.list(all=True, filters={"label": f"{LABEL}={self.id}"}):
+            with contextlib.suppress(NotFound):
+                if container.status == "paused":
+                    container.unpause()
+                container.remove(force=True, v=True)
+        for network in self._networks:
+            with contextlib.suppress(DockerException):
+                network.remove()
+        self._networks.clear()
+        self._hosts.clear()
+
+    def _container(self, **settings: Any) -> Any:
+        settings["environment"] = {"CLIENT_KEY": self.public_key, **(settings.get("environment") or {})}
+        return self.client.containers.run(
+            build(self.client), detach=True, init=True, name=self._name("host"), labels={LABEL: self.id}, **settings
+        )
+
+    def _name(self, what: str) -> str:
+        return f"dstack-test-{what}-{self.id}-{uuid.uuid4().hex[:6]}"

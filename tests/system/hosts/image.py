@@ -1,0 +1,44 @@
+"""The image of the test hosts: built once for each state of its files, whoever asks first."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import tempfile
+from pathlib import Path
+
+import docker  # type: ignore[import-untyped]
+from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped]
+
+FOLDER = Path(__file__).parent
+FILES = ("Dockerfile", "sshd_config", "start.sh")
+
+
+class EngineMissing(Exception):
+    """There is no Docker engine that answers."""
+
+
+def engine() -> docker.DockerClient:
+    """A client of the Docker engine; raises EngineMissing when none answers."""
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except DockerException as error:
+        raise EngineMissing(str(error)) from None
+    return client
+
+
+def build(client: docker.DockerClient) -> str:
+    """The tag of the host image, built if the engine lacks it; sessions that run at once build it once.
+
+    By the engine's API, whose builder is the classic one, so that no buildx is needed.
+    """
+    content = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in FILES)).hexdigest()[:16]
+    tag = f"dstack-test-host:{content}"
+    with (Path(tempfile.gettempdir()) / f"dstack-test-host-{content}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            client.images.get(tag)
+        except ImageNotFound:
+            client.images.build(path=str(FOLDER), tag=tag, rm=True, forcerm=True)
+    return tag

@@ -1,0 +1,31 @@
+"""Waiting for a condition with a deadline."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(what: str, check: Callable[[], T], *, seconds: float = 30) -> T:
+    """The first true answer of `check`; AssertionError naming `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+def banner(address: str, port: int) -> bytes:
+    """What a server says first; b"" when it does not answer within a second."""
+    try:
+        with socket.create_connection((address, port), timeout=1) as plug:
+            return plug.recv(255)
+    except OSError:
+        return b""
