@@ -1,0 +1,160 @@
+"""The bucket in a folder of this machine or of a mounted server. Standard library only, because every command pays it.
+
+An object comes into being as a temporary file, written and flushed, that is then linked to its name: link(2) is
+atomic, refuses a name that is taken, and shows either nothing or the whole. Names are resolved folder by folder and
+never through a symbolic link, so that nobody who may write to a shared bucket can lead a reader out of it.
+
+Permissions. A folder that only its owner may write to is private: sub-folders 0700, files 0600, whatever the umask.
+A folder that its group may write to (`chmod g+rwxs` makes one) is shared: sub-folders 0770 with its setgid bit, files
+0660; where others may write too, 0777 and 0666. A folder that does not exist is made private.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import EISDIR
+
+from dstack.adapters.bucket_folder_files import (
+    absent,
+    descend,
+    explain,
+    gather,
+    names_in,
+    open_object,
+    read_up_to,
+    regular_size,
+    remove_empty,
+)
+from dstack.adapters.bucket_folder_writing import Writing
+from dstack.core.keycheck import check_key, check_prefix, check_range
+from dstack.errors import BucketError
+from dstack.ports import Put
+
+MAX_GET = 64 << 20
+PIECE = 1 << 20
+
+
+class FolderBucket:
+    """The `Bucket` port on a folder; `path` need not exist and is made, private, by the first write.
+
+    Every method raises BucketError, with the path and the way out, when the file system refuses. An object is
+    durable when `create` returns: its file is flushed, then the folders that hold its name. `children` may name a
+    folder in which nothing is, left by a writer that died. Machines that mount one NFS export may share a bucket;
+    a client may then see a new object up to a minute after another one does, as NFS has it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(path)
+
+    def __repr__(self) -> str:
+        return f"FolderBucket({self.path!r})"
+
+    def create(self, key: str, body: bytes) -> Put:
+        return self.create_from(key, (body,))
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        parts = check_key(key).split("/")
+        with self._explained("create", key):
+            writing = Writing(self.path)
+        with writing:
+            # What `chunks` raises is none of ours and passes through unchanged.
+            for chunk in chunks:
+                with self._explained("create", key):
+                    writing.write(chunk)
+            with self._explained("create", key):
+                writing.flush()
+                return writing.link(parts)
+
+    def put(self, key: str, body: bytes) -> None:
+        parts = check_key(key).split("/")
+        with self._explained("write", key), Writing(self.path) as writing:
+            writing.write(body)
+            writing.flush()
+            writing.rename(parts)
+
+    def get(self, key: str) -> bytes | None:
+        parts = check_key(key).split("/")
+        with self._explained("read", key):
+            fd = open_object(self.path, parts)
+            if fd is None:
+                return None
+            try:
+                size = regular_size(fd)
+                if size > MAX_GET:
+                    raise BucketError(f"{self._place(key)} is {size} bytes long; at most {MAX_GET} are read at once")
+                body = read_up_to(fd, size)
+            finally:
+                os.close(fd)
+        if len(body) != size:
+            raise BucketError(f"{self._place(key)} shrank while it was read", hint="something else writes there")
+        return body
+
+    def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
+        parts = check_key(key).split("/")
+        check_range(key, offset, length)
+        with self._explained("read", key):
+            fd = open_object(self.path, parts)
+        if fd is None:
+            raise BucketError(f"{self._place(key)} does not exist", hint="run `dstack fsck`")
+        try:
+            end = offset + length
+            with self._explained("read", key):
+                size = regular_size(fd)
+            while offset < min(end, size):
+                with self._explained("read", key):
+                    piece = os.pread(fd, min(PIECE, end - offset), offset)
+                if not piece:
+                    break
+                offset += len(piece)
+                yield piece
+            if offset < end or size < end:
+                raise BucketError(f"{self._place(key)} is shorter than {end} bytes", hint="run `dstack fsck`")
+        finally:
+            os.close(fd)
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        parts = check_prefix(prefix).split("/")[:-1]
+        found: list[str] = []
+        with self._explained("list", prefix):
+            fd = absent(descend, self.path, parts)
+            if fd is not None:
+                gather(fd, prefix, found, limit)
+        return found
+
+    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        parts = check_prefix(prefix).split("/")[:-1]
+        with self._explained("list", prefix):
+            fd = absent(descend, self.path, parts)
+            if fd is None:
+                return []
+            try:
+                return names_in(fd, top=not parts)[:limit]
+            finally:
+                os.close(fd)
+
+    def delete(self, key: str) -> None:
+        *folders, name = check_key(key).split("/")
+        with self._explained("delete", key):
+            fd = absent(descend, self.path, folders)
+            if fd is None:
+                return
+            try:
+                absent(os.unlink, name, dir_fd=fd)
+            except PermissionError as error:
+                # Some systems say so of a folder.
+                raise OSError(EISDIR, "is a folder") if name + "/" in names_in(fd) else error from None
+            finally:
+                os.close(fd)
+            remove_empty(self.path, folders)
+
+    def _place(self, key: str) -> str:
+        return f"{self.path}/{key}"
+
+    @contextmanager
+    def _explained(self, doing: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise explain(error, doing, self._place(key)) from None
