@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from enum import Enum
 from typing import Any, Protocol
 
-from dstack.model import CodeFile, ExitReport, HostFacts, Manifest, Nonce, Snapshot
+from dstack.model import CodeFile, Entry, ExitReport, HostFacts, Manifest, Nonce, Snapshot
 
 
 class Put(Enum):
@@ -157,6 +157,25 @@ class RunnerPort(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class TreeWriter(Protocol):
+    """A folder of the user's that artifacts are written below, never outside. Blocking; several threads may use it.
+
+    Raises DstackError, with the path and the way out, for what it does not write.
+    """
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether what the entry says stands there already, content included; a file then gets the entry's mode."""
+        ...
+
+    def write(self, entry: Entry, chunks: Iterable[bytes]) -> None:
+        """Put a file (of these bytes), link or folder in its place; nothing of it is seen before all was verified."""
+        ...
+
+    def folds_names(self) -> bool:
+        """Whether names that differ in case, or in how a letter is composed, are one name there."""
+        ...
 
 
 class CodeSource(Protocol):
