@@ -1,0 +1,133 @@
+"""What a host says of itself at `hello`. No question may hang: each has a deadline."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, List, Optional
+
+from dstack.runner.processes import boot_id
+from dstack.wire import WIRE_VERSION
+
+DEADLINE = 5.0
+
+
+def hello(root: str) -> Dict[str, Any]:
+    """The answer to `hello` (docs/format.md section 2); sizes in bytes."""
+    with ThreadPoolExecutor(3) as pool:
+        git, gpus, docker = pool.submit(git_version), pool.submit(graphics), pool.submit(docker_answers)
+        return {
+            "wire": WIRE_VERSION,
+            "boot_id": boot_id(),
+            "hostname": socket.gethostname(),
+            "user": user(),
+            "uid": os.getuid(),
+            "python": platform.python_version(),
+            "platform": "%s-%s" % (sys.platform, platform.machine()),
+            "cpus": cpus(),
+            "memory": memory(),
+            "disk_free": shutil.disk_usage(root).free,
+            "dir": root,
+            "git": git.result(),
+            "gpus": gpus.result(),
+            "docker": docker.result(),
+        }
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def cpus() -> int:
+    """The processors that a process of this user may use: affinity, and the limit of a control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _cpu_limit()
+    return max(1, min(count, limit)) if limit else count
+
+
+def _cpu_limit() -> Optional[int]:
+    quota, _, period = (_line("/sys/fs/cgroup/cpu.max") or "").partition(" ")
+    if not period:
+        quota = _line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or ""
+        period = _line("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
+    if quota.isdigit() and period.isdigit() and int(period):
+        return -(-int(quota) // int(period))
+    return None
+
+
+def memory() -> int:
+    """Bytes of memory that this host has, or that its control group allows where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = _line(path) or ""
+        if limit.isdigit():
+            return min(total, int(limit))
+    return total
+
+
+def _line(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.readline().strip()
+    except (OSError, ValueError):
+        return None
+
+
+def graphics() -> List[Dict[str, Any]]:
+    """Name and memory of each NVIDIA GPU; none where nvidia-smi is absent, fails or hangs."""
+    text = _ask(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"])
+    found = []
+    for line in (text or "").splitlines():
+        model, comma, mebibytes = line.rpartition(",")
+        if comma and mebibytes.strip().isdigit():
+            found.append({"name": model.strip(), "memory": int(mebibytes) << 20})
+    return found
+
+
+def git_version() -> Optional[str]:
+    """Such as "2.39.5"; None without git."""
+    words = (_ask(["git", "--version"]) or "").split()
+    return words[2] if len(words) >= 3 else None
+
+
+def docker_answers() -> bool:
+    """Whether this user may use Docker here. A local socket is asked without starting a client."""
+    if shutil.which("docker") is None:
+        return False
+    where = os.environ.get("DOCKER_HOST", "")
+    if where and not where.startswith("unix://"):
+        return _ask(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
+    sockets = [where[len("unix://") :]] if where else ["/var/run/docker.sock", os.path.expanduser("~/.docker/run/docker.sock")]
+    if not where and os.environ.get("XDG_RUNTIME_DIR"):
+        sockets.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "docker.sock"))
+    return any(_pings(path) for path in sockets)
+
+
+def _pings(path: str) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE)
+            connection.connect(path)
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+    except OSError:
+        return False
+
+
+def _ask(command: List[str]) -> Optional[str]:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=DEADLINE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

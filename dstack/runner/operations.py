@@ -1,0 +1,199 @@
+"""What a coordinator may ask of a runner, one method for each operation of docs/format.md section 2.
+
+A method returns the answer's fields or raises Refusal; streams go out before it returns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from typing import Any, Callable, Dict, Iterator
+
+from dstack import wire
+from dstack.runner import artifacts, store
+from dstack.runner.channel import Request
+from dstack.runner.facts import hello
+from dstack.runner.holding import Holds
+from dstack.runner.logs import follow
+from dstack.runner.nursery import Nursery
+from dstack.runner.refusal import Refusal
+from dstack.runner.spool import ENDED, VANISHED, Attempt, attempts, write_durably, write_json
+from dstack.runner.stopping import state, stop
+from dstack.wire import CHUNK, REFUSED
+
+Operation = Callable[[Request], Dict[str, Any]]
+
+NOT_WRITTEN = ("id", "op")
+"""Fields of `prepare` that say nothing of the attempt."""
+
+
+class Operations:
+    """The operations of one runner, which works under the folder `root`. Methods run in threads of their own."""
+
+    def __init__(self, root: str, nursery: Nursery) -> None:
+        self._root = root
+        self._holds = Holds(root, nursery)
+        self._receiving = threading.Lock()
+        self.by_name: Dict[str, Operation] = {
+            wire.HELLO: lambda request: hello(root),
+            wire.CODE_BASIS: self._code_basis,
+            wire.CODE_PUSH: self._code_push,
+            wire.BLOBS_MISSING: lambda request: {"missing": store.missing(root, request.texts("digests"))},
+            wire.BLOB_PUSH: self._blob_push,
+            wire.HOLD: lambda request: self._holds.hold(request, self._attempt(request)),
+            wire.PREPARE: self._prepare,
+            wire.GO: lambda request: self._holds.go(request, self._attempt(request)),
+            wire.VERDICT: self._verdict,
+            wire.STATUS: self._status,
+            wire.FOLLOW: self._follow,
+            wire.STOP: lambda request: stop(request, self._attempt(request)),
+            wire.MANIFEST: self._manifest,
+            wire.PACK_READ: self._pack_read,
+            wire.RELEASE: self._release,
+            wire.SPOOL: self._spool,
+            "drop": lambda request: self._holds.drop(self._attempt(request)),
+        }
+
+    def _attempt(self, request: Request) -> Attempt:
+        return Attempt(self._root, request.fields.get("nonce"))
+
+    # -- code and blobs ---------------------------------------------------------------------------
+
+    def _code_basis(self, request: Request) -> Dict[str, Any]:
+        return dict(_code().basis(self._root, request.text("project"), request.text("commit"), request.texts("known")))
+
+    def _code_push(self, request: Request) -> Dict[str, Any]:
+        project, commit, tree = request.text("project"), request.text("commit"), request.text("tree")
+        with tempfile.NamedTemporaryFile(dir=self._root, prefix="bundle-") as bundle:
+            for piece in request.incoming():
+                bundle.write(piece)
+            bundle.flush()
+            with self._receiving:
+                _code().receive(self._root, project, commit, tree, bundle.name)
+        return {}
+
+    def _blob_push(self, request: Request) -> Dict[str, Any]:
+        store.receive(self._root, request.text("sha256"), request.whole("size"), request.incoming())
+        return {}
+
+    # -- an attempt -------------------------------------------------------------------------------
+
+    def _prepare(self, request: Request) -> Dict[str, Any]:
+        attempt = self._attempt(request)
+        if not attempt.lives() or attempt.read_verdict() is not None:
+            raise Refusal("prepare", "attempt %s is not held" % attempt.nonce, "send `hold` first")
+        try:
+            self._lay(request, attempt)
+        except (Refusal, OSError) as error:
+            hint = getattr(error, "hint", "")
+            attempt.note("the job could not be prepared: %s%s" % (error, "; " + hint if hint else ""))
+            raise Refusal("prepare", str(error), hint) from None
+        return {}
+
+    def _lay(self, request: Request, attempt: Attempt) -> None:
+        request.mapping("environment"), request.texts("arguments"), request.texts("artifacts")
+        project = attempt.project(request.fields.get("prefix") or "")
+        if os.path.lexists(attempt.work):
+            remove_tree(attempt.work)
+        tree = str(request.fields.get("tree") or "")
+        _code().lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
+        os.makedirs(project, exist_ok=True)
+        store.stage(self._root, project, list(request.fields.get("inputs") or []))
+        write_durably(attempt.script, request.text("script").encode("utf-8", "surrogateescape"))
+        written = {name: value for name, value in request.fields.items() if name not in NOT_WRITTEN}
+        write_json(attempt.attempt, written)
+
+    def _verdict(self, request: Request) -> Dict[str, Any]:
+        attempt = self._attempt(request)
+        attempt.make()
+        return {"verdict": attempt.read_verdict() or attempt.decide(REFUSED)}
+
+    def _status(self, request: Request) -> Dict[str, Any]:
+        attempt = self._attempt(request)
+        now = state(attempt)
+        return {"state": now, "log": attempt.log_size(), "exit": attempt.read_exit() if now == ENDED else None}
+
+    def _follow(self, request: Request) -> Dict[str, Any]:
+        attempt = self._attempt(request)
+        for piece in follow(attempt, request.whole("offset"), request.pause):
+            if not request.data(piece):
+                break
+        return {"exit": attempt.read_exit(), "length": attempt.log_size(), "state": state(attempt)}
+
+    # -- what it leaves ---------------------------------------------------------------------------
+
+    def _ended(self, request: Request) -> Attempt:
+        attempt = self._attempt(request)
+        if state(attempt) not in (ENDED, VANISHED):
+            raise Refusal("manifest", "attempt %s has not ended" % attempt.nonce, "wait for its end")
+        return attempt
+
+    def _manifest(self, request: Request) -> Dict[str, Any]:
+        attempt = self._ended(request)
+        record, end = attempt.read_attempt() or {}, attempt.read_exit() or {}
+        project = attempt.project(record.get("prefix") or "")
+        found = artifacts.write_manifest(self._root, attempt.folder, project, record.get("artifacts") or [])
+        for piece in _pieces(attempt.manifest):
+            if not request.data(piece):
+                break
+        failed = end.get("code") != 0 or bool(end.get("stopped")) or bool(end.get("reason"))
+        missing = list(found.get("missing") or [])
+        return {**found, "partial": bool(found.get("partial")) or failed or bool(missing), "missing": missing}
+
+    def _pack_read(self, request: Request) -> Dict[str, Any]:
+        attempt = self._ended(request)
+        record = attempt.read_attempt() or {}
+        project = attempt.project(record.get("prefix") or "")
+        for piece in artifacts.read_pack(self._root, attempt.folder, project, request.text("pack")):
+            if not request.data(piece):
+                break
+        return {}
+
+    def _release(self, request: Request) -> Dict[str, Any]:
+        attempt = self._attempt(request)
+        if attempt.lives():
+            raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
+        if attempt.exists():
+            remove_tree(attempt.folder)
+        return {}
+
+    def _spool(self, request: Request) -> Dict[str, Any]:
+        return {"attempts": [{"nonce": item.nonce, "state": state(item)} for item in attempts(self._root)]}
+
+
+def _code() -> Any:
+    return importlib.import_module("dstack.runner.code")
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while True:
+            data = file.read(CHUNK)
+            if not data:
+                return
+            yield data
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder, also where the job made parts of it read-only. Raises Refusal for what is left."""
+
+    def open_up(function: Callable[..., Any], name: str, _: object) -> None:
+        try:
+            for locked in (os.path.dirname(name), name):
+                if stat.S_ISDIR(os.lstat(locked).st_mode):
+                    os.chmod(locked, 0o700)
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+        except OSError:
+            pass  # counted below
+
+    shutil.rmtree(path, onerror=open_up)
+    if os.path.lexists(path):
+        hint = "files of another user may lie there; remove it as root"
+        raise Refusal("release", "%s could not be removed whole" % path, hint)

@@ -1,0 +1,244 @@
+"""Processes of this host: who they are, who descends from whom, and how to end them all.
+
+A process is named by (pid, start time, boot id), so that a pid that was given to a stranger is never signalled.
+Linux has /proc and subreapers, which makes the ladder exact. Elsewhere (macOS) `ps` and process groups serve:
+there a process that leaves both its parent and its group before the first look is not found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set
+
+PR_SET_CHILD_SUBREAPER = 36
+PROC = os.path.isdir("/proc/self/fd")
+LADDER_PATIENCE = 5.0
+"""Seconds after SIGKILL until a process that is still there is called unkillable."""
+
+
+class Process(NamedTuple):
+    """One process as it was seen."""
+
+    pid: int
+    parent: int
+    group: int
+    state: str
+    started: str
+    name: str
+
+
+def become_subreaper() -> bool:
+    """Make orphans below this process its own children; False where the system has no such thing."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def boot_id() -> str:
+    """A word that differs after every boot of this host."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return _output(["sysctl", "-n", "kern.boottime"]).strip() or "unknown"
+
+
+def table() -> Dict[int, Process]:
+    """Every process that can be seen, by pid."""
+    if not PROC:
+        return _ps()
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            process = look(int(name))
+            if process is not None:
+                found[process.pid] = process
+    return found
+
+
+def look(pid: int) -> Optional[Process]:
+    """One process, None when it is gone."""
+    if not PROC:
+        return _ps(pid).get(pid)
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+    # The name stands in parentheses and may hold anything, parentheses included.
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    return Process(pid, int(fields[1]), int(fields[2]), fields[0], fields[19], head.partition("(")[2])
+
+
+def _ps(pid: Optional[int] = None) -> Dict[int, Process]:
+    which = ["-A"] if pid is None else ["-p", str(pid)]
+    found = {}
+    for line in _output(["ps", *which, "-o", "pid=,ppid=,pgid=,stat=,lstart=,comm="]).splitlines():
+        fields = line.split(None, 9)
+        if len(fields) == 10:
+            started = " ".join(fields[4:9])
+            found[int(fields[0])] = Process(
+                int(fields[0]), int(fields[1]), int(fields[2]), fields[3][0], started, fields[9]
+            )
+    return found
+
+
+def _output(command: List[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace")
+
+
+def identity(pid: int) -> Dict[str, object]:
+    """What names process `pid` for ever: pid, start time, boot id."""
+    process = look(pid)
+    return {"pid": pid, "started": process.started if process else "", "boot_id": boot_id()}
+
+
+def is_alive(named: Dict[str, object]) -> bool:
+    """Whether the process that `identity` named still runs (a zombie does not)."""
+    pid = named.get("pid")
+    if not isinstance(pid, int) or named.get("boot_id") != boot_id():
+        return False
+    process = look(pid)
+    return process is not None and process.state != "Z" and process.started == named.get("started")
+
+
+def send(process: Process, number: int) -> None:
+    """Signal exactly this process; a later one with the same pid is spared (by pidfd where there is one)."""
+    try:
+        if not hasattr(os, "pidfd_open"):
+            now = look(process.pid)
+            if now is not None and now.started == process.started:
+                os.kill(process.pid, number)
+            return
+        fd = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        now = look(process.pid)
+        if now is not None and now.started == process.started:
+            signal.pidfd_send_signal(fd, number)  # type: ignore[attr-defined,unused-ignore]
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def descendants(root: int, group: Optional[int] = None) -> List[Process]:
+    """Every living process below `root`, and every one of process group `group`; zombies do not count."""
+    everyone = table()
+    return below(everyone, [root], group)
+
+
+def below(everyone: Dict[int, Process], roots: Iterable[int], group: Optional[int] = None) -> List[Process]:
+    """The living members of a process table that descend from `roots` (which are left out) or are in `group`."""
+    children: Dict[int, List[int]] = {}
+    for process in everyone.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    tops = set(roots)
+    found: Set[int] = set()
+    queue = list(tops)
+    while queue:
+        for child in children.get(queue.pop(), ()):
+            if child not in found:
+                found.add(child)
+                queue.append(child)
+    if group is not None:
+        found |= {process.pid for process in everyone.values() if process.group == group}
+    return [everyone[pid] for pid in found - tops if everyone[pid].state != "Z"]
+
+
+def end_all(
+    living: Callable[[], List[Process]],
+    wait: Callable[[float], None],
+    *,
+    until: Callable[[], float],
+    first: Optional[Callable[[], List[Process]]] = None,
+) -> List[Process]:
+    """The ladder: SIGTERM to all that `first` (default `living`) names, then SIGKILL until nothing is left.
+
+    `until` says, asked again and again, up to which time of the monotonic clock SIGTERM is given a chance;
+    `wait(seconds)` passes time and reaps. Returns what could not be killed (uninterruptible in the kernel) after
+    LADDER_PATIENCE seconds of trying; empty means: nothing is left.
+    """
+    for process in (first or living)():
+        send(process, signal.SIGTERM)
+        # A stopped process would see SIGTERM only when somebody continues it.
+        send(process, signal.SIGCONT)
+    while time.monotonic() < until():
+        if not living():
+            return []
+        wait(0.02)
+    return kill_all(living, wait)
+
+
+def kill_all(living: Callable[[], List[Process]], wait: Callable[[float], None]) -> List[Process]:
+    """SIGKILL until nothing is left; two empty looks in a row, since a fork may hide from one."""
+    deadline = time.monotonic() + LADDER_PATIENCE
+    quiet = 0
+    while True:
+        left = living()
+        quiet = 0 if left else quiet + 1
+        if quiet == 2:
+            return []
+        if left and time.monotonic() > deadline:
+            return left
+        for process in left:
+            send(process, signal.SIGKILL)
+        wait(0.002)
+
+
+def orphans(alive: str, marker: bytes) -> List[Process]:
+    """Processes of an attempt whose supervisor is gone: that hold the lock on `alive`, have `marker` in their
+    environment, or descend from one of those. Only this user's own; needs /proc."""
+    if not PROC:
+        return []
+    path = os.path.realpath(alive)
+    everyone = table()
+    own = os.getpid()
+    tops = [pid for pid in everyone if pid != own and (_holds(pid, path) or _has_marker(pid, marker))]
+    found = {process.pid: process for process in below(everyone, tops)}
+    found.update({pid: everyone[pid] for pid in tops if everyone[pid].state != "Z"})
+    found.pop(own, None)
+    return list(found.values())
+
+
+def _holds(pid: int, path: str) -> bool:
+    """Whether the process holds the lock on `path`; one that only looks at it (an observer) does not count."""
+    folder = "/proc/%d/fd" % pid
+    try:
+        for name in os.listdir(folder):
+            if os.readlink(os.path.join(folder, name)) != path:
+                continue
+            with open("/proc/%d/fdinfo/%s" % (pid, name), "rb") as file:
+                if re.search(rb"FLOCK\s+ADVISORY\s+WRITE", file.read()):
+                    return True
+    except OSError:
+        pass
+    return False
+
+
+def _has_marker(pid: int, marker: bytes) -> bool:
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return marker in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def describe(left: Iterable[Process]) -> str:
+    """Processes in words: "123 (python, state D)"."""
+    return ", ".join("%d (%s, state %s)" % (process.pid, process.name, process.state) for process in left)

@@ -1,0 +1,103 @@
+"""The runner's loop: frames in, one thread for each request, frames out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, Dict
+
+from dstack import wire
+from dstack.runner import nursery
+from dstack.runner.channel import Request, Writer
+from dstack.runner.operations import Operations
+from dstack.runner.refusal import Refusal
+
+PIECE = 1 << 18
+MOST = 1024
+"""Requests under way at once; more are refused."""
+
+
+def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
+    """Serve until `stdin` ends, then end this process and, by that, everything that was only held."""
+    try:
+        os.setsid()
+    except OSError:
+        pass  # the leader of its group already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    nest = nursery.start(root, [stdin, stdout])
+    try:
+        _Loop(Operations(root, nest), Writer(stdout)).run(first, stdin)
+    except wire.ProtocolError as error:
+        sys.stderr.write("dstack: the coordinator's stream is broken: %s\n" % error)
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+class _Loop:
+    def __init__(self, operations: Operations, writer: Writer) -> None:
+        self._operations = operations
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._requests: Dict[int, Request] = {}
+
+    def run(self, first: bytes, stdin: int) -> None:
+        reader = wire.FrameReader()
+        data = first or os.read(stdin, PIECE)
+        while data:
+            for frame in reader.feed(data):
+                if frame.kind == wire.MESSAGE:
+                    self._message(wire.unpack_message(frame.payload))
+                else:
+                    number, piece = wire.unpack_data(frame.payload)
+                    request = self._requests.get(number)
+                    if request is not None:
+                        request.take(piece)
+            data = os.read(stdin, PIECE)
+
+    def _message(self, message: Dict[str, Any]) -> None:
+        if not isinstance(message.get("id"), int):
+            raise wire.ProtocolError("a request without a number")
+        request = Request(message, self._writer, self._finished)
+        with self._lock:
+            if request.id in self._requests:
+                raise wire.ProtocolError("request %d came twice" % request.id)
+            self._requests[request.id] = request
+        if len(self._requests) > MOST:
+            request.fail(Refusal("busy", "more than %d requests at once" % MOST, "ask again later"))
+            return
+        threading.Thread(target=self._handle, args=(request,), daemon=True).start()
+
+    def _finished(self, number: int) -> None:
+        with self._lock:
+            self._requests.pop(number, None)
+
+    def _handle(self, request: Request) -> None:
+        try:
+            request.ok(self._answer(request))
+        except Refusal as refusal:
+            request.fail(refusal)
+        except OSError as error:
+            request.fail(Refusal("host", "%s: %s" % (request.op, error), "look at the disk and the limits of the host"))
+        except Exception as error:
+            traceback.print_exc()
+            request.fail(Refusal("bug", "%s failed: %s: %s" % (request.op, type(error).__name__, error), "report this"))
+
+    def _answer(self, request: Request) -> Dict[str, Any]:
+        if request.op == wire.CANCEL:
+            with self._lock:
+                other = self._requests.get(request.whole("request"))
+            if other is not None:
+                other.cancel()
+            return {}
+        operation = self._operations.by_name.get(request.op)
+        if operation is None:
+            raise Refusal("request", "this runner knows no operation %r" % request.op, "update dstack")
+        return operation(request)

@@ -1,0 +1,88 @@
+"""Ending a started attempt from any runner, early or late, whether its supervisor still lives or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any, Dict, List
+
+from dstack.runner import container, job
+from dstack.runner.channel import Request
+from dstack.runner.processes import LADDER_PATIENCE, Process, descendants, describe, end_all, is_alive, look, orphans, send
+from dstack.runner.refusal import Refusal
+from dstack.runner.spool import ENDED, HELD, RUNNING, VANISHED, Attempt, read_json, write_json
+from dstack.runner.watch import GRACE, failed_report
+from dstack.wire import REFUSED, STARTED
+
+LOOK = 0.01
+
+
+def state(attempt: Attempt) -> str:
+    """As Attempt.state, but a container that outlived everything else counts as running."""
+    now = attempt.state()
+    if now == VANISHED and container.was_created(attempt) and container.is_running(attempt.nonce):
+        return RUNNING
+    return now
+
+
+def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
+    """End the attempt; answers once nothing of it is left. One that never started is refused for good.
+
+    Raises Refusal("unkillable") naming the processes that the kernel does not let go.
+    """
+    grace = request.fields.get("grace", GRACE)
+    if not isinstance(grace, (int, float)) or isinstance(grace, bool) or grace < 0:
+        raise Refusal("request", "stop: field 'grace' must be seconds")
+    abort = bool(request.fields.get("abort"))
+    now = state(attempt)
+    if now not in (RUNNING, ENDED, VANISHED):
+        attempt.make()
+        if attempt.decide(REFUSED) != STARTED:
+            return {"exit": None}
+        now = state(attempt)
+    if now == RUNNING:
+        write_json(attempt.stop, {"grace": grace, "abort": abort})
+        _until_ended(request, attempt, 0.0 if abort else float(grace))
+    return {"exit": attempt.read_exit()}
+
+
+def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
+    named = read_json(attempt.supervisor) or {}
+    supervisor = look(int(named.get("pid") or 0)) if is_alive(named) else None
+    if supervisor is not None:
+        send(supervisor, signal.SIGTERM)
+        send(supervisor, signal.SIGCONT)
+    margin = container.MARGIN * 3 if (attempt.read_attempt() or {}).get("image") else 0.0
+    deadline = time.monotonic() + grace + margin + LADDER_PATIENCE + 3
+    while attempt.read_exit() is None:
+        if not is_alive(named) and attempt.read_exit() is None:
+            _end_orphans(attempt, grace)
+            return
+        if time.monotonic() > deadline:
+            left = descendants(int(str(named["pid"])))
+            raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), "look at these processes on the host")
+        if request.pause(LOOK):
+            raise Refusal("cancelled", "the request was cancelled; the stop goes on")
+
+
+def _end_orphans(attempt: Attempt, grace: float) -> None:
+    """Do what the supervisor, killed itself, cannot do any more, and report in its place."""
+    mark = ("%s=%s" % (job.MARKER, attempt.nonce)).encode("ascii")
+
+    def living() -> List[Process]:
+        return orphans(attempt.alive, mark)
+
+    until = time.monotonic() + grace
+    left = end_all(living, time.sleep, until=lambda: until)
+    if container.was_created(attempt) and not container.remove(attempt.nonce):
+        raise Refusal("container", "container %s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
+    if left or attempt.lives():
+        raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), "look at these processes on the host")
+    report = failed_report(attempt, "its supervisor had been killed; what was left of the job was ended")
+    report["stopped"] = True
+    report["missing"] = []
+    attempt.note(report["reason"])
+    if attempt.read_exit() is None:
+        attempt.write_exit(report)

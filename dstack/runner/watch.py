@@ -1,0 +1,277 @@
+"""A started job from its first command to its exit report."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from dstack.runner import artifacts, container, job
+from dstack.runner.processes import Process, become_subreaper, describe, descendants, end_all, kill_all, look
+from dstack.runner.refusal import Refusal
+from dstack.runner.spool import Attempt, read_json
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL where nobody says otherwise."""
+LEFTOVER_GRACE = 5.0
+"""The same for what a script leaves behind when it ends by itself."""
+LOOK = 1.0
+"""Seconds between looks at what needs no haste."""
+JOB_UMASK = 0o022
+"""The usual one, so that the modes of artifacts do not depend on the host."""
+
+
+class Watch:
+    """The parent's side of one job. Single-threaded; `start` once, then `run`, or `abandon` after an exception."""
+
+    def __init__(self, attempt: Attempt, record: Mapping[str, Any], inherited: Tuple[int, ...]) -> None:
+        self._attempt = attempt
+        self._record = record
+        self._inherited = inherited
+        self._pid = 0
+        self._status: Optional[int] = None
+        self._failure = ""
+        self._stopped = False
+        self._reason = ""
+        self._childless = False
+        self._subreaper = become_subreaper()
+        self._started = time.time()
+        self._ooms = job.oom_kills()
+        self._wake, wakeup = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._told = False
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+
+    # -- start ------------------------------------------------------------------------------------
+
+    def start(self, secrets: Mapping[str, str]) -> None:
+        """Start the job; a job that cannot be started ends at once, with the reason in its log."""
+        try:
+            if self._record.get("image"):
+                self._pid = container.fork_keeper(self._attempt, self._record, secrets, self._inherited)
+            else:
+                self._pid = self._spawn(secrets)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self._failure = "the job could not be started: %s" % error
+            self._attempt.note(self._failure)
+
+    def _spawn(self, secrets: Mapping[str, str]) -> int:
+        attempt, record = self._attempt, self._record
+        log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            child = subprocess.Popen(
+                job.command(attempt, list(record.get("arguments") or [])),
+                cwd=attempt.project(record.get("prefix") or ""),
+                env=job.environment(os.environ, attempt.nonce, record.get("environment") or {}, secrets),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=self._inherited,
+                start_new_session=True,
+                umask=JOB_UMASK,
+            )
+        finally:
+            os.close(log)
+        child.returncode = 0  # reaped here, not by Popen
+        _prefer_for_oom(child.pid)
+        return child.pid
+
+    # -- watching ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Wait for the job's end, end what it leaves, and write the exit report."""
+        limit = self._record.get("max_duration")
+        deadline = time.monotonic() + limit if limit else None
+        while self._pid and self._status is None and not self._reason:
+            now = time.monotonic()
+            self._wait(LOOK if deadline is None else max(0.0, min(LOOK, deadline - now)))
+            self._look_for_stop()
+            if deadline is not None and time.monotonic() >= deadline and self._status is None:
+                self._reason = self._reason or "stopped after max-duration of %d s" % limit
+        if self._reason and not self._stopped:
+            self._attempt.note(self._reason)
+        if self._pid:
+            self._end_tree()
+        self._report()
+
+    def abandon(self) -> None:
+        """End the job without any ceremony."""
+        kill_all(self._living, self._wait)
+        if self._record.get("image"):
+            container.remove(self._attempt.nonce)
+
+    def _look_for_stop(self) -> None:
+        asked = read_json(self._attempt.stop)
+        if self._status is not None:
+            return
+        if asked is not None:
+            self._stopped = True
+            self._reason = "stopped"
+        elif self._told:
+            self._reason = "the supervisor was told to end by a signal; the host may be shutting down"
+
+    def _end_tree(self) -> None:
+        began = time.monotonic()
+        left = self._living()
+        if self._status is not None and not left:
+            self._remove_container()
+            return
+        if self._status is not None:
+            self._attempt.note("the script ended; ending what it left behind: %s" % describe(left))
+        left = end_all(self._living, self._wait, until=lambda: began + self._patience(), first=self._first)
+        while left:
+            self._attempt.note("cannot be ended, waiting for the kernel: %s" % describe(left))
+            for _ in range(60):
+                self._wait(LOOK)
+                left = self._living()
+                if not left:
+                    break
+        self._remove_container()
+
+    def _patience(self) -> float:
+        """Seconds that SIGTERM is given, from its sending on; a later `stop` may shorten them."""
+        if self._status is not None and not self._stopped and not self._reason:
+            return LEFTOVER_GRACE
+        grace = stop_grace(self._attempt)
+        return grace + container.MARGIN if self._record.get("image") and grace else grace
+
+    def _first(self) -> List[Process]:
+        """Whom SIGTERM goes to: everybody, but for a container its keeper alone, who knows how to stop it."""
+        if not self._record.get("image"):
+            return self._living()
+        keeper = look(self._pid)
+        return [keeper] if keeper is not None and self._status is None else []
+
+    def _living(self) -> List[Process]:
+        self._reap()
+        if self._subreaper and self._childless:
+            return []
+        return descendants(os.getpid(), None if self._subreaper else self._pid)
+
+    def _wait(self, seconds: float) -> None:
+        select.select([self._wake], [], [], seconds)
+        try:
+            self._told = signal.SIGTERM in os.read(self._wake, 4096) or self._told
+        except BlockingIOError:
+            pass
+        self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._childless = True
+                return
+            self._childless = False
+            if pid == 0:
+                return
+            if pid == self._pid and self._status is None:
+                self._status = status
+
+    def _remove_container(self) -> None:
+        """The slot is held until the container is gone for sure."""
+        if not self._record.get("image") or not container.was_created(self._attempt):
+            return
+        noted = False
+        while not container.remove(self._attempt.nonce):
+            if not noted:
+                self._attempt.note("the container cannot be removed; trying on")
+            noted = True
+            self._wait(LOOK)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        attempt = self._attempt
+        report = failed_report(attempt, self._failure)
+        report["started"] = self._started
+        if self._status is not None:
+            report.update(self._outcome(self._status))
+        report["stopped"] = self._stopped
+        report["missing"] = self._missing()
+        if report["code"] == 0 and report["missing"] and not self._stopped:
+            report["reason"] = "artifacts that do not exist: %s" % ", ".join(report["missing"])
+            attempt.note(report["reason"])
+        _sync(attempt.log)
+        report["ended"] = time.time()
+        while True:
+            try:
+                attempt.write_exit(report)
+                return
+            except OSError:
+                time.sleep(LOOK)  # a full or sick disk: this is all that is left to do
+
+    def _missing(self) -> List[str]:
+        """The artifacts that were named and do not exist."""
+        named = list(self._record.get("artifacts") or [])
+        try:
+            return artifacts.missing(self._attempt.project(self._record.get("prefix") or ""), named)
+        except (Refusal, OSError) as error:
+            self._attempt.note("artifacts cannot be looked at: %s" % error)
+            return named
+
+    def _outcome(self, status: int) -> Dict[str, Any]:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code = None if number is not None else os.WEXITSTATUS(status)
+        told = container.told(self._attempt) if self._record.get("image") else {}
+        why = str(told.get("reason") or "") or job.reason(
+            code,
+            number,
+            out_of_memory=job.oom_kills() > self._ooms or bool(told.get("oom")),
+            disk_full=job.disk_is_full(self._attempt.folder),
+        )
+        if told.get("unknown"):
+            code = None
+        return {"code": code, "signal": number, "reason": self._reason or why}
+
+
+def stop_grace(attempt: Attempt) -> float:
+    """The seconds that a stop request gives the job; GRACE when there is no request."""
+    asked = read_json(attempt.stop) or {}
+    if asked.get("abort"):
+        return 0.0
+    grace = asked.get("grace", GRACE)
+    return float(grace) if isinstance(grace, (int, float)) else GRACE
+
+
+def failed_report(attempt: Attempt, reason: str) -> Dict[str, Any]:
+    """The exit report of a job of which no exit code is known."""
+    now = time.time()
+    return {
+        "code": None,
+        "signal": None,
+        "stopped": False,
+        "reason": reason,
+        "missing": [],
+        "started": now,
+        "ended": now,
+    }
+
+
+def _prefer_for_oom(pid: int) -> None:
+    """When memory runs out, the kernel shall take the job before the supervisor, who can tell of it."""
+    try:
+        with open("/proc/%d/oom_score_adj" % pid, "w", encoding="ascii") as file:
+            file.write("100")
+    except OSError:
+        pass
+
+
+def _sync(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
