@@ -22,7 +22,17 @@ from asyncssh.kex import get_default_kex_algs, get_kex_algs
 from asyncssh.mac import get_default_mac_algs, get_mac_algs
 from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs, get_public_key_algs
 
-from dstack.adapters.known_hosts import Entry, KnownHosts, PublicKey, ScannedKey, Trust, Verdict, known_name, refusal
+from dstack.adapters.known_hosts import (
+    Entry,
+    KnownHosts,
+    PublicKey,
+    RevokedKeyError,
+    ScannedKey,
+    Trust,
+    Verdict,
+    known_name,
+    refusal,
+)
 from dstack.adapters.ssh_config import Hop
 from dstack.adapters.ssh_keys import Identities, load_identities
 from dstack.errors import DstackError, HostKeyError, HostUnreachableError
@@ -276,14 +286,14 @@ def _explain(error: Exception, hop: Hop, client: _Client, identities: Identities
 def _refused(error: asyncssh.HostKeyNotVerifiable, hop: Hop, client: _Client) -> HostKeyError:
     """A key or certificate that asyncssh refused before it asked for our judgement."""
     reason = str(error.reason).split(" for host ")[0]
+    hint = "ask who runs the host; nothing was sent to it"
+    revoked = client.known.revoked(hop.known_name, hop.known_port)
+    if revoked and "revoked" in reason:
+        places = ", ".join(f"{entry.place} ({entry.key.fingerprint})" for entry in revoked[:3])
+        return RevokedKeyError(f"{hop.label} shows a key that was REVOKED at {places}", hint=hint)
     if client.foreign_authority is not None:
         reason = f"its certificate is signed by {client.foreign_authority.fingerprint}, which nobody confirmed"
-    revoked = client.known.revoked(hop.known_name, hop.known_port)
-    places = f" (REVOKED at {', '.join(entry.place for entry in revoked)})" if revoked and "revoked" in reason else ""
-    return HostKeyError(
-        f"the key of {hop.label} is refused: {reason}{places}",
-        hint="ask who runs the host; nothing was sent to it",
-    )
+    return HostKeyError(f"the key of {hop.label} is refused: {reason}", hint=hint)
 
 
 def _what(error: Exception, hop: Hop, client: _Client, identities: Identities) -> tuple[str, str | None]:

@@ -76,14 +76,25 @@ def ignored_options(options: Mapping[str, Any]) -> list[str]:
 
 
 def _keep(config: SSHConfig, option: str, args: list[str]) -> None:
-    config._options.setdefault(option, " ".join(args))
+    config._options.setdefault(option, " ".join(args))  # noqa: SLF001 the parser has no other way in
+    args.clear()
+
+
+def _match_host(config: SSHClientConfig, option: str, args: list[str]) -> None:
+    """Host patterns as OpenSSH reads them: separated by blanks alone, where asyncssh takes a comma too."""
+    patterns = [pattern for pattern in args if "," not in pattern]
+    SSHClientConfig._match_host(config, option, patterns or ["!*"])  # noqa: SLF001
     args.clear()
 
 
 class _Config(SSHClientConfig):
     """asyncssh's parser, with the options that it would skip in silence."""
 
-    _handlers = SSHClientConfig._handlers | {name.lower(): (name, _keep) for name in IGNORED}
+    _handlers = {
+        **SSHClientConfig._handlers,  # noqa: SLF001 of its own base class
+        **{name.lower(): (name, _keep) for name in IGNORED},
+        "host": ("Host", _match_host),
+    }
 
 
 def _parse(files: Sequence[Path], question: Question) -> dict[str, Any]:

@@ -214,7 +214,7 @@ class SshTransport:
         return None
 
     def _lost(self, error: Exception) -> HostUnreachableError:
-        return HostUnreachableError(self.host, f"the connection was lost: {error or type(error).__name__}")
+        return HostUnreachableError(self.host, f"the connection was lost: {str(error) or type(error).__name__}")
 
     async def close(self) -> None:
         """End the far side's input and the channel; the connection stays open for others."""
