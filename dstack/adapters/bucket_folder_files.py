@@ -44,7 +44,7 @@ def explain(error: OSError, doing: str, place: str) -> BucketError:
     """What an OSError means to the reader: which path, why, and what to do."""
     if isinstance(error, NoLinksError):
         return BucketError(
-            f"cannot {doing} {place}: this file system has no hard links, without which no object can be created safely",
+            f"cannot {doing} {place}: this file system has no hard links, without which nothing can be created safely",
             hint="name a bucket on another file system (ext4, xfs, btrfs, APFS, NFS) in .dstack/config.yaml",
         )
     reason = error.strerror or type(error).__name__

@@ -230,7 +230,8 @@ def _make_root(path: str) -> None:
     except FileNotFoundError:
         if parent == path:
             raise
-        return _make_root(parent)
+        _make_root(parent)
+        return
     fd = os.open(parent, OPEN_ROOT)
     try:
         _flush_folder(fd)

@@ -1,0 +1,44 @@
+"""What buckets behind a network library have in common: bulk data in memory, messages without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from dstack.errors import BucketError
+
+MAX_GET = 64 << 20
+MAX_BULK = 256 << 20
+"""Bytes of one object. One conditional request writes it, and holds it in memory; multipart uploads ignore the
+condition on several servers."""
+PIECE = 4 << 20
+
+_SECRET = re.compile(r"(?<=://)[^/@]*@")
+
+
+def redacted(url: str) -> str:
+    """A URL for messages, without user name, password and query."""
+    return _SECRET.sub("", url).split("?", 1)[0]
+
+
+def collected(place: str, chunks: Iterable[bytes]) -> bytes:
+    """All of `chunks`; raises BucketError above MAX_BULK, and whatever `chunks` raises."""
+    body = bytearray()
+    for chunk in chunks:
+        if len(body) + len(chunk) > MAX_BULK:
+            raise BucketError(
+                f"{place} would be larger than {MAX_BULK >> 20} MiB, which buckets other than a folder cannot hold yet",
+                hint="use a folder as bucket, or make the artifact smaller",
+            )
+        body += chunk
+    return bytes(body)
+
+
+def brief(error: BaseException) -> str:
+    """The first line of what a library says, at most 300 characters, without secrets in URLs."""
+    text = str(error).strip().split("\n", 1)[0][:300]
+    return _SECRET.sub("", text) or type(error).__name__
+
+
+def too_long(place: str, size: int) -> BucketError:
+    return BucketError(f"{place} is {size} bytes long; at most {MAX_GET} are read at once")
