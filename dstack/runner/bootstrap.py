@@ -6,8 +6,10 @@ every version has. docs/format.md section 2 describes the talk. Nothing is execu
 
 import hashlib
 import json
+import marshal
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from typing import Any, BinaryIO, Dict
 
 OLDEST = (3, 9)
@@ -31,11 +33,61 @@ def boot(stdin: BinaryIO) -> None:
     except Exception as error:
         _answer(stdout, request, {"error": "dstack cannot start here: %s" % error, "hint": _hint(error)})
         return
-    sys.path.insert(0, archive)
+    sys.meta_path.insert(0, Modules(_compiled(archive)))
     from dstack.runner.__main__ import main
 
     _answer(stdout, request, {"ready": True})
     main(_rest(stdin), _move_stdin(), stdout, folder)
+
+
+class Modules:
+    """Imports the modules of the zipapp from code that was compiled already."""
+
+    def __init__(self, codes: Dict[str, Any]) -> None:
+        self.codes = codes
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        place = name.replace(".", "/")
+        package = place + "/__init__.py"
+        code = self.codes.get(package) or self.codes.get(place + ".py")
+        if code is None:
+            return None
+        loader = self  # type: Any
+        return ModuleSpec(name, loader, origin=code.co_filename, is_package=package in self.codes)
+
+    def create_module(self, spec: Any) -> Any:
+        return None
+
+    def exec_module(self, module: Any) -> None:
+        place = module.__name__.replace(".", "/")
+        code = self.codes.get(place + "/__init__.py") or self.codes[place + ".py"]
+        exec(code, module.__dict__)  # noqa: S102 - it is the verified zipapp's
+
+
+def _compiled(archive: str) -> Dict[str, Any]:
+    """The code of every module in the verified zipapp: compiling it takes longer than all else of a start, so the
+    result is kept beside it for this very version of Python, with a hash against damage."""
+    kept = "%s.%x" % (archive, sys.hexversion)
+    try:
+        with open(kept, "rb") as file:
+            digest, body = file.read(32), file.read()
+        if hashlib.sha256(body).digest() == digest:
+            return dict(marshal.loads(body))  # noqa: S302 - written below, in this user's own folder
+    except OSError:
+        pass
+    import zipfile  # costs 10 ms, and is needed once on a host
+
+    with zipfile.ZipFile(archive) as archived:
+        codes = {
+            name: compile(archived.read(name), "dstack-runner/" + name, "exec", dont_inherit=True)
+            for name in archived.namelist()
+        }
+    body = marshal.dumps(codes)
+    try:
+        _write(kept, hashlib.sha256(body).digest() + body)
+    except OSError:
+        pass
+    return codes
 
 
 def _rest(stdin: Any) -> bytes:
@@ -91,12 +143,16 @@ def _verified(archive: str, sha256: str) -> bool:
 def _receive(archive: str, sha256: str, body: bytes) -> None:
     if hashlib.sha256(body).hexdigest() != sha256:
         raise ValueError("the runner came damaged (%d bytes)" % len(body))
-    temporary = "%s.%d.tmp" % (archive, os.getpid())
+    _write(archive, body)
+
+
+def _write(path: str, body: bytes) -> None:
+    temporary = "%s.%d.tmp" % (path, os.getpid())
     with open(temporary, "wb") as file:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(temporary, archive)
+    os.rename(temporary, path)
 
 
 def _answer(stdout: int, request: Dict[str, Any], answer: Dict[str, Any]) -> None:

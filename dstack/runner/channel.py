@@ -93,7 +93,8 @@ class Request:
         """Hand over a piece that came in; waits while the handler is behind, forgets it once there is an answer."""
         while not self._answered:
             try:
-                return self._incoming.put(data, timeout=0.1)
+                self._incoming.put(data, timeout=0.1)
+                return
             except queue.Full:
                 continue
 

@@ -136,7 +136,7 @@ def _docker(arguments: List[str], timeout: float = DEADLINE) -> subprocess.Compl
     """One question to Docker; a hung daemon or a missing client is an answer with a code of its own."""
     command = ["docker", *arguments]
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, b"", b"docker did not answer within %d s" % timeout)
     except OSError as error:
@@ -149,9 +149,9 @@ def fork_keeper(
     """Start the keeper of a container; returns its pid. Call in a single-threaded process."""
     os.makedirs(os.path.join(attempt.container, "home"), mode=0o700, exist_ok=True)
     pid = os.fork()
-    if pid:
-        return pid
-    _keeper_main(_Keeper(attempt, record, inherited), secrets)
+    if pid == 0:
+        _keeper_main(_Keeper(attempt, record, inherited), secrets)
+    return pid
 
 
 def _keeper_main(keeper: _Keeper, secrets: Mapping[str, str]) -> NoReturn:
@@ -264,9 +264,8 @@ class _Keeper:
 
     def _finish(self) -> int:
         """The exit code, believed only where Docker and the wrapper in the container agree on a success."""
-        seen = _docker(
-            ["inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Error}}", name(self._attempt.nonce)]
-        )
+        what = "{{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Error}}"
+        seen = _docker(["inspect", "--format", what, name(self._attempt.nonce)])
         fields = seen.stdout.decode("utf-8", "replace").strip().split(" ", 2)
         if seen.returncode or len(fields) < 2:
             self._tell({"reason": "the container is gone: %s" % explain(seen.stderr), "unknown": True})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
-import platform
 import shutil
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import Any, Dict, List, Optional
 
 from dstack.runner.processes import boot_id
@@ -20,24 +19,29 @@ DEADLINE = 5.0
 
 def hello(root: str) -> Dict[str, Any]:
     """The answer to `hello` (docs/format.md section 2); sizes in bytes."""
-    with ThreadPoolExecutor(3) as pool:
-        git, gpus, docker = pool.submit(git_version), pool.submit(graphics), pool.submit(docker_answers)
-        return {
-            "wire": WIRE_VERSION,
-            "boot_id": boot_id(),
-            "hostname": socket.gethostname(),
-            "user": user(),
-            "uid": os.getuid(),
-            "python": platform.python_version(),
-            "platform": "%s-%s" % (sys.platform, platform.machine()),
-            "cpus": cpus(),
-            "memory": memory(),
-            "disk_free": shutil.disk_usage(root).free,
-            "dir": root,
-            "git": git.result(),
-            "gpus": gpus.result(),
-            "docker": docker.result(),
-        }
+    asked: Dict[str, Any] = {}
+    questions = [("git", git_version), ("gpus", graphics), ("docker", docker_answers)]
+    threads = [threading.Thread(target=lambda name, ask: asked.update({name: ask()}), args=each) for each in questions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {
+        "wire": WIRE_VERSION,
+        "boot_id": boot_id(),
+        "hostname": socket.gethostname(),
+        "user": user(),
+        "uid": os.getuid(),
+        "python": sys.version.split()[0],
+        "platform": "%s-%s" % (sys.platform, os.uname().machine),
+        "cpus": cpus(),
+        "memory": memory(),
+        "disk_free": shutil.disk_usage(root).free,
+        "dir": root,
+        "git": asked.get("git"),
+        "gpus": asked.get("gpus", []),
+        "docker": asked.get("docker", False),
+    }
 
 
 def user() -> str:
@@ -106,10 +110,12 @@ def docker_answers() -> bool:
     where = os.environ.get("DOCKER_HOST", "")
     if where and not where.startswith("unix://"):
         return _ask(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
-    sockets = [where[len("unix://") :]] if where else ["/var/run/docker.sock", os.path.expanduser("~/.docker/run/docker.sock")]
-    if not where and os.environ.get("XDG_RUNTIME_DIR"):
-        sockets.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "docker.sock"))
-    return any(_pings(path) for path in sockets)
+    if where:
+        return _pings(where[len("unix://") :])
+    usual = ["/var/run/docker.sock", os.path.expanduser("~/.docker/run/docker.sock")]
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        usual.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "docker.sock"))
+    return any(_pings(path) for path in usual)
 
 
 def _pings(path: str) -> bool:
@@ -126,7 +132,12 @@ def _pings(path: str) -> bool:
 def _ask(command: List[str]) -> Optional[str]:
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=DEADLINE
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=DEADLINE,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

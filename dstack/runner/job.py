@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional
 
 from dstack.runner.spool import Attempt
 
-BASE = (
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR XDG_RUNTIME_DIR LD_LIBRARY_PATH CUDA_HOME"
-    " VIRTUAL_ENV CONDA_PREFIX SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE PIP_INDEX_URL PIP_CONFIG_FILE"
-    " http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"
-).split()
+BASE = tuple(
+    """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR XDG_RUNTIME_DIR LD_LIBRARY_PATH CUDA_HOME
+    VIRTUAL_ENV CONDA_PREFIX SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE PIP_INDEX_URL PIP_CONFIG_FILE
+    http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY
+    """.split()  # noqa: SIM905 - one name a line would be longer than all the rest of this file
+)
 """What a job takes over from the account it runs under; all else of the connection's environment stays out."""
 MARKER = "DSTACK_ATTEMPT"
 """In the environment of everything that belongs to an attempt: finds orphans whose supervisor was killed."""

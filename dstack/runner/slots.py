@@ -17,7 +17,7 @@ from typing import Callable, List, NamedTuple, Optional
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import try_lock
 
-FOLDER = "/var/tmp/dstack-slots"
+FOLDER = "/var/tmp/dstack-slots"  # noqa: S108 - meant for all users; each file is opened with care
 """Not under $HOME: flock is not to be trusted on network file systems, and slots are the host's, not a user's."""
 MOST = 4096
 
@@ -25,7 +25,7 @@ MOST = 4096
 class Slot(NamedTuple):
     """A taken slot: its number from 0, and the descriptor that holds it."""
 
-    index: int
+    number: int
     fd: int
 
 
@@ -46,10 +46,10 @@ def take(slots: int, given_up: Callable[[float], bool]) -> Optional[Slot]:
     try:
         began = time.monotonic()
         while True:
-            for index, fd in enumerate(files):
+            for number, fd in enumerate(files):
                 if try_lock(fd, fcntl.LOCK_EX):
                     files.remove(fd)
-                    return Slot(index, fd)
+                    return Slot(number, fd)
             waited = time.monotonic() - began
             if given_up(0.01 if waited < 2 else 0.05):
                 return None
@@ -79,7 +79,7 @@ def _make_folder(path: str) -> None:
         os.mkdir(path, 0o700)
     except FileExistsError:
         return
-    os.chmod(path, 0o1777)
+    os.chmod(path, 0o1777)  # noqa: S103 - sticky, as /tmp itself
 
 
 def _open(path: str) -> int:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import time
 from typing import Any, Dict, List
 
 from dstack.runner import container, job
 from dstack.runner.channel import Request
-from dstack.runner.processes import LADDER_PATIENCE, Process, descendants, describe, end_all, is_alive, look, orphans, send
+from dstack.runner.processes import (
+    LADDER_PATIENCE,
+    Process,
+    descendants,
+    describe,
+    end_all,
+    is_alive,
+    look,
+    orphans,
+    send,
+)
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import ENDED, HELD, RUNNING, VANISHED, Attempt, read_json, write_json
+from dstack.runner.spool import ENDED, RUNNING, VANISHED, Attempt, read_json, write_json
 from dstack.runner.watch import GRACE, failed_report
 from dstack.wire import REFUSED, STARTED
 
 LOOK = 0.01
+_LOOK_THERE = "look at these processes on the host"
 
 
 def state(attempt: Attempt) -> str:
@@ -62,7 +71,7 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
             return
         if time.monotonic() > deadline:
             left = descendants(int(str(named["pid"])))
-            raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), "look at these processes on the host")
+            raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), _LOOK_THERE)
         if request.pause(LOOK):
             raise Refusal("cancelled", "the request was cancelled; the stop goes on")
 
@@ -77,9 +86,9 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
     until = time.monotonic() + grace
     left = end_all(living, time.sleep, until=lambda: until)
     if container.was_created(attempt) and not container.remove(attempt.nonce):
-        raise Refusal("container", "container %s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
+        raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
     if left or attempt.lives():
-        raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), "look at these processes on the host")
+        raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), _LOOK_THERE)
     report = failed_report(attempt, "its supervisor had been killed; what was left of the job was ended")
     report["stopped"] = True
     report["missing"] = []

@@ -41,7 +41,7 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
         if hold is None:
             attempt.decide(REFUSED)
             return
-        _say(control, {"held": hold.slot.index})
+        _say(control, {"held": hold.slot.number})
         _wait_and_run(attempt, hold, control)
     except Refusal as refusal:
         _say(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
@@ -52,10 +52,10 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
 
 def _detach(keep: int) -> None:
     """Let go of everything of the runner's but the control socket."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    # What a login or the runner ignores or blocks, a job would inherit.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # A hung-up terminal or a group's signal is not meant for a job that was made to outlive both.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -10,7 +10,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from dstack.runner import artifacts, container, job
-from dstack.runner.processes import Process, become_subreaper, describe, descendants, end_all, kill_all, look
+from dstack.runner.processes import Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, read_json
 
@@ -31,7 +31,7 @@ class Watch:
         self._attempt = attempt
         self._record = record
         self._inherited = inherited
-        self._pid = 0
+        self._pid: int = 0
         self._status: Optional[int] = None
         self._failure = ""
         self._stopped = False
@@ -45,7 +45,7 @@ class Watch:
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self._told = False
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
     # -- start ------------------------------------------------------------------------------------
@@ -86,14 +86,13 @@ class Watch:
 
     def run(self) -> None:
         """Wait for the job's end, end what it leaves, and write the exit report."""
-        limit = self._record.get("max_duration")
+        limit: Optional[int] = self._record.get("max_duration")
         deadline = time.monotonic() + limit if limit else None
         while self._pid and self._status is None and not self._reason:
             now = time.monotonic()
             self._wait(LOOK if deadline is None else max(0.0, min(LOOK, deadline - now)))
-            self._look_for_stop()
-            if deadline is not None and time.monotonic() >= deadline and self._status is None:
-                self._reason = self._reason or "stopped after max-duration of %d s" % limit
+            late = deadline is not None and time.monotonic() >= deadline
+            self._look_for_stop("stopped after max-duration of %s s" % limit if late else "")
         if self._reason and not self._stopped:
             self._attempt.note(self._reason)
         if self._pid:
@@ -106,13 +105,15 @@ class Watch:
         if self._record.get("image"):
             container.remove(self._attempt.nonce)
 
-    def _look_for_stop(self) -> None:
-        asked = read_json(self._attempt.stop)
+    def _look_for_stop(self, late: str) -> None:
+        """Give this job's end a reason if there is one; `late` is the reason that the clock has."""
         if self._status is not None:
             return
-        if asked is not None:
+        if read_json(self._attempt.stop) is not None:
             self._stopped = True
             self._reason = "stopped"
+        elif late:
+            self._reason = late
         elif self._told:
             self._reason = "the supervisor was told to end by a signal; the host may be shutting down"
 
