@@ -38,7 +38,15 @@ FSSPEC_NAMES = {
 }
 """fsspec's storage options for S3 -> obstore's names of the same; its other names are obstore's already."""
 
-_REFUSALS = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError, NotFoundError)
+_ABSENT = (NotFoundError, FileNotFoundError)
+_REFUSALS = (
+    *_ABSENT,
+    InvalidPathError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PermissionError,
+    UnauthenticatedError,
+)
 """Answers after which the object was certainly not created."""
 
 
@@ -83,7 +91,7 @@ class ObstoreBucket:
             return Put.EXISTS
         except _REFUSALS as error:
             raise self._error("create", key, error) from None
-        except BaseError:
+        except (BaseError, OSError):
             # Timeouts and server errors: it may have landed, or land later. Only the object can tell.
             return Put.UNKNOWN
         return Put.CREATED
@@ -102,7 +110,7 @@ class ObstoreBucket:
         with self._explained("read", key):
             try:
                 found = obstore.get(self._store, key)
-            except NotFoundError as error:
+            except _ABSENT as error:
                 if _no_container(error):
                     raise
                 return None
@@ -150,7 +158,7 @@ class ObstoreBucket:
         with self._explained("delete", key):
             try:
                 obstore.delete(self._store, key)
-            except NotFoundError:
+            except _ABSENT:
                 return
 
     def _place(self, key: str) -> str:
@@ -164,11 +172,11 @@ class ObstoreBucket:
     def _explained(self, doing: str, key: str) -> Iterator[None]:
         try:
             yield
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise self._error(doing, key, error) from None
 
 
-def _no_container(error: NotFoundError) -> bool:
+def _no_container(error: Exception) -> bool:
     """Whether it is the bucket itself that does not exist."""
     return any(
         word in str(error) for word in ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")

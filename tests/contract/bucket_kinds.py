@@ -1,0 +1,61 @@
+"""Every implementation of the bucket port, and one that is broken on purpose."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from obstore.store import MemoryStore
+
+from dstack.adapters.bucket_folder import FolderBucket
+from dstack.adapters.bucket_obstore import ObstoreBucket
+from dstack.adapters.bucket_open import open_bucket
+from dstack.ports import Bucket, Put
+
+
+def folder(path: Path) -> Bucket:
+    return FolderBucket(path / "not" / "yet" / "there")
+
+
+def shared_folder(path: Path) -> Bucket:
+    path.mkdir(exist_ok=True)
+    path.chmod(0o2770)
+    return FolderBucket(path)
+
+
+def fsspec_memory(path: Path) -> Bucket:
+    return open_bucket(f"memory://{path}", {}, path)
+
+
+def obstore_memory(path: Path) -> Bucket:
+    return ObstoreBucket(MemoryStore(), label="memory")
+
+
+KINDS: dict[str, Callable[[Path], Bucket]] = {
+    "folder": folder,
+    "shared-folder": shared_folder,
+    "fsspec-memory": fsspec_memory,
+    "obstore-memory": obstore_memory,
+}
+
+
+class LookThenWrite(FolderBucket):
+    """What must not pass: looks whether the object exists, then writes it in place. fsspec does this on local files."""
+
+    def create(self, key: str, body: bytes) -> Put:
+        target = f"{self.path}/{key}"
+        if os.path.exists(target):
+            return Put.EXISTS
+        time.sleep(0.001)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as file:
+            file.write(body)
+        return Put.CREATED
+
+
+FOLDERS: dict[str, Callable[[Path], FolderBucket]] = {
+    "folder": FolderBucket,
+    "broken": LookThenWrite,
+}
