@@ -1,0 +1,103 @@
+"""This machine as a host without SSH: the same bootstrap in a child process, over pipes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from dstack.errors import HostError, HostUnreachableError
+from dstack.model import Host
+
+TAIL = 4096
+"""Bytes of stderr that are kept."""
+CLOSE_WAIT = 5.0
+"""Seconds that a runner has to end by itself once its input ended."""
+_LIMIT = 1 << 20
+
+
+async def open_local(host: Host, python: str, launcher: str) -> LocalTransport:
+    """Start `python -I -S -c launcher` in a session of its own, so that Ctrl-C in the terminal does not reach it.
+
+    `launcher` is the constant that is sent over SSH, too. Raises HostError when `python` cannot be started.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            python,
+            "-I",
+            "-S",
+            "-c",
+            launcher,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+            limit=_LIMIT,
+        )
+    except OSError as error:
+        raise HostError(
+            host.name, f"{python} cannot be started: {error.strerror}", hint="install dstack anew"
+        ) from None
+    return LocalTransport(host.name, process)
+
+
+class LocalTransport:
+    """A `Transport` to a child process."""
+
+    def __init__(self, host: str, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self.host = host
+        self.pid = process.pid
+        self._process = process
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+        self._errors = bytearray()
+        self._hearing = asyncio.create_task(self._hear(process.stderr))
+        # Reaps the child as soon as it ends, so that its exit status is known when its output ends.
+        self._waiting = asyncio.create_task(process.wait())
+
+    async def read(self, limit: int) -> bytes:
+        return await self._stdout.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        """Raises HostUnreachableError when the child has ended or closed its input."""
+        try:
+            self._stdin.write(data)
+            await self._stdin.drain()
+        except (ConnectionError, RuntimeError) as error:
+            raise HostUnreachableError(self.host, "the runner ended") from error
+
+    async def close(self) -> None:
+        """End the child's input and wait until it has ended; after CLOSE_WAIT seconds it is killed.
+
+        Only the child itself: supervisors live in sessions of their own, and go on.
+        """
+        self._stdin.close()
+        try:
+            async with asyncio.timeout(CLOSE_WAIT):
+                # What it still writes is dropped, or it could not end.
+                while await self._stdout.read(_LIMIT):
+                    pass
+                await asyncio.shield(self._waiting)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await asyncio.shield(self._waiting)
+        self._hearing.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._hearing
+
+    def stderr_tail(self) -> str:
+        return self._errors.decode("utf-8", "replace")
+
+    def exit_status(self) -> int | None:
+        """The child's status, 128 + number for a signal; None while it runs."""
+        code = self._process.returncode
+        return 128 - code if code is not None and code < 0 else code
+
+    async def _hear(self, stderr: asyncio.StreamReader) -> None:
+        while data := await stderr.read(TAIL):
+            self._errors += data
+            del self._errors[:-TAIL]

@@ -1,0 +1,220 @@
+"""What a host answers, checked before it is believed: pure functions from JSON to model values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from dstack import wire
+from dstack.core.codec import build
+from dstack.errors import BucketError, HostError
+from dstack.model import Entry, EntryKind, ExitReport, HostFacts, Manifest, Nonce
+
+T = TypeVar("T")
+
+MAX_ENTRIES = 1_000_000
+"""Paths of one manifest."""
+MAX_LISTING = 256 * 1024 * 1024
+"""Bytes of one manifest as it comes over the wire."""
+MAX_LINE = 64 * 1024
+MAX_TEXT = 4096
+"""Characters of any one text of a host's but its messages."""
+MAX_SIZE = 2**63 - 1
+STATES = ("unknown", "held", "running", "ended", "vanished")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NONCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_HINT = "something other than dstack's runner answers there, or its files are damaged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStatus:
+    """What a host knows of one attempt. `state` is one of STATES, `log` the bytes of its log so far."""
+
+    state: str
+    log: int
+    exit: ExitReport | None
+
+
+def facts(host: str, answer: Mapping[str, Any]) -> HostFacts:
+    """The answer to `hello`; raises HostError when it speaks another wire version or makes no sense."""
+    spoken = answer.get("wire")
+    if spoken != wire.WIRE_VERSION:
+        _other_version(host, spoken)
+    gpus = answer.get("gpus")
+    if not isinstance(gpus, list) or len(gpus) > 1024 or not all(isinstance(gpu, dict) for gpu in gpus):
+        _nonsense(host, "hello", "gpus is not a list of objects")
+    found = _built(HostFacts, host, "hello", {**answer, "gpus": [{**gpu, "count": 1} for gpu in gpus]})
+    if min(found.cpus, found.memory, found.disk_free, found.uid) < 0 or max(found.cpus, found.uid) > 2**32:
+        _nonsense(host, "hello", "a number is out of range")
+    texts = [found.boot_id, found.hostname, found.user, found.python, found.platform, found.dir, found.git or ""]
+    texts += [gpu.name or "" for gpu in found.gpus]
+    if any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
+        _nonsense(host, "hello", "a text is too long or holds control characters")
+    if not found.boot_id or not found.dir.startswith("/"):
+        _nonsense(host, "hello", "boot_id is empty or dir is not absolute")
+    return found
+
+
+def exit_report(host: str, op: str, value: object) -> ExitReport:
+    """The `exit` of an answer; raises HostError when it is none."""
+    report = _built(ExitReport, host, op, value)
+    if report.code is not None and not 0 <= report.code <= 255:
+        _nonsense(host, op, "an exit code is out of range")
+    if report.signal is not None and not 1 <= report.signal <= 128:
+        _nonsense(host, op, "a signal is out of range")
+    if report.code is None and report.signal is None and not report.reason:
+        _nonsense(host, op, "an exit has neither code nor signal nor reason")
+    return report
+
+
+def status(host: str, answer: Mapping[str, Any]) -> AttemptStatus:
+    state, log, ended = answer.get("state"), answer.get("log"), answer.get("exit")
+    if state not in STATES:
+        _nonsense(host, wire.STATUS, "state is unknown")
+    report = None if ended is None else exit_report(host, wire.STATUS, ended)
+    return AttemptStatus(state=str(state), log=whole(host, wire.STATUS, log), exit=report)
+
+
+def spool(host: str, answer: Mapping[str, Any]) -> list[tuple[Nonce, str]]:
+    attempts = answer.get("attempts")
+    if not isinstance(attempts, list):
+        _nonsense(host, wire.SPOOL, "attempts is not a list")
+    found = []
+    for item in attempts:
+        nonce, state = (item.get("nonce"), item.get("state")) if isinstance(item, dict) else (None, None)
+        if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce) or state not in STATES:
+            _nonsense(host, wire.SPOOL, "an attempt is none")
+        found.append((Nonce(nonce), str(state)))
+    return found
+
+
+def flag(host: str, op: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        _nonsense(host, op, "expected true or false")
+    return value
+
+
+def whole(host: str, op: str, value: object) -> int:
+    """A whole number from 0 to MAX_SIZE."""
+    if type(value) is not int or not 0 <= value <= MAX_SIZE:
+        _nonsense(host, op, "expected a whole number")
+    return value
+
+
+def choice(host: str, op: str, value: object, options: Iterable[str]) -> str:
+    if not isinstance(value, str) or value not in options:
+        _nonsense(host, op, "expected one of " + ", ".join(options))
+    return value
+
+
+def subset(host: str, op: str, value: object, asked: Iterable[str]) -> list[str]:
+    """Those of `asked` that the host named, in the order of `asked`; it may name no others."""
+    order = list(dict.fromkeys(asked))
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        _nonsense(host, op, "expected a list of text")
+    named = set(value)
+    if not named <= set(order):
+        _nonsense(host, op, "it names what it was not asked for")
+    return [item for item in order if item in named]
+
+
+class Listing:
+    """Collects a manifest from its lines as they come, in pieces cut anywhere; raises HostError on nonsense."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._entries: list[Entry] = []
+        self._rest = b""
+        self._length = 0
+
+    def feed(self, data: bytes) -> None:
+        self._length += len(data)
+        if self._length > MAX_LISTING:
+            _nonsense(self._host, wire.MANIFEST, "the list is longer than 256 MiB")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE:
+            _nonsense(self._host, wire.MANIFEST, "a line is longer than 64 KiB")
+        if len(self._entries) + len(lines) > MAX_ENTRIES:
+            _nonsense(self._host, wire.MANIFEST, f"it holds more than {MAX_ENTRIES} paths")
+        self._entries.extend(self._entry(line) for line in lines)
+
+    def manifest(self, answer: Mapping[str, Any]) -> Manifest:
+        """The whole, once the answer is there: no path twice, and none below what is no folder."""
+        if self._rest:
+            _nonsense(self._host, wire.MANIFEST, "the last line has no end")
+        kinds: dict[str, EntryKind] = {}
+        for entry in self._entries:
+            if entry.path in kinds:
+                _nonsense(self._host, wire.MANIFEST, f"path {entry.path!a} comes twice")
+            kinds[entry.path] = entry.kind
+        solid = {path for path, kind in kinds.items() if kind is not EntryKind.FOLDER}
+        for path in kinds:
+            if any(above in solid for above in _above(path)):
+                _nonsense(self._host, wire.MANIFEST, f"path {path!a} lies below what is no folder")
+        partial = flag(self._host, wire.MANIFEST, answer.get("partial"))
+        return Manifest(entries=tuple(self._entries), partial=partial)
+
+    def _entry(self, line: bytes) -> Entry:
+        try:
+            value = json.loads(line.decode("utf-8", "surrogateescape")) if len(line) <= MAX_LINE else None
+        except (ValueError, RecursionError):
+            value = None
+        entry = _built(Entry, self._host, wire.MANIFEST, value)
+        wrong = _wrong_with(entry)
+        if wrong:
+            _nonsense(self._host, wire.MANIFEST, f"path {entry.path[:200]!a}: {wrong}")
+        return entry
+
+
+def _wrong_with(entry: Entry) -> str:
+    if not plain_path(entry.path):
+        return "it is not a plain relative path"
+    if not 0 <= entry.mode <= 0o7777:
+        return "its mode is out of range"
+    if not 0 <= entry.size <= MAX_SIZE or not 0 <= entry.offset <= MAX_SIZE:
+        return "its size or offset is out of range"
+    if entry.kind is EntryKind.FILE and not (_SHA256.fullmatch(entry.sha256) and _PACK.fullmatch(entry.pack)):
+        return "its sha256 or pack is none"
+    if entry.kind is EntryKind.LINK and (not entry.target or "\0" in entry.target or len(entry.target) > MAX_TEXT):
+        return "its target is none"
+    return ""
+
+
+def plain_path(path: str) -> bool:
+    """Relative, below its folder whatever it is joined to: no empty part, ".", "..", NUL."""
+    return 0 < len(path) <= MAX_TEXT and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+def _above(path: str) -> Iterable[str]:
+    end = path.rfind("/")
+    while end > 0:
+        yield path[:end]
+        end = path.rfind("/", 0, end)
+
+
+def _built(cls: type[T], host: str, op: str, value: object) -> T:
+    try:
+        return build(cls, value, op)
+    except BucketError as error:
+        raise HostError(host, f"the runner's answer makes no sense: {error}", hint=_HINT) from None
+
+
+def _nonsense(host: str, op: str, what: str) -> NoReturn:
+    raise HostError(host, f"the runner's answer to {op!r} makes no sense: {what}", hint=_HINT)
+
+
+def _other_version(host: str, spoken: object) -> NoReturn:
+    if type(spoken) is not int:
+        _nonsense(host, wire.HELLO, "it names no wire version")
+    ours = wire.WIRE_VERSION
+    older = "the runner there is older: update dstack on the machine that started it, or remove the runner folder there"
+    raise HostError(
+        host,
+        f"the runner speaks version {spoken} of the wire, this dstack version {ours}",
+        hint="update the dstack on this machine" if spoken > ours else older,
+    )

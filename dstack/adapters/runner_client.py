@@ -1,0 +1,264 @@
+"""One host as a coordinator uses it: `RunnerPort` in frames over a transport. docs/format.md §2 is normative."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any
+
+from dstack import wire
+from dstack.adapters import runner_answers as answers
+from dstack.adapters.runner_answers import AttemptStatus, Listing
+from dstack.adapters.runner_channel import QUICK, Channel
+from dstack.adapters.runner_start import Program, start_runner
+from dstack.errors import DstackError, HostError
+from dstack.model import ExitReport, HostFacts, Manifest, Nonce, Snapshot
+from dstack.ports import CodeSource, OpenTransport
+
+START_DEADLINE = 60.0
+"""Seconds from the first byte to a runner that is ready, on a slow line and after a slow login shell."""
+RELEASE_DEADLINE = 600.0
+"""Seconds for removing a work tree, which may be large and on a slow disk."""
+GRACE = 10.0
+"""Seconds between TERM and KILL."""
+BATCH = 8192
+"""Digests in one message: half a megabyte."""
+DEFAULT_DIRECTORY = "~/.dstack"
+
+
+class RunnerClient:
+    """A `RunnerPort`. Connects at first use, or by `connect`; belongs to one event loop.
+
+    Once its connection is lost every method raises HostUnreachableError for ever: open another one, which costs a
+    start of python3 on the host. Methods may be called concurrently, and none waits for another's bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_transport: OpenTransport,
+        *,
+        zipapp: tuple[bytes, str],
+        bootstrap: bytes,
+        directory: str | None = None,
+    ) -> None:
+        """`zipapp` is the runner and its sha256 in hex; `directory` is where all of dstack lies on the host."""
+        self.name = name
+        self._open_transport = open_transport
+        self._program = Program(
+            bootstrap=bootstrap, zipapp=zipapp[0], sha256=zipapp[1], directory=directory or DEFAULT_DIRECTORY
+        )
+        self._connecting = asyncio.Lock()
+        self._open: Channel | None = None
+        self._first_facts: HostFacts | None = None
+        self._pushes: dict[tuple[str, str], asyncio.Task[int]] = {}
+
+    async def connect(self) -> None:
+        """Start the runner unless it was; raises HostUnreachableError, or HostError with what the host lacks."""
+        await self._channel()
+
+    async def facts(self) -> HostFacts:
+        channel = await self._channel()
+        if self._first_facts is not None:
+            facts, self._first_facts = self._first_facts, None
+            return facts
+        return answers.facts(self.name, await channel.ask(wire.HELLO, {}))
+
+    # -- bringing things to the host -----------------------------------------------------------------------------
+
+    async def push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
+        """Bring a snapshot to the host; returns the bytes sent, 0 when it has it or another call is bringing it."""
+        key = (project, snapshot.commit)
+        running = self._pushes.get(key)
+        if running is not None:
+            await asyncio.shield(running)
+            return 0
+        task = asyncio.create_task(self._push_code(project, snapshot, source))
+        self._pushes[key] = task
+        task.add_done_callback(lambda task: self._pushed(key, task))
+        # A caller that is cancelled must not take the push away from another one that waits for it.
+        return await asyncio.shield(task)
+
+    def _pushed(self, key: tuple[str, str], task: asyncio.Task[int]) -> None:
+        self._pushes.pop(key, None)
+        if not task.cancelled():
+            task.exception()
+
+    async def _push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
+        channel = await self._channel()
+        known = list(await asyncio.to_thread(source.known))
+        answer = await channel.ask(
+            wire.CODE_BASIS, {"project": project, "commit": snapshot.commit, "known": known}, deadline=RELEASE_DEADLINE
+        )
+        if answers.flag(self.name, wire.CODE_BASIS, answer.get("have")):
+            return 0
+        basis = answers.subset(self.name, wire.CODE_BASIS, answer.get("basis"), known)
+        sent = _Counter()
+        chunks = sent.count(_from_thread(iter(source.bundle(snapshot, basis))))
+        fields = {"project": project, "commit": snapshot.commit, "tree": snapshot.tree}
+        await channel.upload(wire.CODE_PUSH, fields, chunks)
+        return sent.total
+
+    async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
+        channel = await self._channel()
+        missing: list[str] = []
+        for start in range(0, len(digests), BATCH):
+            asked = digests[start : start + BATCH]
+            answer = await channel.ask(wire.BLOBS_MISSING, {"digests": list(asked)})
+            missing += answers.subset(self.name, wire.BLOBS_MISSING, answer.get("missing"), asked)
+        return list(dict.fromkeys(missing))
+
+    async def push_blob(self, sha256: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+        channel = await self._channel()
+        await channel.upload(wire.BLOB_PUSH, {"sha256": sha256, "size": size}, chunks)
+
+    # -- one attempt, until it runs ------------------------------------------------------------------------------
+
+    async def hold(self, nonce: Nonce, slots: int) -> None:
+        """Wait for a slot and a supervisor that holds it; cancelled, the host is told to drop both."""
+        channel = await self._channel()
+        exchange = None
+        try:
+            exchange = await channel.send(wire.HOLD, {"nonce": nonce, "slots": slots})
+            await asyncio.shield(exchange.answer)
+        except asyncio.CancelledError:
+            # Not `cancel`: the slot may have been given while this was on its way, and must not be kept.
+            channel.later(wire.DROP, {"nonce": nonce})
+            raise
+
+    async def drop(self, nonce: Nonce) -> None:
+        await (await self._channel()).ask(wire.DROP, {"nonce": nonce})
+
+    async def prepare(self, nonce: Nonce, attempt: Mapping[str, Any]) -> None:
+        """Lay the work tree of an attempt; `attempt` has the fields of docs/format.md §2, below 1 MiB as JSON.
+
+        Takes as long as it takes; cancelled, the runner is told to give it up.
+        """
+        channel = await self._channel()
+        await channel.ask_long(wire.PREPARE, {**attempt, "nonce": nonce})
+
+    async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> bool:
+        channel = await self._channel()
+        answer = await channel.ask(wire.GO, {"nonce": nonce, "environment": dict(environment)})
+        return answers.flag(self.name, wire.GO, answer.get("started"))
+
+    async def verdict(self, nonce: Nonce) -> str:
+        answer = await (await self._channel()).ask(wire.VERDICT, {"nonce": nonce})
+        return answers.choice(self.name, wire.VERDICT, answer.get("verdict"), (wire.STARTED, wire.REFUSED))
+
+    # -- one attempt, from then on -------------------------------------------------------------------------------
+
+    async def follow(self, nonce: Nonce, offset: int) -> AsyncGenerator[bytes, None]:
+        """The log from `offset` on as it grows, in pieces cut anywhere of at most 256 KiB.
+
+        The host stays at most a window ahead of the consumer. Close the iterator (`contextlib.aclosing`) when leaving
+        it early, and the host stops at once.
+        """
+        channel = await self._channel()
+        ended = _Last()
+        async with aclosing(channel.download(wire.FOLLOW, {"nonce": nonce, "offset": offset}, ended)) as chunks:
+            async for chunk in chunks:
+                offset += len(chunk)
+                yield chunk
+        length = answers.whole(self.name, wire.FOLLOW, ended.answer.get("length"))
+        if length > offset:
+            raise HostError(
+                self.name,
+                f"the log came to {offset} bytes, the runner says {length}",
+                hint="follow it again from where it ended",
+            )
+
+    async def wait(self, nonce: Nonce) -> ExitReport:
+        answer = await (await self._channel()).ask_long(wire.WAIT, {"nonce": nonce})
+        return answers.exit_report(self.name, wire.WAIT, answer.get("exit"))
+
+    async def status(self, nonce: Nonce) -> AttemptStatus:
+        """What the host knows of an attempt now; changes nothing."""
+        return answers.status(self.name, await (await self._channel()).ask(wire.STATUS, {"nonce": nonce}))
+
+    async def spool(self) -> Sequence[tuple[Nonce, str]]:
+        """Every attempt in the host's spool and its state, one of `runner_answers.STATES`."""
+        return answers.spool(self.name, await (await self._channel()).ask(wire.SPOOL, {}))
+
+    async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:
+        """End the whole process tree: TERM, `GRACE` seconds, KILL; `abort` leaves out the first two."""
+        fields = {"nonce": nonce, "grace": 0.0 if abort else GRACE, "abort": abort}
+        channel = await self._channel()
+        # No deadline: what cannot be killed, as in a hanging disk, is waited for. The caller may give up.
+        answer = await channel.ask(wire.STOP, fields, deadline=None)
+        return answers.exit_report(self.name, wire.STOP, answer.get("exit"))
+
+    async def manifest(self, nonce: Nonce) -> Manifest:
+        channel = await self._channel()
+        listing, ended = Listing(self.name), _Last()
+        async with aclosing(channel.download(wire.MANIFEST, {"nonce": nonce}, ended)) as chunks:
+            async for chunk in chunks:
+                listing.feed(chunk)
+        return listing.manifest(ended.answer)
+
+    async def read_pack(self, nonce: Nonce, pack: str) -> AsyncGenerator[bytes, None]:
+        """The bytes of one pack, which are not verified here; close the iterator when leaving it early."""
+        channel = await self._channel()
+        async with aclosing(channel.download(wire.PACK_READ, {"nonce": nonce, "pack": pack})) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def release(self, nonce: Nonce) -> None:
+        channel = await self._channel()
+        await channel.ask(wire.RELEASE, {"nonce": nonce}, deadline=RELEASE_DEADLINE)
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End the runner: held supervisors refuse, started jobs go on. Never raises for a lost connection."""
+        for task in tuple(self._pushes.values()):
+            task.cancel()
+        if self._open is not None:
+            await self._open.close()
+
+    async def _channel(self) -> Channel:
+        async with self._connecting:
+            if self._open is None:
+                self._open = await self._connected()
+            return self._open
+
+    async def _connected(self) -> Channel:
+        transport = await self._open_transport()
+        channel = None
+        try:
+            first = await start_runner(transport, self._program, deadline=START_DEADLINE)
+            channel = Channel(transport, first)
+            self._first_facts = answers.facts(self.name, await channel.ask(wire.HELLO, {}, deadline=QUICK))
+            return channel
+        except BaseException:
+            with suppress(DstackError):
+                await (transport if channel is None else channel).close()
+            raise
+
+
+class _Last:
+    """Keeps the answer that ends a stream."""
+
+    def __init__(self) -> None:
+        self.answer: dict[str, Any] = {}
+
+    def __call__(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.total = 0
+
+    async def count(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self.total += len(chunk)
+            yield chunk
+
+
+async def _from_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """A blocking iterator, advanced in a thread so that the event loop never waits for it."""
+    iterator = iter(chunks)
+    while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield chunk

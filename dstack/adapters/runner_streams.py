@@ -1,0 +1,106 @@
+"""One request under way at a runner: its answer, and the bytes that come for it within a window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from dstack.wire import CHUNK
+
+WINDOW = 4 * 1024 * 1024
+"""Bytes that a host may send for one stream ahead of its consumer."""
+SMALL = 32 * 1024
+"""Pieces below so many bytes are joined with those that wait already."""
+
+
+class Exchange:
+    """A request from when it is sent until it is answered.
+
+    Bytes that nobody has taken yet are kept, at most `WINDOW` of them; a host that sends more breaks the protocol.
+    Once `discard` was called whatever still comes is dropped.
+    """
+
+    def __init__(self, number: int, op: str, *, streams: bool) -> None:
+        self.number = number
+        self.op = op
+        self.streams = streams
+        self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._chunks: deque[bytes | bytearray] = deque()
+        self._allowed = WINDOW
+        self._spent = 0
+        self._discarding = False
+        self._wake: asyncio.Future[None] | None = None
+        # Who gave up waiting does not ask for the failure, and the loop must not complain about that.
+        self.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
+    @property
+    def discarding(self) -> bool:
+        return self._discarding
+
+    def arrived(self, data: bytes) -> bool:
+        """Take bytes from the host; False when it sends more than it was allowed, or anything for no stream."""
+        if not self.streams:
+            return False
+        self._allowed -= len(data)
+        if self._discarding:
+            # Nobody gives credit any more, so what was allowed before is the most that can still come.
+            return self._allowed >= 0
+        if data:
+            self._keep(data)
+            self._rouse()
+        return self._allowed >= 0
+
+    def succeed(self, answer: dict[str, Any]) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+        self._rouse()
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+        self._rouse()
+
+    def discard(self) -> None:
+        """Nobody wants the bytes any more."""
+        self._discarding = True
+        self._chunks.clear()
+
+    async def next(self, credit: Callable[[int], None]) -> bytes | None:
+        """The next bytes, up to CHUNK and as many as there are; None once all was given and the answer is there.
+
+        `credit` is called with the bytes that the host may send more. Raises what the request failed with.
+        """
+        while not self._chunks:
+            if self.answer.done():
+                self.answer.result()
+                return None
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+        data = self._take()
+        self._spent += len(data)
+        if self._spent >= WINDOW // 4 and not self.answer.done():
+            self._allowed += self._spent
+            credit(self._spent)
+            self._spent = 0
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        """Small pieces are joined: a window of single bytes must not cost a hundred times its size, and a consumer
+        pays for each time it is woken, not for each write of the job."""
+        if len(data) >= SMALL:
+            self._chunks.append(data)
+            return
+        last = self._chunks[-1] if self._chunks else None
+        if not isinstance(last, bytearray) or len(last) + len(data) > CHUNK:
+            last = bytearray()
+            self._chunks.append(last)
+        last += data
+
+    def _take(self) -> bytes:
+        return bytes(self._chunks.popleft())
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
