@@ -1,0 +1,277 @@
+"""What the bucket says of runs: `ps`, `show`, and where a job's log and artifacts are. Reads only, touches no host.
+
+A run that is final costs one read. One that is not is put together from its record, the outcomes so far, and the
+claims of the jobs that have none yet.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys
+from dstack.core.records import Claim, Final, Outcome, RunRecord, Stop, unpack
+from dstack.errors import BucketError, NotFoundError
+from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, RunStatus, WorkflowName
+from dstack.ports import Bucket
+
+GOOD = frozenset({JobStatus.SUCCEEDED, JobStatus.REUSED})
+_RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """One job of a run. `attempt` and `generation` are 0 while there is no attempt; times are 0.0 while unknown."""
+
+    workflow: WorkflowName
+    status: JobStatus
+    host: str = ""
+    attempt: int = 0
+    fingerprint: str = ""
+    reused_from: RunName | None = None
+    reason: str = ""
+    generation: int = 0
+    started: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run with its jobs in the order of its plan. Times are seconds since the epoch; `ended` 0.0: not yet."""
+
+    id: RunId
+    run: RunName
+    workflow: WorkflowName
+    status: RunStatus
+    user: str
+    submitted: float
+    jobs: tuple[JobView, ...]
+    ended: float = 0.0
+
+
+def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None) -> list[RunId]:
+    """The ids of the newest `limit` runs (None: of all), newest first; one list."""
+    names = (name.rstrip("/") for name in bucket.children(keys.runs, limit=limit))
+    return [RunId(name) for name in names if _RUN_ID.fullmatch(name)]
+
+
+def list_runs(bucket: Bucket, keys: ProjectKeys, limit: int | None = None) -> Iterator[RunView]:
+    """The newest `limit` runs, newest first: one list, and one read for each run that is final.
+
+    A run whose record is not there yet (it is being submitted) is left out.
+    """
+    for run in run_ids(bucket, keys, limit):
+        final = _final(bucket, keys, run)
+        if final is not None:
+            yield _settled(run, final)
+            continue
+        body = bucket.get(keys.run(run).record)
+        if body is not None:
+            yield _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body))
+
+
+def find_run(bucket: Bucket, keys: ProjectKeys, name_or_id: str) -> RunRecord:
+    """The run of that name or id; raises NotFoundError with the nearest names."""
+    run = name_or_id if _RUN_ID.fullmatch(name_or_id) else _id_of(bucket, keys, name_or_id)
+    body = bucket.get(keys.run(RunId(run)).record) if run else None
+    if body is None:
+        raise _no_run(bucket, keys, name_or_id)
+    return unpack(RunRecord, keys.run(RunId(str(run))).record, body)
+
+
+def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunView:
+    """How the run stands now, as far as the bucket knows."""
+    final = _final(bucket, keys, record.id)
+    return _settled(record.id, final) if final is not None else _unsettled(bucket, keys, record)
+
+
+def job_of(view: RunView, workflow: str) -> JobView:
+    """The job of that workflow; raises NotFoundError with the workflows that the run has."""
+    for job in view.jobs:
+        if job.workflow == workflow:
+            return job
+    names = [job.workflow for job in view.jobs]
+    near = get_close_matches(workflow, names, n=1)
+    known = f"it has {', '.join(names)}"
+    hint = f"did you mean {near[0]}? {known}" if near else known
+    raise NotFoundError(f"run {view.run} has no workflow {workflow!r}", hint=hint)
+
+
+def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
+    """Where log and artifacts of the job are; None while there is no attempt."""
+    if not (job.fingerprint and job.generation and job.attempt):
+        return None
+    return keys.job(Fingerprint(job.fingerprint), job.generation).attempt(job.attempt)
+
+
+def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
+    """The status of a run by those of its jobs: RUNNING while one is open, else the worst of them."""
+    found = set(statuses)
+    ended = GOOD | {JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.INTERRUPTED}
+    if found - ended:
+        return RunStatus.RUNNING
+    if JobStatus.FAILED in found:
+        return RunStatus.FAILED
+    if JobStatus.LOST in found:
+        return RunStatus.LOST
+    return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED
+
+
+def _final(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
+    key = keys.run(run).final
+    body = bucket.get(key)
+    return None if body is None else unpack(Final, key, body)
+
+
+def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
+    if not _RUN_NAME.fullmatch(name):
+        return None
+    key = keys.name(RunName(name))
+    body = bucket.get(key)
+    if body is None:
+        return None
+    try:
+        run = json.loads(body)["run"]
+    except (ValueError, TypeError, KeyError):
+        run = None
+    if not isinstance(run, str) or not _RUN_ID.fullmatch(run):
+        raise BucketError(f"{key} does not hold the id of a run", hint="run `dstack fsck` or remove the object")
+    return run
+
+
+def _no_run(bucket: Bucket, keys: ProjectKeys, name: str) -> NotFoundError:
+    known = [child.rstrip("/") for child in bucket.children(f"{keys.root}names/", limit=10_000)]
+    near = get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`dstack ps` lists the runs"
+    return NotFoundError(f"there is no run {name!r}", hint=hint)
+
+
+def _settled(run: RunId, final: Final) -> RunView:
+    return RunView(
+        id=run,
+        run=final.run,
+        workflow=final.workflow,
+        status=final.status,
+        user=final.user,
+        submitted=final.submitted,
+        jobs=tuple(_told(outcome) for outcome in final.jobs),
+        ended=final.ended,
+    )
+
+
+def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunView:
+    outcomes = outcomes_of(bucket, keys, record)
+    jobs = tuple(_job(bucket, keys, record, spec=spec, outcomes=outcomes) for spec in record.plan.jobs)
+    return RunView(
+        id=record.id,
+        run=record.name,
+        workflow=record.workflow,
+        status=overall_status([job.status for job in jobs]),
+        user=record.user,
+        submitted=record.submitted,
+        jobs=jobs,
+    )
+
+
+def outcomes_of(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> dict[WorkflowName, Outcome]:
+    """The outcomes that are recorded so far."""
+    found = {}
+    for spec in record.plan.jobs:
+        key = keys.run(record.id).job(spec.workflow)
+        body = bucket.get(key)
+        if body is not None:
+            found[spec.workflow] = unpack(Outcome, key, body)
+    return found
+
+
+def _told(outcome: Outcome) -> JobView:
+    return JobView(
+        workflow=outcome.workflow,
+        status=outcome.status,
+        host=outcome.host,
+        attempt=outcome.attempt,
+        fingerprint=outcome.fingerprint,
+        reused_from=outcome.reused_from,
+        reason=outcome.reason,
+        generation=outcome.generation,
+        started=outcome.started,
+        ended=outcome.ended,
+    )
+
+
+def _job(
+    bucket: Bucket,
+    keys: ProjectKeys,
+    record: RunRecord,
+    *,
+    spec: JobSpec,
+    outcomes: Mapping[WorkflowName, Outcome],
+) -> JobView:
+    """A job of a run that is not final: its outcome, what it waits for, or its attempt."""
+    if spec.workflow in outcomes:
+        return _told(outcomes[spec.workflow])
+    names = [dependency.workflow for dependency in spec.inputs]
+    waits = [name for name in names if name not in outcomes or outcomes[name].status not in GOOD]
+    if waits:
+        reason = f"waits for {', '.join(waits)}"
+        return JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=reason)
+    print_ = fingerprint(ingredients(spec, {name: outcomes[name].digest for name in names}))
+    generation = _wanted(bucket, keys, record.id, print_)
+    if generation is None:
+        return JobView(workflow=spec.workflow, status=JobStatus.QUEUED, fingerprint=print_)
+    stop = _stop_asked(bucket, keys, record.id, spec.workflow)
+    return _open(bucket, generation, spec.workflow, stopping=stop is not None)
+
+
+def _wanted(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
+    """The highest generation of a job that the run waits for."""
+    children = bucket.children(keys.job(print_, 1).job)
+    numbers = sorted((int(name.rstrip("/")) for name in children if name.rstrip("/").isdigit()), reverse=True)
+    for number in numbers:
+        generation = keys.job(print_, number)
+        if bucket.get(generation.want(run)) is not None:
+            return generation
+    return None
+
+
+def _stop_asked(bucket: Bucket, keys: ProjectKeys, run: RunId, workflow: WorkflowName) -> Stop | None:
+    for key in (keys.run(run).stop(workflow), keys.run(run).stop(None)):
+        body = bucket.get(key)
+        if body is not None:
+            return unpack(Stop, key, body)
+    return None
+
+
+def _open(bucket: Bucket, generation: JobKeys, workflow: WorkflowName, *, stopping: bool) -> JobView:
+    """A job without an outcome, by its last attempt."""
+    print_ = generation.fingerprint
+    claims = bucket.children(generation.claims)
+    attempt = generation.attempt(int(claims[-1])) if claims else None
+    body = bucket.get(attempt.claim) if attempt else None
+    if attempt is None or body is None:
+        return JobView(workflow=workflow, status=JobStatus.QUEUED, fingerprint=print_, generation=generation.generation)
+    parts = {name.rstrip("/") for name in bucket.children(attempt.folder)}
+    return JobView(
+        workflow=workflow,
+        status=attempt_status(parts, stopping=stopping),
+        host=unpack(Claim, attempt.claim, body).host,
+        attempt=attempt.number,
+        fingerprint=print_,
+        generation=generation.generation,
+    )
+
+
+def attempt_status(parts: set[str], *, stopping: bool) -> JobStatus:
+    """What an attempt without an outcome is doing, by what stands in its folder of the bucket."""
+    if "end" in parts:
+        return JobStatus.QUEUED  # it ended, and the run has not drawn its conclusion or will try again
+    if parts & {"data", "manifest"}:
+        return JobStatus.UPLOADING
+    if stopping:
+        return JobStatus.STOPPING
+    return JobStatus.RUNNING if "log" in parts else JobStatus.PLACED

@@ -1,0 +1,175 @@
+"""Plain tables and small texts for people, without rich: `ps` must start fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from dstack.ui.terminal import clean
+
+GAP = "  "
+UNLIMITED = 1 << 16
+RESET = "\x1b[0m"
+BOLD = "\x1b[1m"
+STYLES: Mapping[str, str] = {
+    # Readable on dark and light backgrounds: no yellow, no white, nothing dim.
+    "succeeded": "\x1b[32m",
+    "reused": "\x1b[32m",
+    "failed": "\x1b[1;31m",
+    "lost": "\x1b[1;31m",
+    "interrupted": "\x1b[1;31m",
+    "stopped": "\x1b[35m",
+    "stopping": "\x1b[35m",
+    "running": "\x1b[1;36m",
+    "preparing": "\x1b[36m",
+    "placed": "\x1b[36m",
+    "uploading": "\x1b[36m",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column. `floor` is the width below which it is not cut; `right` aligns numbers; `styled` colours statuses."""
+
+    title: str
+    floor: int = 6
+    right: bool = False
+    styled: bool = False
+
+
+def use_colour(stream: TextIO) -> bool:
+    """Whether to colour: a terminal that is not dumb, and nobody set NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def screen_width(stream: TextIO | None = None) -> int:
+    """Columns to fill: COLUMNS, else the terminal's, else so many that nothing is cut."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
+    except (OSError, ValueError):
+        return UNLIMITED
+
+
+def display_width(text: str) -> int:
+    """Columns that a cleaned text takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(_char_width(char) for char in text)
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Cf", "Me", "Mn"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` columns, ending in … when something was left out."""
+    if display_width(text) <= width:
+        return text
+    kept, used = [], 0
+    for char in text:
+        used += _char_width(char)
+        if used > width - 1:
+            break
+        kept.append(char)
+    return "".join(kept).rstrip() + "…" if width > 0 else ""
+
+
+def styled(status: str, text: str | None = None) -> str:
+    """`text` (default: the status) in the colour of the status."""
+    shown = status if text is None else text
+    style = STYLES.get(status)
+    return f"{style}{shown}{RESET}" if style else shown
+
+
+def table_lines(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int = UNLIMITED, colour: bool = False
+) -> list[str]:
+    """Title line and one line for each row, none wider than `width`: the widest cells are cut first. Cells are cleaned."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    sizes = _sizes(columns, cells, width)
+    title = [column.title for column in columns]
+    lines = [_line(columns, title, sizes)]
+    if colour:
+        lines[0] = f"{BOLD}{lines[0]}{RESET}"
+    lines += [_line(columns, row, sizes, colour=colour) for row in cells]
+    return lines
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: TextIO) -> str:
+    """The table as it should look on `stream`, with a newline at its end."""
+    return "\n".join(table_lines(columns, rows, width=screen_width(stream), colour=use_colour(stream))) + "\n"
+
+
+def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    sizes = [
+        max([len(column.title), *(display_width(row[index]) for row in rows)]) for index, column in enumerate(columns)
+    ]
+    excess = sum(sizes) + len(GAP) * (len(sizes) - 1) - width
+    floors = [min(size, max(len(column.title), column.floor)) for size, column in zip(sizes, columns, strict=True)]
+    while excess > 0:
+        widest = max(range(len(sizes)), key=lambda index: (sizes[index] - floors[index], sizes[index]))
+        room = sizes[widest] - floors[widest]
+        if room <= 0:
+            break
+        second = max((sizes[i] - floors[i] for i in range(len(sizes)) if i != widest), default=0)
+        step = min(excess, max(1, room - second))
+        sizes[widest] -= step
+        excess -= step
+    return sizes
+
+
+def _line(columns: Sequence[Column], row: Sequence[str], sizes: Sequence[int], *, colour: bool = False) -> str:
+    parts = []
+    for index, (column, cell, size) in enumerate(zip(columns, row, sizes, strict=True)):
+        text = cut(cell, size)
+        space = " " * (size - display_width(text))
+        shown = styled(cell, text) if colour and column.styled else text
+        last = index == len(columns) - 1
+        parts.append(space + shown if column.right else shown if last else shown + space)
+    return GAP.join(parts).rstrip()
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: `0 B`, `1.5 kB`, `20 MB`."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 9.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable: TB takes everything")
+
+
+def duration_text(seconds: float) -> str:
+    """`0:07`, `12:05`, `3:04:05`, `2d 03:04`."""
+    whole = max(0, int(seconds))
+    days, rest = divmod(whole, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    if days:
+        return f"{days}d {hours:02d}:{minutes:02d}"
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+def ago_text(then: float, now: float) -> str:
+    """`just now`, `5 min ago`, `3 h ago`, `2 days ago`, and the date beyond a week."""
+    seconds = now - then
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    if seconds < 86400:
+        return f"{int(seconds // 3600)} h ago"
+    if seconds < 7 * 86400:
+        days = int(seconds // 86400)
+        return f"{days} day{'s' if days > 1 else ''} ago"
+    return time.strftime("%Y-%m-%d", time.localtime(then))

@@ -1,0 +1,216 @@
+"""What a job, a host or a bucket wrote, made safe for a terminal.
+
+Kept: text, newline, tab, and colours (`ESC [ … m`). Dropped: every other control sequence and character, C1 in both
+forms, and the characters that reorder text. Bytes that are no UTF-8 become U+FFFD. Lines that were drawn over
+themselves with carriage returns (progress bars) are given once, as they stood last.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+MAX_HELD = 64 * 1024
+"""Characters of an unfinished line that are held back at most."""
+MAX_SEQUENCE = 64
+
+_PLAIN = bytes(range(0x20, 0x7F)) + b"\n\t"
+_SUSPICIOUS = bytes(byte for byte in range(0x80) if byte not in _PLAIN)
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_FORBIDDEN = f"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029{_BIDI}"
+_ODD = re.compile(f"[{_FORBIDDEN}]")
+_ODD_BYTES = re.compile(
+    rb"\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])",
+)
+_NOT_RETURN = _SUSPICIOUS.replace(b"\r", b"")
+# Starts with one class of characters on purpose: the search then skips harmless text fast. Colours never match.
+_SEQUENCE = re.compile(
+    f"[{_FORBIDDEN}]"
+    r"(?<!\x1b(?=\[[0-9;:]*m))"
+    r"(?:(?<=\x1b)\[[0-?]*[ -/]*[@-~]|(?<=\x9b)[0-?]*[ -/]*[@-~]|(?<=\x1b)[ -/]+[0-~]|(?<=\x1b)[0-OQ-WYZ\\`-~])?"
+)
+_STRING = re.compile("\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f]")
+_STRING_OPENERS = ("\x1b]", "\x1bP", "\x1bX", "\x1b^", "\x1b_")
+_STRING_END = re.compile("[\x07\x9c\x18\x1a\n]|\x1b\\\\?")
+_UNFINISHED = re.compile(r"(?:\x1b|(?:\x1b\[|\x9b)[0-?]*[ -/]*|\x1b[ -/]+)\Z")
+_LINE_END = re.compile("\r+\n")
+
+
+def clean(text: str) -> str:
+    """One line of text without anything that a terminal obeys: for names, hosts, reasons, errors."""
+    if text.isprintable():
+        return _ODD.sub("", text)
+    text = text.replace("\n", " ").replace("\t", " ").replace("\r", " ")
+    return _ODD.sub("", _SEQUENCE.sub("", text)).encode("utf-8", "replace").decode("utf-8")
+
+
+def clean_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
+class TerminalFilter:
+    """Filters one stream of bytes that comes in pieces of any size; its output depends on the bytes alone.
+
+    The one exception is a line that is being drawn over: it is held until it is complete or `release` is called.
+    Memory is bounded by the longest piece plus MAX_HELD.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._tail = ""
+        self._in_string = False
+        self._overwriting = False
+        self._held = ""
+        self._in_line = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be shown of `data`."""
+        if not data:
+            return b""
+        if self._calm and data.isascii() and len(data.translate(None, _SUSPICIOUS)) == len(data):
+            self._in_line = data[-1] != 0x0A
+            return data
+        whole = not (self._tail or self._in_string or self._decoder.getstate()[0])
+        text = self._decoder.decode(data)
+        if whole and len(data.translate(None, _NOT_RETURN)) == len(data) and not _ODD_BYTES.search(data):
+            return self._draw(self._keep_return(text))
+        return self._draw(self._strip(text))
+
+    @property
+    def _calm(self) -> bool:
+        return not (self._tail or self._in_string or self._overwriting or self._decoder.getstate()[0])
+
+    @property
+    def holding(self) -> bool:
+        """Whether a line that is being drawn over is held back."""
+        return bool(self._held)
+
+    def release(self) -> bytes:
+        """The held line as it stands now, with a newline; nothing when none is held."""
+        if not self._held:
+            return b""
+        text, self._held, self._overwriting, self._in_line = self._held + "\n", "", False, False
+        return _encode(text)
+
+    def finish(self) -> bytes:
+        """The rest, at the end of the stream; an unfinished sequence is dropped."""
+        text = self._draw(self._strip(self._decoder.decode(b"", final=True)))
+        self._tail = ""
+        held, self._held, self._overwriting = self._held, "", False
+        return text + _encode(held)
+
+    def _strip(self, text: str) -> str:
+        """`text` without anything forbidden; what may go on in the next piece is kept in `_tail`."""
+        text = self._tail + text
+        self._tail = ""
+        kept: list[str] = []
+        position = 0
+        while position < len(text):
+            if self._in_string:
+                position = self._skip_string(text, position)
+                continue
+            string = _STRING.search(text, position) if _may_hold_string(text) else None
+            end = string.start() if string else self._end_of_finished(text, position)
+            kept.append(_SEQUENCE.sub("", text[position:end]))
+            position = string.end() if string else len(text)
+            self._in_string = string is not None
+        return self._keep_return("".join(kept))
+
+    def _end_of_finished(self, text: str, position: int) -> int:
+        """Where a sequence begins that may go on in the next piece, for which it is kept; else the end."""
+        start = max(text.rfind("\x1b", position), text.rfind("\x9b", position))
+        if start < 0 or len(text) - start > MAX_SEQUENCE or not _UNFINISHED.match(text, start):
+            return len(text)
+        self._tail = text[start:]
+        return start
+
+    def _skip_string(self, text: str, position: int) -> int:
+        """Drop the payload of an OSC, DCS, APC, PM or SOS -> where to go on. A newline ends it, come what may."""
+        end = _STRING_END.search(text, position)
+        if end is None:
+            return len(text)
+        if end[0] == "\x1b" and end.end() == len(text):
+            self._tail = "\x1b"
+            return len(text)
+        self._in_string = False
+        return end.start() if end[0] in ("\n", "\x1b") else end.end()
+
+    def _keep_return(self, text: str) -> str:
+        """Hold a carriage return at the very end: the next piece says whether it is half of a line end."""
+        stripped = text.rstrip("\r")
+        if len(stripped) != len(text):
+            self._tail = "\r" + self._tail
+        return stripped
+
+    def _draw(self, text: str) -> bytes:
+        if not text:
+            return b""
+        text = text.replace("\r\n", "\n")
+        if "\r" in text:
+            text = _LINE_END.sub("\n", text)
+        if "\r" not in text and not self._overwriting:
+            self._in_line = text[-1] != "\n"
+            return _encode(text)
+        lines = text.split("\n")
+        out: list[str] = []
+        for line in lines[:-1]:
+            self._line(line, out)
+            out.append(self._held + "\n")
+            self._held, self._overwriting, self._in_line = "", False, False
+        self._line(lines[-1], out)
+        if len(self._held) > MAX_HELD:
+            out.append(self._held)
+            self._held, self._overwriting, self._in_line = "", False, True
+        return _encode("".join(out))
+
+    def _line(self, line: str, out: list[str]) -> None:
+        """One line, or a part of it without its end; what may still be drawn over goes to `_held`."""
+        if "\r" not in line and not self._overwriting:
+            out.append(line)
+            self._in_line = self._in_line or bool(line)
+            return
+        parts = line.split("\r")
+        if self._overwriting:
+            parts[0] = self._held + parts[0]
+        elif self._in_line:
+            out.append(parts.pop(0) + "\n")
+            self._in_line = False
+        self._held = next((part for part in reversed(parts) if part), self._held)
+        self._overwriting = True
+
+
+def _may_hold_string(text: str) -> bool:
+    """A cheap no for most texts, colours and all."""
+    return not text.isascii() or any(opener in text for opener in _STRING_OPENERS)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+class LinePrefixer:
+    """Puts a prefix before every line of a stream, and gives whole lines only, so that streams can be mixed."""
+
+    def __init__(self, prefix: bytes = b"") -> None:
+        self._prefix = prefix
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The lines that are complete with `data`; a line beyond MAX_HELD bytes is cut."""
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._rest += data
+            return self.flush() if len(self._rest) > MAX_HELD else b""
+        body = self._rest + data[:end] if self._rest else data[:end]
+        self._rest = data[end + 1 :]
+        if not self._prefix:
+            return body + b"\n"
+        return self._prefix + body.replace(b"\n", b"\n" + self._prefix) + b"\n"
+
+    def flush(self) -> bytes:
+        """The last line, whole or not, with a newline."""
+        if not self._rest:
+            return b""
+        line, self._rest = self._prefix + self._rest + b"\n", b""
+        return line
