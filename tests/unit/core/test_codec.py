@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstack.core.codec import build, plain
@@ -43,6 +43,7 @@ def json_values() -> st.SearchStrategy[Any]:
 def test_any_value_survives_the_way_through_json(cls: type[Any]) -> None:
     st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 
+    @settings(max_examples=40)
     @given(st.builds(cls))
     def check(value: Any) -> None:
         assert build(cls, json.loads(json.dumps(plain(value))), "key") == value
