@@ -8,6 +8,8 @@ from contextlib import suppress
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host
 
+LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
+"""The program that is started over SSH, too: it reads the bootstrap from its input and becomes it."""
 TAIL = 4096
 """Bytes of stderr that are kept."""
 CLOSE_WAIT = 5.0
@@ -15,18 +17,20 @@ CLOSE_WAIT = 5.0
 _LIMIT = 1 << 20
 
 
-async def open_local(host: Host, python: str, launcher: str) -> LocalTransport:
-    """Start `python -I -S -c launcher` in a session of its own, so that Ctrl-C in the terminal does not reach it.
+async def open_local(host: Host, python: str) -> LocalTransport:
+    """Start LAUNCHER with `python` in a session of its own, so that Ctrl-C in the terminal does not reach it.
 
-    `launcher` is the constant that is sent over SSH, too. Raises HostError when `python` cannot be started.
+    Raises HostError when `python` cannot be started.
     """
     try:
         process = await asyncio.create_subprocess_exec(
             python,
             "-I",
             "-S",
+            "-X",
+            "utf8",
             "-c",
-            launcher,
+            LAUNCHER,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -1,0 +1,156 @@
+"""Who and where this process is, and whether another coordinator on this machine still lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dstack.core.keys import inverted
+from dstack.core.names import NAMES, run_name
+from dstack.core.records import Coordinator
+from dstack.model import Nonce, RunId, RunName
+
+KEPT = 7 * 24 * 3600.0
+"""Seconds for which the lock file of an ended coordinator is kept: with it a peer is sure that it ended."""
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+_LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """What names this boot of this machine and no other; "" where the system does not say.
+
+    Containers share it with their machine: it says nothing of file systems and process numbers.
+    """
+    try:
+        if sys.platform == "darwin":
+            asked = subprocess.run(
+                ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, check=True, timeout=10
+            )
+            return asked.stdout.decode("ascii", "replace").strip().lower()
+        return _LINUX_BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def boottime() -> float:
+    """Seconds that never jump and go on through suspend."""
+    # macOS has no CLOCK_BOOTTIME; its CLOCK_MONOTONIC goes on through suspend.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def machine_name() -> str:
+    return socket.gethostname()
+
+
+def user_name() -> str:
+    """The account's name, by its number: the environment may say anything."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def new_nonce() -> Nonce:
+    """128 random bits in hex; also good as the id of a coordinator."""
+    return Nonce(secrets.token_hex(16))
+
+
+def new_run_id(now: float) -> RunId:
+    """An id that sorts before all earlier ones; `now` is in seconds since the epoch."""
+    tail = "".join(secrets.choice(_BASE32) for _ in range(10))
+    return RunId(f"{inverted(int(now * 1000))}-{tail}")
+
+
+def new_run_name() -> RunName:
+    """A random name such as `calm-otter-7`; whoever claims it in the bucket may find it taken."""
+    return run_name(secrets.randbelow(NAMES))
+
+
+class CoordinatorLock:
+    """`<home>/.dstack/coordinators/<id>.lock`, held by flock from `__enter__` until `__exit__` or the process's end.
+
+    Whoever can open the file sees whether this coordinator lives. The file stays behind, for it says that the
+    coordinator has ended; files of coordinators that ended long ago are removed by later ones. `home` is the
+    user's home folder. Entering raises OSError when the file cannot be made.
+    """
+
+    def __init__(self, home: Path, coordinator: str) -> None:
+        if not _ID.fullmatch(coordinator):
+            raise ValueError(f"{coordinator!r} is no id of a coordinator")
+        self.id = coordinator
+        self.path = home.absolute() / ".dstack" / "coordinators" / f"{coordinator}.lock"
+        self._fd: int | None = None
+
+    def __enter__(self) -> Self:
+        folder = self.path.parent
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sweep(folder)
+        # Python opens files so that programs started later do not inherit them: the lock is this process's alone.
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def coordinator_alive(record: Coordinator, here: str) -> bool | None:
+    """Whether the coordinator lives, None when this process cannot be sure; `here` is this machine's boot id.
+
+    Sure is only who is in the same boot of the same machine and can open the lock file, whose random name says that it
+    is the very file and not another container's.
+    """
+    path = Path(record.lock)
+    if not here or record.boot_id != here or path.name != f"{record.id}.lock" or not path.is_absolute():
+        return None
+    return _held(path)
+
+
+def _held(path: Path) -> bool | None:
+    """Whether somebody holds the lock; None when the file cannot be opened."""
+    try:
+        # A record is written by anybody: what it names may be a pipe, which must not be waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        # Shared, so that two who look at the same moment do not take each other for the owner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove lock files of coordinators that ended long ago."""
+    oldest = time.time() - KEPT
+    for path in folder.glob("*.lock"):
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest and _held(path) is False:
+                path.unlink()
