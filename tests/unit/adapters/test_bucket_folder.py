@@ -299,6 +299,29 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("call", ["link", "rename"])
+def test_a_folder_that_is_removed_under_a_writer_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    real = getattr(os, call)
+    removed: list[bool] = []
+
+    def remove_first(*arguments: Any, **options: Any) -> None:
+        if not removed:
+            removed.append(True)
+            os.rmdir(tmp_path / "a" / "b")
+        real(*arguments, **options)
+
+    bucket = FolderBucket(tmp_path)
+    monkeypatch.setattr(os, call, remove_first)
+    if call == "link":
+        assert bucket.create("a/b/c", b"1") is Put.CREATED
+    else:
+        bucket.put("a/b/c", b"1")
+    assert bucket.get("a/b/c") == b"1"
+    assert removed
+
+
 def test_creating_and_emptying_the_same_folder_at_once_loses_nothing(tmp_path: Path) -> None:
     bucket = FolderBucket(tmp_path)
     failures: list[BaseException] = []
