@@ -94,7 +94,7 @@ def styled(status: str, text: str | None = None) -> str:
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int = UNLIMITED, colour: bool = False
 ) -> list[str]:
-    """Title line and one line for each row, none wider than `width`: the widest cells are cut first. Cells are cleaned."""
+    """A title and a line for each row, none wider than `width`: the widest cells are cut first. Cells are cleaned."""
     cells = [[clean(cell) for cell in row] for row in rows]
     sizes = _sizes(columns, cells, width)
     title = [column.title for column in columns]

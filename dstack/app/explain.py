@@ -1,0 +1,142 @@
+"""Why a job ran, or why it did not have to: the ingredients of its fingerprint against those of earlier jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dstack.app.overview import GOOD, JobView, job_of, outcomes_of, run_ids, run_view
+from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
+from dstack.core.keys import ProjectKeys
+from dstack.core.records import Outcome, RunRecord, Why, unpack
+from dstack.errors import BucketError
+from dstack.model import Fingerprint, JobSpec, JobStatus, RunName, WorkflowName
+from dstack.ports import Bucket
+
+LOOK_BACK = 50
+"""Runs before this one that are looked at."""
+CANDIDATES = 10
+"""Different earlier jobs of the workflow that are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """`verdict` is one sentence; `differences` name what is not as it was in run `against`."""
+
+    verdict: str
+    against: RunName | None = None
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A job of this workflow in an earlier run, with all that it was made of."""
+
+    run: RunName
+    fingerprint: str
+    status: JobStatus
+    parts: Ingredients
+
+
+def explain(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: WorkflowName) -> Explanation:
+    """Why this job of the run ran or was reused; raises NotFoundError when the run has no such workflow.
+
+    Of earlier jobs, the one that differs least counts, of several the latest.
+    """
+    job = job_of(run_view(bucket, keys, record), workflow)
+    if job.reused_from:
+        return Explanation(verdict=f"reused from {job.reused_from}, because nothing differs", against=job.reused_from)
+    if not job.fingerprint:
+        return Explanation(verdict=f"{job.status}: {job.reason or 'it is not known yet what it will run with'}")
+    reason = _reopened(bucket, keys, job)
+    if reason:
+        return Explanation(verdict=f"ran again: {reason}")
+    parts = _parts(record, workflow, outcomes_of(bucket, keys, record))
+    if parts is None:
+        return Explanation(verdict="its inputs have no outcome any more")
+    candidates = list(_earlier(bucket, keys, record, workflow=workflow))
+    same = next((found for found in candidates if found.fingerprint == job.fingerprint), None)
+    if same is not None and same.status not in GOOD:
+        verdict = f"ran, because {same.run} tried the same and {same.status}; only success is reused"
+        return Explanation(verdict=verdict, against=same.run)
+    if same is not None:
+        verdict = f"ran at the same time as {same.run}, or before its result was there; nothing differs"
+        return Explanation(verdict=verdict, against=same.run)
+    return _nearest(bucket, keys, parts, candidates=candidates)
+
+
+def _nearest(bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[Earlier]) -> Explanation:
+    """The comparison with the earlier job that differs least."""
+    files = _files(bucket, keys, parts.code)
+    best: tuple[Earlier, tuple[str, ...]] | None = None
+    for found in candidates:
+        old_files = _files(bucket, keys, found.parts.code)
+        lines = differences(found.parts, parts, old_files=old_files, new_files=files)
+        if best is None or len(lines) < len(best[1]):
+            best = (found, lines)
+    if best is None:
+        return Explanation(verdict="ran, because there is no earlier job of this workflow")
+    verdict = f"ran, because this differs from {best[0].run}:"
+    return Explanation(verdict=verdict, against=best[0].run, differences=best[1])
+
+
+def _reopened(bucket: Bucket, keys: ProjectKeys, job: JobView) -> str:
+    """The reason of a generation above the first; "" for the first."""
+    if job.generation < 2:
+        return ""
+    key = keys.job(Fingerprint(job.fingerprint), job.generation).why
+    body = bucket.get(key)
+    return unpack(Why, key, body).reason if body is not None else ""
+
+
+def _earlier(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, workflow: WorkflowName) -> Iterator[Earlier]:
+    """Earlier jobs of the workflow with different fingerprints, newest first; jobs that never had one are left out."""
+    older = [run for run in run_ids(bucket, keys) if run > record.id][:LOOK_BACK]
+    seen: set[str] = set()
+    for run in older:
+        body = bucket.get(keys.run(run).record)
+        if body is None:
+            continue
+        other = unpack(RunRecord, keys.run(run).record, body)
+        if all(spec.workflow != workflow for spec in other.plan.jobs):
+            continue
+        outcomes = outcomes_of(bucket, keys, other)
+        outcome, parts = outcomes.get(workflow), _parts(other, workflow, outcomes)
+        if outcome is None or parts is None or not outcome.fingerprint or outcome.fingerprint in seen:
+            continue
+        seen.add(outcome.fingerprint)
+        name = outcome.reused_from or other.name
+        yield Earlier(run=name, fingerprint=outcome.fingerprint, status=outcome.status, parts=parts)
+        if len(seen) == CANDIDATES:
+            return
+
+
+def _parts(record: RunRecord, workflow: WorkflowName, outcomes: Mapping[WorkflowName, Outcome]) -> Ingredients | None:
+    """What the job of that workflow in that run is made of; None while an input has no content."""
+    spec: JobSpec = next(spec for spec in record.plan.jobs if spec.workflow == workflow)
+    digests = {}
+    for dependency in spec.inputs:
+        outcome = outcomes.get(dependency.workflow)
+        if outcome is None or outcome.status not in GOOD:
+            return None
+        digests[dependency.workflow] = outcome.digest
+    parts = ingredients(spec, {str(name): digest for name, digest in digests.items()})
+    told = outcomes.get(workflow)
+    # A record of an earlier version may hash other things: then there is nothing to compare.
+    return None if told and told.fingerprint and told.fingerprint != fingerprint(parts) else parts
+
+
+def _files(bucket: Bucket, keys: ProjectKeys, digest: str) -> Mapping[str, str] | None:
+    """Path -> "mode blob" of the files behind a code digest; None when the list is not there."""
+    key = keys.files(digest)
+    body = bucket.get(key)
+    if body is None:
+        return None
+    try:
+        files = json.loads(body)
+    except ValueError:
+        files = None
+    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
+        raise BucketError(f"{key} is not a list of files", hint="run `dstack fsck` or remove the object")
+    return files

@@ -1,0 +1,117 @@
+"""The command line: which commands there are, and the one place that exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from dstack import __version__
+from dstack.cli.lazy import Lazy, LazyGroup
+from dstack.errors import DstackError
+from dstack.ui.terminal import clean, clean_lines
+
+COMMANDS = {
+    "run": Lazy(target="dstack.cli.run:run_command", help="Run a workflow and all that it depends on."),
+    "attach": Lazy(target="dstack.cli.run:attach_command", help="Come back to a run that goes on in the background."),
+    "ps": Lazy(target="dstack.cli.runs:ps", help="List runs."),
+    "show": Lazy(target="dstack.cli.runs:show", help="Show one run and its jobs."),
+    "logs": Lazy(target="dstack.cli.logs:logs", help="Print or follow the logs of a run."),
+    "why": Lazy(target="dstack.cli.runs:why", help="Say why a job ran, or why it was reused."),
+    "stop": Lazy(target="dstack.cli.stop:stop", help="Stop a run, or one workflow of it."),
+    "artifacts": Lazy(target="dstack.cli.artifacts:group", help="List and fetch what jobs left behind."),
+    "hosts": Lazy(target="dstack.cli.hosts:group", help="List, add, check and remove hosts."),
+    "check": Lazy(target="dstack.cli.project:check", help="Check the YAML files of the project; run nothing."),
+    "init": Lazy(target="dstack.cli.project:init", help="Write a commented starter into .dstack/."),
+    "version": Lazy(target="dstack.cli.main:version", help="Print the version."),
+    "_coordinate": Lazy(target="dstack.cli.run:coordinate_command", help="Look after a run.", hidden=True),
+}
+HELP = "Run ML workflows on your own servers over SSH, without a central server."
+EPILOG = "`dstack COMMAND --help` says more; `dstack run --help` lists the workflows of this project."
+INTERRUPTED = 130
+
+
+def version() -> None:
+    """Print the version."""
+    click.echo(f"dstack {__version__}")
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        version()
+        ctx.exit()
+
+
+def root() -> LazyGroup:
+    """The `dstack` command."""
+    group = LazyGroup("dstack", COMMANDS, help=HELP, epilog=EPILOG)
+    option = click.Option(
+        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
+    )
+    group.params.append(option)
+    return group
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit: with the error's own code, 130 after Ctrl-C."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run one command line -> exit code. What is no DstackError is a bug, and keeps its traceback."""
+    as_json = "--json" in arguments
+    try:
+        if not arguments:
+            arguments = ["--help"]
+        code = root().main(args=arguments, prog_name="dstack", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except DstackError as error:
+        return _failed(error, as_json=as_json)
+    except click.ClickException as error:
+        return _misused(error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads our output any more. The interpreter would complain at exit when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception:
+        _say("dstack: this is a bug; please report it with the traceback below\n")
+        raise
+
+
+def _failed(error: DstackError, *, as_json: bool) -> int:
+    if as_json:
+        from dstack.ui.jsonout import error_json
+
+        _say(error_json(error) + "\n")
+        return error.exit_code
+    hint = f"\n  {clean_lines(error.hint)}" if error.hint else ""
+    _say(f"{_red('error:')} {clean_lines(str(error))}{hint}\n")
+    return error.exit_code
+
+
+def _misused(error: click.ClickException) -> int:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    lines = [f"{_red('error:')} {clean(error.format_message())}"]
+    if context is not None:
+        lines.append(f"  {context.get_usage()}")
+    _say("\n".join(lines) + "\n")
+    return 2
+
+
+def _red(text: str) -> str:
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return f"\x1b[1;31m{text}\x1b[0m" if coloured else text
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens any more

@@ -1,0 +1,62 @@
+"""Values as the JSON that scripts read. The fields are a promise: they are added to, never renamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from dstack.app.overview import JobView, RunView
+from dstack.errors import ConfigError, DstackError
+
+
+def run_fields(view: RunView) -> dict[str, Any]:
+    """One run: `run, workflow, status, user, submitted, jobs`. `submitted` is ISO 8601 in UTC."""
+    return {
+        "run": view.run,
+        "workflow": view.workflow,
+        "status": view.status.value,
+        "user": view.user,
+        "submitted": moment(view.submitted),
+        "jobs": [job_fields(job) for job in view.jobs],
+    }
+
+
+def job_fields(job: JobView) -> dict[str, Any]:
+    """One job: `workflow, status, host, attempt, fingerprint, reused_from, reason`; null where there is nothing."""
+    return {
+        "workflow": job.workflow,
+        "status": job.status.value,
+        "host": job.host or None,
+        "attempt": job.attempt or None,
+        "fingerprint": job.fingerprint or None,
+        "reused_from": job.reused_from,
+        "reason": job.reason or None,
+    }
+
+
+def run_json(view: RunView) -> str:
+    """One run as an indented JSON object."""
+    return json.dumps(run_fields(view), indent=2)
+
+
+def runs_json(views: Iterable[RunView]) -> str:
+    """A list of runs as indented JSON."""
+    return json.dumps([run_fields(view) for view in views], indent=2)
+
+
+def error_json(error: DstackError) -> str:
+    """`{"error": {message, hint, exit_code, problems?}}` on one line."""
+    fields: dict[str, Any] = {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}
+    if isinstance(error, ConfigError):
+        fields["problems"] = [
+            {"file": each.file, "line": each.line, "column": each.column, "message": each.message}
+            for each in error.problems
+        ]
+    return json.dumps({"error": fields})
+
+
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as `2026-11-22T21:57:03.120Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,58 @@
+"""The logs of several jobs on the way to one output: filtered, prefixed when there are several, in whole lines."""
+
+from __future__ import annotations
+
+import time
+
+from dstack.ui.terminal import LinePrefixer, TerminalFilter, clean
+
+PROGRESS_EVERY = 2.0
+"""Seconds between two looks at a line that is being drawn over."""
+
+
+class LogStream:
+    """One job's log. With `prefix` or `whole_lines` only whole lines come out; else bytes come out as they went in."""
+
+    def __init__(self, prefix: str = "", *, whole_lines: bool = False) -> None:
+        self._filter = TerminalFilter()
+        self._lines = LinePrefixer(clean(prefix).encode()) if prefix or whole_lines else None
+        self._released = time.monotonic()
+
+    def feed(self, data: bytes) -> bytes:
+        """What is ready to be shown after `data`."""
+        shown = self._filter.feed(data)
+        if self._filter.holding and time.monotonic() - self._released >= PROGRESS_EVERY:
+            self._released = time.monotonic()
+            shown += self._filter.release()
+        return self._lines.feed(shown) if self._lines else shown
+
+    def finish(self) -> bytes:
+        """The rest, at the end of the log."""
+        shown = self._filter.finish()
+        return self._lines.feed(shown) + self._lines.flush() if self._lines else shown
+
+
+class LogStreams:
+    """The logs of the jobs of one run; a prefix `[workflow] ` tells them apart when there are several."""
+
+    def __init__(self, *, prefixed: bool, whole_lines: bool = False) -> None:
+        self._prefixed = prefixed
+        self._whole_lines = whole_lines
+        self._streams: dict[str, LogStream] = {}
+
+    def feed(self, workflow: str, data: bytes) -> bytes:
+        """What is ready to be shown after `data` of this job."""
+        stream = self._streams.get(workflow)
+        if stream is None:
+            prefix = f"[{workflow}] " if self._prefixed else ""
+            stream = self._streams[workflow] = LogStream(prefix, whole_lines=self._whole_lines)
+        return stream.feed(data)
+
+    def finish(self, workflow: str) -> bytes:
+        """The rest of this job's log; the job may begin again afterwards (another attempt)."""
+        stream = self._streams.pop(workflow, None)
+        return stream.finish() if stream else b""
+
+    def finish_all(self) -> bytes:
+        """The rest of all logs."""
+        return b"".join(self.finish(workflow) for workflow in list(self._streams))

@@ -1,0 +1,88 @@
+"""The screen of an attached run in a pipe or a file: one line for each change, and the logs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import BinaryIO
+
+from dstack.ui.logstream import LogStreams
+from dstack.ui.tables import size_text
+from dstack.ui.terminal import clean
+
+ENDED = frozenset({"succeeded", "reused", "failed", "stopped", "interrupted", "lost"})
+
+
+def job_line(workflow: str, status: str, host: str, note: str) -> str:
+    """`train: running on gpu-1 (joins the attempt of bob)`."""
+    place = f" on {host}" if host and status not in ("reused", "waiting", "queued") else ""
+    if status == "reused" and note.startswith("from "):
+        return clean(f"{workflow}: reused {note}")
+    remark = f" ({note})" if note else ""
+    return clean(f"{workflow}: {status}{place}{remark}")
+
+
+def ending(run: str, statuses: Sequence[str]) -> str:
+    """The last line: how the run ended; nothing while a job is open."""
+    if not statuses or any(status not in ENDED for status in statuses):
+        return ""
+    counts = {status: statuses.count(status) for status in sorted(set(statuses), key=list(statuses).index)}
+    return f"{run}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+class PlainScreen:
+    """Implements `ports.Screen`. Never raises: when nobody reads any more, nothing more is written."""
+
+    def __init__(self, run: str, workflows: Sequence[str], *, out: BinaryIO, logs: bool = True) -> None:
+        self._run = clean(run)
+        self._out = out
+        self._shown: dict[str, tuple[str, str, str]] = {}
+        self._statuses = dict.fromkeys(workflows, "waiting")
+        self._logs = LogStreams(prefixed=len(workflows) > 1, whole_lines=True) if logs else None
+        self._lock = threading.Lock()
+        self._gone = False
+
+    def job(self, workflow: str, status: str, host: str, note: str) -> None:
+        with self._lock:
+            state = (status, host, note)
+            if self._shown.get(workflow) == state:
+                return
+            self._shown[workflow] = state
+            self._statuses[workflow] = status
+            rest = self._logs.finish(workflow) if self._logs and status in ENDED else b""
+            self._write(rest + job_line(workflow, status, host, note).encode() + b"\n")
+
+    def log(self, workflow: str, data: bytes) -> None:
+        with self._lock:
+            if self._logs:
+                self._write(self._logs.feed(workflow, data))
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        if done >= total > 0:
+            self.message(f"{label}: {size_text(total)}")
+
+    def message(self, text: str) -> None:
+        with self._lock:
+            self._write(clean(text).encode() + b"\n")
+
+    def __enter__(self) -> PlainScreen:
+        self.message(self._run)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._write(self._logs.finish_all() if self._logs else b"")
+            last = ending(self._run, list(self._statuses.values()))
+            self._write(last.encode() + b"\n" if last else b"")
+
+    def _write(self, data: bytes) -> None:
+        if self._gone or not data:
+            return
+        try:
+            self._out.write(data)
+            self._out.flush()
+        except (OSError, ValueError):
+            self._gone = True

@@ -1,0 +1,31 @@
+"""What `dstack run --dry-run` prints: what will become of each job, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from dstack.app.foreseeing import Fate, Foresight
+from dstack.ui.tables import Column, table
+
+_WORDS = {Fate.REUSED: "reused", Fate.RUNS: "will run", Fate.JOINS: "joins", Fate.WAITS: "waits"}
+_COLUMNS = (
+    Column(title="WORKFLOW", floor=8),
+    Column(title="PLAN"),
+    Column(title="HOST"),
+    Column(title="WHY", floor=20),
+)
+
+
+def plan_text(fates: Sequence[Foresight], stream: TextIO | None = None) -> str:
+    """The plan as a table and one line that sums it up, without a newline at the end."""
+    rows = [(fate.workflow, _WORDS[fate.fate], fate.host or "-", _why(fate)) for fate in fates]
+    reused = sum(fate.fate is Fate.REUSED for fate in fates)
+    total = f"{len(fates)} job{'' if len(fates) == 1 else 's'}"
+    summary = f"{total}, all reused" if reused == len(fates) else f"{total}, {reused} reused"
+    return f"{table(_COLUMNS, rows, stream or sys.stdout)}\n{summary}; nothing was run or recorded"
+
+
+def _why(fate: Foresight) -> str:
+    return f"from {fate.reused_from}: {fate.reason}" if fate.reused_from else fate.reason

@@ -1,0 +1,36 @@
+"""The screen of an attached run: a live table in a terminal, plain lines in a pipe, next to nothing for JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+from typing import Protocol
+
+from dstack.core.records import RunRecord
+from dstack.ui.live import LiveScreen
+from dstack.ui.plain import PlainScreen
+from dstack.ui.tables import use_colour
+
+
+class RunScreen(Protocol):
+    """`ports.Screen` as a context manager; leaving it gives everything held back and a last line."""
+
+    def job(self, workflow: str, status: str, host: str, note: str) -> None: ...
+    def log(self, workflow: str, data: bytes) -> None: ...
+    def progress(self, label: str, done: int, total: int) -> None: ...
+    def message(self, text: str) -> None: ...
+    def __enter__(self) -> RunScreen: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_screen(record: RunRecord, *, quiet: bool = False) -> RunScreen:
+    """The screen for this run. `quiet` leaves standard output alone: state lines go to stderr, logs nowhere."""
+    workflows = [str(spec.workflow) for spec in record.plan.jobs]
+    if quiet:
+        return PlainScreen(record.name, workflows, out=sys.stderr.buffer, logs=False)
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return LiveScreen(record.name, workflows, out=sys.stdout.buffer, colour=use_colour(sys.stdout))
+    return PlainScreen(record.name, workflows, out=sys.stdout.buffer)
