@@ -1,0 +1,114 @@
+"""The one way in which dstack calls git on the laptop, so that git reads and executes nothing unasked.
+
+Every call gets the same environment: no prompts, no locks taken for convenience, no hooks, no fsmonitor, no
+lazy fetches, messages in English, no GIT_* variable of the caller's. Only `asking` calls see the user's own
+configuration, and those are limited to commands that answer questions and start no other program.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dstack.errors import SnapshotError
+
+NO_GIT_HINT = "install git 2.20 or newer on this machine"
+SAFE = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.splitIndex=false",
+    "core.pager=cat",
+    "protocol.allow=never",
+    "submodule.recurse=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+)
+HINTS = (
+    (
+        "dubious ownership",
+        "the folder belongs to somebody else; if you trust it: `git config --global --add safe.directory <folder>`",
+    ),
+    ("not a git repository", "run `git init` in the project folder"),
+    ("must be run in a work tree", "start dstack in the folder of the project, not in a bare repository or in .git"),
+    ("No space left", "free some disk space on this machine"),
+    ("Permission denied", "make every file of the project readable, or name it in .gitignore"),
+    ("missing", "the repository lacks objects (a partial clone?): `git fetch --refetch`, then try again"),
+    ("unable to read", "the repository lacks objects (a partial clone?): `git fetch --refetch`, then try again"),
+    ("index file", "`git status` in the project says what is wrong with its index"),
+)
+
+
+def environment(*, home: Path | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of one git process; `home` None leaves the user's own configuration visible."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env.update(
+        LC_ALL="C",
+        LANGUAGE="C",
+        GIT_OPTIONAL_LOCKS="0",
+        GIT_TERMINAL_PROMPT="0",
+        GIT_NO_LAZY_FETCH="1",
+        GIT_NO_REPLACE_OBJECTS="1",
+        GIT_LITERAL_PATHSPECS="0",
+        GIT_ASKPASS="true",
+        SSH_ASKPASS="true",
+    )
+    if home is not None:
+        # Both spellings: GIT_CONFIG_GLOBAL is known from git 2.32 on only.
+        env.update(HOME=str(home), XDG_CONFIG_HOME=str(home), GIT_CONFIG_GLOBAL=os.devnull)
+        env.update(GIT_CONFIG_NOSYSTEM="1", GIT_ATTR_NOSYSTEM="1")
+    env.update(extra or {})
+    return env
+
+
+def argv(arguments: Sequence[str]) -> list[str]:
+    """The whole command line of one git process."""
+    settings = [part for setting in SAFE for part in ("-c", setting)]
+    return ["git", "--no-pager", *settings, *arguments]
+
+
+def call(
+    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, data: bytes = b"", codes: Iterable[int] = (0,)
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git to its end and return it; raises SnapshotError unless its exit code is one of `codes`."""
+    try:
+        done = subprocess.run(argv(arguments), input=data, env=dict(env), cwd=cwd, capture_output=True, check=False)
+    except OSError as error:
+        raise not_started(error, cwd) from None
+    if done.returncode not in codes:
+        raise failure(arguments[0], done.stderr, done.returncode)
+    return done
+
+
+def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **streams: object) -> subprocess.Popen[bytes]:
+    """Start git with the given streams; raises SnapshotError when there is no git."""
+    try:
+        return subprocess.Popen(argv(arguments), env=dict(env), cwd=cwd, **streams)  # type: ignore[call-overload,no-any-return]
+    except OSError as error:
+        raise not_started(error, cwd) from None
+
+
+def not_started(error: OSError, cwd: Path) -> SnapshotError:
+    """The error for a git process that could not be started in `cwd`."""
+    if not cwd.is_dir():
+        return SnapshotError(f"the folder {cwd} does not exist", hint="start dstack in the folder of the project")
+    if isinstance(error, FileNotFoundError):
+        return SnapshotError("git is not installed on this machine, or not on PATH", hint=NO_GIT_HINT)
+    return SnapshotError(f"git cannot be started: {error.strerror}", hint=NO_GIT_HINT)
+
+
+def failure(command: str, stderr: bytes, code: int) -> SnapshotError:
+    """What a failed git process means to the user: its last line, and what to do."""
+    lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else f"exit code {code}"
+    whole = "\n".join(lines)
+    hint = next((hint for mark, hint in HINTS if mark in whole), "`git status` in the project may say more")
+    return SnapshotError(f"the code cannot be packed: git {command}: {last}", hint=hint)
+
+
+def quoted(path: Path) -> str:
+    """A path in C quotes, as git's lists of object folders and its configuration take it whatever it holds."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{text}"'
