@@ -60,6 +60,8 @@ class Request:
         self._incoming: queue.Queue[bytes] = queue.Queue(QUEUE)
         self._cancelled = threading.Event()
         self._on_cancel: List[Callable[[], None]] = []
+        self._window = threading.Condition()
+        self._left = self.whole("window") if "window" in message else None
 
     # -- fields -----------------------------------------------------------------------------------
 
@@ -114,15 +116,35 @@ class Request:
     # -- the answer -------------------------------------------------------------------------------
 
     def data(self, chunk: bytes) -> bool:
-        """Send bytes of this request's stream; False when nobody wants them any more."""
-        for start in range(0, len(chunk), CHUNK):
-            piece = memoryview(chunk)[start : start + CHUNK]
+        """Send bytes of this request's stream, as far as its window allows; False when nobody wants them any more."""
+        rest = memoryview(chunk)
+        while rest:
+            length = self._allowance(min(len(rest), CHUNK))
+            piece, rest = rest[:length], rest[length:]
             with self._writer.lock:
                 if self._answered:
                     return False
                 header = HEADER.pack(DATA, REQUEST_ID.size + len(piece)) + REQUEST_ID.pack(self.id)
                 self._writer.write(header, piece)
         return not self._answered
+
+    def _allowance(self, wanted: int) -> int:
+        """Wait until something may be sent, and take at most `wanted` bytes of it."""
+        with self._window:
+            while self._left == 0 and not self._answered:
+                self._window.wait()
+            if self._left is None or self._answered:
+                return wanted
+            taken = min(wanted, self._left)
+            self._left -= taken
+            return taken
+
+    def credit(self, count: int) -> None:
+        """The coordinator takes so many bytes more."""
+        with self._window:
+            if self._left is not None:
+                self._left += count
+                self._window.notify_all()
 
     def ok(self, answer: Dict[str, Any]) -> None:
         self._answer({"ok": answer})
@@ -137,6 +159,8 @@ class Request:
                 return
             self._answered = True
             self._writer.write(frame)
+        with self._window:
+            self._window.notify_all()
         self._finished(self.id)
 
     # -- cancelling -------------------------------------------------------------------------------

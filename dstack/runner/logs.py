@@ -46,6 +46,20 @@ def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Ite
         os.close(fd)
 
 
+def await_end(attempt: Attempt, pause: Callable[[float], bool]) -> None:
+    """Return when the attempt has ended (or vanished, or never started), or when `pause(seconds)` says that nobody
+    waits any more."""
+    delay, looked = SHORTEST, float("-inf")
+    while not os.path.exists(attempt.exit):
+        if time.monotonic() - looked > LIFE_CHECK:
+            looked = time.monotonic()
+            if attempt.state() not in (HELD, RUNNING):
+                return
+        if pause(delay):
+            return
+        delay = min(delay * 1.5, LONGEST)
+
+
 def _open(attempt: Attempt, pause: Callable[[float], bool]) -> int:
     """The log's descriptor; -1 when there is none and none will come."""
     while True:

@@ -18,11 +18,12 @@ from dstack.runner import artifacts, store
 from dstack.runner.channel import Request
 from dstack.runner.facts import hello
 from dstack.runner.holding import Holds
-from dstack.runner.logs import follow
+from dstack.runner.logs import LIFE_CHECK, await_end, follow
 from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import ENDED, VANISHED, Attempt, attempts, write_durably, write_json
+from dstack.runner.spool import ENDED, HELD, RUNNING, UNKNOWN, VANISHED, Attempt, attempts, write_durably, write_json
 from dstack.runner.stopping import state, stop
+from dstack.runner.watch import failed_report
 from dstack.wire import CHUNK, REFUSED
 
 Operation = Callable[[Request], Dict[str, Any]]
@@ -49,13 +50,14 @@ class Operations:
             wire.GO: lambda request: self._holds.go(request, self._attempt(request)),
             wire.VERDICT: self._verdict,
             wire.STATUS: self._status,
+            wire.WAIT: self._wait,
             wire.FOLLOW: self._follow,
             wire.STOP: lambda request: stop(request, self._attempt(request)),
             wire.MANIFEST: self._manifest,
             wire.PACK_READ: self._pack_read,
             wire.RELEASE: self._release,
             wire.SPOOL: self._spool,
-            "drop": lambda request: self._holds.drop(self._attempt(request)),
+            wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
         }
 
     def _attempt(self, request: Request) -> Attempt:
@@ -116,6 +118,20 @@ class Operations:
         attempt = self._attempt(request)
         now = state(attempt)
         return {"state": now, "log": attempt.log_size(), "exit": attempt.read_exit() if now == ENDED else None}
+
+    def _wait(self, request: Request) -> Dict[str, Any]:
+        attempt = self._attempt(request)
+        await_end(attempt, request.pause)
+        now = state(attempt)
+        while now in (HELD, RUNNING) and not request.pause(LIFE_CHECK):
+            now = state(attempt)  # only a container is left: nothing but a look tells
+        if now == ENDED:
+            return {"exit": attempt.read_exit()}
+        if now == VANISHED:
+            return {"exit": failed_report(attempt, "the supervisor and the job vanished")}
+        if now == UNKNOWN:
+            raise Refusal("unknown", "attempt %s never started here" % attempt.nonce)
+        raise Refusal("cancelled", "the request was cancelled")
 
     def _follow(self, request: Request) -> Dict[str, Any]:
         attempt = self._attempt(request)

@@ -63,6 +63,9 @@ class _Loop:
             data = os.read(stdin, PIECE)
 
     def _message(self, message: Dict[str, Any]) -> None:
+        if message.get("op") == wire.CREDIT:
+            self._credit(message)
+            return
         if not isinstance(message.get("id"), int):
             raise wire.ProtocolError("a request without a number")
         request = Request(message, self._writer, self._finished)
@@ -74,6 +77,15 @@ class _Loop:
             request.fail(Refusal("busy", "more than %d requests at once" % MOST, "ask again later"))
             return
         threading.Thread(target=self._handle, args=(request,), daemon=True).start()
+
+    def _credit(self, message: Dict[str, Any]) -> None:
+        count = message.get("bytes")
+        if not isinstance(count, int) or count < 0:
+            raise wire.ProtocolError("a credit of no bytes")
+        with self._lock:
+            request = self._requests.get(message.get("request", 0))
+        if request is not None:
+            request.credit(count)
 
     def _finished(self, number: int) -> None:
         with self._lock:
