@@ -10,23 +10,19 @@ from typing import Any, NoReturn, TypeVar
 
 from dstack import wire
 from dstack.core.codec import build
+from dstack.core.manifests import MAX_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import BucketError, HostError
-from dstack.model import Entry, EntryKind, ExitReport, HostFacts, Manifest, Nonce
+from dstack.model import Entry, ExitReport, HostFacts, Manifest, Nonce
 
 T = TypeVar("T")
 
-MAX_ENTRIES = 1_000_000
-"""Paths of one manifest."""
-MAX_LISTING = 256 * 1024 * 1024
-"""Bytes of one manifest as it comes over the wire."""
 MAX_LINE = 64 * 1024
+"""Bytes of one entry of a manifest as it comes over the wire."""
 MAX_TEXT = 4096
 """Characters of any one text of a host's but its messages."""
 MAX_SIZE = 2**63 - 1
 STATES = ("unknown", "held", "running", "ended", "vanished")
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NONCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HINT = "something other than dstack's runner answers there, or its files are damaged"
 
@@ -129,72 +125,42 @@ class Listing:
     def __init__(self, host: str) -> None:
         self._host = host
         self._entries: list[Entry] = []
-        self._rest = b""
-        self._length = 0
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> None:
-        self._length += len(data)
-        if self._length > MAX_LISTING:
-            _nonsense(self._host, wire.MANIFEST, "the list is longer than 256 MiB")
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        first, newline, more = data.partition(b"\n")
+        self._rest += first
         if len(self._rest) > MAX_LINE:
             _nonsense(self._host, wire.MANIFEST, "a line is longer than 64 KiB")
-        if len(self._entries) + len(lines) > MAX_ENTRIES:
+        if not newline:
+            return
+        *lines, rest = more.split(b"\n")
+        if len(self._entries) + len(lines) >= MAX_ENTRIES:
             _nonsense(self._host, wire.MANIFEST, f"it holds more than {MAX_ENTRIES} paths")
-        self._entries.extend(self._entry(line) for line in lines)
+        self._entries += [self._entry(line) for line in (bytes(self._rest), *lines)]
+        self._rest = bytearray(rest)
 
     def manifest(self, answer: Mapping[str, Any]) -> Manifest:
-        """The whole, once the answer is there: no path twice, and none below what is no folder."""
+        """The whole, once the answer is there."""
         if self._rest:
             _nonsense(self._host, wire.MANIFEST, "the last line has no end")
-        kinds: dict[str, EntryKind] = {}
-        for entry in self._entries:
-            if entry.path in kinds:
-                _nonsense(self._host, wire.MANIFEST, f"path {entry.path!a} comes twice")
-            kinds[entry.path] = entry.kind
-        solid = {path for path, kind in kinds.items() if kind is not EntryKind.FOLDER}
-        for path in kinds:
-            if any(above in solid for above in _above(path)):
-                _nonsense(self._host, wire.MANIFEST, f"path {path!a} lies below what is no folder")
         partial = flag(self._host, wire.MANIFEST, answer.get("partial"))
-        return Manifest(entries=tuple(self._entries), partial=partial)
+        try:
+            return manifest_of(self._entries, partial=partial)
+        except BadManifestError as error:
+            _nonsense(self._host, wire.MANIFEST, str(error))
 
     def _entry(self, line: bytes) -> Entry:
         try:
-            value = json.loads(line.decode("utf-8", "surrogateescape")) if len(line) <= MAX_LINE else None
+            value = json.loads(line.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError):
             value = None
-        entry = _built(Entry, self._host, wire.MANIFEST, value)
-        wrong = _wrong_with(entry)
-        if wrong:
-            _nonsense(self._host, wire.MANIFEST, f"path {entry.path[:200]!a}: {wrong}")
-        return entry
-
-
-def _wrong_with(entry: Entry) -> str:
-    if not plain_path(entry.path):
-        return "it is not a plain relative path"
-    if not 0 <= entry.mode <= 0o7777:
-        return "its mode is out of range"
-    if not 0 <= entry.size <= MAX_SIZE or not 0 <= entry.offset <= MAX_SIZE:
-        return "its size or offset is out of range"
-    if entry.kind is EntryKind.FILE and not (_SHA256.fullmatch(entry.sha256) and _PACK.fullmatch(entry.pack)):
-        return "its sha256 or pack is none"
-    if entry.kind is EntryKind.LINK and (not entry.target or "\0" in entry.target or len(entry.target) > MAX_TEXT):
-        return "its target is none"
-    return ""
-
-
-def plain_path(path: str) -> bool:
-    """Relative, below its folder whatever it is joined to: no empty part, ".", "..", NUL."""
-    return 0 < len(path) <= MAX_TEXT and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
-
-
-def _above(path: str) -> Iterable[str]:
-    end = path.rfind("/")
-    while end > 0:
-        yield path[:end]
-        end = path.rfind("/", 0, end)
+        if not isinstance(value, dict):
+            _nonsense(self._host, wire.MANIFEST, "a line is no JSON object")
+        try:
+            return entry_from_wire(value)
+        except BadManifestError as error:
+            _nonsense(self._host, wire.MANIFEST, str(error))
 
 
 def _built(cls: type[T], host: str, op: str, value: object) -> T:

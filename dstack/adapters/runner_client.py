@@ -12,7 +12,7 @@ from dstack.adapters import runner_answers as answers
 from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
-from dstack.errors import DstackError, HostError
+from dstack.errors import DstackError
 from dstack.model import ExitReport, Host, HostFacts, Manifest, Nonce, Snapshot
 from dstack.ports import CodeSource, OpenTransport
 
@@ -165,18 +165,9 @@ class RunnerClient:
         it early, and the host stops at once.
         """
         channel = await self._channel()
-        ended = _Last()
-        async with aclosing(channel.download(wire.FOLLOW, {"nonce": nonce, "offset": offset}, ended)) as chunks:
+        async with aclosing(channel.download(wire.FOLLOW, {"nonce": nonce, "offset": offset})) as chunks:
             async for chunk in chunks:
-                offset += len(chunk)
                 yield chunk
-        length = answers.whole(self.name, wire.FOLLOW, ended.answer.get("length"))
-        if length > offset:
-            raise HostError(
-                self.name,
-                f"the log came to {offset} bytes, the runner says {length}",
-                hint="follow it again from where it ended",
-            )
 
     async def wait(self, nonce: Nonce) -> ExitReport:
         answer = await (await self._channel()).ask_long(wire.WAIT, {"nonce": nonce})
@@ -196,7 +187,10 @@ class RunnerClient:
         channel = await self._channel()
         # No deadline: what cannot be killed, as in a hanging disk, is waited for. The caller may give up.
         answer = await channel.ask(wire.STOP, fields, deadline=None)
-        return answers.exit_report(self.name, wire.STOP, answer.get("exit"))
+        ended = answer.get("exit")
+        if ended is None:
+            return ExitReport(code=None, stopped=True, reason="it was stopped before it started")
+        return answers.exit_report(self.name, wire.STOP, ended)
 
     async def manifest(self, nonce: Nonce) -> Manifest:
         channel = await self._channel()
