@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from asyncssh.config import ConfigParseError, SSHClientConfig, SSHConfig
 
@@ -90,7 +90,7 @@ def _match_host(config: SSHClientConfig, option: str, args: list[str]) -> None:
 class _Config(SSHClientConfig):
     """asyncssh's parser, with the options that it would skip in silence."""
 
-    _handlers = {
+    _handlers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]  # the base says no ClassVar
         **SSHClientConfig._handlers,  # noqa: SLF001 of its own base class
         **{name.lower(): (name, _keep) for name in IGNORED},
         "host": ("Host", _match_host),

@@ -179,13 +179,8 @@ class SshTransport:
             raise await self._ended()
 
     async def _end(self) -> bytes:
-        """The end of the stream, once the reason is known: it comes in a message after it."""
-        try:
-            async with asyncio.timeout(END_WAIT):
-                while not self._session.closed:
-                    await self._session.changed()
-        except TimeoutError:
-            return b""
+        """The end of the stream, once the reason is known."""
+        await self._reason()
         if self._session.loss is not None and self._session.status is None:
             raise self._lost(self._session.loss)
         problem = self._problem()
@@ -194,11 +189,22 @@ class SshTransport:
         return b""
 
     async def _ended(self) -> DstackError:
-        if self._session.loss is not None:
+        """Why nothing can be written any more."""
+        await self._reason()
+        status, said = self._session.status, self.stderr_tail().strip()
+        if self._session.loss is not None and status is None:
             return self._lost(self._session.loss)
-        words = f"the far side ended with status {self._session.status}"
-        said = self.stderr_tail().strip()
+        words = f"the far side ended with status {status}"
         return self._problem() or HostUnreachableError(self.host, f"{words}: {said}" if said else words)
+
+    async def _reason(self) -> None:
+        """Wait a little for what the far side says last: its status comes in messages after the end of its output."""
+        try:
+            async with asyncio.timeout(END_WAIT):
+                while not self._session.closed:
+                    await self._session.changed()
+        except TimeoutError:
+            return
 
     def _problem(self) -> HostError | None:
         status = self._session.status

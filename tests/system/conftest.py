@@ -12,6 +12,12 @@ from tests.system.hosts.home import ClientKey, Home, make_key
 from tests.system.hosts.image import EngineMissing, engine
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "docker_engine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.docker)
+
+
 @pytest.fixture(scope="session")
 def client_key(tmp_path_factory: pytest.TempPathFactory) -> ClientKey:
     """A fresh key pair of this session."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,8 +246,9 @@ def test_identities_only_keeps_the_agents_other_keys_back(
 
 
 def test_an_encrypted_key_without_an_agent_is_explained(shared_host: TestHost, ssh_home: Home, tmp_path: Path) -> None:
-    """dstack asks for no passphrase, and says which file and how to go on."""
+    """dstack asks for no passphrase, says which file and how to go on, and takes no other key in its place."""
     locked = make_key(tmp_path / "locked", passphrase="secret words")
+    shutil.copy(ssh_home.key.file, ssh_home.ssh / "id_ed25519")
     _without_key_file(ssh_home, "gpu", shared_host, f"IdentityFile {locked.file}")
     ssh_home.trust(shared_host)
     with pytest.raises(HostUnreachableError) as refusal:

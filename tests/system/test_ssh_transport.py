@@ -251,15 +251,24 @@ def test_a_proxy_command_carries_the_connection(shared_host: TestHost, ssh_home:
     relay = ssh_home.path / "relay.py"
     relay.write_text(
         "import os, socket, sys, threading\n"
-        "print('a complaint', file=sys.stderr, flush=True)\n"
         "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
         "def up():\n"
         "    while data := os.read(0, 65536): s.sendall(data)\n"
         "    s.shutdown(1)\n"
         "threading.Thread(target=up, daemon=True).start()\n"
-        "while data := s.recv(65536): os.write(1, data)\n"
+        "while data := s.recv(65536):\n"
+        "    os.write(1, data)\n"
+        "    os.write(2, b'a complaint')\n"
     )
     ssh_home.add("gpu", shared_host, f"ProxyCommand {sys.executable} {relay} %h %p")
+    ssh_home.trust(shared_host)
+    assert b"word" in asyncio.run(greet("gpu"))
+
+
+def test_the_configuration_is_read_for_the_given_name_alone(shared_host: TestHost, ssh_home: Home) -> None:
+    """What ~/.ssh/config says of the address that a name stands for is for another name, as in OpenSSH."""
+    ssh_home.config.write_text(f"Host {shared_host.address}\n  ProxyJump nowhere.invalid\n  User nobody\n")
+    ssh_home.add("gpu", shared_host)
     ssh_home.trust(shared_host)
     assert b"word" in asyncio.run(greet("gpu"))
 

@@ -167,17 +167,20 @@ def test_confirmed_is_what_is_believed_next(tmp_path: Path) -> None:
 
 
 def _confirm_many(file: Path, start: int) -> None:
-    for number in range(start, start + 25):
+    for number in range(200):
         confirm(file, ScannedKey(host="x", name=f"host{number}", key=A))
+        confirm(file, ScannedKey(host="x", name=f"own{start}-{number}", key=A))
 
 
-def test_confirming_in_several_processes_loses_nothing(tmp_path: Path) -> None:
-    """Writers at the same time leave each line whole and once."""
+def test_confirming_in_several_processes_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    """Writers at the same time leave each line whole and once, those that several of them write too."""
     file = tmp_path / "known_hosts"
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_confirm_many, args=(file, 25 * number)) for number in range(4)]
+    workers = [context.Process(target=_confirm_many, args=(file, number)) for number in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
-    assert sorted(file.read_text().splitlines()) == sorted(f"host{number} {A.text}" for number in range(100))
+    expected = {f"host{number} {A.text}" for number in range(200)}
+    expected |= {f"own{worker}-{number} {A.text}" for worker in range(4) for number in range(200)}
+    assert sorted(file.read_text().splitlines()) == sorted(expected)
