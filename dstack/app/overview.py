@@ -20,6 +20,7 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, RunSta
 from dstack.ports import Bucket
 
 GOOD = frozenset({JobStatus.SUCCEEDED, JobStatus.REUSED})
+ENDED = GOOD | {JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.INTERRUPTED}
 _RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -81,7 +82,13 @@ def find_run(bucket: Bucket, keys: ProjectKeys, name_or_id: str) -> RunRecord:
     body = bucket.get(keys.run(RunId(run)).record) if run else None
     if body is None:
         raise _no_run(bucket, keys, name_or_id)
-    return unpack(RunRecord, keys.run(RunId(str(run))).record, body)
+    key = keys.run(RunId(str(run))).record
+    record = unpack(RunRecord, key, body)
+    # Names become folders of `artifacts pull`: whoever can write to the bucket must not choose where that is.
+    for name in (record.name, *(spec.workflow for spec in record.plan.jobs)):
+        if not _RUN_NAME.fullmatch(name):
+            raise BucketError(f"{key} holds a name that no run or workflow can have: {name!a}")
+    return record
 
 
 def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunView:
@@ -112,8 +119,7 @@ def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
 def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
     """The status of a run by those of its jobs: RUNNING while one is open, else the worst of them."""
     found = set(statuses)
-    ended = GOOD | {JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.INTERRUPTED}
-    if found - ended:
+    if found - ENDED:
         return RunStatus.RUNNING
     if JobStatus.FAILED in found:
         return RunStatus.FAILED

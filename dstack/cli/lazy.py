@@ -25,10 +25,10 @@ class Lazy:
 class LazyGroup(TyperGroup):
     """Knows names and one-line helps of its commands; a command's module is imported when the command is asked for."""
 
-    def __init__(self, name: str, lazy: Mapping[str, Lazy], *, help: str, epilog: str | None = None) -> None:
+    def __init__(self, name: str, lazy: Mapping[str, Lazy], *, about: str, epilog: str | None = None) -> None:
         super().__init__(
             name=name,
-            help=help,
+            help=about,
             epilog=epilog,
             rich_markup_mode=None,
             no_args_is_help=False,

@@ -15,7 +15,7 @@ from dstack.ui.terminal import clean, clean_lines
 
 COMMANDS = {
     "run": Lazy(target="dstack.cli.run:run_command", help="Run a workflow and all that it depends on."),
-    "attach": Lazy(target="dstack.cli.run:attach_command", help="Come back to a run that goes on in the background."),
+    "attach": Lazy(target="dstack.cli.run:attach", help="Come back to a run that goes on in the background."),
     "ps": Lazy(target="dstack.cli.runs:ps", help="List runs."),
     "show": Lazy(target="dstack.cli.runs:show", help="Show one run and its jobs."),
     "logs": Lazy(target="dstack.cli.logs:logs", help="Print or follow the logs of a run."),
@@ -26,7 +26,7 @@ COMMANDS = {
     "check": Lazy(target="dstack.cli.project:check", help="Check the YAML files of the project; run nothing."),
     "init": Lazy(target="dstack.cli.project:init", help="Write a commented starter into .dstack/."),
     "version": Lazy(target="dstack.cli.main:version", help="Print the version."),
-    "_coordinate": Lazy(target="dstack.cli.run:coordinate_command", help="Look after a run.", hidden=True),
+    "_coordinate": Lazy(target="dstack.cli.run:coordinate_", help="Look after a run.", hidden=True),
 }
 HELP = "Run ML workflows on your own servers over SSH, without a central server."
 EPILOG = "`dstack COMMAND --help` says more; `dstack run --help` lists the workflows of this project."
@@ -46,9 +46,14 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 def root() -> LazyGroup:
     """The `dstack` command."""
-    group = LazyGroup("dstack", COMMANDS, help=HELP, epilog=EPILOG)
+    group = LazyGroup("dstack", COMMANDS, about=HELP, epilog=EPILOG)
     option = click.Option(
-        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_print_version,
+        help="Print the version.",
     )
     group.params.append(option)
     return group
@@ -77,7 +82,7 @@ def execute(arguments: list[str]) -> int:
     except BrokenPipeError:
         # Nobody reads our output any more. The interpreter would complain at exit when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return 1
     except Exception:
         _say("dstack: this is a bug; please report it with the traceback below\n")
         raise

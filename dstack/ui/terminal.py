@@ -13,6 +13,7 @@ import re
 MAX_HELD = 64 * 1024
 """Characters of an unfinished line that are held back at most."""
 MAX_SEQUENCE = 64
+"""Characters of a control sequence at most; of a longer one only the ESC is dropped."""
 
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\n\t"
 _SUSPICIOUS = bytes(byte for byte in range(0x80) if byte not in _PLAIN)
@@ -24,15 +25,17 @@ _ODD_BYTES = re.compile(
 )
 _NOT_RETURN = _SUSPICIOUS.replace(b"\r", b"")
 # Starts with one class of characters on purpose: the search then skips harmless text fast. Colours never match.
+_CSI = r"[0-?]{0,48}[ -/]{0,8}"
 _SEQUENCE = re.compile(
     f"[{_FORBIDDEN}]"
-    r"(?<!\x1b(?=\[[0-9;:]*m))"
-    r"(?:(?<=\x1b)\[[0-?]*[ -/]*[@-~]|(?<=\x9b)[0-?]*[ -/]*[@-~]|(?<=\x1b)[ -/]+[0-~]|(?<=\x1b)[0-OQ-WYZ\\`-~])?"
+    r"(?<!\x1b(?=\[[0-9;:]{0,48}m))"
+    rf"(?:(?<=\x1b)\[{_CSI}[@-~]|(?<=\x9b){_CSI}[@-~]|(?<=\x1b)[ -/]{{1,8}}[0-~]|(?<=\x1b)[0-OQ-WYZ\\`-~])?"
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;:]{0,48}m")
 _STRING = re.compile("\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f]")
 _STRING_OPENERS = ("\x1b]", "\x1bP", "\x1bX", "\x1b^", "\x1b_")
 _STRING_END = re.compile("[\x07\x9c\x18\x1a\n]|\x1b\\\\?")
-_UNFINISHED = re.compile(r"(?:\x1b|(?:\x1b\[|\x9b)[0-?]*[ -/]*|\x1b[ -/]+)\Z")
+_UNFINISHED = re.compile(rf"(?:\x1b|(?:\x1b\[|\x9b){_CSI}|\x1b[ -/]{{1,8}})\Z")
 _LINE_END = re.compile("\r+\n")
 
 
@@ -40,8 +43,9 @@ def clean(text: str) -> str:
     """One line of text without anything that a terminal obeys: for names, hosts, reasons, errors."""
     if text.isprintable():
         return _ODD.sub("", text)
-    text = text.replace("\n", " ").replace("\t", " ").replace("\r", " ")
-    return _ODD.sub("", _SEQUENCE.sub("", text)).encode("utf-8", "replace").decode("utf-8")
+    screen = TerminalFilter()
+    data = re.sub("[\n\t\r]", " ", text).encode("utf-8", "replace")
+    return _COLOUR.sub("", (screen.feed(data) + screen.finish()).decode("utf-8"))
 
 
 def clean_lines(text: str) -> str:

@@ -1,0 +1,148 @@
+"""`dstack artifacts`: what jobs left behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstack.app.overview import ENDED, JobView, attempt_of, job_of, run_view
+from dstack.cli import wiring
+from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.lazy import Lazy, LazyGroup
+from dstack.core import manifests
+from dstack.core.keys import AttemptKeys
+from dstack.core.records import RunRecord
+from dstack.errors import NotFoundError, UsageError
+from dstack.model import EntryKind, Manifest
+from dstack.ui.tables import Column, size_text, table
+
+_FILES = (
+    Column(title="WORKFLOW", floor=8),
+    Column(title="PATH", floor=20),
+    Column(title="SIZE", right=True),
+)
+
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What one job of a run left behind."""
+
+    job: JobView
+    attempt: AttemptKeys
+    manifest: Manifest
+
+
+def ls(run: Annotated[str, RUN], workflow: Annotated[str | None, WORKFLOW] = None) -> None:
+    """List the files that the jobs of a run left behind."""
+    session = wiring.open_session()
+    record = session.require_run(run)
+    found = list(_left(session, record, workflow))
+    rows = [
+        (left.job.workflow, _path(left, entry.path, entry.kind, entry.target), size_text(entry.size))
+        for left in found
+        for entry in left.manifest.entries
+        if entry.kind is not EntryKind.FOLDER or _empty(left.manifest, entry.path)
+    ]
+    if rows:
+        sys.stdout.write(table(_FILES, rows, sys.stdout))
+        return
+    sys.stderr.write(f"{record.name} left nothing behind\n")
+
+
+def _path(left: Left, path: str, kind: EntryKind, target: str) -> str:
+    mark = " (partial)" if left.manifest.partial else ""
+    if kind is EntryKind.FOLDER:
+        return f"{path}/{mark}"
+    return f"{path} -> {target}{mark}" if kind is EntryKind.LINK else f"{path}{mark}"
+
+
+def _empty(manifest: Manifest, folder: str) -> bool:
+    return not any(entry.path.startswith(f"{folder}/") for entry in manifest.entries)
+
+
+def pull(
+    run: Annotated[str, RUN],
+    workflow: Annotated[str | None, WORKFLOW] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder to write to; default: RUN in the current one."),
+    ] = None,
+) -> None:
+    """Fetch what the jobs of a run left behind, each byte verified; pulling again goes on where it ended.
+
+    With several jobs, each has its own folder below DIR.
+    """
+    session = wiring.open_session()
+    record = session.require_run(run)
+    found = list(_left(session, record, workflow))
+    if not found:
+        raise NotFoundError(f"{record.name} left nothing behind", hint="`dstack show RUN` says what became of its jobs")
+    target = output or Path(record.name)
+    for left in found:
+        folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
+        _pull(session, left, folder)
+
+
+def _pull(session: wiring.Session, left: Left, folder: Path) -> None:
+    import asyncio
+
+    from dstack.adapters.files import SafeFolder
+    from dstack.app import collect
+
+    progress = _progress(left.job.workflow)
+    with SafeFolder(folder) as place:
+        asyncio.run(collect.pull(session.bucket, left.attempt, left.manifest, place, progress=progress))
+    files = [entry for entry in left.manifest.entries if entry.kind is not EntryKind.FOLDER]
+    mark = ", partial" if left.manifest.partial else ""
+    noun = "file" if len(files) == 1 else "files"
+    total = size_text(sum(entry.size for entry in files))
+    print(f"{left.job.workflow}: {len(files)} {noun}, {total}{mark} in {folder}", flush=True)
+
+
+def _progress(workflow: str) -> Progress | None:
+    """Draws one line on a terminal's standard error, and nothing anywhere else."""
+    from dstack.ui.live import bar
+    from dstack.ui.tables import screen_width
+
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        line = bar(workflow, done, total, min(100, screen_width(sys.stderr)) - 1)
+        sys.stderr.write(f"\r\x1b[K{line}" if done < total else "\r\x1b[K")
+        sys.stderr.flush()
+
+    return show
+
+
+def _left(session: wiring.Session, record: RunRecord, workflow: str | None) -> Iterator[Left]:
+    """The jobs that have artifacts in the bucket; raises UsageError when the asked-for one has not ended."""
+    view = run_view(session.bucket, session.keys, record)
+    for job in (job_of(view, workflow),) if workflow else view.jobs:
+        attempt = attempt_of(session.keys, job)
+        body = session.bucket.get(attempt.manifest) if attempt else None
+        if attempt is not None and body is not None:
+            yield Left(job=job, attempt=attempt, manifest=manifests.decode(attempt.manifest, body))
+        elif workflow and job.status not in ENDED:
+            raise UsageError(
+                f"{workflow} of {record.name} is {job.status}: its artifacts come when it has ended",
+                hint=f"dstack logs -f {record.name} {workflow}",
+            )
+
+
+group = LazyGroup(
+    "artifacts",
+    {
+        "ls": Lazy(target="dstack.cli.artifacts:ls", help="List the files that the jobs of a run left behind."),
+        "pull": Lazy(target="dstack.cli.artifacts:pull", help="Fetch them into a folder, verified."),
+    },
+    about="List and fetch what jobs left behind.",
+)

@@ -1,0 +1,60 @@
+"""`dstack logs`: what jobs wrote, out of the bucket."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from dstack.app.follow import Piece, follow_logs, read_logs
+from dstack.cli import wiring
+from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.errors import UsageError
+from dstack.ui.logstream import LogStreams
+
+
+def logs(
+    run: Annotated[str, RUN],
+    workflow: Annotated[str | None, WORKFLOW] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Every byte as it was written; not to a terminal.")] = False,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", metavar="N", min=1, help="Attempt N instead of the last.")
+    ] = None,
+) -> None:
+    """Print the logs of a run, or of one workflow of it, while it runs or afterwards.
+
+    Several jobs are told apart by a prefix. What would steer the terminal is left out, but for colours.
+    """
+    if raw and sys.stdout.isatty():
+        raise UsageError(
+            "--raw is not for terminals: a log can make them do anything",
+            hint=f"dstack logs {run} --raw > FILE, or without --raw",
+        )
+    if attempt is not None and (follow or workflow is None):
+        raise UsageError("--attempt goes with one workflow and without -f", hint="dstack logs RUN WORKFLOW --attempt N")
+    session = wiring.open_session()
+    record = session.require_run(run)
+    if follow:
+        pieces = follow_logs(session.bucket, session.keys, record, workflow=workflow, pause=time.sleep)
+    else:
+        pieces = read_logs(session.bucket, session.keys, record, workflow=workflow, attempt=attempt)
+    prefixed = workflow is None and len(record.plan.jobs) > 1
+    _write(pieces, prefixed=prefixed, raw=raw)
+
+
+def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
+    """Give every piece as soon as it is there."""
+    out = sys.stdout.buffer
+    streams = LogStreams(prefixed=prefixed)
+    for name, data in pieces:
+        if raw:
+            out.write(data)
+        else:
+            out.write(streams.feed(name, data) if data else streams.finish(name))
+        out.flush()
+    out.write(streams.finish_all())
+    out.flush()

@@ -1,0 +1,95 @@
+"""`dstack stop`: ask that a run, or one workflow of it, ends, and wait until it has."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from typing import Annotated
+
+import typer
+
+from dstack.app.overview import ENDED, JobView, job_of, run_view
+from dstack.cli import wiring
+from dstack.cli.arguments import HOSTS, RUN, WORKFLOW
+from dstack.core.records import RunRecord, Stop, pack
+from dstack.model import WorkflowName
+from dstack.ui.plain import job_line
+
+ALONE = 3.0
+"""Seconds after which a coordinator is started here, in case nobody else looks after the run."""
+PATIENCE = 60.0
+LOOK = 0.2
+
+
+def stop(
+    run: Annotated[str, RUN],
+    workflow: Annotated[str | None, WORKFLOW] = None,
+    abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
+    hosts: Annotated[str | None, HOSTS] = None,
+) -> None:
+    """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
+
+    A job that another run waits for too goes on for that run.
+    """
+    session = wiring.open_session(hosts_file=hosts)
+    record = session.require_run(run)
+    chosen = _chosen(session, record, workflow)
+    if all(job.status in ENDED for job in chosen):
+        print(_summary(record, chosen))
+        return
+    _ask(session, record, workflow, abort=abort)
+    print(_summary(record, _wait(session, record, workflow, hosts=hosts)))
+
+
+def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
+    """Write the stop request; one that is there already stays as it is."""
+    from dstack.adapters.identity import new_nonce
+    from dstack.app.running import create_record
+
+    user = getpass.getuser()
+    request = Stop(nonce=new_nonce(), user=user, reason=f"stopped by {user}", abort=abort)
+    name = WorkflowName(workflow) if workflow else None
+    create_record(session.bucket, session.keys.run(record.id).stop(name), pack(request))
+
+
+def _wait(
+    session: wiring.Session, record: RunRecord, workflow: str | None, *, hosts: str | None
+) -> tuple[JobView, ...]:
+    """The jobs as soon as all have ended, or as they are when patience is at its end."""
+    begin = time.monotonic()
+    helped = False
+    while True:
+        jobs = _chosen(session, record, workflow)
+        waited = time.monotonic() - begin
+        if all(job.status in ENDED for job in jobs) or waited > PATIENCE:
+            return jobs
+        if waited > ALONE and not helped:
+            _help(session, record, hosts)
+            helped = True
+        time.sleep(LOOK)
+
+
+def _help(session: wiring.Session, record: RunRecord, hosts: str | None) -> None:
+    """Start a coordinator in the background: beside a living one it does no harm, without one it ends the run."""
+    from dstack.cli.run import spawn_coordinator
+    from dstack.cli.submitting import caller_values
+
+    caller = caller_values(record, session.environ, required=False)
+    spawn_coordinator(session, record, caller, hosts=hosts)
+
+
+def _chosen(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
+    view = run_view(session.bucket, session.keys, record)
+    return view.jobs if workflow is None else (job_of(view, workflow),)
+
+
+def _summary(record: RunRecord, jobs: tuple[JobView, ...]) -> str:
+    """One line for each job, and what to do when some go on."""
+    lines = [job_line(job.workflow, job.status, job.host, _note(job)) for job in jobs]
+    if any(job.status not in ENDED for job in jobs):
+        lines.append(f"{record.name} was asked to stop and has not ended yet; `dstack ps` says when it has")
+    return "\n".join(lines)
+
+
+def _note(job: JobView) -> str:
+    return f"from {job.reused_from}" if job.reused_from else job.reason
