@@ -280,6 +280,8 @@ class ExitReport:
     missing: tuple[str, ...] = ()
     started: float = 0.0
     ended: float = 0.0
+    vanished: bool = False
+    """Nobody can know: supervisor and job are gone without a report, or the host was started anew."""
 
     @property
     def succeeded(self) -> bool:

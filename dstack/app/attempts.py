@@ -161,7 +161,7 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
 def _failed(report: ExitReport) -> str:
     if report.stopped:
         return "stopped"
-    return "lost" if report.code is None and report.signal is None and not report.missing else "failed"
+    return "lost" if report.vanished else "failed"
 
 
 def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected) -> Steps[str]:
@@ -184,9 +184,7 @@ def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
     return "succeeded" if won else "superseded"
 
 
-def _end(
-    mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: str, reason: str | None = None
-) -> Steps[None]:
+def _end(mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: str, reason: str | None = None) -> Steps[None]:
     end = End(
         nonce=claim.nonce,
         status=status,

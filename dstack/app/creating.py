@@ -24,4 +24,6 @@ def create(key: str, body: bytes) -> Steps[bool]:
         if found is not None:
             return bool(found == body)
         yield Pause(min(5.0, 0.05 * 2**round_))
-    raise BucketError(f"the bucket neither accepts nor shows {key}", hint="check the bucket, then `dstack attach` the run")
+    raise BucketError(
+        f"the bucket neither accepts nor shows {key}", hint="check the bucket, then `dstack attach` the run"
+    )

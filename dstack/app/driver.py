@@ -18,7 +18,7 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.placement import nowhere, rank
 from dstack.core.records import Claim, Outcome, RunRecord
-from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError
+from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
 from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
@@ -169,7 +169,7 @@ class Driver:
         except HostUnreachableError:
             await link.lost(runner)
             return False
-        except (HostError, SnapshotError) as error:
+        except (HostError, SnapshotError, UsageError) as error:
             return str(error)
         return None
 

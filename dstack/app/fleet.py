@@ -111,7 +111,7 @@ class Fleet:
     async def connect(self) -> None:
         """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError."""
         links = list(self.links.values())
-        await asyncio.gather(*(link.reach() for link in links), return_exceptions=True)
+        await asyncio.gather(*(_quietly(link) for link in links))
         if any(link.reached for link in links):
             return
         errors = [link.error for link in links if link.error is not None]
@@ -162,5 +162,3 @@ def address_of(host: Host) -> dict[str, Any]:
     fields = plain(host)
     fields.pop("position", None)
     return dict(fields)
-
-

@@ -100,5 +100,3 @@ def _still_wants(job: Job, run: RunId, want: Want) -> Steps[bool]:
     if (yield Read(keys.job(want.workflow))) is not None:
         return False
     return (yield from stop_of(keys, want.workflow)) is None
-
-

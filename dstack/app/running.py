@@ -145,7 +145,7 @@ class Coordination:
         return unpack(Final, key, await asyncio.to_thread(self._means.bucket.get, key) or b"")
 
     async def _beat(self) -> None:
-        """The sign of life for coordinators on other machines; a bucket that is away for a while is no reason to end."""
+        """The sign of life for coordinators elsewhere; a bucket that is away for a while is no reason to end."""
         key = self._means.keys.heartbeat(self._me.id)
         number = 0
         while True:

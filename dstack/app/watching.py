@@ -115,9 +115,7 @@ async def carry_log(
     await writer.flush()
 
 
-async def tail(
-    bucket: Bucket, attempt: AttemptKeys, *, show: Show, ended: Callable[[], Awaitable[bool]]
-) -> None:
+async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: Show, ended: Callable[[], Awaitable[bool]]) -> None:
     """Show the log of an attempt that somebody else looks after, from the bucket, until it has ended."""
     offset = 0
     while True:

@@ -1,63 +1,86 @@
-"""`dstack run --help`: the workflows; `dstack run W --help`: the variables and their defaults."""
+"""`dstack run --help`: the workflows of this project. `dstack run WORKFLOW --help`: its variables and defaults."""
 
 from __future__ import annotations
 
-import sys
+import shutil
+from collections.abc import Sequence
 
+from dstack.model import Variable, Workflow
 from dstack.project.planning import Project
-from dstack.ui.tables import Column, table
+from dstack.ui.tables import Column, table_lines
+from dstack.ui.terminal import clean
 
-OPTIONS = """Options:
-  --dry-run           Print what would happen; touch nothing.
-  -d, --detach        Leave the run to the background of this machine.
-  --rerun[=WORKFLOW]  Run the asked-for workflow, or another one of the run, even
-                      when it has a result.
-  --var NAME=VALUE    Set a variable, whatever its name.
-  --hosts FILE        Inventory to use instead of the usual ones.
-  --json              Print the run as one JSON object when it has ended.
-  -h, --help          Show this help; after a workflow, its variables."""
+_INTRO = """\
+Usage: dstack run WORKFLOW [OPTIONS] [--VARIABLE VALUE]...
+
+  Run a workflow and all that it depends on. What already ran with the same
+  code, variables and inputs is reused."""
+_OPTIONS = """\
+Options:
+  -d, --detach       Leave the run to the background of this machine.
+  --dry-run          Print what would run and what would be reused; do nothing.
+  --rerun[=NAME]     Run the workflow (or workflow NAME of the run) again even
+                     where there is a result.
+  --var NAME=VALUE   Set a variable; needed where it has the name of an option.
+  --hosts FILE       Inventory to use instead of the usual ones.
+  --json             Print the run as one JSON object when it has ended.
+  -h, --help         Show this message, or the variables of WORKFLOW."""
+_EXAMPLES = """\
+Examples:
+  dstack run {name}
+  dstack run {name} --dry-run
+  dstack run {name} -d
+  dstack run {name}{override}
+
+Ctrl-C detaches; the run goes on, and `dstack attach RUN` comes back to it."""
+INDENT = "  "
 
 
 def run_help(project: Project) -> str:
-    """What can be run here."""
-    rows = [(workflow.name, workflow.help or "-") for workflow in project.workflows]
-    columns = (Column(title="WORKFLOW", floor=12), Column(title="WHAT IT DOES", floor=20))
-    return "\n".join(
-        [
-            "Usage: dstack run WORKFLOW [--VARIABLE VALUE]... [OPTIONS]",
-            "",
-            "Run a workflow and all that it depends on. What already ran with the same",
-            "code, variables and inputs is reused.",
-            "",
-            table(columns, rows, sys.stdout),
-            OPTIONS,
-            "",
-            "`dstack run WORKFLOW --help` lists the variables. Example:",
-            f"  dstack run {project.workflows[-1].name if project.workflows else 'train'} --dry-run",
-        ]
-    )
+    """Options of `dstack run` and the workflows of the project; no newline at the end."""
+    workflows = project.workflows
+    rows = [(workflow.name, _about(workflow)) for workflow in workflows]
+    listed = _listed(("WORKFLOW", "ABOUT"), rows) if rows else [f"{INDENT}none yet: .dstack/workflows.yaml has none"]
+    name = workflows[-1].name if workflows else "WORKFLOW"
+    variables = project.variables(workflows[-1].name) if workflows else ()
+    examples = _EXAMPLES.format(name=name, override=_override(variables))
+    more = "`dstack run WORKFLOW --help` lists the variables of a workflow."
+    return "\n".join([_INTRO, "", "Workflows:", *listed, "", _OPTIONS, "", examples, more])
 
 
 def workflow_help(project: Project, name: str) -> str:
-    """The variables that a run of this workflow takes, of all its workflows. Raises NotFoundError."""
-    target = project.named(name)
-    chosen = next(workflow for workflow in project.workflows if workflow.name == target)
-    rows = []
-    for member in reversed(project.members(target)):
-        for variable in project.variables(member):
-            row = (f"--{variable.name}", variable.type.value, variable.text or '""')
-            if all(row[0] != known[0] for known in rows):
-                rows.append((*row, member))
-    columns = (
-        Column(title="VARIABLE", floor=12),
-        Column(title="TYPE"),
-        Column(title="DEFAULT", floor=10),
-        Column(title="OF"),
-    )
-    lines = [f"Usage: dstack run {name} [--VARIABLE VALUE]... [OPTIONS]", ""]
-    if chosen.help:
-        lines += [chosen.help, ""]
-    order = " → ".join(project.members(target))
-    lines += [f"Runs {order}", ""] if len(project.members(target)) > 1 else []
-    lines += [table(columns, rows, sys.stdout) if rows else "It takes no variables.\n"]
-    return "\n".join([*lines, OPTIONS])
+    """What one workflow does and which variables its run has; raises NotFoundError for an unknown one."""
+    chosen = project.named(name)
+    workflow = next(workflow for workflow in project.workflows if workflow.name == chosen)
+    runs = project.members(chosen)
+    lines = [f"Usage: dstack run {chosen} [OPTIONS] [--VARIABLE VALUE]...", ""]
+    if workflow.help:
+        lines += [f"{INDENT}{clean(workflow.help)}", ""]
+    if len(runs) > 1:
+        lines += [f"{INDENT}Runs or reuses, in this order: {', '.join(runs)}", ""]
+    variables = project.overridable(chosen).variables
+    rows = [(f"--{variable.name}", variable.type.value, variable.text, _place(variable)) for variable in variables]
+    listed = _listed(("VARIABLE", "TYPE", "DEFAULT", "FROM"), rows) if rows else [f"{INDENT}none"]
+    examples = _EXAMPLES.format(name=chosen, override=_override(variables))
+    return "\n".join([*lines, "Variables:", *listed, "", _OPTIONS, "", examples])
+
+
+def _about(workflow: Workflow) -> str:
+    if workflow.help:
+        return workflow.help
+    needs = ", ".join(dependency.workflow for dependency in workflow.depends_on)
+    return f"needs {needs}" if needs else ""
+
+
+def _override(variables: tuple[Variable, ...]) -> str:
+    return f" --{variables[-1].name} {variables[-1].text}" if variables else ""
+
+
+def _place(variable: Variable) -> str:
+    return f"{variable.position.file}:{variable.position.line}"
+
+
+def _listed(titles: tuple[str, ...], rows: Sequence[Sequence[str]]) -> list[str]:
+    width = shutil.get_terminal_size().columns - len(INDENT)
+    columns = [Column(title=title, floor=8) for title in titles]
+    return [INDENT + line for line in table_lines(columns, rows, width=width)]

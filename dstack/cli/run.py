@@ -1,0 +1,124 @@
+"""`dstack run`, `dstack attach`, and the coordinator in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from dstack.app.foreseeing import Fate, foresee
+from dstack.app.running import submit
+from dstack.cli import wiring
+from dstack.cli.arguments import RUN
+from dstack.cli.attending import EXIT, Attendance, attend, coordinate, print_json, spawn_coordinator
+from dstack.cli.runline import Asked, read_arguments
+from dstack.cli.submitting import caller_values, plan_run, rename
+from dstack.core.records import Final, RunRecord, unpack
+from dstack.errors import UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
+def run(context: typer.Context) -> int:
+    """Run a workflow and all it depends on; what already ran with the same code, variables and inputs is reused."""
+    asked = read_arguments(context.args)
+    session = wiring.open_session(hosts_file=asked.hosts)
+    if asked.wants_help or asked.workflow is None:
+        return _help(session, asked)
+    return start(session, asked)
+
+
+def _help(session: wiring.Session, asked: Asked) -> int:
+    from dstack.ui.runhelp import run_help, workflow_help
+
+    project = session.project()
+    print(run_help(project) if asked.workflow is None else workflow_help(project, asked.workflow))
+    if not asked.wants_help:
+        raise UsageError("say which workflow to run", hint="dstack run WORKFLOW")
+    return 0
+
+
+def start(session: wiring.Session, asked: Asked) -> int:
+    """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run writes nothing."""
+    session.prefetch()
+    planned, submission = plan_run(session, asked)
+    fates = foresee(session.bucket, session.keys, planned)
+    if asked.dry_run:
+        from dstack.ui.plan import plan_text
+
+        print(plan_text(fates))
+        return 0
+    caller = caller_values(planned, session.environ)
+    attendance = Attendance(session=session, caller=caller, as_json=asked.as_json)
+    needs_host = any(fate.fate is not Fate.REUSED for fate in fates)
+    recorded = partial(submit, session.bucket, session.keys, submission, rename=rename)
+    if not asked.detach or not needs_host:
+        return asyncio.run(attend(attendance, recorded, needs_host=needs_host))
+    asyncio.run(_reach(session))
+    record = recorded()
+    spawn_coordinator(attendance, record)
+    _say_detached(attendance, record)
+    return 0
+
+
+async def _reach(session: wiring.Session) -> None:
+    """Before a run is left to the background: is there a host at all, and are the keys confirmed?"""
+    async with wiring.fleet(session) as fleet:
+        await fleet.connect()
+
+
+def _say_detached(attendance: Attendance, record: RunRecord) -> None:
+    if attendance.as_json:
+        print_json(attendance.session, record)
+        return
+    print(f"{record.name} runs in the background of this machine")
+    print(f"  dstack attach {record.name}    comes back to it")
+    print(f"  dstack logs -f {record.name}   follows its logs")
+
+
+def attach(
+    run: Annotated[str, RUN],
+    hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON when it has ended.")] = False,
+) -> int:
+    """Come back to a run: see its logs, and look after it here until it has ended. Ctrl-C detaches again."""
+    session = wiring.open_session(hosts_file=hosts)
+    record = session.require_run(run)
+    key = session.keys.run(record.id).final
+    body = session.bucket.get(key)
+    if body is not None:
+        return _already(session, record, unpack(Final, key, body), as_json=as_json)
+    session.prefetch()
+    caller = caller_values(record, session.environ, required=False)
+    attendance = Attendance(session=session, caller=caller, as_json=as_json)
+    return asyncio.run(attend(attendance, lambda: record, needs_host=False))
+
+
+def _already(session: wiring.Session, record: RunRecord, final: Final, *, as_json: bool) -> int:
+    if as_json:
+        print_json(session, record)
+    else:
+        print(f"{record.name}: {final.status}; `dstack logs {record.name}` prints its logs")
+    return EXIT[final.status]
+
+
+def coordinate_(
+    run: Annotated[str, RUN],
+    hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE")] = None,
+) -> None:
+    """Bring a recorded run to its end without a terminal; values of the caller come as JSON on standard input."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    caller = json.loads(sys.stdin.buffer.read() or b"{}")
+    session = wiring.open_session(hosts_file=hosts)
+    asyncio.run(coordinate(Attendance(session=session, caller=caller), session.require_run(run)))
+
+
+run_command = typer.main.get_command(app)

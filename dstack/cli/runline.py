@@ -1,0 +1,73 @@
+"""The command line of `dstack run`, taken apart: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dstack.errors import UsageError
+
+FLAGS = {
+    "-d": "detach",
+    "--detach": "detach",
+    "--dry-run": "dry_run",
+    "--json": "as_json",
+    "-h": "wants_help",
+    "--help": "wants_help",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for. `rerun` are workflows, `overrides` the words that are left for variables, in order."""
+
+    workflow: str | None = None
+    detach: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    wants_help: bool = False
+    hosts: str | None = None
+    rerun: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    assignments: tuple[str, ...] = ()
+    """The `name=value` of each `--var`."""
+
+
+def read_arguments(arguments: Sequence[str]) -> Asked:
+    """Take `dstack run …` apart: an option of ours wins over a variable of the same name.
+
+    The workflow is the first word that is not the value of an option before it. `--rerun` alone means the asked-for
+    workflow, `--rerun=NAME` another one of the run. Raises UsageError for an option without its value.
+    """
+    asked = Asked()
+    rest: list[str] = []
+    again: list[str] = []
+    assignments: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if word in FLAGS:
+            asked = replace(asked, **{FLAGS[word]: True})
+        elif name == "--rerun":
+            again.append(value)
+        elif name == "--hosts":
+            asked = replace(asked, hosts=value if equals else _next(words, "--hosts"))
+        elif name == "--var":
+            assignments.append(value if equals else _next(words, "--var"))
+        elif asked.workflow is None and not word.startswith("-"):
+            asked = replace(asked, workflow=word)
+        else:
+            rest.append(word)
+            if word.startswith("--") and not equals and words and not words[0].startswith("--"):
+                rest.append(words.pop(0))
+    if asked.workflow is None and rest and not asked.wants_help:
+        raise UsageError(f"say which workflow to run before {rest[0]}", hint="dstack run WORKFLOW [--VARIABLE VALUE]")
+    names = tuple(name or (asked.workflow or "") for name in again)
+    return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
+
+
+def _next(words: list[str], option: str) -> str:
+    if not words:
+        raise UsageError(f"{option} needs a value")
+    return words.pop(0)
