@@ -11,7 +11,7 @@ import os
 import queue
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 from dstack.runner.refusal import Refusal
 from dstack.wire import CHUNK, DATA, HEADER, REQUEST_ID, pack_message
@@ -61,7 +61,8 @@ class Request:
         self._cancelled = threading.Event()
         self._on_cancel: List[Callable[[], None]] = []
         self._window = threading.Condition()
-        self._left = self.whole("window") if "window" in message else None
+        window = message.get("window")
+        self._left: Optional[int] = max(0, window) if isinstance(window, int) else None
 
     # -- fields -----------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Holds:
             control.close()
             error = (said or {}).get("error") or {}
             message = error.get("message") or "the hold of attempt %s was given up" % attempt.nonce
-            raise Refusal(error.get("kind") or "dropped", message, error.get("hint") or "")
+            raise Refusal(error.get("kind") or "cancelled", message, error.get("hint") or "")
         return {"slot": said["held"]}
 
     def go(self, request: Request, attempt: Attempt) -> Dict[str, Any]:

@@ -25,7 +25,7 @@ def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Ite
         return
     try:
         delay = SHORTEST
-        looked = time.monotonic()
+        looked = float("-inf")
         over = False
         while True:
             data = os.pread(fd, CHUNK, offset)

@@ -5,7 +5,6 @@ A method returns the answer's fields or raises Refusal; streams go out before it
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import stat
@@ -14,7 +13,7 @@ import threading
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, store
+from dstack.runner import artifacts, code, store
 from dstack.runner.channel import Request
 from dstack.runner.facts import hello
 from dstack.runner.holding import Holds
@@ -28,6 +27,7 @@ from dstack.wire import CHUNK, REFUSED
 
 Operation = Callable[[Request], Dict[str, Any]]
 
+_VANISHED = "its supervisor vanished: killed, or the host was restarted; how the job ended is not known"
 NOT_WRITTEN = ("id", "op")
 """Fields of `prepare` that say nothing of the attempt."""
 
@@ -66,7 +66,7 @@ class Operations:
     # -- code and blobs ---------------------------------------------------------------------------
 
     def _code_basis(self, request: Request) -> Dict[str, Any]:
-        return dict(_code().basis(self._root, request.text("project"), request.text("commit"), request.texts("known")))
+        return dict(code.basis(self._root, request.text("project"), request.text("commit"), request.texts("known")))
 
     def _code_push(self, request: Request) -> Dict[str, Any]:
         project, commit, tree = request.text("project"), request.text("commit"), request.text("tree")
@@ -75,7 +75,7 @@ class Operations:
                 bundle.write(piece)
             bundle.flush()
             with self._receiving:
-                _code().receive(self._root, project, commit, tree, bundle.name)
+                code.receive(self._root, project, commit, tree, bundle.name)
         return {}
 
     def _blob_push(self, request: Request) -> Dict[str, Any]:
@@ -102,7 +102,7 @@ class Operations:
         if os.path.lexists(attempt.work):
             remove_tree(attempt.work)
         tree = str(request.fields.get("tree") or "")
-        _code().lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
+        code.lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
         os.makedirs(project, exist_ok=True)
         store.stage(self._root, project, list(request.fields.get("inputs") or []))
         write_durably(attempt.script, request.text("script").encode("utf-8", "surrogateescape"))
@@ -128,9 +128,9 @@ class Operations:
         if now == ENDED:
             return {"exit": attempt.read_exit()}
         if now == VANISHED:
-            return {"exit": failed_report(attempt, "the supervisor and the job vanished")}
+            return {"exit": failed_report(_VANISHED)}
         if now == UNKNOWN:
-            raise Refusal("unknown", "attempt %s never started here" % attempt.nonce)
+            return {"exit": failed_report("it never started on this host")}
         raise Refusal("cancelled", "the request was cancelled")
 
     def _follow(self, request: Request) -> Dict[str, Any]:
@@ -179,10 +179,6 @@ class Operations:
 
     def _spool(self, request: Request) -> Dict[str, Any]:
         return {"attempts": [{"nonce": item.nonce, "state": state(item)} for item in attempts(self._root)]}
-
-
-def _code() -> Any:
-    return importlib.import_module("dstack.runner.code")
 
 
 def _pieces(path: str) -> Iterator[bytes]:

@@ -89,7 +89,7 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
         raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
     if left or attempt.lives():
         raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), _LOOK_THERE)
-    report = failed_report(attempt, "its supervisor had been killed; what was left of the job was ended")
+    report = failed_report("its supervisor had been killed; what was left of the job was ended")
     report["stopped"] = True
     report["missing"] = []
     attempt.note(report["reason"])

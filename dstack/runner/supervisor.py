@@ -139,4 +139,4 @@ def _wait_and_run(attempt: Attempt, hold: Hold, control: socket.socket) -> None:
     except Exception as error:
         # Whatever goes wrong in here, the job must not be left without an end that others can read.
         watch.abandon()
-        attempt.write_exit(failed_report(attempt, "the supervisor failed: %s: %s" % (type(error).__name__, error)))
+        attempt.write_exit(failed_report("the supervisor failed: %s: %s" % (type(error).__name__, error)))

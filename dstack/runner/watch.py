@@ -191,7 +191,7 @@ class Watch:
 
     def _report(self) -> None:
         attempt = self._attempt
-        report = failed_report(attempt, self._failure)
+        report = failed_report(self._failure)
         report["started"] = self._started
         if self._status is not None:
             report.update(self._outcome(self._status))
@@ -242,7 +242,7 @@ def stop_grace(attempt: Attempt) -> float:
     return float(grace) if isinstance(grace, (int, float)) else GRACE
 
 
-def failed_report(attempt: Attempt, reason: str) -> Dict[str, Any]:
+def failed_report(reason: str) -> Dict[str, Any]:
     """The exit report of a job of which no exit code is known."""
     now = time.time()
     return {
