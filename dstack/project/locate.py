@@ -1,0 +1,34 @@
+"""Where the project is: the nearest folder upwards that holds `.dstack/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dstack.errors import UsageError
+
+FOLDER = ".dstack"
+
+
+def find_project(start: Path, *, home: Path | None = None) -> Path:
+    """The project folder that `start` lies in.
+
+    `~/.dstack` also holds the user's own settings and state, so the home folder counts only with workflows in it.
+    Raises UsageError when no folder up to the root holds `.dstack/`.
+    """
+    begin = start.absolute()
+    for folder in (begin, *begin.parents):
+        if (folder / FOLDER).is_dir() and (not _same(folder, home) or _has_workflows(folder)):
+            return folder
+    raise UsageError(
+        f"no {FOLDER} folder in {begin} or any folder above it",
+        hint="go to your project, or make one here with `dstack init`",
+    )
+
+
+def _same(folder: Path, home: Path | None) -> bool:
+    return home is not None and folder.resolve() == home.resolve()
+
+
+def _has_workflows(folder: Path) -> bool:
+    inside = folder / FOLDER
+    return (inside / "workflows").is_dir() or any((inside / f"workflows.{end}").exists() for end in ("yaml", "yml"))

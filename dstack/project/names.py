@@ -1,0 +1,55 @@
+"""What the user may call things: names become command-line words, parts of bucket keys, and file names."""
+
+from __future__ import annotations
+
+import re
+
+from dstack.project.checking import Report, quoted
+from dstack.project.strict import ScalarNode
+
+_WORKFLOW = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
+_ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}\Z")
+_TAKEN = frozenset(("global", "_all"))
+
+
+def read_workflow_name(report: Report, node: ScalarNode) -> str | None:
+    if node.text.lower() in _TAKEN:
+        report.problem(node.position, f"a workflow cannot be called {quoted(node.text)}: dstack uses that name itself")
+        return None
+    if not _WORKFLOW.match(node.text):
+        wanted = 'a letter or digit, then letters, digits, "-", "_" or ".", at most 64 in all'
+        report.problem(node.position, f"{quoted(node.text)} cannot name a workflow: {wanted}")
+        return None
+    return node.text
+
+
+def read_tag(report: Report, node: ScalarNode, text: str, what: str) -> str | None:
+    """The name of a tag or a run."""
+    if "/" in text:
+        message = f"{what} {quoted(text)}: results of another project cannot be an input"
+        report.problem(node.position, message)
+        return None
+    if not _TAG.match(text):
+        report.problem(node.position, f"{quoted(text)} cannot name a {what}")
+        return None
+    return text
+
+
+def read_environment_name(report: Report, node: ScalarNode, text: str) -> str | None:
+    if not _ENVIRONMENT.match(text):
+        wanted = 'letters, digits and "_", not beginning with a digit'
+        report.problem(node.position, f"{quoted(text)} cannot name an environment variable: {wanted}")
+        return None
+    if text.lower() in ("run_name", "job_id") or text.upper().startswith("DSTACK_"):
+        report.problem(node.position, f"{text} is given by dstack itself")
+        return None
+    return text
+
+
+def read_image_name(report: Report, node: ScalarNode) -> str | None:
+    if not _IMAGE.match(node.text):
+        report.problem(node.position, f"image: {quoted(node.text)} is not the name of a Docker image")
+        return None
+    return node.text

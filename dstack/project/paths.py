@@ -1,0 +1,124 @@
+"""Paths that the user names: where an artifact, an include or a working folder may lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from dstack.project.checking import Report, quoted
+from dstack.project.strict import ScalarNode
+
+MAX_PATH = 1024
+"""Bytes of one path."""
+MAX_PART = 255
+"""Bytes of one part of a path, the limit of the usual file systems."""
+_GLOB = re.compile(r"[*?\[]")
+
+
+def fault(path: str) -> str | None:
+    """Why `path` is not a path inside the project; None when it is."""
+    if not path.strip():
+        return "it is empty"
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in path):
+        return "it holds a control character"
+    if path.startswith("/"):
+        return "it is absolute; paths are relative to the project folder"
+    if path.startswith("~"):
+        return 'it begins with "~"; paths are relative to the project folder'
+    parts = path.split("/")
+    if ".." in parts:
+        return 'it holds ".."; paths stay inside the project folder'
+    if len(path.encode()) > MAX_PATH or any(len(part.encode()) > MAX_PART for part in parts):
+        return f"it is longer than {MAX_PATH} bytes, or a part of it than {MAX_PART}"
+    return None
+
+
+def normal(path: str) -> str:
+    """A faultless path without `.`, doubled or trailing slashes; "" is the project folder itself."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def read_artifact(report: Report, node: ScalarNode, inside: str = "") -> str | None:
+    """One artifact's path relative to the project folder, written relative to the folder `inside`."""
+    path = normal(f"{inside}/{node.text}")
+    reason = fault(node.text) or fault(path) or _artifact_fault(path)
+    if reason:
+        report.problem(node.position, f"artifact {quoted(node.text)}: {reason}")
+        return None
+    return path
+
+
+def _artifact_fault(path: str) -> str | None:
+    first, *others = path.lower().split("/")
+    if not path:
+        return "the project folder as a whole cannot be an artifact; name a folder in it"
+    if ".git" in (first, *others) or first == ".dstack":
+        return "nothing under .git or .dstack can be an artifact"
+    if _GLOB.search(path):
+        return "an artifact is a file or a folder, not a pattern; name the folder"
+    return None
+
+
+def check_overlaps(report: Report, artifacts: Iterable[tuple[str, ScalarNode]]) -> None:
+    """No artifact of a workflow is another one, or lies in another one."""
+    seen: dict[str, ScalarNode] = {}
+    above: dict[str, str] = {}
+    for path, node in artifacts:
+        parts = path.split("/")
+        folders = ["/".join(parts[:count]) for count in range(1, len(parts))]
+        other = above.get(path) or next((folder for folder in folders if folder in seen), None)
+        if path in seen:
+            line = seen[path].position.line
+            report.problem(node.position, f"artifact {quoted(path)} was already named in line {line}")
+        elif other is not None:
+            line = seen[other].position.line
+            message = f"artifacts {quoted(other)} (line {line}) and {quoted(path)} lie in one another"
+            report.problem(node.position, message)
+        seen.setdefault(path, node)
+        above.update(dict.fromkeys(folders, path))
+
+
+def matching(pattern: str, paths: Sequence[str]) -> list[str]:
+    """Which of `paths` an include entry means: that file, all below that folder, or a glob over either.
+
+    `*`, `?` and `[…]` match within one part of a path, `**` over any number of parts.
+    """
+    wanted = normal(pattern)
+    if not wanted:
+        return list(paths)
+    exact = [path for path in paths if path == wanted or path.startswith(f"{wanted}/")]
+    if exact or not _GLOB.search(wanted):
+        return exact
+    compiled = re.compile(_translated(wanted) + r"(?:/.*)?\Z", re.DOTALL)
+    return [path for path in paths if compiled.match(path)]
+
+
+def _translated(pattern: str) -> str:
+    pieces: list[str] = []
+    at = 0
+    while at < len(pattern):
+        rest = pattern[at:]
+        group = re.match(r"\[!?\]?[^\]/]*\]", rest)
+        if rest.startswith("**/"):
+            piece, width = "(?:[^/]+/)*", 3
+        elif rest.startswith("**"):
+            piece, width = ".*", 2
+        elif rest[0] == "*":
+            piece, width = "[^/]*", 1
+        elif rest[0] == "?":
+            piece, width = "[^/]", 1
+        elif group:
+            piece, width = _translated_set(group.group()), group.end()
+        else:
+            piece, width = re.escape(rest[0]), 1
+        pieces.append(piece)
+        at += width
+    return "".join(pieces)
+
+
+def _translated_set(group: str) -> str:
+    negated = group[1] == "!"
+    body = group[2 if negated else 1 : -1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+    body = body.replace("]", r"\]").replace("&", r"\&").replace("~", r"\~").replace("|", r"\|")
+    body = re.sub(r"(.)-(.)", lambda found: found.group() if found[1] <= found[2] else "", body)
+    return f"(?!/)[{'^' if negated else ''}{body}]" if body else "(?!)"

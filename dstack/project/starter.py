@@ -1,0 +1,70 @@
+"""What `dstack init` writes: a commented example that passes `dstack check` and runs as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dstack.errors import UsageError
+
+WORKFLOWS = """\
+# The steps of this project. `dstack check` validates this file, `dstack run train` runs a step and all it needs.
+workflows:
+  - name: prepare
+    help: Make the data
+    commands:
+      - mkdir -p data
+      - seq "${{ size }}" > data/numbers.txt
+    artifacts: [data]                  # kept when the job has ended, and given to the workflows that depend on it
+
+  - name: train
+    help: Add up the numbers
+    depends-on:
+      workflows: [prepare]             # run first, or reused if nothing that it depends on has changed
+      # repo: {include: [train.py]}    # which files matter; by default all
+      # variables: [epochs]            # which variables matter; by default all of this workflow and global
+    # image: python:3.11-slim          # run in this Docker image instead of straight on the host
+    # env: {PYTHONUNBUFFERED: "1"}
+    # resources: {cpu: 4, memory: 16GB, gpu: 1}
+    # max-duration: 6h
+    commands:
+      - mkdir -p model
+      - |
+        for epoch in $(seq "${{ epochs }}"); do
+          echo "epoch $epoch"
+        done
+      - awk '{ sum += $1 } END { print sum }' data/numbers.txt > model/sum.txt
+      - cat model/sum.txt
+      # - python train.py $variables_as_args     # --epochs 3 --size 100
+    artifacts: [model]
+"""
+
+VARIABLES = """\
+# Defaults; override one with `dstack run train --epochs 5`. A job finds each in its environment too ($epochs, $EPOCHS).
+variables:
+  global:          # seen by every workflow
+    size: 100
+  train:           # seen by the workflow of this name
+    epochs: 3
+"""
+
+FILES = {".dstack/workflows.yaml": WORKFLOWS, ".dstack/variables.yaml": VARIABLES}
+
+
+def write_starter(root: Path) -> tuple[Path, ...]:
+    """Write the files that are not there yet below `root`; never touches one that is.
+
+    Returns the files written. Raises UsageError when nothing can be written there.
+    """
+    written: list[Path] = []
+    try:
+        (root / ".dstack").mkdir(exist_ok=True)
+        for name, text in FILES.items():
+            path = root / name
+            if any(path.with_suffix(end).exists() for end in (".yaml", ".yml")):
+                continue
+            with path.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+            written.append(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or root}: {error.strerror or error}") from None
+    return tuple(written)
