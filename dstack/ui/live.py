@@ -83,9 +83,10 @@ def bar(label: str, done: int, total: int, width: int) -> str:
     """`code to gpu-1  ██████░░░░  3.1 MB of 5.2 MB` in at most `width` columns."""
     amount = f"{size_text(done)} of {size_text(total)}"
     share = min(1.0, done / total) if total > 0 else 0.0
-    size = max(5, min(20, width - display_width(label) - len(amount) - 4))
+    name = cut(clean(label), max(4, width - len(amount) - 9))
+    size = max(5, min(20, width - display_width(name) - len(amount) - 4))
     full = int(size * share)
-    return cut(f"{clean(label)}  {'█' * full}{'░' * (size - full)}  {amount}", width)
+    return cut(f"{name}  {'█' * full}{'░' * (size - full)}  {amount}", width)
 
 
 class LiveScreen:

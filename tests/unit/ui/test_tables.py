@@ -1,0 +1,98 @@
+"""Tables are as wide as they may be and not one column wider."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.ui.tables import (
+    Column,
+    ago_text,
+    cut,
+    display_width,
+    duration_text,
+    screen_width,
+    size_text,
+    table_lines,
+    use_colour,
+)
+
+COLUMNS = (Column(title="RUN", floor=6), Column(title="STATUS", floor=6, styled=True), Column(title="N", right=True))
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=120), st.text(max_size=120), st.text(max_size=20)), max_size=6),
+    st.integers(40, 120),
+)
+def test_no_line_is_wider_than_the_screen(rows: list[tuple[str, str, str]], width: int) -> None:
+    for line in table_lines(COLUMNS, rows, width=width):
+        assert display_width(line) <= width
+        assert "\n" not in line
+        assert "\x1b" not in line
+
+
+def test_what_is_too_long_fills_exactly_80_columns() -> None:
+    lines = table_lines(COLUMNS, [("r" * 100, "succeeded", "1")], width=80)
+    assert lines == [f"RUN{' ' * 63}  STATUS     N", f"{'r' * 65}…  succeeded  1"]
+    assert len(lines[1]) == 80
+
+
+def test_the_longest_column_gives_way_first() -> None:
+    assert table_lines(COLUMNS, [("run-1", "s" * 50, "12345")], width=30)[1] == f"run-1  {'s' * 15}…  12345"
+
+
+def test_wide_characters_count_twice() -> None:
+    assert display_width("日本") == 4
+    assert cut("日本語テキスト", 7) == "日本語…"
+    assert display_width("é") == 1
+
+
+def test_colour_changes_no_width() -> None:
+    rows = [("a", "failed", "1")]
+    plain = table_lines(COLUMNS, rows)
+    coloured = table_lines(COLUMNS, rows, colour=True)
+    assert coloured[1] == plain[1].replace("failed", "\x1b[1;31mfailed\x1b[0m")
+
+
+def test_no_style_is_unreadable_on_a_light_background() -> None:
+    from dstack.ui.tables import STYLES
+
+    for style in STYLES.values():
+        codes = style.removeprefix("\x1b[").removesuffix("m").split(";")
+        assert not {"33", "37", "93", "97", "2"} & set(codes)
+
+
+def test_a_pipe_is_neither_coloured_nor_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert not use_colour(io.StringIO())
+    assert screen_width(io.StringIO()) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (20_000_000, "20 MB"), (3 << 50, "3378 TB")]
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (725, "12:05"), (11045, "3:04:05"), (183_840, "2d 03:04")])
+def test_durations_for_people(seconds: int, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (5, "just now"),
+        (-5, "just now"),
+        (300, "5 min ago"),
+        (7300, "2 h ago"),
+        (90_000, "1 day ago"),
+        (200_000, "2 days ago"),
+    ],
+)
+def test_moments_for_people(seconds: int, text: str) -> None:
+    assert ago_text(1e9, 1e9 + seconds) == text
