@@ -10,6 +10,7 @@ import pytest
 from tests.system.hosts.farm import Farm, TestHost
 from tests.system.hosts.home import ClientKey, Home, make_key
 from tests.system.hosts.image import EngineMissing, engine
+from tests.system.hosts.local_sshd import LocalHost, SshdMissing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,10 +26,10 @@ def client_key(tmp_path_factory: pytest.TempPathFactory) -> ClientKey:
 
 
 @pytest.fixture(scope="session")
-def docker_engine(request: pytest.FixtureRequest) -> object:
-    """A client of the Docker engine, else a skip; a failure with --require-docker."""
+def docker_engine(request: pytest.FixtureRequest) -> None:
+    """Passes where a Docker engine answers, else skips; a failure with --require-docker."""
     try:
-        return engine()
+        engine().close()
     except EngineMissing as error:
         reason = f"no Docker engine answers: {error}"
         if request.config.getoption("--require-docker", default=False):
@@ -37,23 +38,23 @@ def docker_engine(request: pytest.FixtureRequest) -> object:
 
 
 @pytest.fixture
-def farm(docker_engine: object, client_key: ClientKey) -> Iterator[Farm]:
+def farm(docker_engine: None, client_key: ClientKey) -> Iterator[Farm]:
     """Hosts of this one test."""
     made = Farm(public_key=client_key.public)
     try:
         yield made
     finally:
-        made.remove()
+        made.close()
 
 
 @pytest.fixture(scope="session")
-def session_farm(docker_engine: object, client_key: ClientKey) -> Iterator[Farm]:
+def session_farm(docker_engine: None, client_key: ClientKey) -> Iterator[Farm]:
     """Hosts that several tests share; only for tests that change nothing on them."""
     made = Farm(public_key=client_key.public)
     try:
         yield made
     finally:
-        made.remove()
+        made.close()
 
 
 @pytest.fixture
@@ -72,6 +73,32 @@ def ssh_hosts(farm: Farm) -> Callable[[int], list[TestHost]]:
 def shared_host(session_farm: Farm) -> TestHost:
     """One host for all tests of the session that leave it as it was."""
     return session_farm.start()[0]
+
+
+@pytest.fixture
+def any_host(request: pytest.FixtureRequest, client_key: ClientKey, tmp_path: Path) -> Iterator[TestHost | LocalHost]:
+    """One host of this test's own: a container, or without an engine this machine's own sshd, else a skip."""
+    try:
+        made = Farm(public_key=client_key.public, client=engine())
+    except EngineMissing as missing:
+        if request.config.getoption("--require-docker", default=False):
+            pytest.fail(f"no Docker engine answers: {missing}")
+    else:
+        try:
+            yield made.start()[0]
+        finally:
+            made.close()
+        return
+    try:
+        folder = tmp_path / "sshd"
+        folder.mkdir(mode=0o700)
+        local = LocalHost(folder, client_key.public)
+    except SshdMissing as reason:
+        pytest.skip(f"no Docker engine, and {reason}")
+    try:
+        yield local
+    finally:
+        local.kill()
 
 
 @pytest.fixture(scope="session")

@@ -167,6 +167,11 @@ class Farm:
         self._networks.clear()
         self._hosts.clear()
 
+    def close(self) -> None:
+        """Remove everything and let the engine go."""
+        self.remove()
+        self.client.close()
+
     def _container(self, **settings: Any) -> Any:
         settings["environment"] = {"CLIENT_KEY": self.public_key, **(settings.get("environment") or {})}
         return self.client.containers.run(
