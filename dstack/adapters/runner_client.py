@@ -132,7 +132,9 @@ class RunnerClient:
             exchange = await channel.send(wire.HOLD, {"nonce": nonce, "slots": slots})
             await asyncio.shield(exchange.answer)
         except asyncio.CancelledError:
-            # Not `cancel`: the slot may have been given while this was on its way, and must not be kept.
+            # Both: `cancel` ends a hold that still waits, `drop` one whose answer is on its way already.
+            if exchange is not None:
+                channel.give_up(exchange)
             channel.later(wire.DROP, {"nonce": nonce})
             raise
 

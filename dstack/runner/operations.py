@@ -128,7 +128,7 @@ class Operations:
         if now == ENDED:
             return {"exit": attempt.read_exit()}
         if now == VANISHED:
-            return {"exit": failed_report(_VANISHED)}
+            return {"exit": {**failed_report(_VANISHED), "vanished": True}}
         if now == UNKNOWN:
             return {"exit": failed_report("it never started on this host")}
         raise Refusal("cancelled", "the request was cancelled")
