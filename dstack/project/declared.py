@@ -55,14 +55,23 @@ class Settled:
 def settle(report: Report, declared: Declared, scope: Scope) -> Settled:
     """Put the values of `scope` in and check the result; what is wrong is in `report`."""
     env, from_caller = _read_env(report, declared.env, scope)
-    resources = declared.resources
+    resources = _with_values(report, declared.resources, scope, "resources")
     return Settled(
         image=_read_image(report, declared.image, scope),
         artifacts=_read_artifacts(report, declared, scope),
         env=env,
         env_from_caller=from_caller,
-        resources=read_resources(report, fill(report, resources, scope, "resources")) if resources else Resources(),
+        resources=read_resources(report, resources) if resources else Resources(),
     )
+
+
+def _with_values(report: Report, node: Node | None, scope: Scope, what: str) -> Node | None:
+    """The node with values put in; None for none, or when a reference is wrong, so that no more is said of it."""
+    if node is None or absent(node):
+        return None
+    known = len(report.problems)
+    filled = fill(report, node, scope, what)
+    return filled if len(report.problems) == known else None
 
 
 def artifact_texts(node: Node | None) -> tuple[str, ...]:
@@ -73,10 +82,9 @@ def artifact_texts(node: Node | None) -> tuple[str, ...]:
 
 
 def _read_image(report: Report, node: Node | None, scope: Scope) -> str | None:
-    if node is None or absent(node):
-        return None
-    filled = read_text(report, fill(report, node, scope, "image"), "image")
-    return read_image_name(report, filled) if filled else None
+    filled = _with_values(report, node, scope, "image")
+    text = read_text(report, filled, "image") if filled else None
+    return read_image_name(report, text) if text else None
 
 
 def _read_artifacts(report: Report, declared: Declared, scope: Scope) -> tuple[str, ...]:

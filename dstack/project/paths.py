@@ -41,7 +41,7 @@ def normal(path: str) -> str:
 def read_artifact(report: Report, node: ScalarNode, inside: str = "") -> str | None:
     """One artifact's path relative to the project folder, written relative to the folder `inside`."""
     path = normal(f"{inside}/{node.text}")
-    reason = fault(node.text) or fault(path) or _artifact_fault(path)
+    reason = fault(node.text) or _artifact_fault(path) or fault(path)
     if reason:
         report.problem(node.position, f"artifact {quoted(node.text)}: {reason}")
         return None

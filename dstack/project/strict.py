@@ -199,6 +199,9 @@ class _Reading:
             yield from yaml.parse(self.text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if error.context_mark and "unexpected end of stream" in str(error.problem):
+                place = self._at(error.context_mark.index or 0)
+                raise _UnreadableError(self._problem(place, "the quote that opens here is never closed")) from None
             index = mark.index or 0 if mark else 0
             advice = _advice(error, self.text[index : index + 1])
             raise _UnreadableError(self._problem(self._at(index), advice)) from None
