@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dstack.cli import wiring
-from dstack.cli.starter import FILES
-from dstack.errors import ConfigError, DstackError, Problem
+from dstack.errors import ConfigError, Problem
+from dstack.project.starter import FILES, write_starter
 from dstack.ui.terminal import clean
 
 
@@ -46,21 +46,8 @@ def _counted(number: int, noun: str) -> str:
 
 def init() -> None:
     """Write a commented starter into .dstack/ of the current folder; files that are there stay as they are."""
-    folder = Path.cwd() / ".dstack"
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, text in FILES.items():
-            word = _write_new(folder / name, text)
-            print(f"{word} .dstack/{name}")
-    except OSError as error:
-        raise DstackError(f"cannot write to {folder}: {error.strerror}", hint="run it in a folder of yours") from None
+    root = Path.cwd()
+    written = {path.relative_to(root).as_posix() for path in write_starter(root)}
+    for name in FILES:
+        print(f"{'wrote' if name in written else 'kept '} {name}")
     print("next: `dstack run --help` lists the workflows, `dstack run train` runs one")
-
-
-def _write_new(path: Path, text: str) -> str:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        return "kept "
-    return "wrote"

@@ -14,6 +14,8 @@ from dstack.ui.terminal import clean
 
 GAP = "  "
 UNLIMITED = 1 << 16
+TINY = 3
+"""Columns of a cell that are left when nothing else helps."""
 RESET = "\x1b[0m"
 BOLD = "\x1b[1m"
 STYLES: Mapping[str, str] = {
@@ -115,17 +117,22 @@ def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
         max([len(column.title), *(display_width(row[index]) for row in rows)]) for index, column in enumerate(columns)
     ]
     excess = sum(sizes) + len(GAP) * (len(sizes) - 1) - width
-    floors = [min(size, max(len(column.title), column.floor)) for size, column in zip(sizes, columns, strict=True)]
-    while excess > 0:
-        widest = max(range(len(sizes)), key=lambda index: (sizes[index] - floors[index], sizes[index]))
-        room = sizes[widest] - floors[widest]
-        if room <= 0:
-            break
-        second = max((sizes[i] - floors[i] for i in range(len(sizes)) if i != widest), default=0)
-        step = min(excess, max(1, room - second))
+    for floors in ([max(len(column.title), column.floor) for column in columns], [TINY] * len(columns)):
+        excess = _shrink(sizes, floors, excess)
+    return sizes
+
+
+def _shrink(sizes: list[int], floors: Sequence[int], excess: int) -> int:
+    """Take `excess` from the sizes, always from what is farthest above its floor -> what could not be taken."""
+    rooms = [max(0, size - floor) for size, floor in zip(sizes, floors, strict=True)]
+    while excess > 0 and max(rooms) > 0:
+        widest = rooms.index(max(rooms))
+        second = max((room for index, room in enumerate(rooms) if index != widest), default=0)
+        step = min(excess, max(1, rooms[widest] - second))
+        rooms[widest] -= step
         sizes[widest] -= step
         excess -= step
-    return sizes
+    return excess
 
 
 def _line(columns: Sequence[Column], row: Sequence[str], sizes: Sequence[int], *, colour: bool = False) -> str:

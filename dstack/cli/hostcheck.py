@@ -1,0 +1,179 @@
+"""Connects to hosts for `dstack hosts add` and `check`: keys, and what a host has."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dstack.adapters.known_hosts import PublicKey
+from dstack.cli import wiring
+from dstack.core.placement import slots_of
+from dstack.errors import DstackError, HostKeyError
+from dstack.model import Gpu, Host, HostFacts
+from dstack.ui.tables import Column, size_text, table
+from dstack.ui.terminal import clean, clean_lines
+
+MAX_HOPS = 16
+LITTLE_DISK = 5_000_000_000
+UNFIT = 5
+_COLUMNS = (
+    Column(title="HOST", floor=8),
+    Column(title="STATE"),
+    Column(title="PYTHON"),
+    Column(title="GIT"),
+    Column(title="DOCKER"),
+    Column(title="CPUS", right=True),
+    Column(title="MEMORY", right=True),
+    Column(title="GPUS", floor=8),
+    Column(title="SLOTS", right=True),
+    Column(title="DISK", right=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What came of one host: facts, or the error."""
+
+    host: Host
+    facts: HostFacts | None = None
+    error: DstackError | None = None
+
+
+def confirm_keys(inventory: Sequence[Host], host: Host, fingerprints: Sequence[str]) -> None:
+    """Ask about every key on the way to `host` that nobody confirmed, keep the confirmed ones, and log in.
+
+    `fingerprints` are confirmed without asking. Raises HostKeyError when one is not confirmed, HostUnreachableError
+    when the host cannot be reached or lets nobody in.
+    """
+    asyncio.run(_confirm_keys({str(known.name): known for known in (*inventory, host)}, host, fingerprints))
+
+
+async def _confirm_keys(inventory: dict[str, Host], host: Host, fingerprints: Sequence[str]) -> None:
+    from dstack.adapters.ssh import SshHosts
+
+    async with SshHosts(inventory, note=_note) as connections:
+        for _ in range(MAX_HOPS):
+            unknown = await connections.scan_key(host)
+            if not unknown:
+                return
+            for key in unknown:
+                _decide(key.host, key.key, confirmed=key.fingerprint in fingerprints)
+                connections.confirm(key)
+    raise HostKeyError(f"{host.name}: too many unconfirmed hosts on the way", hint="look at its jump hosts")
+
+
+def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
+    """Return when the key is confirmed, raise HostKeyError when it is not."""
+    if confirmed:
+        return
+    told = clean(f"{host} shows the key {key.algorithm} {key.fingerprint}")
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise HostKeyError(
+            f"{told}, which nobody confirmed",
+            hint=f"compare it with `ssh-keygen -lf` on the host, then: dstack hosts add … --yes {key.fingerprint}",
+        )
+    sys.stderr.write(f"{told}\n  on the host: ssh-keygen -lf /etc/ssh/ssh_host_{_kind(key.algorithm)}_key.pub\n")
+    sys.stderr.write("Is this the key of that host? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise HostKeyError(f"{host}: its key was not confirmed", hint="nothing was sent and nothing was written")
+
+
+def _kind(algorithm: str) -> str:
+    return next((kind for kind in ("ed25519", "ecdsa", "rsa") if kind in algorithm), "*")
+
+
+def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
+    """Print what every host has and each problem with its way out -> exit code, that of the worst."""
+    found = asyncio.run(_look(session, hosts))
+    sys.stdout.write(table(_COLUMNS, [_row(each) for each in found], sys.stdout))
+    code = 0
+    for each in found:
+        for problem, fix in problems(each):
+            sys.stdout.write(clean_lines(f"\n{each.host.name}: {problem}\n") + (f"  {clean(fix)}\n" if fix else ""))
+        code = max(code, _code(each))
+    return code
+
+
+async def _look(session: wiring.Session, hosts: Sequence[Host]) -> list[Found]:
+    """All at once."""
+    opener = wiring.HostOpener(session)
+
+    async def one(host: Host) -> Found:
+        try:
+            runner = await opener.open(host)
+            try:
+                return Found(host=host, facts=await runner.facts())
+            finally:
+                await runner.close()
+        except DstackError as error:
+            return Found(host=host, error=error)
+
+    try:
+        return list(await asyncio.gather(*map(one, hosts)))
+    finally:
+        await opener.close()
+
+
+def problems(found: Found) -> list[tuple[str, str]]:
+    """What is wrong with a host, and what to do about it, the worst first."""
+    if found.error is not None:
+        message = str(found.error).removeprefix(f"{found.host.name}: ")
+        return [(message, found.error.hint or "")]
+    facts = found.facts
+    told = []
+    if facts is not None and not facts.git:
+        told.append(("no git, so no code can be laid there", "install git on it, e.g. `apt-get install git`"))
+    if facts is not None and not facts.docker:
+        told.append(
+            (
+                f"Docker does not answer user {facts.user}: workflows with `image:` cannot run",
+                "install Docker, or add the user to the group docker; nothing to do without `image:`",
+            )
+        )
+    if facts is not None and facts.disk_free < LITTLE_DISK:
+        told.append(
+            (f"only {size_text(facts.disk_free)} free below {facts.dir}", "make room, or set `dir:` to a larger disk")
+        )
+    return told
+
+
+def _code(found: Found) -> int:
+    if found.error is not None:
+        return found.error.exit_code
+    return UNFIT if found.facts is not None and not found.facts.git else 0
+
+
+def _row(found: Found) -> tuple[str, ...]:
+    facts = found.facts
+    if facts is None:
+        state = "no key" if isinstance(found.error, HostKeyError) else "failed"
+        return (found.host.name, state, *["-"] * 8)
+    return (
+        found.host.name,
+        "ok" if facts.git else "unfit",
+        facts.python,
+        (facts.git or "no").removeprefix("git version "),
+        "yes" if facts.docker else "no",
+        str(facts.cpus),
+        size_text(facts.memory),
+        _gpus(facts.gpus),
+        str(slots_of(found.host, facts)),
+        size_text(facts.disk_free),
+    )
+
+
+def _gpus(gpus: Sequence[Gpu]) -> str:
+    """`2 × NVIDIA A100 80 GB`, "-" without any."""
+    kinds: dict[tuple[str, int], int] = {}
+    for gpu in gpus:
+        kind = (gpu.name or "GPU", gpu.memory or 0)
+        kinds[kind] = kinds.get(kind, 0) + gpu.count
+    texts = [f"{count} × {name}{' ' + size_text(memory) if memory else ''}" for (name, memory), count in kinds.items()]
+    return ", ".join(texts) or "-"
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(clean(text) + "\n")

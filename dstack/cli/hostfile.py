@@ -1,0 +1,73 @@
+"""Changes `hosts.yaml` on disk: whole or not at all, everything but the one entry as it was."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstack.errors import DstackError, NotFoundError
+from dstack.model import Host
+from dstack.project.hostsfile import add_host, remove_host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A file of hosts; `shown` is how people call it."""
+
+    path: Path
+    shown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a file will hold, and what it held when that was decided."""
+
+    path: Path
+    shown: str
+    before: bytes
+    after: bytes
+
+
+def prepare_add(place: Place, host: Host) -> Change:
+    """The file with `host`; nothing is written. Raises UsageError or ConfigError as `add_host` does."""
+    before = _read(place)
+    return Change(path=place.path, shown=place.shown, before=before, after=add_host(before, host, place.shown))
+
+
+def prepare_remove(place: Place, name: str) -> Change:
+    """The file without the host; nothing is written. Raises NotFoundError when it is not there."""
+    before = _read(place)
+    if not before:
+        raise NotFoundError(f"{place.shown} has no host {name!r}", hint="`dstack hosts ls` says where each host stands")
+    return Change(path=place.path, shown=place.shown, before=before, after=remove_host(before, name, place.shown))
+
+
+def replace(change: Change) -> None:
+    """Put the new text in its place; a symbolic link stays one. Raises DstackError when the file has changed since."""
+    target = change.path.resolve()
+    if _read(Place(path=target, shown=change.shown)) != change.before:
+        raise DstackError(f"{change.shown} was changed by somebody else meanwhile", hint="run the command again")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(change.after)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DstackError(f"cannot write {change.shown}: {error.strerror}") from None
+
+
+def _read(place: Place) -> bytes:
+    try:
+        return place.path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise DstackError(f"cannot read {place.shown}: {error.strerror}") from None
