@@ -38,7 +38,7 @@ def stop(
         print(_summary(record, chosen))
         return
     _ask(session, record, workflow, abort=abort)
-    print(_summary(record, _wait(session, record, workflow, hosts=hosts)))
+    print(_summary(record, _wait(session, record, workflow)))
 
 
 def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
@@ -52,9 +52,7 @@ def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, ab
     create_record(session.bucket, session.keys.run(record.id).stop(name), pack(request))
 
 
-def _wait(
-    session: wiring.Session, record: RunRecord, workflow: str | None, *, hosts: str | None
-) -> tuple[JobView, ...]:
+def _wait(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
     """The jobs as soon as all have ended, or as they are when patience is at its end."""
     begin = time.monotonic()
     helped = False
@@ -64,18 +62,18 @@ def _wait(
         if all(job.status in ENDED for job in jobs) or waited > PATIENCE:
             return jobs
         if waited > ALONE and not helped:
-            _help(session, record, hosts)
+            _help(session, record)
             helped = True
         time.sleep(LOOK)
 
 
-def _help(session: wiring.Session, record: RunRecord, hosts: str | None) -> None:
+def _help(session: wiring.Session, record: RunRecord) -> None:
     """Start a coordinator in the background: beside a living one it does no harm, without one it ends the run."""
-    from dstack.cli.run import spawn_coordinator
+    from dstack.cli.attending import Attendance, spawn_coordinator
     from dstack.cli.submitting import caller_values
 
     caller = caller_values(record, session.environ, required=False)
-    spawn_coordinator(session, record, caller, hosts=hosts)
+    spawn_coordinator(Attendance(session=session, caller=caller), record)
 
 
 def _chosen(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
