@@ -153,7 +153,10 @@ class Watch:
         self._reap()
         if self._subreaper and self._childless:
             return []
-        return descendants(os.getpid(), None if self._subreaper else self._pid)
+        left = descendants(os.getpid(), None if self._subreaper else self._pid)
+        if not left:
+            self._reap()  # zombies do not count as living, but the job's own end must be known by then
+        return left
 
     def _wait(self, seconds: float) -> None:
         select.select([self._wake], [], [], seconds)
