@@ -233,8 +233,10 @@ class _Keeper:
         """A docker client that may run for long, its output in the log; returns its code and the log's new tail."""
         before = self._attempt.log_size()
         with open(self._attempt.log, "ab", buffering=0) as log:
+            # `docker wait` prints the exit code, which is no output of the job's.
+            stdout = subprocess.DEVNULL if arguments[0] == "wait" else log
             self._child = subprocess.Popen(
-                ["docker", *arguments], stdin=stdin, stdout=log, stderr=log, pass_fds=self._inherited
+                ["docker", *arguments], stdin=stdin, stdout=stdout, stderr=log, pass_fds=self._inherited
             )
         if self._child.stdin is not None:
             try:
