@@ -29,7 +29,7 @@ from dstack.app.effects import (
 from dstack.app.jobs import Job, stop_asked, unwanted
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, Coordinator, End, Result, pack
-from dstack.model import ExitReport, JobStatus
+from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
 PATIENCE = 1.0
@@ -60,7 +60,7 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[None
     yield from _start(job, mine, claim)
 
 
-def _hold(job: Job, keys: JobKeys, nonce: str) -> Steps[Held | None]:
+def _hold(job: Job, keys: JobKeys, nonce: Nonce) -> Steps[Held | None]:
     """Wait for a slot; None when the job needs none any more (stopped, done by another, claimed by another)."""
     workflow = job.spec.workflow
     claims = len((yield from _claims(keys)))
@@ -86,7 +86,7 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     yield Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True)
     failure = yield Prepare(claim, workflow, mine)
     if isinstance(failure, str):
-        yield Drop(claim.nonce)
+        yield Drop(Nonce(claim.nonce))
         yield Collect(claim, workflow, mine, partial=True, keep=False)
         yield from _end(mine, claim, ExitReport(code=None, reason=failure), status="failed")
         yield Release(claim)

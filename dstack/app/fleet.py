@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dstack.core.codec import build, plain
@@ -134,9 +135,12 @@ class Fleet:
             if link.reached is None and name not in self._trying:
                 task = asyncio.create_task(_quietly(link))
                 self._trying[name] = task
-                task.add_done_callback(lambda _, name=name: self._trying.pop(name, None))
+                task.add_done_callback(partial(self._tried, name))
         if self._trying and not any(link.reached for link in self.links.values()):
             await asyncio.wait(self._trying.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+
+    def _tried(self, name: str, _: asyncio.Task[None]) -> None:
+        self._trying.pop(name, None)
 
     def facts(self) -> Mapping[str, HostFacts]:
         return {name: link.reached.facts for name, link in self.links.items() if link.reached}

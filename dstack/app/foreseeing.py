@@ -72,7 +72,7 @@ def foresee(bucket: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresigh
                 Foresight(workflow=spec.workflow, fate=Fate.WAITS, reason=f"waits for {', '.join(open_inputs)}")
             )
             continue
-        inputs = {dependency.workflow: digests[dependency.workflow] for dependency in spec.inputs}
+        inputs = {str(dependency.workflow): digests[dependency.workflow] for dependency in spec.inputs}
         print_ = fingerprint(ingredients(spec, inputs))
         foresight, digest = _look(bucket, keys, run, spec=spec, fingerprint_=print_)
         if digest is not None:

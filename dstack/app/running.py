@@ -115,7 +115,7 @@ class Coordination:
             return outcome
 
     async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome]) -> Outcome:
-        digests = {outcome.workflow: outcome.digest for outcome in inputs}
+        digests = {str(outcome.workflow): outcome.digest for outcome in inputs}
         job = Job(
             run=self._run,
             spec=spec,
@@ -142,7 +142,8 @@ class Coordination:
         key = self._means.keys.run(self._run.id).final
         if await take(create(key, pack(final)), self._driver.perform):
             return final
-        return unpack(Final, key, await asyncio.to_thread(self._means.bucket.get, key) or b"")
+        there = await asyncio.to_thread(self._means.bucket.get, key)
+        return unpack(Final, key, there or b"")
 
     async def _beat(self) -> None:
         """The sign of life for coordinators elsewhere; a bucket that is away for a while is no reason to end."""

@@ -55,7 +55,8 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     want = yield from _want(job, keys)
     number, live = yield from latest_of(keys)
     if live is not None:
-        return (yield from _beside(job, me, live))
+        yield from _beside(job, me, live)
+        return None
     ends = yield from _ends(keys, want.ended, number)
     verdict = reuse.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
     if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:

@@ -18,7 +18,7 @@ PAUSE = 1.0
 
 
 class Watching:
-    """A background task for one attempt. `exit` is set once the job has ended and its whole log is in the bucket."""
+    """A background task for one attempt, which ends once the job has ended and its whole log is in the bucket."""
 
     def __init__(
         self, bucket: Bucket, attempt: AttemptKeys, link: Link, *, nonce: Nonce, show: Show, trouble: Trouble
@@ -30,33 +30,26 @@ class Watching:
         self._show = show
         self._trouble = trouble
         self._shown: int | None = None
-        self.exit: asyncio.Future[ExitReport] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._carry_on())
 
     async def wait(self, patience: float) -> ExitReport | None:
         """The exit report, None when there is none within `patience` seconds. Raises what ended the task otherwise."""
-        done, _ = await asyncio.wait({self.exit, self._task}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if self.exit.done():
-            return self.exit.result()
-        if self._task in done:
-            self._task.result()
+        await asyncio.wait({self._task}, timeout=patience)
+        if self._task.done():
+            return self._task.result()
         return None
 
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if not self.exit.done():
-            self.exit.cancel()
 
-    async def _carry_on(self) -> None:
+    async def _carry_on(self) -> ExitReport:
         """Again after every lost connection and every silence of the bucket, from the first byte that is missing."""
-        while not self.exit.done():
+        while True:
             runner: RunnerPort | None = None
             try:
                 runner = (await self._link.reach()).runner
-                report = await self._once(runner)
-                if not self.exit.done():
-                    self.exit.set_result(report)
+                return await self._once(runner)
             except HostUnreachableError as error:
                 self._trouble(str(error))
                 if runner is not None:

@@ -48,7 +48,7 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if word in FLAGS:
-            asked = replace(asked, **{FLAGS[word]: True})
+            asked = _flagged(asked, FLAGS[word])
         elif name == "--rerun":
             again.append(value)
         elif name == "--hosts":
@@ -65,6 +65,17 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
         raise UsageError(f"say which workflow to run before {rest[0]}", hint="dstack run WORKFLOW [--VARIABLE VALUE]")
     names = tuple(name or (asked.workflow or "") for name in again)
     return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
+
+
+def _flagged(asked: Asked, flag: str) -> Asked:
+    match flag:
+        case "detach":
+            return replace(asked, detach=True)
+        case "dry_run":
+            return replace(asked, dry_run=True)
+        case "as_json":
+            return replace(asked, as_json=True)
+    return replace(asked, wants_help=True)
 
 
 def _next(words: list[str], option: str) -> str:

@@ -38,16 +38,24 @@ class Session:
     def __init__(self, *, start: Path, home: Path, environ: Mapping[str, str], hosts_file: str | None) -> None:
         from dstack.project.locate import find_project
 
-        self.root = find_project(start)
+        self.root = find_project(start, home=home)
         self.home = home
         self.environ = environ
         self.hosts_file = hosts_file
 
     @cached_property
     def settings(self) -> Settings:
-        from dstack.project.settings import load_settings
+        from dstack.project.settings import read_settings
 
-        return load_settings(self.root, home=self.home, environ=self.environ, remote=self._remote)
+        return read_settings(home=self.home, root=self.root, environment=self.environ)
+
+    @cached_property
+    def name(self) -> str:
+        """What the project is called in the bucket and on hosts."""
+        from dstack.project.settings import project_name
+
+        configured = self.settings.project
+        return project_name(configured, None if configured else self._remote(), self.root)
 
     def _remote(self) -> str | None:
         """The URL of the repository's remote; None without one, or without a repository."""
@@ -67,13 +75,13 @@ class Session:
 
     @cached_property
     def keys(self) -> ProjectKeys:
-        return ProjectKeys.of(self.settings.project)
+        return ProjectKeys.of(self.name)
 
     @cached_property
     def code(self) -> GitCode:
         from dstack.adapters.git import GitCode
 
-        return GitCode(self.root, self.home / ".dstack" / "snapshots" / f"{self.settings.project}.git")
+        return GitCode(self.root, self.home / ".dstack" / "snapshots" / f"{self.name}.git")
 
     def project(self) -> Project:
         from dstack.project.planning import load_project
@@ -81,9 +89,10 @@ class Session:
         return load_project(self.root)
 
     def inventory(self) -> tuple[Host, ...]:
-        from dstack.project.inventory import load_inventory
+        from dstack.project.inventory import read_inventory
 
-        return load_inventory(self.root, home=self.home, hosts_file=self.hosts_file)
+        file = Path(self.hosts_file) if self.hosts_file else None
+        return read_inventory(home=self.home, root=self.root, file=file)
 
     def require_run(self, name: str) -> RunRecord:
         """The run of that name or id; raises NotFoundError with the nearest names."""
@@ -169,7 +178,7 @@ def make_means(session: Session, hosts: Fleet, *, screen: Screen, caller: Mappin
     code: CodeSource = session.code
     return Means(
         bucket=session.bucket,
-        project=session.settings.project,
+        project=session.name,
         keys=session.keys,
         fleet=hosts,
         code=code,
