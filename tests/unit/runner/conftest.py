@@ -105,6 +105,9 @@ class Host:
         runners = {client.process.pid for client in self._clients}
         return [pid for pid in processes_with(str(self.root / "spool")) if pid not in runners]
 
+    def await_end_of_space(self) -> None:
+        until(lambda: os.statvfs(self.root).f_bavail == 0, "the disk is full")
+
     def tear_down(self) -> None:
         for client in self._clients:
             if client.process.poll() is None:
