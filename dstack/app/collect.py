@@ -1,0 +1,284 @@
+"""Artifacts on their ways: from a host to the bucket, from the bucket to the host of a dependant or to a folder.
+
+Every byte is checked against its sha256 where it is read. What is in the bucket is found through the manifest only, and
+the manifest is written after all that it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from dstack.app.streams import Meter, Progress, each, feed, in_thread, pulled
+from dstack.core import manifests
+from dstack.core.keys import AttemptKeys
+from dstack.core.manifests import ChangedBytesError
+from dstack.errors import BucketError, DstackError, HostError
+from dstack.model import Entry, Manifest, Nonce
+from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
+
+PACKS_AT_ONCE = 3
+BLOBS_AT_ONCE = 16
+SMALL = 4 << 20
+"""Files of at most this many bytes are held in memory on their way, larger ones go by in pieces."""
+DIGESTS_AT_ONCE = 8_000
+"""How many sha256 one question to a host holds: a message is at most 1 MiB."""
+LIST_BYTES = 128 << 10
+"""Inputs whose list is longer than this go to the host as one blob that holds the list."""
+TRIES = 3
+
+_DAMAGED = "the bucket is damaged there: run the workflow with --rerun"
+
+
+async def collect_artifacts(
+    runner: RunnerPort,
+    bucket: Bucket,
+    keys: AttemptKeys,
+    nonce: Nonce,
+    *,
+    partial: bool | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Bring the artifacts of an ended job into the bucket: all packs, then the manifest. May be repeated.
+
+    `partial` None takes the host's word for it. Packs that are there are not sent again. Raises HostError when the host
+    says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError; the manifest is then not
+    written, and no half-written pack is left.
+    """
+    manifest = _checked(runner.name, await runner.manifest(nonce), partial)
+    packs = manifests.packs(manifest)
+    there = set(await asyncio.to_thread(bucket.list, keys.pack(""))) if packs else set()
+    meter = Meter(progress, sum(map(manifests.pack_size, packs.values())))
+
+    async def send(item: tuple[str, tuple[Entry, ...]]) -> None:
+        pack, members = item
+        key, size = keys.pack(pack), manifests.pack_size(members)
+        if key in there:
+            meter.add(size)
+        else:
+            await _send_pack(runner, bucket, nonce, key=key, members=members, meter=meter)
+        await asyncio.to_thread(_check_length, bucket, key, size)
+
+    await each(packs.items(), send, limit=PACKS_AT_ONCE)
+    await asyncio.to_thread(_create_manifest, bucket, keys.manifest, manifests.encode(manifest))
+    return manifest
+
+
+def _checked(host: str, manifest: Manifest, partial: bool | None) -> Manifest:
+    try:
+        said = manifest.partial if partial is None else partial
+        return manifests.manifest_of(manifest.entries, partial=said)
+    except ValueError as error:
+        raise HostError(host, f"its list of artifacts cannot be: {error}", hint="run `dstack hosts check`") from None
+
+
+async def _send_pack(
+    runner: RunnerPort, bucket: Bucket, nonce: Nonce, *, key: str, members: Sequence[Entry], meter: Meter
+) -> None:
+    """Create one pack, verified; an answer that was lost is followed by a look."""
+    files = tuple(manifests.distinct(members))
+    pack = members[0].pack
+
+    def create(chunks: Iterator[bytes]) -> Put:
+        return bucket.create_from(key, manifests.verified(files, meter.counted(chunks)))
+
+    for _ in range(TRIES):
+        try:
+            put = await feed(runner.read_pack(nonce, pack), create)
+        except ChangedBytesError as error:
+            raise HostError(runner.name, f"its artifacts changed on the way: {error}", hint="run it again") from None
+        if put is not Put.UNKNOWN or key in await asyncio.to_thread(bucket.list, key.rsplit("/", 1)[0] + "/"):
+            return
+        meter.add(-manifests.pack_size(members))
+    raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
+
+
+def _check_length(bucket: Bucket, key: str, size: int) -> None:
+    """Raises BucketError when the store kept less than it was given: libraries have cut objects off in silence."""
+    for _ in bucket.read(key, size - 1, 1):
+        pass
+
+
+def _create_manifest(bucket: Bucket, key: str, body: bytes) -> None:
+    for _ in range(TRIES):
+        if bucket.create(key, body) is Put.CREATED:
+            return
+        there = bucket.get(key)
+        if there == body:
+            return
+        if there is not None:
+            raise BucketError(f"{key} holds another list of artifacts", hint="run the workflow with --rerun")
+    raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
+
+
+async def stage_inputs(
+    runner: RunnerPort,
+    bucket: Bucket,
+    inputs: Sequence[tuple[str, AttemptKeys, Manifest]],
+    *,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Bring what a host lacks of a job's inputs into its store; returns the `inputs` of `prepare`.
+
+    `inputs` are the workflows whose artifacts the job takes, and where these are. Long lists of entries go as a blob of
+    their own (docs/format.md, kind `entries`), so that `prepare` stays one message. Raises UsageError when two inputs
+    have the same path, BucketError when bytes are gone or damaged, and what the runner raises.
+    """
+    entries = manifests.merge([(workflow, manifest) for workflow, _, manifest in inputs])
+    wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack})
+    runs: list[tuple[str, list[Entry]]] = []
+    for _, keys, manifest in inputs:
+        for pack, members in manifests.packs(manifest).items():
+            files = [entry for entry in manifests.distinct(members) if entry.sha256 in wanted]
+            wanted.difference_update(entry.sha256 for entry in files)
+            runs += [(keys.pack(pack), run) for run in _runs(files)]
+    meter = Meter(progress, sum(entry.size for _, run in runs for entry in run))
+
+    async def push(item: tuple[str, list[Entry]]) -> None:
+        await _push_run(runner, bucket, item, meter)
+
+    await each(runs, push, limit=2)
+    return await _as_list(runner, [manifests.to_wire(entry) for entry in entries])
+
+
+async def _lacking(runner: RunnerPort, digests: set[str]) -> set[str]:
+    ordered = sorted(digests)
+    lacking: set[str] = set()
+    for start in range(0, len(ordered), DIGESTS_AT_ONCE):
+        lacking.update(await runner.missing_blobs(ordered[start : start + DIGESTS_AT_ONCE]))
+    return lacking & digests
+
+
+def _runs(files: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Files of one pack, by offset, in groups that one request reads: neighbours, unless they are large."""
+    run: list[Entry] = []
+    for entry in files:
+        if run and (run[-1].offset + run[-1].size != entry.offset or entry.size > SMALL or run[0].size > SMALL):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run
+
+
+def _read_run(bucket: Bucket, key: str, run: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """The pieces of a run, each with its file; raises BucketError when they are not what the manifest says."""
+    chunks = bucket.read(key, run[0].offset, sum(entry.size for entry in run))
+    try:
+        yield from manifests.split(run, chunks)
+    except ChangedBytesError as error:
+        raise BucketError(f"{key} is damaged: {error}", hint=_DAMAGED) from None
+
+
+def _whole(bucket: Bucket, key: str, run: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """The same for small files, each whole."""
+    for entry, pieces in groupby(_read_run(bucket, key, run), key=lambda item: item[0]):
+        yield entry, b"".join(piece for _, piece in pieces)
+
+
+async def _push_run(runner: RunnerPort, bucket: Bucket, item: tuple[str, list[Entry]], meter: Meter) -> None:
+    key, run = item
+    if run[0].size > SMALL:
+        pieces = (piece for _, piece in _read_run(bucket, key, run))
+        await runner.push_blob(run[0].sha256, run[0].size, pulled(meter.counted(pieces)))
+        return
+    files = await asyncio.to_thread(lambda: list(_whole(bucket, key, run)))
+
+    async def push(file: tuple[Entry, bytes]) -> None:
+        entry, body = file
+        await runner.push_blob(entry.sha256, entry.size, _one(body))
+        meter.add(entry.size)
+
+    await each(files, push, limit=BLOBS_AT_ONCE)
+
+
+async def _one(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _as_list(runner: RunnerPort, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    body = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode("ascii")
+    if len(body) <= LIST_BYTES:
+        return entries
+    digest = hashlib.sha256(body).hexdigest()
+    if await _lacking(runner, {digest}):
+        await runner.push_blob(digest, len(body), _one(body))
+    return [{"kind": "entries", "sha256": digest, "size": len(body)}]
+
+
+async def pull(
+    bucket: Bucket, keys: AttemptKeys, manifest: Manifest, target: TreeWriter, *, progress: Progress | None = None
+) -> None:
+    """Write the artifacts of an attempt below a folder, verified; what stands there already is not read again.
+
+    Raises BucketError when bytes are gone or damaged, DstackError for what the folder does not take; what was written
+    before that is whole, so that pulling again goes on where it ended.
+    """
+    meter = Meter(progress, sum(entry.size for entry in manifest.entries))
+    await in_thread(lambda check: _write_small(manifest, target, check))
+
+    async def fetch(item: tuple[str, tuple[Entry, ...]]) -> None:
+        pack, members = item
+        await in_thread(lambda check: _pull_pack(bucket, keys.pack(pack), members, _Place(target, meter, check)))
+
+    await each(manifests.packs(manifest).items(), fetch, limit=PACKS_AT_ONCE)
+
+
+def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], None]) -> None:
+    """Everything that has no bytes; folders come first of all, so that they get their own modes."""
+    twins = manifests.twins(manifest)
+    if twins is not None and target.folds_names():
+        raise DstackError(
+            f"{twins[0]!a} and {twins[1]!a} are one name on this disk",
+            hint="pull on a machine that tells them apart, or let the job use other names",
+        )
+    for entry in sorted(manifest.entries, key=lambda entry: entry.kind != "folder"):
+        check()
+        if not entry.pack and not target.holds(entry):
+            target.write(entry, ())
+
+
+class _Place:
+    """Where pulled files go, and who is told."""
+
+    def __init__(self, target: TreeWriter, meter: Meter, check: Callable[[], None]) -> None:
+        self.target = target
+        self._meter = meter
+        self._check = check
+
+    def lacks(self, entry: Entry) -> bool:
+        self._check()
+        if not self.target.holds(entry):
+            return True
+        self._meter.add(entry.size)
+        return False
+
+    def write(self, entry: Entry, chunks: Iterable[bytes]) -> None:
+        self.target.write(entry, self._counted(chunks))
+
+    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._check()
+            yield chunk
+            self._meter.add(len(chunk))
+
+
+def _pull_pack(bucket: Bucket, key: str, members: Sequence[Entry], place: _Place) -> None:
+    wanted: dict[int, list[Entry]] = {}
+    for offset, group in groupby(members, key=attrgetter("offset")):
+        paths = [entry for entry in group if place.lacks(entry)]
+        if paths:
+            wanted[offset] = paths
+    for run in _runs(paths[0] for paths in wanted.values()):
+        if run[0].size > SMALL:
+            for entry in wanted[run[0].offset]:
+                place.write(entry, (piece for _, piece in _read_run(bucket, key, [entry])))
+            continue
+        for first, body in _whole(bucket, key, run):
+            for entry in wanted[first.offset]:
+                place.write(entry, (body,))

@@ -1,0 +1,357 @@
+"""The host store: content by sha256 under `<root>/store/<2 hex>/<62 hex>`, and inputs laid from it into work trees.
+
+A blob appears by link or rename when its bytes were verified. It is not flushed to disk: what a power cut left half
+written is found by its hash when it is next used, thrown away, and sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence
+
+from dstack.runner import artifacts, trees
+from dstack.runner.refusal import Refusal
+
+EMPTY = hashlib.sha256().hexdigest()
+LIST = "entries"
+"""Kind of an entry that stands for a list of entries, one JSON object a line, in the store under `sha256`."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_STALE = 2 * 86_400.0
+_AGAIN = "the damaged copy was removed; run it again and it is sent anew"
+
+
+def missing(root: str, digests: Sequence[object]) -> List[str]:
+    """Which of these sha256 the store lacks, in the order given; raises Refusal("hash") for what is none."""
+    return [digest for digest in map(_checked, digests) if not _has(root, digest)]
+
+
+def receive(root: str, sha256: object, size: object, chunks: Iterable[bytes]) -> None:
+    """Bring one blob into the store. Any number of receivers of the same blob may run at once.
+
+    Raises Refusal("hash") when the bytes are not `size` bytes with that sha256, Refusal("store") when they cannot be
+    written; nothing is left behind then.
+    """
+    digest = _checked(sha256)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise Refusal("hash", "not a size: %.80r" % (size,))
+    with _Incoming(root, digest) as incoming:
+        seen = hashlib.sha256()
+        count = 0
+        for chunk in chunks:
+            count += len(chunk)
+            if count > size:
+                break
+            seen.update(chunk)
+            incoming.write(chunk)
+        if count != size or seen.hexdigest() != digest:
+            raise Refusal("hash", "blob %s arrived damaged (%d of %d bytes)" % (digest, count, size), "send it again")
+        incoming.keep()
+
+
+def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
+    """Bring the files of an ended job's manifest into the store, by reflink or copy, for the next job on this host.
+
+    Returns `{"files", "bytes"}` that came in. A file that is not what the manifest says any more is passed over, and a
+    full disk ends the adoption: the store is only ever a short cut.
+    """
+    files = total = 0
+    top = trees.open_top(project_folder)
+    try:
+        for entry in artifacts.entries(nonce_folder):
+            if entry["kind"] == "file" and entry["size"] and not _has(root, entry["sha256"]):
+                try:
+                    came = _adopt_one(root, top, entry)
+                except Refusal:
+                    break
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        break
+                    continue
+                files += came
+                total += came and entry["size"]
+    finally:
+        os.close(top)
+    return {"files": files, "bytes": total}
+
+
+def stage(root: str, project_folder: str, entries: Sequence[object]) -> None:
+    """Lay inputs into a work tree, under their own paths, with their modes.
+
+    A file or link of the snapshot that stands at an input's path, or where a folder of one belongs, is replaced;
+    nothing is ever written through a symbolic link. Files are copies of their own (reflinks where the file system has them),
+    verified as they are laid. Folders stay open to their owner whatever their mode says. Raises Refusal("inputs") for
+    an entry that is not safe, a folder in the way, or a disk that refuses; Refusal("hash") when the store lacks a blob
+    or holds a damaged one, which is removed.
+    """
+    plan = [_entry(item) for item in _expanded(root, entries)]
+    _check_plan(plan)
+    top = trees.open_top(project_folder)
+    try:
+        for item in plan:
+            try:
+                _lay(root, top, item)
+            except OSError as error:
+                message = "input %s cannot be laid: %s" % (trees.shown(item.path), error.strerror)
+                raise Refusal("inputs", message, "look at the free space and the snapshot's files there") from None
+    finally:
+        os.close(top)
+
+
+class _Entry(NamedTuple):
+    parts: List[bytes]
+    kind: str
+    mode: int
+    size: int
+    sha256: str
+    target: bytes
+
+    @property
+    def path(self) -> bytes:
+        return b"/".join(self.parts)
+
+
+def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
+    """The entries; a list of them that stands in the store is read and verified."""
+    for item in entries:
+        if not isinstance(item, dict) or item.get("kind") != LIST:
+            yield item
+            continue
+        digest = _checked(item.get("sha256"))
+        fd = _open_blob(root, digest)
+        try:
+            size = os.fstat(fd).st_size
+            if size > artifacts.MAX_MANIFEST:
+                raise Refusal("inputs", "the list of inputs is %d bytes long" % size)
+            body = b"".join(trees.pieces(fd, size))
+        finally:
+            os.close(fd)
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise _damaged(root, digest)
+        for line in body.splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise Refusal("inputs", "the list of inputs is not JSON") from None
+
+
+def _entry(item: object) -> _Entry:
+    if not isinstance(item, dict):
+        raise Refusal("inputs", "an input is no JSON object")
+    parts = trees.split(item.get("path"), "inputs")
+    kind, mode, size = item.get("kind"), item.get("mode"), item.get("size", 0)
+    if kind not in ("file", "link", "folder") or not _number(mode, 0o777) or not _number(size, 1 << 53):
+        raise Refusal("inputs", "input %s has no kind, mode or size that dstack knows" % trees.shown(item["path"]))
+    target = b""
+    if kind == "link":
+        text = item.get("target")
+        try:
+            target = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else b""
+        except UnicodeEncodeError:
+            target = b""
+        if not trees.link_is_inside(parts, target):
+            raise Refusal("inputs", "input %s is a link that may lead out of the project" % trees.shown(item["path"]))
+    digest = _checked(item.get("sha256")) if kind == "file" else ""
+    return _Entry(parts, str(kind), int(mode or 0), int(size), digest, target)
+
+
+def _number(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
+
+
+def _check_plan(plan: Sequence[_Entry]) -> None:
+    """Every path once, and nothing below a file or a link."""
+    kinds = {item.path: item.kind for item in plan}
+    if len(kinds) != len(plan):
+        raise Refusal("inputs", "the inputs name a path twice")
+    for item in plan:
+        for count in range(1, len(item.parts)):
+            if kinds.get(b"/".join(item.parts[:count]), "folder") != "folder":
+                raise Refusal("inputs", "input %s lies below another that is no folder" % trees.shown(item.path))
+
+
+def _lay(root: str, top: int, item: _Entry) -> None:
+    if item.kind == "folder":
+        fd = trees.make_folder(top, item.parts)
+        try:
+            os.fchmod(fd, item.mode | 0o700)
+        finally:
+            os.close(fd)
+        return
+    folder = trees.make_folder(top, item.parts[:-1])
+    try:
+        _refuse_folder(folder, item)
+        temporary = _temporary_name()
+        try:
+            if item.kind == "link":
+                os.symlink(item.target, temporary, dir_fd=folder)
+            else:
+                _lay_file(root, folder, temporary, item)
+            os.rename(temporary, item.parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            _unlink(temporary, folder)
+            raise
+    finally:
+        os.close(folder)
+
+
+def _refuse_folder(folder: int, item: _Entry) -> None:
+    try:
+        state = os.stat(item.parts[-1], dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(state.st_mode):
+        message = "input %s is a %s, and the snapshot has a folder there" % (trees.shown(item.path), item.kind)
+        raise Refusal("inputs", message, "rename one of the two")
+
+
+def _lay_file(root: str, folder: int, name: str, item: _Entry) -> None:
+    source = -1
+    fd = os.open(name, trees.NEW, 0o600, dir_fd=folder)
+    try:
+        if item.sha256 != EMPTY:
+            source = _open_blob(root, item.sha256)
+        if source >= 0 and not _copied(source, fd, item.sha256, item.size):
+            raise _damaged(root, item.sha256)
+        if source < 0 and item.size:
+            raise Refusal("inputs", "input %s is empty and has a size" % trees.shown(item.path))
+        os.fchmod(fd, item.mode)
+    finally:
+        os.close(fd)
+        if source >= 0:
+            os.close(source)
+
+
+def _copied(source: int, target: int, digest: str, size: int) -> bool:
+    """Clone or copy a whole file; whether what is in `target` now has that digest and size."""
+    if trees.clone(source, target):
+        return trees.digest_of(target) == (digest, size)
+    seen = hashlib.sha256()
+    count = 0
+    for piece in trees.pieces(source, size + 1):
+        seen.update(piece)
+        count += len(piece)
+        trees.write_all(target, piece)
+    return count == size and seen.hexdigest() == digest
+
+
+def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
+    parts = trees.split(entry["path"], "changed")
+    folder = trees.open_folder(top, parts[:-1])
+    try:
+        source = os.open(parts[-1], trees.FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+    try:
+        with _Incoming(root, entry["sha256"]) as incoming:
+            if not _copied(source, incoming.fd, entry["sha256"], entry["size"]):
+                return 0
+            incoming.keep()
+            return 1
+    finally:
+        os.close(source)
+
+
+class _Incoming:
+    """A temporary file in the store that becomes the blob by `keep`, and else vanishes."""
+
+    def __init__(self, root: str, digest: str) -> None:
+        self._store = os.path.join(root, "store")
+        self._path = os.path.join(self._store, _temporary_name())
+        self._final = _blob(root, digest)
+        self.fd = -1
+
+    def __enter__(self) -> _Incoming:
+        try:
+            for folder in (self._store, os.path.dirname(self._final)):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            self.fd = os.open(self._path, trees.NEW, 0o600)
+        except OSError as error:
+            raise self._full(error) from None
+        return self
+
+    def write(self, data: bytes) -> None:
+        try:
+            trees.write_all(self.fd, data)
+        except OSError as error:
+            raise self._full(error) from None
+
+    def keep(self) -> None:
+        try:
+            os.rename(self._path, self._final)
+        except OSError as error:
+            raise self._full(error) from None
+        self._path = ""
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+        if self._path:
+            os.unlink(self._path)
+
+    def _full(self, error: OSError) -> Refusal:
+        return Refusal("store", "cannot write to %s: %s" % (self._store, error.strerror), "make room on that disk")
+
+
+def sweep(root: str, *, now: float) -> int:
+    """Remove temporary files that nobody wrote to for two days; returns how many. `now`: seconds since the epoch."""
+    store = os.path.join(root, "store")
+    removed = 0
+    try:
+        names = os.listdir(store)
+    except FileNotFoundError:
+        return 0
+    for name in names:
+        path = os.path.join(store, name)
+        try:
+            if name.startswith(".tmp-") and now - os.lstat(path).st_mtime > _STALE:
+                os.unlink(path)
+                removed += 1
+        except FileNotFoundError:
+            continue
+    return removed
+
+
+def _checked(digest: object) -> str:
+    if not isinstance(digest, str) or not _DIGEST.match(digest):
+        raise Refusal("hash", "not a sha256: %.80r" % (digest,))
+    return digest
+
+
+def _blob(root: str, digest: str) -> str:
+    return os.path.join(root, "store", digest[:2], digest[2:])
+
+
+def _has(root: str, digest: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(_blob(root, digest)).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _open_blob(root: str, digest: str) -> int:
+    try:
+        return os.open(_blob(root, digest), trees.FILE)
+    except OSError:
+        raise Refusal("hash", "the store of this host lacks %s" % digest, "run it again and it is sent") from None
+
+
+def _damaged(root: str, digest: str) -> Refusal:
+    with contextlib.suppress(OSError):
+        os.unlink(_blob(root, digest))
+    return Refusal("hash", "the store of this host held a damaged copy of %s" % digest, _AGAIN)
+
+
+def _temporary_name() -> str:
+    return ".tmp-%d-%d-%s" % (os.getpid(), time.monotonic_ns(), os.urandom(6).hex())
+
+
+def _unlink(name: str, folder: int) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=folder)
