@@ -121,11 +121,13 @@ def test_held_supervisor_refuses_when_its_connection_ends(host: Host, end: str) 
     first, second = host.connect(), host.connect()
     nonce = host.nonce()
     first.call("hold", nonce=nonce, slots=1)
+    host.prepare(first, nonce, "touch ran")
     assert host.state(second, nonce) == "held"
     getattr(first, end)()
     until(lambda: host.state(second, nonce) == "unknown", "the supervisor ended")
     assert second.call("verdict", nonce=nonce) == {"verdict": "refused"}
     until(lambda: not host.processes(), "the supervisor ended")
+    assert not (host.folder(nonce) / "work" / "ran").exists()
 
 
 def test_dropped_attempt_never_starts_and_frees_its_slot(host: Host) -> None:

@@ -93,6 +93,14 @@ def test_stop_lets_the_job_say_its_last_words(host: Host) -> None:
     assert host.finish(client, nonce)[0].endswith(b"saving\nsaved\n")
 
 
+def test_exit_code_of_a_stopped_job_is_never_lost(host: Host) -> None:
+    client = host.connect()
+    for _ in range(30):
+        nonce = host.start(client, "trap 'exit 7' TERM; echo up; while :; do read -t 0.001 || :; done")
+        host.await_log(client, nonce, b"up")
+        assert client.call("stop", nonce=nonce, grace=30, abort=False)["exit"]["code"] == 7
+
+
 def test_abort_overtakes_a_stop_that_waits(host: Host) -> None:
     client = host.connect()
     nonce = host.start(client, SHAPES["ignores SIGTERM"])

@@ -1,0 +1,60 @@
+"""Who a process is, by /proc and by `ps`, which must agree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dstack.runner import processes
+from tests.unit.runner.client import until
+
+
+def test_name_of_a_process_may_hold_anything(tmp_path: Path) -> None:
+    strange = tmp_path / "a) S 1 (b"
+    strange.symlink_to(str(shutil.which("sleep")))
+    with subprocess.Popen([str(strange), "1000"]) as child:
+        until(lambda: processes.table()[child.pid].name == "a) S 1 (b", "it was started")
+        assert processes.table()[child.pid].parent == os.getpid()
+        child.kill()
+
+
+def test_zombie_is_not_alive() -> None:
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        named = processes.identity(child.pid)
+        assert processes.is_alive(named)
+        child.kill()
+        until(lambda: processes.table()[child.pid].state == "Z", "it is a zombie")
+        assert not processes.is_alive(named)
+        assert child.pid not in {process.pid for process in processes.descendants(os.getpid())}
+
+
+@pytest.mark.parametrize("changed", [{"boot_id": "another"}, {"started": "1"}, {"pid": "1"}, {"pid": None}])
+def test_other_boot_start_or_pid_is_another_process(changed: dict[str, object]) -> None:
+    assert processes.is_alive(processes.identity(os.getpid()))
+    assert not processes.is_alive({**processes.identity(os.getpid()), **changed})
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps")
+def test_systems_without_proc_ask_ps(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], start_new_session=True) as child:
+        by_proc = until(lambda: processes.descendants(child.pid), "its child runs")
+        monkeypatch.setattr(processes, "PROC", False)
+        by_ps = processes.descendants(child.pid)
+        assert [process[:3] for process in by_ps] == [process[:3] for process in by_proc]
+        in_group = {process.pid for process in processes.descendants(os.getpid(), child.pid)}
+        assert {child.pid, by_ps[0].pid} <= in_group
+        named = processes.identity(child.pid)
+        assert processes.is_alive(named)
+        processes.end_all(
+            lambda: [
+                process for process in processes.table().values() if process.group == child.pid and process.state != "Z"
+            ],
+            lambda seconds: None,
+            until=lambda: 0.0,
+        )
+        child.wait(30)
+        assert not processes.is_alive(named)
