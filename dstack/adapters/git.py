@@ -146,7 +146,10 @@ class Packing:
         self._store = store
         self._objects = folder / "objects"
         (self._objects / "info").mkdir(parents=True)
-        self._sources = [store.path / "objects"]
+        (self._objects / "info/alternates").write_text(
+            quoted(store.path / "objects") + "\n", encoding="utf-8", errors="surrogateescape"
+        )
+        self._sources: list[Path] = []
         self._layers: list[Layer] = []
         self._foreign: set[bytes] = set()
         """Places of nested repositories that are no submodules: all of their files are untracked."""
@@ -177,7 +180,7 @@ class Packing:
         root, repository = self._root, self._root.repository
         self._check_prefix(trees[b""])
         commit = root.commit(trees[b""], MESSAGE, IDENTITY)
-        self._store.take(commit, root.env)
+        self._store.take(commit, root.reading)
         return Snapshot(
             commit=commit,
             tree=trees[b""],
@@ -192,16 +195,17 @@ class Packing:
     def _add(self, repository: Repository, at: bytes) -> Layer:
         folder = self._folder / str(len(self._layers))
         self._sources.append(repository.objects)
-        lines = "".join(quoted(source) + "\n" for source in self._sources)
-        (self._objects / "info/alternates").write_text(lines, encoding="utf-8", errors="surrogateescape")
-        layer = Layer(repository, folder=folder, objects=self._objects, at=at)
+        layer = Layer(repository, folder=folder, objects=self._objects, sources=self._sources, at=at)
         self._layers.append(layer)
         return layer
 
     def _descend(self, layer: Layer, path: bytes) -> None:
         at = layer.at + path
         place = layer.repository.top / os.fsdecode(path)
-        inner = find(place)
+        try:
+            inner = find(place)
+        except SnapshotError as error:
+            raise SnapshotError(f"the nested repository {os.fsdecode(at)}: {error}", hint=error.hint) from None
         if inner.top.resolve() != place.resolve():
             raise SnapshotError(
                 f"{os.fsdecode(at)} has a .git that is no repository", hint=f"repair or remove {place / '.git'}"

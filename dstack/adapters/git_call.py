@@ -73,13 +73,28 @@ def call(
     arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, data: bytes = b"", codes: Iterable[int] = (0,)
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git to its end and return it; raises SnapshotError unless its exit code is one of `codes`."""
-    try:
-        done = subprocess.run(argv(arguments), input=data, env=dict(env), cwd=cwd, capture_output=True, check=False)
-    except OSError as error:
-        raise not_started(error, cwd) from None
-    if done.returncode not in codes:
-        raise failure(arguments[0], done.stderr, done.returncode)
-    return done
+    process = begin(arguments, env=env, cwd=cwd)
+    return finish(process, arguments[0], data=data, codes=codes)
+
+
+def begin(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    """Start git, to be ended by `finish`; two that only read may run side by side."""
+    return start(arguments, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(
+    process: subprocess.Popen[bytes], command: str, *, data: bytes = b"", codes: Iterable[int] = (0,)
+) -> subprocess.CompletedProcess[bytes]:
+    """Wait for git and return it; raises SnapshotError unless its exit code is one of `codes`."""
+    with process:
+        try:
+            output, errors = process.communicate(data)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode not in codes:
+        raise failure(command, errors, process.returncode)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **streams: object) -> subprocess.Popen[bytes]:

@@ -2,9 +2,11 @@
 
 git runs with a GIT_DIR of dstack's own, whose configuration holds nothing that could start a program, so no hook,
 filter, fsmonitor or textconv of the user's or the repository's ever runs. What it writes goes to the quarantine;
-the user's index, objects and files are only read. The bytes of a file are hashed as they stand in the work tree:
-git attributes that would convert them (filter, text, ident, encodings) are switched off, and entries of the copied
-index that hold converted content are hashed anew.
+the user's index, objects and files are only read. Commands that write objects do not even see the user's: git
+renews the time of an object that it would have written and finds there.
+
+The bytes of a file are hashed as they stand in the work tree: git attributes that would convert them (filter, text,
+ident, encodings) are switched off, and entries of the copied index that hold converted content are hashed anew.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from dstack.adapters.git_call import call, environment, quoted
+from dstack.adapters.git_call import begin, call, environment, finish, quoted
 from dstack.adapters.git_place import Repository
 from dstack.errors import SnapshotError
 
 RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
 CONVERTING = ("filter", "ident", "working-tree-encoding")
+OTHERS = ("ls-files", "-o", "-z", "--exclude-standard")
+"""Lists what is neither tracked nor ignored."""
 GITLINK = b"160000"
 REGULAR = (b"100644", b"100755")
 QUIET = 0.03
@@ -48,7 +52,9 @@ class Layer:
     `at` is its place below the outermost repository, b"" or ending in b"/".
     """
 
-    def __init__(self, repository: Repository, *, folder: Path, objects: Path, at: bytes = b"") -> None:
+    def __init__(
+        self, repository: Repository, *, folder: Path, objects: Path, sources: Sequence[Path], at: bytes
+    ) -> None:
         self.repository = repository
         self.at = at
         self.folder = folder
@@ -60,6 +66,7 @@ class Layer:
         self.dirty = False
         self.adapted = False
         self._top = os.fsencode(repository.top)
+        self._sources = sources
         self._hashed: list[bytes] = []
         self._started = 0.0
         self._env = environment(
@@ -78,7 +85,11 @@ class Layer:
         Raises SnapshotError for a submodule without its content.
         """
         furnish(self.folder, self.repository)
-        self.tracked = tuple(parse_tracked(self._git("ls-files", "-s", "-v", "-z").stdout))
+        index = self.folder / "index"
+        if index.exists() and b"sdir" in index.read_bytes():
+            # Folders stand for their files in a sparse index; only the user's objects say which.
+            self._read("update-index", "--force-write-index", codes=(0, 129))
+        self.tracked = tuple(parse_tracked(self._read("ls-files", "-s", "-v", "-z").stdout))
         left_out = [entry for entry in self.tracked if entry.mode == GITLINK or secret(entry.path, tracked=True)]
         self.links = dict(self._submodules(entry for entry in left_out if entry.mode == GITLINK))
         if left_out:
@@ -111,21 +122,22 @@ class Layer:
 
     def moved(self) -> tuple[bytes, ...]:
         """Paths that are not what was hashed any more: empty when all was still so at the end of hashing."""
+        listing = begin(OTHERS, env=self._env, cwd=self.repository.top)
         changed, gone = self._changes()
-        others, _ = self._others()
+        others, _ = parse_others(finish(listing, OTHERS[0]).stdout)
         recent = (path for path in self._hashed if self._written_since(path))
         return tuple(self.at + path for path in dict.fromkeys((*changed, *gone, *others, *recent)))
 
     def write(self, nested: Mapping[bytes, str]) -> str:
         """The id of the tree, with the trees of nested repositories in their places."""
-        own = self._git("write-tree").stdout.decode().strip()
+        own = self._git("write-tree", "--missing-ok").stdout.decode().strip()
         if not self.adapted:
             self.dirty = self.dirty or own != self.repository.head_tree
         if not nested:
             return own
         for path, tree in nested.items():
             self._git("read-tree", f"--prefix={os.fsdecode(path)}", tree)
-        return self._git("write-tree").stdout.decode().strip()
+        return self._git("write-tree", "--missing-ok").stdout.decode().strip()
 
     def commit(self, tree: str, message: str, identity: Mapping[str, str]) -> str:
         """The id of a parentless commit of `tree`, written to the quarantine."""
@@ -138,9 +150,9 @@ class Layer:
         return self._git("cat-file", "-e", f"{tree}:{prefix}", codes=(0, 1, 128)).returncode == 0
 
     @property
-    def env(self) -> Mapping[str, str]:
-        """The environment of git calls that see the quarantine, the user's objects and the store's."""
-        return self._env
+    def reading(self) -> Mapping[str, str]:
+        """The environment of git calls that see the user's objects too, and write none."""
+        return {**self._env, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted(path) for path in self._sources)}
 
     def sizes(self, *, all_files: bool) -> Iterator[tuple[int, bytes]]:
         """Size in bytes and path of each untracked file; with `all_files` of each tracked one too."""
@@ -152,6 +164,9 @@ class Layer:
 
     def _git(self, *arguments: str, data: bytes = b"", codes: Iterable[int] = (0,)) -> CompletedProcess[bytes]:
         return call(arguments, env=self._env, cwd=self.repository.top, data=data, codes=codes)
+
+    def _read(self, *arguments: str, data: bytes = b"", codes: Iterable[int] = (0,)) -> CompletedProcess[bytes]:
+        return call(arguments, env=self.reading, cwd=self.repository.top, data=data, codes=codes)
 
     def _stat(self, path: bytes) -> os.stat_result | None:
         try:
@@ -184,25 +199,16 @@ class Layer:
         if self.adapted:
             return
         self.adapted = True
-        work = self._git("diff-files", "--quiet", "--ignore-submodules=all", codes=(0, 1)).returncode
+        work = self._read("diff-files", "--quiet", "--ignore-submodules=all", codes=(0, 1)).returncode
         head = self.repository.head_tree
-        staged = 1 if head is None else self._git("diff-index", "--cached", "--quiet", head, codes=(0, 1)).returncode
+        staged = 1 if head is None else self._read("diff-index", "--cached", "--quiet", head, codes=(0, 1)).returncode
         self.dirty = bool(work or staged)
 
     def _look_for_untracked(self) -> None:
-        self.untracked, nested = self._others()
+        self.untracked, nested = parse_others(self._git(*OTHERS).stdout)
         # Without its gitlink git lists a submodule as one more nested repository.
         self.nested = tuple(sorted({*nested, *(path + b"/" for path in self.links)}))
         self.dirty = self.dirty or bool(self.untracked) or len(self.nested) > len(self.links)
-
-    def _others(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """Files that are neither tracked nor ignored, and folders that are repositories of their own."""
-        listed = self._git("ls-files", "-o", "-z", "--exclude-standard").stdout.split(b"\0")[:-1]
-        kept = [path for path in listed if not secret(path, tracked=False)]
-        return (
-            tuple(path for path in kept if not path.endswith(b"/")),
-            tuple(path for path in kept if path.endswith(b"/")),
-        )
 
     def _marked(self, entry: Tracked) -> bool:
         """Whether a mark of the index hides the file: assume-unchanged, or skip-worktree though it is there."""
@@ -235,7 +241,7 @@ class Layer:
 
     def _blob_sizes(self, files: Sequence[Tracked]) -> list[int]:
         data = b"".join(entry.oid + b"\n" for entry in files)
-        lines = self._git("cat-file", "--batch-check=%(objectsize)", data=data).stdout.splitlines()
+        lines = self._read("cat-file", "--batch-check=%(objectsize)", data=data).stdout.splitlines()
         return [int(line) if line.isdigit() else -1 for line in lines]
 
     def _changes(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
@@ -287,6 +293,15 @@ def parse_tracked(listing: bytes) -> Iterator[Tracked]:
         front, _, path = line.partition(b"\t")
         tag, mode, oid, stage = front.split(b" ")
         yield Tracked(tag=tag, mode=mode, oid=oid, stage=stage, path=path)
+
+
+def parse_others(listing: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Of what OTHERS lists: the files, and the folders that are repositories of their own."""
+    kept = [path for path in listing.split(b"\0")[:-1] if not secret(path, tracked=False)]
+    return (
+        tuple(path for path in kept if not path.endswith(b"/")),
+        tuple(path for path in kept if path.endswith(b"/")),
+    )
 
 
 def secret(path: bytes, *, tracked: bool) -> bool:

@@ -95,9 +95,7 @@ def no_repository(folder: Path, stderr: bytes) -> SnapshotError:
             hint=f"if you trust it: git config --global --add safe.directory {folder}",
         )
     if "must be run in a work tree" in text:
-        return SnapshotError(
-            f"{folder} is inside a repository without files", hint="start dstack in the project folder"
-        )
+        return SnapshotError(f"{folder} has no work tree around it", hint="start dstack in the project folder")
     if "not a git repository" in text:
         return SnapshotError(
             f"{folder} is in no git repository, so there is nothing that says which files are the code",
