@@ -15,6 +15,8 @@ from dstack.project.interpreters import reads_script_from_stdin
 from dstack.project.references import ARGUMENTS, REFERENCE, referred
 
 MAX_DEPTH = 40
+MAX_ARITHMETIC = 10_000
+"""Characters of one arithmetic expression: `((` may turn out to be none only at its end, and is then read again."""
 _ARGUMENTS = re.compile(r"\$(?:variables_as_args(?!\w)|\{variables_as_args\})", re.ASCII)
 _METACHARACTERS = frozenset(" \t\r\n;&|<>()")
 
@@ -201,7 +203,7 @@ class Scanner:
         """`$((…))` or `((…))` after its opening: references in it count as ARITHMETIC."""
         self.enter(start)
         level = 0
-        while self.at < len(self.text):
+        while self.at < min(len(self.text), start + MAX_ARITHMETIC):
             if level == 0 and self.peek("))"):
                 self.at += 2
                 self.depth -= 1

@@ -25,6 +25,8 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_NUMBER = 100
 """Characters of a number; Python refuses longer ones or takes seconds for them."""
+MAX_LOCATED = 32_768
+"""Characters of a scalar in which places are looked for; each look passes all before it."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -58,9 +60,10 @@ class ScalarNode:
     end: int
 
     def locate(self, offset: int, length: int) -> Position:
-        """Where `text[offset : offset + length]` stands in the file; the start of the scalar if it is not found."""
+        """Where `text[offset : offset + length]` stands in the file; the start of the scalar if that is not found, or
+        if the scalar is longer than MAX_LOCATED."""
         wanted = self.text[offset : offset + length]
-        if not wanted:
+        if not wanted or len(self.raw) > MAX_LOCATED:
             return self.position
         at = -1
         for _ in range(self.text.count(wanted, 0, offset + length)):
