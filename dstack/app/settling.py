@@ -9,10 +9,10 @@ from __future__ import annotations
 from dstack.app import attempts
 from dstack.app.creating import create
 from dstack.app.effects import Alive, AskVerdict, Children, ListKeys, NewNonce, Pause, Read, Show, Steps
-from dstack.app.jobs import Job, Live, stop_asked
+from dstack.app.jobs import Job, Live, stop_asked, unwanted
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, Result, Want, Why, pack, unpack
+from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, Result, Stop, Want, Why, pack, unpack
 from dstack.model import JobStatus
 from dstack.wire import STARTED
 
@@ -47,11 +47,12 @@ def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
 def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys | None]:
     """One look at the job -> its outcome, the generation to go on with, or None to look again."""
     stop = yield from stop_asked(job)
-    if stop is not None:
-        return (yield from job.outcome(JobStatus.STOPPED, reason=stop.reason))
     found = yield Read(keys.result)
-    if found is not None:
-        return (yield from _reuse(job, keys, unpack(Result, keys.result, found)))
+    result = unpack(Result, keys.result, found) if found is not None else None
+    if stop is not None and (result is None or result.run != job.run.id):
+        return (yield from _stopped(job, me, keys, stop))
+    if result is not None:
+        return (yield from _reuse(job, keys, result))
     want = yield from _want(job, keys)
     number, live = yield from latest_of(keys)
     if live is not None:
@@ -73,12 +74,25 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     return None
 
 
+def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outcome | None]:
+    """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
+    _, live = yield from latest_of(keys)
+    if live is not None and (yield from unwanted(job, live.keys)) is not None:
+        yield from _beside(job, me, live)
+        return None
+    return (yield from job.outcome(JobStatus.STOPPED, reason=stop.reason))
+
+
 def _generation(job: Job) -> Steps[JobKeys]:
-    """The generation to work in: one of this run's own when it must run afresh, else `generation_of`."""
-    if not job.fresh:
-        return (yield from generation_of(job))
+    """The generation to work in: the one where this run waits already, so that no attempt of it is left alone; one of
+    its own when it must run afresh; else `generation_of`."""
     numbers = yield from _numbers(job)
-    return (yield from _fresh(job, numbers[-1]))
+    if job.fresh:
+        return (yield from _fresh(job, numbers[-1]))
+    for number in reversed(numbers):
+        if (yield Read(job.generation(number).want(job.run.id))) is not None:
+            return job.generation(number)
+    return (yield from generation_of(job))
 
 
 def _numbers(job: Job) -> Steps[list[int]]:
@@ -87,13 +101,14 @@ def _numbers(job: Job) -> Steps[list[int]]:
 
 
 def generation_of(job: Job) -> Steps[JobKeys]:
-    """The highest generation with a result, else the highest there is. Reads only."""
+    """The highest generation with a result, else the first: an answer that does not change when somebody opens another
+    one, so that all coordinators of a run work in the same. Reads only."""
     numbers = yield from _numbers(job)
     for number in reversed(numbers):
         keys = job.generation(number)
         if (yield Read(keys.result)) is not None:
             return keys
-    return job.generation(numbers[-1])
+    return job.generation(1)
 
 
 def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:

@@ -382,6 +382,9 @@ class World:
     def check_end(self) -> None:
         """Everything has an outcome: hold the whole bucket against the whole host."""
         self._check_claims()
+        for supervisor in self.supervisors.values():
+            if supervisor.verdict == "started" and supervisor.report is None:
+                raise Violation(f"{supervisor.nonce} still runs and nobody looks after it")
         for run in self.runs:
             for spec in run.plan.jobs:
                 key = PROJECT.run(run.id).job(spec.workflow)
