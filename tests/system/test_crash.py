@@ -1,0 +1,122 @@
+"""kill -9 of the attached command line at every step: afterwards the run comes to its right end, each job started once.
+
+DSTACK_ROUNDS sets how many steps are tried, spread evenly over those of a whole run; the suite tries a few, a soak 50.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.hosts.waiting import until
+from tests.system.laptop import LIMIT, Laptop
+
+ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "12"))
+REPOSITORY = Path(__file__).parent.parent.parent
+JOBS = ("prepare", "train", "report")
+
+
+def three_jobs(folder: Path) -> Laptop:
+    """A chain of three jobs; each appends its name and attempt to the marks, as its first command."""
+    laptop = Laptop(folder)
+    lines = ["workflows:"]
+    for name, before in zip(JOBS, ("", *JOBS), strict=False):
+        lines += [
+            f"  - name: {name}",
+            f"    depends-on: {{repo: {{include: []}}, workflows: [{before}]}}",
+            "    commands:",
+            f"      - echo {name} >> {laptop.marks}",
+            f"      - echo log of {name}",
+            f"      - echo out of {name} > {name}.txt",
+            f"    artifacts: [{name}.txt]",
+        ]
+    laptop.write({".dstack/workflows.yaml": "\n".join(lines) + "\n"})
+    laptop.commit()
+    return laptop
+
+
+def run_and_die(laptop: Laptop, at: str) -> tuple[int, list[str]]:
+    """`dstack run report` with a kill at step `at` ("7:before") -> its return code, and the steps that it began."""
+    trace = laptop.root.parent / "trace"
+    environment = {
+        **laptop.environment,
+        "DSTACK_CRASH_AT": at,
+        "DSTACK_CRASH_TRACE": str(trace),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.system.crashing", "run", "report"],
+        cwd=laptop.root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
+    return done.returncode, trace.read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The steps of a run that nobody kills."""
+    laptop = three_jobs(tmp_path_factory.mktemp("counted"))
+    code, trace = run_and_die(laptop, "0:before")
+    assert code == 0
+    assert sorted(laptop.local_marks()) == sorted(JOBS)
+    for step in ("effect Hold", "runner go", "bucket create_from", "effect Release"):
+        assert any(step in line for line in trace), f"{step} is not counted"
+    return trace
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_killed_at_any_step_the_run_comes_to_its_end(number: int, steps: list[str], tmp_path: Path) -> None:
+    """None lost, none started twice, by the jobs' own marks; logs and artifacts whole; no slot leaks."""
+    at = 1 + number * (len(steps) - 1) // max(1, ROUNDS - 1)
+    side = "before" if number % 2 == 0 else "after"
+    laptop = three_jobs(tmp_path)
+    code, trace = run_and_die(laptop, f"{at}:{side}")
+    where = f"killed {side} {trace[-1]}" if code else "ended before the kill"
+
+    runs = json.loads(laptop.dstack("ps", "-a", "--json").stdout)
+    if runs:
+        laptop.dstack("attach", runs[0]["run"])
+    else:
+        assert laptop.local_marks() == [], f"{where}: a job started and no run is recorded"
+        laptop.dstack("run", "report")
+    runs = json.loads(laptop.dstack("ps", "-a", "--json").stdout)
+    assert [run["status"] for run in runs] == ["succeeded"], where
+    assert laptop.local_marks() == list(JOBS), where
+    name = runs[0]["run"]
+    for job in JOBS:
+        assert laptop.dstack("logs", name, job).stdout == f"log of {job}\n", where
+    laptop.dstack("artifacts", "pull", name, "-o", str(tmp_path / "out"))
+    assert (tmp_path / "out/report/report.txt").read_text() == "out of report\n", where
+    until("all slots are free", lambda: slots_are_free(laptop))
+
+
+def test_most_kills_hit(steps: list[str], tmp_path: Path) -> None:
+    """The middle step of a run is one at which the launcher really dies."""
+    code, trace = run_and_die(three_jobs(tmp_path), f"{len(steps) // 2}:before")
+    assert code == -signal.SIGKILL
+    assert len(trace) >= len(steps) // 2
+
+
+def slots_are_free(laptop: Laptop) -> bool:
+    """Whether no supervisor and no job holds a slot of the laptop."""
+    for path in Path(laptop.environment["DSTACK_SLOTS_DIR"]).glob("*"):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+    return True
