@@ -107,6 +107,15 @@ class Channel:
 
     async def send(self, op: str, fields: Mapping[str, Any], *, streams: bool = False) -> Exchange:
         """Send a request; its answer will be in the exchange. Cancelled, the whole request is sent all the same."""
+        exchange, frame = self._begin(op, fields, streams=streams)
+        try:
+            await self._write(frame)
+        except asyncio.CancelledError:
+            self.give_up(exchange)
+            raise
+        return exchange
+
+    def _begin(self, op: str, fields: Mapping[str, Any], *, streams: bool) -> tuple[Exchange, bytes]:
         if self._dead is not None:
             raise self._dead()
         if len(self._open) >= MAX_OPEN:
@@ -115,12 +124,7 @@ class Channel:
         frame = self._packed({"id": self._last, "op": op, **fields})
         exchange = Exchange(self._last, op, streams=streams)
         self._open[exchange.number] = exchange
-        try:
-            await self._write(frame)
-        except asyncio.CancelledError:
-            self.give_up(exchange)
-            raise
-        return exchange
+        return exchange, frame
 
     def give_up(self, exchange: Exchange) -> None:
         """Drop what still comes for a request and tell the runner; nothing happens when it is answered."""
@@ -129,8 +133,10 @@ class Channel:
             self.later(wire.CANCEL, {"request": exchange.number})
 
     def later(self, op: str, fields: Mapping[str, Any]) -> None:
-        """Send a request after all that was sent before, without waiting for anything."""
-        _ = self._start(self._sent(op, fields))
+        """Send a request after all that was sent before and before all that will be, without waiting for anything."""
+        with suppress(DstackError):
+            _, frame = self._begin(op, fields, streams=False)
+            _ = self._start(self._written(frame))
 
     async def close(self) -> None:
         """End the runner's input; every request under way fails with HostUnreachableError."""
@@ -165,9 +171,6 @@ class Channel:
             if self._dead is not None:
                 raise self._dead()
             await self._transport.write(frame)
-
-    async def _sent(self, op: str, fields: Mapping[str, Any]) -> None:
-        await self.send(op, fields)
 
     def _credit(self, exchange: Exchange, count: int) -> None:
         """Never waits: a consumer that waited for the host here could wait for a host that waits for it."""
@@ -220,7 +223,7 @@ class Channel:
 
     def _take_answer(self, message: dict[str, Any]) -> None:
         number = message.get("id")
-        exchange = self._open.pop(number, None) if type(number) is int else None
+        exchange = self._open.get(number) if type(number) is int else None
         if exchange is None:
             raise wire.ProtocolError(f"an answer to request {opening(repr(number), 40)}, which does not stand")
         if isinstance(message.get("ok"), dict):
@@ -229,6 +232,7 @@ class Channel:
             exchange.fail(self._refusal(exchange.op, message["error"]))
         else:
             raise wire.ProtocolError(f"the answer to {exchange.op!r} is neither ok nor an error")
+        del self._open[exchange.number]
 
     def _refusal(self, op: str, error: dict[str, Any]) -> HostError:
         message = opening(error.get("message"), _SAID) or f"the runner refused {op!r} without a reason"
