@@ -34,7 +34,7 @@ def add_host(source: bytes, host: Host, shown: str) -> bytes:
     text, mark = _decoded(source)
     body = _body(source, shown)
     made = mark + _added(text, body, host).encode()
-    if _hosts(made, shown) != [*before, replace(host, position=None)]:
+    if not _reads_as(made, [*before, replace(host, position=None)]):
         raise UsageError(f"{host.name} cannot be added to {shown}", hint=_HINT)
     return made
 
@@ -51,9 +51,16 @@ def remove_host(source: bytes, name: str, shown: str) -> bytes:
     text, mark = _decoded(source)
     body = _body(source, shown)
     made = mark + _removed(text, body, name).encode() if isinstance(body, MapNode) else source
-    if _hosts(made, shown) != [host for host in before if host.name != name]:
+    if not _reads_as(made, [host for host in before if host.name != name]):
         raise UsageError(f"{name} cannot be removed from {shown}", hint=_HINT)
     return made
+
+
+def _reads_as(source: bytes, wanted: list[Host]) -> bool:
+    try:
+        return _hosts(source, "") == wanted
+    except ConfigError:
+        return False
 
 
 def _hosts(source: bytes, shown: str) -> list[Host]:
@@ -77,10 +84,11 @@ def _decoded(source: bytes) -> tuple[str, bytes]:
 def _added(text: str, body: Node | None, host: Host) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     if isinstance(body, MapNode) and body.flow:
-        inside = text[body.start + 1 : body.end - 1].rstrip()
-        comma = "" if not body.entries or inside.endswith(",") else ", "
-        at = body.end - 1 if not body.entries else _end(body.entries[-1][1], body.entries[-1][0])
-        return f"{text[:at]}{comma}{_flow(host)}{text[at:]}"
+        if not body.entries:
+            return f"{text[: body.end - 1]}{_flow(host)}{text[body.end - 1 :]}"
+        key, value = body.entries[-1]
+        at = _end(value, key)
+        return f"{text[:at]}, {_flow(host)}{text[at:]}"
     if body is None:
         begin = text if not text or text.endswith(("\n", "\r")) else text + newline
         return begin + newline.join(("hosts:", *_block(host, "  ", "  "), ""))
@@ -104,10 +112,10 @@ def _removed(text: str, body: MapNode, name: str) -> str:
         begin = max(text.rfind("\n", 0, start), text.rfind("\r", 0, start)) + 1
         return text[:begin] + text[_line_end(text, end) :]
     after = re.compile(r"\s*,[ \t]*").match(text, end)
-    if after:
-        return text[:start] + text[after.end() :]
     before = re.compile(r",\s*\Z").search(text, body.start, start)
-    return text[: before.start() if before else start] + text[end:]
+    if before and (after is None or index == len(body.entries) - 1):
+        return text[: before.start()] + text[end:]
+    return text[:start] + text[after.end() if after else end :]
 
 
 def _end(node: Node, key: ScalarNode) -> int:

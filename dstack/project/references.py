@@ -17,6 +17,7 @@ REFERENCE = re.compile(r"\$\{\{(?P<inner>[^{}]*)\}\}")
 _ANY = re.compile(REFERENCE.pattern + r"|\$\{(?P<braced>[A-Za-z_]\w*)\}|\$(?P<bare>[A-Za-z_]\w*)", re.ASCII)
 _OPEN = re.compile(r"\$\{\{")
 
+MAX_REFERENCES = 1_000
 _SYNONYMS = {"run.name": "run_name", "job.id": "job_id"}
 ARGUMENTS = "variables_as_args"
 
@@ -47,6 +48,9 @@ class _Filling:
 
     def fill(self, node: ScalarNode) -> ScalarNode:
         if "$" not in node.text:
+            return node
+        if node.text.count("$") > MAX_REFERENCES:
+            self.report.problem(node.position, f"{self.what}: more than {MAX_REFERENCES} references in one text")
             return node
         whole = REFERENCE.fullmatch(node.text) or _ANY.fullmatch(node.text)
         text = _ANY.sub(lambda found: self._value(node, found), node.text)

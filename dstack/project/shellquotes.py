@@ -15,6 +15,8 @@ from dstack.project.interpreters import reads_script_from_stdin
 from dstack.project.references import ARGUMENTS, REFERENCE, referred
 
 MAX_DEPTH = 40
+MAX_REFERENCES = 1_000
+"""References in one command; each is looked at with the words before it."""
 MAX_ARITHMETIC = 10_000
 """Characters of one arithmetic expression: `((` may turn out to be none only at its end, and is then read again."""
 _ARGUMENTS = re.compile(r"\$(?:variables_as_args(?!\w)|\{variables_as_args\})", re.ASCII)
@@ -113,6 +115,8 @@ class Scanner:
         made = Reference(
             start=self.at, end=end, name=name, context=context, alone=alone, in_function=self.functions > 0
         )
+        if len(self.references) == MAX_REFERENCES:
+            raise FaultError(self.at, f"more than {MAX_REFERENCES} references in one command")
         self.references.append(made)
         self.at = end
         return made

@@ -317,8 +317,8 @@ LONG = [
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("piece", LONG)
 def test_a_long_command_is_scanned_before_the_timeout(piece: str) -> None:
-    size = 1_000_000 // len(piece) | 1
-    assert scan(piece * size).fault or piece in ("x", "${{ v }} ", "a ", "a | sh;", "a[", "[[ a ")
+    size = 300_000 // len(piece) | 1
+    assert scan(piece * size).fault or piece in ("x", "a ", "a | sh;", "a[", "[[ a ")
 
 
 WORDS = ["a b", "x;touch canary", "$(touch canary)", "`touch canary`", "'q'", '"q"', "ü", "-o", "a&b", "#c", "!d"]
