@@ -192,8 +192,13 @@ def to_wire(entry: Entry) -> dict[str, Any]:
     return fields | {"target": entry.target} if entry.kind is EntryKind.LINK else fields
 
 
-def decode(key: str, body: bytes) -> Manifest:
-    """The checked manifest that `key` holds; raises BucketError for anything that dstack would not write."""
+def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
+    """The checked manifest that `key` holds; raises BucketError for anything that dstack would not write.
+
+    With `sha256`, the one by which a result names its manifest, also for any other body.
+    """
+    if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
+        raise BucketError(f"{key} is not the manifest that its result names", hint=_REMOVE)
     try:
         if len(body) > MAX_BODY:
             raise BadManifestError(f"it is {len(body)} bytes long")
@@ -285,10 +290,9 @@ def verified(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[byte
 def split(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[tuple[Entry, bytes]]:
     """Bytes of files that follow one another, each piece with its file; the same checks as `verified`.
 
-    A file's error is raised in place of the step after its last piece: whoever waits for the next file or the end
-    before keeping one keeps none that is wrong.
+    The last piece of a file is given only when the whole file is right.
     """
-    source = iter(chunks)
+    source = (chunk for chunk in chunks if chunk)
     rest = memoryview(b"")
     for entry in members:
         digest = hashlib.sha256()

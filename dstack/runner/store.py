@@ -86,10 +86,10 @@ def stage(root: str, project_folder: str, entries: Sequence[object]) -> None:
     """Lay inputs into a work tree, under their own paths, with their modes.
 
     A file or link of the snapshot that stands at an input's path, or where a folder of one belongs, is replaced;
-    nothing is ever written through a symbolic link. Files are copies of their own (reflinks where the file system has them),
-    verified as they are laid. Folders stay open to their owner whatever their mode says. Raises Refusal("inputs") for
-    an entry that is not safe, a folder in the way, or a disk that refuses; Refusal("hash") when the store lacks a blob
-    or holds a damaged one, which is removed.
+    nothing is ever written through a symbolic link. Files are copies of their own (reflinks where the file system has
+    them), verified as they are laid. Folders stay open to their owner whatever their mode says. Raises
+    Refusal("inputs") for an entry that is not safe, a folder in the way, or a disk that refuses; Refusal("hash") when
+    the store lacks a blob or holds a damaged one, which is removed.
     """
     plan = [_entry(item) for item in _expanded(root, entries)]
     _check_plan(plan)

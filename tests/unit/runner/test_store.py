@@ -1,0 +1,297 @@
+"""The host store, and inputs laid into a work tree. Runs on the Pythons of hosts, too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+import time
+
+import pytest
+
+from dstack.runner import artifacts, store
+from dstack.runner.refusal import Refusal
+
+
+def digest(body):
+    return hashlib.sha256(body).hexdigest()
+
+
+def put(root, body):
+    store.receive(str(root), digest(body), len(body), [body])
+    return digest(body)
+
+
+def file(path, body, mode=0o644):
+    return {"path": path, "kind": "file", "mode": mode, "size": len(body), "sha256": digest(body)}
+
+
+@pytest.fixture
+def work(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def stage(tmp_path, work, *entries):
+    store.stage(str(tmp_path), str(work), list(entries))
+
+
+def stored(tmp_path):
+    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(str(tmp_path / "store")) for name in names)
+
+
+def test_what_was_received_is_not_missing(tmp_path):
+    have = put(tmp_path, b"abc")
+    assert store.missing(str(tmp_path), [digest(b"x"), have, digest(b"y")]) == [digest(b"x"), digest(b"y")]
+    assert stored(tmp_path) == [str(tmp_path / "store" / have[:2] / have[2:])]
+    assert stat.S_IMODE(os.stat(stored(tmp_path)[0]).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(str(tmp_path / "store")).st_mode) == 0o700
+
+
+@pytest.mark.parametrize("chunks", [[b"ab"], [b"abd"], [b"ab", b"cd"], [b"abc", b"d"], []])
+def test_bytes_that_are_not_the_blob_leave_nothing(tmp_path, chunks):
+    with pytest.raises(Refusal) as caught:
+        store.receive(str(tmp_path), digest(b"abc"), 3, chunks)
+    assert caught.value.kind == "hash"
+    assert stored(tmp_path) == []
+
+
+def test_a_sender_that_fails_leaves_nothing(tmp_path):
+    def chunks():
+        yield b"ab"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        store.receive(str(tmp_path), digest(b"abc"), 3, chunks())
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "abc", "../" * 20 + "x" * 4, "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", None, 7]
+)
+def test_what_is_no_sha256_is_refused(tmp_path, name):
+    for call in (
+        lambda: store.missing(str(tmp_path), [name]),
+        lambda: store.receive(str(tmp_path), name, 3, [b"abc"]),
+        lambda: store.stage(str(tmp_path), str(tmp_path), [{"path": "a", "kind": "file", "mode": 420, "sha256": name}]),
+    ):
+        with pytest.raises(Refusal) as caught:
+            call()
+        assert caught.value.kind == "hash"
+
+
+def test_receivers_of_one_blob_at_once(tmp_path):
+    body = os.urandom(1 << 20)
+    errors = []
+
+    def receive():
+        try:
+            store.receive(
+                str(tmp_path), digest(body), len(body), [body[at : at + 4096] for at in range(0, 1 << 20, 4096)]
+            )
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=receive) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(stored(tmp_path)) == 1
+
+
+def test_inputs_are_laid_with_modes_links_and_folders(tmp_path, work):
+    put(tmp_path, b"abc")
+    stage(
+        tmp_path,
+        work,
+        {"path": "out", "kind": "folder", "mode": 0o750},
+        file("out/run", b"abc", 0o755),
+        file("out/empty", b"", 0o444),
+        {"path": "out/link", "kind": "link", "mode": 0o777, "target": "run"},
+        {"path": "out/void", "kind": "folder", "mode": 0o111},
+        file("elsewhere/deep/file", b"abc", 0o600),
+    )
+    modes = {
+        name: stat.S_IMODE(os.lstat(str(work / name)).st_mode) for name in ("out", "out/run", "out/empty", "out/void")
+    }
+    assert modes == {"out": 0o750, "out/run": 0o755, "out/empty": 0o444, "out/void": 0o711}
+    assert os.readlink(str(work / "out/link")) == "run"
+    assert (work / "elsewhere/deep/file").read_bytes() == b"abc"
+    assert sorted(os.listdir(str(work / "out"))) == ["empty", "link", "run", "void"]
+
+
+def test_an_input_is_a_copy_of_its_own(tmp_path, work):
+    have = put(tmp_path, b"abc")
+    stage(tmp_path, work, file("f", b"abc"))
+    (work / "f").write_bytes(b"job was here")
+    assert (tmp_path / "store" / have[:2] / have[2:]).read_bytes() == b"abc"
+
+
+def test_inputs_replace_files_and_links_of_the_snapshot(tmp_path, work):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"kept")
+    (work / "file").write_bytes(b"snapshot")
+    (work / "link").symlink_to(outside / "kept")
+    (work / "data").symlink_to(outside)
+    (work / "model").write_bytes(b"snapshot")
+    put(tmp_path, b"abc")
+    names = ("file", "link", "data/kept", "model/weights")
+    stage(tmp_path, work, *(file(name, b"abc") for name in names), {"path": "model", "kind": "folder", "mode": 0o755})
+    assert [(work / name).read_bytes() for name in names] == [b"abc"] * 4
+    assert (outside / "kept").read_bytes() == b"kept"
+    assert os.listdir(str(outside)) == ["kept"]
+
+
+def test_a_folder_in_the_way_is_named(tmp_path, work):
+    (work / "out" / "model").mkdir(parents=True)
+    put(tmp_path, b"abc")
+    with pytest.raises(Refusal, match=r"out/model.*folder") as caught:
+        stage(tmp_path, work, file("out/model", b"abc"))
+    assert caught.value.kind == "inputs"
+    assert os.listdir(str(work / "out")) == ["model"]
+
+
+def test_a_blob_that_the_store_lacks(tmp_path, work):
+    with pytest.raises(Refusal, match="lacks") as caught:
+        stage(tmp_path, work, file("f", b"abc"))
+    assert caught.value.kind == "hash"
+    assert os.listdir(str(work)) == []
+
+
+@pytest.mark.parametrize("body", [b"abd", b"ab", b"abcd", b""])
+def test_a_damaged_blob_is_thrown_away_and_asked_for_again(tmp_path, work, body):
+    have = put(tmp_path, b"abc")
+    (tmp_path / "store" / have[:2] / have[2:]).write_bytes(body)
+    with pytest.raises(Refusal, match="damaged") as caught:
+        stage(tmp_path, work, file("f", b"abc"))
+    assert caught.value.kind == "hash"
+    assert os.listdir(str(work)) == []
+    assert store.missing(str(tmp_path), [have]) == [have]
+
+
+def test_a_list_of_entries_in_the_store_stands_for_them(tmp_path, work):
+    put(tmp_path, b"abc")
+    body = "".join(json.dumps(file("d/%d" % index, b"abc")) + "\n" for index in range(50)).encode()
+    put(tmp_path, body)
+    stage(tmp_path, work, {"kind": "entries", "sha256": digest(body), "size": len(body)})
+    assert len(os.listdir(str(work / "d"))) == 50
+
+
+@pytest.mark.parametrize("body", [b"not json\n", b'["x"]\n', b'{"path":"../x","kind":"folder","mode":493}\n'])
+def test_a_list_of_entries_that_is_none(tmp_path, work, body):
+    put(tmp_path, body)
+    with pytest.raises(Refusal) as caught:
+        stage(tmp_path, work, {"kind": "entries", "sha256": digest(body), "size": len(body)})
+    assert caught.value.kind == "inputs"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": 0o4755},
+        {"mode": -1},
+        {"mode": "755"},
+        {"mode": True},
+        {"size": -1},
+        {"size": None},
+        {"kind": "device"},
+        {"kind": None},
+        {"kind": "link"},
+        {"kind": "link", "target": "/etc/passwd"},
+        {"kind": "link", "target": "a/.."},
+        {"path": None},
+        {"path": 7},
+    ],
+)
+def test_entries_that_make_no_sense(tmp_path, work, change):
+    put(tmp_path, b"abc")
+    with pytest.raises(Refusal) as caught:
+        stage(tmp_path, work, dict(file("f", b"abc"), **change))
+    assert caught.value.kind == "inputs"
+    assert os.listdir(str(work)) == []
+
+
+@pytest.mark.parametrize("above", [{"kind": "link", "target": "b"}, file("x", b"abc")])
+def test_nothing_is_laid_below_a_file_or_link(tmp_path, work, above):
+    put(tmp_path, b"abc")
+    with pytest.raises(Refusal, match="below"):
+        stage(tmp_path, work, file("a/x", b"abc"), dict(above, path="a", mode=0o777))
+    with pytest.raises(Refusal, match="twice"):
+        stage(tmp_path, work, file("a", b"abc"), dict(above, path="a", mode=0o777))
+    assert os.listdir(str(work)) == []
+
+
+def test_a_link_swapped_in_while_inputs_are_laid_leads_nobody_out(tmp_path, work):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    put(tmp_path, b"abc")
+    stop = threading.Event()
+
+    def swap():
+        while not stop.is_set():
+            try:
+                os.rename(str(work / "d"), str(work / ("gone%d" % time.monotonic_ns())))
+                os.symlink(str(outside), str(work / "d"))
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for index in range(400):
+            try:
+                stage(tmp_path, work, file("d/%d" % index, b"abc"))
+            except Refusal:
+                continue
+    finally:
+        stop.set()
+        thread.join()
+    assert os.listdir(str(outside)) == []
+
+
+def job(tmp_path):
+    spool = tmp_path / "spool"
+    out = spool / "work" / "out"
+    out.mkdir(parents=True)
+    (spool / "exit.json").write_text('{"code": 0}')
+    for index in range(5):
+        (out / str(index)).write_bytes(b"%d" % index * 1000)
+    (out / "empty").write_bytes(b"")
+    artifacts.write_manifest(str(tmp_path), str(spool), str(spool / "work"), ["out"])
+    return spool
+
+
+def test_artifacts_of_an_ended_job_are_adopted_and_need_no_transfer(tmp_path, work):
+    spool = job(tmp_path)
+    assert store.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 5, "bytes": 5000}
+    assert store.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 0, "bytes": 0}
+    entries = list(artifacts.entries(str(spool)))
+    assert store.missing(str(tmp_path), [entry["sha256"] for entry in entries if entry.get("size")]) == []
+    stage(tmp_path, work, *entries)
+    assert (work / "out" / "3").read_bytes() == b"3" * 1000
+
+
+def test_files_that_changed_are_not_adopted(tmp_path):
+    spool = job(tmp_path)
+    (spool / "work" / "out" / "2").write_bytes(b"x" * 1000)
+    (spool / "work" / "out" / "3").unlink()
+    os.mkfifo(str(spool / "work" / "out" / "3"))
+    assert store.adopt(str(tmp_path), str(spool), str(spool / "work"))["files"] == 3
+    assert len(stored(tmp_path)) == 3
+
+
+def test_temporary_files_of_dead_receivers_are_swept_after_two_days(tmp_path):
+    put(tmp_path, b"abc")
+    old, new = tmp_path / "store" / ".tmp-1-1-a", tmp_path / "store" / ".tmp-1-1-b"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    now = os.stat(str(new)).st_mtime + 100
+    os.utime(str(old), (now - 3 * 86_400, now - 3 * 86_400))
+    assert store.sweep(str(tmp_path), now=now) == 1
+    assert [os.path.basename(path) for path in stored(tmp_path)] == [".tmp-1-1-b", digest(b"abc")[2:]]
