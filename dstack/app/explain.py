@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dstack.app.overview import GOOD, JobView, job_of, outcomes_of, run_ids, run_view
+from dstack.app.overview import job_of, outcomes_of, run_ids, run_view
+from dstack.app.views import GOOD, JobView
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Outcome, RunRecord, Why, unpack

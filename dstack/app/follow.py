@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dstack.app.overview import ENDED, JobView, attempt_of, job_of, run_view
+from dstack.app.overview import attempt_of, job_of, run_view
+from dstack.app.views import ENDED, JobView
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import RunRecord
 from dstack.errors import NotFoundError

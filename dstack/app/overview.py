@@ -8,51 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys
-from dstack.core.records import Claim, Final, Outcome, RunRecord, Stop, unpack
+from dstack.app.views import JobView, RunView, overall_status
+from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.records import Final, Outcome, RunRecord, unpack
 from dstack.errors import BucketError, NotFoundError
-from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, RunStatus, WorkflowName
-from dstack.ports import Bucket
+from dstack.model import Fingerprint, RunId, RunName, WorkflowName
 
-GOOD = frozenset({JobStatus.SUCCEEDED, JobStatus.REUSED})
-ENDED = GOOD | {JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.INTERRUPTED}
+if TYPE_CHECKING:
+    from dstack.ports import Bucket
+
 _RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
-    """One job of a run. `attempt` and `generation` are 0 while there is no attempt; times are 0.0 while unknown."""
-
-    workflow: WorkflowName
-    status: JobStatus
-    host: str = ""
-    attempt: int = 0
-    fingerprint: str = ""
-    reused_from: RunName | None = None
-    reason: str = ""
-    generation: int = 0
-    started: float = 0.0
-    ended: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
-    """A run with its jobs in the order of its plan. Times are seconds since the epoch; `ended` 0.0: not yet."""
-
-    id: RunId
-    run: RunName
-    workflow: WorkflowName
-    status: RunStatus
-    user: str
-    submitted: float
-    jobs: tuple[JobView, ...]
-    ended: float = 0.0
 
 
 def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None) -> list[RunId]:
@@ -116,18 +86,6 @@ def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
     return keys.job(Fingerprint(job.fingerprint), job.generation).attempt(job.attempt)
 
 
-def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
-    """The status of a run by those of its jobs: RUNNING while one is open, else the worst of them."""
-    found = set(statuses)
-    if found - ENDED:
-        return RunStatus.RUNNING
-    if JobStatus.FAILED in found:
-        return RunStatus.FAILED
-    if JobStatus.LOST in found:
-        return RunStatus.LOST
-    return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED
-
-
 def _final(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
     key = keys.run(run).final
     body = bucket.get(key)
@@ -165,14 +123,22 @@ def _settled(run: RunId, final: Final) -> RunView:
         status=final.status,
         user=final.user,
         submitted=final.submitted,
-        jobs=tuple(_told(outcome) for outcome in final.jobs),
+        jobs=tuple(told(outcome) for outcome in final.jobs),
         ended=final.ended,
     )
 
 
 def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunView:
+    # Imported here on purpose: `ps` over runs that are final needs no fingerprints.
+    from dstack.app.unsettled import open_job
+
     outcomes = outcomes_of(bucket, keys, record)
-    jobs = tuple(_job(bucket, keys, record, spec=spec, outcomes=outcomes) for spec in record.plan.jobs)
+    jobs = tuple(
+        told(outcomes[spec.workflow])
+        if spec.workflow in outcomes
+        else open_job(bucket, keys, record, spec=spec, outcomes=outcomes)
+        for spec in record.plan.jobs
+    )
     return RunView(
         id=record.id,
         run=record.name,
@@ -195,7 +161,7 @@ def outcomes_of(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> dict[Wo
     return found
 
 
-def _told(outcome: Outcome) -> JobView:
+def told(outcome: Outcome) -> JobView:
     return JobView(
         workflow=outcome.workflow,
         status=outcome.status,
@@ -208,76 +174,3 @@ def _told(outcome: Outcome) -> JobView:
         started=outcome.started,
         ended=outcome.ended,
     )
-
-
-def _job(
-    bucket: Bucket,
-    keys: ProjectKeys,
-    record: RunRecord,
-    *,
-    spec: JobSpec,
-    outcomes: Mapping[WorkflowName, Outcome],
-) -> JobView:
-    """A job of a run that is not final: its outcome, what it waits for, or its attempt."""
-    if spec.workflow in outcomes:
-        return _told(outcomes[spec.workflow])
-    names = [dependency.workflow for dependency in spec.inputs]
-    waits = [name for name in names if name not in outcomes or outcomes[name].status not in GOOD]
-    if waits:
-        reason = f"waits for {', '.join(waits)}"
-        return JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=reason)
-    print_ = fingerprint(ingredients(spec, {name: outcomes[name].digest for name in names}))
-    generation = _wanted(bucket, keys, record.id, print_)
-    if generation is None:
-        return JobView(workflow=spec.workflow, status=JobStatus.QUEUED, fingerprint=print_)
-    stop = _stop_asked(bucket, keys, record.id, spec.workflow)
-    return _open(bucket, generation, spec.workflow, stopping=stop is not None)
-
-
-def _wanted(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
-    """The highest generation of a job that the run waits for."""
-    children = bucket.children(keys.job(print_, 1).job)
-    numbers = sorted((int(name.rstrip("/")) for name in children if name.rstrip("/").isdigit()), reverse=True)
-    for number in numbers:
-        generation = keys.job(print_, number)
-        if bucket.get(generation.want(run)) is not None:
-            return generation
-    return None
-
-
-def _stop_asked(bucket: Bucket, keys: ProjectKeys, run: RunId, workflow: WorkflowName) -> Stop | None:
-    for key in (keys.run(run).stop(workflow), keys.run(run).stop(None)):
-        body = bucket.get(key)
-        if body is not None:
-            return unpack(Stop, key, body)
-    return None
-
-
-def _open(bucket: Bucket, generation: JobKeys, workflow: WorkflowName, *, stopping: bool) -> JobView:
-    """A job without an outcome, by its last attempt."""
-    print_ = generation.fingerprint
-    claims = bucket.children(generation.claims)
-    attempt = generation.attempt(int(claims[-1])) if claims else None
-    body = bucket.get(attempt.claim) if attempt else None
-    if attempt is None or body is None:
-        return JobView(workflow=workflow, status=JobStatus.QUEUED, fingerprint=print_, generation=generation.generation)
-    parts = {name.rstrip("/") for name in bucket.children(attempt.folder)}
-    return JobView(
-        workflow=workflow,
-        status=attempt_status(parts, stopping=stopping),
-        host=unpack(Claim, attempt.claim, body).host,
-        attempt=attempt.number,
-        fingerprint=print_,
-        generation=generation.generation,
-    )
-
-
-def attempt_status(parts: set[str], *, stopping: bool) -> JobStatus:
-    """What an attempt without an outcome is doing, by what stands in its folder of the bucket."""
-    if "end" in parts:
-        return JobStatus.QUEUED  # it ended, and the run has not drawn its conclusion or will try again
-    if parts & {"data", "manifest"}:
-        return JobStatus.UPLOADING
-    if stopping:
-        return JobStatus.STOPPING
-    return JobStatus.RUNNING if "log" in parts else JobStatus.PLACED

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from dstack.app.overview import ENDED, JobView, attempt_of, job_of, run_view
+from dstack.app.overview import attempt_of, job_of, run_view
+from dstack.app.views import ENDED, JobView
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.cli.lazy import Lazy, LazyGroup

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dstack.app.overview import GOOD, JobView, RunView, job_of, list_runs, run_view
+from dstack.app.overview import job_of, list_runs, run_view
+from dstack.app.views import GOOD, JobView, RunView
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.core.records import RunRecord

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dstack.app.overview import ENDED, JobView, job_of, run_view
+from dstack.app.overview import job_of, run_view
+from dstack.app.views import ENDED, JobView
 from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, RUN, WORKFLOW
 from dstack.core.records import RunRecord, Stop, pack

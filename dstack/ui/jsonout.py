@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from dstack.app.overview import JobView, RunView
+from dstack.app.views import JobView, RunView
 from dstack.errors import ConfigError, DstackError
 
 
