@@ -172,8 +172,9 @@ def test_attributes_and_ignore_files_in_the_code_convert_nothing(smith: Smith, r
     assert {path.name: path.read_bytes() for path in (tmp_path / "work").iterdir()} == files
 
 
-def test_the_account_s_own_configuration_executes_nothing(
-    smith: Smith, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last", ["", "this is no configuration"])
+def test_the_account_s_own_configuration_is_not_read(
+    last: str, smith: Smith, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "executed"
     home = tmp_path / "home"
@@ -184,7 +185,7 @@ def test_the_account_s_own_configuration_executes_nothing(
     run = "sh -c 'touch %s; cat'" % mark
     (home / ".gitconfig").write_text(
         '[core]\n\thooksPath = %s\n\tfsmonitor = "%s"\n[filter "evil"]\n\tsmudge = "%s"\n\tclean = "%s"\n'
-        "[init]\n\ttemplateDir = %s\n" % (home / "hooks", run, run, run, home)
+        "[init]\n\ttemplateDir = %s\n%s\n" % (home / "hooks", run, run, run, home, last)
     )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
