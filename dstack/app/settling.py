@@ -76,11 +76,30 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
 
 def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outcome | None]:
     """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
-    _, live = yield from latest_of(keys)
+    number, live = yield from latest_of(keys)
     if live is not None and (yield from unwanted(job, live.keys)) is not None:
         yield from _beside(job, me, live)
         return None
-    return (yield from job.outcome(JobStatus.STOPPED, reason=stop.reason))
+    end = None if live is not None else (yield from _own_end(job, keys, number))
+    if end is None:
+        return (yield from job.outcome(JobStatus.STOPPED, reason=stop.reason))
+    times = (end.started, end.ended)
+    return (
+        yield from job.outcome(
+            JobStatus.STOPPED, reason=stop.reason, keys=keys, attempt=number, host=end.host, times=times
+        )
+    )
+
+
+def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
+    """How attempt `number` ended if this run waited for it and it ran: it has the log, and what was kept."""
+    want = yield Read(keys.want(job.run.id))
+    if want is None or number <= unpack(Want, keys.want(job.run.id), want).ended:
+        return None
+    key = keys.attempt(number).end
+    body = yield Read(key)
+    end = unpack(End, key, body) if body is not None else None
+    return end if end is not None and end.status in ("stopped", "failed", "lost") else None
 
 
 def _generation(job: Job) -> Steps[JobKeys]:
@@ -205,7 +224,8 @@ def _beside(job: Job, me: Coordinator, live: Live) -> Steps[None]:
     if live.owner.id != me.id:
         alive = yield Alive(live.owner)
         if alive is not False:
-            note = f"joins the attempt of {live.owner.user}"
+            own = live.claim.run == job.run.id
+            note = "looked after by another coordinator" if own else f"joins {live.claim.run_name} of {live.owner.user}"
             yield Show(
                 workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
             )

@@ -10,7 +10,7 @@ import click
 
 from dstack import __version__
 from dstack.cli.lazy import Lazy, LazyGroup
-from dstack.errors import DstackError
+from dstack.errors import ConfigError, DstackError
 from dstack.ui.terminal import clean, clean_lines
 
 COMMANDS = {
@@ -95,7 +95,10 @@ def _failed(error: DstackError, *, as_json: bool) -> int:
         _say(error_json(error) + "\n")
         return error.exit_code
     hint = f"\n  {clean_lines(error.hint)}" if error.hint else ""
-    _say(f"{_red('error:')} {clean_lines(str(error))}{hint}\n")
+    # Problems in files stand alone on their lines, so that editors find the places.
+    count = len(error.problems) if isinstance(error, ConfigError) else 0
+    head = f"{count} problem{'s' * (count > 1)}:\n" if count else ""
+    _say(f"{_red('error:')} {head}{clean_lines(str(error))}{hint}\n")
     return error.exit_code
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import sys
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -59,7 +58,11 @@ def start(session: wiring.Session, asked: Asked) -> int:
     caller = caller_values(planned, session.environ)
     attendance = Attendance(session=session, caller=caller, as_json=asked.as_json)
     needs_host = any(fate.fate is not Fate.REUSED for fate in fates)
-    recorded = partial(submit, session.bucket, session.keys, submission, rename=rename)
+
+    def recorded() -> RunRecord:
+        session.probe_bucket()
+        return submit(session.bucket, session.keys, submission, rename=rename)
+
     if not asked.detach or not needs_host:
         return asyncio.run(attend(attendance, recorded, needs_host=needs_host))
     asyncio.run(_reach(session))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.adapters.bucket_open import open_bucket, probe_effort
-from dstack.app.probe import ensure_probed
+from dstack.app.probe import check_format, ensure_probed
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
 from dstack.errors import SnapshotError
@@ -68,10 +68,15 @@ class Session:
 
     @cached_property
     def bucket(self) -> Bucket:
-        """The bucket, probed at its first use."""
+        """The bucket, for reading: a new one is not made by looking at it. Raises BucketError for a later format."""
         bucket = open_bucket(self.settings.bucket, self.settings.options, self.home)
-        ensure_probed(bucket, nonce=secrets.token_hex(16), now=time.time(), effort=probe_effort(bucket))
+        check_format(bucket, writing=False)
         return bucket
+
+    def probe_bucket(self) -> None:
+        """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
+        effort = probe_effort(self.bucket)
+        ensure_probed(self.bucket, nonce=secrets.token_hex(16), now=time.time(), effort=effort)
 
     @cached_property
     def keys(self) -> ProjectKeys:
