@@ -1,0 +1,124 @@
+"""`dstack why` names the ingredient that differs, and no other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.adapters.bucket_folder import FolderBucket
+from dstack.app.explain import Explanation, explain
+from dstack.core.records import RunRecord
+from dstack.model import JobSpec, WorkflowName
+from tests.app.bucket_story import Story, spec
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Story:
+    return Story(FolderBucket(tmp_path / "bucket"))
+
+
+def done(story: Story, name: str, job: JobSpec, status: str = "succeeded", **changes: Any) -> RunRecord:
+    record = story.run(name, job)
+    story.final(record, "succeeded" if status == "reused" else status, story.outcome(record, job, status, **changes))
+    return record
+
+
+def why(story: Story, record: RunRecord, workflow: str = "train") -> Explanation:
+    return explain(story.bucket, story.keys, record, WorkflowName(workflow))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ({"variables": {"lr": "0.1"}}, {"variables": {"lr": "0.2"}}, "variable lr: 0.1 → 0.2"),
+        ({"variables": {}}, {"variables": {"lr": "0.2"}}, "variable lr: not set → 0.2"),
+        ({"image": None}, {"image": "python:3.11"}, "image: none → python:3.11"),
+        ({"script": "a"}, {"script": "b"}, "the commands changed"),
+        ({"env": {"A": "1"}}, {"env": {"A": "2"}}, "env A: 1 → 2"),
+    ],
+)
+def test_the_one_thing_that_differs_is_named(story: Story, old: dict, new: dict, line: str) -> None:
+    done(story, "a-1", spec("train", **old))
+    told = why(story, done(story, "b-2", spec("train", **new)))
+    assert told.against == "a-1"
+    assert told.differences == (line,)
+
+
+def test_files_are_named(story: Story) -> None:
+    before = {"same.py": "100644 1", "train.py": "100644 2", "old.py": "100644 3"}
+    after = {"same.py": "100644 1", "train.py": "100644 9", "new.py": "100644 4"}
+    for digest, files in (("one", before), ("two", after)):
+        story.put(story.keys.files(digest), json.dumps(files).encode())
+    done(story, "a-1", spec("train", code="one"))
+    told = why(story, done(story, "b-2", spec("train", code="two")))
+    assert set(told.differences) == {"file train.py changed", "file old.py removed", "file new.py added"}
+
+
+def test_without_the_lists_of_files_the_code_is_named(story: Story) -> None:
+    done(story, "a-1", spec("train", code="one"))
+    assert why(story, done(story, "b-2", spec("train", code="two"))).differences == ("the code changed",)
+
+
+def test_an_input_whose_content_changed_is_named(story: Story) -> None:
+    prepare, train = spec("prepare"), spec("train", ["prepare"])
+    last = None
+    for name, digest in (("a-1", "x"), ("b-2", "y")):
+        last = story.run(name, prepare, train)
+        story.final(
+            last,
+            "succeeded",
+            story.outcome(last, prepare, digest=digest),
+            story.outcome(last, train, inputs={"prepare": digest}),
+        )
+    assert last is not None
+    assert why(story, last).differences == ("the content of input prepare changed",)
+
+
+def test_a_reused_job_says_from_where(story: Story) -> None:
+    job = spec("train")
+    done(story, "a-1", job)
+    told = why(story, done(story, "b-2", job, "reused", reused_from="a-1"))
+    assert told.verdict == "reused from a-1, because nothing differs"
+
+
+def test_the_first_job_of_a_workflow_says_so(story: Story) -> None:
+    done(story, "a-1", spec("other"))
+    assert "no earlier job" in why(story, done(story, "b-2", spec("train"))).verdict
+
+
+def test_the_nearest_job_counts_and_of_several_the_latest(story: Story) -> None:
+    done(story, "a-1", spec("train", variables={"lr": "1", "n": "1"}))
+    done(story, "b-2", spec("train", variables={"lr": "2", "n": "2"}))
+    told = why(story, done(story, "c-3", spec("train", variables={"lr": "1", "n": "3"})))
+    assert (told.against, told.differences) == ("a-1", ("variable n: 1 → 3",))
+    told = why(story, done(story, "d-4", spec("train", variables={"lr": "9", "n": "3"})))
+    assert told.against == "c-3"
+
+
+def test_later_runs_do_not_count(story: Story) -> None:
+    first = done(story, "a-1", spec("train", variables={"lr": "1"}))
+    done(story, "b-2", spec("train", variables={"lr": "2"}))
+    assert "no earlier job" in why(story, first).verdict
+
+
+def test_a_failure_is_no_result(story: Story) -> None:
+    job = spec("train")
+    done(story, "a-1", job, "failed")
+    assert "only success is reused" in why(story, done(story, "b-2", job)).verdict
+
+
+def test_a_rerun_says_who_asked(story: Story) -> None:
+    job = spec("train")
+    done(story, "a-1", job)
+    again = story.run("b-2", job, rerun=["train"])
+    story.reopened(again, job, 2, "alice asked for it to run again")
+    story.final(again, "succeeded", story.outcome(again, job, generation=2))
+    assert why(story, again).verdict == "ran again: alice asked for it to run again"
+
+
+def test_a_job_that_waits_says_for_what(story: Story) -> None:
+    record = story.run("a-1", spec("prepare"), spec("train", ["prepare"]))
+    assert why(story, record).verdict == "waiting: waits for prepare"
