@@ -153,7 +153,3 @@ class ProjectKeys:
 
     def diff(self, commit: str) -> str:
         return f"{self.root}code/{commit}/diff"
-
-    def latest(self, workflow: WorkflowName) -> str:
-        """Cache: the last job of this workflow, for `why`."""
-        return f"{self.root}index/latest/{workflow}"
