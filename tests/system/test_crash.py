@@ -20,11 +20,11 @@ from tests.system.laptop import LIMIT, Laptop
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "12"))
 REPOSITORY = Path(__file__).parent.parent.parent
-JOBS = ("prepare", "train", "report")
+JOBS = ("prepare", "train")
 
 
-def three_jobs(folder: Path) -> Laptop:
-    """A chain of three jobs; each appends its name and attempt to the marks, as its first command."""
+def chain(folder: Path) -> Laptop:
+    """A chain of jobs; each appends its name and attempt to the marks, as its first command."""
     laptop = Laptop(folder)
     lines = ["workflows:"]
     for name, before in zip(JOBS, ("", *JOBS), strict=False):
@@ -43,7 +43,7 @@ def three_jobs(folder: Path) -> Laptop:
 
 
 def run_and_die(laptop: Laptop, at: str) -> tuple[int, list[str]]:
-    """`dstack run report` with a kill at step `at` ("7:before") -> its return code, and the steps that it began."""
+    """`dstack run train` with a kill at step `at` ("7:before") -> its return code, and the steps that it began."""
     trace = laptop.root.parent / "trace"
     environment = {
         **laptop.environment,
@@ -52,7 +52,7 @@ def run_and_die(laptop: Laptop, at: str) -> tuple[int, list[str]]:
         "PYTHONPATH": str(REPOSITORY),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.system.crashing", "run", "report"],
+        [sys.executable, "-m", "tests.system.crashing", "run", JOBS[-1]],
         cwd=laptop.root,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -67,7 +67,7 @@ def run_and_die(laptop: Laptop, at: str) -> tuple[int, list[str]]:
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The steps of a run that nobody kills."""
-    laptop = three_jobs(tmp_path_factory.mktemp("counted"))
+    laptop = chain(tmp_path_factory.mktemp("counted"))
     code, trace = run_and_die(laptop, "0:before")
     assert code == 0
     assert sorted(laptop.local_marks()) == sorted(JOBS)
@@ -81,30 +81,30 @@ def test_killed_at_any_step_the_run_comes_to_its_end(number: int, steps: list[st
     """None lost, none started twice, by the jobs' own marks; logs and artifacts whole; no slot leaks."""
     at = 1 + number * (len(steps) - 1) // max(1, ROUNDS - 1)
     side = "before" if number % 2 == 0 else "after"
-    laptop = three_jobs(tmp_path)
+    laptop = chain(tmp_path)
     code, trace = run_and_die(laptop, f"{at}:{side}")
     where = f"killed {side} {trace[-1]}" if code else "ended before the kill"
 
-    runs = json.loads(laptop.dstack("ps", "-a", "--json").stdout)
-    if runs:
-        laptop.dstack("attach", runs[0]["run"])
+    known = json.loads(laptop.dstack("ps", "-a", "--json").stdout)
+    if known:
+        said = laptop.dstack("attach", known[0]["run"], "--json")
     else:
         assert laptop.local_marks() == [], f"{where}: a job started and no run is recorded"
-        laptop.dstack("run", "report")
-    runs = json.loads(laptop.dstack("ps", "-a", "--json").stdout)
-    assert [run["status"] for run in runs] == ["succeeded"], where
+        said = laptop.dstack("run", JOBS[-1], "--json")
+    run = json.loads(said.stdout)
+    assert [job["status"] for job in run["jobs"]] == ["succeeded"] * len(JOBS), where
     assert laptop.local_marks() == list(JOBS), where
-    name = runs[0]["run"]
+    log = laptop.dstack("logs", run["run"]).stdout
+    assert sorted(log.splitlines()) == sorted(f"[{job}] log of {job}" for job in JOBS), where
+    laptop.dstack("artifacts", "pull", run["run"], "-o", str(tmp_path / "out"))
     for job in JOBS:
-        assert laptop.dstack("logs", name, job).stdout == f"log of {job}\n", where
-    laptop.dstack("artifacts", "pull", name, "-o", str(tmp_path / "out"))
-    assert (tmp_path / "out/report/report.txt").read_text() == "out of report\n", where
+        assert (tmp_path / f"out/{job}/{job}.txt").read_text() == f"out of {job}\n", where
     until("all slots are free", lambda: slots_are_free(laptop))
 
 
 def test_most_kills_hit(steps: list[str], tmp_path: Path) -> None:
     """The middle step of a run is one at which the launcher really dies."""
-    code, trace = run_and_die(three_jobs(tmp_path), f"{len(steps) // 2}:before")
+    code, trace = run_and_die(chain(tmp_path), f"{len(steps) // 2}:before")
     assert code == -signal.SIGKILL
     assert len(trace) >= len(steps) // 2
 
