@@ -1,1 +1,1 @@
-"""The process that dstack launches on a host. Shipped as a zipapp: Python 3.9, standard library and dstack.wire only."""
+"""The process that dstack launches on a host. Shipped as a zipapp: Python 3.9, standard library, dstack.wire."""

@@ -18,6 +18,8 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set
 
 PR_SET_CHILD_SUBREAPER = 36
 PROC = os.path.isdir("/proc/self/fd")
+HOLLOW = "Z+"
+"""State of a process whose first thread has ended while others run: its own /proc entries are empty."""
 LADDER_PATIENCE = 5.0
 """Seconds after SIGKILL until a process that is still there is called unkillable."""
 
@@ -75,7 +77,9 @@ def look(pid: int) -> Optional[Process]:
     # The name stands in parentheses and may hold anything, parentheses included.
     head, _, tail = text.rpartition(")")
     fields = tail.split()
-    return Process(pid, int(fields[1]), int(fields[2]), fields[0], fields[19], head.partition("(")[2])
+    # A program whose first thread has ended looks like a zombie while its other threads run on.
+    state = HOLLOW if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
+    return Process(pid, int(fields[1]), int(fields[2]), state, fields[19], head.partition("(")[2])
 
 
 def _ps(pid: Optional[int] = None) -> Dict[int, Process]:
@@ -214,21 +218,35 @@ def orphans(alive: str, marker: bytes) -> List[Process]:
     path = os.path.realpath(alive)
     everyone = table()
     own = os.getpid()
-    tops = [pid for pid in everyone if pid != own and (_holds(pid, path) or _has_marker(pid, marker))]
+    tops = [
+        pid
+        for pid, process in everyone.items()
+        if pid != own and any(_holds(face, path) or _has_marker(face, marker) for face in _faces(process))
+    ]
     found = {process.pid: process for process in below(everyone, tops)}
     found.update({pid: everyone[pid] for pid in tops if everyone[pid].state != "Z"})
     found.pop(own, None)
     return list(found.values())
 
 
-def _holds(pid: int, path: str) -> bool:
-    """Whether the process holds the lock on `path`; one that only looks at it (an observer) does not count."""
-    folder = "/proc/%d/fd" % pid
+def _faces(process: Process) -> List[str]:
+    """The folders of /proc that tell of a process: its own, or those of its threads where its own tells nothing."""
+    folder = "/proc/%d" % process.pid
+    if process.state != HOLLOW:
+        return [folder]
     try:
-        for name in os.listdir(folder):
-            if os.readlink(os.path.join(folder, name)) != path:
+        return [os.path.join(folder, "task", name) for name in os.listdir(folder + "/task")]
+    except OSError:
+        return []
+
+
+def _holds(face: str, path: str) -> bool:
+    """Whether the process holds the lock on `path`; one that only looks at it (an observer) does not count."""
+    try:
+        for name in os.listdir(face + "/fd"):
+            if os.readlink("%s/fd/%s" % (face, name)) != path:
                 continue
-            with open("/proc/%d/fdinfo/%s" % (pid, name), "rb") as file:
+            with open("%s/fdinfo/%s" % (face, name), "rb") as file:
                 if re.search(rb"FLOCK\s+ADVISORY\s+WRITE", file.read()):
                     return True
     except OSError:
@@ -236,9 +254,9 @@ def _holds(pid: int, path: str) -> bool:
     return False
 
 
-def _has_marker(pid: int, marker: bytes) -> bool:
+def _has_marker(face: str, marker: bytes) -> bool:
     try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
+        with open(face + "/environ", "rb") as file:
             return marker in file.read().split(b"\0")
     except OSError:
         return False

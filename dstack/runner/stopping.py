@@ -88,7 +88,8 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
     if container.was_created(attempt) and not container.remove(attempt.nonce):
         raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
     if left or attempt.lives():
-        raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), _LOOK_THERE)
+        who = describe(left) or "somebody who holds %s" % attempt.alive
+        raise Refusal("unkillable", "the kernel does not end: %s" % who, _LOOK_THERE)
     report = failed_report("its supervisor had been killed; what was left of the job was ended")
     report["stopped"] = True
     report["missing"] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import signal
@@ -29,6 +30,12 @@ RESPAWN = """trap '' TERM; echo up
 again() { while :; do setsid sh -c 'sleep 0.05' & sleep 0.01; done; }
 again & again & wait"""
 
+FIRST_THREAD_ENDED = """exec python3 -c '
+import ctypes, threading, time
+threading.Thread(target=lambda: (time.sleep(0.2), print("up", flush=True), time.sleep(1000))).start()
+ctypes.CDLL(None).pthread_exit(None)
+'"""
+
 SHAPES = {
     "plain": "echo up; sleep 1000",
     "pipeline": "(echo up; sleep 1000) | cat | cat",
@@ -36,6 +43,7 @@ SHAPES = {
     "double fork": PYTHON_DOUBLE_FORK,
     "ignores SIGTERM": "trap '' TERM; echo up; while :; do sleep 0.1; done",
     "respawns": RESPAWN,
+    "first thread ended": FIRST_THREAD_ENDED,
 }
 
 
@@ -43,13 +51,11 @@ def survivors(host: Host, nonce: str) -> list[str]:
     """Whoever carries the attempt's mark or works in its folder, supervisor included; judged by /proc."""
     mark = f"DSTACK_ATTEMPT={nonce}".encode()
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    # By thread: a process whose first thread has ended shows nothing of itself.
+    for task in glob.glob("/proc/[0-9]*/task/[0-9]*"):
         try:
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            if state != "Z" and mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
+            if mark in Path(task, "environ").read_bytes().split(b"\0"):
+                found.append(Path(task, "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
     return found
@@ -96,9 +102,10 @@ def test_stop_lets_the_job_say_its_last_words(host: Host) -> None:
 def test_exit_code_of_a_stopped_job_is_never_lost(host: Host) -> None:
     client = host.connect()
     for _ in range(30):
-        nonce = host.start(client, "trap 'exit 7' TERM; echo up; while :; do read -t 0.001 || :; done")
+        nonce = host.start(client, "trap 'exit 7' TERM; echo up; while :; do sleep 0.01 || :; done")
         host.await_log(client, nonce, b"up")
-        assert client.call("stop", nonce=nonce, grace=30, abort=False)["exit"]["code"] == 7
+        end = client.call("stop", nonce=nonce, grace=30, abort=False)["exit"]
+        assert end["code"] == 7, end
 
 
 def test_abort_overtakes_a_stop_that_waits(host: Host) -> None:
