@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Self
+from typing import Any
 
 from dstack import wire
 from dstack.adapters import runner_answers as answers
@@ -13,7 +13,7 @@ from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
 from dstack.errors import DstackError
-from dstack.model import ExitReport, Host, HostFacts, Manifest, Nonce, Snapshot
+from dstack.model import ExitReport, HostFacts, Manifest, Nonce, Snapshot
 from dstack.ports import CodeSource, OpenTransport
 
 START_DEADLINE = 60.0
@@ -53,15 +53,6 @@ class RunnerClient:
         self._open: Channel | None = None
         self._first_facts: HostFacts | None = None
         self._pushes: dict[tuple[str, str], asyncio.Task[int]] = {}
-
-    @classmethod
-    async def start(
-        cls, host: Host, open_transport: OpenTransport, *, zipapp: tuple[bytes, str], bootstrap: bytes
-    ) -> Self:
-        """A connected client for one entry of the inventory; raises as `connect` does, and leaves nothing open then."""
-        client = cls(host.name, open_transport, zipapp=zipapp, bootstrap=bootstrap, directory=host.dir)
-        await client.connect()
-        return client
 
     async def connect(self) -> None:
         """Start the runner unless it was; raises HostUnreachableError, or HostError with what the host lacks."""
