@@ -97,6 +97,7 @@ class Coordination:
                 task.cancel()
             await asyncio.gather(beat, *self._settled.values(), return_exceptions=True)
             await self._driver.close()
+            await self._last_beat()
 
     async def _job(self, spec: JobSpec) -> Outcome:
         inputs = [await self._settled[dependency.workflow] for dependency in spec.inputs]
@@ -156,6 +157,14 @@ class Coordination:
             except BucketError as error:
                 self._means.screen.message(str(error))
             await asyncio.sleep(BEAT)
+
+
+    async def _last_beat(self) -> None:
+        """Take the heartbeat away: whoever still asks is told by the lock, or waits for the silence."""
+        try:
+            await asyncio.to_thread(self._means.bucket.delete, self._means.keys.heartbeat(self._me.id))
+        except BucketError:
+            pass  # a leftover of a few bytes, which nobody reads
 
 
 def fresh_reason(run: RunRecord, spec: JobSpec) -> str:

@@ -58,11 +58,11 @@ class Session:
         return project_name(configured, None if configured else self._remote(), self.root)
 
     def _remote(self) -> str | None:
-        """The URL of the repository's remote; None without one, or without a repository."""
-        from dstack.adapters.git_place import find
+        """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
+        from dstack.adapters.git_place import configuration, remote_of
 
         try:
-            return find(self.root).remote
+            return remote_of(configuration(self.root), None)
         except SnapshotError:
             return None
 
