@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.cli import hostcheck, hostfile, wiring
+from dstack.cli import hostfile, wiring
 from dstack.cli.arguments import HOSTS
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.errors import NotFoundError, UsageError
@@ -126,6 +126,9 @@ def _add(host: Host, *, project: bool, confirmed: tuple[str, ...], offline: bool
         )
     written = None if listed is not None else hostfile.prepare_add(_file(session, project), host)
     if not (offline or host.local):
+        # Here and below: connecting needs asyncio, listing does not.
+        from dstack.cli import hostcheck
+
         hostcheck.confirm_keys(session.inventory(), listed or host, confirmed)
     if written is not None:
         hostfile.replace(written)
@@ -149,6 +152,8 @@ def check(
 
     Exits with 3 when a host cannot be reached, 4 when nobody confirmed its key, 5 when it lacks what runs need.
     """
+    from dstack.cli import hostcheck
+
     session = HostsSession(hosts)
     chosen: Sequence[Host] = (session.named(name),) if name else session.inventory()
     raise SystemExit(hostcheck.report(session, chosen))

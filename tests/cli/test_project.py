@@ -1,0 +1,64 @@
+"""check, init, and the helps that read the project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.cli.conftest import Project
+
+Make = Callable[..., Project]
+
+
+def test_init_writes_a_project_that_is_right(project: Make) -> None:
+    made = project()
+    done = made.run("init")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == (
+        "wrote .dstack/workflows.yaml\n"
+        "wrote .dstack/variables.yaml\n"
+        "next: `dstack run --help` lists the workflows, `dstack run train` runs one\n"
+    )
+    assert made.run("check").out == "2 workflows, 1 host: nothing is wrong\n"
+
+
+def test_init_leaves_what_is_there(project: Make) -> None:
+    text = "workflows:\n  - name: mine\n    commands: [echo]\n"
+    made = project({".dstack/workflows.yaml": text})
+    assert "kept  .dstack/workflows.yaml\n" in made.run("init").out
+    assert (made.root / ".dstack/workflows.yaml").read_text() == text
+
+
+def test_check_tells_the_problems_of_all_files_at_once(project: Make) -> None:
+    made = project(
+        {
+            ".dstack/workflows.yaml": "workflows:\n  - name: train\n    comands: [echo]\n    commands: [echo]\n",
+            ".dstack/variables.yaml": "variables:\n  trian:\n    lr: 1\n",
+            ".dstack/hosts.yaml": "hosts:\n  gpu-1: {prot: 22}\n",
+            ".dstack/config.yaml": "bukcet: x\n",
+        }
+    )
+    done = made.run("check")
+    assert (done.code, done.out) == (2, "")
+    for place in ("workflows.yaml:3:5: ", "variables.yaml:2:3: ", "hosts.yaml:2:11: ", "config.yaml:1:1: "):
+        assert f".dstack/{place}" in done.err
+    assert done.err.count("did you mean") == 4
+    assert "Traceback" not in done.err
+
+
+def test_run_help_lists_the_workflows(project: Make) -> None:
+    made = project()
+    made.run("init")
+    done = made.run("run", "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "\nWorkflows:\n  WORKFLOW  ABOUT\n  prepare   Make the data\n  train     Add up the numbers\n" in done.out
+    assert max(len(line) for line in done.out.splitlines()) <= 80
+
+
+def test_run_help_of_a_workflow_lists_its_variables(project: Make) -> None:
+    made = project()
+    made.run("init")
+    done = made.run("run", "train", "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "Runs or reuses, in this order: prepare, train\n" in done.out
+    assert "--epochs" in done.out
+    assert "--size" in done.out

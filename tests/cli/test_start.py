@@ -1,0 +1,52 @@
+"""What a command imports before it does anything: the start-up budget, held by names and not by a clock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Project
+
+HEAVY = ("rich", "networkx", "asyncio", "asyncssh", "pydantic", "fsspec", "obstore", "boto3", "cryptography", "numpy")
+WORKFLOWS = {".dstack/workflows.yaml": "workflows:\n  - name: w\n    commands: [echo hi]\n"}
+
+
+def imported(project: Project, *arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "dstack", *arguments],
+        cwd=project.root,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rsplit("|", 1)[1].strip() for line in lines[1:]}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ps"], ["ps", "--json"], ["hosts", "ls"], ["hosts", "--help"]])
+def test_nothing_heavy_is_imported(project: Callable[..., Project], arguments: list[str]) -> None:
+    modules = imported(project(WORKFLOWS), *arguments)
+    assert {module for module in modules if module.split(".")[0] in HEAVY} == set()
+
+
+def test_the_version_imports_nothing_of_ours_but_itself(project: Callable[..., Project]) -> None:
+    modules = imported(project(), "--version")
+    assert {module for module in modules if module.startswith("dstack")} <= {"dstack", "dstack.__main__"}
+    assert not modules & {"typing", "click", "typer", "dataclasses", "subprocess", "json", "re"}
+
+
+def test_help_imports_no_command(project: Callable[..., Project]) -> None:
+    modules = imported(project(), "--help")
+    ours = {module for module in modules if module.startswith("dstack.")}
+    assert ours <= {"dstack.__main__", "dstack.cli", "dstack.cli.main", "dstack.cli.lazy", "dstack.errors", "dstack.ui",
+                    "dstack.ui.terminal"}  # fmt: skip
+
+
+def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Project]) -> None:
+    modules = imported(project(WORKFLOWS), "ps")
+    ours = {module for module in modules if module.startswith("dstack.app.")}
+    assert ours <= {"dstack.app.overview", "dstack.app.views", "dstack.app.probe"}
