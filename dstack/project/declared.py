@@ -26,6 +26,7 @@ from dstack.project.references import fill
 from dstack.project.resources import read_resources
 from dstack.project.strict import ListNode, MapNode, Node, ScalarNode
 from dstack.project.variables import Scope
+from dstack.project.vocabulary import ARTIFACT, spellings
 
 _MOUNT = "artifacts are copied when the job has ended, never mounted; leave mount out"
 
@@ -109,7 +110,7 @@ def _artifact_path(report: Report, node: Node) -> ScalarNode | None:
     mount = node.get("mount")
     if isinstance(mount, ScalarNode) and mount.value is True:
         report.problem(mount.position, f"mount: {_MOUNT}")
-    fields = read_fields(report, node, "an entry of artifacts", known={"path": "path", "mount": "mount"})
+    fields = read_fields(report, node, "an entry of artifacts", known=spellings(ARTIFACT))
     if "path" in fields:
         return read_text(report, fields["path"].value, "path")
     report.problem(node.position, "artifacts: path is missing")

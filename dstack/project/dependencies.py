@@ -19,9 +19,10 @@ from dstack.project.checking import (
 from dstack.project.names import read_tag, read_workflow_name
 from dstack.project.paths import fault
 from dstack.project.strict import ListNode, MapNode, Node, ScalarNode
+from dstack.project.vocabulary import DEPENDENCY, DEPENDS, DEPENDS_REPO, spellings
 
-_KEYS = {key: key for key in ("repo", "variables", "workflows")}
-_ENTRY = {key: key for key in ("workflow", "tag", "run")}
+_KEYS = spellings(DEPENDS)
+_ENTRY = spellings(DEPENDENCY)
 _MOUNT = "inputs are copied, never mounted; leave mount out"
 
 
@@ -56,7 +57,7 @@ def _read_repo(report: Report, node: Node) -> tuple[ScalarNode, ...] | None:
     body = read_map(report, node, "repo")
     if body is None:
         return None
-    fields = read_fields(report, body, "repo", known={"include": "include"})
+    fields = read_fields(report, body, "repo", known=spellings(DEPENDS_REPO))
     if "include" not in fields:
         return None
     found: list[ScalarNode] = []

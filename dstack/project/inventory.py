@@ -22,12 +22,12 @@ from dstack.project.checking import (
     read_texts,
 )
 from dstack.project.strict import Loaded, MapNode, Node, ScalarNode, load_file
+from dstack.project.vocabulary import HOST, spellings
 
 FILE = ".dstack/hosts.yaml"
 LOCAL = HostName("local")
 
-_KEYS = {key: key for key in ("address", "user", "port", "identity-file", "jump", "labels", "slots", "local", "dir")}
-_SYNONYMS = {"hostname": "address", "proxy-jump": "jump"}
+_KEYS = spellings(HOST)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:\[\]%-]{1,255}\Z")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\Z")
@@ -105,7 +105,7 @@ def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
         body = read_map(report, node, key.text)
         if body is None:
             return None
-        fields = read_fields(report, body, f"host {key.text}", known={**_KEYS, **_SYNONYMS})
+        fields = read_fields(report, body, f"host {key.text}", known=_KEYS)
     values = {name: field.value for name, field in fields.items() if not absent(field.value)}
     local = bool("local" in values and read_boolean(report, values["local"], "local"))
     for name in _ONLY_SSH if local else ():

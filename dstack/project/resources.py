@@ -22,6 +22,7 @@ from dstack.project.checking import (
     read_text,
 )
 from dstack.project.strict import ListNode, MapNode, Node, ScalarNode
+from dstack.project.vocabulary import CPU, GPU, RESOURCES, RETRY, spellings
 
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -30,11 +31,8 @@ _DURATION = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(
 _SECONDS = (86400, 3600, 60, 1)
 _GPU_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}\Z")
 
-_KEYS = {
-    **{key: key for key in ("cpu", "memory", "gpu", "shm-size", "interruptible")},
-    "shm": "shm-size",
-}
-_REFUSED = {
+_KEYS = spellings(RESOURCES)
+REFUSED = {
     "local": "where a job runs is said by hosts.yaml, not here",
     "remote": "where a job runs is said by hosts.yaml, not here",
     "disk": "disk space cannot be asked for yet; leave it out",
@@ -83,7 +81,7 @@ def read_resources(report: Report, node: Node) -> Resources:
     named = [(key, value) for key, value in body.entries if key.text.lower().endswith("/gpu")]
     rest = tuple(entry for entry in body.entries if entry not in named)
     plain = MapNode(position=body.position, entries=rest, flow=body.flow, start=body.start, end=body.end)
-    fields = read_fields(report, plain, "resources", known=_KEYS, refused=_REFUSED)
+    fields = read_fields(report, plain, "resources", known=_KEYS, refused=REFUSED)
     gpu = _read_gpu(report, fields["gpu"].value) if "gpu" in fields else None
     for key, value in named:
         if gpu is not None or "gpu" in fields:
@@ -109,7 +107,7 @@ def _read_interruptible(report: Report, fields: Mapping[str, Field]) -> bool:
 
 def _read_cpu(report: Report, node: Node) -> int | None:
     if isinstance(node, MapNode):
-        fields = read_fields(report, node, "cpu", known={"count": "count"})
+        fields = read_fields(report, node, "cpu", known=spellings(CPU))
         if "count" not in fields:
             return None
         node = fields["count"].value
@@ -143,7 +141,7 @@ def _read_gpu(report: Report, node: Node) -> Gpu | None:
     body = read_map(report, node, "gpu")
     if body is None:
         return None
-    fields = read_fields(report, body, "gpu", known={key: key for key in ("count", "name", "memory")})
+    fields = read_fields(report, body, "gpu", known=spellings(GPU))
     count = read_integer(report, _numeric(fields["count"].value), "gpu count", low=0) if "count" in fields else 1
     name = _read_gpu_name(report, fields["name"].value) if "name" in fields else None
     memory = _optional_size(report, fields, "memory")
@@ -177,7 +175,7 @@ def read_retry(report: Report, node: Node) -> Retry:
     body = read_map(report, node, "retry")
     if body is None:
         return Retry()
-    fields = read_fields(report, body, "retry", known={"attempts": "attempts", "on": "on"})
+    fields = read_fields(report, body, "retry", known=spellings(RETRY))
     attempts = 1
     if "attempts" in fields:
         attempts = read_integer(report, fields["attempts"].value, "attempts", low=1, high=100) or 1

@@ -12,6 +12,7 @@ from dstack.errors import ConfigError
 from dstack.model import Position
 from dstack.project.checking import Report, absent, expected, quoted, read_fields, read_map, read_text
 from dstack.project.strict import ListNode, MapNode, Node, ScalarNode, load_file
+from dstack.project.vocabulary import BUCKET, CONFIG, spellings
 
 FILE = ".dstack/config.yaml"
 VARIABLE = "DSTACK_BUCKET"
@@ -76,7 +77,7 @@ def _read(report: Report, path: Path, shown: str, *, base: Path, home: Path, per
     if top is None:
         return _File()
     refused = {"project": "belongs into the project's own .dstack/config.yaml"} if personal else {}
-    fields = read_fields(report, top, "the file", known={"bucket": "bucket", "project": "project"}, refused=refused)
+    fields = read_fields(report, top, "the file", known=spellings(CONFIG), refused=refused)
     bucket, options = _read_bucket(report, fields["bucket"].value) if "bucket" in fields else (None, {})
     return _File(
         bucket=_location(bucket.text, base, home) if bucket else None,
@@ -89,7 +90,7 @@ def _read(report: Report, path: Path, shown: str, *, base: Path, home: Path, per
 
 def _read_bucket(report: Report, node: Node) -> tuple[ScalarNode | None, Mapping[str, Any]]:
     if isinstance(node, MapNode):
-        fields = read_fields(report, node, "bucket", known={"url": "url", "options": "options"})
+        fields = read_fields(report, node, "bucket", known=spellings(BUCKET))
         if "url" not in fields:
             report.problem(node.position, "bucket: url is missing")
             return None, {}

@@ -26,25 +26,13 @@ from dstack.project.names import read_workflow_name
 from dstack.project.providers import python_image, read_commands, working_dir
 from dstack.project.resources import read_duration, read_retry
 from dstack.project.strict import MapNode, Node, ScalarNode, load_file
+from dstack.project.vocabulary import WORKFLOW, spellings
 
 FILE = ".dstack/workflows.yaml"
 FOLDER = ".dstack/workflows"
 
-_CANONICAL = (
-    *("name", "help", "image", "provider", "commands", "setup", "before-run", "script", "args", "requirements"),
-    *("python", "working-dir", "depends-on", "artifacts", "env", "secrets", "resources", "retry", "max-duration"),
-    *("ports", "reuse"),
-)
-_KNOWN = {
-    **{key: key for key in _CANONICAL},
-    "deps": "depends-on",
-    "dependencies": "depends-on",
-    "environment": "env",
-    "file": "script",
-    "python-script": "script",
-    "version": "python",
-}
-_REFUSED = {
+_KNOWN = spellings(WORKFLOW)
+REFUSED = {
     "cache": "caches between runs are not supported; keep what is expensive as an artifact of a workflow of its own",
     "nodes": "one job runs on one host; several nodes are not supported",
     "template": 'not supported; write its keys straight under "- name"',
@@ -148,7 +136,7 @@ def _read_item(report: Report, node: Node) -> WorkflowSource | None:
     body = read_map(report, node, "an entry of workflows")
     if body is None:
         return None
-    fields = read_fields(report, body, "a workflow", known=_KNOWN, refused=_REFUSED)
+    fields = read_fields(report, body, "a workflow", known=_KNOWN, refused=REFUSED)
     name = read_text(report, fields["name"].value, "name") if "name" in fields else None
     if "name" not in fields:
         report.problem(body.position, "a workflow has no name")
