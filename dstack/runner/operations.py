@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
@@ -28,6 +29,7 @@ from dstack.wire import CHUNK, REFUSED
 Operation = Callable[[Request], Dict[str, Any]]
 
 _VANISHED = "its supervisor vanished: killed, or the host was restarted; how the job ended is not known"
+_LAST_ACT = 10.0
 NOT_WRITTEN = ("id", "op")
 """Fields of `prepare` that say nothing of the attempt."""
 
@@ -171,6 +173,10 @@ class Operations:
 
     def _release(self, request: Request) -> Dict[str, Any]:
         attempt = self._attempt(request)
+        # A supervisor writes the exit report as its last act but one: it may still be about to end.
+        deadline = time.monotonic() + _LAST_ACT if attempt.state() == ENDED else 0.0
+        while attempt.lives() and time.monotonic() < deadline:
+            request.pause(0.01)
         if attempt.lives():
             raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
         if attempt.exists():
