@@ -24,6 +24,9 @@ MAX_FRAME = 1 << 20
 CHUNK = 256 * 1024
 """Bytes of bulk data in one DATA frame."""
 
+LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
+"""The program that a host's python3 is started with, over SSH and locally: it reads the bootstrap, and becomes it."""
+
 # The operations of a runner. Each request is {"id", "op", …}; the answer is {"id", "ok": {…}} or
 # {"id", "error": {"kind", "message", "hint"}}. docs/format.md has the fields of each.
 HELLO = "hello"

@@ -7,9 +7,8 @@ from contextlib import suppress
 
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host
+from dstack.wire import LAUNCHER
 
-LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
-"""The program that is started over SSH, too: it reads the bootstrap from its input and becomes it."""
 TAIL = 4096
 """Bytes of stderr that are kept."""
 CLOSE_WAIT = 5.0

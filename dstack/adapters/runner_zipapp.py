@@ -8,15 +8,12 @@ import zipfile
 from functools import cache
 from importlib.resources import files
 
-LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
-"""What `python3 -I -S -X utf8 -c` runs: reads the bootstrap from stdin. Any shell takes it in double quotes."""
-
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
 
 
 @cache
 def bootstrap_source() -> bytes:
-    """The source text that LAUNCHER executes; goes over the wire after a line with its length in bytes."""
+    """The source text that `wire.LAUNCHER` executes; goes over the wire after a line with its length in bytes."""
     return files("dstack.runner").joinpath("bootstrap.py").read_bytes() + b"\n\nboot(sys.stdin.buffer)\n"
 
 

@@ -19,8 +19,9 @@ from dstack.adapters.ssh_connect import Connection, connect, hasten
 from dstack.adapters.ssh_stream import SshTransport, start
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host
+from dstack.wire import LAUNCHER
 
-BOOTSTRAP = 'exec python3 -I -S -c "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"'
+BOOTSTRAP = f'exec python3 -I -S -X utf8 -c "{LAUNCHER}"'
 COMMANDS = (BOOTSTRAP,)
 """Every command that is ever sent over SSH. No value of anybody's is in them; all else goes through stdin."""
 MAX_CHANNELS = 8

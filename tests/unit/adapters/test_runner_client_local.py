@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters import runner_zipapp as runner_zipapp_module
-from dstack.adapters.local import CLOSE_WAIT, LAUNCHER, LocalTransport, open_local
+from dstack.adapters.local import CLOSE_WAIT, LocalTransport, open_local
 from dstack.adapters.runner_client import RunnerClient
 from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
 from dstack.errors import HostError, HostUnreachableError
@@ -118,7 +117,3 @@ def test_another_program_than_python_is_told_by_the_client() -> None:
             await client.connect()
 
     play(scene())
-
-
-def test_the_program_that_reads_the_bootstrap_is_the_one_that_comes_with_it() -> None:
-    assert LAUNCHER == runner_zipapp_module.LAUNCHER

@@ -177,8 +177,8 @@ resources: {memory: 16GiB, gpu: {count: 2, name: A100, memory: 40GB}, shm_size: 
         ("provider: python\nscript: t.py", "python3 t.py\n", (), None),
         ("provider: python\nfile: t.py\nargs: --x $y ${{ v }}", "python3 t.py --x $y ${v}\n", (), None),
         (
-            "provider: python\npython_script: t.py\nargs: [--x, 'a b', '${{ v }} $(c)', $variables_as_args]",
-            "python3 t.py --x 'a b' \"${v} \\$(c)\" \"$@\"\n",
+            "provider: python\npython_script: t.py\nargs: [--x, 'a b', '\"`${{ v }}\\ $(c)', $variables_as_args]",
+            'python3 t.py --x \'a b\' "\\"\\`${v}\\\\ \\$(c)" "$@"\n',
             (),
             None,
         ),

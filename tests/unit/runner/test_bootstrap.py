@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dstack import wire
-from dstack.adapters.runner_zipapp import LAUNCHER, bootstrap_source, runner_zipapp
+from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.wire import LAUNCHER
 from tests.unit.runner.client import Refused
 from tests.unit.runner.conftest import Host
 
