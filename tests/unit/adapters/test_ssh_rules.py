@@ -45,7 +45,7 @@ def test_the_commands_hold_nothing_that_shells_read_differently() -> None:
     for command in COMMANDS:
         assert command.count('"') == 2
         outside = command.split('"')[0] + command.split('"')[2]
-        assert set(outside) <= set("abcdefghijklmnopqrstuvwxyz0123456789 -IS")
+        assert set(outside) <= set("abcdefghijklmnopqrstuvwxyz0123456789 -ISX")
         assert not set(command.split('"')[1]) & set("$`!\\'{}*?~\n")
 
 
