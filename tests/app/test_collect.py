@@ -146,6 +146,25 @@ def test_a_lost_answer_is_followed_by_a_look(tmp_path: Path, lost: int) -> None:
     assert described(tmp_path / "pulled") == described(host.work)
 
 
+def test_a_request_that_never_arrived_is_made_again(tmp_path: Path) -> None:
+    class Deaf(MemoryBucket):
+        deaf = 1
+
+        def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+            if self.deaf:
+                self.deaf -= 1
+                assert sum(map(len, chunks))
+                return Put.UNKNOWN
+            return super().create_from(key, chunks)
+
+    host, bucket = InsideRunner(tmp_path), Deaf()
+    many(host.work / "out", 3, 4096)
+    collected(host, bucket)
+    pulled(bucket, tmp_path / "pulled")
+    assert described(tmp_path / "pulled") == described(host.work)
+    assert len(host.packs_read) == 2
+
+
 @pytest.mark.parametrize(
     "damage", [lambda piece: piece[:-1] + b"\x00", lambda piece: piece[:-1], lambda piece: piece * 2]
 )
