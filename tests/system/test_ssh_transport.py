@@ -133,7 +133,7 @@ def test_a_writer_waits_for_a_slow_host(shared_host: TestHost, ssh_home: Home) -
                     written += 1 << 18
 
             # The far side takes one byte and then hashes; stopped, it takes nothing.
-            pid = shared_host.run(["pgrep", "-n", "-f", "python3 -I -S -c"]).decode().strip()
+            pid = shared_host.run(["pgrep", "-n", "-f", "python3 -I -S -X utf8 -c"]).decode().strip()
             shared_host.run(["kill", "-STOP", pid])
             sender = asyncio.create_task(send())
             done, _ = await asyncio.wait([sender], timeout=3)
