@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from typing import Annotated
 
@@ -44,10 +43,10 @@ def stop(
 
 def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
     """Write the stop request; one that is there already stays as it is."""
-    from dstack.adapters.identity import new_nonce
+    from dstack.adapters.identity import new_nonce, user_name
     from dstack.app.running import create_record
 
-    user = getpass.getuser()
+    user = user_name()
     request = Stop(nonce=new_nonce(), user=user, reason=f"stopped by {user}", abort=abort)
     name = WorkflowName(workflow) if workflow else None
     create_record(session.bucket, session.keys.run(record.id).stop(name), pack(request))

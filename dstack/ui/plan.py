@@ -20,12 +20,8 @@ _COLUMNS = (
 
 def plan_text(fates: Sequence[Foresight], stream: TextIO | None = None) -> str:
     """The plan as a table and one line that sums it up, without a newline at the end."""
-    rows = [(fate.workflow, _WORDS[fate.fate], fate.host or "-", _why(fate)) for fate in fates]
+    rows = [(fate.workflow, _WORDS[fate.fate], fate.host or "-", fate.reason) for fate in fates]
     reused = sum(fate.fate is Fate.REUSED for fate in fates)
     total = f"{len(fates)} job{'' if len(fates) == 1 else 's'}"
     summary = f"{total}, all reused" if reused == len(fates) else f"{total}, {reused} reused"
     return f"{table(_COLUMNS, rows, stream or sys.stdout)}\n{summary}; nothing was run or recorded"
-
-
-def _why(fate: Foresight) -> str:
-    return f"from {fate.reused_from}: {fate.reason}" if fate.reused_from else fate.reason

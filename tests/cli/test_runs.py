@@ -1,0 +1,260 @@
+"""A run on this machine, and everything that people can ask about it afterwards; whole outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Project, names
+
+FILES = {
+    ".dstack/workflows.yaml": """\
+workflows:
+  - name: prepare
+    depends-on: {repo: {include: [prepare.sh]}}
+    commands: [sh prepare.sh]
+    artifacts: [data]
+  - name: train
+    help: Train it
+    depends-on: {repo: {include: []}, workflows: [prepare]}
+    commands:
+      - mkdir -p model
+      - 'printf "lr=%s\\n" "$lr" | tee model/weights'
+    artifacts: [model]
+  - name: noisy
+    depends-on: {repo: {include: []}}
+    commands:
+      - 'printf "one\\033]0;title\\007\\033[2Jtwo\\r\\n\\033[31mred\\033[0m no end"'
+  - name: fails
+    depends-on: {repo: {include: []}}
+    commands: [echo before, exit 3]
+  - name: slow
+    depends-on: {repo: {include: []}}
+    commands: [echo begun, sleep 600]
+""",
+    ".dstack/variables.yaml": "variables:\n  train:\n    lr: 0.1\n",
+    "prepare.sh": "mkdir -p data\nprintf 12345 > data/numbers\necho prepared\n",
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which two runs of train were made."""
+    made = Project(tmp_path_factory.mktemp("told"))
+    made.write(FILES)
+    made.git()
+    assert made.run("run", "train").code == 0
+    assert made.run("run", "train", "--lr", "0.5").code == 0
+    return made
+
+
+@pytest.fixture
+def fresh(project: Callable[..., Project]) -> Project:
+    """The same project before any run: for tests that make runs."""
+    made = project(FILES)
+    made.git()
+    return made
+
+
+def runs(project: Project) -> list[dict]:
+    return json.loads(project.run("ps", "-a", "--json").out)
+
+
+def test_ps(told: Project) -> None:
+    done = told.run("ps")
+    newest, oldest = names(done.out)[:2]
+    lines = [re.sub(r"(just now|\d+ min ago)$", "AGO", line) for line in done.out.splitlines()]
+    assert lines == [
+        f"{'RUN':<{max(len(newest), len(oldest))}}  WORKFLOW  STATUS     JOBS    USER  SUBMITTED",
+        *[
+            f"{name:<{max(len(newest), len(oldest))}}  train     succeeded  2 done  {user(told)}  AGO"
+            for name in (newest, oldest)
+        ],
+    ]
+    assert done.err == ""
+
+
+def user(project: Project) -> str:
+    return runs(project)[0]["user"]
+
+
+def test_ps_json_has_the_promised_fields(told: Project) -> None:
+    newest = runs(told)[0]
+    assert list(newest) == ["run", "workflow", "status", "user", "submitted", "jobs"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", newest["submitted"])
+    prepare, train = newest["jobs"]
+    assert list(train) == ["workflow", "status", "host", "attempt", "fingerprint", "reused_from", "reason"]
+    assert (prepare["status"], prepare["reused_from"]) == ("reused", runs(told)[1]["run"])
+    assert (train["status"], train["host"], train["attempt"], train["reused_from"]) == ("succeeded", "local", 1, None)
+    assert re.fullmatch("[0-9a-f]{64}", train["fingerprint"])
+
+
+def test_ps_of_one_and_of_all(told: Project) -> None:
+    assert len(json.loads(told.run("ps", "-n", "1", "--json").out)) == 1
+    assert len(json.loads(told.run("ps", "-a", "--json").out)) >= 2
+
+
+def test_show_json_is_the_same_object(told: Project) -> None:
+    newest = runs(told)[0]
+    assert json.loads(told.run("show", newest["run"], "--json").out) == newest
+
+
+def test_show(told: Project) -> None:
+    newest, oldest = (run["run"] for run in runs(told))
+    done = told.run("show", newest)
+    text = re.sub(r"submitted  .*", "submitted  WHEN", done.out)
+    text = re.sub(r"user       .*", "user       WHO", text)
+    text = re.sub(r"code       [0-9a-f]{12} ", "code       COMMIT ", text)
+    text = re.sub(r"  \d+:\d\d$", "  TIME", text, flags=re.MULTILINE)
+    assert text.splitlines() == [
+        f"run        {newest}",
+        "workflow   train",
+        "status     succeeded",
+        "user       WHO",
+        "submitted  WHEN",
+        "code       COMMIT without a commit below it (main), with changes that are not committed",
+        "variables  --lr 0.5",
+        "",
+        "WORKFLOW  STATUS     HOST   ATTEMPT  TIME  NOTE",
+        f"prepare   reused     local        1     -  from {oldest}",
+        "train     succeeded  local        1  TIME",
+    ]
+
+
+def test_logs_of_one_workflow_are_its_bytes(told: Project) -> None:
+    newest = runs(told)[0]["run"]
+    assert told.run("logs", newest, "train").out == "lr=0.5\n"
+    assert told.run("logs", newest, "train", "-f").out == "lr=0.5\n"
+
+
+def test_logs_of_a_run_are_told_apart(told: Project) -> None:
+    newest = runs(told)[0]["run"]
+    assert told.run("logs", newest).out == "[prepare] prepared\n[train] lr=0.5\n"
+
+
+def test_logs_steer_no_terminal_and_lose_no_byte_when_raw(fresh: Project) -> None:
+    assert fresh.run("run", "noisy").code == 0
+    name = runs(fresh)[0]["run"]
+    assert fresh.run("logs", name).out == "onetwo\n\x1b[31mred\x1b[0m no end"
+    assert fresh.run("logs", name, "--raw").out == "one\x1b]0;title\x07\x1b[2Jtwo\r\n\x1b[31mred\x1b[0m no end"
+    refused = fresh.terminal("logs", name, "--raw")
+    assert (refused.code, "\x1b]0" in refused.out) == (2, False)
+
+
+def test_artifacts_ls(told: Project) -> None:
+    done = told.run("artifacts", "ls", runs(told)[0]["run"])
+    assert done.out == ("WORKFLOW  PATH           SIZE\nprepare   data/numbers    5 B\ntrain     model/weights   7 B\n")
+
+
+def test_artifacts_pull(told: Project, tmp_path: Path) -> None:
+    name = runs(told)[0]["run"]
+    done = told.run("artifacts", "pull", name, "-o", str(tmp_path / "out"))
+    assert done.out == (f"prepare: 1 file, 5 B in {tmp_path}/out/prepare\ntrain: 1 file, 7 B in {tmp_path}/out/train\n")
+    assert (tmp_path / "out/prepare/data/numbers").read_text() == "12345"
+    told.run("artifacts", "pull", name, "train", "-o", str(tmp_path / "one"))
+    assert (tmp_path / "one/model/weights").read_text() == "lr=0.5\n"
+
+
+def test_why(told: Project) -> None:
+    newest, oldest = (run["run"] for run in runs(told))
+    assert told.run("why", newest).out == (
+        f"prepare: reused from {oldest}, because nothing differs\n"
+        f"train: ran, because this differs from {oldest}:\n"
+        "  variable lr: 0.1 → 0.5\n"
+    )
+    assert told.run("why", oldest, "train").out == "train: ran, because there is no earlier job of this workflow\n"
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_no_trace(told: Project) -> None:
+    before = runs(told)
+    oldest = before[-1]["run"]
+    done = told.run("run", "train", "--dry-run", env={"COLUMNS": "200"})
+    why = f"same code, variables and inputs as in {oldest}"
+    assert done.out == (
+        "WORKFLOW  PLAN    HOST   WHY\n"
+        f"prepare   reused  local  {why}\n"
+        f"train     reused  local  {why}\n"
+        "\n2 jobs, all reused; nothing was run or recorded\n"
+    )
+    assert runs(told) == before
+
+
+def test_the_output_of_a_run_in_a_pipe(fresh: Project) -> None:
+    done = fresh.run("run", "fails")
+    name = names(done.out)[0]
+    lines = done.out.splitlines()
+    assert done.code == 1
+    assert lines[0] == name
+    assert lines.index("fails: running on local") < lines.index("before")
+    assert lines[-1] == f"{name}: 1 failed"
+    assert re.match(r"fails: failed on local \(.*3.*\)", lines[-2])
+    assert "\x1b" not in done.out
+
+
+def test_a_run_as_json_is_one_object_alone(fresh: Project) -> None:
+    assert fresh.run("run", "train").code == 0
+    done = fresh.run("run", "train", "--json")
+    assert json.loads(done.out)["status"] == "succeeded"
+    assert [job["status"] for job in json.loads(done.out)["jobs"]] == ["reused", "reused"]
+
+
+def test_a_run_in_a_terminal_ends_with_its_table(fresh: Project) -> None:
+    done = fresh.terminal("run", "train")
+    assert done.code == 0
+    assert "\x1b[?25l" in done.out
+    assert done.out.rstrip().endswith("\x1b[?25h")
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.out.rsplit("\x1b[J", 1)[1])
+    rows = [line.split() for line in last.splitlines() if line.strip()]
+    assert ["train", "succeeded", "local"] in [row[:3] for row in rows]
+    assert "lr=0.1" in done.out
+    assert max(len(line) for line in last.splitlines()) < 80
+
+
+@pytest.fixture
+def slow(fresh: Project) -> Iterator[Project]:
+    """A project whose run of `slow` has begun, attached in a process that ends with the test."""
+    made = fresh
+    with (made.home / "attached").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dstack", "run", "slow"],
+            cwd=made.root,
+            env=made.environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while b"begun" not in (made.home / "attached").read_bytes():
+            assert time.monotonic() < deadline, (made.home / "attached").read_text()
+            time.sleep(0.05)
+        yield made
+    finally:
+        if process.poll() is None:
+            made.run("stop", names(made.run("ps").out)[0])
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+
+
+def test_a_running_job_is_shown_and_stopped(slow: Project) -> None:
+    deadline = time.monotonic() + 60
+    while runs(slow)[0]["jobs"][0]["status"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    name = runs(slow)[0]["run"]
+    assert runs(slow)[0]["status"] == "running"
+    done = slow.run("stop", name)
+    assert done.code == 0
+    assert done.out == f"slow: stopped on local (stopped by {runs(slow)[0]['user']})\n"
+    assert slow.run("logs", name).out == "begun\n"
+    again = slow.run("stop", name)
+    assert (again.code, again.out) == (0, done.out)
