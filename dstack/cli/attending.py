@@ -93,7 +93,8 @@ def spawn_coordinator(attendance: Attendance, record: RunRecord) -> None:
     session = attendance.session
     folder = session.home / ".dstack" / "coordinators"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    command = [sys.executable, "-m", "dstack", "_coordinate", record.id]
+    # -P: it begins in the project's folder, whose modules must not stand in for Python's.
+    command = [sys.executable, "-P", "-m", "dstack", "_coordinate", record.id]
     if session.hosts_file:
         command += ["--hosts", str(Path(session.hosts_file).absolute())]
     with (folder / f"{record.name}.log").open("ab") as log:

@@ -55,9 +55,12 @@ class Laptop:
         git(self.root, "add", "-A")
         git(self.root, "commit", "-q", "-m", "work")
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
+        """Start a command; -P keeps the project's modules out of it, as the installed `dstack` does."""
         return subprocess.Popen(
-            [sys.executable, "-m", "dstack", *arguments],
+            [sys.executable, "-P", "-m", "dstack", *arguments],
             cwd=self.root,
             env={**self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
