@@ -1,0 +1,121 @@
+"""`docs/reference/json.md`: the fields are those that `dstack.ui.jsonout` gives, the types those of real values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dstack.app.views import ENDED, JobView, RunView, overall_status
+from dstack.errors import ConfigError, Problem
+from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
+from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json
+from tests.docs.markdown import code, fenced, page, table
+
+RUN = {
+    "run": "Name of the run; what `show`, `logs`, `stop` take.",
+    "workflow": "The workflow that was asked for.",
+    "status": "See below.",
+    "user": "Who started it.",
+    "submitted": "When, ISO 8601 in UTC, by the clock of the machine that started it.",
+    "jobs": "The jobs, each after those it depends on.",
+}
+JOB = {
+    "workflow": "Its workflow.",
+    "status": "See below.",
+    "host": "Where its attempt runs or ran.",
+    "attempt": "Number of its last attempt, from 1.",
+    "fingerprint": "What its result depends on, as 64 hex digits.",
+    "reused_from": "Name of the run whose result it is.",
+    "reason": "Why it waits, failed or was stopped, in words.",
+}
+ERROR = {
+    "message": "What failed, and where.",
+    "hint": "What to do next.",
+    "exit_code": "As in [exit codes](exit-codes.md).",
+    "problems": "Only when YAML files are wrong: all that is wrong with them.",
+}
+PROBLEM = {
+    "file": "The file.",
+    "line": "From 1.",
+    "column": "From 1.",
+    "message": "What is wrong.",
+}
+
+
+def json_page() -> str:
+    """Raises AssertionError when a field has no meaning here, or a meaning no field."""
+    full, empty = _view(_reused(), _failed()), _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING))
+    told = [job_fields(job) for job in full.jobs]
+    job = {name: next(fields[name] for fields in told if fields[name] is not None) for name in told[0]}
+    error = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")], hint="h")))["error"]
+    bare = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")])))["error"]
+    over = ", ".join(code(status.value) for status in JobStatus if status in ENDED)
+    going = ", ".join(code(status.value) for status in JobStatus if status not in ENDED)
+    return page(
+        "JSON",
+        "`dstack ps --json` prints a list of runs, newest first; `dstack show RUN --json`, `dstack run … --json` and "
+        "`dstack attach … --json` print one run. Fields are added in later versions, never renamed. "
+        "What cannot be said (yet) is `null`.",
+        "## A run",
+        _fields(RUN, run_fields(full), run_fields(empty)),
+        f"`status` is one of {', '.join(code(status.value) for status in RunStatus)}.",
+        "## A job",
+        _fields(JOB, job, job_fields(empty.jobs[0])),
+        f"`status` is one of {over} when it is over, else of {going}; a program takes one that it does not know for "
+        "one that is not over.",
+        "## An error",
+        'On standard error, as `{"error": {…}}` on one line:',
+        _fields(ERROR, error, bare),
+        "An entry of `problems`:",
+        _fields(PROBLEM, error["problems"][0], error["problems"][0]),
+        "## Example",
+        fenced(run_json(full), "json"),
+    )
+
+
+def _fields(meanings: dict[str, str], full: dict[str, Any], empty: dict[str, Any]) -> str:
+    assert list(meanings) == list(full), f"documented {list(meanings)}, printed {list(full)}"
+    rows = []
+    for name, value in full.items():
+        optional = " or null" if empty[name] is None else ""
+        rows.append((code(name), _kind(value) + optional, meanings[name]))
+    return table(("field", "type", "meaning"), rows)
+
+
+def _kind(value: object) -> str:
+    kinds = {str: "string", int: "number", list: "list", dict: "object"}
+    return kinds[type(value)]
+
+
+def _reused() -> JobView:
+    return JobView(
+        workflow=WorkflowName("prepare"),
+        status=JobStatus.REUSED,
+        host="gpu-1",
+        attempt=1,
+        fingerprint="5f3c" * 16,
+        reused_from=RunName("brave-owl-7"),
+    )
+
+
+def _failed() -> JobView:
+    return JobView(
+        workflow=WorkflowName("train"),
+        status=JobStatus.FAILED,
+        host="gpu-2",
+        attempt=3,
+        fingerprint="09ab" * 16,
+        reason="exit code 1",
+    )
+
+
+def _view(*jobs: JobView) -> RunView:
+    return RunView(
+        id=RunId("8236000000000-abcdefghij"),
+        run=RunName("angry-rat-1"),
+        workflow=WorkflowName("train"),
+        status=overall_status([job.status for job in jobs]),
+        user="alice",
+        submitted=1_760_000_000.12,
+        jobs=jobs,
+    )
