@@ -48,7 +48,7 @@ class LocalOpener:
         self._host = Host(name=HostName("here"), local=True)
 
     async def open(self) -> LocalTransport:
-        return await open_local(self._host, sys.executable)
+        return await open_local(self._host, os.environ.get("DSTACK_HOST_PYTHON", sys.executable))
 
     async def cut(self, transport: Transport) -> None:
         assert isinstance(transport, LocalTransport)

@@ -44,7 +44,7 @@ class Host:
     def __init__(self, folder: Path, snapshot: Snapshot) -> None:
         self.root = folder / "dstack"
         self.slots = folder / "slots"
-        self.python = "python3"
+        self.python = os.environ.get("DSTACK_HOST_PYTHON", "python3")
         self._snapshot = snapshot
         self._clients: list[Client] = []
         self._count = 0
