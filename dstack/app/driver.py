@@ -17,7 +17,7 @@ from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.placement import nowhere, rank
-from dstack.core.records import Claim, Outcome, RunRecord
+from dstack.core.records import Claim, Outcome, Result, RunRecord, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
 from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
@@ -214,11 +214,16 @@ class Driver:
 
     async def _input(self, workflow: WorkflowName) -> tuple[str, AttemptKeys, Manifest]:
         outcome = self.outcomes[workflow]
-        keys = self._means.keys.job(Fingerprint(outcome.fingerprint), outcome.generation).attempt(outcome.attempt)
-        body = await asyncio.to_thread(self._means.bucket.get, keys.manifest)
-        if body is None:
+        generation = self._means.keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
+        keys = generation.attempt(outcome.attempt)
+        committed, body = await asyncio.gather(
+            asyncio.to_thread(self._means.bucket.get, generation.result),
+            asyncio.to_thread(self._means.bucket.get, keys.manifest),
+        )
+        if committed is None or body is None:
             raise SnapshotError(f"the artifacts of {workflow} are gone from the bucket", hint="run it again")
-        return workflow, keys, manifests.decode(keys.manifest, body)
+        result = unpack(Result, generation.result, committed)
+        return workflow, keys, manifests.decode(keys.manifest, body, sha256=result.manifest)
 
     async def _go(self, claim: Claim, spec: JobSpec) -> bool | None:
         caller = {name: self._means.caller[name] for name in spec.env_from_caller}

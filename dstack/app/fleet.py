@@ -35,11 +35,20 @@ class Link:
     def __init__(self, host: Host, open_runner: OpenRunner) -> None:
         self.host = host
         self.busy = 0
+        """Jobs of this coordinator that hold a slot here, or are about to ask for one."""
         self.error: DstackError | None = None
         self._open = open_runner
         self._reached: Reached | None = None
         self._lock = asyncio.Lock()
         self._wait = 0.0
+        self._turns: asyncio.Semaphore | None = None
+
+    def turns(self, slots: int) -> asyncio.Semaphore:
+        """Taken while a slot is asked for: no more than one waits on the host beyond those that can be served, the
+        others wait here in their order and cost the host nothing."""
+        if self._turns is None:
+            self._turns = asyncio.Semaphore(slots + 1)
+        return self._turns
 
     async def reach(self) -> Reached:
         """The open runner; raises HostUnreachableError, HostKeyError or HostError (also kept in `error`)."""

@@ -14,7 +14,9 @@ from dstack.ports import Bucket
 
 SHORTEST = 0.1
 LONGEST = 1.0
-"""Seconds between two looks when nothing happens."""
+"""Seconds between two looks at the logs when nothing happens."""
+STATE = 0.5
+"""Seconds between two looks at what the jobs do, which cost more reads."""
 
 Piece = tuple[str, bytes]
 """Workflow and bytes of its log; no bytes: that log is complete."""
@@ -56,21 +58,23 @@ def follow_logs(
 ) -> Iterator[Piece]:
     """The logs that are there and all that comes, until every chosen job has its outcome and all was given.
 
-    `pause` waits for so many seconds. The next piece of a log is found by its offset: waiting costs one read for
-    each running job, at most ten times a second and at least once a second.
+    `pause` waits for so many seconds. The next piece of a log is found by its offset: a look costs one read for each
+    running job, at most ten times a second and at least once a second; every STATE seconds the jobs are looked at too.
     """
     readers = [Reader(workflow=job.workflow) for job in _chosen(bucket, keys, record, workflow)]
-    wait = SHORTEST
+    wait, since = SHORTEST, STATE
+    jobs: dict[str, JobView] = {}
     while any(not reader.done for reader in readers):
+        if since >= STATE:
+            jobs, since = {str(job.workflow): job for job in run_view(bucket, keys, record).jobs}, 0.0
         moved = False
-        jobs = {str(job.workflow): job for job in run_view(bucket, keys, record).jobs}
         for reader in readers:
-            if reader.done:
-                continue
-            for piece in _advance(bucket, keys, reader, job=jobs[reader.workflow]):
-                moved = True
-                yield piece
+            if not reader.done:
+                for piece in _advance(bucket, keys, reader, job=jobs[reader.workflow]):
+                    moved = True
+                    yield piece
         wait = SHORTEST if moved else min(LONGEST, wait * 1.5)
+        since += wait
         if any(not reader.done for reader in readers):
             pause(wait)
 

@@ -38,11 +38,11 @@ class Holding:
             try:
                 reached = task.result()
             except DstackError as error:
+                self._fleet.links[name].busy -= 1
                 self._errors[name] = str(error)
                 continue
             await self._release_others()
             self.won = self._fleet.links[name]
-            self.won.busy += 1
             return Held(host=name, boot_id=reached.facts.boot_id, address=address_of(reached.host))
         return None
 
@@ -50,13 +50,16 @@ class Holding:
         """One more host with each call: a full host must not keep a job from an idle one."""
         for name in self._ranking():
             if name not in self._tasks:
+                self._fleet.links[name].busy += 1
                 self._tasks[name] = asyncio.create_task(self._hold(self._fleet.links[name]))
                 return
 
     async def _hold(self, link: Link) -> Reached:
         reached = await link.reach()
+        slots = slots_of(reached.host, reached.facts)
         try:
-            await reached.runner.hold(self._nonce, slots_of(reached.host, reached.facts))
+            async with link.turns(slots):
+                await reached.runner.hold(self._nonce, slots)
         except HostUnreachableError:
             await link.lost(reached.runner)
             raise
@@ -68,6 +71,7 @@ class Holding:
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         for name in tasks:
+            self._fleet.links[name].busy -= 1
             await _drop(self._fleet.links[name], self._nonce)
 
     async def drop(self) -> None:

@@ -180,8 +180,18 @@ class Operations:
         if attempt.lives():
             raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
         if attempt.exists():
+            self._keep_artifacts(attempt)
             remove_tree(attempt.folder)
         return {}
+
+    def _keep_artifacts(self, attempt: Attempt) -> None:
+        """What the job made goes into the store, so that the next job on this host needs no transfer."""
+        if os.path.exists(attempt.manifest):
+            record = attempt.read_attempt() or {}
+            try:
+                store.adopt(self._root, attempt.folder, attempt.project(record.get("prefix") or ""))
+            except (OSError, Refusal):
+                pass  # a short cut that is missing costs a transfer and nothing else
 
     def _spool(self, request: Request) -> Dict[str, Any]:
         return {"attempts": [{"nonce": item.nonce, "state": state(item)} for item in attempts(self._root)]}
