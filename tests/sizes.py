@@ -30,7 +30,8 @@ def complaints(path: Path) -> list[str]:
         place = f"{name}:{node.name}"
         length = (node.end_lineno or node.lineno) - node.lineno + 1
         if length > FUNCTION_LINES:
-            found.append((place, length, f"{name}:{node.lineno} {node.name}: {length} lines, the limit is {FUNCTION_LINES}"))
+            told = f"{name}:{node.lineno} {node.name}: {length} lines, the limit is {FUNCTION_LINES}"
+            found.append((place, length, told))
         parameters = [a.arg for a in [*node.args.posonlyargs, *node.args.args] if a.arg not in ("self", "cls")]
         if len(parameters) > PARAMETERS:
             found.append((place, 0, f"{name}:{node.lineno} {node.name}: {len(parameters)} positional parameters"))

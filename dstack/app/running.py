@@ -158,7 +158,6 @@ class Coordination:
                 self._means.screen.message(str(error))
             await asyncio.sleep(BEAT)
 
-
     async def _last_beat(self) -> None:
         """Take the heartbeat away: whoever still asks is told by the lock, or waits for the silence."""
         try:

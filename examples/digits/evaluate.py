@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy
+import numpy as np
 from PIL import Image
 
 parser = argparse.ArgumentParser()
@@ -13,17 +13,17 @@ parser.add_argument("--model", type=Path, required=True)
 parser.add_argument("--out", type=Path, required=True)
 arguments = parser.parse_args()
 
-inputs = numpy.load(arguments.data / "test_x.npy")
-targets = numpy.load(arguments.data / "test_y.npy")
-with numpy.load(arguments.model / "weights.npz") as weights:
+inputs = np.load(arguments.data / "test_x.npy")
+targets = np.load(arguments.data / "test_y.npy")
+with np.load(arguments.model / "weights.npz") as weights:
     first, second, first_bias, second_bias = (weights[name] for name in weights.files)
-hidden = numpy.maximum(inputs @ first + first_bias, 0)
-guesses = numpy.argmax(hidden @ second + second_bias, axis=1)
+hidden = np.maximum(inputs @ first + first_bias, 0)
+guesses = np.argmax(hidden @ second + second_bias, axis=1)
 accuracy = float((guesses == targets).mean())
 
-confusion = numpy.zeros((10, 10))
-numpy.add.at(confusion, (targets, guesses), 1)
-shades = 255 - numpy.clip(confusion / confusion.max() * 255, 0, 255).astype("uint8")
+confusion = np.zeros((10, 10))
+np.add.at(confusion, (targets, guesses), 1)
+shades = 255 - np.clip(confusion / confusion.max() * 255, 0, 255).astype("uint8")
 arguments.out.mkdir(parents=True, exist_ok=True)
 Image.fromarray(shades).resize((320, 320), Image.Resampling.NEAREST).save(arguments.out / "confusion.png")
 (arguments.out / "metrics.json").write_text(json.dumps({"accuracy": accuracy}))

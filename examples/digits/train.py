@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy
+import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 parser = argparse.ArgumentParser()
@@ -15,13 +15,13 @@ parser.add_argument("--lr", type=float, default=0.002)
 parser.add_argument("--hidden", type=int, default=64)
 arguments = parser.parse_args()
 
-inputs = numpy.load(arguments.data / "train_x.npy")
-targets = numpy.load(arguments.data / "train_y.npy")
+inputs = np.load(arguments.data / "train_x.npy")
+targets = np.load(arguments.data / "train_y.npy")
 network = MLPClassifier(hidden_layer_sizes=(arguments.hidden,), learning_rate_init=arguments.lr, random_state=0)
 for epoch in range(1, arguments.epochs + 1):
     network.partial_fit(inputs, targets, classes=range(10))
     print(f"epoch {epoch}/{arguments.epochs}: loss {network.loss_:.4f}", flush=True)
 
 arguments.out.mkdir(parents=True, exist_ok=True)
-numpy.savez(arguments.out / "weights.npz", *network.coefs_, *network.intercepts_)
+np.savez(arguments.out / "weights.npz", *network.coefs_, *network.intercepts_)
 (arguments.out / "settings.json").write_text(json.dumps({"hidden": arguments.hidden, "loss": network.loss_}))

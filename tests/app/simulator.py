@@ -180,9 +180,9 @@ class World:
         self.now += self.random.random() * 0.05
         for supervisor in self.supervisors.values():
             holder = supervisor.held_by
-            if supervisor.verdict is None and holder is not None and self.peers[holder - 1].crashed:
-                if self.random.random() < 0.5:
-                    supervisor.verdict = "refused"
+            abandoned = supervisor.verdict is None and holder is not None and self.peers[holder - 1].crashed
+            if abandoned and self.random.random() < 0.5:
+                supervisor.verdict = "refused"
             if supervisor.ends_at is not None and supervisor.report is None and supervisor.ends_at <= self.now:
                 supervisor.report = self._natural_end(supervisor)
         for at, key, body in list(self.late):
@@ -307,9 +307,7 @@ class World:
     def _askverdict(self, peer: Peer, name: str, effect: fx.AskVerdict) -> str | None:
         if self.chance(0.1):
             return None
-        supervisor = self.supervisors.setdefault(
-            effect.claim.nonce, Supervisor(nonce=effect.claim.nonce, held_by=None)
-        )
+        supervisor = self.supervisors.setdefault(effect.claim.nonce, Supervisor(nonce=effect.claim.nonce, held_by=None))
         supervisor.verdict = supervisor.verdict or "refused"
         return supervisor.verdict
 
@@ -343,7 +341,7 @@ class World:
             return None if self.chance(0.2) else False
         if not other.tasks:
             return False
-        return False if self.chance(0.03) else True
+        return not self.chance(0.03)
 
     # -- the judge --------------------------------------------------------------------------------
 
