@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tarfile
 import uuid
 from collections.abc import Sequence
@@ -14,11 +15,23 @@ from typing import Any
 import docker  # type: ignore[import-untyped]
 from docker.errors import DockerException, NotFound  # type: ignore[import-untyped]
 
-from tests.system.hosts.image import build, engine
+from tests.system.hosts.image import build, build_with_docker, engine
 from tests.system.hosts.waiting import banner, until
 
 LABEL = "dstack.test"
 USER = "alice"
+SOCKET = "/var/run/docker.sock"
+
+# alice may use the engine's socket and owns the shared folder. What she writes there the test must be able to remove.
+SHARE = """
+set -e
+[ "$2" = 0 ] || usermod --uid "$2" alice
+chown alice "$1"
+chown -R alice /home/alice
+gid=$(stat -c %g /var/run/docker.sock)
+getent group "$gid" > /dev/null || groupadd --gid "$gid" engine
+usermod --append --groups "$(getent group "$gid" | cut -d: -f1)" alice
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +145,7 @@ class Farm:
 
     def start(self, count: int = 1, *, environment: dict[str, str] | None = None) -> list[TestHost]:
         """`count` hosts, each reached at its own port of 127.0.0.1."""
-        hosts = []
-        for _ in range(count):
-            container = self._container(environment=environment, ports={"22/tcp": ("127.0.0.1", None)})
-            container.reload()
-            port = int(container.ports["22/tcp"][0]["HostPort"])
-            hosts.append(TestHost(container, container.name, "127.0.0.1", port))
-        self._hosts += hosts
+        hosts = [self._published(environment=environment) for _ in range(count)]
         for host in hosts:
             host.wait_ready()
         return hosts
@@ -152,6 +159,15 @@ class Farm:
         host = TestHost(container, container.name, container.name, 22)
         self._hosts.append(host)
         host.wait_ready()
+        return host
+
+    def with_docker(self, folder: Path) -> TestHost:
+        """A host where alice may use this machine's engine; `folder` is hers and has the same path inside and outside,
+        as containers that she starts see paths of the machine that the engine runs on."""
+        mounts = {SOCKET: {"bind": SOCKET}, str(folder): {"bind": str(folder)}}
+        host = self._published(image=build_with_docker(self.client), volumes=mounts)
+        host.wait_ready()
+        host.run(["sh", "-c", SHARE, "share", str(folder), str(os.getuid())])
         return host
 
     def remove(self) -> None:
@@ -172,10 +188,18 @@ class Farm:
         self.remove()
         self.client.close()
 
+    def _published(self, **settings: Any) -> TestHost:
+        container = self._container(ports={"22/tcp": ("127.0.0.1", None)}, **settings)
+        container.reload()
+        port = int(container.ports["22/tcp"][0]["HostPort"])
+        self._hosts.append(TestHost(container, container.name, "127.0.0.1", port))
+        return self._hosts[-1]
+
     def _container(self, **settings: Any) -> Any:
+        image = settings.pop("image", None) or build(self.client)
         settings["environment"] = {"CLIENT_KEY": self.public_key, **(settings.get("environment") or {})}
         return self.client.containers.run(
-            build(self.client), detach=True, init=True, name=self._name("host"), labels={LABEL: self.id}, **settings
+            image, detach=True, init=True, name=self._name("host"), labels={LABEL: self.id}, **settings
         )
 
     def _name(self, what: str) -> str:

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import docker  # type: ignore[import-untyped]
@@ -37,16 +38,25 @@ def engine() -> docker.DockerClient:
 
 
 def build(client: docker.DockerClient) -> str:
-    """The tag of the host image, built if the engine lacks it; sessions that run at once build it once.
+    """The tag of the host image, built if the engine lacks it; sessions that run at once build it once."""
+    return _built(client, "dstack-test-host", FILES)
 
-    By the engine's API, whose builder is the classic one, so that no buildx is needed.
-    """
-    content = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in FILES)).hexdigest()[:16]
-    tag = f"dstack-test-host:{content}"
-    with (Path(tempfile.gettempdir()) / f"dstack-test-host-{content}.lock").open("w") as lock:
+
+def build_with_docker(client: docker.DockerClient) -> str:
+    """The same with a Docker client inside."""
+    base = build(client)
+    return _built(client, "dstack-test-docker-host", (*FILES, "Dockerfile.docker"), base=base)
+
+
+def _built(client: docker.DockerClient, name: str, files: Sequence[str], *, base: str = "") -> str:
+    """By the engine's API, whose builder is the classic one, so that no buildx is needed."""
+    content = hashlib.sha256(b"".join((FOLDER / file).read_bytes() for file in files)).hexdigest()[:16]
+    tag = f"{name}:{content}"
+    given = {"dockerfile": "Dockerfile.docker", "buildargs": {"BASE": base}} if base else {}
+    with (Path(tempfile.gettempdir()) / f"{name}-{content}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             client.images.get(tag)
         except ImageNotFound:
-            client.images.build(path=str(FOLDER), tag=tag, rm=True, forcerm=True)
+            client.images.build(path=str(FOLDER), tag=tag, rm=True, forcerm=True, **given)
     return tag
