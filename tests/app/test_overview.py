@@ -121,6 +121,17 @@ def test_the_attempt_is_looked_for_in_the_generation_that_the_run_waits_for(stor
     assert (view.generation, view.status) == (2, JobStatus.RUNNING)
 
 
+def test_a_generation_that_another_run_opened_is_not_this_runs(story: Story) -> None:
+    job = spec("train")
+    record = story.run("a-1", job)
+    story.log(story.attempt(record, job), b"x")
+    other = story.run("b-2", job, rerun=["train"])
+    story.reopened(other, job, 2, "asked")
+    story.attempt(other, job, 1, generation=2)
+    view = job_of(run_view(story.bucket, story.keys, record), "train")
+    assert (view.generation, view.status) == (1, JobStatus.RUNNING)
+
+
 @pytest.mark.parametrize(
     ("statuses", "expected"),
     [

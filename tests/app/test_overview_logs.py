@@ -62,7 +62,7 @@ def test_following_gives_what_comes_and_ends_with_the_outcome(story: Story) -> N
         ]
     )
     state: dict = {}
-    pieces = list(follow_logs(story.bucket, story.keys, record, pause=lambda _: next(events)()))
+    pieces = list(follow_logs(story.bucket, story.keys, record, pause=lambda _: next(events, lambda: None)()))
     assert joined(pieces, "a") == b"one\ntwo"
     assert pieces[-1] == ("a", b"")
 
@@ -83,7 +83,7 @@ def test_following_goes_on_with_the_next_attempt(story: Story) -> None:
             lambda: story.outcome(record, job, attempt=2),
         ]
     )
-    pieces = list(follow_logs(story.bucket, story.keys, record, pause=lambda _: next(events)()))
+    pieces = list(follow_logs(story.bucket, story.keys, record, pause=lambda _: next(events, lambda: None)()))
     assert joined(pieces, "a") == b"first rest 2"
 
 

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.conftest import client_key, docker_engine, farm, ssh_host
+
+__all__ = ["client_key", "docker_engine", "farm", "ssh_host"]
+
 LIMIT = 120
 """Seconds that a command may take on a machine that does other things too."""
 

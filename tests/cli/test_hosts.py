@@ -1,0 +1,167 @@
+"""The inventory commands; what concerns keys is tried on a real sshd."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cli.conftest import Project
+from tests.system.hosts.farm import TestHost
+from tests.system.hosts.home import ClientKey
+
+Make = Callable[..., Project]
+
+
+def fingerprint(host: TestHost) -> str:
+    """As the host itself says it."""
+    line = subprocess.run(
+        ["ssh-keygen", "-lf", "-"], input=host.host_key(), capture_output=True, text=True, check=True
+    ).stdout
+    return line.split()[1]
+
+
+def options(host: TestHost, key: ClientKey) -> list[str]:
+    return ["--address", host.address, "--port", str(host.port), "--user", host.user, "--identity-file", str(key.file)]
+
+
+def inventory(project: Project) -> Path:
+    return project.home / ".dstack" / "hosts.yaml"
+
+
+def test_without_an_inventory_this_machine_is_the_host(project: Make) -> None:
+    assert project().run("hosts", "ls").out == (
+        "HOST   ADDRESS       USER  JUMP  SLOTS  FROM\n"
+        "local  this machine  -     -         -  default: no host is listed\n"
+    )
+
+
+def test_hosts_ls_says_where_each_host_stands(project: Make) -> None:
+    made = project(
+        {
+            ".dstack/workflows.yaml": "workflows: []\n",
+            ".dstack/hosts.yaml": "hosts:\n"
+            "  gpu-1: {address: 10.0.0.5, user: ubuntu, slots: 2}\n"
+            "  gpu-2: {jump: gpu-1}\n",
+        }
+    )
+    assert made.run("hosts", "ls").out == (
+        "HOST   ADDRESS   USER    JUMP   SLOTS  FROM\n"
+        "gpu-1  10.0.0.5  ubuntu  -          2  .dstack/hosts.yaml:2\n"
+        "gpu-2  gpu-2     -       gpu-1      -  .dstack/hosts.yaml:3\n"
+    )
+
+
+def test_a_host_is_added_and_removed_and_the_rest_stays(project: Make) -> None:
+    made = project()
+    inventory(made).parent.mkdir()
+    before = "# mine\nhosts:\n  a: {address: 10.0.0.1}  # first\n"
+    inventory(made).write_text(before)
+    done = made.run("hosts", "add", "b", "--address", "10.0.0.2", "--slots", "2", "--offline")
+    assert (done.code, done.out, done.err) == (0, "added b to ~/.dstack/hosts.yaml\n", "")
+    assert inventory(made).read_text() == before + "  b:\n    address: 10.0.0.2\n    slots: 2\n"
+    assert made.run("hosts", "rm", "b").out == "removed b from ~/.dstack/hosts.yaml\n"
+    assert inventory(made).read_text() == before
+
+
+def test_a_new_inventory_is_private(project: Make) -> None:
+    made = project()
+    assert made.run("hosts", "add", "b", "--offline").code == 0
+    assert inventory(made).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_inventory_of_the_project_is_chosen_by_an_option(project: Make) -> None:
+    made = project({".dstack/workflows.yaml": "workflows: []\n"})
+    assert made.run("hosts", "add", "b", "--local", "--project").out == "added b to .dstack/hosts.yaml\n"
+    assert (made.root / ".dstack/hosts.yaml").read_text() == "hosts:\n  b:\n    local: true\n"
+
+
+def test_what_cannot_be_added_or_removed_is_told(project: Make) -> None:
+    made = project()
+    made.run("hosts", "add", "b", "--offline")
+    assert made.run("hosts", "add", "b", "--user", "x", "--offline").err == (
+        "error: host b is listed already at ~/.dstack/hosts.yaml:2\n  edit it there, or `dstack hosts rm b`\n"
+    )
+    assert made.run("hosts", "add", "-x").code == 2
+    assert made.run("hosts", "add", "a b", "--offline").code == 2
+    assert made.run("hosts", "rm", "c").code == 2
+    assert 'did you mean "b"?' in made.run("hosts", "rm", "bb").err
+
+
+def test_an_unknown_host_is_told_with_the_known_ones(project: Make) -> None:
+    done = project().run("hosts", "check", "gpu-9")
+    assert (done.code, done.out) == (2, "")
+    assert "there is no host 'gpu-9'" in done.err
+
+
+def test_this_machine_is_checked_without_ssh(project: Make) -> None:
+    done = project().run("hosts", "check")
+    assert done.code == 0, done.err
+    head, row = done.out.splitlines()[:2]
+    assert head.split() == ["HOST", "STATE", "PYTHON", "GIT", "DOCKER", "CPUS", "MEMORY", "GPUS", "SLOTS", "DISK"]
+    assert row.split()[:2] == ["local", "ok"]
+    assert max(len(line) for line in done.out.splitlines()[:2]) <= 80
+
+
+def test_a_key_that_nobody_confirms_ends_with_4_and_leaves_nothing(
+    project: Make,
+    ssh_host: TestHost,
+    client_key: ClientKey,
+) -> None:
+    made = project()
+    done = made.run("hosts", "add", "gpu", *options(ssh_host, client_key))
+    assert (done.code, done.out) == (4, "")
+    assert fingerprint(ssh_host) in done.err
+    assert not inventory(made).exists()
+    assert ssh_host.sessions() == 0
+
+
+def test_a_key_is_asked_about_once(project: Make, ssh_host: TestHost, client_key: ClientKey) -> None:
+    made = project()
+    refused = made.terminal("hosts", "add", "gpu", *options(ssh_host, client_key), answer="n\n")
+    assert refused.code == 4
+    assert not inventory(made).exists()
+    done = made.terminal("hosts", "add", "gpu", *options(ssh_host, client_key), answer="y\n")
+    assert done.code == 0, done.out
+    assert fingerprint(ssh_host) in done.out
+    assert "Is this the key of that host? [y/N]" in done.out
+    assert "added gpu to ~/.dstack/hosts.yaml" in done.out
+    checked = made.run("hosts", "check", "gpu")
+    assert checked.code == 0, checked.out + checked.err
+    assert checked.out.splitlines()[1].split()[:2] == ["gpu", "ok"]
+    assert made.run("hosts", "add", "gpu").out == "gpu: its key is confirmed\n"
+
+
+def test_the_right_fingerprint_confirms_and_a_wrong_one_does_not(
+    project: Make,
+    ssh_host: TestHost,
+    client_key: ClientKey,
+) -> None:
+    made = project()
+    wrong = made.run("hosts", "add", "gpu", *options(ssh_host, client_key), "--yes", "SHA256:" + "A" * 43)
+    assert wrong.code == 4
+    right = made.run("hosts", "add", "gpu", *options(ssh_host, client_key), "--yes", fingerprint(ssh_host))
+    assert (right.code, right.out) == (0, "added gpu to ~/.dstack/hosts.yaml\n"), right.err
+
+
+def test_a_changed_key_is_never_offered(project: Make, ssh_host: TestHost, client_key: ClientKey) -> None:
+    made = project()
+    made.run("hosts", "add", "gpu", *options(ssh_host, client_key), "--yes", fingerprint(ssh_host))
+    ssh_host.swap_host_key()
+    for done in (
+        made.run("hosts", "check"),
+        made.run("hosts", "add", "gpu", "--yes", fingerprint(ssh_host)),
+        made.terminal("hosts", "add", "gpu", answer="y\n"),
+    ):
+        assert done.code == 4
+        assert "CHANGED" in done.out + done.err
+
+
+def test_a_host_that_cannot_be_reached_is_3_and_the_others_are_shown(project: Make) -> None:
+    made = project()
+    made.run("hosts", "add", "here", "--local")
+    made.run("hosts", "add", "gone", "--address", "127.0.0.1", "--port", "1", "--offline")
+    done = made.run("hosts", "check")
+    assert done.code == 3
+    assert [line.split()[:2] for line in done.out.splitlines()[1:3]] == [["here", "ok"], ["gone", "failed"]]
+    assert "\ngone: " in done.out
