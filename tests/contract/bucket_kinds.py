@@ -13,6 +13,7 @@ from dstack.adapters.bucket_folder import FolderBucket
 from dstack.adapters.bucket_obstore import ObstoreBucket
 from dstack.adapters.bucket_open import open_bucket
 from dstack.ports import Bucket, Put
+from tests.fakes.bucket_memory import MemoryBucket
 
 
 def folder(path: Path) -> Bucket:
@@ -33,11 +34,16 @@ def obstore_memory(path: Path) -> Bucket:
     return ObstoreBucket(MemoryStore(), label="memory")
 
 
+def memory_fake(path: Path) -> Bucket:
+    return MemoryBucket()
+
+
 KINDS: dict[str, Callable[[Path], Bucket]] = {
     "folder": folder,
     "shared-folder": shared_folder,
     "fsspec-memory": fsspec_memory,
     "obstore-memory": obstore_memory,
+    "memory-fake": memory_fake,
 }
 
 
