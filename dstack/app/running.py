@@ -10,28 +10,16 @@ from dstack.app import settling
 from dstack.app.creating import create
 from dstack.app.driver import Driver, Means, take
 from dstack.app.jobs import Job
+from dstack.app.views import GOOD, overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.liveness import BEAT
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.errors import BucketError, DstackError
-from dstack.model import JobSpec, JobStatus, RunStatus, WorkflowName
+from dstack.model import JobSpec, WorkflowName
 from dstack.ports import Bucket, Put
 
-GOOD = (JobStatus.SUCCEEDED, JobStatus.REUSED)
 RETRY_PAUSE = 2.0
-
-
-def status_of(outcomes: Sequence[Outcome]) -> RunStatus:
-    """The status of a run whose jobs all have an outcome: the worst of them."""
-    statuses = {outcome.status for outcome in outcomes}
-    if JobStatus.FAILED in statuses:
-        return RunStatus.FAILED
-    if JobStatus.LOST in statuses:
-        return RunStatus.LOST
-    if statuses - set(GOOD):
-        return RunStatus.STOPPED
-    return RunStatus.SUCCEEDED
 
 
 def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
@@ -136,7 +124,7 @@ class Coordination:
             user=self._run.user,
             submitted=self._run.submitted,
             workflow=self._run.workflow,
-            status=status_of(outcomes),
+            status=overall_status([outcome.status for outcome in outcomes]),
             ended=ended,
             jobs=outcomes,
         )
