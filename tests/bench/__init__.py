@@ -1,0 +1,1 @@
+"""Timings of dstack against their anchors, side by side in one run: printed, never asserted."""
