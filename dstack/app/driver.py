@@ -23,6 +23,8 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, Workf
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
 T = TypeVar("T")
+LAST_WORDS = 5.0
+"""Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,9 +267,10 @@ class Driver:
         runner: RunnerPort | None = None
         try:
             runner = (await link.reach()).runner
+            if not await self._rest_of_log(runner, effect):
+                return None
             if effect.keep:
                 return await self._artifacts(runner, effect)
-            await self._last_of_log(runner, effect)
             return fx.Collected(manifest="", digest="")
         except HostUnreachableError:
             if runner is not None:
@@ -290,10 +293,11 @@ class Driver:
         manifest = manifests.decode(key, body)
         return fx.Collected(manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest))
 
-    async def _last_of_log(self, runner: RunnerPort, effect: fx.Collect) -> None:
-        """What was said before the job's first line, or by a job whose artifacts are not kept."""
-        if effect.claim.nonce in self._watchings:
-            return
+    async def _rest_of_log(self, runner: RunnerPort, effect: fx.Collect) -> bool:
+        """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""
+        watching = self._watchings.get(effect.claim.nonce)
+        if watching is not None:
+            return await watching.wait(LAST_WORDS) is not None
         nonce = Nonce(effect.claim.nonce)
         await carry_log(
             self._means.bucket,
@@ -301,6 +305,7 @@ class Driver:
             lambda offset: runner.follow(nonce, offset),
             show=lambda _, data: self._means.screen.log(effect.workflow, data),
         )
+        return True
 
     async def _release(self, claim: Claim) -> None:
         watching = self._watchings.pop(claim.nonce, None)

@@ -116,6 +116,24 @@ def test_a_stopped_job_keeps_its_last_words_and_its_artifacts(laptop: Laptop, ho
     assert (tmp_path / "out/made.txt").read_text() == "half\n"
 
 
+FAREWELL = 24_000_000
+LONG_FAREWELL = (
+    f"trap 'head -c {FAREWELL} /dev/zero | tr \"\\0\" x; echo; echo last words; exit 1' TERM; "
+    "touch ~/began-inside; while :; do sleep 0.05; done"
+)
+
+
+def test_what_a_stopped_job_says_at_length_is_kept_whole(laptop: Laptop, host: TestHost) -> None:
+    """The log goes on into the bucket after the last process is gone, until every byte is there."""
+    write_jobs(laptop, {"talker": LONG_FAREWELL})
+    run = start(laptop, host, "inside")
+    laptop.dstack("stop", run)
+    until("the run ends", lambda: ended(laptop, run), seconds=90)
+    lines = laptop.dstack("logs", run, "talker", "--raw").stdout.splitlines()
+    assert "last words" in lines[-2:]  # bash may add a word of its own about its killed child
+    assert sum(line.count("x") for line in lines if line.startswith("xx")) == FAREWELL
+
+
 def test_abort_gives_no_time_and_keeps_no_artifacts(laptop: Laptop, host: TestHost) -> None:
     """A job that ignores TERM is ended at once; its log is there, its artifacts are not."""
     stubborn = "trap '' TERM; echo stubborn; echo half > made.txt; touch ~/began-inside; while :; do sleep 6005; done"
