@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-import asyncssh
+from dstack.adapters.ssh_library import asyncssh  # before all that imports asyncssh by itself
 
+# isort: split
 from dstack.adapters.known_hosts import ScannedKey, UnknownKeyError, confirm
 from dstack.adapters.ssh_config import Hop, Route, Surroundings, resolve
 from dstack.adapters.ssh_connect import Connection, connect, hasten
