@@ -1,13 +1,18 @@
-"""The DAG of workflows: order, cycles by their members, names that do not exist. Alone imports networkx."""
+"""The DAG of workflows: order, cycles by their members, names that do not exist.
+
+Alone imports networkx, and only where a workflow depends on another: the import takes as long as all else of a plan.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from dstack.model import Dependency, Position, WorkflowName
 from dstack.project.checking import Report, nearest, quoted
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Edges = Mapping[WorkflowName, Iterable[tuple[Dependency, Position]]]
 """For each workflow, in the order of the files, what it depends on and where that stands."""
@@ -41,6 +46,10 @@ def run_order(edges: Edges, target: WorkflowName) -> tuple[WorkflowName, ...]:
 
     `edges` has passed `check_graph`.
     """
+    if not _connected(edges):
+        return (target,)
+    import networkx as nx
+
     graph = _graph(edges)
     members = {target, *nx.descendants(graph, target)}
     positions = {name: index for index, name in enumerate(edges)}
@@ -48,7 +57,14 @@ def run_order(edges: Edges, target: WorkflowName) -> tuple[WorkflowName, ...]:
     return tuple(nx.lexicographical_topological_sort(part, key=lambda name: positions[name]))
 
 
+def _connected(edges: Edges) -> bool:
+    """Whether any workflow depends on another."""
+    return any(in_run(dependency) for dependencies in edges.values() for dependency, _ in dependencies)
+
+
 def _graph(edges: Edges) -> nx.DiGraph[WorkflowName]:
+    import networkx as nx
+
     graph: nx.DiGraph[WorkflowName] = nx.DiGraph()
     graph.add_nodes_from(edges)
     for name, dependencies in edges.items():
@@ -62,6 +78,10 @@ def _graph(edges: Edges) -> nx.DiGraph[WorkflowName]:
 
 def _cycles(edges: Edges) -> list[list[WorkflowName]]:
     """One cycle of each knot, beginning with the member that comes first in the files."""
+    if not _connected(edges):
+        return []
+    import networkx as nx
+
     graph = _graph(edges)
     positions = {name: index for index, name in enumerate(edges)}
     found: list[list[WorkflowName]] = []
