@@ -33,9 +33,13 @@ class Watching:
         self._task = asyncio.create_task(self._carry_on())
 
     async def wait(self, patience: float) -> ExitReport | None:
-        """The exit report, None when there is none within `patience` seconds. Raises what ended the task otherwise."""
+        """The exit report, None when there is none within `patience` seconds. Raises what ended the task otherwise.
+
+        None too once it was closed: two jobs of one run that are the same job share the attempt, and whoever
+        sees its end first brings it in and closes this.
+        """
         await asyncio.wait({self._task}, timeout=patience)
-        if self._task.done():
+        if self._task.done() and not self._task.cancelled():
             return self._task.result()
         return None
 
