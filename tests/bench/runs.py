@@ -105,7 +105,7 @@ def logs(place: Place, rounds: int) -> Iterator[Row]:
 def fan(place: Place, rounds: int) -> Iterator[Row]:
     """Wall time of a run of `FAN` jobs that do nothing, by their number, above that of a run of one of them."""
     names = [f"job-{number:02}" for number in range(FAN)]
-    jobs = "".join(f'  - {{name: {name}, reuse: false, commands: ["true"]}}\n' for name in names)
+    jobs = "".join(f'  - {{name: {name}, reuse: false, commands: [": {name}"]}}\n' for name in names)
     last = f'  - {{name: all, reuse: false, depends-on: {{workflows: [{", ".join(names)}]}}, commands: ["true"]}}\n'
     script = str(dstack_script())
     for slots in (4, None):
