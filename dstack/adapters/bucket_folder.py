@@ -97,7 +97,7 @@ class FolderBucket:
         with self._explained("read", key):
             fd = open_object(self.path, parts)
         if fd is None:
-            raise BucketError(f"{self._place(key)} does not exist", hint="run `dstack fsck`")
+            raise BucketError(f"{self._place(key)} does not exist", hint="run what needs it with --rerun")
         try:
             end = offset + length
             with self._explained("read", key):
@@ -110,7 +110,9 @@ class FolderBucket:
                 offset += len(piece)
                 yield piece
             if offset < end or size < end:
-                raise BucketError(f"{self._place(key)} is shorter than {end} bytes", hint="run `dstack fsck`")
+                raise BucketError(
+                    f"{self._place(key)} is shorter than {end} bytes", hint="run what needs it with --rerun"
+                )
         finally:
             os.close(fd)
 

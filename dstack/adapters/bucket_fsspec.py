@@ -108,7 +108,9 @@ class FsspecBucket:
         with self._explained("read", key):
             size = self._fs.info(path)["size"]
         if size < offset + length:
-            raise BucketError(f"{self._place(key)} is shorter than {offset + length} bytes", hint="run `dstack fsck`")
+            raise BucketError(
+                f"{self._place(key)} is shorter than {offset + length} bytes", hint="run what needs it with --rerun"
+            )
         for start in range(offset, offset + length, PIECE):
             end = min(start + PIECE, offset + length)
             with self._explained("read", key):

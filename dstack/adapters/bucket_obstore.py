@@ -125,7 +125,9 @@ class ObstoreBucket:
         with self._explained("read", key):
             size = obstore.head(self._store, key)["size"]
         if size < offset + length:
-            raise BucketError(f"{self._place(key)} is shorter than {offset + length} bytes", hint="run `dstack fsck`")
+            raise BucketError(
+                f"{self._place(key)} is shorter than {offset + length} bytes", hint="run what needs it with --rerun"
+            )
         for start in range(offset, offset + length, PIECE):
             wanted = min(PIECE, offset + length - start)
             with self._explained("read", key):

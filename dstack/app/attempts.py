@@ -57,6 +57,13 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[None
     if not (yield from create(mine.claim, pack(claim))):
         yield Drop(nonce)
         return
+    stop = yield from stop_asked(job)
+    if stop is not None:
+        # Looked for after the claim stands: who calls the run stopped looked for claims after the stop stood, so one of
+        # the two sees the other.
+        yield Drop(nonce)
+        yield from _end(mine, claim, ExitReport(code=None, stopped=True, reason=stop.reason), status="stopped")
+        return
     yield from _start(job, mine, claim)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dstack.app.overview import job_of, outcomes_of, run_ids, run_view
-from dstack.app.views import GOOD, JobView
+from dstack.app.views import JobView
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
+from dstack.core.lifecycle import GOOD
 from dstack.core.records import Outcome, RunRecord, Why, unpack
 from dstack.errors import BucketError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunName, WorkflowName
@@ -139,5 +140,5 @@ def _files(bucket: Bucket, keys: ProjectKeys, digest: str) -> Mapping[str, str] 
     except ValueError:
         files = None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
-        raise BucketError(f"{key} is not a list of files", hint="run `dstack fsck` or remove the object")
+        raise BucketError(f"{key} is not a list of files", hint="remove the object and run again")
     return files

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dstack.app.overview import attempt_of, job_of, run_view
-from dstack.app.views import ENDED, JobView
+from dstack.app.views import JobView
 from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord
 from dstack.errors import NotFoundError
 from dstack.ports import Bucket

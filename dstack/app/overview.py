@@ -104,7 +104,7 @@ def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
     except (ValueError, TypeError, KeyError):
         run = None
     if not isinstance(run, str) or not _RUN_ID.fullmatch(run):
-        raise BucketError(f"{key} does not hold the id of a run", hint="run `dstack fsck` or remove the object")
+        raise BucketError(f"{key} does not hold the id of a run", hint="remove the object and run again")
     return run
 
 

@@ -10,13 +10,14 @@ from dstack.app import settling
 from dstack.app.creating import create
 from dstack.app.driver import Driver, Means, take
 from dstack.app.jobs import Job
-from dstack.app.views import GOOD, overall_status
+from dstack.app.views import overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
+from dstack.core.lifecycle import GOOD
 from dstack.core.liveness import BEAT
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.errors import BucketError, DstackError
-from dstack.model import JobSpec, WorkflowName
+from dstack.model import Fingerprint, JobSpec, WorkflowName
 from dstack.ports import Bucket, Put
 
 RETRY_PAUSE = 2.0
@@ -70,6 +71,7 @@ class Coordination:
         self._me = me
         self._driver = Driver(means, run)
         self._settled: dict[WorkflowName, asyncio.Task[Outcome]] = {}
+        self._same: dict[Fingerprint, asyncio.Lock] = {}
 
     async def finish(self) -> Final:
         """Bring every job to its outcome, and record the summary; returns the recorded one."""
@@ -114,7 +116,10 @@ class Coordination:
         )
         culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
         steps = settling.settle(job, self._me) if culprit is None else settling.skip(job, culprit)
-        return await take(steps, self._driver.perform)
+        # Two workflows of a run may be the same job; to the steps an attempt of this coordinator's own that nobody is
+        # looking after is one to take up again, so only one of them may be at it.
+        async with self._same.setdefault(job.fingerprint, asyncio.Lock()):
+            return await take(steps, self._driver.perform)
 
     async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
         ended = max((outcome.ended for outcome in outcomes), default=0.0)

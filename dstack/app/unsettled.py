@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstack.app.views import GOOD, JobView
+from dstack.app.views import JobView
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys
+from dstack.core.lifecycle import GOOD
 from dstack.core.records import Claim, Outcome, RunRecord, Stop, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.core.lifecycle import ENDED, GOOD
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
-
-GOOD = frozenset({JobStatus.SUCCEEDED, JobStatus.REUSED})
-ENDED = GOOD | {JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.INTERRUPTED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from dstack.app.overview import attempt_of, job_of, run_view
-from dstack.app.views import ENDED, JobView
+from dstack.app.views import JobView
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
+from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import EntryKind, Manifest

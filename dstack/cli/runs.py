@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from dstack.app.overview import job_of, list_runs, run_view
-from dstack.app.views import GOOD, JobView, RunView
+from dstack.app.views import JobView, RunView
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
 from dstack.model import JobStatus, WorkflowName
 from dstack.ui.tables import Column, ago_text, duration_text, styled, table, use_colour

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from dstack.app.overview import job_of, run_view
-from dstack.app.views import ENDED, JobView
+from dstack.app.views import JobView
 from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, RUN, WORKFLOW
+from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord, Stop, pack
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line

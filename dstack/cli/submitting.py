@@ -33,6 +33,7 @@ def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
     plan = make_plan(project, target, overrides=overrides, files=files)
     for spec in plan.jobs:
         _refuse_pinned(spec)
+        _refuse_secrets(spec)
     record = RunRecord(
         nonce=new_nonce(),
         id=new_run_id(time.time()),
@@ -66,6 +67,16 @@ def _refuse_pinned(spec: JobSpec) -> None:
                 f"{spec.workflow} takes the results of {pin}, which this version cannot do",
                 hint="depend on the workflow itself: it is reused when nothing it depends on has changed",
             )
+
+
+def _refuse_secrets(spec: JobSpec) -> None:
+    """Secrets have no store yet: a job must not start without what it asks for."""
+    if spec.secrets:
+        names = ", ".join(spec.secrets)
+        raise UsageError(
+            f"{spec.workflow} asks for secrets ({names}), which this version cannot give",
+            hint=f"write {names} as bare names in env: their values then come from your environment, in memory only",
+        )
 
 
 def _file_list(files: Sequence[CodeFile]) -> bytes:

@@ -20,7 +20,7 @@ from dstack.errors import BucketError
 T = TypeVar("T")
 Reader = Callable[[object], Any]
 
-HINT = "the object is damaged or was written by something else; run `dstack fsck` or remove the object"
+HINT = "the object is damaged or was written by something else; remove the object and run again"
 PLAIN = frozenset({str, int, bool, NoneType})
 
 

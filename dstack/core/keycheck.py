@@ -36,7 +36,10 @@ def check_prefix(prefix: str) -> str:
 def check_range(key: str, offset: int, length: int) -> None:
     """Raises BucketError for a range that no object can have; such numbers come out of foreign manifests."""
     if offset < 0 or length < 0 or offset + length >= 1 << 63:
-        raise BucketError(f"{key} cannot be read from {offset} for {length} bytes", hint="run `dstack fsck`")
+        raise BucketError(
+            f"{key} cannot be read from {offset} for {length} bytes",
+            hint="run what needs it with --rerun",
+        )
 
 
 def is_key(key: str) -> bool:

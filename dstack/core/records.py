@@ -36,7 +36,7 @@ def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("kind") != kind:
-        raise BucketError(f"{key} is not a record of kind {kind}", hint="run `dstack fsck` or remove the object")
+        raise BucketError(f"{key} is not a record of kind {kind}", hint="remove the object and run again")
     if not isinstance(fields.get("v"), int) or fields["v"] > VERSION:
         raise BucketError(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
     return fields

@@ -17,6 +17,7 @@ from dstack.app import effects as fx
 from dstack.app import settling
 from dstack.app.jobs import Job
 from dstack.core.keys import ProjectKeys
+from dstack.core.lifecycle import may_follow
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
 from dstack.model import (
     ExitReport,
@@ -66,6 +67,7 @@ class Peer:
     wake: dict[str, float] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    shown: dict[str, JobStatus] = field(default_factory=dict)
     crashed: bool = False
     paused_until: float = 0.0
 
@@ -214,6 +216,7 @@ class World:
         try:
             effect = task.send(peer.answers[name])  # type: ignore[attr-defined]
         except StopIteration as end:
+            self._show(peer, name, fx.Show(workflow=WorkflowName(name), status=end.value.status))
             peer.outcomes[name] = end.value
             del peer.tasks[name]
             return
@@ -257,7 +260,10 @@ class World:
         peer.wake[name] = self.now + effect.seconds * (0.5 + self.random.random())
 
     def _show(self, peer: Peer, name: str, effect: fx.Show) -> None:
-        return None
+        before = peer.shown.get(name, JobStatus.WAITING)
+        if not may_follow(before, effect.status):
+            raise Violation(f"{peer.identity.id} shows {name} as {effect.status} after {before}")
+        peer.shown[name] = effect.status
 
     def _newnonce(self, peer: Peer, name: str, effect: fx.NewNonce) -> Nonce:
         self.nonces += 1

@@ -81,6 +81,14 @@ MUTANTS = (
         tests=PROTOCOL,
     ),
     Mutant(
+        name="start-after-stop",
+        breaks="a coordinator starts the job without looking for a stop request behind its claim",
+        file="dstack/app/attempts.py",
+        old="    stop = yield from stop_asked(job)\n    if stop is not None:\n        # Looked",
+        new="    stop = yield from stop_asked(job)\n    if False:\n        # Looked",
+        tests=PROTOCOL,
+    ),
+    Mutant(
         name="adopt-without-verdict",
         breaks="a dead coordinator's attempt is called void without asking the host",
         file="dstack/app/settling.py",

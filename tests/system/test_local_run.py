@@ -101,7 +101,12 @@ def test_a_failing_job_fails_the_run_and_keeps_its_log(laptop: Laptop) -> None:
 
 
 def test_a_named_artifact_that_does_not_exist_fails_the_job_with_its_name(laptop: Laptop) -> None:
-    laptop.write({".dstack/workflows.yaml": "workflows:\n  - name: train\n    commands: [echo done]\n    artifacts: [nowhere.txt]\n"})
+    laptop.write(
+        {
+            ".dstack/workflows.yaml": "workflows:\n  - name: train\n    commands: [echo done]\n"
+            "    artifacts: [nowhere.txt]\n"
+        }
+    )
     failed = laptop.run_json("train", code=1)
     assert "nowhere.txt" in failed["jobs"][0]["reason"]
     assert "nowhere.txt" in laptop.dstack("logs", failed["run"]).stdout
@@ -162,7 +167,7 @@ def test_stop_leaves_no_process(laptop: Laptop, shape: str) -> None:
 
 
 def survivors(laptop: Laptop) -> list[str]:
-    """Processes with the marker of an attempt whose slot folder is this laptop's; read from /proc by the test itself."""
+    """Processes with the marker of an attempt that work below this laptop's home; read from /proc by the test."""
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -199,3 +204,15 @@ def test_killing_the_command_line_loses_nothing(laptop: Laptop) -> None:
     assert len(laptop.local_marks()) == 2
 
 
+def test_two_workflows_that_are_the_same_job_run_once(laptop: Laptop) -> None:
+    same = f"commands: ['echo once >> {laptop.marks}'], depends-on: {{repo: {{include: []}}}}"
+    laptop.write(
+        {
+            ".dstack/workflows.yaml": f"workflows:\n  - {{name: left, {same}}}\n  - {{name: right, {same}}}\n"
+            "  - {name: both, commands: ['true'], depends-on: [left, right]}\n",
+            ".dstack/variables.yaml": "variables: {}\n",
+        }
+    )
+    statuses = {job["workflow"]: job["status"] for job in laptop.run_json("both")["jobs"]}
+    assert set(statuses.values()) <= {"succeeded", "reused"}
+    assert laptop.local_marks() == ["once"]
