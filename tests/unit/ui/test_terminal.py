@@ -70,7 +70,7 @@ def test_nothing_forbidden_gets_through_wherever_the_stream_is_cut(name: str) ->
     assert run([data[i : i + 1] for i in range(len(data))]) == whole
 
 
-@pytest.mark.parametrize("name", set(HOSTILE) - {"cancelled", "long CSI", "nested"})
+@pytest.mark.parametrize("name", sorted(set(HOSTILE) - {"cancelled", "long CSI", "nested"}))
 def test_text_around_a_sequence_stays(name: str) -> None:
     shown = run([HOSTILE[name]])
     assert shown.startswith(b"a")
