@@ -44,6 +44,8 @@ class GitCode:
         self._root = root.absolute()
         self._store = CodeStore(store.absolute())
         self._limit = untracked_limit
+        self._objects: Path | None = None
+        """The objects of the user's repository, once a snapshot has found them."""
 
     def snapshot(self) -> Snapshot:
         """Pack the code as it stood at one moment into the store; the same tree gives the same commit.
@@ -56,6 +58,7 @@ class GitCode:
             if attempt:
                 time.sleep(PAUSE)
             repository = find(self._root)
+            self._objects = repository.objects
             self._store.ensure(sha256=repository.sha256)
             with self._store.quarantine() as folder:
                 packing = Packing(repository, folder=folder, store=self._store)
@@ -80,10 +83,11 @@ class GitCode:
         A head that is gone from the repository by now counts as no head: all files are new.
         """
         self._must_have(snapshot)
-        repository = find(self._root)
-        env = self._store.env({"GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted(repository.objects)})
-        empty = self._store.git("hash-object", "-t", "tree", "/dev/null").decode().strip()
-        base = self._head_tree(snapshot.head, env) or empty
+        objects = self._objects or find(self._root).objects
+        env = self._store.env({"GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted(objects)})
+        base = self._head_tree(snapshot.head, env)
+        if base is None:
+            base = self._store.git("hash-object", "-t", "tree", "/dev/null").decode().strip()
         hidden = ["**/.env", "**/.env/**", "**/.env.*", *self._links(base, env)]
         options = ["-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", "--full-index"]
         paths = ["--", ".", *(f":(exclude,glob){pattern}" for pattern in hidden)]

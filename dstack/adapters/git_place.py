@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from dstack.adapters.git_call import call, environment, failure
+from dstack.adapters.git_call import begin, call, environment, failure, finish
 from dstack.errors import SnapshotError
 
 # Settings that say how to read files and that can name no program.
@@ -65,9 +66,7 @@ def find(folder: Path) -> Repository:
         raise SnapshotError(f"the path of {folder} has a line break", hint="rename the folder")
     prefix, top = lines[0], Path(lines[1])
     index, objects, exclude, attributes = (folder.absolute() / line for line in lines[2:])
-    config = configuration(folder)
-    head, head_tree = head_of(folder)
-    branch = branch_of(folder)
+    config, (head, head_tree), branch = answers(folder)
     return Repository(
         top=top,
         prefix=prefix,
@@ -104,10 +103,34 @@ def no_repository(folder: Path, stderr: bytes) -> SnapshotError:
     return failure("rev-parse", stderr, 128)
 
 
+CONFIGURATION = ("config", "--list", "-z", "--includes")
+HEAD = ("cat-file", "--batch-check=%(objectname)")
+BRANCH = ("symbolic-ref", "-q", "HEAD")
+
+
 def configuration(folder: Path) -> dict[str, str]:
     """The user's whole git configuration as it holds in `folder`; the last value of each setting."""
-    text = call(["config", "--list", "-z", "--includes"], env=environment(), cwd=folder).stdout
-    pairs = (entry.partition("\n") for entry in text.decode("utf-8", "surrogateescape").split("\0") if entry)
+    return parse_configuration(call(CONFIGURATION, env=environment(), cwd=folder).stdout)
+
+
+def answers(folder: Path) -> tuple[dict[str, str], tuple[str | None, str | None], str | None]:
+    """The configuration; the commit that is checked out and its tree, None before the first commit; the branch that
+    is checked out, born or not, None when HEAD is detached. Three processes that only read, side by side."""
+    env = environment()
+    with ExitStack() as started:
+        config, head, branch = (
+            started.enter_context(begin(question, env=env, cwd=folder)) for question in (CONFIGURATION, HEAD, BRANCH)
+        )
+        settings = parse_configuration(finish(config, "config").stdout)
+        named = finish(head, "cat-file", data=b"HEAD^{commit}\nHEAD^{tree}\n").stdout.decode()
+        reference = finish(branch, "symbolic-ref", codes=(0, 1, 128)).stdout.decode("utf-8", "surrogateescape")
+    commit, tree = (None if line.endswith(" missing") else line for line in named.splitlines())
+    return settings, (commit, tree), reference.strip().removeprefix("refs/heads/") or None
+
+
+def parse_configuration(listing: bytes) -> dict[str, str]:
+    """What `config --list -z` says; the last value of each setting."""
+    pairs = (entry.partition("\n") for entry in listing.decode("utf-8", "surrogateescape").split("\0") if entry)
     # `-c` settings of our own come last and are never asked for here.
     return {name: value if given else "true" for name, given, value in pairs}
 
@@ -119,21 +142,6 @@ def user_file(config: Mapping[str, str], setting: str, *, default: str, top: Pat
         return top / os.path.expanduser(named)
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(home) / "git" / default
-
-
-def head_of(folder: Path) -> tuple[str | None, str | None]:
-    """The commit that is checked out and its tree; None before the first commit."""
-    ask = ["cat-file", "--batch-check=%(objectname)"]
-    answer = call(ask, env=environment(), cwd=folder, data=b"HEAD^{commit}\nHEAD^{tree}\n").stdout.decode()
-    commit, tree = (None if line.endswith(" missing") else line for line in answer.splitlines())
-    return commit, tree
-
-
-def branch_of(folder: Path) -> str | None:
-    """The branch that is checked out, born or not; None when HEAD is detached."""
-    named = call(["symbolic-ref", "-q", "HEAD"], env=environment(), cwd=folder, codes=(0, 1, 128))
-    reference = named.stdout.decode("utf-8", "surrogateescape").strip()
-    return reference.removeprefix("refs/heads/") or None
 
 
 def remote_of(config: Mapping[str, str], branch: str | None) -> str | None:
