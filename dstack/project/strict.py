@@ -3,7 +3,8 @@
 PyYAML's own loaders keep the last of two equal keys, resolve aliases, recurse without a limit and read `no` as false.
 This pass over its events takes a smaller language: one document, unique scalar keys, no anchors, aliases, tags or
 merges, the scalars of YAML 1.2's core schema, and limits on bytes, depth and nodes. The source text of every scalar is
-kept, so that `0.00002` and `3.10` stay what they are. The only module that imports yaml.
+kept, so that `0.00002` and `3.10` stay what they are. The only module that imports yaml, and only when there is
+a file to read: `ps` in a project without a config.yaml has none.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from dstack.errors import Problem
 from dstack.model import Position
+
+if TYPE_CHECKING:
+    import yaml
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -27,8 +29,6 @@ MAX_NUMBER = 100
 """Characters of a number; Python refuses longer ones or takes seconds for them."""
 MAX_LOCATED = 32_768
 """Characters of a scalar in which places are looked for; each look passes all before it."""
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
@@ -198,8 +198,10 @@ class _Reading:
         self.events = self._parse()
 
     def _parse(self) -> Iterator[Any]:
+        import yaml
+
         try:
-            yield from yaml.parse(self.text, Loader=_Loader)
+            yield from yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             if error.context_mark and "unexpected end of stream" in str(error.problem):
@@ -224,6 +226,8 @@ class _Reading:
         self.problems.append(self._problem(place, message))
 
     def document(self) -> Node:
+        import yaml
+
         root: Node | None = None
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent) and root is not None:
@@ -234,6 +238,8 @@ class _Reading:
         return root or self._scalar("", Position(file=self.file, line=1, column=1), (0, 0), plain=True)
 
     def _node(self, event: Any, depth: int) -> Node:
+        import yaml
+
         place = self._at(_begin(event))
         self.nodes += 1
         if self.nodes > MAX_NODES:
@@ -271,6 +277,8 @@ class _Reading:
         return ScalarNode(position=place, text=text, value=value, plain=plain, raw=raw, start=start, end=end)
 
     def _list(self, event: Any, place: Position, depth: int) -> ListNode:
+        import yaml
+
         items: list[Node] = []
         for inner in self.events:
             if isinstance(inner, yaml.SequenceEndEvent):
@@ -280,6 +288,8 @@ class _Reading:
         return ListNode(position=place, items=tuple(items), flow=bool(event.flow_style), start=_begin(event), end=end)
 
     def _map(self, event: Any, place: Position, depth: int) -> MapNode:
+        import yaml
+
         entries: dict[str, tuple[ScalarNode, Node]] = {}
         end = _finish(event)
         for inner in self.events:
