@@ -6,7 +6,6 @@ Everything heavy is imported where it is first needed, so that `dstack ps` pays 
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -76,7 +75,7 @@ class Session:
     def probe_bucket(self) -> None:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
         effort = probe_effort(self.bucket)
-        ensure_probed(self.bucket, nonce=secrets.token_hex(16), now=time.time(), effort=effort)
+        ensure_probed(self.bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
 
     @cached_property
     def keys(self) -> ProjectKeys:
