@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 from dstack.adapters.git import GitCode
+from dstack.adapters.git_layer import QUIET
 from dstack.adapters.runner_client import RunnerClient
 from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
 from dstack.adapters.ssh import SshHosts
@@ -82,7 +84,9 @@ async def _measured(place: Place, laptop: Laptop, control: Path, rounds: int) ->
 
 
 def _change(laptop: Laptop, number: int) -> None:
+    """Write the line, and let the moment pass in which a snapshot would wait for a second write of the same tick."""
     laptop.write({"package_07/module_0007.py": f"changed = {number}\n"})
+    time.sleep(2 * QUIET)
 
 
 def _need_rsync(place: Place) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from dstack.adapters.git_layer import QUIET
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, dstack_script, first_and_last, run_to_end
 
@@ -37,6 +38,7 @@ def cold(place: Place, rounds: int) -> Iterator[Row]:
 
     def first_line() -> float:
         laptop.write({"model.py": f"rate = {next(numbers)}\n"})
+        time.sleep(2 * QUIET)
         return _until_line([script, "run", "hello"], laptop.root, laptop.environment)
 
     anchor = seconds(lambda: run_to_end(place.ssh("true"), laptop))
