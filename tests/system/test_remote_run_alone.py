@@ -38,6 +38,7 @@ def open_terminal(laptop: Laptop, command: str) -> tuple[subprocess.Popen[bytes]
     person, terminal = pty.openpty()
 
     def take_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
