@@ -30,7 +30,8 @@ MAX_NUMBER = 100
 MAX_LOCATED = 32_768
 """Characters of a scalar in which places are looked for; each look passes all before it."""
 
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+"""What YAML does not allow. Named by what it is and not by what it is not: that compiles ten times as fast."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
