@@ -74,7 +74,9 @@ class LogWriter:
     async def flush(self) -> None:
         """Everything received is in the bucket afterwards; raises BucketError."""
         while self._buffer:
-            await asyncio.to_thread(self._put, bytes(self._buffer[:LARGE]))
+            with memoryview(self._buffer) as view:
+                piece = bytes(view[:LARGE])  # one copy of up to 8 MB, not two
+            await asyncio.to_thread(self._put, piece)
         self._first = time.monotonic()
 
     def _put(self, piece: bytes) -> None:
