@@ -47,7 +47,6 @@ def _help(session: wiring.Session, asked: Asked) -> int:
 
 def start(session: wiring.Session, asked: Asked) -> int:
     """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run writes nothing."""
-    session.prefetch()
     planned, submission = plan_run(session, asked)
     fates = foresee(session.bucket, session.keys, planned)
     if asked.dry_run:
@@ -58,6 +57,9 @@ def start(session: wiring.Session, asked: Asked) -> int:
     caller = caller_values(planned, session.environ)
     attendance = Attendance(session=session, caller=caller, as_json=asked.as_json)
     needs_host = any(fate.fate is not Fate.REUSED for fate in fates)
+    if needs_host:
+        # Not before it is known: importing the SSH library costs a reused run more than all else it does.
+        session.prefetch()
 
     def recorded() -> RunRecord:
         session.probe_bucket()
