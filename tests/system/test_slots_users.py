@@ -35,7 +35,8 @@ def laptop_of(folder: Path, home: Home, host: TestHost, user: str) -> Laptop:
     needed = ", ".join(f"turn-{number}" for number in range(JOBS))
     laptop.write(
         {
-            ".dstack/workflows.yaml": f"workflows:\n{jobs}\n  - name: all\n    commands: ['true']\n    depends-on: [{needed}]\n",
+            ".dstack/workflows.yaml": f"workflows:\n{jobs}\n"
+            f"  - name: all\n    commands: ['true']\n    depends-on: [{needed}]\n",
             ".dstack/hosts.yaml": f"hosts:\n  shared: {{address: {host.address}, port: {host.port}, user: {user}, "
             f"identity-file: {home.key.file}, slots: 1}}\n",
         }
