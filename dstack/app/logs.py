@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 from dstack.core.keys import AttemptKeys
+from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 
 LARGE = 8 * 1024 * 1024
+TRIES = 8
 LINGER = 0.5
 """Seconds that a byte waits at most before it is in the bucket."""
 
@@ -23,21 +24,12 @@ def written(bucket: Bucket, attempt: AttemptKeys) -> int:
     return last + len(bucket.get(keys[-1]) or b"")
 
 
-def pieces(bucket: Bucket, attempt: AttemptKeys, offset: int = 0) -> Iterator[bytes]:
-    """The pieces that are there from `offset` (the start of a piece) on, in order; no LIST is needed."""
-    while True:
-        piece = bucket.get(attempt.log(offset))
-        if not piece:
-            return
-        yield piece
-        offset += len(piece)
-
-
 class LogWriter:
     """Carries one log into the bucket in pieces that grow with its speed. Safe beside other writers of the attempt.
 
     All writers read the same spool, so where another one's piece stands already, it is what we would have written,
-    cut elsewhere: the chain goes on behind it. Memory is bounded by LARGE.
+    cut elsewhere: the chain goes on behind it. One piece is on its way to the bucket while the next is taken; memory is
+    bounded by twice LARGE.
     """
 
     def __init__(self, bucket: Bucket, attempt: AttemptKeys, offset: int) -> None:
@@ -46,13 +38,11 @@ class LogWriter:
         self._buffer = bytearray()
         self._first = 0.0
         self._ahead = 0
+        self._flight: asyncio.Task[None] | None = None
         self.offset = offset
         """Bytes that are in the bucket."""
-
-    @property
-    def received(self) -> int:
-        """Bytes of the log that were taken so far: where to go on reading the spool."""
-        return self.offset + len(self._buffer) - self._ahead
+        self.received = offset
+        """Bytes of the log that were taken so far: where the next ones stand in it."""
 
     @property
     def due(self) -> float:
@@ -60,7 +50,8 @@ class LogWriter:
         return self._first + LINGER - time.monotonic() if self._buffer else 3600.0
 
     async def write(self, data: bytes) -> None:
-        """Take more of the log; returns when no more than LARGE bytes wait."""
+        """Take more of the log; waits while a piece is on its way and LARGE bytes wait behind it."""
+        self.received += len(data)
         cut = min(self._ahead, len(data))
         self._ahead -= cut
         if cut == len(data):
@@ -69,25 +60,55 @@ class LogWriter:
             self._first = time.monotonic()
         self._buffer += data[cut:]
         if len(self._buffer) >= LARGE or self.due <= 0:
-            await self.flush()
+            await self.push()
+
+    async def push(self) -> None:
+        """Send what waits on its way, as soon as the piece before it has arrived; raises BucketError."""
+        await self._arrived()
+        if self._buffer:
+            piece, self._buffer = bytes(self._buffer), bytearray()
+            self._flight = asyncio.create_task(self._carry(piece))
 
     async def flush(self) -> None:
         """Everything received is in the bucket afterwards; raises BucketError."""
-        while self._buffer:
-            with memoryview(self._buffer) as view:
-                piece = bytes(view[:LARGE])  # one copy of up to 8 MB, not two
-            await asyncio.to_thread(self._put, piece)
-        self._first = time.monotonic()
+        await self.push()
+        await self._arrived()
 
-    def _put(self, piece: bytes) -> None:
-        key = self._attempt.log(self.offset)
-        length = len(piece)
-        if self._bucket.create(key, piece) is not Put.CREATED:
-            there = self._bucket.get(key)
-            if there is None:
-                return
-            length = len(there)
-        taken = min(length, len(self._buffer))
-        del self._buffer[:taken]
-        self._ahead = length - taken
-        self.offset += length
+    async def close(self) -> None:
+        """Forget what is on its way: it arrives or it does not, and the next writer sees which."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.gather(self._flight, return_exceptions=True)
+
+    async def _arrived(self) -> None:
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            await flight
+
+    async def _carry(self, piece: bytes) -> None:
+        tries = 0
+        while piece:
+            length = await asyncio.to_thread(self._put, self.offset, piece)
+            tries += 1
+            if length is None:
+                if tries >= TRIES:
+                    raise BucketError(f"the bucket neither accepts nor shows {self._attempt.log(self.offset)}")
+                continue
+            self.offset += length
+            if length > len(piece):
+                self._skip(length - len(piece))
+            piece = piece[length:]
+
+    def _put(self, offset: int, piece: bytes) -> int | None:
+        """Create the piece at `offset` -> the length of what stands there now, None when nothing does."""
+        key = self._attempt.log(offset)
+        if self._bucket.create(key, piece) is Put.CREATED:
+            return len(piece)
+        there = self._bucket.get(key)
+        return None if there is None else len(there)
+
+    def _skip(self, count: int) -> None:
+        """Another writer is `count` bytes ahead: they are neither sent from the buffer nor taken any more."""
+        cut = min(count, len(self._buffer))
+        del self._buffer[:cut]
+        self._ahead += count - cut

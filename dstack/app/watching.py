@@ -96,7 +96,7 @@ async def carry_log(
                 waiting = asyncio.ensure_future(anext(stream))
             await asyncio.wait({waiting}, timeout=max(0.0, writer.due))
             if not waiting.done():
-                await writer.flush()
+                await writer.push()
                 continue
             finished, waiting = waiting, None
             try:
@@ -105,11 +105,12 @@ async def carry_log(
                 break
             show(writer.received, data)
             await writer.write(data)
+        await writer.flush()
     finally:
         if waiting is not None:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-    await writer.flush()
+        await writer.close()
 
 
 async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: Show, ended: Callable[[], Awaitable[bool]]) -> None:
