@@ -189,6 +189,10 @@ class CodeSource(Protocol):
         """Snapshot commits of this project that may serve as a basis, newest first, at most 64."""
         ...
 
+    def has(self, snapshot: Snapshot) -> bool:
+        """Whether `bundle` can be made of the snapshot here, however old it is."""
+        ...
+
 
 class CodePort(Protocol):
     """The user's repository: read, never written."""

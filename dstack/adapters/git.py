@@ -114,8 +114,12 @@ class GitCode:
         """Snapshot commits of this project, newest first, at most 64."""
         return self._store.commits()[:KNOWN]
 
+    def has(self, snapshot: Snapshot) -> bool:
+        """Whether the code store holds the snapshot."""
+        return self._store.has(snapshot.commit)
+
     def _must_have(self, snapshot: Snapshot) -> None:
-        if not self._store.has(snapshot.commit):
+        if not self.has(snapshot):
             raise SnapshotError(
                 f"the code store {self._store.path} has no snapshot {snapshot.commit}", hint="run the command again"
             )

@@ -141,7 +141,7 @@ class Driver:
         for name in spec.env_from_caller:
             if name not in self._means.caller:
                 return f"waits for the value of {name} from {self._run.user}"
-        if self._run.snapshot.commit not in self._means.code.known():
+        if not self._means.code.has(self._run.snapshot):
             return f"waits for a coordinator of {self._run.user}, who has the code"
         facts = self._means.fleet.facts()
         if len(facts) == len(self._means.fleet.links):

@@ -87,6 +87,9 @@ class Project:
         self.bundles += 1
         return self.code.bundle(snapshot, basis)
 
+    def has(self, snapshot: Snapshot) -> bool:
+        return self.code.has(snapshot)
+
     def known(self) -> Sequence[str]:
         return self.code.known()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.git import GitCode
+from dstack.adapters.git import KNOWN, GitCode
 from dstack.adapters.git_layer import secret
 from dstack.adapters.git_place import strip_credentials
 from dstack.errors import SnapshotError
@@ -413,6 +413,16 @@ def test_a_bundle_may_be_given_up_half_way(user: Path, code: GitCode) -> None:
     assert next(stream).startswith(b"# v2 git bundle\n")
     next(stream)
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_an_old_snapshot_is_still_there(user: Path, code: GitCode) -> None:
+    """A run may be taken up again long after: more snapshots came since than count as a basis."""
+    first = code.snapshot()
+    for number in range(KNOWN + 1):
+        (user / "count").write_text(str(number))
+        code.snapshot()
+    assert first.commit not in code.known()
+    assert code.has(first)
 
 
 def test_an_unknown_snapshot_is_told(code: GitCode) -> None:
