@@ -28,7 +28,7 @@ from dstack.app.effects import (
 )
 from dstack.app.jobs import Job, stop_asked, unwanted
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Claim, Coordinator, End, Result, pack
+from dstack.core.records import Claim, Coordinator, End, Result, Started, pack
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
@@ -130,6 +130,7 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     """A started attempt, to its end and into the bucket; safe beside other owners and zombies."""
     workflow = job.spec.workflow
     yield Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True)
+    yield from create(mine.started, pack(Started(nonce=claim.nonce)))
     abort = False
     report: ExitReport | None = None
     while report is None:

@@ -81,4 +81,4 @@ def attempt_status(parts: set[str], *, stopping: bool) -> JobStatus:
         return JobStatus.UPLOADING
     if stopping:
         return JobStatus.STOPPING
-    return JobStatus.RUNNING if "log" in parts else JobStatus.PLACED
+    return JobStatus.RUNNING if parts & {"started", "log"} else JobStatus.PLACED

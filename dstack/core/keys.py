@@ -56,6 +56,10 @@ class AttemptKeys:
     def folder(self) -> str:
         return f"{self.generation}a/{self.number:06d}/"
 
+    @property
+    def started(self) -> str:
+        return f"{self.folder}started"
+
     def owner(self, index: int) -> str:
         return f"{self.folder}owner/{index:06d}"
 

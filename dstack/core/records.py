@@ -96,6 +96,13 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The job of this attempt runs; for people, since a job may be silent. Its owners all write the same."""
+
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
     """This run waits for the job; `ended` is the last attempt that had already ended when it came."""
 

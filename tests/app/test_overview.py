@@ -82,6 +82,7 @@ def test_a_job_goes_through_its_states_by_what_stands_in_the_bucket(story: Story
     assert states(story, lambda: None) == {"prepare": "queued", "train": "waiting"}
     attempt = story.attempt(record, prepare)
     assert states(story, lambda: None)["prepare"] == "placed"
+    assert states(story, lambda: story.put(attempt.started, b"x"))["prepare"] == "running"
     assert states(story, lambda: story.log(attempt, b"hello\n"))["prepare"] == "running"
     assert states(story, lambda: story.stop(record, "prepare"))["prepare"] == "stopping"
     assert states(story, lambda: story.put(attempt.pack("0" * 64), b"x"))["prepare"] == "uploading"
