@@ -116,6 +116,8 @@ class Driver:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
         for watching in self._watchings.values():
             await watching.close()
+        for holding in self._holdings.values():
+            await holding.close()
         for task in self._tails.values():
             task.cancel()
         await asyncio.gather(*self._tails.values(), return_exceptions=True)

@@ -66,13 +66,18 @@ class Holding:
         return reached
 
     async def _release_others(self) -> None:
+        tasks = dict(self._tasks)
+        await self.close()
+        for name in tasks:
+            self._fleet.links[name].busy -= 1
+            await _drop(self._fleet.links[name], self._nonce)
+
+    async def close(self) -> None:
+        """Forget what is asked for: the end of the connection drops it on the host."""
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-        for name in tasks:
-            self._fleet.links[name].busy -= 1
-            await _drop(self._fleet.links[name], self._nonce)
 
     async def drop(self) -> None:
         """Give up waiting, and what is held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,27 @@ def test_two_workflows_that_are_the_same_job_run_once(laptop: Laptop) -> None:
     statuses = {job["workflow"]: job["status"] for job in laptop.run_json("both")["jobs"]}
     assert set(statuses.values()) <= {"succeeded", "reused"}
     assert laptop.local_marks() == ["once"]
+
+
+def test_detaching_while_jobs_wait_for_a_slot_says_how_to_come_back_and_nothing_else(laptop: Laptop) -> None:
+    gate = laptop.root.parent / "gate"
+    jobs = "".join(
+        f"  - name: job-{number}\n    commands: ['echo {number} >> {laptop.marks}; "
+        f"while [ ! -e {gate} ]; do sleep 0.05; done']\n"
+        for number in range(4)
+    )
+    last = "  - {name: all, commands: ['true'], depends-on: [job-0, job-1, job-2, job-3]}\n"
+    laptop.write({".dstack/workflows.yaml": f"workflows:\n{jobs}{last}", ".dstack/variables.yaml": "variables: {}\n"})
+    laptop.write({".dstack/hosts.yaml": "hosts:\n  here: {local: true, slots: 1}\n"})
+    process = laptop.start("run", "all")
+    until("a job runs", laptop.local_marks)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "goes on in the background" in err
+    assert "Traceback" not in err
+    assert "never retrieved" not in err
+    gate.touch()
+    name = json.loads(laptop.dstack("ps", "--json").stdout)[0]["run"]
+    until("the run ends", lambda: laptop.show(name)["status"] == "succeeded", seconds=60)
+    assert sorted(laptop.local_marks()) == ["0", "1", "2", "3"]
