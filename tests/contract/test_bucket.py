@@ -336,12 +336,16 @@ def test_of_sixteen_processes_exactly_one_creates_each_key(tmp_path: Path) -> No
     assert crowd("race", "folder", tmp_path / "bucket", 16, 100) == []
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_writers_killed_at_any_moment_leave_all_or_nothing(tmp_path: Path, seed: int) -> None:
-    assert crowd("kill", "folder", tmp_path / "bucket", 80, seed) == []
-    assert list((tmp_path / "bucket" / ".tmp").glob("[0-9a-f]*")), "no writer was killed while it wrote"
+def test_writers_killed_at_any_moment_leave_all_or_nothing(tmp_path: Path) -> None:
+    cut_short: list[Path] = []
+    for seed in (1, 2):
+        bucket = tmp_path / f"bucket-{seed}"
+        assert crowd("kill", "folder", bucket, 80, seed) == []
+        cut_short += (bucket / ".tmp").glob("[0-9a-f]*")
+    assert cut_short, "no writer was killed while it wrote"
 
 
 def test_this_suite_finds_a_bucket_that_looks_and_then_writes(tmp_path: Path) -> None:
     assert crowd("race", "broken", tmp_path / "one", 16, 40) != []
-    assert crowd("kill", "broken", tmp_path / "two", 80, 1) != []
+    # When the kills fall is chance: a few seeds of 80 rounds find it all but surely, one alone does now and then not.
+    assert any(crowd("kill", "broken", tmp_path / f"two-{seed}", 80, seed) for seed in range(1, 9))
