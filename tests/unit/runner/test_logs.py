@@ -23,13 +23,11 @@ def test_line_of_100_megabytes_comes_whole_in_bounded_memory(host: Host) -> None
     client.call("hello")
     before = resident(client.process.pid)
     nonce = host.start(client, "head -c 100000000 /dev/zero | tr '\\0' x; echo end")
-    digest, size, last = hashlib.sha256(), 0, b""
+    digest, size = hashlib.sha256(), 0
     for piece in client.ask("follow", nonce=nonce, offset=0).data():
         digest.update(piece)
         size += len(piece)
-        last = piece
     assert size == 100_000_004
-    assert last.endswith(b"xend\n")
     assert digest.hexdigest() == hashlib.sha256(b"x" * 100_000_000 + b"end\n").hexdigest()
     assert resident(client.process.pid) - before < 32 * MEBIBYTE
 
