@@ -1,11 +1,14 @@
 """The DAG of workflows: order, cycles by their members, names that do not exist.
 
-Alone imports networkx, and only where a workflow depends on another: the import takes as long as all else of a plan.
+The order comes from the standard library; networkx is asked for the members of a circle, and imported only where there
+is one: the import takes longer than all else of a plan (ADR 5).
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from dstack.model import Dependency, Position, WorkflowName
@@ -46,20 +49,39 @@ def run_order(edges: Edges, target: WorkflowName) -> tuple[WorkflowName, ...]:
 
     `edges` has passed `check_graph`.
     """
-    if not _connected(edges):
-        return (target,)
-    import networkx as nx
-
-    graph = _graph(edges)
-    members = {target, *nx.descendants(graph, target)}
+    needed = _needed(edges)
+    members, unseen = {target}, [target]
+    while unseen:
+        found = needed[unseen.pop()] - members
+        members |= found
+        unseen += found
     positions = {name: index for index, name in enumerate(edges)}
-    part = graph.subgraph(members).reverse(copy=True)
-    return tuple(nx.lexicographical_topological_sort(part, key=lambda name: positions[name]))
+    sorter = TopologicalSorter({name: needed[name] for name in members})
+    sorter.prepare()
+    order: list[WorkflowName] = []
+    ready: list[tuple[int, WorkflowName]] = []
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(ready, (positions[name], name))
+        order.append(heapq.heappop(ready)[1])
+        sorter.done(order[-1])
+    return tuple(order)
 
 
-def _connected(edges: Edges) -> bool:
-    """Whether any workflow depends on another."""
-    return any(in_run(dependency) for dependencies in edges.values() for dependency, _ in dependencies)
+def _needed(edges: Edges) -> dict[WorkflowName, set[WorkflowName]]:
+    """What each workflow depends on within a run, without names that do not exist."""
+    return {
+        name: {other.workflow for other, _ in dependencies if in_run(other) and other.workflow in edges}
+        for name, dependencies in edges.items()
+    }
+
+
+def _circular(edges: Edges) -> bool:
+    try:
+        TopologicalSorter(_needed(edges)).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 def _graph(edges: Edges) -> nx.DiGraph[WorkflowName]:
@@ -67,18 +89,14 @@ def _graph(edges: Edges) -> nx.DiGraph[WorkflowName]:
 
     graph: nx.DiGraph[WorkflowName] = nx.DiGraph()
     graph.add_nodes_from(edges)
-    for name, dependencies in edges.items():
-        graph.add_edges_from(
-            (name, dependency.workflow)
-            for dependency, _ in dependencies
-            if in_run(dependency) and dependency.workflow in edges
-        )
+    for name, needed in _needed(edges).items():
+        graph.add_edges_from((name, other) for other in needed)
     return graph
 
 
 def _cycles(edges: Edges) -> list[list[WorkflowName]]:
     """One cycle of each knot, beginning with the member that comes first in the files."""
-    if not _connected(edges):
+    if not _circular(edges):
         return []
     import networkx as nx
 

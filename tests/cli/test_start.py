@@ -50,3 +50,10 @@ def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Project]) -> N
     modules = imported(project(WORKFLOWS), "ps")
     ours = {module for module in modules if module.startswith("dstack.app.")}
     assert ours <= {"dstack.app.overview", "dstack.app.views", "dstack.app.probe"}
+
+
+def test_a_plan_without_a_circle_does_not_import_networkx(project: Callable[..., Project]) -> None:
+    second = "  - name: v\n    depends-on: [w]\n    commands: [echo hi]\n"
+    modules = imported(project({".dstack/workflows.yaml": WORKFLOWS[".dstack/workflows.yaml"] + second}), "check")
+    assert "dstack.project.graph" in modules
+    assert not any(module.startswith("networkx") for module in modules)
