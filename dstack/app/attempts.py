@@ -28,7 +28,7 @@ from dstack.app.effects import (
 )
 from dstack.app.jobs import Job, stop_asked, unwanted
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Claim, Coordinator, End, Result, Started, pack
+from dstack.core.records import Claim, Coordinator, End, Outcome, Result, Started, pack, unpack
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
@@ -36,13 +36,16 @@ PATIENCE = 1.0
 """Seconds between two looks at stop requests and at other coordinators' results."""
 
 
-def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[None]:
-    """Try to make attempt `number`; whatever comes of it is in the bucket afterwards."""
+def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outcome | None]:
+    """Try to make attempt `number`; whatever comes of it is in the bucket afterwards.
+
+    Returns the job's outcome where another coordinator of the run has recorded one meanwhile, else None.
+    """
     nonce = yield NewNonce()
     held = yield from _hold(job, keys, nonce)
     if held is None:
         yield Drop(nonce)
-        return
+        return None
     claim = Claim(
         nonce=nonce,
         run=job.run.id,
@@ -56,15 +59,27 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[None
     mine = keys.attempt(number)
     if not (yield from create(mine.claim, pack(claim))):
         yield Drop(nonce)
-        return
+        return None
+    return (yield from _claimed(job, mine, claim))
+
+
+def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | None]:
+    """Start the job unless nobody wants it any more.
+
+    Both looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
+    the two sees the other. And a coordinator that was slow may work in another generation than the one that brought
+    its run an outcome.
+    """
     stop = yield from stop_asked(job)
-    if stop is not None:
-        # Looked for after the claim stands: who calls the run stopped looked for claims after the stop stood, so one of
-        # the two sees the other.
-        yield Drop(nonce)
-        yield from _end(mine, claim, ExitReport(code=None, stopped=True, reason=stop.reason), status="stopped")
-        return
-    yield from _start(job, mine, claim)
+    told = yield Read(job.run_keys.job(job.spec.workflow))
+    if stop is None and told is None:
+        yield from _start(job, mine, claim)
+        return None
+    yield Drop(Nonce(claim.nonce))
+    reason = stop.reason if stop else "the run has an outcome of it already"
+    report = ExitReport(code=None, stopped=stop is not None, reason=reason)
+    yield from _end(mine, claim, report, status="stopped" if stop else "void")
+    return unpack(Outcome, "the job's outcome", told) if told is not None else None
 
 
 def _hold(job: Job, keys: JobKeys, nonce: Nonce) -> Steps[Held | None]:

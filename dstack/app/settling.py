@@ -70,8 +70,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
                 status, reason=end.reason, keys=keys, attempt=number, host=end.host, times=(end.started, end.ended)
             )
         )
-    yield from attempts.attempt(job, me, keys, number + 1)
-    return None
+    return (yield from attempts.attempt(job, me, keys, number + 1))
 
 
 def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outcome | None]:

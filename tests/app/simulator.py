@@ -117,6 +117,8 @@ class World:
         self.peers: list[Peer] = []
         self.nonces = 0
         self.stops: set[str] = set()
+        self.stop_rate = self.random.choice((0.0005, 0.002, 0.02))
+        self.pause_rate = self.random.choice((0.01, 0.06))
         count = self.random.randint(1, 3)
         names = ("a", "b")[: self.random.randint(1, 2)]
         self.runs = [run_of(index + 1, names) for index in range(count)]
@@ -192,7 +194,7 @@ class World:
                 self.late.remove((at, key, body))
                 self.objects.setdefault(key, body)
         for run in self.runs:
-            if self.chance(0.0008) and run.id not in self.stops:
+            if self.chance(self.stop_rate) and run.id not in self.stops:
                 self.stops.add(run.id)
                 self.objects[PROJECT.run(run.id).stop(None)] = pack(Stop(nonce="s", user="u", reason="asked"))
             alive = [peer for peer in self.peers if peer.run is run and not peer.crashed]
@@ -209,7 +211,7 @@ class World:
         if self.chance(0.004):
             self.crash(peer)
             return
-        if self.chance(0.01):
+        if self.chance(self.pause_rate):
             peer.paused_until = self.now + self.random.random() * 5
             return
         task = peer.tasks[name]
@@ -375,6 +377,16 @@ class World:
                     report = supervisor.report
                     if report is None or report.succeeded:
                         raise Violation(f"{key} starts while {other} runs or has succeeded")
+        if not self._was_wanted(key, folder.removesuffix("claim/")):
+            raise Violation(f"{key} starts although every run that waited for it had an outcome before it was claimed")
+
+    def _was_wanted(self, claim: str, generation: str) -> bool:
+        """Whether some run that waits for this generation of a job had no outcome of it when it was claimed."""
+        folder = f"{generation}wants/"
+        wants = {RunId(key.removeprefix(folder)): body for key, body in self.objects.items() if key.startswith(folder)}
+        outcomes = [PROJECT.run(run).job(unpack(Want, folder, body).workflow) for run, body in wants.items()]
+        order = list(self.objects)
+        return any(key not in self.objects or order.index(key) > order.index(claim) for key in outcomes)
 
     def _done(self, run: RunRecord) -> bool:
         return all(PROJECT.run(run.id).job(spec.workflow) in self.objects for spec in run.plan.jobs)

@@ -16,6 +16,8 @@ from pathlib import Path
 from tests.mutants.catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
+SCHEDULES = {"DSTACK_SCHEDULES": "20000"}
+"""As many as CI plays: a rare race is seen by few of them."""
 LIMIT = 600
 """Seconds that the tests of one mutant may take; a mutant that hangs counts as caught."""
 
@@ -32,7 +34,7 @@ def caught(mutant: Mutant) -> bool:
             raise SystemExit(f"{mutant.name}: its text stands {source.count(mutant.old)} times in {mutant.file}")
         path.write_text(source.replace(mutant.old, mutant.new))
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", **SCHEDULES}
         try:
             done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT, check=False)
         except subprocess.TimeoutExpired:

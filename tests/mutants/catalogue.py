@@ -84,8 +84,16 @@ MUTANTS = (
         name="start-after-stop",
         breaks="a coordinator starts the job without looking for a stop request behind its claim",
         file="dstack/app/attempts.py",
-        old="    stop = yield from stop_asked(job)\n    if stop is not None:\n        # Looked",
-        new="    stop = yield from stop_asked(job)\n    if False:\n        # Looked",
+        old="    if stop is None and told is None:\n",
+        new="    if told is None:\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="start-after-outcome",
+        breaks="a coordinator starts the job without looking whether its run has an outcome of it behind its claim",
+        file="dstack/app/attempts.py",
+        old="    if stop is None and told is None:\n",
+        new="    if stop is None:\n",
         tests=PROTOCOL,
     ),
     Mutant(
