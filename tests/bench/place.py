@@ -47,6 +47,8 @@ class Place:
         made = Laptop(self.folder / name, home=self.home.path)
         for unused in ("COLUMNS", "TERM"):
             made.environment.pop(unused)
+        for unlike_a_user in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+            made.environment.pop(unlike_a_user, None)
         dot = made.home / ".dstack"
         dot.mkdir(exist_ok=True)
         inventory = dot / "hosts.yaml"
