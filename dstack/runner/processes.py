@@ -153,7 +153,10 @@ def descendants(root: int, group: Optional[int] = None) -> List[Process]:
 
 
 def below(everyone: Dict[int, Process], roots: Iterable[int], group: Optional[int] = None) -> List[Process]:
-    """The living members of a process table that descend from `roots` (which are left out) or are in `group`."""
+    """The living members of a process table that descend from `roots` (which are left out) or are in `group`.
+
+    Parents come before their children: a shell that is to run its trap must hear of the end before it sees a child die.
+    """
     children: Dict[int, List[int]] = {}
     for process in everyone.values():
         children.setdefault(process.parent, []).append(process.pid)
@@ -167,7 +170,20 @@ def below(everyone: Dict[int, Process], roots: Iterable[int], group: Optional[in
                 queue.append(child)
     if group is not None:
         found |= {process.pid for process in everyone.values() if process.group == group}
-    return [everyone[pid] for pid in found - tops if everyone[pid].state != "Z"]
+    return parents_first(everyone, (everyone[pid] for pid in found - tops if everyone[pid].state != "Z"))
+
+
+def parents_first(everyone: Dict[int, Process], some: Iterable[Process]) -> List[Process]:
+    """Processes of a table by the number of their ancestors in it."""
+
+    def depth(process: Process) -> int:
+        seen: Set[int] = set()
+        while process.parent in everyone and process.pid not in seen:
+            seen.add(process.pid)
+            process = everyone[process.parent]
+        return len(seen)
+
+    return sorted(some, key=depth)
 
 
 def end_all(
@@ -226,7 +242,7 @@ def orphans(alive: str, marker: bytes) -> List[Process]:
     found = {process.pid: process for process in below(everyone, tops)}
     found.update({pid: everyone[pid] for pid in tops if everyone[pid].state != "Z"})
     found.pop(own, None)
-    return list(found.values())
+    return parents_first(everyone, found.values())
 
 
 def _faces(process: Process) -> List[str]:

@@ -38,6 +38,15 @@ def test_other_boot_start_or_pid_is_another_process(changed: dict[str, object]) 
     assert not processes.is_alive({**processes.identity(os.getpid()), **changed})
 
 
+def test_parents_hear_of_the_end_before_their_children() -> None:
+    """A pid says nothing of age: they wrap around."""
+    chain = [(50, 1), (7, 50), (900, 7), (3, 900), (4, 50)]
+    everyone = {pid: processes.Process(pid, parent, 50, "S", "0", "p") for pid, parent in chain}
+    order = [process.pid for process in processes.below(everyone, [1])]
+    assert sorted(order) == [3, 4, 7, 50, 900]
+    assert all(order.index(parent) < order.index(pid) for pid, parent in chain[1:])
+
+
 @pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps")
 def test_systems_without_proc_ask_ps(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], start_new_session=True) as child:
