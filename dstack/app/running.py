@@ -17,7 +17,7 @@ from dstack.core.lifecycle import GOOD
 from dstack.core.liveness import BEAT
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.errors import BucketError, DstackError
-from dstack.model import Fingerprint, JobSpec, WorkflowName
+from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket, Put
 
 RETRY_PAUSE = 2.0
@@ -90,7 +90,7 @@ class Coordination:
             await self._last_beat()
 
     async def _job(self, spec: JobSpec) -> Outcome:
-        inputs = [await self._settled[dependency.workflow] for dependency in spec.inputs]
+        inputs = await self._inputs(spec)
         while True:
             try:
                 outcome = await self._settle(spec, inputs)
@@ -102,8 +102,17 @@ class Coordination:
             note = outcome.reason
             if outcome.reused_from:
                 note = f"from {outcome.reused_from}"
-            self._means.screen.job(spec.workflow, outcome.status, outcome.host, note)
+            took = 0.0 if outcome.reused_from else max(0.0, outcome.ended - outcome.started)
+            self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
             return outcome
+
+    async def _inputs(self, spec: JobSpec) -> list[Outcome]:
+        """What became of the jobs that this one takes artifacts of; says which it waits for."""
+        waits = [dependency.workflow for dependency in spec.inputs]
+        while open_ := [name for name in waits if not self._settled[name].done()]:
+            self._means.screen.job(spec.workflow, JobStatus.WAITING, "", f"waits for {', '.join(open_)}")
+            await asyncio.wait([self._settled[name] for name in open_], return_when=asyncio.FIRST_COMPLETED)
+        return [self._settled[name].result() for name in waits]
 
     async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome]) -> Outcome:
         digests = {str(outcome.workflow): outcome.digest for outcome in inputs}

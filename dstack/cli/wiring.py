@@ -213,7 +213,7 @@ def coordinator(session: Session) -> Iterator[Coordinator]:
 class LogScreen:
     """The screen of a coordinator without a terminal: one line for each change, on standard output."""
 
-    def job(self, workflow: str, status: str, host: str, note: str) -> None:
+    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
         self.message(" ".join(part for part in (workflow, status, host, note) if part))
 
     def log(self, workflow: str, data: bytes) -> None:

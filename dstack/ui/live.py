@@ -117,7 +117,7 @@ class LiveScreen:
         self._gone = False
         self._painter = threading.Thread(target=self._paint, name="screen", daemon=True)
 
-    def job(self, workflow: str, status: str, host: str, note: str) -> None:
+    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
         now = time.monotonic()
         with self._lock:
             row = self._jobs.setdefault(workflow, JobRow(workflow=workflow))
@@ -126,6 +126,8 @@ class LiveScreen:
                 row.started = now
             if status in ENDED:
                 row.ended = now
+                if took:
+                    row.started = now - took
                 self._append(self._logs.finish(workflow))
         self._wake.set()
 

@@ -43,7 +43,7 @@ class PlainScreen:
         self._lock = threading.Lock()
         self._gone = False
 
-    def job(self, workflow: str, status: str, host: str, note: str) -> None:
+    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
         with self._lock:
             state = (status, host, note)
             if self._shown.get(workflow) == state:

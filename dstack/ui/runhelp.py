@@ -30,8 +30,7 @@ Examples:
   dstack run {name}
   dstack run {name} --dry-run
   dstack run {name} -d
-  dstack run {name}{override}
-
+{override}
 Ctrl-C detaches; the run goes on, and `dstack attach RUN` comes back to it."""
 INDENT = "  "
 
@@ -43,7 +42,7 @@ def run_help(project: Project) -> str:
     listed = _listed(("WORKFLOW", "ABOUT"), rows) if rows else [f"{INDENT}none yet: .dstack/workflows.yaml has none"]
     name = workflows[-1].name if workflows else "WORKFLOW"
     variables = project.variables(workflows[-1].name) if workflows else ()
-    examples = _EXAMPLES.format(name=name, override=_override(variables))
+    examples = _EXAMPLES.format(name=name, override=_override(name, variables))
     more = "`dstack run WORKFLOW --help` lists the variables of a workflow."
     return "\n".join([_INTRO, "", "Workflows:", *listed, "", _OPTIONS, "", examples, more])
 
@@ -61,7 +60,7 @@ def workflow_help(project: Project, name: str) -> str:
     variables = project.overridable(chosen).variables
     rows = [(f"--{variable.name}", variable.type.value, variable.text, _place(variable)) for variable in variables]
     listed = _listed(("VARIABLE", "TYPE", "DEFAULT", "FROM"), rows) if rows else [f"{INDENT}none"]
-    examples = _EXAMPLES.format(name=chosen, override=_override(variables))
+    examples = _EXAMPLES.format(name=chosen, override=_override(chosen, variables))
     return "\n".join([*lines, "Variables:", *listed, "", _OPTIONS, "", examples])
 
 
@@ -72,8 +71,8 @@ def _about(workflow: Workflow) -> str:
     return f"needs {needs}" if needs else ""
 
 
-def _override(variables: tuple[Variable, ...]) -> str:
-    return f" --{variables[-1].name} {variables[-1].text}" if variables else ""
+def _override(name: str, variables: tuple[Variable, ...]) -> str:
+    return f"{INDENT}dstack run {name} --{variables[-1].name} {variables[-1].text}\n" if variables else ""
 
 
 def _place(variable: Variable) -> str:

@@ -46,6 +46,7 @@ def laptop(tmp_path: Path) -> Laptop:
 
 def test_a_run_gives_logs_artifacts_and_a_record(laptop: Laptop, tmp_path: Path) -> None:
     done = laptop.dstack("run", "train")
+    assert "train: waiting (waits for prepare)" in done.stdout
     assert "prepared" in done.stdout
     assert "trained with 0.002" in done.stdout
     runs = json.loads(laptop.dstack("ps", "-a", "--json").stdout)

@@ -150,6 +150,14 @@ def test_a_terminal_that_got_narrower_keeps_the_log() -> None:
         assert b"\x1b[4A" in sink.data[before:]
 
 
+def test_a_job_that_was_taken_up_again_shows_how_long_it_ran_and_not_how_long_it_was_watched() -> None:
+    sink = Sink()
+    with live(sink, ["train"]) as screen:
+        screen.job("train", "running", "h", "")
+        screen.job("train", "succeeded", "h", "", 3723.0)
+    assert "1:02:03" in "\n".join(shown(sink).lines)
+
+
 def test_many_jobs_leave_room_for_the_log() -> None:
     jobs = [JobRow(workflow=f"w{i}", status="succeeded" if i < 30 else "waiting") for i in range(50)]
     jobs[40].status = "running"
