@@ -16,7 +16,7 @@ from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
 from dstack.model import JobStatus, WorkflowName
 from dstack.ui.tables import Column, ago_text, duration_text, styled, table, use_colour
-from dstack.ui.terminal import clean
+from dstack.ui.terminal import clean, clean_lines
 
 RECENT = 10
 _RUNS = (
@@ -74,10 +74,14 @@ def _jobs_text(view: RunView) -> str:
 def show(
     run: Annotated[str, RUN],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Print its code against the commit below it.")] = False,
 ) -> None:
     """Show one run: who started it from which code, and what became of its jobs."""
     session = wiring.open_session()
     record = session.require_run(run)
+    if diff:
+        _print_diff(session.bucket.get(session.keys.diff(record.snapshot.commit)) or b"")
+        return
     view = run_view(session.bucket, session.keys, record)
     if as_json:
         from dstack.ui.jsonout import run_json
@@ -87,6 +91,15 @@ def show(
     now = time.time()
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
+
+
+def _print_diff(body: bytes) -> None:
+    """As it is into a pipe, for `git apply`; without control characters to a terminal."""
+    if sys.stdout.isatty():
+        text = body.decode("utf-8", "replace")
+        sys.stdout.write(clean_lines(text.expandtabs()))
+    else:
+        sys.stdout.buffer.write(body)
 
 
 def _head(record: RunRecord, view: RunView, now: float) -> str:

@@ -120,6 +120,9 @@ def test_uncommitted_and_untracked_changes_travel(laptop: Laptop) -> None:
     name = json.loads(laptop.dstack("ps", "-a", "--json").stdout)[0]["run"]
     laptop.dstack("artifacts", "pull", name, "-o", "out")
     assert (laptop.root / "out" / "data.txt").read_text() == "from an untracked file\n"
+    diff = laptop.dstack("show", name, "--diff").stdout
+    assert "+cat extra.txt\n" in diff
+    assert "+from an untracked file\n" in diff
 
 
 def test_a_detached_five_step_run_completes_without_its_terminal(laptop: Laptop) -> None:
