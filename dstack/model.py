@@ -72,6 +72,34 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What an attempt waits for in the queue of a host: a slot of its `slots`, and `resources`.
+
+    Higher `priority` comes first, then who came first. `gpu_shares` jobs may have one GPU; `title` is for people.
+    """
+
+    slots: int
+    resources: Resources = Resources()
+    priority: int = 0
+    gpu_shares: int = 1
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """One attempt of anybody's that waits on a host or runs there. `gpus` is None while it waits, and `why` says why;
+    `since` is seconds ago."""
+
+    title: str
+    user: str
+    priority: int
+    since: int
+    gpus: tuple[int, ...] | None = None
+    why: str = ""
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     attempts: int = 1
     on: tuple[str, ...] = ()
@@ -129,6 +157,7 @@ class Workflow:
     """Seconds."""
     ports: tuple[int, ...] = ()
     reuse: bool = True
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +172,8 @@ class Host:
     jump: str | None = None
     labels: tuple[str, ...] = ()
     slots: int | None = None
+    gpu_shares: int | None = None
+    """Jobs that may have one GPU at a time; None means 1."""
     local: bool = False
     dir: str | None = None
     """The folder on the host under which everything of dstack lies; None means `~/.dstack`."""
@@ -166,6 +197,8 @@ class HostFacts:
     docker: bool
     disk_free: int
     dir: str
+    shared_slots: bool = False
+    """Whether its queue is that of all its users; else of this account alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +255,7 @@ class JobSpec:
     max_duration: int | None = None
     ports: tuple[int, ...] = ()
     reuse: bool = True
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

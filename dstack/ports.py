@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from enum import Enum
 from typing import Any, Protocol
 
-from dstack.model import CodeFile, Entry, ExitReport, HostFacts, Manifest, Nonce, Snapshot
+from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEntry, Snapshot
 
 
 class Put(Enum):
@@ -104,8 +104,15 @@ class RunnerPort(Protocol):
         """Bring a snapshot to the host, sending only what it lacks; returns the bytes sent."""
         ...
 
-    async def hold(self, nonce: Nonce, slots: int) -> None:
-        """Wait for a slot, fork a supervisor that holds it and waits; ended by `drop` or a lost connection."""
+    async def hold(self, nonce: Nonce, demand: Demand) -> None:
+        """Wait in the host's queue for what is asked for, all or nothing; a supervisor then holds it and waits.
+
+        Ended by `drop` or a lost connection; raises HostError when the host can never give it.
+        """
+        ...
+
+    async def queue(self, slots: int, gpu_shares: int) -> Sequence[QueueEntry]:
+        """Everything that waits or runs on the host, the oldest first, judged by these numbers of slots and shares."""
         ...
 
     async def drop(self, nonce: Nonce) -> None:

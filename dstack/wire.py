@@ -50,6 +50,7 @@ MANIFEST = "manifest"
 PACK_READ = "pack.read"
 RELEASE = "release"
 SPOOL = "spool"
+QUEUE = "queue"
 
 # What a supervisor wrote once for its nonce, before the first command.
 STARTED = "started"

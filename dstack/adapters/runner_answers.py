@@ -12,7 +12,7 @@ from dstack import wire
 from dstack.core.codec import build
 from dstack.core.manifests import MAX_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import BucketError, HostError
-from dstack.model import Entry, ExitReport, HostFacts, Manifest, Nonce
+from dstack.model import Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEntry
 
 T = TypeVar("T")
 
@@ -87,6 +87,24 @@ def spool(host: str, answer: Mapping[str, Any]) -> list[tuple[Nonce, str]]:
             _nonsense(host, wire.SPOOL, "an attempt is none")
         found.append((Nonce(nonce), str(state)))
     return found
+
+
+def queue(host: str, answer: Mapping[str, Any]) -> list[QueueEntry]:
+    """The tickets of `queue`; raises HostError for one that makes no sense."""
+    tickets = answer.get("tickets")
+    if not isinstance(tickets, list):
+        _nonsense(host, wire.QUEUE, "tickets is not a list")
+    return [_ticket(host, item) for item in tickets]
+
+
+def _ticket(host: str, item: object) -> QueueEntry:
+    fields = dict(item) if isinstance(item, dict) else {}
+    asked = fields.pop("demand", None)
+    demand: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
+    count = demand.get("gpus")
+    gpu = {"count": count, "name": demand.get("gpu_name"), "memory": demand.get("gpu_memory")} if count else None
+    resources = {"cpu": demand.get("cpu"), "memory": demand.get("memory"), "gpu": gpu}
+    return _built(QueueEntry, host, wire.QUEUE, {**fields, "resources": resources})
 
 
 def flag(host: str, op: str, value: object) -> bool:

@@ -13,7 +13,7 @@ from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
 from dstack.errors import DstackError
-from dstack.model import ExitReport, HostFacts, Manifest, Nonce, Snapshot
+from dstack.model import Demand, ExitReport, Gpu, HostFacts, Manifest, Nonce, QueueEntry, Snapshot
 from dstack.ports import CodeSource, OpenTransport
 
 START_DEADLINE = 60.0
@@ -115,12 +115,17 @@ class RunnerClient:
 
     # -- one attempt, until it runs ------------------------------------------------------------------------------
 
-    async def hold(self, nonce: Nonce, slots: int) -> None:
-        """Wait for a slot and a supervisor that holds it; cancelled, the host is told to drop both."""
+    async def queue(self, slots: int, gpu_shares: int) -> list[QueueEntry]:
+        """Everything that waits or runs on the host, of all users where its queue is shared, the oldest first."""
+        answer = await (await self._channel()).ask(wire.QUEUE, {"slots": slots, "gpu_shares": gpu_shares})
+        return answers.queue(self.name, answer)
+
+    async def hold(self, nonce: Nonce, demand: Demand) -> None:
+        """Wait for what is asked for and a supervisor that holds it; cancelled, the host is told to drop both."""
         channel = await self._channel()
         exchange = None
         try:
-            exchange = await channel.send(wire.HOLD, {"nonce": nonce, "slots": slots})
+            exchange = await channel.send(wire.HOLD, {"nonce": nonce, **_asked(demand)})
             await asyncio.shield(exchange.answer)
         except asyncio.CancelledError:
             # Both: `cancel` ends a hold that still waits, `drop` one whose answer is on its way already.
@@ -258,3 +263,22 @@ async def _from_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     iterator = iter(chunks)
     while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
         yield chunk
+
+
+def _asked(demand: Demand) -> dict[str, Any]:
+    """The fields of `hold` in docs/format.md §2."""
+    wanted = demand.resources
+    gpu = wanted.gpu or Gpu(count=0)
+    return {
+        "slots": demand.slots,
+        "gpu_shares": demand.gpu_shares,
+        "priority": demand.priority,
+        "title": demand.title,
+        "demand": {
+            "cpu": wanted.cpu or 0,
+            "memory": wanted.memory or 0,
+            "gpus": gpu.count,
+            "gpu_name": gpu.name or "",
+            "gpu_memory": gpu.memory or 0,
+        },
+    }

@@ -19,7 +19,7 @@ from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.placement import nowhere, rank
 from dstack.core.records import Claim, Outcome, Result, RunRecord, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
-from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
 T = TypeVar("T")
@@ -131,7 +131,13 @@ class Driver:
             return lacking
         holding = self._holdings.get(nonce)
         if holding is None:
-            holding = self._holdings[nonce] = Holding(self._means.fleet, nonce, lambda: self._ranking(spec))
+            demand = Demand(
+                slots=1,
+                resources=spec.resources,
+                priority=spec.priority,
+                title=f"{self._run.name}/{spec.workflow}",
+            )
+            holding = self._holdings[nonce] = Holding(self._means.fleet, nonce, lambda: self._ranking(spec), demand)
         await self._means.fleet.ready(patience)
         answer = await holding.wait(patience)
         if isinstance(answer, str):
@@ -199,7 +205,6 @@ class Driver:
                 "artifacts": list(spec.artifacts),
                 "inputs": entries,
                 "shm_size": wanted.shm_size,
-                "gpus": wanted.gpu.count if wanted.gpu else 0,
                 "max_duration": claim.max_duration,
                 "title": f"{claim.run_name}/{spec.workflow}/{attempt.number}",
             },

@@ -18,6 +18,7 @@ from dstack.ports import RunnerPort
 OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
+AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +45,10 @@ class Link:
         self._turns: asyncio.Semaphore | None = None
 
     def turns(self, slots: int) -> asyncio.Semaphore:
-        """Taken while a slot is asked for: no more than one waits on the host beyond those that can be served, the
-        others wait here in their order and cost the host nothing."""
+        """Taken while a slot is asked for: only AHEAD wait on the host beyond those that can be served, enough for
+        small jobs to find the gaps that a large one leaves. The others wait here in their order, at no cost to it."""
         if self._turns is None:
-            self._turns = asyncio.Semaphore(slots + 1)
+            self._turns = asyncio.Semaphore(slots + AHEAD)
         return self._turns
 
     async def reach(self) -> Reached:

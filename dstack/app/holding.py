@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from dstack.app.effects import Held
 from dstack.app.fleet import Fleet, Link, Reached, address_of
 from dstack.core.placement import slots_of
 from dstack.errors import DstackError, HostError, HostUnreachableError
-from dstack.model import Nonce
+from dstack.model import Demand, Nonce
 
 Ranking = Callable[[], Sequence[str]]
 
 
 class Holding:
-    """All `hold` requests of one nonce. Exactly one host wins; the others are dropped before `Held` is given."""
+    """All `hold` requests of one nonce; each host's own number of slots is put into `demand`.
 
-    def __init__(self, fleet: Fleet, nonce: Nonce, ranking: Ranking) -> None:
+    Exactly one host wins; the others are dropped before `Held` is given.
+    """
+
+    def __init__(self, fleet: Fleet, nonce: Nonce, ranking: Ranking, demand: Demand) -> None:
         self._fleet = fleet
         self._nonce = nonce
         self._ranking = ranking
+        self._demand = demand
         self._tasks: dict[str, asyncio.Task[Reached]] = {}
         self._errors: dict[str, str] = {}
         self.won: Link | None = None
@@ -57,9 +62,10 @@ class Holding:
     async def _hold(self, link: Link) -> Reached:
         reached = await link.reach()
         slots = slots_of(reached.host, reached.facts)
+        demand = replace(self._demand, slots=slots, gpu_shares=reached.host.gpu_shares or 1)
         try:
             async with link.turns(slots):
-                await reached.runner.hold(self._nonce, slots)
+                await reached.runner.hold(self._nonce, demand)
         except HostUnreachableError:
             await link.lost(reached.runner)
             raise

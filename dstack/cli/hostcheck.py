@@ -18,6 +18,7 @@ from dstack.ui.terminal import clean, clean_lines
 MAX_HOPS = 16
 LITTLE_DISK = 5_000_000_000
 UNFIT = 5
+SLOTS = "/var/lib/dstack-slots"
 _COLUMNS = (
     Column(title="HOST", floor=8),
     Column(title="STATE"),
@@ -131,6 +132,13 @@ def problems(found: Found) -> list[tuple[str, str]]:
             (
                 f"Docker does not answer user {facts.user}: workflows with `image:` cannot run",
                 "install Docker, or add the user to the group docker; nothing to do without `image:`",
+            )
+        )
+    if facts is not None and not facts.shared_slots and not found.host.local:
+        told.append(
+            (
+                "its slots count the jobs of your own account only",
+                f"for all accounts, once as root: install -d -m 1777 {SLOTS} && install -m 0444 /dev/null {SLOTS}/lock",
             )
         )
     if facts is not None and facts.disk_free < LITTLE_DISK:

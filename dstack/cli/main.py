@@ -20,6 +20,7 @@ COMMANDS = {
     "show": Lazy(target="dstack.cli.runs:show", help="Show one run and its jobs."),
     "logs": Lazy(target="dstack.cli.logs:logs", help="Print or follow the logs of a run."),
     "why": Lazy(target="dstack.cli.runs:why", help="Say why a job ran, or why it was reused."),
+    "queue": Lazy(target="dstack.cli.queue:queue", help="Show what runs and waits on the hosts, and why."),
     "stop": Lazy(target="dstack.cli.stop:stop", help="Stop a run, or one workflow of it."),
     "artifacts": Lazy(target="dstack.cli.artifacts:group", help="List and fetch what jobs left behind."),
     "hosts": Lazy(target="dstack.cli.hosts:group", help="List, add, check and remove hosts."),

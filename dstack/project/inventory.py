@@ -122,6 +122,7 @@ def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
         jump=_jump(report, values),
         labels=_labels(report, values),
         slots=_integer(report, values, "slots", high=4096),
+        gpu_shares=_integer(report, values, "gpu-shares", high=64),
         local=local,
         dir=_dir(report, values),
         position=key.position,

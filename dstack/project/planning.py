@@ -182,6 +182,7 @@ def _job(
         max_duration=workflow.max_duration,
         ports=workflow.ports,
         reuse=workflow.reuse,
+        priority=workflow.priority,
     )
 
 

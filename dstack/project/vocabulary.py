@@ -118,6 +118,13 @@ WORKFLOW = (
         meaning="`false`: never take an earlier result, always run.",
     ),
     Key(
+        name="priority",
+        form="number from -100 to 100",
+        default="0",
+        example="10",
+        meaning="On a host whose queue is full, jobs of a higher priority come first; it counts for nothing else.",
+    ),
+    Key(
         name="working-dir",
         form="path",
         default="the project folder",
@@ -297,6 +304,13 @@ HOST = (
         default="one for each GPU, else half the cores",
         example="2",
         meaning="Jobs at a time, of all users of the host together.",
+    ),
+    Key(
+        name="gpu-shares",
+        form="number",
+        default="1",
+        example="2",
+        meaning="Jobs that may have one GPU at the same time. They share its memory: nothing keeps them apart there.",
     ),
     Key(
         name="dir",

@@ -194,7 +194,14 @@ def _workflow(
         max_duration=None if limit is None or absent(limit) else read_duration(report, limit, "max-duration"),
         ports=_ports(report, fields),
         reuse=reuse is not False,
+        priority=_priority(report, values),
     )
+
+
+def _priority(report: Report, values: Mapping[str, Node]) -> int:
+    if "priority" not in values:
+        return 0
+    return read_integer(report, values["priority"], "priority", low=-100, high=100) or 0
 
 
 def _text(report: Report, values: Mapping[str, Node], key: str) -> str:

@@ -78,6 +78,13 @@ class Request:
             raise Refusal("request", "%s: field %r must be a whole number" % (self.op, name))
         return value
 
+    def whole_or(self, name: str, default: int) -> int:
+        """A number of any sign, `default` where the field is absent."""
+        value = self.fields.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Refusal("request", "%s: field %r must be a whole number" % (self.op, name))
+        return value
+
     def texts(self, name: str) -> List[str]:
         value = self.fields.get(name) or []
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -15,7 +15,7 @@ import signal
 import subprocess
 from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple
 
-from dstack.runner import job
+from dstack.runner import devices, job
 from dstack.runner.spool import Attempt, read_json, write_json
 
 MARGIN = 20.0
@@ -82,8 +82,7 @@ def create_argv(
     argv += ["--env", "TINI_KILL_PROCESS_GROUP=1"]
     if record.get("shm_size"):
         argv += ["--shm-size", "%db" % record["shm_size"]]
-    if record.get("gpus"):
-        argv += ["--gpus", str(record["gpus"])]
+    argv += devices.docker_options(record.get("gpus") or [])
     argv += ["--entrypoint", "sh", "--", str(record["image"]), "-c", WRAPPER, "dstack"]
     argv += [_code_file(attempt), attempt.script, attempt.log]
     return argv + [str(item) for item in record.get("arguments") or []]

@@ -6,15 +6,15 @@ import getpass
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from typing import Any, Dict, List, Optional
 
+from dstack.runner import devices, slots
+from dstack.runner.asking import DEADLINE, ask
+from dstack.runner.grants import Capacity
 from dstack.runner.processes import boot_id
 from dstack.wire import WIRE_VERSION
-
-DEADLINE = 5.0
 
 
 def hello(root: str) -> Dict[str, Any]:
@@ -41,7 +41,13 @@ def hello(root: str) -> Dict[str, Any]:
         "git": asked.get("git"),
         "gpus": asked.get("gpus", []),
         "docker": asked.get("docker", False),
+        "shared_slots": slots.shared(),
     }
+
+
+def capacity(slots_: int, shares: int) -> Capacity:
+    """What this host gives to jobs, but for its GPUs: `slots_` jobs at a time, `shares` of them on one GPU."""
+    return Capacity(slots_, cpus(), memory(), (), max(1, shares))
 
 
 def user() -> str:
@@ -88,18 +94,12 @@ def _line(path: str) -> Optional[str]:
 
 def graphics() -> List[Dict[str, Any]]:
     """Name and memory of each NVIDIA GPU; none where nvidia-smi is absent, fails or hangs."""
-    text = _ask(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"])
-    found = []
-    for line in (text or "").splitlines():
-        model, comma, mebibytes = line.rpartition(",")
-        if comma and mebibytes.strip().isdigit():
-            found.append({"name": model.strip(), "memory": int(mebibytes) << 20})
-    return found
+    return [{"name": card.name, "memory": card.memory} for card in devices.cards() or []]
 
 
 def git_version() -> Optional[str]:
     """Such as "2.39.5"; None without git."""
-    words = (_ask(["git", "--version"]) or "").split()
+    words = (ask(["git", "--version"]) or "").split()
     return words[2] if len(words) >= 3 else None
 
 
@@ -109,7 +109,7 @@ def docker_answers() -> bool:
         return False
     where = os.environ.get("DOCKER_HOST", "")
     if where and not where.startswith("unix://"):
-        return _ask(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
+        return ask(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
     if where:
         return _pings(where[len("unix://") :])
     usual = ["/var/run/docker.sock", os.path.expanduser("~/.docker/run/docker.sock")]
@@ -127,18 +127,3 @@ def _pings(path: str) -> bool:
             return b" 200 " in connection.recv(64)
     except OSError:
         return False
-
-
-def _ask(command: List[str]) -> Optional[str]:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=DEADLINE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

@@ -7,6 +7,7 @@ import socket
 import threading
 from typing import Any, Dict, Optional
 
+from dstack.runner import slots
 from dstack.runner.channel import Request
 from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
@@ -25,7 +26,14 @@ class Holds:
 
     def hold(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
         """Fork a supervisor and wait until it has a slot; `drop` and `cancel` end the wait."""
-        order = {"nonce": attempt.nonce, "slots": request.whole("slots")}
+        order = {
+            "nonce": attempt.nonce,
+            "slots": request.whole("slots"),
+            "shares": request.whole_or("gpu_shares", 1),
+            "priority": request.whole_or("priority", 0),
+            "title": str(request.fields.get("title") or ""),
+            "demand": slots.demand_of(request.fields.get("demand"))._asdict(),
+        }
         with self._lock:
             if attempt.nonce in self._controls:
                 raise Refusal("busy", "attempt %s is held already" % attempt.nonce)
@@ -38,7 +46,7 @@ class Holds:
             error = (said or {}).get("error") or {}
             message = error.get("message") or "the hold of attempt %s was given up" % attempt.nonce
             raise Refusal(error.get("kind") or "cancelled", message, error.get("hint") or "")
-        return {"slot": said["held"]}
+        return {"gpus": said["held"]}
 
     def go(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
         """Tell a held supervisor to start; the answer is its verdict, also when it died over it."""

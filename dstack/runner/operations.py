@@ -14,9 +14,9 @@ import time
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, code, store
+from dstack.runner import artifacts, code, slots, store
 from dstack.runner.channel import Request
-from dstack.runner.facts import hello
+from dstack.runner.facts import capacity, hello
 from dstack.runner.holding import Holds
 from dstack.runner.logs import LIFE_CHECK, await_end, follow
 from dstack.runner.nursery import Nursery
@@ -59,6 +59,7 @@ class Operations:
             wire.PACK_READ: self._pack_read,
             wire.RELEASE: self._release,
             wire.SPOOL: self._spool,
+            wire.QUEUE: self._queue,
             wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
         }
 
@@ -192,6 +193,10 @@ class Operations:
                 store.adopt(self._root, attempt.folder, attempt.project(record.get("prefix") or ""))
             except (OSError, Refusal):
                 pass  # a short cut that is missing costs a transfer and nothing else
+
+    def _queue(self, request: Request) -> Dict[str, Any]:
+        there = capacity(request.whole("slots"), request.whole_or("gpu_shares", 1))
+        return {"tickets": slots.listed(there), "shared": slots.shared()}
 
     def _spool(self, request: Request) -> Dict[str, Any]:
         return {"attempts": [{"nonce": item.nonce, "state": state(item)} for item in attempts(self._root)]}

@@ -30,6 +30,7 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.makedirs(root, mode=0o700, exist_ok=True)
     nest = nursery.start(root, [stdin, stdout])
+    threading.Thread(target=_end_with, args=(nest.pid,), daemon=True).start()
     try:
         _Loop(Operations(root, nest), Writer(stdout)).run(first, stdin)
     except wire.ProtocolError as error:
@@ -39,6 +40,14 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
     finally:
         sys.stderr.flush()
         os._exit(0)
+
+
+def _end_with(pid: int) -> None:
+    """A runner whose nursery was killed can start nothing more: it ends, and whoever needs one connects anew."""
+    os.waitpid(pid, 0)
+    sys.stderr.write("dstack: the runner's nursery was killed\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class _Loop:

@@ -14,6 +14,7 @@ import socket
 from typing import Any, Dict, NamedTuple, Optional
 
 from dstack.runner import slots
+from dstack.runner.facts import capacity
 from dstack.runner.processes import become_subreaper, identity
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, write_json
@@ -29,20 +30,23 @@ class Hold(NamedTuple):
 
 
 def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
-    """Hold attempt `order["nonce"]` on one of `order["slots"]` slots, run it when told to, and return at its end.
+    """Hold attempt `order["nonce"]` once the host has what it wants, run it when told to, and return at its end.
 
-    Says over `control`, one line of JSON each: {"held": slot} or {"error": …}, then {"started": bool}. The end
+    Says over `control`, one line of JSON each: {"held": [GPU]} or {"error": …}, then {"started": bool}. The end
     of `control` before `go` makes the verdict REFUSED.
     """
     _detach(control.fileno())
     attempt = Attempt(root, order["nonce"])
     try:
-        hold = _hold(attempt, order["slots"], control)
+        hold = _hold(attempt, order, control)
         if hold is None:
             attempt.decide(REFUSED)
             return
-        _say(control, {"held": hold.slot.number})
-        _wait_and_run(attempt, hold, control)
+        _say(control, {"held": list(hold.slot.gpus)})
+        try:
+            _wait_and_run(attempt, hold, control)
+        finally:
+            slots.give_back(hold.slot)
     except Refusal as refusal:
         _say(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
     except OSError as error:
@@ -70,14 +74,21 @@ def _detach(keep: int) -> None:
     become_subreaper()
 
 
-def _hold(attempt: Attempt, count: int, control: socket.socket) -> Optional[Hold]:
+def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Optional[Hold]:
     attempt.make()
     alive = attempt.lock_alive()
     if attempt.read_verdict() is not None:
         raise Refusal("verdict", "attempt %s was decided already" % attempt.nonce, "take a new nonce")
     attempt.reserve()
     write_json(attempt.supervisor, identity(os.getpid()))
-    slot = slots.take(count, lambda seconds: _hung_up(control, seconds))
+    wanted = slots.Wanted(
+        nonce=attempt.nonce,
+        demand=slots.demand_of(order["demand"]),
+        capacity=capacity(order["slots"], order["shares"]),
+        priority=order["priority"],
+        title=order["title"],
+    )
+    slot = slots.take(wanted, lambda seconds: _hung_up(control, seconds))
     if slot is None:
         return None
     os.close(os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -126,7 +137,7 @@ def _wait_and_run(attempt: Attempt, hold: Hold, control: socket.socket) -> None:
         attempt.decide(REFUSED)
         raise Refusal("prepare", "attempt %s was not prepared" % attempt.nonce, "send `prepare` before `go`")
     # From here on a signal is a wish to be looked at, and no end of this process.
-    watch = Watch(attempt, record, (hold.slot.fd, hold.alive))
+    watch = Watch(attempt, record, (hold.slot.fd, hold.alive), hold.slot.gpus)
     if attempt.decide(STARTED) != STARTED:
         _say(control, {"started": False})
         return

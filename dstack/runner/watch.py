@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from dstack.runner import artifacts, container, job
+from dstack.runner import artifacts, container, devices, job
 from dstack.runner.processes import Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, read_json
@@ -27,10 +27,13 @@ JOB_UMASK = 0o022
 class Watch:
     """The parent's side of one job. Single-threaded; `start` once, then `run`, or `abandon` after an exception."""
 
-    def __init__(self, attempt: Attempt, record: Mapping[str, Any], inherited: Tuple[int, ...]) -> None:
+    def __init__(
+        self, attempt: Attempt, record: Mapping[str, Any], inherited: Tuple[int, ...], gpus: Tuple[int, ...] = ()
+    ) -> None:
         self._attempt = attempt
         self._record = record
         self._inherited = inherited
+        self._gpus = gpus
         self._pid: int = 0
         self._status: Optional[int] = None
         self._failure = ""
@@ -52,9 +55,12 @@ class Watch:
 
     def start(self, secrets: Mapping[str, str]) -> None:
         """Start the job; a job that cannot be started ends at once, with the reason in its log."""
+        for line in devices.hidden(self._record, self._gpus):
+            self._attempt.note(line)
         try:
             if self._record.get("image"):
-                self._pid = container.fork_keeper(self._attempt, self._record, secrets, self._inherited)
+                record = {**self._record, "gpus": list(self._gpus)}
+                self._pid = container.fork_keeper(self._attempt, record, secrets, self._inherited)
             else:
                 self._pid = self._spawn(secrets)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -68,7 +74,12 @@ class Watch:
             child = subprocess.Popen(
                 job.command(attempt, list(record.get("arguments") or [])),
                 cwd=attempt.project(record.get("prefix") or ""),
-                env=job.environment(os.environ, attempt.nonce, record.get("environment") or {}, secrets),
+                env=job.environment(
+                    os.environ,
+                    attempt.nonce,
+                    record.get("environment") or {},
+                    {**secrets, **devices.environment(self._gpus)},
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -30,6 +30,7 @@ Commands:
   show       Show one run and its jobs.
   logs       Print or follow the logs of a run.
   why        Say why a job ran, or why it was reused.
+  queue      Show what runs and waits on the hosts, and why.
   stop       Stop a run, or one workflow of it.
   artifacts  List and fetch what jobs left behind.
   hosts      List, add, check and remove hosts.
@@ -55,7 +56,7 @@ def test_version(project: Make, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [line.split()[0] for line in HELP.partition("Commands:\n")[2].splitlines()[:12] if line.split()[0] != "run"]
+    "name", [line.split()[0] for line in HELP.partition("Commands:\n")[2].splitlines()[:13] if line.split()[0] != "run"]
 )
 def test_every_command_has_a_help_of_80_columns(project: Make, name: str) -> None:
     done = project().run(name, "--help")

@@ -18,7 +18,7 @@ from dstack.adapters.identity import new_nonce
 from dstack.adapters.local import LocalTransport, open_local
 from dstack.adapters.runner_client import RunnerClient
 from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
-from dstack.model import ExitReport, Host, HostName, Nonce, Snapshot
+from dstack.model import Demand, ExitReport, Host, HostName, Nonce, Snapshot
 from dstack.ports import CodeSource, Transport
 
 PATIENCE = 240.0
@@ -138,7 +138,7 @@ class Bench:
 
     async def held(self, client: RunnerClient, *, slots: int = 4) -> Nonce:
         nonce = new_nonce()
-        await client.hold(nonce, slots)
+        await client.hold(nonce, Demand(slots=slots))
         return nonce
 
     async def prepared(self, client: RunnerClient, script: str, *, slots: int = 4, **fields: Any) -> Nonce:
@@ -163,7 +163,7 @@ class Bench:
 def attempt_of(snapshot: Snapshot, script: str, **fields: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {"project": "proj", "commit": snapshot.commit, "tree": snapshot.tree}
     plain |= {"prefix": "", "script": script, "arguments": [], "environment": {}, "image": None, "artifacts": []}
-    plain |= {"inputs": [], "shm_size": None, "gpus": 0, "max_duration": None, "title": "test"}
+    plain |= {"inputs": [], "shm_size": None, "max_duration": None, "title": "test"}
     return {**plain, **fields}
 
 

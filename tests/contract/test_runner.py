@@ -15,7 +15,7 @@ import pytest
 
 from dstack.adapters.identity import boot_id, new_nonce
 from dstack.errors import HostError, HostUnreachableError
-from dstack.model import EntryKind, Nonce
+from dstack.model import Demand, EntryKind, Nonce
 from tests.contract.runner_hosts import (
     Bench,
     LocalOpener,
@@ -247,7 +247,7 @@ def test_what_was_held_is_refused_once_its_connection_is_lost(on_host: Play) -> 
         await bench.cut(first)
         second = await bench.client()
         # The slot is free again as soon as the held supervisor has seen the loss.
-        await second.hold(new_nonce(), 1)
+        await second.hold(new_nonce(), Demand(slots=1))
         assert await second.verdict(nonce) == "refused"
 
     on_host(scene)
@@ -270,7 +270,7 @@ def test_hold_waits_for_a_slot_and_gets_it_when_one_is_free(on_host: Play) -> No
     async def scene(bench: Bench) -> None:
         first, second = await bench.client(), await bench.client()
         held = await bench.held(first, slots=1)
-        waiting = asyncio.create_task(second.hold(new_nonce(), 1))
+        waiting = asyncio.create_task(second.hold(new_nonce(), Demand(slots=1)))
         assert (await second.facts()).cpus
         assert not waiting.done()
         await first.drop(held)
@@ -284,14 +284,14 @@ def test_a_cancelled_hold_takes_no_slot(on_host: Play) -> None:
         client, other = await bench.client(), await bench.client()
         held = await bench.held(client, slots=1)
         for _ in range(10):
-            waiting = asyncio.create_task(client.hold(new_nonce(), 1))
+            waiting = asyncio.create_task(client.hold(new_nonce(), Demand(slots=1)))
             await asyncio.sleep(0)
             await other.facts()
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
         await client.drop(held)
-        await asyncio.wait_for(other.hold(new_nonce(), 1), 30)
+        await asyncio.wait_for(other.hold(new_nonce(), Demand(slots=1)), 30)
 
     on_host(scene)
 

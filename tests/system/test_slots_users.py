@@ -12,6 +12,7 @@ from tests.system.laptop import Laptop
 
 LOG = "/tmp/turns"
 JOBS = 3
+QUEUE = "/var/lib/dstack-slots"
 
 
 @pytest.fixture
@@ -22,6 +23,8 @@ def host(farm: Farm) -> TestHost:
     made.run(["cp", "-r", "/home/alice/.ssh", "/home/bob/.ssh"])
     made.run(["chown", "-R", "bob:bob", "/home/bob/.ssh"])
     made.run(["sh", "-c", f"touch {LOG} && chmod 666 {LOG}"])
+    made.run(["install", "-d", "-m", "1777", QUEUE])
+    made.run(["install", "-m", "0444", "/dev/null", f"{QUEUE}/lock"])
     return made
 
 

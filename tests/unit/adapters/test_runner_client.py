@@ -16,7 +16,7 @@ from dstack.adapters.runner_client import RunnerClient
 from dstack.adapters.runner_start import MAX_NOISE, Program, start_runner
 from dstack.adapters.runner_streams import WINDOW
 from dstack.errors import HostError, HostUnreachableError
-from dstack.model import Nonce
+from dstack.model import Demand, Nonce
 from tests.unit.adapters.runner_script import BOOTSTRAP, HELLO, ZIPAPP, FarSide, ScriptedTransport, against
 
 N = Nonce("n" * 32)
@@ -332,7 +332,7 @@ def test_a_lost_connection_fails_every_request_with_unreachable() -> None:
 
     async def scene(client: RunnerClient) -> None:
         await client.connect()
-        asked = [asyncio.create_task(ask) for ask in (client.wait(N), client.hold(N, 1), client.drop(N))]
+        asked = [asyncio.create_task(ask) for ask in (client.wait(N), client.hold(N, Demand(slots=1)), client.drop(N))]
         for task in asked:
             with pytest.raises(HostUnreachableError, match="lost"):
                 await task
@@ -596,7 +596,7 @@ def test_a_cancelled_hold_is_cancelled_and_dropped_at_the_host() -> None:
 
     async def scene(client: RunnerClient) -> None:
         await client.connect()
-        waiting = asyncio.create_task(client.hold(N, 1))
+        waiting = asyncio.create_task(client.hold(N, Demand(slots=1)))
         await asked.wait()
         assert await client.verdict(N) == "refused"
         waiting.cancel()

@@ -74,7 +74,7 @@ class Host:
         if not client.call("code.basis", known=[], **code)["have"]:
             client.push("code.push", [self._snapshot.bundle], tree=self._snapshot.tree, **code)
         plain: dict[str, Any] = {"prefix": "", "arguments": [], "environment": {}, "artifacts": [], "inputs": []}
-        plain |= {"image": None, "shm_size": None, "gpus": None, "max_duration": None, "title": "t", "script": script}
+        plain |= {"image": None, "shm_size": None, "max_duration": None, "title": "t", "script": script}
         return client.call("prepare", nonce=nonce, **code, tree=self._snapshot.tree, **{**plain, **fields})
 
     def start(self, client: Client, script: str, *, slots: int = 1, secrets: Any = None, **fields: Any) -> str:

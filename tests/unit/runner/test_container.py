@@ -184,7 +184,7 @@ def test_slot_is_held_until_the_container_is_gone_though_supervisor_and_client_a
     assert waiting.frames.empty()
     assert client.call("stop", nonce=nonce, grace=0.5, abort=False)["exit"]["stopped"]
     assert gone(nonce)
-    assert waiting.result() == {"slot": 0}
+    assert waiting.result() == {"gpus": []}
 
 
 @pytest.mark.docker
@@ -223,14 +223,14 @@ def test_no_value_of_the_environment_is_on_the_command_line(tmp_path: Path) -> N
 
 
 def test_container_of_a_plain_user_has_no_capabilities_and_what_was_asked(tmp_path: Path) -> None:
-    one, record = attempt(tmp_path, shm_size=1 << 30, gpus=2)
+    one, record = attempt(tmp_path, shm_size=1 << 30, gpus=[0, 2])
     argv = create_argv(one, record, uid=1000, gid=1001, groups=(27,))
     line = " ".join(argv)
     assert "--user 1000:1001" in line
     assert "--cap-drop ALL" in line
     assert "--group-add 27" in line
     assert "--shm-size 1073741824b" in line
-    assert "--gpus 2" in line
+    assert '--gpus "device=0,2"' in line
     assert "--privileged" not in line
     assert "docker.sock" not in line
 

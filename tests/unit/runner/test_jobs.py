@@ -137,7 +137,7 @@ def test_dropped_attempt_never_starts_and_frees_its_slot(host: Host) -> None:
     client.call("drop", nonce=nonce)
     with pytest.raises(Refused):
         client.call("hold", nonce=nonce, slots=1)
-    assert client.call("hold", nonce=host.nonce(), slots=1) == {"slot": 0}
+    assert client.call("hold", nonce=host.nonce(), slots=1) == {"gpus": []}
 
 
 def test_go_and_refusal_agree_on_one_verdict(host: Host) -> None:

@@ -158,3 +158,14 @@ def test_pid_that_was_given_to_a_stranger_is_spared(host: Host) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert survivors(host, nonce) == []
+
+
+def test_a_runner_ends_with_its_nursery(host: Host) -> None:
+    """It could start nothing more; what it had started goes on."""
+    client = host.connect()
+    nonce = host.start(client, "echo up; sleep 1000")
+    host.await_log(client, nonce, b"up")
+    children = Path(f"/proc/{client.process.pid}/task/{client.process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert client.process.wait(30) == 1
+    assert host.state(host.connect(), nonce) == "running"

@@ -1,0 +1,107 @@
+"""`dstack queue`: who waits for what on the hosts, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from dstack.cli import wiring
+from dstack.core.placement import slots_of
+from dstack.errors import DstackError, NotFoundError
+from dstack.model import Host, QueueEntry, Resources
+from dstack.ui.tables import Column, duration_text, size_text, table
+from dstack.ui.terminal import clean, clean_lines
+
+HOSTS = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
+_COLUMNS = (
+    Column(title="HOST", floor=8),
+    Column(title="JOB", floor=12),
+    Column(title="USER"),
+    Column(title="STATE"),
+    Column(title="FOR", right=True),
+    Column(title="WANTS", floor=8),
+    Column(title="WHY", floor=12),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What came of one host."""
+
+    host: Host
+    entries: tuple[QueueEntry, ...] = ()
+    shared: bool = True
+    error: DstackError | None = None
+
+
+def queue(
+    names: Annotated[list[str] | None, HOSTS] = None,
+    hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
+) -> int:
+    """Show what runs and waits on the hosts, of all their users, in the order in which it is served."""
+    session = wiring.open_session(hosts_file=hosts)
+    inventory = session.inventory()
+    for name in names or ():
+        if name not in {host.name for host in inventory}:
+            raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
+    chosen = [host for host in inventory if not names or host.name in names]
+    found = asyncio.run(_ask(session, chosen))
+    rows = [_row(each.host, entry) for each in found for entry in each.entries]
+    if rows:
+        sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
+    else:
+        print("nothing runs or waits")
+    for each in found:
+        if each.error is not None:
+            print(clean_lines(f"{each.error}"), file=sys.stderr)
+        elif not each.shared:
+            print(clean(f"{each.host.name}: own account only; `dstack hosts check` says how to see all"))
+    return max((each.error.exit_code for each in found if each.error is not None), default=0)
+
+
+async def _ask(session: wiring.Session, hosts: Sequence[Host]) -> list[Asked]:
+    opener = wiring.HostOpener(session)
+
+    async def one(host: Host) -> Asked:
+        try:
+            runner = await opener.open(host)
+            try:
+                facts = await runner.facts()
+                entries = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
+                return Asked(host=host, entries=tuple(entries), shared=facts.shared_slots)
+            finally:
+                await runner.close()
+        except DstackError as error:
+            return Asked(host=host, error=error)
+
+    try:
+        return list(await asyncio.gather(*map(one, hosts)))
+    finally:
+        await opener.close()
+
+
+def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
+    state = "waiting" if entry.gpus is None else "running"
+    gpus = f"on GPU {', '.join(map(str, entry.gpus))}" if entry.gpus else ""
+    wants = wants_text(entry.resources)
+    if entry.priority:
+        wants = f"{wants}, priority {entry.priority}"
+    return (host.name, entry.title or "-", entry.user, state, duration_text(entry.since), wants, entry.why or gpus)
+
+
+def wants_text(resources: Resources) -> str:
+    """`a slot, 4 cores, 16 GB, 2 GPUs A100`."""
+    parts = ["a slot"]
+    if resources.cpu:
+        parts.append(f"{resources.cpu} core{'s' if resources.cpu > 1 else ''}")
+    if resources.memory:
+        parts.append(size_text(resources.memory))
+    if resources.gpu:
+        kind = f" {resources.gpu.name}" if resources.gpu.name else ""
+        parts.append(f"{resources.gpu.count} GPU{'s' if resources.gpu.count > 1 else ''}{kind}")
+    return ", ".join(parts)

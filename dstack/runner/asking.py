@@ -1,0 +1,24 @@
+"""Questions to other programs of the host. None may hang: each has a deadline."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import List, Optional
+
+DEADLINE = 5.0
+
+
+def ask(command: List[str]) -> Optional[str]:
+    """What a program prints; None when it is absent, fails, or says nothing within DEADLINE seconds."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=DEADLINE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
