@@ -139,7 +139,7 @@ def mutants(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """The long figures, whole."""
     _install(session)
-    env = {"DSTACK_SCHEDULES": "100000", "DSTACK_ROUNDS": "50"}
+    env = {"DSTACK_SCHEDULES": "100000", "DSTACK_ROUNDS": "50", "DSTACK_KILLS": "200"}
     _pytest(session, "tests/app/test_protocol.py", "tests/system", *TWO, env=env)
 
 

@@ -164,7 +164,14 @@ class Channel:
         """Write one frame, whole even when the caller is cancelled; frames go out in the order of their calls."""
         if self._dead is not None:
             raise self._dead()
-        await asyncio.shield(self._start(self._written(frame)))
+        writing = self._start(self._written(frame))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            if writing.cancelled() and self._dead is not None:
+                # `close` has ended the write; whoever waited for it was not cancelled.
+                raise self._dead() from None
+            raise
 
     async def _written(self, frame: bytes) -> None:
         async with self._turn:

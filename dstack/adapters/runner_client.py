@@ -12,7 +12,7 @@ from dstack.adapters import runner_answers as answers
 from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
-from dstack.errors import DstackError
+from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import Demand, ExitReport, Gpu, HostFacts, Manifest, Nonce, QueueEntry, Snapshot
 from dstack.ports import CodeSource, OpenTransport
 
@@ -72,13 +72,22 @@ class RunnerClient:
         key = (project, snapshot.commit)
         running = self._pushes.get(key)
         if running is not None:
-            await asyncio.shield(running)
+            await self._shared(running)
             return 0
         task = asyncio.create_task(self._push_code(project, snapshot, source))
         self._pushes[key] = task
         task.add_done_callback(lambda task: self._pushed(key, task))
-        # A caller that is cancelled must not take the push away from another one that waits for it.
-        return await asyncio.shield(task)
+        return await self._shared(task)
+
+    async def _shared(self, task: asyncio.Task[int]) -> int:
+        """A caller that is cancelled does not take the push away from another one that waits for it; and a push that
+        `close` has cancelled cancels no caller."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise HostUnreachableError(self.name, "the connection was closed") from None
+            raise
 
     def _pushed(self, key: tuple[str, str], task: asyncio.Task[int]) -> None:
         self._pushes.pop(key, None)

@@ -90,6 +90,8 @@ def _hold(job: Job, keys: JobKeys, nonce: Nonce) -> Steps[Held | None]:
         held = yield Hold(nonce, workflow, PATIENCE)
         if isinstance(held, Held):
             return held
+        if held is False:
+            return None
         note = held if isinstance(held, str) else "waits for a slot"
         yield Show(workflow=workflow, status=JobStatus.QUEUED, note=note)
         if (yield from stop_asked(job)) is not None or (yield Read(keys.result)) is not None:

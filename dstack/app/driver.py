@@ -124,7 +124,7 @@ class Driver:
 
     # -- placement and start ----------------------------------------------------------------------
 
-    async def _hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> fx.Held | str | None:
+    async def _hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> fx.Held | str | bool | None:
         lacking = self._lacking(spec)
         if lacking:
             await asyncio.sleep(patience)
@@ -140,7 +140,7 @@ class Driver:
             holding = self._holdings[nonce] = Holding(self._means.fleet, nonce, lambda: self._ranking(spec), demand)
         await self._means.fleet.ready(patience)
         answer = await holding.wait(patience)
-        if isinstance(answer, str):
+        if isinstance(answer, str) or answer is False:
             await asyncio.sleep(patience)
         return answer
 

@@ -85,7 +85,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Hold(Effect):
-    """Wait for a slot on some host, at most `patience` seconds -> Held | None (still waiting) | str (why never).
+    """Wait for a slot on some host, at most `patience` seconds -> Held | None (still waiting) | str (why not now) |
+    False (every host has refused this nonce for ever: its supervisor was killed, say; another one may be taken).
 
     Asking again with the same nonce goes on waiting in the same place of the queue.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from dstack.app.effects import Held
 from dstack.app.fleet import Fleet, Link, Reached, address_of
@@ -28,11 +29,15 @@ class Holding:
         self._demand = demand
         self._tasks: dict[str, asyncio.Task[Reached]] = {}
         self._errors: dict[str, str] = {}
+        self._refused: set[str] = set()
         self.won: Link | None = None
 
-    async def wait(self, patience: float) -> Held | str | None:
-        """Held, None when no slot was free within `patience`, or in words why no host can be asked now."""
+    async def wait(self, patience: float) -> Held | str | Literal[False] | None:
+        """Held, None when no slot was free within `patience`, or in words why no host can be asked now; False when
+        every host that could be asked has refused this nonce, which it does for ever."""
         self._ask_next()
+        if not self._tasks and self._refused:
+            return False
         if not self._tasks:
             return "; ".join(sorted(set(self._errors.values()))) or "no host that fits can be reached"
         done, _ = await asyncio.wait(self._tasks.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -45,6 +50,8 @@ class Holding:
             except DstackError as error:
                 self._fleet.links[name].busy -= 1
                 self._errors[name] = str(error)
+                if isinstance(error, HostError):
+                    self._refused.add(name)
                 continue
             await self._release_others()
             self.won = self._fleet.links[name]
@@ -54,7 +61,7 @@ class Holding:
     def _ask_next(self) -> None:
         """One more host with each call: a full host must not keep a job from an idle one."""
         for name in self._ranking():
-            if name not in self._tasks:
+            if name not in self._tasks and name not in self._refused:
                 self._fleet.links[name].busy += 1
                 self._tasks[name] = asyncio.create_task(self._hold(self._fleet.links[name]))
                 return

@@ -278,10 +278,13 @@ class World:
             if supervisor.report is None and supervisor.verdict != "refused"
         )
 
-    def _hold(self, peer: Peer, name: str, effect: fx.Hold) -> fx.Held | None:
+    def _hold(self, peer: Peer, name: str, effect: fx.Hold) -> fx.Held | bool | None:
         if self._taken() >= self.slots or self.chance(0.05):
             peer.wake[name] = self.now + effect.patience
             return None
+        if self.chance(0.02):
+            self.supervisors[effect.nonce] = Supervisor(nonce=effect.nonce, held_by=peer.number, verdict="refused")
+            return False
         self.supervisors[effect.nonce] = Supervisor(nonce=effect.nonce, held_by=peer.number)
         return fx.Held(host="h", boot_id="b", address={})
 

@@ -112,4 +112,28 @@ MUTANTS = (
         new="    ends = yield from _ends(keys, 0, number)",
         tests=PROTOCOL,
     ),
+    Mutant(
+        name="slot-freed-early",
+        breaks="the ticket of an attempt is taken away before its job has ended",
+        file="dstack/runner/supervisor.py",
+        old="        try:\n            _wait_and_run(attempt, hold, control)\n",
+        new="        slots.give_back(hold.slot)\n        try:\n            _wait_and_run(attempt, hold, control)\n",
+        tests=("tests/unit/runner/test_slots.py",),
+    ),
+    Mutant(
+        name="slot-not-inherited",
+        breaks="the processes of a job do not keep its ticket when its supervisor is killed",
+        file="dstack/runner/supervisor.py",
+        old="Watch(attempt, record, (hold.slot.fd, hold.alive), hold.slot.gpus)",
+        new="Watch(attempt, record, (hold.alive,), hold.slot.gpus)",
+        tests=("tests/unit/runner/test_slots.py",),
+    ),
+    Mutant(
+        name="overtaking",
+        breaks="a job starts with what an earlier one waits for",
+        file="dstack/runner/grants.py",
+        old="        free.reserve(ticket.demand)\n",
+        new="        pass\n",
+        tests=("tests/unit/runner/test_grants.py",),
+    ),
 )

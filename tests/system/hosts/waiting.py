@@ -10,15 +10,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(what: str, check: Callable[[], T], *, seconds: float = 30) -> T:
-    """The first true answer of `check`; AssertionError naming `what` after `seconds`."""
+def until(what: str, check: Callable[[], T], *, seconds: float = 30, told: Callable[[], str] = str) -> T:
+    """The first true answer of `check`; after `seconds` AssertionError naming `what`, and what `told` can tell."""
     deadline = time.monotonic() + seconds
     while True:
         answer = check()
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise AssertionError(f"not within {seconds:g} s: {what}\n{told()}")
         time.sleep(0.05)
 
 

@@ -1,0 +1,141 @@
+"""A nonce in the queues of several hosts: a host that has refused it is asked no more, the others are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from dstack.app.effects import Held
+from dstack.app.fleet import Fleet
+from dstack.app.holding import Holding
+from dstack.app.watching import Watching
+from dstack.core.keys import ProjectKeys
+from dstack.errors import DstackError, HostError
+from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce
+from tests.fakes.bucket_memory import MemoryBucket
+
+NONCE = Nonce("0123456789abcdef")
+FACTS = HostFacts(
+    boot_id="b",
+    hostname="h",
+    user="u",
+    uid=1,
+    python="3.9",
+    platform="linux",
+    cpus=4,
+    memory=1 << 34,
+    gpus=(),
+    git="2",
+    docker=False,
+    disk_free=1 << 40,
+    dir="/d",
+)
+
+
+class FakeRunner:
+    """A host that answers `hold` as `answer` does: raises, waits, or gives."""
+
+    def __init__(self, name: str, answer: Callable[[], Any]) -> None:
+        self.name = name
+        self.asked = 0
+        self._answer = answer
+
+    async def facts(self) -> HostFacts:
+        return FACTS
+
+    async def hold(self, nonce: Nonce, demand: Demand) -> None:
+        self.asked += 1
+        await self._answer()
+
+    async def drop(self, nonce: Nonce) -> None: ...
+    async def close(self) -> None: ...
+
+    async def follow(self, nonce: Nonce, offset: int) -> Any:
+        yield b"all that it said\n"[offset:]
+
+    async def wait(self, nonce: Nonce) -> ExitReport:
+        return ExitReport(code=0)
+
+
+async def refuse() -> None:
+    raise HostError("h", "attempt was decided already")
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def give() -> None: ...
+
+
+def fleet_of(*runners: FakeRunner) -> Fleet:
+    by_name = {runner.name: runner for runner in runners}
+
+    async def open_runner(host: Host) -> Any:
+        return by_name[host.name]
+
+    return Fleet(tuple(Host(name=HostName(runner.name)) for runner in runners), open_runner)
+
+
+async def answers(*runners: FakeRunner, looks: int = 6) -> list[Any]:
+    """What `wait` says, look after look, with the first host ranked first."""
+    fleet = fleet_of(*runners)
+    await fleet.connect()
+    holding = Holding(fleet, NONCE, lambda: [runner.name for runner in runners], Demand(slots=1))
+    try:
+        return [await holding.wait(0.05) for _ in range(looks)]
+    finally:
+        await holding.close()
+        await fleet.close()
+
+
+def test_a_host_that_refused_the_nonce_does_not_hide_the_others() -> None:
+    dead, good = FakeRunner("a", refuse), FakeRunner("b", give)
+    found = asyncio.run(answers(dead, good, looks=2))
+    assert found[0] is None
+    assert isinstance(found[1], Held)
+    assert found[1].host == "b"
+    assert dead.asked == 1
+
+
+def test_a_host_that_refused_the_nonce_is_not_asked_again_while_another_lets_it_wait() -> None:
+    dead, busy = FakeRunner("a", refuse), FakeRunner("b", wait_for_ever)
+    assert asyncio.run(answers(dead, busy)) == [None] * 6
+    assert (dead.asked, busy.asked) == (1, 1)
+
+
+def test_a_nonce_that_every_host_has_refused_is_given_up() -> None:
+    one, two = FakeRunner("a", refuse), FakeRunner("b", refuse)
+    found = asyncio.run(answers(one, two))
+    assert found[-1] is False
+    assert (one.asked, two.asked) == (1, 1)
+
+
+def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
+    """It did not refuse the attempt, which goes on there."""
+    good = FakeRunner("a", give)
+    tries: list[DstackError | None] = [HostError("a", "python3 ended before the runner started"), None]
+
+    async def play() -> ExitReport | None:
+        async def open_runner(host: Host) -> Any:
+            error = tries.pop(0)
+            if error is not None:
+                raise error
+            return good
+
+        fleet = Fleet((Host(name=HostName("a")),), open_runner)
+        attempt = ProjectKeys.of("p").job(Fingerprint("f" * 64), 1).attempt(1)
+        told: list[str] = []
+        watching = Watching(
+            MemoryBucket(), attempt, fleet.links["a"], nonce=NONCE, show=lambda _: None, trouble=told.append
+        )
+        try:
+            report = await watching.wait(30)
+            assert told
+            return report
+        finally:
+            await watching.close()
+            await fleet.close()
+
+    assert asyncio.run(play()) == ExitReport(code=0)
