@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url as _from_url
 
+from dstack.adapters.aws_profile import aws_credentials
 from dstack.adapters.bucket_remote import MAX_GET, PIECE, brief, collected, redacted, too_long
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError
@@ -38,6 +40,11 @@ FSSPEC_NAMES = {
 }
 """fsspec's storage options for S3 -> obstore's names of the same; its other names are obstore's already."""
 
+S3 = ("s3://", "s3a://")
+ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+OWN_CREDENTIALS = {"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"}
+"""Options that say whose credentials count: then nothing is looked for."""
+
 _ABSENT = (NotFoundError, FileNotFoundError)
 _REFUSALS = (
     *_ABSENT,
@@ -53,11 +60,18 @@ _REFUSALS = (
 def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
     """The bucket at an s3://, gs:// or az:// URL; raises BucketError for a URL or options that make no sense."""
     config = _config(url, options)
-    plain_http = str(config.get("endpoint", "")).startswith("http://")
+    given: dict[str, Any] = {"retry_config": RETRY}
+    if url.startswith(S3):
+        profile = config.pop("profile", None)
+        endpoint = config.setdefault("endpoint", _named_endpoint())
+        if endpoint is None:
+            del config["endpoint"]
+        elif str(endpoint).startswith("http://"):
+            given["client_options"] = {"allow_http": True}
+        if not config.keys() & OWN_CREDENTIALS:
+            given |= aws_credentials(profile, os.environ)
     try:
-        store = from_url(
-            url, config=config, client_options={"allow_http": True} if plain_http else {}, retry_config=RETRY
-        )
+        store = from_url(url, config=config, **given)
     except (BaseError, TypeError, ValueError) as error:
         hint = "check `bucket:` and its options in config.yaml"
         if isinstance(error, UnknownConfigurationKeyError):
@@ -68,8 +82,13 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
     return ObstoreBucket(store, label=redacted(url))
 
 
+def _named_endpoint() -> str | None:
+    """The endpoint that the environment names for S3, as AWS's own tools read it."""
+    return next((os.environ[name] for name in ENDPOINT if os.environ.get(name)), None)
+
+
 def _config(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    if not url.startswith(("s3://", "s3a://")):
+    if not url.startswith(S3):
         return dict(options)
     flat = {name: value for name, value in options.items() if name != "client_kwargs"}
     flat.update(options.get("client_kwargs") or {})

@@ -157,7 +157,8 @@ def _expect(holds: bool, reason: str) -> None:
     if not holds:
         raise BucketError(
             f"this storage cannot be a bucket: {reason}",
-            hint="name a folder, or an object store with conditional writes, as `bucket:` in .dstack/config.yaml",
+            hint="several people cannot share state there; name a folder that all machines see, or s3://, gs:// or "
+            "az:// of a store with conditional writes (If-None-Match)",
         )
 
 

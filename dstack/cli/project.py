@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from dstack.adapters.bucket_open import open_bucket, probe_effort
+from dstack.app.probe import check_format, ensure_probed
 from dstack.cli import wiring
-from dstack.errors import ConfigError, Problem
+from dstack.errors import ConfigError, Problem, UsageError
+from dstack.project import starter
+from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
 from dstack.ui.terminal import clean
 
@@ -31,6 +39,27 @@ def check() -> None:
     print(f"{_counted(workflows, 'workflow')}, {_counted(len(hosts), 'host')}: nothing is wrong")
 
 
+def _name_bucket(root: Path, url: str) -> None:
+    """Try a bucket and write its name; raises BucketError when it is none, UsageError when another one is named."""
+    settings = read_settings(home=Path.home(), root=root, environment={})
+    here = settings.origin == starter.CONFIG_FILE
+    wanted = read_settings(home=Path.home(), root=root, environment={"DSTACK_BUCKET": url}).bucket
+    if here and settings.bucket != wanted:
+        place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
+        raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
+    found = open_bucket(wanted, settings.options if here else {}, Path.home())
+    began = time.monotonic()
+    if check_format(found, writing=True):
+        print(f"{clean(wanted)}: in use already, and this version may write to it")
+    else:
+        effort = probe_effort(found)
+        ensure_probed(found, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
+        told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
+        print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")
+    if not here:
+        print(f"wrote {starter.write_bucket(root, wanted)}")
+
+
 def _gather(read: Callable[[], Any], problems: list[Problem]) -> Any:
     """What `read` gives, or None with its problems noted."""
     try:
@@ -44,9 +73,19 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def init() -> None:
-    """Write a commented starter into .dstack/ of the current folder; files that are there stay as they are."""
+def init(
+    bucket: Annotated[
+        str | None, typer.Option("--bucket", metavar="URL", help="Try this bucket, and name it in config.yaml.")
+    ] = None,
+) -> None:
+    """Write a commented starter into .dstack/ of the current folder; files that are there stay as they are.
+
+    With --bucket the storage is tried first (s3://, gs://, az://, a folder): where several writers at once can create
+    the same object it is refused, and nothing is written.
+    """
     root = Path.cwd()
+    if bucket is not None:
+        _name_bucket(root, bucket)
     written = {path.relative_to(root).as_posix() for path in write_starter(root)}
     for name in FILES:
         print(f"{'wrote' if name in written else 'kept '} {name}")

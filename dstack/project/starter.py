@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from dstack.errors import UsageError
@@ -47,7 +48,28 @@ variables:
     epochs: 3
 """
 
+CONFIG_FILE = ".dstack/config.yaml"
 FILES = {".dstack/workflows.yaml": WORKFLOWS, ".dstack/variables.yaml": VARIABLES}
+
+
+def write_bucket(root: Path, url: str) -> str:
+    """Name the bucket in .dstack/config.yaml below `root`; the rest of the file stays as it is.
+
+    Returns the file's name. The caller has read the file: it names no bucket yet.
+    Raises UsageError when nothing can be written there.
+    """
+    path = root / CONFIG_FILE
+    try:
+        (root / ".dstack").mkdir(exist_ok=True)
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        line = f"bucket: {json.dumps(url, ensure_ascii=False)}\n"
+        if text and not text.endswith("\n"):
+            line = "\n" + line
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
+    return CONFIG_FILE
 
 
 def write_starter(root: Path) -> tuple[Path, ...]:

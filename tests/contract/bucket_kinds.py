@@ -13,6 +13,7 @@ from dstack.adapters.bucket_folder import FolderBucket
 from dstack.adapters.bucket_obstore import ObstoreBucket
 from dstack.adapters.bucket_open import open_bucket
 from dstack.ports import Bucket, Put
+from tests.contract import object_stores
 from tests.fakes.bucket_memory import MemoryBucket
 
 
@@ -38,13 +39,27 @@ def memory_fake(path: Path) -> Bucket:
     return MemoryBucket()
 
 
+def s3_ministack(path: Path) -> Bucket:
+    return object_stores.ministack().bucket(path)
+
+
 KINDS: dict[str, Callable[[Path], Bucket]] = {
     "folder": folder,
     "shared-folder": shared_folder,
     "fsspec-memory": fsspec_memory,
     "obstore-memory": obstore_memory,
     "memory-fake": memory_fake,
+    "s3-ministack": s3_ministack,
 }
+
+
+if os.environ.get("DSTACK_S3_ENDPOINT"):
+    # A real store beside the emulator: the suite is then run on it too.
+    KINDS["s3-real"] = lambda path: object_stores.ObjectStore(
+        endpoint=os.environ["DSTACK_S3_ENDPOINT"],
+        key=os.environ["AWS_ACCESS_KEY_ID"],
+        secret=os.environ["AWS_SECRET_ACCESS_KEY"],
+    ).bucket(path)
 
 
 class LookThenWrite(FolderBucket):

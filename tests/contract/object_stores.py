@@ -1,0 +1,112 @@
+"""Object stores as real processes on loopback, each started when first asked for, ended with the test process."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import boto3
+
+from dstack.adapters.bucket_open import open_bucket
+from dstack.ports import Bucket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStore:
+    """One S3 server. Its keys are accepted by it alone."""
+
+    endpoint: str
+    key: str = "testkey"
+    secret: str = "testsecret1"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What AWS's own tools, and dstack, find it by."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_REGION": "us-east-1",
+        }
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret, "region": "us-east-1"}
+
+    def make(self, name: str) -> str:
+        """A new bucket -> its URL."""
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket=name)
+        client.close()
+        return f"s3://{name}"
+
+    def bucket(self, path: Path) -> Bucket:
+        """A bucket of its own for a test that has `path` for itself."""
+        return open_bucket(self.make(f"b{hashlib.sha256(os.fsencode(path)).hexdigest()[:20]}"), self.options, path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@cache
+def ministack() -> ObjectStore:
+    """A fast emulator that honours conditions. Bound to loopback by its server, as its own command does not."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"127.0.0.1:{port}"]
+    return _started(command, port, {"SERVICES": "s3"})
+
+
+@cache
+def nanio() -> ObjectStore:
+    """A store that ignores conditions: every writer wins."""
+    port = free_port()
+    store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
+    program = str(Path(sys.executable).with_name("nanio"))
+    command = [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    return _started(command, port, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
+
+
+def _started(command: list[str], port: int, environment: dict[str, str]) -> ObjectStore:
+    folder = tempfile.mkdtemp(prefix="dstack-store-")
+    with Path(folder, "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def end() -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            store.make("ready")
+            return store
+        except Exception as error:
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise RuntimeError(f"{command} does not answer: {Path(folder, 'log').read_text()[-2000:]}") from error
+            time.sleep(0.1)
