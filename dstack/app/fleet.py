@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from dstack.core.codec import build, plain
-from dstack.core.placement import Candidate
+from dstack.core.placement import Candidate, nowhere
 from dstack.core.records import Claim
 from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Host, HostFacts
+from dstack.model import Host, HostFacts, Resources
 from dstack.ports import RunnerPort
 
 OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
@@ -138,6 +138,20 @@ class Fleet:
             "none of the hosts can be used:\n" + "\n".join(f"  {error}" for error in errors),
             hint="`dstack hosts check` tries each of them and says what is wrong",
         )
+
+    def named(self) -> str:
+        """The hosts in a few words."""
+        names = list(self.links)
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    def require(self, workflow: str, wanted: Resources) -> None:
+        """Raises NoHostError when every host was reached and none can ever run the workflow."""
+        facts = self.facts()
+        why = nowhere(wanted, facts) if len(facts) == len(self.links) else None
+        if why is not None:
+            raise NoHostError(
+                f"no host can run {workflow}: {why}", hint="ask for less under `resources:`, or `dstack hosts add` one"
+            )
 
     async def ready(self, patience: float) -> None:
         """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""

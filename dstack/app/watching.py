@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dstack.app.fleet import Link
 from dstack.app.logs import LogWriter, written
 from dstack.core.keys import AttemptKeys
-from dstack.errors import BucketError, HostError, HostUnreachableError
+from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import ExitReport, Nonce
 from dstack.ports import Bucket, RunnerPort
 
@@ -59,8 +59,9 @@ class Watching:
                 if runner is not None:
                     await self._link.lost(runner)
                 await asyncio.sleep(PAUSE)
-            except (BucketError, HostError) as error:
-                # Also what a host says when it cannot start a runner now: the attempt goes on, and is looked for again.
+            except DstackError as error:
+                # Whatever it is (a silent bucket, another host key, a host that cannot start a runner now): the attempt
+                # goes on, and a stop must still reach it, so it is looked for again.
                 self._trouble(str(error))
                 await asyncio.sleep(PAUSE)
 

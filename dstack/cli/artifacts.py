@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -88,9 +89,18 @@ def pull(
     if not found:
         raise NotFoundError(f"{record.name} left nothing behind", hint="`dstack show RUN` says what became of its jobs")
     target = output or Path(record.name)
+    if output is None:
+        _hide_from_git(target)
     for left in found:
         folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
         _pull(session, left, folder)
+
+
+def _hide_from_git(folder: Path) -> None:
+    """A folder that nobody named would else be code of the project: shipped, and a reason to run everything again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="ascii") as file:
+        file.write("# fetched by dstack artifacts pull\n*\n")
 
 
 def _pull(session: wiring.Session, left: Left, folder: Path) -> None:

@@ -7,7 +7,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +18,18 @@ from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
 from dstack.core.records import Final, RunRecord
-from dstack.model import RunStatus
+from dstack.model import Resources, RunStatus, WorkflowName
 from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
+from dstack.ui.terminal import clean
 
 EXIT = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunStatus.LOST: 1}
 DETACHED = 130
+SIGN_AFTER = 1.0
+"""Seconds of silence after which a wait is explained."""
+LEAVING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""What detaches: Ctrl-C, a closed terminal, and a polite end of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,8 @@ class Attendance:
 
     session: wiring.Session
     caller: Mapping[str, str] = field(default_factory=dict)
+    demands: Mapping[WorkflowName, Resources] = field(default_factory=dict)
+    """What the workflows that are to run ask of a host."""
     as_json: bool = False
 
 
@@ -42,9 +51,31 @@ async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, n
     """
     async with wiring.fleet(attendance.session) as fleet:
         if needs_host:
-            await fleet.connect()
+            await reach(fleet, attendance.demands)
         record = await asyncio.to_thread(recorded)
         return await _follow(attendance, record, fleet)
+
+
+async def reach(fleet: Fleet, demands: Mapping[WorkflowName, Resources]) -> None:
+    """Try all hosts; raises what says that none can be used, or that none can ever run one of the workflows."""
+    with telling(f"connecting to {fleet.named()}"):
+        await fleet.connect()
+    for workflow, wanted in demands.items():
+        fleet.require(workflow, wanted)
+
+
+@contextmanager
+def telling(text: str) -> Iterator[None]:
+    """A sign of life on a terminal's standard error while something takes longer than a moment."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    timer = threading.Timer(SIGN_AFTER, lambda: print(f"{clean(text)} …", file=sys.stderr, flush=True))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _follow(attendance: Attendance, record: RunRecord, fleet: Fleet) -> int:
@@ -64,7 +95,7 @@ async def _follow(attendance: Attendance, record: RunRecord, fleet: Fleet) -> in
 async def _until_interrupted(
     attendance: Attendance, record: RunRecord, *, fleet: Fleet, screen: Screen
 ) -> Final | None:
-    """The summary of the run, None when Ctrl-C came first."""
+    """The summary of the run, None when Ctrl-C came first, or the terminal was closed."""
     session = attendance.session
     with wiring.coordinator(session) as me:
         means = wiring.make_means(session, fleet, screen=screen, caller=attendance.caller)
@@ -72,12 +103,14 @@ async def _until_interrupted(
         interrupted = asyncio.Event()
         waiting = asyncio.create_task(interrupted.wait())
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, interrupted.set)
+        for number in LEAVING:
+            loop.add_signal_handler(number, interrupted.set)
         try:
             await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else None
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in LEAVING:
+                loop.remove_signal_handler(number)
             for task in (work, waiting):
                 task.cancel()
             await asyncio.gather(work, waiting, return_exceptions=True)

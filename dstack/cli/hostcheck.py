@@ -60,7 +60,12 @@ async def _confirm_keys(inventory: dict[str, Host], host: Host, fingerprints: Se
             if not unknown:
                 return
             for key in unknown:
-                _decide(key.host, key.key, confirmed=key.fingerprint in fingerprints)
+                if fingerprints and key.fingerprint not in fingerprints:
+                    raise HostKeyError(
+                        clean(f"{key.host} shows the key {key.fingerprint}, not {' or '.join(fingerprints)}"),
+                        hint="look at its key on the host itself before you trust it; nothing was sent or written",
+                    )
+                _decide(key.host, key.key, confirmed=bool(fingerprints))
                 connections.confirm(key)
     raise HostKeyError(f"{host.name}: too many unconfirmed hosts on the way", hint="look at its jump hosts")
 

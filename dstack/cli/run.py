@@ -14,7 +14,7 @@ from dstack.app.foreseeing import Fate, foresee
 from dstack.app.running import submit
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN
-from dstack.cli.attending import EXIT, Attendance, attend, coordinate, print_json, spawn_coordinator
+from dstack.cli.attending import EXIT, Attendance, attend, coordinate, print_json, reach, spawn_coordinator
 from dstack.cli.runline import Asked, read_arguments
 from dstack.cli.submitting import caller_values, plan_run, rename
 from dstack.core.records import Final, RunRecord, unpack
@@ -55,7 +55,9 @@ def start(session: wiring.Session, asked: Asked) -> int:
         print(plan_text(fates))
         return 0
     caller = caller_values(planned, session.environ)
-    attendance = Attendance(session=session, caller=caller, as_json=asked.as_json)
+    running = {fate.workflow for fate in fates if fate.fate is not Fate.REUSED}
+    demands = {spec.workflow: spec.resources for spec in planned.plan.jobs if spec.workflow in running}
+    attendance = Attendance(session=session, caller=caller, demands=demands, as_json=asked.as_json)
     needs_host = any(fate.fate is not Fate.REUSED for fate in fates)
     if needs_host:
         # Not before it is known: importing the SSH library costs a reused run more than all else it does.
@@ -67,17 +69,17 @@ def start(session: wiring.Session, asked: Asked) -> int:
 
     if not asked.detach or not needs_host:
         return asyncio.run(attend(attendance, recorded, needs_host=needs_host))
-    asyncio.run(_reach(session))
+    asyncio.run(_reach(attendance))
     record = recorded()
     spawn_coordinator(attendance, record)
     _say_detached(attendance, record)
     return 0
 
 
-async def _reach(session: wiring.Session) -> None:
-    """Before a run is left to the background: is there a host at all, and are the keys confirmed?"""
-    async with wiring.fleet(session) as fleet:
-        await fleet.connect()
+async def _reach(attendance: Attendance) -> None:
+    """Before a run is left to the background: is there a host that fits, and are the keys confirmed?"""
+    async with wiring.fleet(attendance.session) as fleet:
+        await reach(fleet, attendance.demands)
 
 
 def _say_detached(attendance: Attendance, record: RunRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord, Stop, pack
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line
+from dstack.ui.terminal import clean
 
 ALONE = 3.0
 """Seconds after which a coordinator is started here, in case nobody else looks after the run."""
@@ -39,7 +41,12 @@ def stop(
         print(_summary(record, chosen))
         return
     _ask(session, record, workflow, abort=abort)
-    print(_summary(record, _wait(session, record, workflow)))
+    print(f"{record.name} is asked to stop", file=sys.stderr, flush=True)
+    try:
+        jobs = _wait(session, record, workflow)
+    except KeyboardInterrupt:
+        jobs = _chosen(session, record, workflow)
+    print(_summary(record, jobs))
 
 
 def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
@@ -65,7 +72,18 @@ def _wait(session: wiring.Session, record: RunRecord, workflow: str | None) -> t
         if waited > ALONE and not helped:
             _help(session, record)
             helped = True
+            _say_where(jobs)
         time.sleep(LOOK)
+
+
+def _say_where(jobs: tuple[JobView, ...]) -> None:
+    """What the wait is for; the request stands, whoever waits."""
+    hosts = sorted({job.host for job in jobs if job.status not in ENDED and job.host})
+    if hosts:
+        told = (
+            f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands"
+        )
+        print(clean(told), file=sys.stderr, flush=True)
 
 
 def _help(session: wiring.Session, record: RunRecord) -> None:
@@ -86,7 +104,9 @@ def _summary(record: RunRecord, jobs: tuple[JobView, ...]) -> str:
     """One line for each job, and what to do when some go on."""
     lines = [job_line(job.workflow, job.status, job.host, _note(job)) for job in jobs]
     if any(job.status not in ENDED for job in jobs):
-        lines.append(f"{record.name} was asked to stop and has not ended yet; `dstack ps` says when it has")
+        lines.append(
+            f"{record.name} was asked to stop and has not ended yet; `dstack show {record.name}` says when it has"
+        )
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from dstack.app.fleet import Fleet
 from dstack.app.holding import Holding
 from dstack.app.watching import Watching
 from dstack.core.keys import ProjectKeys
-from dstack.errors import DstackError, HostError
+from dstack.errors import DstackError, HostError, HostKeyError
 from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce
 from tests.fakes.bucket_memory import MemoryBucket
 
@@ -115,7 +115,11 @@ def test_a_nonce_that_every_host_has_refused_is_given_up() -> None:
 def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
     """It did not refuse the attempt, which goes on there."""
     good = FakeRunner("a", give)
-    tries: list[DstackError | None] = [HostError("a", "python3 ended before the runner started"), None]
+    tries: list[DstackError | None] = [
+        HostError("a", "python3 ended before the runner started"),
+        HostKeyError("the key of a has CHANGED"),
+        None,
+    ]
 
     async def play() -> ExitReport | None:
         async def open_runner(host: Host) -> Any:

@@ -245,3 +245,49 @@ def test_detaching_while_jobs_wait_for_a_slot_says_how_to_come_back_and_nothing_
     name = json.loads(laptop.dstack("ps", "--json").stdout)[0]["run"]
     until("the run ends", lambda: laptop.show(name)["status"] == "succeeded", seconds=60)
     assert sorted(laptop.local_marks()) == ["0", "1", "2", "3"]
+
+
+def test_what_was_pulled_into_the_project_is_no_code_of_it(laptop: Laptop) -> None:
+    laptop.write({".dstack/variables.yaml": "variables: {}\n"})
+    laptop.write(
+        {".dstack/workflows.yaml": "workflows:\n  - name: one\n    commands: [echo x > o]\n    artifacts: [o]\n"}
+    )
+    run = laptop.run_json("one")
+    laptop.dstack("artifacts", "pull", run["run"])
+    assert (laptop.root / run["run"] / "o").read_text() == "x\n"
+    assert laptop.run_json("one")["jobs"][0]["status"] == "reused"
+
+
+def test_what_no_host_can_ever_run_is_refused_before_anything_is_recorded(laptop: Laptop) -> None:
+    laptop.write({".dstack/variables.yaml": "variables: {}\n"})
+    laptop.write(
+        {".dstack/workflows.yaml": "workflows:\n  - {name: big, commands: [echo], resources: {cpu: 100000}}\n"}
+    )
+    for detach in ([], ["-d"]):
+        done = laptop.dstack("run", "big", *detach, code=3)
+        assert "no host can run big: local has" in done.stderr
+    assert json.loads(laptop.dstack("ps", "-a", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_run_whose_terminal_is_closed_goes_on_in_the_background(laptop: Laptop, number: signal.Signals) -> None:
+    laptop.write(
+        {
+            ".dstack/variables.yaml": "variables: {}\n",
+            ".dstack/workflows.yaml": f"workflows:\n  - name: first\n    commands: [echo first >> {laptop.marks}, "
+            f"'while [ ! -e {laptop.marks}.go ]; do sleep 0.05; done']\n"
+            f"  - name: second\n    depends-on: [first]\n    commands: [echo second >> {laptop.marks}]\n",
+        }
+    )
+    process = laptop.start("run", "second")
+    until("the first job runs", laptop.marks.exists)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    Path(f"{laptop.marks}.go").touch()
+
+    def status() -> bool:
+        (run,) = json.loads(laptop.dstack("ps", "-a", "--json").stdout)
+        return bool(run["status"] == "succeeded")
+
+    until("the run ends in the background", status, seconds=60)
+    assert laptop.marks.read_text() == "first\nsecond\n"
