@@ -19,6 +19,8 @@ OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 AHEAD = 4
+LATECOMERS = 1.0
+"""Seconds that the first host to answer waits for the others, so that the best of them is chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +122,18 @@ class Fleet:
         return self._foreign[claim.nonce]
 
     async def connect(self) -> None:
-        """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError."""
+        """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError.
+
+        Where one answers, the others are waited for no longer than LATECOMERS; they are tried on in the background.
+        """
         links = list(self.links.values())
-        await asyncio.gather(*(_quietly(link) for link in links))
+        for name in self.links:
+            self._try(name)
+        while self._trying and not any(link.reached for link in links):
+            await asyncio.wait(self._trying.values(), return_when=asyncio.FIRST_COMPLETED)
         if any(link.reached for link in links):
+            if self._trying:
+                await asyncio.wait(self._trying.values(), timeout=LATECOMERS)
             return
         errors = [link.error for link in links if link.error is not None]
         key_errors = [error for error in errors if isinstance(error, HostKeyError)]
@@ -157,11 +167,14 @@ class Fleet:
         """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""
         for name, link in self.links.items():
             if link.reached is None and name not in self._trying:
-                task = asyncio.create_task(_quietly(link))
-                self._trying[name] = task
-                task.add_done_callback(partial(self._tried, name))
+                self._try(name)
         if self._trying and not any(link.reached for link in self.links.values()):
             await asyncio.wait(self._trying.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+
+    def _try(self, name: str) -> None:
+        task = asyncio.create_task(_quietly(self.links[name]))
+        self._trying[name] = task
+        task.add_done_callback(partial(self._tried, name))
 
     def _tried(self, name: str, _: asyncio.Task[None]) -> None:
         self._trying.pop(name, None)

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from dstack.app import fleet as fleets
 from dstack.app.effects import Held
 from dstack.app.fleet import Fleet
 from dstack.app.holding import Holding
@@ -143,3 +146,23 @@ def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
             await fleet.close()
 
     assert asyncio.run(play()) == ExitReport(code=0)
+
+
+def test_a_host_that_never_answers_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleets, "LATECOMERS", 0.01)
+    good = FakeRunner("good", give)
+
+    async def play() -> None:
+        async def open_runner(host: Host) -> Any:
+            if host.name == "hole":
+                await wait_for_ever()
+            return good
+
+        fleet = Fleet((Host(name=HostName("hole")), Host(name=HostName("good"))), open_runner)
+        try:
+            await asyncio.wait_for(fleet.connect(), 10)
+            assert list(fleet.facts()) == ["good"]
+        finally:
+            await fleet.close()
+
+    asyncio.run(play())
