@@ -56,7 +56,9 @@ def explain(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: Work
         return Explanation(verdict=f"ran again: {reason}")
     parts = _parts(record, workflow, outcomes_of(bucket, keys, record))
     if parts is None:
-        return Explanation(verdict="its inputs have no outcome any more")
+        return Explanation(
+            verdict=f"{job.status}: {job.reason}" if job.reason else "its inputs have no outcome any more"
+        )
     candidates = list(_earlier(bucket, keys, record, workflow=workflow))
     same = next((found for found in candidates if found.fingerprint == job.fingerprint), None)
     if same is not None and same.status not in GOOD:

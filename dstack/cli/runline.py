@@ -49,6 +49,10 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
         name, equals, value = word.partition("=")
         if word in FLAGS:
             asked = _flagged(asked, FLAGS[word])
+        elif equals and name in FLAGS:
+            raise UsageError(
+                f"{name} takes no value", hint=f"for a variable of that name: --var {name.lstrip('-')}={value}"
+            )
         elif name == "--rerun":
             again.append(value)
         elif name == "--hosts":

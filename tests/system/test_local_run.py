@@ -291,3 +291,15 @@ def test_a_run_whose_terminal_is_closed_goes_on_in_the_background(laptop: Laptop
 
     until("the run ends in the background", status, seconds=60)
     assert laptop.marks.read_text() == "first\nsecond\n"
+
+
+def test_an_option_of_ours_with_a_value_is_refused_and_runs_nothing(laptop: Laptop) -> None:
+    done = laptop.dstack("run", "train", "--dry-run=4", code=2)
+    assert "--dry-run takes no value" in done.stderr
+    assert json.loads(laptop.dstack("ps", "-a", "--json").stdout) == []
+
+
+def test_why_of_a_job_that_never_ran_names_what_failed(laptop: Laptop) -> None:
+    laptop.write({"prepare.sh": "exit 3\n"})
+    run = laptop.run_json("train", code=1)
+    assert "train: stopped: not run: prepare failed" in laptop.dstack("why", run["run"], "train").stdout
