@@ -59,7 +59,7 @@ def queue(
     for each in found:
         if each.error is not None:
             print(clean_lines(f"{each.error}"), file=sys.stderr)
-        elif not each.shared:
+        elif not each.shared and not each.host.local:
             print(clean(f"{each.host.name}: own account only; `dstack hosts check` says how to see all"))
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
