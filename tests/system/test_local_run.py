@@ -303,3 +303,22 @@ def test_why_of_a_job_that_never_ran_names_what_failed(laptop: Laptop) -> None:
     laptop.write({"prepare.sh": "exit 3\n"})
     run = laptop.run_json("train", code=1)
     assert "train: stopped: not run: prepare failed" in laptop.dstack("why", run["run"], "train").stdout
+
+
+def test_the_queue_shows_what_runs_and_what_waits_and_why(laptop: Laptop) -> None:
+    jobs = "\n".join(
+        f"  - {{name: {name}, commands: ['while [ ! -e {laptop.marks} ]; do sleep 0.05; done # {name}'], priority: 3}}"
+        for name in ("one", "two")
+    )
+    laptop.write({".dstack/workflows.yaml": f"workflows:\n{jobs}\n", ".dstack/variables.yaml": "variables: {}\n"})
+    laptop.write({".dstack/hosts.yaml": "hosts:\n  here: {local: true, slots: 1}\n"})
+    names = [laptop.dstack("run", "one", "-d").stdout.split()[0]]
+    until("the first runs", lambda: "running" in laptop.dstack("queue").stdout)
+    names.append(laptop.dstack("run", "two", "-d").stdout.split()[0])
+    told = until("both are there", lambda: found if (found := laptop.dstack("queue").stdout).count("\n") == 3 else "")
+    assert any(f"{names[0]}/one" in line and "running" in line for line in told.splitlines())
+    assert any(f"{names[1]}/two" in line and "no slot is free" in line for line in told.splitlines())
+    assert told.count("priority 3") == 2
+    laptop.marks.touch()
+    for name in names:
+        assert laptop.dstack("attach", name, code=0)
