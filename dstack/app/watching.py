@@ -49,19 +49,25 @@ class Watching:
 
     async def _carry_on(self) -> ExitReport:
         """Again after every lost connection and every silence of the bucket, from the first byte that is missing."""
+        troubled = False
         while True:
             runner: RunnerPort | None = None
             try:
                 runner = (await self._link.reach()).runner
+                if troubled:
+                    self._trouble("")
+                    troubled = False
                 return await self._once(runner)
             except HostUnreachableError as error:
                 self._trouble(str(error))
+                troubled = True
                 if runner is not None:
                     await self._link.lost(runner)
                 await asyncio.sleep(PAUSE)
             except DstackError as error:
                 # Whatever it is (a silent bucket, another host key, a host that cannot start a runner now): the attempt
                 # goes on, and a stop must still reach it, so it is looked for again.
+                troubled = True
                 self._trouble(str(error))
                 await asyncio.sleep(PAUSE)
 

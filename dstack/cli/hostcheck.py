@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +84,13 @@ def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
     sys.stderr.write(f"{told}\n  on the host: ssh-keygen -lf /etc/ssh/ssh_host_{_kind(key.algorithm)}_key.pub\n")
     sys.stderr.write("Is this the key of that host? [y/N] ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    # The event loop would keep Ctrl-C for later, and this waits in the middle of it.
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, kept)
+    if answer.strip().lower() not in ("y", "yes"):
         raise HostKeyError(f"{host}: its key was not confirmed", hint="nothing was sent and nothing was written")
 
 

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -73,8 +74,11 @@ class Project:
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def terminal(self, *arguments: str, env: Mapping[str, str] | None = None, answer: str = "") -> Done:
-        """The command in a terminal of 80 columns: all that it shows is in `out`."""
+    def terminal(
+        self, *arguments: str, env: Mapping[str, str] | None = None, answer: str = "", interrupt_at: str = ""
+    ) -> Done:
+        """The command in a terminal of 80 columns: all that it shows is in `out`. Interrupted once `interrupt_at`
+        stands there."""
         master, slave = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "dstack", *arguments],
@@ -88,12 +92,12 @@ class Project:
         os.close(slave)
         if answer:
             os.write(master, answer.encode())
-        data = _read_all(master, process)
+        data = _read_all(master, process, interrupt_at.encode())
         os.close(master)
         return Done(process.wait(LIMIT), data.decode("utf-8", "replace").replace("\r\n", "\n"), "")
 
 
-def _read_all(master: int, process: subprocess.Popen[bytes]) -> bytes:
+def _read_all(master: int, process: subprocess.Popen[bytes], interrupt_at: bytes) -> bytes:
     data = b""
     deadline = time.monotonic() + LIMIT
     while True:
@@ -106,6 +110,9 @@ def _read_all(master: int, process: subprocess.Popen[bytes]) -> bytes:
             if not piece:
                 return data
             data += piece
+            if interrupt_at and interrupt_at in data:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = b""
         elif process.poll() is not None:
             return data
 

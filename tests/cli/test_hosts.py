@@ -120,6 +120,9 @@ def test_a_key_is_asked_about_once(project: Make, ssh_host: TestHost, client_key
     made = project()
     refused = made.terminal("hosts", "add", "gpu", *options(ssh_host, client_key), answer="n\n")
     assert refused.code == 4
+    left = made.terminal("hosts", "add", "gpu", *options(ssh_host, client_key), interrupt_at="[y/N]")
+    assert left.code == 130
+    assert "Traceback" not in left.out
     assert not inventory(made).exists()
     done = made.terminal("hosts", "add", "gpu", *options(ssh_host, client_key), answer="y\n")
     assert done.code == 0, done.out
@@ -140,6 +143,8 @@ def test_the_right_fingerprint_confirms_and_a_wrong_one_does_not(
     made = project()
     wrong = made.run("hosts", "add", "gpu", *options(ssh_host, client_key), "--yes", "SHA256:" + "A" * 43)
     assert wrong.code == 4
+    assert f"shows the key {fingerprint(ssh_host)}, not SHA256:AAA" in wrong.err
+    assert "--yes" not in wrong.err
     right = made.run("hosts", "add", "gpu", *options(ssh_host, client_key), "--yes", fingerprint(ssh_host))
     assert (right.code, right.out) == (0, "added gpu to ~/.dstack/hosts.yaml\n"), right.err
 
