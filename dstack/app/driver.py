@@ -140,6 +140,8 @@ class Driver:
             holding = self._holdings[nonce] = Holding(self._means.fleet, nonce, lambda: self._ranking(spec), demand)
         await self._means.fleet.ready(patience)
         answer = await holding.wait(patience)
+        if answer is False:
+            self._show(fx.Show(workflow=spec.workflow, status=JobStatus.QUEUED, note=holding.why()))
         if isinstance(answer, str) or answer is False:
             await asyncio.sleep(patience)
         return answer

@@ -39,7 +39,7 @@ class Holding:
         if not self._tasks and self._refused:
             return False
         if not self._tasks:
-            return "; ".join(sorted(set(self._errors.values()))) or "no host that fits can be reached"
+            return self.why()
         done, _ = await asyncio.wait(self._tasks.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         for name, task in list(self._tasks.items()):
             if task not in done:
@@ -57,6 +57,10 @@ class Holding:
             self.won = self._fleet.links[name]
             return Held(host=name, boot_id=reached.facts.boot_id, address=address_of(reached.host))
         return None
+
+    def why(self) -> str:
+        """What the hosts said last, for people."""
+        return "; ".join(sorted(set(self._errors.values()))) or "no host that fits can be reached"
 
     def _ask_next(self) -> None:
         """One more host with each call: a full host must not keep a job from an idle one."""

@@ -98,9 +98,11 @@ def pull(
 
 def _hide_from_git(folder: Path) -> None:
     """A folder that nobody named would else be code of the project: shipped, and a reason to run everything again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="ascii") as file:
-        file.write("# fetched by dstack artifacts pull\n*\n")
+    # Where the folder cannot be written, the fetch that follows says why.
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").open("x", encoding="ascii").close()
+        (folder / ".gitignore").write_text("# fetched by dstack artifacts pull\n*\n", encoding="ascii")
 
 
 def _pull(session: wiring.Session, left: Left, folder: Path) -> None:

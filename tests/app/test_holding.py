@@ -115,6 +115,19 @@ def test_a_nonce_that_every_host_has_refused_is_given_up() -> None:
     assert (one.asked, two.asked) == (1, 1)
 
 
+def test_what_a_host_said_when_it_refused_is_kept_for_people() -> None:
+    async def play() -> str:
+        fleet = fleet_of(FakeRunner("a", refuse))
+        await fleet.connect()
+        holding = Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
+        while await holding.wait(0.05) is not False:
+            pass
+        await fleet.close()
+        return holding.why()
+
+    assert "attempt was decided already" in asyncio.run(play())
+
+
 def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
     """It did not refuse the attempt, which goes on there."""
     good = FakeRunner("a", give)
