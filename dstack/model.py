@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from typing import NewType
 
 WorkflowName = NewType("WorkflowName", str)
@@ -15,7 +15,13 @@ HostName = NewType("HostName", str)
 Nonce = NewType("Nonce", str)
 
 
-class JobStatus(StrEnum):
+class Word(str, Enum):
+    """An enum whose members are their text, also when formatted: the same on every Python that dstack ships to."""
+
+    __str__ = str.__str__
+
+
+class JobStatus(Word):
     """States of a job; `core/lifecycle.py` says which may follow which."""
 
     WAITING = "waiting"
@@ -33,7 +39,7 @@ class JobStatus(StrEnum):
     LOST = "lost"
 
 
-class RunStatus(StrEnum):
+class RunStatus(Word):
     """States of a run, as `ps --json` prints them."""
 
     RUNNING = "running"
@@ -105,7 +111,7 @@ class Retry:
     on: tuple[str, ...] = ()
 
 
-class VariableType(StrEnum):
+class VariableType(Word):
     INTEGER = "int"
     FLOAT = "float"
     BOOLEAN = "bool"
@@ -267,7 +273,7 @@ class RunPlan:
     """Variables given on the command line, as written."""
 
 
-class EntryKind(StrEnum):
+class EntryKind(Word):
     FILE = "file"
     LINK = "link"
     FOLDER = "folder"

@@ -23,7 +23,7 @@ from errno import (
     ESTALE,
     ETIMEDOUT,
 )
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from dstack.adapters.bucket_folder_files import OPEN_FOLDER, OPEN_ROOT, NoLinksError, absent
 from dstack.core.keycheck import RESERVED
@@ -74,7 +74,7 @@ class Writing:
             self.__exit__()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Writing:
         return self
 
     def __exit__(self, *_: object) -> None:

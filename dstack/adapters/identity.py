@@ -14,7 +14,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from dstack.core.keys import inverted
 from dstack.core.names import NAMES, run_name
@@ -93,7 +92,7 @@ class CoordinatorLock:
         self.path = home.absolute() / ".dstack" / "coordinators" / f"{coordinator}.lock"
         self._fd: int | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> CoordinatorLock:
         folder = self.path.parent
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)

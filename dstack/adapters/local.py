@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from dstack.adapters.deadline import within
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host
 from dstack.wire import LAUNCHER
@@ -79,11 +80,7 @@ class LocalTransport:
         """
         self._stdin.close()
         try:
-            async with asyncio.timeout(CLOSE_WAIT):
-                # What it still writes is dropped, or it could not end.
-                while await self._stdout.read(_LIMIT):
-                    pass
-                await asyncio.shield(self._waiting)
+            await within(CLOSE_WAIT, self._ended())
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -91,6 +88,12 @@ class LocalTransport:
         self._hearing.cancel()
         with suppress(asyncio.CancelledError):
             await self._hearing
+
+    async def _ended(self) -> None:
+        # What it still writes is dropped, or it could not end.
+        while await self._stdout.read(_LIMIT):
+            pass
+        await asyncio.shield(self._waiting)
 
     def stderr_tail(self) -> str:
         return self._errors.decode("utf-8", "replace")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from dstack import wire
+from dstack.adapters.deadline import within
 from dstack.adapters.runner_start import ending, opening
 from dstack.adapters.runner_streams import WINDOW, Exchange
 from dstack.errors import DstackError, HostError, HostUnreachableError
@@ -49,15 +50,18 @@ class Channel:
         (then nobody knows whether it was done), HostError when the runner says no. Cancelled, it has been sent.
         """
         try:
-            async with asyncio.timeout(deadline):
-                exchange = await self.send(op, fields)
-                return await asyncio.shield(exchange.answer)
+            exchange, frame = self._begin(op, fields, streams=False)
+            return await within(deadline, self._answered(exchange, frame))
         except TimeoutError:
             raise HostUnreachableError(
                 self.host,
                 f"the runner did not answer {op!r} within {deadline:.0f} s",
                 hint="the host may be overloaded or its disk may hang; the job, if it runs, goes on",
             ) from None
+
+    async def _answered(self, exchange: Exchange, frame: bytes) -> dict[str, Any]:
+        await self._sent(exchange, frame)
+        return await asyncio.shield(exchange.answer)
 
     async def ask_long(self, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The same for what takes as long as it takes; cancelled, the runner is told to give it up."""
@@ -108,12 +112,15 @@ class Channel:
     async def send(self, op: str, fields: Mapping[str, Any], *, streams: bool = False) -> Exchange:
         """Send a request; its answer will be in the exchange. Cancelled, the whole request is sent all the same."""
         exchange, frame = self._begin(op, fields, streams=streams)
+        await self._sent(exchange, frame)
+        return exchange
+
+    async def _sent(self, exchange: Exchange, frame: bytes) -> None:
         try:
             await self._write(frame)
         except asyncio.CancelledError:
             self.give_up(exchange)
             raise
-        return exchange
 
     def _begin(self, op: str, fields: Mapping[str, Any], *, streams: bool) -> tuple[Exchange, bytes]:
         if self._dead is not None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from dstack.adapters.deadline import within
 from dstack.errors import DstackError, HostError, HostUnreachableError
 from dstack.ports import Transport
 
@@ -50,10 +51,7 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
     first = b"%d\n" % len(program.bootstrap) + program.bootstrap + json.dumps(header).encode() + b"\n"
     talk = _Talk(transport, b"\n" + sentinel.encode())
     try:
-        async with asyncio.timeout(deadline):
-            answer = await talk.ask(first)
-            if answer.get("need") is True:
-                answer = await talk.ask(program.zipapp)
+        answer = await within(deadline, _booted(talk, first, program))
     except TimeoutError:
         raise HostUnreachableError(
             transport.host,
@@ -67,6 +65,11 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
             hint=opening(answer.get("hint"), 1000) or None,
         )
     return bytes(talk.rest)
+
+
+async def _booted(talk: _Talk, first: bytes, program: Program) -> dict[str, Any]:
+    answer = await talk.ask(first)
+    return await talk.ask(program.zipapp) if answer.get("need") is True else answer
 
 
 def printable(text: str, limit: int) -> str:
@@ -86,13 +89,16 @@ def _one_line(text: str) -> str:
 async def ending(transport: Transport) -> str:
     """How the far side's process ended and its last words, for messages; "" when nothing is known."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(STATUS_WAIT):
-            while transport.exit_status() is None:  # noqa: ASYNC110 - the port has no event for it
-                await asyncio.sleep(0.02)
+        await within(STATUS_WAIT, _status(transport))
     status = transport.exit_status()
     parts = [] if status is None else [f"exit status {status}"]
     said = printable(transport.stderr_tail(), QUOTED * 2)
     return "; ".join([*parts, *([f"it said: {said}"] if said else [])])
+
+
+async def _status(transport: Transport) -> None:
+    while transport.exit_status() is None:  # noqa: ASYNC110 - the port has no event for it
+        await asyncio.sleep(0.02)
 
 
 class _Talk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
@@ -13,13 +12,13 @@ from dstack.app.running import fresh_reason
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.records import Result, RunRecord, unpack
-from dstack.model import Fingerprint, JobSpec, RunName, WorkflowName
+from dstack.model import Fingerprint, JobSpec, RunName, Word, WorkflowName
 from dstack.ports import Bucket
 
 T = TypeVar("T")
 
 
-class Fate(StrEnum):
+class Fate(Word):
     """What will become of a job, as far as can be known before anything is done."""
 
     REUSED = "reused"

@@ -1,0 +1,27 @@
+"""A limit of time for one piece of work, on every Python that the package and what it ships must run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; raises TimeoutError when it is not there after `seconds` (None: no limit).
+
+    Work that is late, or whose caller is cancelled, has been cancelled and has ended before this returns.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        late = not task.done()
+        if late:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    if late and task.cancelled():
+        raise TimeoutError
+    return task.result()
