@@ -181,6 +181,8 @@ class Host:
     gpu_shares: int | None = None
     """Jobs that may have one GPU at a time; None means 1."""
     local: bool = False
+    forward_credentials: bool = False
+    """Whether the user's own credentials for the bucket go to this host, in memory, so that it works alone."""
     dir: str | None = None
     """The folder on the host under which everything of dstack lies; None means `~/.dstack`."""
     position: Position | None = None

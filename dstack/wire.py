@@ -52,6 +52,12 @@ RELEASE = "release"
 SPOOL = "spool"
 QUEUE = "queue"
 
+# The operations of the coordinator that is shipped to hosts.
+HAND = "hand"
+LOOK = "look"
+LIBRARY_HAVE = "library.have"
+LIBRARY_PUSH = "library.push"
+
 # What a supervisor wrote once for its nonce, before the first command.
 STARTED = "started"
 REFUSED = "refused"

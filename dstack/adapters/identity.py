@@ -78,18 +78,18 @@ def new_run_name() -> RunName:
 
 
 class CoordinatorLock:
-    """`<home>/.dstack/coordinators/<id>.lock`, held by flock from `__enter__` until `__exit__` or the process's end.
+    """`<root>/coordinators/<id>.lock`, held by flock from `__enter__` until `__exit__` or the process's end.
 
     Whoever can open the file sees whether this coordinator lives. The file stays behind, for it says that the
-    coordinator has ended; files of coordinators that ended long ago are removed by later ones. `home` is the
-    user's home folder. Entering raises OSError when the file cannot be made.
+    coordinator has ended; files of coordinators that ended long ago are removed by later ones. `root` is the
+    folder of dstack, `~/.dstack` for a CLI. Entering raises OSError when the file cannot be made.
     """
 
-    def __init__(self, home: Path, coordinator: str) -> None:
+    def __init__(self, root: Path, coordinator: str) -> None:
         if not _ID.fullmatch(coordinator):
             raise ValueError(f"{coordinator!r} is no id of a coordinator")
         self.id = coordinator
-        self.path = home.absolute() / ".dstack" / "coordinators" / f"{coordinator}.lock"
+        self.path = root.absolute() / "coordinators" / f"{coordinator}.lock"
         self._fd: int | None = None
 
     def __enter__(self) -> CoordinatorLock:

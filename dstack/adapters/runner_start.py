@@ -32,6 +32,8 @@ class Program:
     zipapp: bytes
     sha256: str
     directory: str
+    entry: str = ""
+    """The module of the zipapp whose `main` is called; "" is the runner's."""
 
 
 async def start_runner(transport: Transport, program: Program, *, deadline: float) -> bytes:
@@ -47,6 +49,7 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
         "dir": program.directory,
         "runner": program.sha256,
         "size": len(program.zipapp),
+        **({"entry": program.entry} if program.entry else {}),
     }
     first = b"%d\n" % len(program.bootstrap) + program.bootstrap + json.dumps(header).encode() + b"\n"
     talk = _Talk(transport, b"\n" + sentinel.encode())

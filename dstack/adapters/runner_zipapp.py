@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -23,11 +24,24 @@ def runner_zipapp() -> tuple[bytes, str]:
 
     The same sources give the same bytes: fixed dates, order and modes. Built once in a process.
     """
-    package = files("dstack")
-    sources = {f"dstack/{name}": package.joinpath(name).read_bytes() for name in ("__init__.py", "wire.py")}
-    for entry in package.joinpath("runner").iterdir():
-        if entry.name.endswith(".py") and entry.name != "bootstrap.py":
-            sources[f"dstack/runner/{entry.name}"] = entry.read_bytes()
+    sources = modules(["__init__.py", "wire.py"], ["runner"])
+    del sources["dstack/runner/bootstrap.py"]
+    return zipped(sources)
+
+
+def modules(names: Iterable[str], packages: Iterable[str]) -> dict[str, bytes]:
+    """The sources of single modules and of whole packages of dstack, by their place in a zipapp."""
+    root = files("dstack")
+    sources = {f"dstack/{name}": root.joinpath(name).read_bytes() for name in names}
+    for package in packages:
+        for entry in root.joinpath(package).iterdir():
+            if entry.name.endswith(".py"):
+                sources[f"dstack/{package}/{entry.name}"] = entry.read_bytes()
+    return sources
+
+
+def zipped(sources: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """One zip file of these, and its sha256 in hex. The same sources give the same bytes."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(sources):

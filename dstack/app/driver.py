@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app.collect import collect_artifacts, stage_inputs
 from dstack.app.fleet import Fleet
+from dstack.app.heart import Heart
 from dstack.app.holding import Holding
 from dstack.app.observing import Observer
 from dstack.app.watching import Watching, carry_log, tail
@@ -23,6 +24,8 @@ from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonc
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
 T = TypeVar("T")
+Turn = Callable[[JobSpec, Mapping[str, int]], float]
+"""Job, and how many of its inputs were made on which host -> seconds."""
 LAST_WORDS = 5.0
 """Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
 
@@ -40,6 +43,9 @@ class Means:
     observer: Observer
     caller: Mapping[str, str]
     new_nonce: Callable[[], str]
+    heart: Heart
+    turn: Turn = lambda spec, made: 0.0
+    """For how long other coordinators of the run are let go first, where each host has one of its own."""
 
 
 async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
@@ -63,6 +69,7 @@ class Driver:
         self._specs = {spec.workflow: spec for spec in run.plan.jobs}
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._holdings: dict[str, Holding] = {}
+        self._turns: dict[str, float] = {}
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -131,6 +138,8 @@ class Driver:
             return lacking
         holding = self._holdings.get(nonce)
         if holding is None:
+            if not await self._is_turn(nonce, spec, patience):
+                return None
             demand = Demand(
                 slots=1,
                 resources=spec.resources,
@@ -158,13 +167,23 @@ class Driver:
             return nowhere(spec.resources, facts)
         return None
 
+    async def _is_turn(self, nonce: Nonce, spec: JobSpec, patience: float) -> bool:
+        """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""
+        now = asyncio.get_running_loop().time()
+        begins = self._turns.setdefault(nonce, now + self._means.turn(spec, self._made(spec)))
+        await asyncio.sleep(min(patience, max(0.0, begins - now)))
+        return begins - now <= patience
+
     def _ranking(self, spec: JobSpec) -> tuple[str, ...]:
+        return rank(spec.resources, self._means.fleet.candidates(self._made(spec)))
+
+    def _made(self, spec: JobSpec) -> dict[str, int]:
         made: dict[str, int] = {}
         for dependency in spec.inputs:
             outcome = self.outcomes.get(dependency.workflow)
             if outcome is not None:
                 made[outcome.host] = made.get(outcome.host, 0) + 1
-        return rank(spec.resources, self._means.fleet.candidates(made))
+        return made
 
     async def _drop(self, nonce: Nonce) -> None:
         holding = self._holdings.pop(nonce, None)

@@ -28,6 +28,8 @@ class Observer:
         if sure is not None:
             return sure
         beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
+        if beat is None:
+            return False  # it beats before it claims or adopts anything, and takes the heartbeat away when it leaves
         now = self._boottime()
         seen = observe(self._seen.get(coordinator.id), beat, now)
         self._seen[coordinator.id] = seen

@@ -14,7 +14,6 @@ from dstack.app.views import overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
-from dstack.core.liveness import BEAT
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.errors import BucketError, DstackError
 from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
@@ -75,19 +74,20 @@ class Coordination:
 
     async def finish(self) -> Final:
         """Bring every job to its outcome, and record the summary; returns the recorded one."""
-        beat = asyncio.create_task(self._beat())
+        async with self._means.heart:
+            return await self._settle_all()
+
+    async def _settle_all(self) -> Final:
         try:
             for spec in self._run.plan.jobs:
                 self._settled[spec.workflow] = asyncio.create_task(self._job(spec))
             outcomes = await asyncio.gather(*self._settled.values())
             return await self._sum_up(tuple(outcomes))
         finally:
-            beat.cancel()
             for task in self._settled.values():
                 task.cancel()
-            await asyncio.gather(beat, *self._settled.values(), return_exceptions=True)
+            await asyncio.gather(*self._settled.values(), return_exceptions=True)
             await self._driver.close()
-            await self._last_beat()
 
     async def _job(self, spec: JobSpec) -> Outcome:
         inputs = await self._inputs(spec)
@@ -147,25 +147,6 @@ class Coordination:
             return final
         there = await asyncio.to_thread(self._means.bucket.get, key)
         return unpack(Final, key, there or b"")
-
-    async def _beat(self) -> None:
-        """The sign of life for coordinators elsewhere; a bucket that is away for a while is no reason to end."""
-        key = self._means.keys.heartbeat(self._me.id)
-        number = 0
-        while True:
-            number += 1
-            try:
-                await asyncio.to_thread(self._means.bucket.put, key, b'{"beat":%d}' % number)
-            except BucketError as error:
-                self._means.screen.message(str(error))
-            await asyncio.sleep(BEAT)
-
-    async def _last_beat(self) -> None:
-        """Take the heartbeat away: whoever still asks is told by the lock, or waits for the silence."""
-        try:
-            await asyncio.to_thread(self._means.bucket.delete, self._means.keys.heartbeat(self._me.id))
-        except BucketError:
-            pass  # a leftover of a few bytes, which nobody reads
 
 
 def fresh_reason(run: RunRecord, spec: JobSpec) -> str:

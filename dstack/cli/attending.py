@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.app.fleet import Fleet
+from dstack.app.handing import Handed
 from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
@@ -49,11 +50,30 @@ async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, n
     `recorded` records the run, or gives the one that was; it is called once a host is reached, so that nothing is
     recorded when none can be.
     """
-    async with wiring.fleet(attendance.session) as fleet:
+    async with wiring.hosts(attendance.session) as hosts:
         if needs_host:
-            await reach(fleet, attendance.demands)
+            await reach(hosts.fleet, attendance.demands)
         record = await asyncio.to_thread(recorded)
-        return await _follow(attendance, record, fleet)
+        return await _follow(attendance, record, hosts)
+
+
+async def leave(attendance: Attendance, recorded: Callable[[], RunRecord]) -> tuple[RunRecord, Handed]:
+    """Reach the hosts, record the run, and leave it to their coordinators, and to one of this machine for the rest."""
+    async with wiring.hosts(attendance.session) as hosts:
+        await reach(hosts.fleet, attendance.demands)
+        record = await asyncio.to_thread(recorded)
+        return record, await leave_to(attendance, record, hosts)
+
+
+async def leave_to(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> Handed:
+    """Leave a recorded run to the coordinators of the reached hosts, and to one of this machine for the rest."""
+    from dstack.cli.handing import hand_run
+
+    with telling("handing the run to its hosts"):
+        handed = await hand_run(attendance.session, hosts, record, attendance.caller)
+    if handed.left or not handed.taken:
+        spawn_coordinator(attendance, record, [name for name, _ in handed.left] if handed.taken else None)
+    return handed
 
 
 async def reach(fleet: Fleet, demands: Mapping[WorkflowName, Resources]) -> None:
@@ -78,18 +98,37 @@ def telling(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-async def _follow(attendance: Attendance, record: RunRecord, fleet: Fleet) -> int:
+async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:
     with open_screen(record, quiet=attendance.as_json) as screen:
-        final = await _until_interrupted(attendance, record, fleet=fleet, screen=screen)
+        final = await _until_interrupted(attendance, record, fleet=hosts.fleet, screen=screen)
     if final is None:
-        spawn_coordinator(attendance, record)
-        print(f"detached: {record.name} goes on in the background of this machine", file=sys.stderr)
-        print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)
-        print(f"  dstack stop {record.name}      ends it", file=sys.stderr)
+        await _detach(attendance, record, hosts)
         return DETACHED
     if attendance.as_json:
         print_json(attendance.session, record)
     return EXIT[final.status]
+
+
+async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> None:
+    """Leave the run, also where the terminal is gone: nobody may end this half-way."""
+    for number in LEAVING:
+        signal.signal(number, signal.SIG_IGN)
+    handed = await leave_to(attendance, record, hosts)
+    with suppress(OSError):
+        print(f"detached: {record.name} {where_it_goes_on(handed)}", file=sys.stderr)
+        print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)
+        print(f"  dstack stop {record.name}      ends it", file=sys.stderr)
+
+
+def where_it_goes_on(handed: Handed) -> str:
+    """`goes on …`, and what that means for this machine."""
+    if not handed.taken:
+        return "goes on in the background of this machine"
+    taken = ", ".join(handed.taken)
+    if not handed.left:
+        return f"goes on on {taken} by itself: this machine may be shut"
+    rest = ", ".join(name for name, _ in handed.left)
+    return f"goes on on {taken} by itself, and on {rest} as long as this machine is awake"
 
 
 async def _until_interrupted(
@@ -98,7 +137,7 @@ async def _until_interrupted(
     """The summary of the run, None when Ctrl-C came first, or the terminal was closed."""
     session = attendance.session
     with wiring.coordinator(session) as me:
-        means = wiring.make_means(session, fleet, screen=screen, caller=attendance.caller)
+        means = wiring.make_means(session, fleet, me, screen=screen, caller=attendance.caller)
         work = asyncio.create_task(Coordination(means, record, me).finish())
         interrupted = asyncio.Event()
         waiting = asyncio.create_task(interrupted.wait())
@@ -121,8 +160,11 @@ def print_json(session: wiring.Session, record: RunRecord) -> None:
     print(run_json(run_view(session.bucket, session.keys, record)))
 
 
-def spawn_coordinator(attendance: Attendance, record: RunRecord) -> None:
-    """Start a coordinator that outlives this process and its terminal; it takes the caller's values from its stdin."""
+def spawn_coordinator(attendance: Attendance, record: RunRecord, only: Sequence[str] | None = None) -> None:
+    """Start a coordinator that outlives this process and its terminal; it takes the caller's values from its stdin.
+
+    `only` are the hosts that it drives; the others have coordinators of their own.
+    """
     session = attendance.session
     folder = session.home / ".dstack" / "coordinators"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -130,6 +172,8 @@ def spawn_coordinator(attendance: Attendance, record: RunRecord) -> None:
     command = [sys.executable, "-P", "-m", "dstack", "_coordinate", record.id]
     if session.hosts_file:
         command += ["--hosts", str(Path(session.hosts_file).absolute())]
+    for name in only or ():
+        command += ["--only", name]
     with (folder / f"{record.name}.log").open("ab") as log:
         process = subprocess.Popen(
             command, cwd=session.root, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
@@ -139,10 +183,10 @@ def spawn_coordinator(attendance: Attendance, record: RunRecord) -> None:
     process.stdin.close()
 
 
-async def coordinate(attendance: Attendance, record: RunRecord) -> None:
+async def coordinate(attendance: Attendance, record: RunRecord, only: Sequence[str] | None) -> None:
     """Bring a recorded run to its end without a terminal."""
     session = attendance.session
-    async with wiring.fleet(session) as fleet:
+    async with wiring.hosts(session, only=only) as hosts:
         with wiring.coordinator(session) as me:
-            means = wiring.make_means(session, fleet, screen=wiring.LogScreen(), caller=attendance.caller)
+            means = wiring.make_means(session, hosts.fleet, me, screen=wiring.LogScreen(), caller=attendance.caller)
             await Coordination(means, record, me).finish()

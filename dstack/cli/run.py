@@ -11,14 +11,16 @@ from typing import Annotated
 import typer
 
 from dstack.app.foreseeing import Fate, foresee
+from dstack.app.handing import Handed
 from dstack.app.running import submit
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN
-from dstack.cli.attending import EXIT, Attendance, attend, coordinate, print_json, reach, spawn_coordinator
+from dstack.cli.attending import EXIT, Attendance, attend, coordinate, leave, print_json, where_it_goes_on
 from dstack.cli.runline import Asked, read_arguments
 from dstack.cli.submitting import caller_values, plan_run, rename
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import UsageError
+from dstack.ui.terminal import clean
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -69,24 +71,19 @@ def start(session: wiring.Session, asked: Asked) -> int:
 
     if not asked.detach or not needs_host:
         return asyncio.run(attend(attendance, recorded, needs_host=needs_host))
-    asyncio.run(_reach(attendance))
-    record = recorded()
-    spawn_coordinator(attendance, record)
-    _say_detached(attendance, record)
+    record, handed = asyncio.run(leave(attendance, recorded))
+    _say_detached(attendance, record, handed)
     return 0
 
 
-async def _reach(attendance: Attendance) -> None:
-    """Before a run is left to the background: is there a host that fits, and are the keys confirmed?"""
-    async with wiring.fleet(attendance.session) as fleet:
-        await reach(fleet, attendance.demands)
-
-
-def _say_detached(attendance: Attendance, record: RunRecord) -> None:
+def _say_detached(attendance: Attendance, record: RunRecord, handed: Handed) -> None:
     if attendance.as_json:
         print_json(attendance.session, record)
         return
-    print(f"{record.name} runs in the background of this machine")
+    print(f"{record.name} {where_it_goes_on(handed)}")
+    for name, why in handed.left:
+        if why:
+            print(f"  {name}: {clean(why.removeprefix(f'{name}: '))}")
     print(f"  dstack attach {record.name}    comes back to it")
     print(f"  dstack logs -f {record.name}   follows its logs")
 
@@ -120,12 +117,13 @@ def _already(session: wiring.Session, record: RunRecord, final: Final, *, as_jso
 def coordinate_(
     run: Annotated[str, RUN],
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="HOST")] = None,
 ) -> None:
     """Bring a recorded run to its end without a terminal; values of the caller come as JSON on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     caller = json.loads(sys.stdin.buffer.read() or b"{}")
     session = wiring.open_session(hosts_file=hosts)
-    asyncio.run(coordinate(Attendance(session=session, caller=caller), session.require_run(run)))
+    asyncio.run(coordinate(Attendance(session=session, caller=caller), session.require_run(run), only))
 
 
 run_command = typer.main.get_command(app)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,18 +130,23 @@ class HostOpener:
         from dstack.adapters.runner_client import RunnerClient
         from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
 
-        async def transport() -> Transport:
-            if host.local:
-                from dstack.adapters.local import open_local
-
-                return await open_local(host, sys.executable)
-            return await self._connections().open_transport(host)
-
         client = RunnerClient(
-            host.name, transport, zipapp=runner_zipapp(), bootstrap=bootstrap_source(), directory=host.dir
+            host.name,
+            lambda: self.transport(host),
+            zipapp=runner_zipapp(),
+            bootstrap=bootstrap_source(),
+            directory=host.dir,
         )
         await client.connect()
         return client
+
+    async def transport(self, host: Host) -> Transport:
+        """A freshly started bootstrap on `host`."""
+        if host.local:
+            from dstack.adapters.local import open_local
+
+            return await open_local(host, sys.executable)
+        return await self._connections().open_transport(host)
 
     def _connections(self) -> SshHosts:
         if self._ssh is None:
@@ -155,24 +161,35 @@ class HostOpener:
             await self._ssh.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """The hosts of a command, and what opens connections to them."""
+
+    fleet: Fleet
+    opener: HostOpener
+
+
 @asynccontextmanager
-async def fleet(session: Session) -> AsyncIterator[Fleet]:
-    """The hosts of the inventory, none of them connected yet; all connections are closed at the end of the block."""
+async def hosts(session: Session, *, only: Collection[str] | None = None) -> AsyncIterator[Hosts]:
+    """The hosts of the inventory (those named in `only`), none of them connected yet; all connections are closed at
+    the end of the block."""
     from dstack.app.fleet import Fleet
 
     opener = HostOpener(session)
-    hosts = Fleet(session.inventory(), opener.open)
+    chosen = tuple(host for host in session.inventory() if only is None or host.name in only)
+    fleet = Fleet(chosen, opener.open)
     try:
-        yield hosts
+        yield Hosts(fleet=fleet, opener=opener)
     finally:
-        await hosts.close()
+        await fleet.close()
         await opener.close()
 
 
-def make_means(session: Session, hosts: Fleet, *, screen: Screen, caller: Mapping[str, str]) -> Means:
+def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
     """All that a coordinator in this process works with."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
     from dstack.app.driver import Means
+    from dstack.app.heart import Heart
     from dstack.app.observing import Observer
 
     here = boot_id()
@@ -184,12 +201,13 @@ def make_means(session: Session, hosts: Fleet, *, screen: Screen, caller: Mappin
         bucket=session.bucket,
         project=session.name,
         keys=session.keys,
-        fleet=hosts,
+        fleet=fleet,
         code=code,
         screen=screen,
         observer=observer,
         caller=caller,
         new_nonce=new_nonce,
+        heart=Heart(session.bucket, session.keys.heartbeat(me.id), screen.message),
     )
 
 
@@ -199,7 +217,7 @@ def coordinator(session: Session) -> Iterator[Coordinator]:
     from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 
     name = new_nonce()
-    with CoordinatorLock(session.home, name) as lock:
+    with CoordinatorLock(session.home / ".dstack", name) as lock:
         yield Coordinator(
             id=name,
             user=user_name(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
-from dstack.model import Host, HostFacts, Resources
+from dstack.model import Host, HostFacts, HostName, Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,34 @@ def rank(wanted: Resources, candidates: Sequence[Candidate]) -> tuple[str, ...]:
 
     fitting = [candidate for candidate in candidates if misfit(wanted, candidate.facts) is None]
     return tuple(candidate.host.name for candidate in sorted(fitting, key=order))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A host whose own coordinator works on the run too, as it was when the run was handed out."""
+
+    name: HostName
+    facts: HostFacts
+
+
+TURN = 2.0
+"""Seconds that a host lets each host before it have for taking a job."""
+
+
+def turn(wanted: Resources, peers: Sequence[Peer], inputs: Mapping[str, int], *, job: str, me: str) -> float:
+    """Seconds, of its own clock, that host `me` waits before it asks for a slot for the job.
+
+    Every coordinator of the run comes to the same order without asking anybody: most inputs made there first (`inputs`
+    counts them by host), then an order that differs from job to job, so that equal jobs spread. Who is full does not
+    get to claim, and whoever comes next takes it.
+    """
+
+    def order(peer: Peer) -> tuple[int, str]:
+        return (-inputs.get(peer.name, 0), sha256(f"{job} {peer.name}".encode()).hexdigest())
+
+    fitting = sorted((peer for peer in peers if misfit(wanted, peer.facts) is None), key=order)
+    before = next((rank for rank, peer in enumerate(fitting) if peer.name == me), 0)
+    return TURN * before
 
 
 def nowhere(wanted: Resources, facts: Mapping[str, HostFacts]) -> str | None:

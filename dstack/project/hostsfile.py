@@ -148,6 +148,8 @@ def _settings(host: Host) -> list[tuple[str, str]]:
         found.append(("labels", "[" + ", ".join(_written(label) for label in host.labels) + "]"))
     if host.slots is not None:
         found.append(("slots", str(host.slots)))
+    if host.forward_credentials:
+        found.append(("forward-credentials", "true"))
     if host.gpu_shares is not None:
         found.append(("gpu-shares", str(host.gpu_shares)))
     if host.local:

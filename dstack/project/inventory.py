@@ -124,6 +124,7 @@ def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
         slots=_integer(report, values, "slots", high=4096),
         gpu_shares=_integer(report, values, "gpu-shares", high=64),
         local=local,
+        forward_credentials=_forwards(report, values),
         dir=_dir(report, values),
         position=key.position,
     )
@@ -154,6 +155,11 @@ def _path(report: Report, values: Mapping[str, Node], key: str) -> str | None:
         report.problem(text.position, f"{key}: {quoted(text.text)} is not a path")
         return None
     return text.text
+
+
+def _forwards(report: Report, values: Mapping[str, Node]) -> bool:
+    key = "forward-credentials"
+    return bool(key in values and read_boolean(report, values[key], key))
 
 
 def _dir(report: Report, values: Mapping[str, Node]) -> str | None:

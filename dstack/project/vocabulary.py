@@ -306,6 +306,14 @@ HOST = (
         meaning="Jobs at a time, of all users of the host together.",
     ),
     Key(
+        name="forward-credentials",
+        form="true or false",
+        default="false",
+        example="true",
+        meaning="Whether your own credentials for the bucket go to this host (in memory only) so that it works alone; "
+        "without it the host uses what it has: a profile, the environment, an instance's role.",
+    ),
+    Key(
         name="gpu-shares",
         form="number",
         default="1",

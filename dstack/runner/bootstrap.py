@@ -1,10 +1,13 @@
 """What the coordinator sends first: makes sure that the host has the right runner, then becomes it.
 
+The coordinator that is shipped to hosts starts in the same way, by another `entry`.
+
 Sent as source text and run by an unknown python3, so this file must parse on Python 3.6 and imports only what
 every version has. docs/format.md section 2 describes the talk. Nothing is executed whose sha256 was not checked.
 """
 
 import hashlib
+import importlib
 import json
 import marshal
 import os
@@ -34,10 +37,10 @@ def boot(stdin: BinaryIO) -> None:
         _answer(stdout, request, {"error": "dstack cannot start here: %s" % error, "hint": _hint(error)})
         return
     sys.meta_path.insert(0, Modules(_compiled(archive)))
-    from dstack.runner.__main__ import main
+    entry = importlib.import_module(request.get("entry") or "dstack.runner.__main__")
 
     _answer(stdout, request, {"ready": True})
-    main(_rest(stdin), _move_stdin(), stdout, folder)
+    entry.main(_rest(stdin), _move_stdin(), stdout, folder)
 
 
 class Modules:

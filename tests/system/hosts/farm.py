@@ -143,11 +143,18 @@ class Farm:
     _hosts: list[TestHost] = field(default_factory=list)
     _networks: list[Any] = field(default_factory=list)
 
-    def start(self, count: int = 1, *, environment: dict[str, str] | None = None) -> list[TestHost]:
-        """`count` hosts, each reached at its own port of 127.0.0.1."""
-        hosts = [self._published(environment=environment) for _ in range(count)]
+    def start(
+        self, count: int = 1, *, environment: dict[str, str] | None = None, shared: Path | None = None
+    ) -> list[TestHost]:
+        """`count` hosts, each reached at its own port of 127.0.0.1. `shared` is a folder that all of them have, at the
+        same path, and that alice may write to."""
+        volumes = {str(shared): {"bind": str(shared)}} if shared else {}
+        hosts = [self._published(environment=environment, volumes=volumes) for _ in range(count)]
         for host in hosts:
             host.wait_ready()
+            if shared:
+                host.run(["chgrp", USER, str(shared)])
+                host.run(["chmod", "2770", str(shared)])
         return hosts
 
     def behind(self, jump: TestHost) -> TestHost:

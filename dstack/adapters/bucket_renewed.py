@@ -1,0 +1,42 @@
+"""A bucket that can be opened anew under those who use it, because credentials do not live for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from dstack.ports import Bucket, Put
+
+
+class RenewedBucket:
+    """Implements `Bucket` by the store that was given last; a request that is under way ends on the one before."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def renew(self, bucket: Bucket) -> None:
+        """From here on everything goes to this one."""
+        self._bucket = bucket
+
+    def create(self, key: str, body: bytes) -> Put:
+        return self._bucket.create(key, body)
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        return self._bucket.create_from(key, chunks)
+
+    def put(self, key: str, body: bytes) -> None:
+        self._bucket.put(key, body)
+
+    def get(self, key: str) -> bytes | None:
+        return self._bucket.get(key)
+
+    def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
+        return self._bucket.read(key, offset, length)
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        return self._bucket.list(prefix, limit=limit)
+
+    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        return self._bucket.children(prefix, limit=limit)
+
+    def delete(self, key: str) -> None:
+        self._bucket.delete(key)

@@ -1,0 +1,133 @@
+"""The libraries that a coordinator needs on its host for object stores: obstore, for that platform and Python."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from dstack.errors import DstackError
+from dstack.model import HostFacts
+
+OLDEST = (3, 10)
+"""The oldest Python that the shipped coordinator runs on."""
+NAMES = ("obstore", "typing_extensions")
+GLIBC = ("2_17", "2_28", "2_34")
+DEADLINE = 300.0
+"""Seconds for a download."""
+_DATE = (2020, 1, 1, 0, 0, 0)
+_LEFT_OUT = (".pyc", ".pyi", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """One zip file to be laid on a host's import path, and its sha256."""
+
+    body: bytes
+    sha256: str
+
+
+def python_of(facts: HostFacts) -> tuple[int, int]:
+    """Major and minor number of a host's python3; (0, 0) when it says none."""
+    match = re.match(r"(\d+)\.(\d+)", facts.python)
+    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+
+
+def library_for(facts: HostFacts, cache: Path) -> Library:
+    """The libraries for a host: this machine's own copy where it fits, else wheels fetched by pip into `cache`.
+
+    Raises DstackError, saying what to do, when there are none for that platform or they cannot be fetched.
+    """
+    machine = _machine(facts)
+    if _fits(facts, machine):
+        return _zipped(_installed())
+    major, minor = python_of(facts)
+    kept = cache / f"obstore-{machine}-py{major}{minor}.zip"
+    if not kept.exists():
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        library = _zipped(_fetched(machine, f"{major}.{minor}", cache))
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
+            file.write(library.body)
+        os.replace(file.name, kept)
+    body = kept.read_bytes()
+    return Library(body=body, sha256=hashlib.sha256(body).hexdigest())
+
+
+def _machine(facts: HostFacts) -> str:
+    """`x86_64` or `aarch64`, out of what the host says of its platform."""
+    found = re.search(r"x86_64|amd64|aarch64|arm64", facts.platform, re.IGNORECASE)
+    name = found.group(0).lower() if found else ""
+    if not name or "linux" not in facts.platform.lower():
+        raise DstackError(
+            f"there is no obstore for {facts.platform}", hint="the runs of this host stay with this machine"
+        )
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+def _fits(facts: HostFacts, machine: str) -> bool:
+    """Whether what is installed here also runs there: one wheel serves all later Pythons of its platform."""
+    if sys.platform != "linux" or platform.machine() != machine or platform.libc_ver()[0] != "glibc":
+        return False
+    try:
+        needed = metadata.distribution("obstore").metadata["Requires-Python"] or ""
+    except metadata.PackageNotFoundError:
+        return False
+    oldest = re.search(r">=\s*(\d+)\.(\d+)", needed)
+    return oldest is not None and python_of(facts) >= (int(oldest.group(1)), int(oldest.group(2)))
+
+
+def _installed() -> Iterator[tuple[str, bytes]]:
+    for name in NAMES:
+        for file in metadata.distribution(name).files or ():
+            path = Path(str(file.locate()))
+            if ".." not in file.parts and "__pycache__" not in file.parts and not str(file).endswith(_LEFT_OUT):
+                yield file.as_posix(), path.read_bytes()
+
+
+def _fetched(machine: str, python: str, cache: Path) -> Iterator[tuple[str, bytes]]:
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--implementation=cp", f"--python-version={python}", f"--dest={folder}"]
+        command += [f"--platform=manylinux_{version}_{machine}" for version in GLIBC]
+        command += ["--platform=any", f"--platform=manylinux2014_{machine}", *NAMES]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise _no_library(python, machine, str(error)) from None
+        if done.returncode != 0:
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise _no_library(python, machine, lines[-1] if lines else "pip failed")
+        for wheel in sorted(Path(folder).glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    if not name.endswith(("/", *_LEFT_OUT)):
+                        yield name, archive.read(name)
+
+
+def _no_library(python: str, machine: str, why: str) -> DstackError:
+    return DstackError(
+        f"obstore for Python {python} on {machine} cannot be fetched: {why[:300]}",
+        hint="its runs stay with this machine; `pip download obstore` must work here for more",
+    )
+
+
+def _zipped(files: Iterable[tuple[str, bytes]]) -> Library:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, data in sorted(files):
+            info = zipfile.ZipInfo(name, _DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o600 << 16
+            archive.writestr(info, data)
+    packed = body.getvalue()
+    return Library(body=packed, sha256=hashlib.sha256(packed).hexdigest())

@@ -1,0 +1,65 @@
+"""The heartbeat of one coordinator: one object, whatever the number of its runs and attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dstack.core.liveness import BEAT
+from dstack.errors import BucketError
+from dstack.ports import Bucket
+
+AGAIN = 2.0
+"""Seconds after which the first beat is tried again."""
+
+
+class Heart:
+    """Beats under `key` while at least one `async with` block is open; belongs to one event loop.
+
+    The first beat stands before the block is entered and the object goes with the last block, so that whoever finds a
+    claim or an adoption and no heartbeat of its coordinator knows that this one has left it.
+    A bucket that is away for a while is no reason to end: `trouble` is told, and the next beat is tried.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, trouble: Callable[[str], None]) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._trouble = trouble
+        self._holders = 0
+        self._first = asyncio.Lock()
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._holders += 1
+        async with self._first:
+            if self._beating is None:
+                while not await self._beat(0):  # noqa: ASYNC110 - the bucket has no event
+                    await asyncio.sleep(AGAIN)
+                self._beating = asyncio.create_task(self._go_on())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._holders -= 1
+        if self._holders or self._beating is None:
+            return
+        beating, self._beating = self._beating, None
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        try:
+            await asyncio.to_thread(self._bucket.delete, self._key)
+        except BucketError:
+            pass  # who looks at it waits for the silence then
+
+    async def _go_on(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(BEAT)
+            number += 1
+            await self._beat(number)
+
+    async def _beat(self, number: int) -> bool:
+        try:
+            await asyncio.to_thread(self._bucket.put, self._key, b'{"beat":%d}' % number)
+        except BucketError as error:
+            self._trouble(str(error))
+            return False
+        return True

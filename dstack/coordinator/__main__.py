@@ -1,0 +1,14 @@
+"""Where the bootstrap enters the zipapp."""
+
+from __future__ import annotations
+
+from dstack.coordinator.front import serve
+
+
+def main(first: bytes, stdin: int, stdout: int, root: str) -> None:
+    """Serve one laptop until `stdin` ends; a coordinator that this starts outlives it.
+
+    `first` are bytes that were read from the descriptor `stdin` already; answers go to the descriptor `stdout`;
+    `root` is the absolute folder on this host under which everything of dstack lies.
+    """
+    serve(first, stdin, stdout, root)

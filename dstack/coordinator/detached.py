@@ -1,0 +1,155 @@
+"""The detached coordinator: takes runs over its socket, brings each to its end, and ends with the last of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dstack import wire
+from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
+from dstack.app.running import Coordination
+from dstack.coordinator.refusal import Refusal
+from dstack.coordinator.wiring import Hosting, Log
+from dstack.core.codec import build
+from dstack.core.handover import HandOver, digest
+from dstack.core.keys import ProjectKeys
+from dstack.core.records import Coordinator, RunRecord, unpack
+from dstack.errors import DstackError
+from dstack.model import RunId
+
+LINGER = 3.0
+"""Seconds that it stays awake once nothing is left to do: whoever comes next needs no start."""
+AGAIN = (1.0, 30.0)
+"""Seconds before a run is taken up again that a silent bucket ended: the first time, and at most."""
+
+
+def live(root: str, listener: socket.socket, place: str) -> None:
+    """Be the coordinator behind `listener`, whose file is `place`, until every run given to it is final."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    name = new_nonce()
+    with CoordinatorLock(Path(root), name) as lock:
+        me = Coordinator(
+            id=name,
+            user=user_name(),
+            machine=machine_name(),
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            lock=str(lock.path),
+        )
+        asyncio.run(Detached(root, me, place).serve(listener))
+
+
+class Detached:
+    """The runs of one coordinator. It runs nothing but what its own user handed to it, by the hash of the record."""
+
+    def __init__(self, root: str, me: Coordinator, place: str) -> None:
+        self._me = me
+        self._place = place
+        self._log = Log()
+        self._hosting = Hosting(root, me, self._log)
+        self._runs: dict[RunId, asyncio.Task[None]] = {}
+        self._talks = 0
+        self._change = asyncio.Event()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Take hand-overs until there is nothing left to do."""
+        self._log.message(f"awake: {self._me.user}@{self._me.machine}, process {self._me.pid}")
+        listener.setblocking(False)
+        server = await asyncio.start_unix_server(self._talk, sock=listener)
+        try:
+            await self._idle()
+        finally:
+            # The file first: who comes later finds none and starts another; who came before sees the stream end.
+            with suppress(OSError):
+                os.unlink(self._place)
+            server.close()
+            await self._hosting.close()
+        self._log.message("every run that was given to it is final")
+
+    async def _idle(self) -> None:
+        while True:
+            self._change.clear()
+            if self._runs or self._talks:
+                await self._change.wait()
+                continue
+            waiting = asyncio.ensure_future(self._change.wait())
+            await asyncio.wait({waiting}, timeout=LINGER)
+            if not waiting.done():
+                waiting.cancel()
+                return
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._talks += 1
+        self._change.set()
+        try:
+            writer.write(wire.pack_message({"id": 1, **await self._answer(reader)}))
+            await writer.drain()
+        except (ConnectionError, wire.ProtocolError) as error:
+            self._log.message(f"a hand-over broke off: {error}")
+        finally:
+            self._talks -= 1
+            self._change.set()
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+        frames = wire.FrameReader()
+        while data := await reader.read(1 << 16):
+            for frame in frames.feed(data):
+                try:
+                    message = wire.unpack_message(frame.payload)
+                    return {"ok": await self._take(build(HandOver, message.get("handover"), "the hand-over"))}
+                except Refusal as refusal:
+                    return {"error": refusal.fields()}
+                except DstackError as error:
+                    return {"error": {"kind": "bucket", "message": str(error), "hint": error.hint or ""}}
+        raise ConnectionError("nothing came")
+
+    async def _take(self, hand: HandOver) -> dict[str, Any]:
+        """Take a run: what is here of it is handed over by its own user, and the bucket shows the very record."""
+        bucket = await asyncio.to_thread(self._hosting.bucket, hand)
+        key = ProjectKeys.of(hand.project).run(hand.run).record
+        body = await asyncio.to_thread(bucket.get, key)
+        if body is None:
+            raise Refusal("bucket", f"{hand.bucket} does not show the run as seen from {self._me.machine}")
+        if digest(body) != hand.record:
+            raise Refusal("run", "the run's record in the bucket is not the one that was handed over")
+        record = unpack(RunRecord, key, body)
+        self._hosting.remember(hand)
+        if hand.run not in self._runs:
+            self._log.message(f"takes {record.name} of {record.user}")
+            task = asyncio.create_task(self._bring(hand, record))
+            self._runs[hand.run] = task
+            task.add_done_callback(lambda _: self._ended(hand.run))
+        return {"coordinator": self._me.id, "pid": self._me.pid, "machine": self._me.machine}
+
+    def _ended(self, run: RunId) -> None:
+        self._runs.pop(run, None)
+        self._hosting.forget(run)
+        self._change.set()
+
+    async def _bring(self, hand: HandOver, record: RunRecord) -> None:
+        """A run to its end, whatever the bucket does meanwhile."""
+        pause, most = AGAIN
+        while True:
+            began = time.monotonic()
+            try:
+                means = await self._hosting.means(hand.run)
+                final = await Coordination(means, record, self._me).finish()
+            except DstackError as error:
+                self._log.message(f"{record.name}: {error}; again in {pause:.0f} s")
+            except Exception:
+                traceback.print_exc()
+                return
+            else:
+                self._log.message(f"{record.name}: {final.status}")
+                return
+            await asyncio.sleep(pause)
+            pause = AGAIN[0] if time.monotonic() - began > most * 2 else min(most, pause * 2)

@@ -1,0 +1,68 @@
+"""The libraries that the bucket needs, beside the standard one: laid by hash, verified before they are unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable
+
+from dstack.coordinator.refusal import Refusal
+
+LIMIT = 200 << 20
+"""Bytes, packed and unpacked."""
+_HEX = frozenset("0123456789abcdef")
+
+
+def folder(root: str, sha256: str) -> str:
+    """Where the library lies, ready to be imported from; raises Refusal for a name that is no sha256."""
+    if len(sha256) != 64 or not set(sha256) <= _HEX:
+        raise Refusal("request", "the library has no name")
+    return os.path.join(root, "library", sha256)
+
+
+def is_there(root: str, sha256: str) -> bool:
+    return os.path.isdir(folder(root, sha256))
+
+
+def receive(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
+    """Unpack the zip file that `pieces` are; raises Refusal when it is not what its name says. May be repeated."""
+    target = folder(root, sha256)
+    parent = os.path.dirname(target)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    found = hashlib.sha256()
+    with tempfile.TemporaryFile(dir=parent) as file:
+        for piece in pieces:
+            found.update(piece)
+            file.write(piece)
+            if file.tell() > LIMIT:
+                raise Refusal("hash", f"the library is larger than {LIMIT >> 20} MiB")
+        if found.hexdigest() != sha256:
+            raise Refusal("hash", "the library came damaged", "try again")
+        fresh = tempfile.mkdtemp(dir=parent, prefix="new-")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                _unpack(archive, fresh)
+            _move(fresh, target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _unpack(archive: zipfile.ZipFile, target: str) -> None:
+    if sum(item.file_size for item in archive.infolist()) > LIMIT:
+        raise Refusal("hash", f"the library is larger than {LIMIT >> 20} MiB")
+    for item in archive.infolist():
+        parts = item.filename.split("/")
+        if item.filename.startswith("/") or any(part in ("", ".", "..") for part in parts):
+            raise Refusal("hash", f"{item.filename!r} in the library is a name that leads elsewhere")
+    archive.extractall(target)
+
+
+def _move(fresh: str, target: str) -> None:
+    try:
+        os.rename(fresh, target)
+    except OSError:
+        if not os.path.isdir(target):
+            raise  # else another process was first, which is as good

@@ -1,0 +1,47 @@
+"""Whether this host sees a bucket: tried in a process of its own, for libraries start threads that no fork survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from dstack.adapters.bucket_open import open_bucket
+from dstack.app.probe import check_format
+from dstack.coordinator.refusal import Refusal
+from dstack.core.handover import HandOver
+from dstack.errors import BucketError
+
+_ABSENT = "this host does not see the bucket {}: no dstack has used it as seen from here"
+
+
+def look(hand: HandOver, library: str | None) -> dict[str, Any]:
+    """Returns {} when the bucket can be read from here and was used before; raises Refusal (kind `bucket`) else."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        os.write(writer, json.dumps(_found(hand, library)).encode()[:4096])
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    answer = json.loads(said) if said else {"message": "the look at the bucket ended early", "hint": "try again"}
+    if answer:
+        raise Refusal("bucket", str(answer.get("message")), str(answer.get("hint") or ""))
+    return {}
+
+
+def _found(hand: HandOver, library: str | None) -> dict[str, str]:
+    if library is not None:
+        sys.path.append(library)
+    try:
+        if check_format(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/"), writing=True):
+            return {}
+        return {"message": _ABSENT.format(hand.bucket)}
+    except BucketError as error:
+        return {"message": str(error), "hint": error.hint or ""}
+    except Exception as error:
+        return {"message": f"{type(error).__name__}: {error}"[:1000], "hint": "report this"}

@@ -1,0 +1,166 @@
+"""The composition root of what is shipped: one bucket, one host by a pipe, the code that was pushed ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket_renewed import RenewedBucket
+from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
+from dstack.adapters.local import open_local
+from dstack.adapters.runner_client import RunnerClient
+from dstack.app.driver import Means
+from dstack.app.fleet import Fleet, address_of
+from dstack.app.heart import Heart
+from dstack.app.observing import Observer
+from dstack.app.probe import check_format
+from dstack.coordinator import shipped
+from dstack.core.codec import plain
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.handover import HandOver
+from dstack.core.keys import ProjectKeys
+from dstack.core.placement import turn
+from dstack.core.records import Coordinator
+from dstack.errors import HostUnreachableError, SnapshotError
+from dstack.model import Host, JobSpec, RunId, Snapshot
+from dstack.ports import Bucket, RunnerPort, Transport
+
+
+class Log:
+    """The screen of a coordinator that nobody watches: one line for each change, on standard output."""
+
+    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+        self.message(" ".join(part for part in (workflow, status, host, note) if part))
+
+    def log(self, workflow: str, data: bytes) -> None:
+        """Nobody watches: the log is in the bucket."""
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """Nobody watches."""
+
+    def message(self, text: str) -> None:
+        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        sys.stdout.flush()
+
+
+class PushedCode:
+    """The code of runs whose snapshots were pushed to this host before they were handed over."""
+
+    def bundle(self, snapshot: Snapshot, basis: Sequence[str]) -> Iterator[bytes]:
+        """Raises SnapshotError: what is gone from this host can only come from a laptop."""
+        raise SnapshotError(
+            f"the snapshot {snapshot.commit} is gone from this host",
+            hint="`dstack attach` the run: that brings it again",
+        )
+
+    def known(self) -> Sequence[str]:
+        return ()
+
+    def has(self, snapshot: Snapshot) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Project:
+    """What all runs of one project share."""
+
+    keys: ProjectKeys
+    observer: Observer
+    heart: Heart
+
+
+class Hosting:
+    """All that the runs of one detached coordinator work with, opened when first needed."""
+
+    def __init__(self, root: str, me: Coordinator, log: Log) -> None:
+        self._root = root
+        self._me = me
+        self._log = log
+        self._bucket: RenewedBucket | None = None
+        self._credentials: Mapping[str, Any] = {}
+        self._fleets: dict[str, Fleet] = {}
+        self._projects: dict[str, _Project] = {}
+        self._hands: dict[RunId, HandOver] = {}
+
+    def bucket(self, hand: HandOver) -> Bucket:
+        """The bucket, with the credentials that came last; raises BucketError when it cannot be read from here."""
+        if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
+            opened = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
+            check_format(opened, writing=True)
+            self._credentials = dict(hand.credentials)
+            if self._bucket is None:
+                self._bucket = RenewedBucket(opened)
+            self._bucket.renew(opened)
+        return self._bucket
+
+    def remember(self, hand: HandOver) -> None:
+        """From here on `means` of this run are those of this hand-over."""
+        self._hands[hand.run] = hand
+
+    def forget(self, run: RunId) -> None:
+        """The run is final: its secrets go."""
+        self._hands.pop(run, None)
+
+    async def means(self, run: RunId) -> Means:
+        """What a coordination of the run works with."""
+        hand = self._hands[run]
+        bucket = self.bucket(hand)
+        project = self._project(hand.project, bucket)
+
+        def when(spec: JobSpec, made: Mapping[str, int]) -> float:
+            job = fingerprint(ingredients(spec, {}))
+            return turn(spec.resources, hand.peers, made, job=job, me=hand.host.name)
+
+        return Means(
+            bucket=bucket,
+            project=hand.project,
+            keys=project.keys,
+            fleet=self._fleet(hand.host),
+            code=PushedCode(),
+            screen=self._log,
+            observer=project.observer,
+            caller=hand.caller,
+            new_nonce=new_nonce,
+            heart=project.heart,
+            turn=when,
+        )
+
+    def _project(self, name: str, bucket: Bucket) -> _Project:
+        if name not in self._projects:
+            keys, here = ProjectKeys.of(name), self._me.boot_id
+            self._projects[name] = _Project(
+                keys=keys,
+                observer=Observer(bucket, keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime),
+                heart=Heart(bucket, keys.heartbeat(self._me.id), self._log.message),
+            )
+        return self._projects[name]
+
+    def _fleet(self, host: Host) -> Fleet:
+        """This host, under the entry by which its laptop knows it."""
+        address = json.dumps(plain(address_of(host)), sort_keys=True)
+        if address not in self._fleets:
+            self._fleets[address] = Fleet((host,), lambda other: self._open(other, host))
+        return self._fleets[address]
+
+    async def _open(self, host: Host, here: Host) -> RunnerPort:
+        """A runner by a pipe; any other host is out of reach for a coordinator without its user's keys."""
+        if address_of(host) != address_of(here):
+            raise HostUnreachableError(host.name, f"it cannot be reached from {here.name}")
+
+        async def transport() -> Transport:
+            return await open_local(host, sys.executable)
+
+        zipapp = (shipped.RUNNER, hashlib.sha256(shipped.RUNNER).hexdigest())
+        client = RunnerClient(host.name, transport, zipapp=zipapp, bootstrap=shipped.BOOTSTRAP, directory=self._root)
+        await client.connect()
+        return client
+
+    async def close(self) -> None:
+        await asyncio.gather(*(fleet.close() for fleet in self._fleets.values()))
