@@ -70,11 +70,12 @@ def free_port() -> int:
 
 
 @cache
-def ministack() -> ObjectStore:
-    """A fast emulator that honours conditions. Bound to loopback by its server, as its own command does not."""
+def ministack(address: str = "127.0.0.1") -> ObjectStore:
+    """A fast emulator that honours conditions. Bound to loopback by its server, as its own command does not, or to the
+    address of this machine's own that test hosts see."""
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"127.0.0.1:{port}"]
-    return _started(command, port, {"SERVICES": "s3"})
+    command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"{address}:{port}"]
+    return _started(command, port, {"SERVICES": "s3"}, address)
 
 
 @cache
@@ -87,7 +88,9 @@ def nanio() -> ObjectStore:
     return _started(command, port, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
 
 
-def _started(command: list[str], port: int, environment: dict[str, str]) -> ObjectStore:
+def _started(
+    command: list[str], port: int, environment: dict[str, str], address: str = "127.0.0.1"
+) -> ObjectStore:
     folder = tempfile.mkdtemp(prefix="dstack-store-")
     with Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
@@ -100,7 +103,7 @@ def _started(command: list[str], port: int, environment: dict[str, str]) -> Obje
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
+    store = ObjectStore(endpoint=f"http://{address}:{port}")
     deadline = time.monotonic() + 60
     while True:
         try:

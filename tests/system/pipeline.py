@@ -117,14 +117,15 @@ FILES = {
 }
 
 
-def entry(host: TestHost, key: Path, *, jump: str = "", slots: int = 1) -> str:
-    """One host as `hosts.yaml` has it: `{address: …, port: …, …}`."""
+def entry(host: TestHost, key: Path, *, jump: str = "", slots: int = 1, **more: str) -> str:
+    """One host as `hosts.yaml` has it: `{address: …, port: …, …}`; `more` are further settings."""
     fields = {
         "address": host.address,
         "port": str(host.port),
         "user": host.user,
         "identity-file": str(key),
         "slots": str(slots),
+        **more,
     }
     if jump:
         fields["jump"] = jump

@@ -168,6 +168,25 @@ class Farm:
         host.wait_ready()
         return host
 
+    def bare(self, folders: dict[str, str], environment: dict[str, str]) -> Any:
+        """A container that is no host: it sees `folders` (path -> mode), and reaches what this machine reaches."""
+        volumes = {path: {"bind": path, "mode": mode} for path, mode in folders.items()}
+        return self.client.containers.run(
+            build(self.client),
+            detach=True,
+            init=True,
+            name=self._name("laptop"),
+            labels={LABEL: self.id},
+            entrypoint=["sleep", "infinity"],
+            network_mode="host",
+            volumes=volumes,
+            environment=environment,
+        )
+
+    def gateway(self) -> str:
+        """The address of this machine as hosts see it."""
+        return str(self.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+
     def with_docker(self, folder: Path) -> TestHost:
         """A host where alice may use this machine's engine; `folder` is hers and has the same path inside and outside,
         as containers that she starts see paths of the machine that the engine runs on."""
