@@ -21,6 +21,7 @@ from dstack.adapters.bucket_folder_files import (
     descend,
     explain,
     gather,
+    identity,
     names_in,
     open_object,
     read_up_to,
@@ -29,6 +30,7 @@ from dstack.adapters.bucket_folder_files import (
 )
 from dstack.adapters.bucket_folder_writing import Writing
 from dstack.core.keycheck import check_key, check_prefix, check_range
+from dstack.core.keys import FORMAT
 from dstack.errors import BucketError
 from dstack.ports import Put
 
@@ -43,10 +45,15 @@ class FolderBucket:
     durable when `create` returns: its file is flushed, then the folders that hold its name. `children` may name a
     folder in which nothing is, left by a writer that died. Machines that mount one NFS export may share a bucket;
     a client may then see a new object up to a minute after another one does, as NFS has it.
+
+    Once `dstack.json` was read, the folder must stay the one that holds it: where its file system was unmounted, an
+    empty folder would show that nothing was ever claimed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
+        self._format: bytes | None = None
+        self._identity = (0, 0)
 
     def __repr__(self) -> str:
         return f"FolderBucket({self.path!r})"
@@ -89,6 +96,8 @@ class FolderBucket:
                 os.close(fd)
         if len(body) != size:
             raise BucketError(f"{self._place(key)} shrank while it was read", hint="something else writes there")
+        if key == FORMAT:
+            self._format, self._identity = body, identity(self.path)
         return body
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
@@ -157,6 +166,27 @@ class FolderBucket:
     @contextmanager
     def _explained(self, doing: str, key: str) -> Iterator[None]:
         try:
+            if self._format is not None and not self._is_same(self._format):
+                raise BucketError(
+                    f"cannot {doing} {self._place(key)}: the bucket that was there is gone",
+                    hint=f"is the file system of {self.path} mounted?",
+                )
             yield
         except OSError as error:
             raise explain(error, doing, self._place(key)) from None
+
+    def _is_same(self, body: bytes) -> bool:
+        """Whether the folder is the one whose format was read, also where it was mounted anew meanwhile."""
+        found = identity(self.path)
+        if found == self._identity:
+            return True
+        fd = open_object(self.path, [FORMAT])
+        if fd is None:
+            return False
+        try:
+            same = read_up_to(fd, len(body) + 1) == body
+        finally:
+            os.close(fd)
+        if same:
+            self._identity = found
+        return same

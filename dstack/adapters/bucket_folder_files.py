@@ -59,6 +59,12 @@ def absent(call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         return None
 
 
+def identity(path: str) -> tuple[int, int]:
+    """Device and number of a folder, (0, 0) when it is not there."""
+    found = absent(os.stat, path)
+    return (found.st_dev, found.st_ino) if found is not None else (0, 0)
+
+
 def descend(root: str, parts: Sequence[str]) -> int:
     """A descriptor of the folder `parts` below `root`, for the caller to close; follows links in `root` only."""
     fd = os.open(root, OPEN_ROOT)

@@ -55,6 +55,8 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
         boot_id=held.boot_id,
         coordinator=me,
         max_duration=job.spec.max_duration,
+        account=held.account,
+        folder=held.folder,
     )
     mine = keys.attempt(number)
     if not (yield from create(mine.claim, pack(claim))):
@@ -115,6 +117,9 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         yield from _end(mine, claim, ExitReport(code=None, reason=failure), status="failed")
         yield Release(claim)
         return
+    if (yield Read(mine.end)) is not None:
+        yield Drop(Nonce(claim.nonce))  # called lost meanwhile: nothing of it may begin now
+        return
     started = None if failure is False else (yield Go(claim, workflow))
     if started is None:
         started = yield from _verdict(job, mine, claim)
@@ -143,6 +148,22 @@ def void(attempt_keys: AttemptKeys, claim: Claim) -> Steps[None]:
     yield from _end(attempt_keys, claim, report, status="void")
 
 
+def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[None]:
+    """Nobody can know what became of the attempt: say so, so that another one may be made. Should it live after all and
+    be the first to come to a result, that result counts."""
+    yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status="lost")
+
+
+def _given_up(mine: AttemptKeys) -> Steps[bool]:
+    """Whether somebody else brought the attempt to its end, or it was called lost and another has the result."""
+    body = yield Read(mine.end)
+    if body is None:
+        return False
+    if unpack(End, mine.end, body).status != "lost":
+        return True
+    return (yield Read(f"{mine.generation}result")) is not None
+
+
 def look_after(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     """A started attempt, to its end and into the bucket; safe beside other owners and zombies."""
     workflow = job.spec.workflow
@@ -154,7 +175,8 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         report = yield Watch(claim, workflow, mine, PATIENCE)
         if report is not None:
             break
-        if (yield Read(mine.end)) is not None:
+        if (yield from _given_up(mine)):
+            yield from _let_go(mine, claim)
             return
         stop = yield from unwanted(job, mine)
         if stop is not None:
@@ -164,6 +186,13 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     yield from _finish(job, mine, claim, report, abort=abort)
 
 
+def _let_go(mine: AttemptKeys, claim: Claim) -> Steps[None]:
+    """An attempt that was called lost, and whose place another one took, is ended where it still runs."""
+    if unpack(End, mine.end, (yield Read(mine.end))).status == "lost":
+        yield StopJob(claim, True)
+        yield Release(claim)
+
+
 def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[None]:
     workflow = job.spec.workflow
     yield Show(workflow=workflow, status=JobStatus.UPLOADING, host=claim.host, attempt=mine, mine=True)
@@ -171,7 +200,7 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
     while collected is None:
         collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)
         if collected is None:
-            if (yield Read(mine.end)) is not None:
+            if (yield from _given_up(mine)):
                 return
             yield Pause(PATIENCE)
     if isinstance(collected, Collected) and report.succeeded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.placement import nowhere, rank
 from dstack.core.records import Claim, Outcome, Result, RunRecord, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
-from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.model import Demand, Fingerprint, HostFacts, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class Driver:
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._holdings: dict[str, Holding] = {}
         self._turns: dict[str, float] = {}
+        self._silent: dict[str, tuple[tuple[float, str], str]] = {}
+        """Nonce -> since when its host has not answered (for deciding, for people), and why."""
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -109,6 +112,8 @@ class Driver:
                 return await self._go(claim, self._specs[workflow])
             case fx.AskVerdict(claim):
                 return await self._ask(claim, lambda runner: runner.verdict(Nonce(claim.nonce)))
+            case fx.HowSilent(claim):
+                return self._silence(claim)
             case fx.Watch(claim, workflow, attempt, patience):
                 return await self._watching(claim, workflow, attempt).wait(patience)
             case fx.StopJob(claim, abort):
@@ -267,13 +272,30 @@ class Driver:
         link = self._means.fleet.link_of(claim)
         runner: RunnerPort | None = None
         try:
-            runner = (await link.reach()).runner
-            return await request(runner)
+            reached = await link.reach()
+            if not _is_home(claim, reached.facts):
+                self._in_vain(claim, f"{claim.host}: it runs as {claim.account}, whose account this is not")
+                return None
+            runner = reached.runner
+            answer = await request(runner)
+            self._silent.pop(claim.nonce, None)
+            return answer
         except HostUnreachableError as error:
             if runner is not None:
                 await link.lost(runner)
-            self._means.screen.message(str(error))
+            self._in_vain(claim, str(error))
             return None
+
+    def _in_vain(self, claim: Claim, why: str) -> None:
+        """The claim's host gave no answer; said once for each reason and silence."""
+        since, said = self._silent.setdefault(claim.nonce, ((time.monotonic(), time.strftime("%H:%M")), ""))
+        if said != why:
+            self._silent[claim.nonce] = (since, why)
+            self._means.screen.message(why)
+
+    def _silence(self, claim: Claim) -> fx.Silence:
+        (began, since), _ = self._silent.get(claim.nonce, ((time.monotonic(), time.strftime("%H:%M")), ""))
+        return fx.Silence(seconds=time.monotonic() - began, since=since)
 
     def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
         watching = self._watchings.get(claim.nonce)
@@ -370,3 +392,8 @@ class Driver:
             )
         except DstackError as error:
             self._means.screen.message(str(error))
+
+
+def _is_home(claim: Claim, facts: HostFacts) -> bool:
+    """Whether the attempt is in the spool of the account that was reached; any other has never heard of it."""
+    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)

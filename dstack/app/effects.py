@@ -81,6 +81,8 @@ class Held:
     host: str
     boot_id: str
     address: dict[str, Any]
+    account: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,22 @@ class Go(Effect):
 
 @dataclass(frozen=True, slots=True)
 class AskVerdict(Effect):
-    """-> "started" | "refused" (then for ever), None when the host cannot be reached."""
+    """-> "started" | "refused" (then for ever), None when the host cannot be reached under the claim's account."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """For how many seconds this coordinator has tried a host in vain, and since when, for people."""
+
+    seconds: float
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class HowSilent(Effect):
+    """After an AskVerdict without an answer -> Silence."""
 
     claim: Claim
 

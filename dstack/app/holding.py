@@ -55,7 +55,13 @@ class Holding:
                 continue
             await self._release_others()
             self.won = self._fleet.links[name]
-            return Held(host=name, boot_id=reached.facts.boot_id, address=address_of(reached.host))
+            return Held(
+                host=name,
+                boot_id=reached.facts.boot_id,
+                address=address_of(reached.host),
+                account=reached.facts.user,
+                folder=reached.facts.dir,
+            )
         return None
 
     def why(self) -> str:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from dstack.app import attempts
 from dstack.app.creating import create
-from dstack.app.effects import Alive, AskVerdict, Children, ListKeys, NewNonce, Pause, Read, Show, Steps
+from dstack.app.effects import Alive, AskVerdict, Children, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
 from dstack.app.jobs import Job, Live, stop_asked, unwanted
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
+from dstack.core.liveness import SILENCE
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, Result, Stop, Want, Why, pack, unpack
 from dstack.model import JobStatus
 from dstack.wire import STARTED
 
 POLL = 0.5
+MOST = 5.0
+"""Seconds between two looks at an attempt that somebody else looks after: first POLL, then ever more up to this."""
+FAR = 2.0
+"""Seconds between two tries of a host that does not answer."""
 MAX_VOID = 16
 """Attempts in a row that never started before the job is called failed."""
 
@@ -56,7 +61,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     want = yield from _want(job, keys)
     number, live = yield from latest_of(keys)
     if live is not None:
-        yield from _beside(job, me, live)
+        yield from _beside(job, me, keys, live, want)
         return None
     ends = yield from _ends(keys, want.ended, number)
     verdict = reuse.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
@@ -77,7 +82,7 @@ def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outc
     """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
     number, live = yield from latest_of(keys)
     if live is not None and (yield from unwanted(job, live.keys)) is not None:
-        yield from _beside(job, me, live)
+        yield from _beside(job, me, keys, live, None)
         return None
     end = None if live is not None else (yield from _own_end(job, keys, number))
     if end is None:
@@ -218,28 +223,13 @@ def _ends(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
     return tuple(ends)
 
 
-def _beside(job: Job, me: Coordinator, live: Live) -> Steps[None]:
+def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
     """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
-    if live.owner.id != me.id:
-        alive = yield Alive(live.owner)
-        if alive is not False:
-            own = live.claim.run == job.run.id
-            note = "looked after by another coordinator" if own else f"joins {live.claim.run_name} of {live.owner.user}"
-            yield Show(
-                workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
-            )
-            yield Pause(POLL)
-            return
+    if live.owner.id != me.id and not (yield from _outlive(job, live)):
+        return
     verdict = yield AskVerdict(live.claim)
     if verdict is None:
-        yield Show(
-            workflow=job.spec.workflow,
-            status=JobStatus.RUNNING,
-            host=live.claim.host,
-            note=f"{live.claim.host} cannot be reached",
-            attempt=live.keys,
-        )
-        yield Pause(POLL)
+        yield from _unreachable(job, keys, live, want)
         return
     if verdict != STARTED:
         yield from attempts.void(live.keys, live.claim)
@@ -249,6 +239,46 @@ def _beside(job: Job, me: Coordinator, live: Live) -> Steps[None]:
         if not (yield from create(live.keys.owner(live.adoptions + 1), pack(owner))):
             return
     yield from attempts.look_after(job, live.keys, live.claim)
+
+
+def _outlive(job: Job, live: Live) -> Steps[bool]:
+    """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again."""
+    own = live.claim.run == job.run.id
+    note = "looked after by another coordinator" if own else f"joins {live.claim.run_name} of {live.owner.user}"
+    pause = POLL
+    while True:
+        if (yield Alive(live.owner)) is False:
+            return True
+        yield Show(
+            workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
+        )
+        yield Pause(pause)
+        pause = min(MOST, pause * 1.25)
+        if (yield Read(live.keys.end)) is not None:
+            return False
+        stop = yield from stop_asked(job)
+        if stop is not None and (yield from unwanted(job, live.keys)) is None:
+            return False  # the others go on with it, and this run is stopped
+
+
+def _unreachable(job: Job, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
+    """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
+    silence = yield HowSilent(live.claim)
+    # An owner on the very host: that it is dead is known by its silence, which is then the host's own.
+    long_enough = live.owner.boot_id == live.claim.boot_id or silence.seconds >= SILENCE
+    if want is not None and long_enough:
+        ends = yield from _ends(keys, want.ended, live.keys.number - 1)
+        if reuse.may_try_again(tuple(end.status for end in ends), job.spec.retry):
+            yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
+            return
+    yield Show(
+        workflow=job.spec.workflow,
+        status=JobStatus.RUNNING,
+        host=live.claim.host,
+        note=f"{live.claim.host} unreachable since {silence.since}",
+        attempt=live.keys,
+    )
+    yield Pause(FAR)
 
 
 def skip(job: Job, culprit: Outcome) -> Steps[Outcome]:

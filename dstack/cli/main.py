@@ -22,6 +22,7 @@ COMMANDS = {
     "why": Lazy(target="dstack.cli.runs:why", help="Say why a job ran, or why it was reused."),
     "queue": Lazy(target="dstack.cli.queue:queue", help="Show what runs and waits on the hosts, and why."),
     "stop": Lazy(target="dstack.cli.stop:stop", help="Stop a run, or one workflow of it."),
+    "lost": Lazy(target="dstack.cli.lost:lost", help="Say that what runs of a run will never come back."),
     "artifacts": Lazy(target="dstack.cli.artifacts:group", help="List and fetch what jobs left behind."),
     "hosts": Lazy(target="dstack.cli.hosts:group", help="List, add, check and remove hosts."),
     "check": Lazy(target="dstack.cli.project:check", help="Check the YAML files of the project; run nothing."),

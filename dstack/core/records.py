@@ -85,6 +85,9 @@ class Claim:
     boot_id: str
     coordinator: Coordinator
     max_duration: int | None = None
+    account: str = ""
+    folder: str = ""
+    """Account and folder on the host in whose spool the attempt is: in any other one nobody ever heard of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,13 @@ def after_attempts(ends: Sequence[str], retry: Retry, *, max_void: int) -> Next:
     return Next.LOST if tried[-1] == "lost" else Next.FAILED
 
 
+def may_try_again(ends: Sequence[str], retry: Retry) -> bool:
+    """Whether one more attempt may be made when the present one is called lost without anybody's word: `ends` are the
+    statuses of those before it since this run came."""
+    tried = sum(end in ("failed", "lost", "interrupted") for end in ends) + 1
+    return "lost" in retry.on and tried < retry.attempts
+
+
 def manifest_digest(body: bytes) -> str:
     """The sha256 by which a result names its manifest."""
     return hashlib.sha256(body).hexdigest()

@@ -25,6 +25,7 @@ from dstack.model import (
     JobSpec,
     JobStatus,
     Nonce,
+    Retry,
     RunId,
     RunName,
     RunPlan,
@@ -72,7 +73,7 @@ class Peer:
     paused_until: float = 0.0
 
 
-def spec_of(workflow: str) -> JobSpec:
+def spec_of(workflow: str, retry: Retry) -> JobSpec:
     return JobSpec(
         workflow=WorkflowName(workflow),
         script="true\n",
@@ -86,10 +87,11 @@ def spec_of(workflow: str) -> JobSpec:
         inputs=(),
         variables={},
         code="0" * 64,
+        retry=retry,
     )
 
 
-def run_of(index: int, workflows: tuple[str, ...]) -> RunRecord:
+def run_of(index: int, workflows: tuple[str, ...], retry: Retry) -> RunRecord:
     return RunRecord(
         nonce=f"run{index}",
         id=RunId(f"{index:013d}-aaaaaaaaaa"),
@@ -98,7 +100,7 @@ def run_of(index: int, workflows: tuple[str, ...]) -> RunRecord:
         machine="m",
         submitted=0.0,
         workflow=WorkflowName(workflows[-1]),
-        plan=RunPlan(jobs=tuple(spec_of(name) for name in workflows)),
+        plan=RunPlan(jobs=tuple(spec_of(name, retry) for name in workflows)),
         snapshot=Snapshot(commit="c", tree="t", prefix="", head=None, branch=None, remote=None, dirty=False),
     )
 
@@ -121,8 +123,11 @@ class World:
         self.pause_rate = self.random.choice((0.01, 0.06))
         count = self.random.randint(1, 3)
         names = ("a", "b")[: self.random.randint(1, 2)]
-        self.runs = [run_of(index + 1, names) for index in range(count)]
+        self.retries = self.random.random() < 0.3
+        retry = Retry(attempts=3, on=("lost",)) if self.retries else Retry()
+        self.runs = [run_of(index + 1, names, retry) for index in range(count)]
         self.fresh = {run.id: self.random.random() < 0.15 for run in self.runs}
+        self.lost_rate = self.random.choice((0.0, 0.0, 0.002))
         self.fails = {name: self.random.random() < 0.25 for name in names}
         for run in self.runs:
             for _ in range(self.random.randint(1, 2)):
@@ -193,6 +198,8 @@ class World:
             if at <= self.now:
                 self.late.remove((at, key, body))
                 self.objects.setdefault(key, body)
+        if self.chance(self.lost_rate):
+            self._somebody_says_lost()
         for run in self.runs:
             if self.chance(self.stop_rate) and run.id not in self.stops:
                 self.stops.add(run.id)
@@ -200,6 +207,16 @@ class World:
             alive = [peer for peer in self.peers if peer.run is run and not peer.crashed]
             if not self._done(run) and not any(peer.tasks for peer in alive) and self.random.random() < 0.2:
                 self.start_peer(run)
+
+    def _somebody_says_lost(self) -> None:
+        """`dstack lost` for an attempt that has not ended, whether it is lost or not."""
+        claims = [key for key in self.objects if "/claim/" in key]
+        ends = {key: key.replace("/claim/", "/a/") + "/end" for key in claims}
+        live = [key for key in claims if ends[key] not in self.objects]
+        if live:
+            key = self.random.choice(live)
+            end = End(nonce=_nonce(key, self.objects[key]), status="lost", reason="somebody said so")
+            self.objects[ends[key]] = pack(end)
 
     def _natural_end(self, supervisor: Supervisor) -> ExitReport:
         return ExitReport(code=1 if self.random.random() < self._failure_rate(supervisor.nonce) else 0)
@@ -322,6 +339,9 @@ class World:
         supervisor.verdict = supervisor.verdict or "refused"
         return supervisor.verdict
 
+    def _howsilent(self, peer: Peer, name: str, effect: fx.HowSilent) -> fx.Silence:
+        return fx.Silence(seconds=self.random.choice((0.0, 500.0)), since="12:00")
+
     def _watch(self, peer: Peer, name: str, effect: fx.Watch) -> ExitReport | None:
         report = self.supervisors[effect.claim.nonce].report
         if report is None or self.chance(0.1):
@@ -361,6 +381,8 @@ class World:
             nonce = unpack(Claim, effect.key, effect.body).nonce
             if nonce not in self.supervisors:
                 raise Violation(f"{effect.key}: claimed before a slot was held")
+        if effect.key.endswith("/end") and unpack(End, effect.key, effect.body).status == "lost" and not self.retries:
+            raise Violation(f"{effect.key}: called lost without anybody's word")
         if effect.key.endswith("/result"):
             attempt = unpack(Result, effect.key, effect.body).attempt
             manifest = effect.key.removesuffix("result") + f"a/{attempt:06d}/manifest"
@@ -372,16 +394,25 @@ class World:
         key = next((k for k, body in self.objects.items() if "/claim/" in k and _nonce(k, body) == claim.nonce), None)
         if key is None:
             raise Violation(f"{claim.nonce} starts without a claim")
+        if self._is_lost(claim.nonce):
+            return  # somebody said so between the look and the start: it is one of two now, and known to be
         folder = key.rpartition("/")[0] + "/"
         for other, body in self.objects.items():
             if other.startswith(folder) and other != key:
                 supervisor = self.supervisors.get(_nonce(other, body))
-                if supervisor is not None and supervisor.verdict == "started":
+                if supervisor is not None and supervisor.verdict == "started" and not self._is_lost(supervisor.nonce):
                     report = supervisor.report
                     if report is None or report.succeeded:
                         raise Violation(f"{key} starts while {other} runs or has succeeded")
         if not self._was_wanted(key, folder.removesuffix("claim/")):
             raise Violation(f"{key} starts although every run that waited for it had an outcome before it was claimed")
+
+    def _is_lost(self, nonce: str) -> bool:
+        """Whether the attempt was called lost: by a person, or where `retry` allows it."""
+        for key, body in self.objects.items():
+            if key.endswith("/end") and unpack(End, key, body).nonce == nonce:
+                return unpack(End, key, body).status == "lost"
+        return False
 
     def _was_wanted(self, claim: str, generation: str) -> bool:
         """Whether some run that waits for this generation of a job had no outcome of it when it was claimed."""
@@ -402,7 +433,7 @@ class World:
         """Everything has an outcome: hold the whole bucket against the whole host."""
         self._check_claims()
         for supervisor in self.supervisors.values():
-            if supervisor.verdict == "started" and supervisor.report is None:
+            if supervisor.verdict == "started" and supervisor.report is None and not self._is_lost(supervisor.nonce):
                 raise Violation(f"{supervisor.nonce} still runs and nobody looks after it")
         for run in self.runs:
             for spec in run.plan.jobs:
@@ -437,7 +468,7 @@ class World:
             if supervisor.report is None or not supervisor.report.succeeded:
                 raise Violation(f"{run.name} {outcome.workflow}: succeeded without a job that did")
             end = self.objects.get(attempt.end)
-            if end is not None and unpack(End, attempt.end, end).status != "succeeded":
+            if end is not None and unpack(End, attempt.end, end).status not in ("succeeded", "lost"):
                 raise Violation(f"{attempt.end}: the result's own attempt is not called succeeded")
         if outcome.status in (JobStatus.FAILED, JobStatus.LOST):
             want = unpack(Want, "want", self.objects[keys.want(run.id)])

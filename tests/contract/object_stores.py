@@ -88,9 +88,7 @@ def nanio() -> ObjectStore:
     return _started(command, port, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
 
 
-def _started(
-    command: list[str], port: int, environment: dict[str, str], address: str = "127.0.0.1"
-) -> ObjectStore:
+def _started(command: list[str], port: int, environment: dict[str, str], address: str = "127.0.0.1") -> ObjectStore:
     folder = tempfile.mkdtemp(prefix="dstack-store-")
     with Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(

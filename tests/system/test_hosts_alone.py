@@ -50,9 +50,7 @@ def open_gates(hosts: list[TestHost]) -> None:
         host.run(["touch", GATE], user="alice")
 
 
-def test_a_run_that_was_left_goes_on_without_a_process_of_this_machine(
-    laptop: Laptop, hosts: list[TestHost]
-) -> None:
+def test_a_run_that_was_left_goes_on_without_a_process_of_this_machine(laptop: Laptop, hosts: list[TestHost]) -> None:
     told = laptop.dstack("run", "-d", "evaluate").stdout
     name = told.split()[0]
     assert "gpu-1, gpu-2, gpu-3 by itself: this machine may be shut" in told

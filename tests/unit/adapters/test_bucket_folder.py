@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from dstack.adapters import bucket_folder_writing
 from dstack.adapters.bucket_folder import FolderBucket
+from dstack.app.probe import ensure_probed
 from dstack.errors import BucketError
 from dstack.ports import Put
 
@@ -343,3 +345,32 @@ def test_creating_and_emptying_the_same_folder_at_once_loses_nothing(tmp_path: P
         thread.join()
     assert failures == []
     assert list(bucket.children("")) == []
+
+
+def test_a_bucket_whose_folder_was_unmounted_shows_nothing_and_takes_nothing(tmp_path: Path) -> None:
+    """An empty folder in its place would say that no attempt was ever claimed."""
+    place = tmp_path / "bucket"
+    bucket = FolderBucket(place)
+    ensure_probed(bucket, nonce="0" * 32, now=0.0)
+    bucket.create("a/claim", b"mine")
+    away = place.rename(tmp_path / "away")
+    refused: list[Callable[[], object]] = [
+        lambda: bucket.get("a/claim"),
+        lambda: bucket.create("a/claim", b"theirs"),
+        lambda: bucket.put("a/hb", b"1"),
+        lambda: bucket.list(""),
+        lambda: bucket.children("a/"),
+        lambda: bucket.delete("a/claim"),
+        lambda: list(bucket.read("a/claim", 0, 4)),
+    ]
+    for call in refused:
+        with pytest.raises(BucketError, match="the bucket that was there is gone"):
+            call()
+    assert not place.exists()
+    place.mkdir()  # the empty mount point
+    for call in refused:
+        with pytest.raises(BucketError, match="gone"):
+            call()
+    place.rmdir()
+    shutil.copytree(away, place)  # mounted anew: another folder to the system, the same bucket
+    assert bucket.get("a/claim") == b"mine"

@@ -104,7 +104,7 @@ def test_many_who_look_at_once_agree(tmp_path: Path) -> None:
 
 def test_the_lock_file_is_the_users_alone(tmp_path: Path) -> None:
     with CoordinatorLock(tmp_path, new_nonce()) as lock:
-        assert lock.path == tmp_path / ".dstack" / "coordinators" / f"{lock.id}.lock"
+        assert lock.path == tmp_path / "coordinators" / f"{lock.id}.lock"
         assert lock.path.stat().st_mode & 0o777 == 0o600
         assert lock.path.parent.stat().st_mode & 0o777 == 0o700
 

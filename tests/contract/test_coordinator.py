@@ -1,0 +1,245 @@
+"""The coordinator as hosts get it: its zipapp, started by the bootstrap on the oldest Python that it promises.
+
+DSTACK_HOST_PYTHON names the interpreter; 3.10 is the oldest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dstack.adapters.coordinator_client import hand_over, look_at
+from dstack.adapters.coordinator_library import OLDEST
+from dstack.adapters.local import open_local
+from dstack.adapters.runner_channel import RefusedError
+from dstack.adapters.runner_client import RunnerClient
+from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.app.overview import run_view
+from dstack.app.running import submit
+from dstack.cli.runline import read_arguments
+from dstack.cli.submitting import plan_run, rename
+from dstack.cli.wiring import Session
+from dstack.core.handover import HandOver, digest
+from dstack.core.records import RunRecord, pack
+from dstack.model import Host, HostName, RunStatus
+from tests.system.hosts.waiting import until
+from tests.system.laptop import Laptop
+
+PYTHON = os.environ.get("DSTACK_HOST_PYTHON", sys.executable)
+
+
+def is_too_old() -> bool:
+    code = f"import sys; sys.exit(sys.version_info[:2] < {OLDEST})"
+    return subprocess.run([PYTHON, "-c", code], check=False).returncode != 0
+
+
+pytestmark = pytest.mark.skipif(is_too_old(), reason="the shipped coordinator needs a later Python")
+
+
+class Place:
+    """A host in a folder, a bucket that it shares, and the laptop of somebody who hands runs to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.laptop = Laptop(folder)
+        self.dir = folder / "host"
+        self.gate, self.marks = folder / "gate", folder / "marks"
+        self.bucket = folder / "bucket"
+        self.laptop.write(
+            {
+                ".dstack/workflows.yaml": f"""
+workflows:
+  - name: prepare
+    commands: [echo prepare >> {self.marks}, 'while [ ! -e {self.gate} ]; do sleep 0.02; done', echo data > data.txt]
+    artifacts: [data.txt]
+  - name: train
+    depends-on: [prepare]
+    env: [TOKEN]
+    commands: [echo "train $TOKEN" >> {self.marks}, cat data.txt > model.txt]
+    artifacts: [model.txt]
+""",
+                ".dstack/config.yaml": f"bucket: {self.bucket}\n",
+            }
+        )
+        self.laptop.commit()
+        self.session = Session(
+            start=self.laptop.root, home=self.laptop.home, environ=self.laptop.environment, hosts_file=None
+        )
+        self.host = Host(name=HostName("here"), dir=str(self.dir))
+
+    def submit(self, *arguments: str) -> RunRecord:
+        _, submission = plan_run(self.session, read_arguments(list(arguments)))
+        self.session.probe_bucket()
+        return submit(self.session.bucket, self.session.keys, submission, rename=rename)
+
+    def given(self, record: RunRecord) -> HandOver:
+        return HandOver(
+            bucket=str(self.bucket),
+            options={},
+            project=self.session.name,
+            run=record.id,
+            record=digest(pack(record)),
+            host=self.host,
+            caller={"TOKEN": "s3cret"},
+        )
+
+    async def push(self, record: RunRecord) -> None:
+        runner = RunnerClient(
+            "here",
+            lambda: open_local(self.host, PYTHON),
+            zipapp=runner_zipapp(),
+            bootstrap=bootstrap_source(),
+            directory=str(self.dir),
+        )
+        try:
+            await runner.push_code(self.session.name, record.snapshot, self.session.code)
+        finally:
+            await runner.close()
+
+    async def hand(self, given: HandOver) -> str:
+        return await hand_over(await open_local(self.host, PYTHON), given, None)
+
+    def status(self, record: RunRecord) -> RunStatus:
+        return run_view(self.session.bucket, self.session.keys, record).status
+
+    def wait(self, record: RunRecord) -> None:
+        until("the run is final", lambda: self.status(record) is not RunStatus.RUNNING, told=self.log)
+
+    def log(self) -> str:
+        return "\n".join(path.read_text() for path in (self.dir / "coordinators").glob("*.log"))
+
+    def processes(self) -> list[int]:
+        """Coordinators at work on this host, by the log that they write."""
+        logs = {str(path) for path in (self.dir / "coordinators").glob("*.log")}
+        found = []
+        for fd in Path("/proc").glob("[0-9]*/fd/1"):
+            try:
+                if os.readlink(fd) in logs:
+                    found.append(int(fd.parts[2]))
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
+    made = Place(tmp_path)
+    yield made
+    made.gate.touch()
+    for pid in made.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_it_brings_a_run_to_its_end_and_ends_with_it(place: Place) -> None:
+    record = place.submit("train")
+
+    async def scene() -> None:
+        await place.push(record)
+        await place.hand(place.given(record))
+
+    asyncio.run(scene())
+    place.gate.touch()
+    place.wait(record)
+    assert place.status(record) is RunStatus.SUCCEEDED, place.log()
+    assert place.marks.read_text() == "prepare\ntrain s3cret\n"
+    until("it has ended", lambda: not place.processes())
+    assert "s3cret" not in place.log()
+
+
+def test_two_hand_overs_at_once_meet_one_coordinator_and_a_later_one_wakes_it(place: Place) -> None:
+    first, second = place.submit("train"), place.submit("train", "--rerun=train")
+
+    async def scene() -> set[str]:
+        await place.push(first)
+        ids = await asyncio.gather(*(place.hand(place.given(record)) for record in (first, second, first)))
+        return {*ids, await place.hand(place.given(second))}
+
+    assert len(asyncio.run(scene())) == 1
+    assert len(place.processes()) == 1
+    place.gate.touch()
+    for record in (first, second):
+        place.wait(record)
+        assert place.status(record) is RunStatus.SUCCEEDED, place.log()
+
+
+def test_it_runs_nothing_that_its_own_user_did_not_hand_to_it(place: Place) -> None:
+    """Who may write to the bucket can put any record there: the hash that came over SSH is what counts."""
+    record = place.submit("train")
+    place.gate.touch()
+    given = place.given(record)
+
+    async def scene() -> None:
+        await place.push(record)
+        with pytest.raises(RefusedError, match="not the one that was handed over") as refusal:
+            await place.hand(replace(given, record="0" * 64))
+        assert refusal.value.kind == "run"
+
+    asyncio.run(scene())
+    until("it has ended", lambda: not place.processes())
+    assert place.status(record) is RunStatus.RUNNING
+    assert not place.marks.exists()
+
+
+def test_a_bucket_that_the_host_does_not_see_is_found_before_anything_is_pushed(place: Place, tmp_path: Path) -> None:
+    record = place.submit("train")
+    elsewhere = replace(place.given(record), bucket=str(tmp_path / "elsewhere"))
+
+    async def scene() -> None:
+        await look_at(await open_local(place.host, PYTHON), place.given(record), None)
+        with pytest.raises(RefusedError, match="does not see the bucket") as refusal:
+            await look_at(await open_local(place.host, PYTHON), elsewhere, None)
+        assert refusal.value.kind == "bucket"
+
+    asyncio.run(scene())
+    assert not (place.dir / "coordinators").exists(), "a look starts no coordinator"
+
+
+def test_a_coordinator_that_was_killed_is_followed_by_one_that_adopts_its_job(place: Place) -> None:
+    record = place.submit("train")
+
+    async def hand() -> str:
+        await place.push(record)
+        return await place.hand(place.given(record))
+
+    first = asyncio.run(hand())
+    until("the job runs", lambda: place.marks.exists(), told=place.log)
+    for pid in place.processes():
+        os.kill(pid, signal.SIGKILL)
+    until("it is gone", lambda: not place.processes())
+    assert asyncio.run(hand()) != first
+    place.gate.touch()
+    place.wait(record)
+    assert place.status(record) is RunStatus.SUCCEEDED, place.log()
+    assert place.marks.read_text() == "prepare\ntrain s3cret\n", "nothing was started twice"
+
+
+def test_a_silent_bucket_ends_no_coordinator(place: Place) -> None:
+    """The bucket's folder is taken away for a while: the run goes on when it is back."""
+    record = place.submit("train")
+
+    async def scene() -> None:
+        await place.push(record)
+        await place.hand(place.given(record))
+
+    asyncio.run(scene())
+    until("the job runs", lambda: place.marks.exists(), told=place.log)
+    away = place.bucket.with_name("away")
+    place.bucket.rename(away)
+    place.gate.touch()
+    until("it noticed", lambda: "cannot" in place.log() or "again" in place.log(), told=place.log)
+    begin = time.monotonic()
+    if place.bucket.exists():  # made anew by a write: what stands in it is nothing of the run's
+        place.bucket.rename(place.bucket.with_name("made"))
+    away.rename(place.bucket)
+    place.wait(record)
+    assert place.status(record) is RunStatus.SUCCEEDED, place.log()
+    assert time.monotonic() - begin < 60
