@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,35 @@ from tests.system.hosts.farm import Farm, TestHost
 from tests.system.hosts.home import Home
 from tests.system.hosts.waiting import until
 from tests.system.laptop import Laptop
-from tests.system.pipeline import FILES, GATE, entry, marks, write_inventory
+from tests.system.pipeline import FILES, GATE, MARKS, entry, marks, write_inventory
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
+
+PARTS = "".join(
+    f"""
+  - name: part-{number}
+    depends-on: {{repo: {{include: []}}}}
+    commands:
+      - echo part-{number} >> {MARKS}
+      - while [ ! -e {GATE} ]; do sleep 0.05; done
+      - echo {number} > {number}.txt
+    artifacts: ["{number}.txt"]"""
+    for number in (1, 2, 3)
+)
+WIDE = f"""workflows:{PARTS}
+  - name: join
+    depends-on: [part-1, part-2, part-3]
+    commands: [cat 1.txt 2.txt 3.txt > all.txt]
+    artifacts: [all.txt]
+"""
+AGAIN = f"""
+workflows:
+  - name: once
+    retry: {{attempts: 2, on: [lost]}}
+    commands:
+      - echo once >> {MARKS}
+      - while [ ! -e {GATE} ]; do sleep 0.05; done
+"""
 
 
 @pytest.fixture
@@ -61,3 +89,72 @@ def test_a_run_that_was_left_goes_on_without_a_process_of_this_machine(laptop: L
     assert sorted(marks(hosts)) == ["baseline", "evaluate", "prepare", "train"]
     until("the coordinators have ended", lambda: not any(coordinators(host) for host in hosts), seconds=30)
     assert "picture" in laptop.dstack("logs", name, "evaluate").stdout
+
+
+def test_hosts_that_do_not_see_the_bucket_are_driven_from_here_in_the_same_run(
+    farm: Farm, hosts: list[TestHost], laptop: Laptop, ssh_home: Home
+) -> None:
+    """Three jobs at once on three hosts with one slot each, of which one is out of the bucket's reach."""
+    apart = farm.start(1)[0]
+    ssh_home.trust(apart)
+    key = ssh_home.key.file
+    fleet = [*hosts[:2], apart]
+    write_inventory(
+        laptop, {name: entry(host, key) for name, host in zip(("near-1", "near-2", "far"), fleet, strict=True)}
+    )
+    laptop.write({".dstack/workflows.yaml": WIDE, ".dstack/variables.yaml": ""})
+    laptop.commit()
+    told = laptop.dstack("run", "-d", "join").stdout
+    name = told.split()[0]
+    assert "near-1, near-2 by itself, and on far as long as this machine is awake" in told
+    assert "far: this host does not see the bucket" in told
+    until("all three run at once", lambda: sorted(marks(fleet)) == ["part-1", "part-2", "part-3"], seconds=60)
+    assert all(len(marks([host])) == 1 for host in fleet)
+    open_gates(fleet)
+    until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=90)
+    shown = laptop.show(name)
+    assert [job["status"] for job in shown["jobs"]] == ["succeeded"] * 4
+    assert {job["host"] for job in shown["jobs"][:3]} == {"near-1", "near-2", "far"}
+    assert len(marks(fleet)) == 3
+
+
+def test_a_job_whose_host_died_runs_again_where_retry_says_lost(laptop: Laptop, hosts: list[TestHost]) -> None:
+    """Its coordinator died with it: the others see the silence, and the next attempt is made without anybody's word."""
+    laptop.write({".dstack/workflows.yaml": AGAIN, ".dstack/variables.yaml": ""})
+    laptop.commit()
+    name = laptop.dstack("run", "-d", "once").stdout.split()[0]
+    until("it runs", lambda: marks(hosts) == ["once"], seconds=60)
+    died = next(host for host in hosts if marks([host]))
+    died.kill()
+    others = [host for host in hosts if host is not died]
+    until("it runs elsewhere", lambda: marks(others) == ["once"], seconds=200)
+    open_gates(others)
+    until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=60)
+    [job] = laptop.show(name)["jobs"]
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+
+
+def test_ctrl_c_leaves_the_run_to_the_hosts_which_go_on_at_once(laptop: Laptop, hosts: list[TestHost]) -> None:
+    process = laptop.start("run", "evaluate")
+    until("it runs", lambda: marks(hosts) == ["prepare"] or "train" in marks(hosts), seconds=60)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "this machine may be shut" in told
+    name = told.split("detached: ")[1].split()[0]
+    open_gates(hosts)
+    begin = time.monotonic()
+    until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=100)
+    assert time.monotonic() - begin < 60, "nobody waits for the silence of a coordinator that said goodbye"
+    assert laptop.show(name)["status"] == "succeeded"
+    assert sorted(marks(hosts)) == ["baseline", "evaluate", "prepare", "train"]
+
+
+def test_stop_reaches_a_run_that_only_hosts_look_after(laptop: Laptop, hosts: list[TestHost]) -> None:
+    laptop.write({".dstack/workflows.yaml": AGAIN, ".dstack/variables.yaml": ""})
+    laptop.commit()
+    name = laptop.dstack("run", "-d", "once").stdout.split()[0]
+    until("it runs", lambda: marks(hosts) == ["once"], seconds=60)
+    assert "stopped" in laptop.dstack("stop", name).stdout
+    assert laptop.show(name)["status"] == "stopped"
+    until("nothing of it is left", lambda: not any(coordinators(host) for host in hosts), seconds=30)
