@@ -32,6 +32,7 @@ Commands:
   why        Say why a job ran, or why it was reused.
   queue      Show what runs and waits on the hosts, and why.
   stop       Stop a run, or one workflow of it.
+  lost       Say that what runs of a run will never come back.
   artifacts  List and fetch what jobs left behind.
   hosts      List, add, check and remove hosts.
   check      Check the YAML files of the project; run nothing.
