@@ -1,0 +1,81 @@
+"""The ways in which the value of a secret may stand in a log: what is sought there, byte for byte.
+
+Best effort by nature: a job that cuts a secret into pieces, turns it round or encrypts it prints what nobody can find.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Iterable, Iterator, List, Set
+from urllib.parse import quote, quote_plus
+
+SHORTEST = 4
+"""Bytes: what is shorter stands in too many innocent words to be hidden."""
+WRAPS = (76, 64)
+"""Characters in a line of base64, as `base64` and PEM have them."""
+_CODE = re.compile(r"\\u[0-9a-f]{4}")
+_JSON_IN_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
+
+
+def patterns(values: Iterable[str]) -> List[bytes]:
+    """All that must not be shown of these values, each once, at least SHORTEST bytes long, in order.
+
+    Of a value of several lines every line counts by itself too.
+    """
+    found: Set[bytes] = set()
+    for value in values:
+        for part in {value, *value.splitlines(), *value.split("\n")}:
+            found.update(_forms(part))
+        found.update(_wrapped(value.encode("utf-8", "surrogateescape")))
+    return sorted(form for form in found if len(form) >= SHORTEST)
+
+
+def _forms(text: str) -> Iterator[bytes]:
+    raw = text.encode("utf-8", "surrogateescape")
+    if len(raw) < SHORTEST:
+        return
+    for form in {text, *_quoted(text), *_in_urls(raw)}:
+        yield form.encode("utf-8", "surrogateescape")
+    yield from _base64(raw)
+    yield raw.hex().encode("ascii")
+    yield raw.hex().upper().encode("ascii")
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """In JSON, as its writers differ, in Python's repr, and in what a shell's trace shows."""
+    for ascii_only in (True, False):
+        plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        html = "".join(_JSON_IN_HTML.get(character, character) for character in plain)
+        yield from (plain, plain.replace("/", "\\/"), html, _CODE.sub(lambda code: "\\u" + code[0][2:].upper(), html))
+    yield repr(text)[1:-1]
+    yield text.replace("'", "'\\''")
+
+
+def _in_urls(raw: bytes) -> Iterator[str]:
+    for form in (quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="!'()*~")):
+        yield form
+        yield _lower_hex(form)
+
+
+def _lower_hex(form: str) -> str:
+    head, *rest = form.split("%")
+    return "%".join([head, *(part[:2].lower() + part[2:] for part in rest)])
+
+
+def _base64(raw: bytes) -> Iterator[bytes]:
+    """In base64 wherever the value begins in what was encoded, without the digits that it shares with its neighbours."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for before, shared in ((0, 0), (1, 2), (2, 3)):
+            digits = encode(bytes(before) + raw).rstrip(b"=")
+            yield digits[shared:] if (before + len(raw)) % 3 == 0 else digits[shared:-1]
+
+
+def _wrapped(raw: bytes) -> Iterator[bytes]:
+    """The lines of the value's own base64, where that is too long for one."""
+    digits = base64.b64encode(raw).rstrip(b"=")
+    for width in WRAPS:
+        if len(digits) > width:
+            for start in range(0, len(digits), width):
+                yield digits[start : start + width]
