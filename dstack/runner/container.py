@@ -2,8 +2,8 @@
 
 The keeper is forked by the supervisor and treated like any job: it is sent SIGTERM to stop, its exit code is the
 job's. It holds slot and `alive` until the container is gone. What the container prints goes straight into the mounted
-log file, so a killed docker client loses no byte; the whole environment goes in by stdin, so `docker inspect` shows
-none of it.
+log file, or, where there is something to hide, into a mounted pipe of the supervisor's, so a killed docker client loses
+no byte; the whole environment goes in by stdin, so `docker inspect` shows none of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple
 
 from dstack.runner import devices, job
+from dstack.runner.maskedlog import fifo
 from dstack.runner.spool import Attempt, read_json, write_json
 
 MARGIN = 20.0
@@ -65,7 +66,11 @@ def name(nonce: str) -> str:
 def create_argv(
     attempt: Attempt, record: Mapping[str, Any], *, uid: int, gid: int, groups: Tuple[int, ...] = ()
 ) -> List[str]:
-    """The command that makes the container of a prepared attempt; holds no value of the environment."""
+    """The command that makes the container of a prepared attempt; holds no value of the environment.
+
+    Of a record that is `masked` the container sees no log, only the pipe to it.
+    """
+    output = fifo(attempt) if record.get("masked") else attempt.log
     folder = attempt.project(record.get("prefix") or "")
     argv = ["docker", "create", "--interactive", "--init", "--pull", "never", "--log-driver", "none"]
     argv += ["--name", name(attempt.nonce), "--label", "dstack.attempt=" + attempt.nonce]
@@ -75,7 +80,7 @@ def create_argv(
         argv += ["--cap-drop", "ALL"]
     for group in groups:
         argv += ["--group-add", str(group)]
-    for path in (attempt.work, attempt.container, attempt.log):
+    for path in (attempt.work, attempt.container, *([] if record.get("masked") else [output])):
         argv += ["--mount", _bind(path)]
     argv += ["--mount", _bind(attempt.script) + ",readonly", "--workdir", folder]
     # docker's init then signals the script's whole process group, as a plain job's stop does.
@@ -84,7 +89,7 @@ def create_argv(
         argv += ["--shm-size", "%db" % record["shm_size"]]
     argv += devices.docker_options(record.get("gpus") or [])
     argv += ["--entrypoint", "sh", "--", str(record["image"]), "-c", WRAPPER, "dstack"]
-    argv += [_code_file(attempt), attempt.script, attempt.log]
+    argv += [_code_file(attempt), attempt.script, output]
     return argv + [str(item) for item in record.get("arguments") or []]
 
 
@@ -143,12 +148,20 @@ def _docker(arguments: List[str], timeout: float = DEADLINE) -> subprocess.Compl
 
 
 def fork_keeper(
-    attempt: Attempt, record: Mapping[str, Any], secrets: Mapping[str, str], inherited: Tuple[int, ...]
+    attempt: Attempt,
+    record: Mapping[str, Any],
+    secrets: Mapping[str, str],
+    inherited: Tuple[int, ...],
+    *,
+    close: Tuple[int, ...] = (),
 ) -> int:
-    """Start the keeper of a container; returns its pid. Call in a single-threaded process."""
+    """Start the keeper of a container; returns its pid. Call in a single-threaded process. The keeper closes `close`:
+    what only the supervisor shall read."""
     os.makedirs(os.path.join(attempt.container, "home"), mode=0o700, exist_ok=True)
     pid = os.fork()
     if pid == 0:
+        for fd in close:
+            os.close(fd)
         _keeper_main(_Keeper(attempt, record, inherited), secrets)
     return pid
 

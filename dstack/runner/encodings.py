@@ -5,16 +5,17 @@ Best effort by nature: a job that cuts a secret into pieces, turns it round or e
 
 from __future__ import annotations
 
-import base64
 import json
 import re
+from binascii import b2a_base64
 from typing import Iterable, Iterator, List, Set
-from urllib.parse import quote, quote_plus
 
 SHORTEST = 4
 """Bytes: what is shorter stands in too many innocent words to be hidden."""
 WRAPS = (76, 64)
 """Characters in a line of base64, as `base64` and PEM have them."""
+_UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_FOR_URLS = bytes.maketrans(b"+/", b"-_")
 _CODE = re.compile(r"\\u[0-9a-f]{4}")
 _JSON_IN_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
@@ -54,28 +55,31 @@ def _quoted(text: str) -> Iterator[str]:
 
 
 def _in_urls(raw: bytes) -> Iterator[str]:
-    for form in (quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="!'()*~")):
-        yield form
-        yield _lower_hex(form)
-
-
-def _lower_hex(form: str) -> str:
-    head, *rest = form.split("%")
-    return "%".join([head, *(part[:2].lower() + part[2:] for part in rest)])
+    """By percent signs, as the writers of URLs and forms differ in what they leave as it is."""
+    for kept in ("", "/", "!'()*"):
+        for form in ("%%%02X", "%%%02x"):
+            quoted = "".join(chr(byte) if chr(byte) in _UNRESERVED + kept else form % byte for byte in raw)
+            yield quoted
+            yield quoted.replace("%20", "+")
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
-    """In base64 wherever the value begins in what was encoded, without the digits that it shares with its neighbours."""
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        for before, shared in ((0, 0), (1, 2), (2, 3)):
-            digits = encode(bytes(before) + raw).rstrip(b"=")
-            yield digits[shared:] if (before + len(raw)) % 3 == 0 else digits[shared:-1]
+    """In base64 wherever the value begins in what was encoded, without the digits it shares with its neighbours."""
+    for before, shared in ((0, 0), (1, 2), (2, 3)):
+        digits = _digits(bytes(before) + raw)
+        own = digits[shared:] if (before + len(raw)) % 3 == 0 else digits[shared:-1]
+        yield own
+        yield own.translate(_FOR_URLS)
 
 
 def _wrapped(raw: bytes) -> Iterator[bytes]:
     """The lines of the value's own base64, where that is too long for one."""
-    digits = base64.b64encode(raw).rstrip(b"=")
+    digits = _digits(raw)
     for width in WRAPS:
         if len(digits) > width:
             for start in range(0, len(digits), width):
                 yield digits[start : start + width]
+
+
+def _digits(raw: bytes) -> bytes:
+    return b2a_base64(raw, newline=False).rstrip(b"=")

@@ -10,6 +10,8 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from dstack.runner import artifacts, container, devices, job
+from dstack.runner.encodings import patterns
+from dstack.runner.maskedlog import MaskedLog
 from dstack.runner.processes import Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, read_json
@@ -40,6 +42,7 @@ class Watch:
         self._stopped = False
         self._reason = ""
         self._childless = False
+        self._masked: Optional[MaskedLog] = None
         self._subreaper = become_subreaper()
         self._started = time.time()
         self._ooms = job.oom_kills()
@@ -54,22 +57,37 @@ class Watch:
     # -- start ------------------------------------------------------------------------------------
 
     def start(self, secrets: Mapping[str, str]) -> None:
-        """Start the job; a job that cannot be started ends at once, with the reason in its log."""
+        """Start the job; a job that cannot be started ends at once, with the reason in its log.
+
+        No value of `secrets` of 4 or more bytes comes into the log, in any of the encodings that `patterns` knows.
+        """
         for line in devices.hidden(self._record, self._gpus):
             self._attempt.note(line)
         try:
+            self._mask(secrets)
             if self._record.get("image"):
-                record = {**self._record, "gpus": list(self._gpus)}
-                self._pid = container.fork_keeper(self._attempt, record, secrets, self._inherited)
+                record = {**self._record, "gpus": list(self._gpus), "masked": self._masked is not None}
+                ours = () if self._masked is None or self._masked.reader is None else (self._masked.reader,)
+                self._pid = container.fork_keeper(self._attempt, record, secrets, self._inherited, close=ours)
             else:
                 self._pid = self._spawn(secrets)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._failure = "the job could not be started: %s" % error
             self._attempt.note(self._failure)
+        finally:
+            if self._masked is not None:
+                self._masked.started()
+
+    def _mask(self, secrets: Mapping[str, str]) -> None:
+        """Without anything to hide the job writes to its log itself, and this costs nothing."""
+        hidden = patterns(secrets.values())
+        if hidden:
+            self._masked = MaskedLog(self._attempt, hidden, contained=bool(self._record.get("image")))
 
     def _spawn(self, secrets: Mapping[str, str]) -> int:
         attempt, record = self._attempt, self._record
         log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        output = log if self._masked is None or self._masked.writer is None else self._masked.writer
         try:
             child = subprocess.Popen(
                 job.command(attempt, list(record.get("arguments") or [])),
@@ -81,8 +99,8 @@ class Watch:
                     {**secrets, **devices.environment(self._gpus)},
                 ),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 pass_fds=self._inherited,
                 start_new_session=True,
                 umask=JOB_UMASK,
@@ -105,7 +123,7 @@ class Watch:
             late = deadline is not None and time.monotonic() >= deadline
             self._look_for_stop("stopped after max-duration of %s s" % limit if late else "")
         if self._reason and not self._stopped:
-            self._attempt.note(self._reason)
+            self._note(self._reason)
         if self._pid:
             self._end_tree()
         self._report()
@@ -113,6 +131,8 @@ class Watch:
     def abandon(self) -> None:
         """End the job without any ceremony."""
         kill_all(self._living, self._wait)
+        if self._masked is not None:
+            self._masked.finish()
         if self._record.get("image"):
             container.remove(self._attempt.nonce)
 
@@ -135,10 +155,10 @@ class Watch:
             self._remove_container()
             return
         if self._status is not None:
-            self._attempt.note("the script ended; ending what it left behind: %s" % describe(left))
+            self._note("the script ended; ending what it left behind: %s" % describe(left))
         left = end_all(self._living, self._wait, until=lambda: began + self._patience(), first=self._first)
         while left:
-            self._attempt.note("cannot be ended, waiting for the kernel: %s" % describe(left))
+            self._note("cannot be ended, waiting for the kernel: %s" % describe(left))
             for _ in range(60):
                 self._wait(LOOK)
                 left = self._living()
@@ -170,12 +190,29 @@ class Watch:
         return left
 
     def _wait(self, seconds: float) -> None:
-        select.select([self._wake], [], [], seconds)
+        self._carry_until(time.monotonic() + seconds)
         try:
             self._told = signal.SIGTERM in os.read(self._wake, 4096) or self._told
         except BlockingIOError:
             pass
         self._reap()
+
+    def _carry_until(self, deadline: float) -> None:
+        """Wait until a signal comes or the time has passed; meanwhile carry what the job says."""
+        masked = self._masked
+        while True:
+            sources = [self._wake] if masked is None or masked.reader is None else [self._wake, masked.reader]
+            ready, _, _ = select.select(sources, [], [], max(0.0, deadline - time.monotonic()))
+            if masked is not None and masked.reader in ready:
+                masked.pump()
+            if not ready or self._wake in ready or time.monotonic() >= deadline:
+                return
+
+    def _note(self, text: str) -> None:
+        """A line of dstack's own in the log, after all that the job has said before."""
+        if self._masked is not None:
+            self._masked.drain()
+        self._attempt.note(text)
 
     def _reap(self) -> None:
         while True:
@@ -197,7 +234,7 @@ class Watch:
         noted = False
         while not container.remove(self._attempt.nonce):
             if not noted:
-                self._attempt.note("the container cannot be removed; trying on")
+                self._note("the container cannot be removed; trying on")
             noted = True
             self._wait(LOOK)
 
@@ -213,7 +250,9 @@ class Watch:
         report["missing"] = self._missing()
         if report["code"] == 0 and report["missing"] and not self._stopped:
             report["reason"] = "artifacts that do not exist: %s" % ", ".join(report["missing"])
-            attempt.note(report["reason"])
+            self._note(report["reason"])
+        if self._masked is not None:
+            self._masked.finish()
         _sync(attempt.log)
         report["ended"] = time.time()
         while True:
@@ -229,7 +268,7 @@ class Watch:
         try:
             return artifacts.missing(self._attempt.project(self._record.get("prefix") or ""), named)
         except (Refusal, OSError) as error:
-            self._attempt.note("artifacts cannot be looked at: %s" % error)
+            self._note("artifacts cannot be looked at: %s" % error)
             return named
 
     def _outcome(self, status: int) -> Dict[str, Any]:

@@ -166,9 +166,12 @@ def test_arguments_and_both_environments_reach_the_job_unaltered(on_host: Play) 
     async def scene(bench: Bench) -> None:
         client = await bench.client()
         nasty = "a'b\"c$(echo x)`y`\\ \n;é"
-        nonce = await bench.prepared(client, 'printf %s "$1$V$S"', arguments=[nasty], environment={"V": nasty})
-        assert await client.go(nonce, {"S": nasty})
-        assert await gathered(client.follow(nonce, 0)) == (nasty * 3).encode()
+        secret = nasty[::-1]
+        script = 'printf %s "$1$V"; printf %s "$S" | sha256sum; printf %s "$S"'
+        nonce = await bench.prepared(client, script, arguments=[nasty], environment={"V": nasty})
+        assert await client.go(nonce, {"S": secret})
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        assert await gathered(client.follow(nonce, 0)) == f"{nasty}{nasty}{digest}  -\n***".encode()
 
     on_host(scene)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -71,6 +72,7 @@ def gone(nonce: str) -> bool:
 @pytest.mark.docker
 def test_job_in_an_image_sees_its_folder_arguments_and_environment(contained: Host) -> None:
     script = 'cat inner.txt; pwd; printf "%s|" "$1" "$plain" "$secret"; umask; touch "$HOME/w" made; echo err >&2; cat'
+    script += '; printf %s "$secret" | sha256sum'
     client = contained.connect()
     nonce = contained.start(
         client,
@@ -84,7 +86,8 @@ def test_job_in_an_image_sees_its_folder_arguments_and_environment(contained: Ho
     )
     log, end = contained.finish(client, nonce)
     folder = contained.folder(nonce) / "work" / "sub"
-    assert log.decode() == f"inner\n{folder}\na 'b'|x\ny|hush é'\"$(id)|0022\nerr\n"
+    given_ = hashlib.sha256("hush é'\"$(id)".encode()).hexdigest()
+    assert log.decode() == f"inner\n{folder}\na 'b'|x\ny|***|0022\nerr\n{given_}  -\n"
     assert (end["code"], end["missing"], end["reason"]) == (0, [], "")
     made = folder / "made"
     assert (made.stat().st_uid, made.stat().st_mode & 0o777) == (os.getuid(), 0o644)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -22,13 +23,14 @@ def supervisor_pid(host: Host, nonce: str) -> int:
 def test_job_runs_in_its_project_folder_with_what_it_was_given(host: Host) -> None:
     log, end = host.run(
         host.connect(),
-        'cat inner.txt; printf "%s|" "$@" "$plain" "$secret"; umask; cat',
+        'cat inner.txt; printf "%s|" "$@" "$plain" "$secret"; umask; cat; printf %s "$secret" | sha256sum',
         prefix="sub/",
         arguments=["--lr", "0.1; $(touch x)", ""],
         environment={"plain": "a'b\"\n$HOME"},
         secrets={"secret": "hush é"},
     )
-    assert log.decode() == "inner\n--lr|0.1; $(touch x)||a'b\"\n$HOME|hush é|0022\n"
+    given = hashlib.sha256("hush é".encode()).hexdigest()
+    assert log.decode() == f"inner\n--lr|0.1; $(touch x)||a'b\"\n$HOME|***|0022\n{given}  -\n"
     assert (end["code"], end["reason"], end["stopped"], end["missing"]) == (0, "", False, [])
 
 
