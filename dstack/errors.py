@@ -101,3 +101,9 @@ class SnapshotError(DstackError):
 
 class NotFoundError(UsageError):
     """A run, workflow, host or artifact of that name does not exist."""
+
+
+class SecretError(DstackError):
+    """A secret is not set, or where it is kept does not give it."""
+
+    exit_code = 8

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
+from dstack.app import given
 from dstack.app.collect import collect_artifacts, stage_inputs
 from dstack.app.fleet import Fleet
 from dstack.app.heart import Heart
@@ -33,7 +34,7 @@ LAST_WORDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What a coordinator works with. `caller` holds the values of `env_from_caller`; they stay in memory."""
+    """What a coordinator works with. `caller` holds what jobs are `given` from memory alone; it stays there."""
 
     bucket: Bucket
     project: str
@@ -162,9 +163,9 @@ class Driver:
 
     def _lacking(self, spec: JobSpec) -> str | None:
         """What this coordinator would need to claim the job, and does not have."""
-        for name in spec.env_from_caller:
-            if name not in self._means.caller:
-                return f"waits for the value of {name} from {self._run.user}"
+        awaited = given.lacking(spec, self._means.caller, self._run.user)
+        if awaited is not None:
+            return awaited
         if not self._means.code.has(self._run.snapshot):
             return f"waits for a coordinator of {self._run.user}, who has the code"
         facts = self._means.fleet.facts()
@@ -261,8 +262,8 @@ class Driver:
         return workflow, keys, manifests.decode(keys.manifest, body, sha256=result.manifest)
 
     async def _go(self, claim: Claim, spec: JobSpec) -> bool | None:
-        caller = {name: self._means.caller[name] for name in spec.env_from_caller}
-        started = await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), caller))
+        values = given.environment(spec, self._means.caller)
+        started = await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
         return started
 
     # -- the running attempt ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ import typer
 from dstack.adapters.bucket_open import open_bucket, probe_effort
 from dstack.app.probe import check_format, ensure_probed
 from dstack.cli import wiring
+from dstack.cli.secretvalues import missing_secrets
 from dstack.errors import ConfigError, Problem, UsageError
 from dstack.project import starter
 from dstack.project.settings import read_settings
@@ -22,7 +23,7 @@ from dstack.ui.terminal import clean
 
 
 def check() -> None:
-    """Read and check all YAML files of the project and the inventory; run nothing.
+    """Read and check all YAML files of the project and the inventory, and that secrets are set; run nothing.
 
     Prints every problem at once, as file:line:column, and exits with 2 when there is one.
     """
@@ -31,6 +32,8 @@ def check() -> None:
     project = _gather(session.project, problems)
     hosts = _gather(session.inventory, problems)
     _gather(lambda: session.settings, problems)
+    if project is not None and any(workflow.secrets for workflow in project.workflows):
+        problems += _gather(lambda: missing_secrets(session.secrets, project.workflows), problems) or []
     if problems:
         raise ConfigError(sorted(set(problems)))
     for note in project.notes:

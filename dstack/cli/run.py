@@ -17,6 +17,7 @@ from dstack.cli import wiring
 from dstack.cli.arguments import RUN
 from dstack.cli.attending import EXIT, Attendance, attend, coordinate, leave, print_json, where_it_goes_on
 from dstack.cli.runline import Asked, read_arguments
+from dstack.cli.secretvalues import require_secrets
 from dstack.cli.submitting import caller_values, plan_run, rename
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import UsageError
@@ -51,16 +52,19 @@ def start(session: wiring.Session, asked: Asked) -> int:
     """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run writes nothing."""
     planned, submission = plan_run(session, asked)
     fates = foresee(session.bucket, session.keys, planned)
+    running = {fate.workflow for fate in fates if fate.fate is not Fate.REUSED}
+    # What is reused is given nothing, so that who lacks a secret can use what others made with it.
+    jobs = [spec for spec in planned.plan.jobs if spec.workflow in running]
+    require_secrets(session.secrets, jobs)
     if asked.dry_run:
         from dstack.ui.plan import plan_text
 
         print(plan_text(fates))
         return 0
-    caller = caller_values(planned, session.environ)
-    running = {fate.workflow for fate in fates if fate.fate is not Fate.REUSED}
-    demands = {spec.workflow: spec.resources for spec in planned.plan.jobs if spec.workflow in running}
+    caller = caller_values(session, jobs)
+    demands = {spec.workflow: spec.resources for spec in jobs}
     attendance = Attendance(session=session, caller=caller, demands=demands, as_json=asked.as_json)
-    needs_host = any(fate.fate is not Fate.REUSED for fate in fates)
+    needs_host = bool(jobs)
     if needs_host:
         # Not before it is known: importing the SSH library costs a reused run more than all else it does.
         session.prefetch()
@@ -101,7 +105,7 @@ def attach(
     if body is not None:
         return _already(session, record, unpack(Final, key, body), as_json=as_json)
     session.prefetch()
-    caller = caller_values(record, session.environ, required=False)
+    caller = caller_values(session, record.plan.jobs, required=False)
     attendance = Attendance(session=session, caller=caller, as_json=as_json)
     return asyncio.run(attend(attendance, lambda: record, needs_host=False))
 

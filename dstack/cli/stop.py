@@ -91,7 +91,7 @@ def _help(session: wiring.Session, record: RunRecord) -> None:
     from dstack.cli.attending import Attendance, spawn_coordinator
     from dstack.cli.submitting import caller_values
 
-    caller = caller_values(record, session.environ, required=False)
+    caller = caller_values(session, record.plan.jobs, required=False)
     spawn_coordinator(Attendance(session=session, caller=caller), record)
 
 

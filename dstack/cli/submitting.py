@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
+from dstack.app.given import Given, given
 from dstack.app.running import Submission
 from dstack.cli.runline import Asked
+from dstack.cli.secretvalues import way_out
 from dstack.cli.wiring import Session
 from dstack.core.records import RunRecord
-from dstack.errors import NotFoundError, UsageError
+from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
 from dstack.model import CodeFile, JobSpec, WorkflowName
 from dstack.project.overrides import read_overrides
 from dstack.project.planning import included_files, make_plan
+from dstack.ui.terminal import clean
 
 
 def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
@@ -33,7 +36,6 @@ def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
     plan = make_plan(project, target, overrides=overrides, files=files)
     for spec in plan.jobs:
         _refuse_pinned(spec)
-        _refuse_secrets(spec)
     record = RunRecord(
         nonce=new_nonce(),
         id=new_run_id(time.time()),
@@ -69,16 +71,6 @@ def _refuse_pinned(spec: JobSpec) -> None:
             )
 
 
-def _refuse_secrets(spec: JobSpec) -> None:
-    """Secrets have no store yet: a job must not start without what it asks for."""
-    if spec.secrets:
-        names = ", ".join(spec.secrets)
-        raise UsageError(
-            f"{spec.workflow} asks for secrets ({names}), which this version cannot give",
-            hint=f"write {names} as bare names in env: their values then come from your environment, in memory only",
-        )
-
-
 def _file_list(files: Sequence[CodeFile]) -> bytes:
     """JSON of path -> "mode blob"."""
     return json.dumps({file.path: f"{file.mode} {file.blob}" for file in files}).encode("utf-8", "surrogateescape")
@@ -89,16 +81,33 @@ def rename(record: RunRecord) -> RunRecord:
     return replace(record, name=new_run_name())
 
 
-def caller_values(record: RunRecord, environ: Mapping[str, str], *, required: bool = True) -> dict[str, str]:
-    """The values of the bare names in `env:`, from the environment of this command; they stay in memory."""
+def caller_values(session: Session, jobs: Sequence[JobSpec], *, required: bool = True) -> dict[str, str]:
+    """What jobs are given from memory: bare names in `env:`, from the environment of this command, and
+    secrets, from where they are kept. It stays in memory.
+
+    Raises NotFoundError and SecretError for what cannot be had; with `required` false that is left out.
+    """
     values = {}
-    for spec in record.plan.jobs:
-        for name in spec.env_from_caller:
-            if name in environ:
-                values[name] = environ[name]
-            elif required:
-                raise NotFoundError(
-                    f"workflow {spec.workflow} takes {name} from your environment, where it is not set",
-                    hint=f"export {name}=…, or give it a value in workflows.yaml",
-                )
+    for spec in jobs:
+        for one in given(spec):
+            try:
+                value = session.secrets.find(one.name) if one.secret else session.environ.get(one.name)
+                if value is not None:
+                    values[one.key] = value
+                elif required:
+                    raise _not_found(one, spec)
+            except SecretError as error:
+                if required:
+                    raise
+                print(clean(f"{error}; jobs that need it wait"), file=sys.stderr)
     return values
+
+
+def _not_found(one: Given, spec: JobSpec) -> DstackError:
+    if one.secret:
+        text = f"secret {one.name} is not set (workflow {spec.workflow})"
+        return SecretError(text, hint=way_out([one.name]))
+    return NotFoundError(
+        f"workflow {spec.workflow} takes {one.name} from your environment, where it is not set",
+        hint=f"export {one.name}=…, or give it a value in workflows.yaml",
+    )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dstack.adapters.ssh import SshHosts
     from dstack.app.driver import Means
     from dstack.app.fleet import Fleet
+    from dstack.cli.secretvalues import SecretSources
     from dstack.model import Host
     from dstack.project.planning import Project
     from dstack.project.settings import Settings
@@ -87,6 +88,13 @@ class Session:
         from dstack.adapters.git import GitCode
 
         return GitCode(self.root, self.home / ".dstack" / "snapshots" / f"{self.name}.git")
+
+    @cached_property
+    def secrets(self) -> SecretSources:
+        """Where the secrets of this project are found."""
+        from dstack.cli.secretvalues import SecretSources
+
+        return SecretSources(home=self.home, root=self.root, project=self.name)
 
     def project(self) -> Project:
         from dstack.project.planning import load_project

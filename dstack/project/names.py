@@ -38,14 +38,21 @@ def read_tag(report: Report, node: ScalarNode, text: str, what: str) -> str | No
 
 
 def read_environment_name(report: Report, node: ScalarNode, text: str) -> str | None:
-    if not _ENVIRONMENT.match(text):
-        wanted = 'letters, digits and "_", not beginning with a digit'
-        report.problem(node.position, f"{quoted(text)} cannot name an environment variable: {wanted}")
-        return None
-    if text.lower() in ("run_name", "job_id") or text.upper().startswith("DSTACK_"):
-        report.problem(node.position, f"{text} is given by dstack itself")
+    fault = environment_name_fault(text)
+    if fault:
+        report.problem(node.position, fault)
         return None
     return text
+
+
+def environment_name_fault(text: str) -> str:
+    """Why a text cannot name a variable of a job's environment; empty when it can."""
+    if not _ENVIRONMENT.match(text):
+        wanted = 'letters, digits and "_", not beginning with a digit'
+        return f"{quoted(text)} cannot name an environment variable: {wanted}"
+    if text.lower() in ("run_name", "job_id") or text.upper().startswith("DSTACK_"):
+        return f"{text} is given by dstack itself"
+    return ""
 
 
 def read_image_name(report: Report, node: ScalarNode) -> str | None:

@@ -105,6 +105,10 @@ def _checked(report: Report, source: WorkflowSource, table: VariableTable) -> Wo
     for secret in source.workflow.secrets:
         if secret in settled.env or secret in settled.env_from_caller:
             report.problem(source.name.position, f"{name}: {secret} is both in env and a secret; keep one")
+        if secret in scope.names.values():
+            report.note(
+                source.name.position, f"{name}: secret {secret} hides the variable of that name in the commands"
+            )
     workflow = replace(
         source.workflow, resources=settled.resources, env=settled.env, env_from_caller=settled.env_from_caller
     )

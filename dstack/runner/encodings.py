@@ -10,8 +10,8 @@ import re
 from binascii import b2a_base64
 from typing import Iterable, Iterator, List, Set
 
-SHORTEST = 4
-"""Bytes: what is shorter stands in too many innocent words to be hidden."""
+from dstack.wire import SHORTEST_SECRET
+
 WRAPS = (76, 64)
 """Characters in a line of base64, as `base64` and PEM have them."""
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -21,7 +21,7 @@ _JSON_IN_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def patterns(values: Iterable[str]) -> List[bytes]:
-    """All that must not be shown of these values, each once, at least SHORTEST bytes long, in order.
+    """All that must not be shown of these values, each once, at least SHORTEST_SECRET bytes long, in order.
 
     Of a value of several lines every line counts by itself too.
     """
@@ -30,12 +30,12 @@ def patterns(values: Iterable[str]) -> List[bytes]:
         for part in {value, *value.splitlines(), *value.split("\n")}:
             found.update(_forms(part))
         found.update(_wrapped(value.encode("utf-8", "surrogateescape")))
-    return sorted(form for form in found if len(form) >= SHORTEST)
+    return sorted(form for form in found if len(form) >= SHORTEST_SECRET)
 
 
 def _forms(text: str) -> Iterator[bytes]:
     raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) < SHORTEST:
+    if len(raw) < SHORTEST_SECRET:
         return
     for form in {text, *_quoted(text), *_in_urls(raw)}:
         yield form.encode("utf-8", "surrogateescape")

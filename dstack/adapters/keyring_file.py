@@ -1,0 +1,123 @@
+"""`~/.dstack/secrets.json`: which secrets are kept, and the values of those that no keyring could take.
+
+Readable by its owner alone, like a private key; replaced whole, under a lock: two commands at once lose nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dstack.errors import SecretError
+
+SHOWN = "~/.dstack/secrets.json"
+VERSION = 1
+LIMIT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Scope:
+    """Whose secrets: of one project, or, with `project` None, of all."""
+
+    project: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One secret that is kept. `value` None: in the keyring."""
+
+    scope: Scope
+    name: str
+    value: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Kept({self.name}, {'file' if self.value is not None else 'keyring'})"
+
+
+class SecretsFile:
+    """All that is kept, by scope and name. Raises SecretError for a file that others may read, or that is damaged."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / ".dstack" / "secrets.json"
+
+    def read(self) -> dict[tuple[Scope, str], Kept]:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise SecretError(f"{SHOWN} cannot be read: {error.strerror}") from None
+        with os.fdopen(fd, "rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+                raise SecretError(
+                    f"{SHOWN} can be read by others", hint=f"chmod 600 {SHOWN}, and change the secrets that it holds"
+                )
+            body = file.read(LIMIT + 1)
+        kept = _decoded(body)
+        return {(one.scope, one.name): one for one in kept}
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[tuple[Scope, str], Kept]]:
+        """What is kept, to be changed in the block and written at its end; nobody else changes it meanwhile."""
+        folder = self._path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(folder / "secrets.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SecretError(f"~/.dstack cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = self.read()
+            before = dict(kept)
+            yield kept
+            if kept != before:
+                self._write(kept)
+        finally:
+            os.close(lock)
+
+    def _write(self, kept: Mapping[tuple[Scope, str], Kept]) -> None:
+        temporary = self._path.with_name(f".secrets.{os.getpid()}.tmp")
+        try:
+            temporary.unlink(missing_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(_encoded(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise SecretError(f"{SHOWN} cannot be written: {error.strerror}") from None
+
+
+def _encoded(kept: Mapping[tuple[Scope, str], Kept]) -> bytes:
+    entries: list[dict[str, Any]] = [
+        {"project": one.scope.project, "name": one.name, **({} if one.value is None else {"value": one.value})}
+        for one in sorted(kept.values(), key=lambda one: (one.scope.project or "", one.name))
+    ]
+    return json.dumps({"v": VERSION, "kind": "secrets", "secrets": entries}, indent=1).encode() + b"\n"
+
+
+def _decoded(body: bytes) -> list[Kept]:
+    damaged = SecretError(f"{SHOWN} is damaged", hint="move it away, then set the secrets again")
+    try:
+        document = json.loads(body)
+        if document["v"] > VERSION:
+            raise SecretError(f"{SHOWN} was written by a later version", hint="update dstack")
+        found = []
+        for entry in document["secrets"]:
+            project, name, value = entry["project"], entry["name"], entry.get("value")
+            if not isinstance(name, str) or not isinstance(project, str | None) or not isinstance(value, str | None):
+                raise damaged
+            found.append(Kept(scope=Scope(project=project), name=name, value=value))
+        return found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise damaged from None

@@ -1,0 +1,79 @@
+"""The keyring of the operating system, through the `keyring` library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dstack.errors import SecretError
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
+RECOMMENDED = 1
+"""Priority from which on the library calls a backend good. Below are those that fail, forget, or write plain files."""
+
+
+class NoKeyringError(Exception):
+    """No keyring works here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class OsKeyring:
+    """One backend. Every method raises SecretError, with the backend's own words, when it is not done."""
+
+    backend: KeyringBackend
+
+    @property
+    def name(self) -> str:
+        return str(self.backend.name)
+
+    def put(self, service: str, name: str, value: str) -> None:
+        """Keep a value; when this returns the backend has given it back unchanged."""
+        try:
+            self.backend.set_password(service, name, value)
+            kept = self.backend.get_password(service, name)
+        except Exception as error:  # whatever a system's backend raises, and its libraries
+            raise self._refused(error) from None
+        if kept != value:
+            raise SecretError(f"the keyring ({self.name}) did not keep {name} as it is")
+
+    def get(self, service: str, name: str) -> str | None:
+        try:
+            return self.backend.get_password(service, name)
+        except Exception as error:
+            raise self._refused(error) from None
+
+    def remove(self, service: str, name: str) -> None:
+        """Forget a value; one that is not there is fine."""
+        from keyring.errors import PasswordDeleteError
+
+        try:
+            self.backend.delete_password(service, name)
+        except PasswordDeleteError:
+            if self.get(service, name) is not None:
+                raise SecretError(f"the keyring ({self.name}) does not forget {name}") from None
+        except Exception as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> SecretError:
+        told = str(error).strip().splitlines()[:1]
+        text = told[0][:300] if told else type(error).__name__
+        return SecretError(f"the keyring ({self.name}) cannot be used: {text}", hint="unlock it, then try again")
+
+
+def open_keyring() -> OsKeyring:
+    """The backend that the library chose, or that its configuration names. Raises NoKeyringError where none is good.
+
+    Imported here: the library looks through all installed packages for backends.
+    """
+    try:
+        import keyring
+
+        backend = keyring.get_keyring()
+        good = backend.priority >= RECOMMENDED
+    except Exception as error:
+        raise NoKeyringError(f"{type(error).__name__}: {error}") from None
+    if not good:
+        raise NoKeyringError("this system has no keyring that works")
+    return OsKeyring(backend)

@@ -1,0 +1,48 @@
+"""What a job is given from the memory of a coordinator alone: values of the caller's environment, and secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dstack.model import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One value: `name` is what the job calls it, `key` where a coordinator has it among its caller's values."""
+
+    name: str
+    key: str
+    secret: bool
+
+    def awaited(self, user: str) -> str:
+        """Why a coordinator without it does not take the job, for people."""
+        return (
+            f"waits for secret {self.name} of {user}"
+            if self.secret
+            else f"waits for the value of {self.name} from {user}"
+        )
+
+
+def secret_key(name: str) -> str:
+    """The key of a secret: no name of an environment variable, so that one of the same name is another value."""
+    return f"secret:{name}"
+
+
+def given(spec: JobSpec) -> Iterator[Given]:
+    """All that a job needs from memory."""
+    for name in spec.env_from_caller:
+        yield Given(name=name, key=name, secret=False)
+    for name in spec.secrets:
+        yield Given(name=name, key=secret_key(name), secret=True)
+
+
+def lacking(spec: JobSpec, caller: Mapping[str, str], user: str) -> str | None:
+    """What the job waits for, None when the caller's values have all that it needs."""
+    return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)
+
+
+def environment(spec: JobSpec, caller: Mapping[str, str]) -> dict[str, str]:
+    """Name -> value, for `go`. Only for a job that lacks nothing."""
+    return {one.name: caller[one.key] for one in given(spec)}
