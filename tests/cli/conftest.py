@@ -75,10 +75,15 @@ class Project:
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def terminal(
-        self, *arguments: str, env: Mapping[str, str] | None = None, answer: str = "", interrupt_at: str = ""
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        answer: str = "",
+        answer_at: str = "",
+        interrupt_at: str = "",
     ) -> Done:
-        """The command in a terminal of 80 columns: all that it shows is in `out`. Interrupted once `interrupt_at`
-        stands there."""
+        """The command in a terminal of 80 columns: all that it shows is in `out`. Answered once `answer_at` stands
+        there, and interrupted once `interrupt_at` does."""
         master, slave = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "dstack", *arguments],
@@ -90,15 +95,16 @@ class Project:
             start_new_session=True,
         )
         os.close(slave)
-        if answer:
+        if answer and not answer_at:
             os.write(master, answer.encode())
-        data = _read_all(master, process, interrupt_at.encode())
+        late = (answer_at.encode(), answer.encode()) if answer_at else (b"", b"")
+        data = _read_all(master, process, interrupt_at.encode(), late)
         os.close(master)
         return Done(process.wait(LIMIT), data.decode("utf-8", "replace").replace("\r\n", "\n"), "")
 
 
-def _read_all(master: int, process: subprocess.Popen[bytes], interrupt_at: bytes) -> bytes:
-    data = b""
+def _read_all(master: int, process: subprocess.Popen[bytes], interrupt_at: bytes, answer: tuple[bytes, bytes]) -> bytes:
+    data, (answer_at, said) = b"", answer
     deadline = time.monotonic() + LIMIT
     while True:
         assert time.monotonic() < deadline, f"it does not end: {data[-500:]!r}"
@@ -110,6 +116,9 @@ def _read_all(master: int, process: subprocess.Popen[bytes], interrupt_at: bytes
             if not piece:
                 return data
             data += piece
+            if answer_at and answer_at in data:
+                os.write(master, said)
+                answer_at = b""
             if interrupt_at and interrupt_at in data:
                 process.send_signal(signal.SIGINT)
                 interrupt_at = b""
