@@ -175,5 +175,47 @@ MUTANTS = (
         old="        ended = number if live is None else number - 1",
         new="        ended = number",
         tests=("tests/system/test_single_flight.py", "-k", "one_failure and 2"),
+        name="mask-by-chunk",
+        breaks="a secret that is cut by the border of two reads is not seen",
+        file="dstack/runner/masking.py",
+        old="self._show(window, self._unfinished(window, suspects), suspects)",
+        new="self._show(window, len(window), suspects)",
+        tests=("tests/unit/runner/test_masking.py",),
+    ),
+    Mutant(
+        name="mask-too-late",
+        breaks="a job that was given secrets writes to its log itself",
+        file="dstack/runner/watch.py",
+        old="        output = log if self._masked is None or self._masked.writer is None else self._masked.writer\n",
+        new="        output = log\n",
+        tests=("tests/unit/runner/test_secrets.py",),
+    ),
+    Mutant(
+        name="secret-in-docker-env",
+        breaks="secrets are options of `docker create`, so that `docker inspect` shows them",
+        file="dstack/runner/container.py",
+        old="            self._create()\n",
+        new="""            real = create_argv
+            given_ = ["--env=%s=%s" % item for item in secrets.items()]
+            globals()["create_argv"] = lambda *a, **k: real(*a, **k)[:2] + given_ + real(*a, **k)[2:]
+            self._create()
+""",
+        tests=("tests/unit/runner/test_secrets.py",),
+    ),
+    Mutant(
+        name="claim-without-secret",
+        breaks="a coordinator claims a job whose secret it does not have",
+        file="dstack/app/given.py",
+        old="    return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)",
+        new="    return None",
+        tests=("tests/system/test_secrets.py::test_a_coordinator_that_lacks_the_secret_waits_and_says_for_whose",),
+    ),
+    Mutant(
+        name="secrets-file-for-all",
+        breaks="the file of secrets can be read by others",
+        file="dstack/adapters/keyring_file.py",
+        old="os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)",
+        new="os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)",
+        tests=("tests/cli/test_secrets.py::test_without_a_keyring_a_file_of_the_owners_keeps_it_and_that_is_said",),
     ),
 )
