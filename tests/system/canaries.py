@@ -16,6 +16,7 @@ import base64, json, os, sys, time, urllib.parse
 token = os.environ["TOKEN"]
 print("raw", token)
 print("json", json.dumps({"token": token}))
+print("json", json.dumps({"token": token}, ensure_ascii=False))
 print("url", urllib.parse.quote(token, safe=""))
 for before in ("", "u", "u:"):
     print("base64", base64.b64encode((before + token + "tail").encode()).decode())
@@ -33,6 +34,7 @@ def encodings() -> dict[str, bytes]:
     found = {
         "raw": raw,
         "json": json.dumps(VALUE)[1:-1].encode(),
+        "json as it is": json.dumps(VALUE, ensure_ascii=False)[1:-1].encode(),
         "url": quote(VALUE, safe="").encode(),
         "hex": raw.hex().encode(),
     }

@@ -72,7 +72,7 @@ def write_job(laptop: Laptop, gate: str, image: str = "") -> None:
 
 def assert_log(log: str) -> None:
     digest = hashlib.sha256(VALUE.encode()).hexdigest()[:16]
-    assert log.count("***") == 9, log
+    assert log.count("***") == 10, log
     assert digest in log
     assert leaks(log.encode()) == []
 
@@ -121,7 +121,7 @@ def test_no_trace_of_a_secret_on_a_host_over_ssh(farm: Farm, ssh_home: Home, tmp
     until("the run ends", lambda: laptop.show(name)["status"] == "succeeded", seconds=60)
     assert_log(laptop.dstack("logs", name, "use").stdout)
     assert leaks((out + err).encode()) == []
-    assert detached or out.count("***") == 9
+    assert detached or out.count("***") == 10
     assert leaks(disk_of(host)) == []
     assert leaks_below(laptop.home, laptop.root) == []
 

@@ -27,6 +27,7 @@ import base64, json, os, sys, urllib.parse
 token = os.environ["TOKEN"]
 print("raw", token)
 print("json", json.dumps({"token": token}))
+print("json", json.dumps({"token": token}, ensure_ascii=False))
 print("url", urllib.parse.quote(token, safe=""))
 for pad in ("", "u", "u:"):
     print("base64", base64.b64encode((pad + token).encode()).decode())
@@ -44,7 +45,8 @@ def supervisor(host: Host, nonce: str) -> int:
 def assert_clean(data: bytes, where: str) -> None:
     raw = TOKEN.encode()
     cores = [base64.b64encode(bytes(pad) + raw)[4:-4] for pad in range(3)]
-    for canary in (raw, json.dumps(TOKEN)[1:-1].encode(), b"tk%2F4R", b"tk%2f4r", *cores):
+    quoted = [json.dumps(TOKEN, ensure_ascii=plain)[1:-1].encode() for plain in (True, False)]
+    for canary in (raw, *quoted, b"tk%2F4R", b"tk%2f4r", *cores):
         assert canary not in data, f"{canary!r} in {where}"
 
 
@@ -59,7 +61,7 @@ def test_no_encoding_of_a_secret_is_on_the_disk_and_every_line_is_there(host: Ho
     log, end = host.run(host.connect(), script, secrets=SECRETS)
     assert end["code"] == 0
     assert_clean_folder(host.root)
-    assert log.count(b"***") == 7
+    assert log.count(b"***") == 8
     assert log.endswith(b"cut *** end\n" + hashlib.sha256(TOKEN.encode()).hexdigest().encode() + b"  -\n")
 
 
@@ -148,7 +150,7 @@ def test_container_says_nothing_of_a_secret_anywhere(contained: Host) -> None:
                 continue
     (contained.folder(nonce) / "work" / "go").touch()
     log, end = contained.finish(client, nonce)
-    assert (end["code"], log.count(b"***")) == (0, 7)
+    assert (end["code"], log.count(b"***")) == (0, 8)
     assert_clean_folder(contained.root)
     assert gone(nonce)
 
