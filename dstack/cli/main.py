@@ -25,7 +25,7 @@ COMMANDS = {
     "lost": Lazy(target="dstack.cli.lost:lost", help="Say that what runs of a run will never come back."),
     "artifacts": Lazy(target="dstack.cli.artifacts:group", help="List and fetch what jobs left behind."),
     "hosts": Lazy(target="dstack.cli.hosts:group", help="List, add, check and remove hosts."),
-    "secrets": Lazy(target="dstack.cli.secrets:group", help="Keep values that jobs are given, and nothing else is."),
+    "secrets": Lazy(target="dstack.cli.secrets:group", help="Keep secrets for jobs: API keys, tokens."),
     "check": Lazy(target="dstack.cli.project:check", help="Check the YAML files of the project; run nothing."),
     "init": Lazy(target="dstack.cli.project:init", help="Write a commented starter into .dstack/."),
     "version": Lazy(target="dstack.cli.main:version", help="Print the version."),

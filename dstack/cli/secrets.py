@@ -106,7 +106,12 @@ def _row(kept: Kept) -> tuple[str, str, str]:
 
 
 def _scope(everywhere: bool) -> Scope:
-    return EVERYWHERE if everywhere else Scope(project=wiring.open_session().name)
+    if everywhere:
+        return EVERYWHERE
+    try:
+        return Scope(project=wiring.open_session().name)
+    except UsageError as error:
+        raise UsageError(str(error), hint="go to the project whose secret it is, or say --global") from None
 
 
 def _shown(scope: Scope) -> str:
@@ -150,7 +155,7 @@ def _checked(name: str, body: bytes) -> str:
 
 
 _set = as_command("set", set_)
-_set.allow_extra_args = True
+_set.allow_extra_args = _set.ignore_unknown_options = True
 group = LazyGroup(
     "secrets",
     {
@@ -158,5 +163,5 @@ group = LazyGroup(
         "ls": Lazy(target="dstack.cli.secrets:ls", help="List secrets, without their values."),
         "rm": Lazy(target="dstack.cli.secrets:rm", help="Forget a secret."),
     },
-    about="Keep values that jobs are given, and nothing else is.",
+    about="Keep secrets for jobs: API keys, tokens.",
 )

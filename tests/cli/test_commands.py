@@ -35,7 +35,7 @@ Commands:
   lost       Say that what runs of a run will never come back.
   artifacts  List and fetch what jobs left behind.
   hosts      List, add, check and remove hosts.
-  secrets    Keep values that jobs are given, and nothing else is.
+  secrets    Keep secrets for jobs: API keys, tokens.
   check      Check the YAML files of the project; run nothing.
   init       Write a commented starter into .dstack/.
   version    Print the version.

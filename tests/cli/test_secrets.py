@@ -115,10 +115,11 @@ def test_set_asks_on_a_terminal_without_showing_the_value(ringed: Project) -> No
 
 
 def test_a_value_is_never_an_argument(ringed: Project) -> None:
-    done = ringed.run("secrets", "set", "TOKEN", VALUE, stdin="other")
-    assert done.code == 2
-    assert done.err.startswith("error: a value is never an argument")
-    assert VALUE not in done.err + done.out
+    for value in (VALUE, f"-{VALUE}", f"--token={VALUE}"):
+        done = ringed.run("secrets", "set", "TOKEN", value, stdin="other")
+        assert done.code == 2
+        assert done.err.startswith("error: a value is never an argument")
+        assert VALUE not in done.err + done.out
     assert vault(ringed) == {}
 
 
@@ -172,6 +173,8 @@ def test_ls_shows_names_and_places_and_no_value(ringed: Project) -> None:
 def test_ls_outside_a_project_lists_what_is_for_all(ringed: Project) -> None:
     ringed.run("secrets", "set", "TOKEN", "--global", stdin=VALUE)
     ringed.root = ringed.home
+    refused = ringed.run("secrets", "set", "TOKEN", stdin=VALUE)
+    assert (refused.code, "or say --global" in refused.err) == (2, True)
     done = ringed.run("secrets", "ls")
     assert done.out == "SECRET  FOR           KEPT IN\nTOKEN   all projects  keyring\n"
     assert ringed.run("secrets", "rm", "TOKEN", "--global").code == 0

@@ -10,7 +10,8 @@ import pytest
 
 from tests.cli.conftest import Project
 
-HEAVY = ("rich", "networkx", "asyncio", "asyncssh", "pydantic", "fsspec", "obstore", "boto3", "cryptography", "numpy")
+HEAVY = ("rich", "networkx", "asyncio", "asyncssh", "pydantic", "fsspec", "obstore", "boto3", "cryptography", "numpy",
+         "keyring", "dotenv")  # fmt: skip
 WORKFLOWS = {".dstack/workflows.yaml": "workflows:\n  - name: w\n    commands: [echo hi]\n"}
 
 
@@ -27,7 +28,8 @@ def imported(project: Project, *arguments: str) -> set[str]:
     return {line.rsplit("|", 1)[1].strip() for line in lines[1:]}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ps"], ["ps", "--json"], ["hosts", "ls"], ["hosts", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["ps"], ["ps", "--json"], ["hosts", "ls"], ["hosts", "--help"],
+                                       ["secrets", "ls"], ["secrets", "--help"]])  # fmt: skip
 def test_nothing_heavy_is_imported(project: Callable[..., Project], arguments: list[str]) -> None:
     modules = imported(project(WORKFLOWS), *arguments)
     assert {module for module in modules if module.split(".")[0] in HEAVY} == set()
@@ -44,6 +46,13 @@ def test_help_imports_no_command(project: Callable[..., Project]) -> None:
     ours = {module for module in modules if module.startswith("dstack.")}
     assert ours <= {"dstack.__main__", "dstack.cli", "dstack.cli.main", "dstack.cli.lazy", "dstack.errors", "dstack.ui",
                     "dstack.ui.terminal"}  # fmt: skip
+
+
+def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Project]) -> None:
+    made = project(WORKFLOWS)
+    made.git()
+    modules = imported(made, "run", "w")
+    assert {"keyring", "dotenv", "dstack.cli.secrets"} & modules == set()
 
 
 def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Project]) -> None:

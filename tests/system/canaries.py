@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -70,6 +71,29 @@ def leaks_in_processes() -> list[str]:
             seen += leaks(faces["environ"])
         found += [f"{folder}: {name} {faces['cmdline'][:200]!r}" for name in seen]
     return found
+
+
+class Sampler:
+    """Looks at all processes again and again while the block runs; `found` are the leaks that were seen."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.looks = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._over.is_set():
+            self.found += leaks_in_processes()
+            self.looks += 1
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 def _processes() -> Iterator[tuple[Path, dict[str, bytes]]]:
