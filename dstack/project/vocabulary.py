@@ -80,14 +80,14 @@ WORKFLOW = (
         example='{PYTHONUNBUFFERED: "1"}',
         spellings=("environment",),
         meaning="Environment variables of the job; they win over variables of that name. A bare `NAME` in a list is "
-        "taken from the environment of `dstack run` and is never written anywhere.",
+        "taken from the environment of `dstack run`, never written anywhere, and masked in the log like a secret.",
     ),
     Key(
         name="secrets",
         form="list of names",
         example="[HF_TOKEN]",
-        meaning="Understood; the names count for reuse. This version does not deliver values: write the name as a bare "
-        "entry of `env`.",
+        meaning="Values that `dstack secrets set` keeps, given to the job as environment variables and masked in its "
+        "log. Only the names count for reuse. See [use secrets](../how-to/use-secrets.md).",
     ),
     Key(
         name="resources",

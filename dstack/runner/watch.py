@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from dstack.runner import artifacts, container, devices, job
 from dstack.runner.encodings import patterns
 from dstack.runner.maskedlog import MaskedLog
-from dstack.runner.processes import Process, become_subreaper, descendants, describe, end_all, kill_all, look
+from dstack.runner.processes import PROC, Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, read_json
 
@@ -81,8 +81,12 @@ class Watch:
     def _mask(self, secrets: Mapping[str, str]) -> None:
         """Without anything to hide the job writes to its log itself, and this costs nothing."""
         hidden = patterns(secrets.values())
-        if hidden:
-            self._masked = MaskedLog(self._attempt, hidden, contained=bool(self._record.get("image")))
+        if not hidden:
+            return
+        contained = bool(self._record.get("image"))
+        if contained and not PROC:
+            raise OSError("with secrets and an image it needs a Linux host: here no pipe leads into a container")
+        self._masked = MaskedLog(self._attempt, hidden, contained=contained)
 
     def _spawn(self, secrets: Mapping[str, str]) -> int:
         attempt, record = self._attempt, self._record
