@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
@@ -43,7 +43,7 @@ class Means:
     code: CodeSource
     screen: Screen
     observer: Observer
-    caller: Mapping[str, str]
+    caller: Mapping[str, str] = field(repr=False)
     new_nonce: Callable[[], str]
     heart: Heart
     turn: Turn = lambda spec, made: 0.0

@@ -38,7 +38,7 @@ class Attendance:
     """How a run is looked after: values of the caller's environment, the inventory file, and what is printed."""
 
     session: wiring.Session
-    caller: Mapping[str, str] = field(default_factory=dict)
+    caller: Mapping[str, str] = field(default_factory=dict, repr=False)
     demands: Mapping[WorkflowName, Resources] = field(default_factory=dict)
     """What the workflows that are to run ask of a host."""
     as_json: bool = False

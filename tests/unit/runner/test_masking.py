@@ -122,6 +122,16 @@ def test_base64_of_any_secret_among_anything_is_hidden(secret: str, before: byte
     assert MASK in masked(text, patterns([secret]), [])
 
 
+@given(st.text(min_size=4, max_size=40).filter(lambda text: "\0" not in text), cuts)
+def test_any_secret_in_any_encoding_is_hidden_at_any_cut(secret: str, places: list[int]) -> None:
+    sought = patterns([secret])
+    for name, text in encodings(secret).items():
+        shown = masked(text, sought, places)
+        assert shown == masked(text, sought, []), name
+        assert MASK in shown, name
+        assert_hidden(name, secret, text, shown)
+
+
 def test_every_line_of_a_value_of_many_is_hidden_and_short_ones_are_not() -> None:
     value = "-----BEGIN KEY-----\nq83jf92kd0ak\r\nabc\nzz91mma0xx\n-----END KEY-----\n"
     sought = patterns([value])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.runner.client import until
+from tests.unit.runner.client import Refused, until
 from tests.unit.runner.conftest import Host
 from tests.unit.runner.test_container import PYTHON, SMALL, client_pid, contained, docker, engine, gone
 from tests.unit.runner.test_disk import small_disk
@@ -118,6 +118,22 @@ def test_what_the_script_leaves_behind_with_the_pipe_open_does_not_keep_it(host:
     log, end = host.run(host.connect(), "setsid sleep 1000 & echo $TOKEN", secrets=SECRETS)
     assert end["code"] == 0
     assert log.startswith(b"***\n[dstack] the script ended; ending what it left behind: ")
+
+
+def test_a_prepare_that_fails_says_nothing_of_what_its_runner_inherited(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets come with `go`, after `prepare`; but a local runner has the caller's exported variables."""
+    monkeypatch.setenv("TOKEN", TOKEN)
+    client = host.connect()
+    nonce = host.nonce()
+    client.call("hold", nonce=nonce, slots=1)
+    lost = {"path": "in", "kind": "file", "mode": 0o644, "size": 3, "sha256": "0" * 64}
+    with pytest.raises(Refused) as refused:
+        host.prepare(client, nonce, "true", inputs=[lost])
+    assert_clean(str(refused.value).encode(), "the answer")
+    assert (host.folder(nonce) / "log").read_bytes() != b""
+    assert_clean_folder(host.root)
 
 
 def test_a_full_disk_ends_a_job_that_writes_its_log(small_disk: Host) -> None:
