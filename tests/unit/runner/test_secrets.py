@@ -200,3 +200,26 @@ def test_container_whose_supervisor_is_killed_does_not_hang_and_can_be_stopped(c
     assert (contained.folder(nonce) / "log").read_bytes().startswith(b"up\n")
     assert_clean_folder(contained.root)
     assert gone(nonce)
+
+
+@pytest.mark.docker
+def test_stop_ends_a_container_that_floods_its_masked_log(contained: Host) -> None:
+    client = contained.connect()
+    script = "echo up; trap 'echo last $TOKEN; exit 3' TERM; yes & wait"
+    nonce = contained.start(client, script, image=SMALL, secrets=SECRETS)
+    contained.await_log(client, nonce, b"up")
+    assert client.call("stop", nonce=nonce, grace=5, abort=False)["exit"]["stopped"]
+    log = (contained.folder(nonce) / "log").read_bytes()
+    assert b"last ***\n" in log
+    assert_clean(log, "the log")
+    assert gone(nonce)
+
+
+@pytest.mark.docker
+def test_binary_masked_log_of_a_container_is_byte_identical(contained: Host) -> None:
+    client = contained.connect()
+    script = "head -c 30000000 /dev/urandom | tee copy; printf '\\000\\377 end'"
+    nonce = contained.start(client, script, image=SMALL, secrets=SECRETS)
+    log, end = contained.finish(client, nonce)
+    assert log == (contained.folder(nonce) / "work" / "copy").read_bytes() + b"\0\xff end"
+    assert end["code"] == 0
