@@ -63,5 +63,5 @@ def _bring_to_its_end(session: wiring.Session, run: str) -> None:
     from dstack.cli.submitting import caller_values
 
     record = session.require_run(run)
-    caller = caller_values(record, session.environ, required=False)
+    caller = caller_values(session, record.plan.jobs, required=False)
     spawn_coordinator(Attendance(session=session, caller=caller), record)

@@ -175,6 +175,8 @@ MUTANTS = (
         old="        ended = number if live is None else number - 1",
         new="        ended = number",
         tests=("tests/system/test_single_flight.py", "-k", "one_failure and 2"),
+    ),
+    Mutant(
         name="mask-by-chunk",
         breaks="a secret that is cut by the border of two reads is not seen",
         file="dstack/runner/masking.py",
