@@ -97,14 +97,20 @@ def test_the_canaries_are_what_the_job_says(tmp_path: Path) -> None:
     assert len(leaks_below(tmp_path)) == len(encodings())
 
 
-@pytest.mark.parametrize("detached", [False, True])
-def test_no_trace_of_a_secret_on_a_host_over_ssh(farm: Farm, ssh_home: Home, tmp_path: Path, detached: bool) -> None:
-    host = farm.start()[0]
+@pytest.mark.parametrize("how", ["attached", "detached", "by itself"])
+def test_no_trace_of_a_secret_on_a_host_over_ssh(farm: Farm, ssh_home: Home, tmp_path: Path, how: str) -> None:
+    """`by itself`: the host sees the bucket, and its own coordinator got the secret with the run."""
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    host = farm.start(shared=bucket if how == "by itself" else None)[0]
+    detached = how != "attached"
     host.run(["useradd", "--create-home", "bob"])
     ssh_home.trust(host)
     laptop = with_vault(Laptop(tmp_path / "laptop", home=ssh_home.path), tmp_path / "vault")
     write_inventory(laptop, {"gpu": entry(host, ssh_home.key.file)})
     write_job(laptop, "/home/alice/gate")
+    if how == "by itself":
+        (laptop.home / ".dstack/config.yaml").write_text(f"bucket: {bucket}\n")
     set_secret(laptop)
     process = laptop.start("run", "use", *(["-d"] if detached else []))
     log = "cat /home/alice/.dstack/spool/*/log 2>/dev/null || true"
@@ -123,7 +129,8 @@ def test_no_trace_of_a_secret_on_a_host_over_ssh(farm: Farm, ssh_home: Home, tmp
     assert leaks((out + err).encode()) == []
     assert detached or out.count("***") == 10
     assert leaks(disk_of(host)) == []
-    assert leaks_below(laptop.home, laptop.root) == []
+    assert leaks_below(laptop.home, laptop.root, bucket) == []
+    assert ("by itself" in out) == (how == "by itself")
 
 
 def test_no_trace_of_a_secret_of_a_container(farm: Farm, ssh_home: Home, tmp_path: Path) -> None:
