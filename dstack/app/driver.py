@@ -236,7 +236,7 @@ class Driver:
         result = unpack(Result, generation.result, committed)
         return workflow, keys, manifests.decode(keys.manifest, body, sha256=result.manifest)
 
-    async def _go(self, claim: Claim, spec: JobSpec) -> bool | None:
+    async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
         caller = {name: self._means.caller[name] for name in spec.env_from_caller}
         started = await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), caller))
         return started

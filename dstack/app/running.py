@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ def submit(
     while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
         record = rename(record)
     create_record(bucket, keys.run(record.id).record, pack(record))
+    bucket.create(f"{keys.runs_of(record.user, record.machine)}{record.id}", b"{}")
     return record
 
 
@@ -136,6 +138,7 @@ class Coordination:
             nonce=self._means.new_nonce(),
             run=self._run.name,
             user=self._run.user,
+            machine=self._run.machine,
             submitted=self._run.submitted,
             workflow=self._run.workflow,
             status=overall_status([outcome.status for outcome in outcomes]),
@@ -154,8 +157,13 @@ class Coordination:
         number = 0
         while True:
             number += 1
+            # `at` is for people: `ps` says since when a coordinator that crashed elsewhere has been silent.
+            body = b'{"beat":%d,"at":%d}' % (number, time.time())
             try:
-                await asyncio.to_thread(self._means.bucket.put, key, b'{"beat":%d}' % number)
+                await asyncio.to_thread(self._means.bucket.put, key, body)
+                if number == 1:
+                    mine = self._means.keys.run(self._run.id).coordinator(self._me.id)
+                    await asyncio.to_thread(self._means.bucket.create, mine, pack(self._me))
             except BucketError as error:
                 self._means.screen.message(str(error))
             await asyncio.sleep(BEAT)

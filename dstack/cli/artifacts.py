@@ -43,7 +43,7 @@ class Left:
     manifest: Manifest
 
 
-def ls(run: Annotated[str, RUN], workflow: Annotated[str | None, WORKFLOW] = None) -> None:
+def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
     """List the files that the jobs of a run left behind."""
     session = wiring.open_session()
     record = session.require_run(run)
@@ -72,7 +72,7 @@ def _empty(manifest: Manifest, folder: str) -> bool:
 
 
 def pull(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     output: Annotated[
         Path | None,

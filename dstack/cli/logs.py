@@ -17,7 +17,7 @@ from dstack.ui.logstream import LogStreams
 
 
 def logs(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Every byte as it was written; not to a terminal.")] = False,
@@ -32,7 +32,7 @@ def logs(
     if raw and sys.stdout.isatty():
         raise UsageError(
             "--raw is not for terminals: a log can make them do anything",
-            hint=f"dstack logs {run} --raw > FILE, or without --raw",
+            hint=f"dstack logs {run or '-'} --raw > FILE, or without --raw",
         )
     if attempt is not None and (follow or workflow is None):
         raise UsageError("--attempt goes with one workflow and without -f", hint="dstack logs RUN WORKFLOW --attempt N")

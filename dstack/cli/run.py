@@ -13,7 +13,7 @@ import typer
 from dstack.app.foreseeing import Fate, foresee
 from dstack.app.running import submit
 from dstack.cli import wiring
-from dstack.cli.arguments import RUN
+from dstack.cli.arguments import RUN, THE_RUN
 from dstack.cli.attending import EXIT, Attendance, attend, coordinate, print_json, reach, spawn_coordinator
 from dstack.cli.runline import Asked, read_arguments
 from dstack.cli.submitting import caller_values, plan_run, rename
@@ -92,7 +92,7 @@ def _say_detached(attendance: Attendance, record: RunRecord) -> None:
 
 
 def attach(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON when it has ended.")] = False,
 ) -> int:
@@ -118,7 +118,7 @@ def _already(session: wiring.Session, record: RunRecord, final: Final, *, as_jso
 
 
 def coordinate_(
-    run: Annotated[str, RUN],
+    run: Annotated[str, THE_RUN],
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE")] = None,
 ) -> None:
     """Bring a recorded run to its end without a terminal; values of the caller come as JSON on standard input."""

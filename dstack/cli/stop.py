@@ -11,7 +11,7 @@ import typer
 from dstack.app.overview import job_of, run_view
 from dstack.app.views import JobView
 from dstack.cli import wiring
-from dstack.cli.arguments import HOSTS, RUN, WORKFLOW
+from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord, Stop, pack
 from dstack.model import WorkflowName
@@ -25,7 +25,7 @@ LOOK = 0.2
 
 
 def stop(
-    run: Annotated[str, RUN],
+    run: Annotated[str, THE_RUN],
     workflow: Annotated[str | None, WORKFLOW] = None,
     abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
     hosts: Annotated[str | None, HOSTS] = None,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dstack.adapters.ssh import SshHosts
     from dstack.app.driver import Means
     from dstack.app.fleet import Fleet
+    from dstack.app.tending import Look
     from dstack.model import Host
     from dstack.project.planning import Project
     from dstack.project.settings import Settings
@@ -98,11 +99,31 @@ class Session:
         file = Path(self.hosts_file) if self.hosts_file else None
         return read_inventory(home=self.home, root=self.root, file=file)
 
-    def require_run(self, name: str) -> RunRecord:
-        """The run of that name or id; raises NotFoundError with the nearest names."""
-        from dstack.app.overview import find_run
+    def require_run(self, asked: str | None, *, say: bool = True) -> RunRecord:
+        """The run of that name, beginning of a name, or id; None or "-": the last one of this user on this machine.
 
-        return find_run(self.bucket, self.keys, name)
+        A run that was not written out is named on standard error, with `say`. Raises NotFoundError and UsageError as
+        app/finding does.
+        """
+        from dstack.app.finding import LAST, find_run, last_run
+
+        if asked is not None and asked != LAST:
+            return find_run(self.bucket, self.keys, asked)
+        from dstack.adapters.identity import machine_name, user_name
+        from dstack.ui.terminal import clean
+
+        record = last_run(self.bucket, self.keys, user_name(), machine_name())
+        if say:
+            print(clean(f"your last run: {record.name} ({record.workflow})"), file=sys.stderr, flush=True)
+        return record
+
+    def look(self) -> Look:
+        """A look at who looks after runs."""
+        from dstack.adapters.identity import boot_id, coordinator_alive
+        from dstack.app.tending import Look
+
+        here = boot_id()
+        return Look(self.bucket, self.keys, sure=lambda other: coordinator_alive(other, here), now=time.time())
 
     def prefetch(self) -> None:
         """Begin to import what a run will need, while files are read and git works."""

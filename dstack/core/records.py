@@ -97,9 +97,13 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The job of this attempt runs; for people, since a job may be silent. Its owners all write the same."""
+    """The job of this attempt runs, since `at` (0.0: not known); for people, since a job may be silent.
+
+    `at` is the clock of the job's host, and no decision rests on it. The first owner who writes it is believed.
+    """
 
     nonce: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,4 +213,5 @@ class Final:
     workflow: WorkflowName
     status: RunStatus
     ended: float
+    machine: str = ""
     jobs: tuple[Outcome, ...] = field(default_factory=tuple)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.overview import attempt_of, find_run, job_of, list_runs, run_view
+from dstack.app.finding import find_run
+from dstack.app.overview import attempt_of, job_of, list_runs, run_view
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunStatus, WorkflowName
 from tests.app.bucket_story import Story, spec
@@ -25,9 +26,9 @@ class CountingFolder(FolderBucket):
         self.asked.append("get")
         return super().get(key)
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         self.asked.append("list")
-        return super().children(prefix, limit=limit)
+        return super().children(prefix, limit=limit, after=after)
 
 
 @pytest.fixture
