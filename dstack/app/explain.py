@@ -88,9 +88,12 @@ def _nearest(bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidate
     """The comparison with the earlier job that differs least."""
     changed = any(found.parts.code != parts.code for found in candidates)
     files = _files(bucket, keys, parts.code) if changed else None
+    known = {parts.code: files}
     best: tuple[Earlier, tuple[str, ...]] | None = None
     for found in candidates:
-        old_files = _files(bucket, keys, found.parts.code) if found.parts.code != parts.code else files
+        if found.parts.code not in known:
+            known[found.parts.code] = _files(bucket, keys, found.parts.code)
+        old_files = known[found.parts.code]
         lines = differences(found.parts, parts, old_files=old_files, new_files=files)
         if best is None or len(lines) < len(best[1]):
             best = (found, lines)

@@ -22,6 +22,10 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket, Put
 
 RETRY_PAUSE = 2.0
+SMALL = 64 << 10
+"""Bytes that are sent rather than looked for."""
+FIRST_BEAT = 1.0
+"""Seconds before a coordinator gives its first sign of life."""
 
 
 def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
@@ -53,14 +57,17 @@ def submit(
     `rename` gives the same run another name, for when somebody took the name at the same moment.
     """
     for digest, body in submission.files.items():
-        bucket.create(keys.files(digest), body)
+        key = keys.files(digest)
+        # The list of a large project is not sent again with every run.
+        if len(body) < SMALL or not bucket.list(f"{key.rpartition('/')[0]}/", limit=1):
+            bucket.create(key, body)
     if submission.diff:
         bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
     record = submission.record
     while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
         record = rename(record)
-    create_record(bucket, keys.run(record.id).record, pack(record))
     bucket.create(f"{keys.runs_of(record.user, record.machine)}{record.id}", b"{}")
+    create_record(bucket, keys.run(record.id).record, pack(record))
     return record
 
 
@@ -74,6 +81,7 @@ class Coordination:
         self._driver = Driver(means, run)
         self._settled: dict[WorkflowName, asyncio.Task[Outcome]] = {}
         self._same: dict[Fingerprint, asyncio.Lock] = {}
+        self._beats = False
 
     async def finish(self) -> Final:
         """Bring every job to its outcome, and record the summary; returns the recorded one."""
@@ -155,6 +163,9 @@ class Coordination:
         """The sign of life for coordinators elsewhere; a bucket that is away for a while is no reason to end."""
         key = self._means.keys.heartbeat(self._me.id)
         number = 0
+        # A run of which everything is reused is over before anybody could wonder.
+        await asyncio.sleep(FIRST_BEAT)
+        self._beats = True
         while True:
             number += 1
             # `at` is for people: `ps` says since when a coordinator that crashed elsewhere has been silent.
@@ -170,6 +181,8 @@ class Coordination:
 
     async def _last_beat(self) -> None:
         """Take the heartbeat away: whoever still asks is told by the lock, or waits for the silence."""
+        if not self._beats:
+            return
         try:
             await asyncio.to_thread(self._means.bucket.delete, self._means.keys.heartbeat(self._me.id))
         except BucketError:

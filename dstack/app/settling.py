@@ -110,7 +110,7 @@ def _generation(job: Job) -> Steps[JobKeys]:
     for number in reversed(numbers):
         if (yield Read(job.generation(number).want(job.run.id))) is not None:
             return job.generation(number)
-    return (yield from generation_of(job))
+    return (yield from _with_result(job, numbers))
 
 
 def _numbers(job: Job) -> Steps[list[int]]:
@@ -121,7 +121,10 @@ def _numbers(job: Job) -> Steps[list[int]]:
 def generation_of(job: Job) -> Steps[JobKeys]:
     """The highest generation with a result, else the first: an answer that does not change when somebody opens another
     one, so that all coordinators of a run work in the same. Reads only."""
-    numbers = yield from _numbers(job)
+    return (yield from _with_result(job, (yield from _numbers(job))))
+
+
+def _with_result(job: Job, numbers: list[int]) -> Steps[JobKeys]:
     for number in reversed(numbers):
         keys = job.generation(number)
         if (yield Read(keys.result)) is not None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dstack.adapters.bucket_open import open_bucket, probe_effort
-from dstack.app.probe import check_format, ensure_probed
+from dstack.app.probe import check_format, ensure_probed, require_writer
 from dstack.cli import wiring
 from dstack.errors import ConfigError, Problem, UsageError
 from dstack.project import starter
@@ -49,7 +49,9 @@ def _name_bucket(root: Path, url: str) -> None:
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
     found = open_bucket(wanted, settings.options if here else {}, Path.home())
     began = time.monotonic()
-    if check_format(found, writing=True):
+    known = check_format(found)
+    if known is not None:
+        require_writer(known)
         print(f"{clean(wanted)}: in use already, and this version may write to it")
     else:
         effort = probe_effort(found)

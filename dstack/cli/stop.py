@@ -14,6 +14,7 @@ from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord, Stop, pack
+from dstack.errors import UsageError
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line
 from dstack.ui.terminal import clean
@@ -25,7 +26,7 @@ LOOK = 0.2
 
 
 def stop(
-    run: Annotated[str, THE_RUN],
+    run: Annotated[str | None, THE_RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
     hosts: Annotated[str | None, HOSTS] = None,
@@ -34,6 +35,8 @@ def stop(
 
     A job that another run waits for too goes on for that run.
     """
+    if run is None:
+        raise UsageError("say which run to stop", hint="dstack stop RUN; `dstack stop -` stops your own last one")
     session = wiring.open_session(hosts_file=hosts)
     record = session.require_run(run)
     chosen = _chosen(session, record, workflow)

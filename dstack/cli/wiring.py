@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.adapters.bucket_open import open_bucket, probe_effort
-from dstack.app.probe import check_format, ensure_probed
+from dstack.app.probe import Format, check_format, ensure_probed, require_writer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
 from dstack.errors import SnapshotError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 class Session:
     """One command in one project: what it reads, opened when first asked for."""
+
+    _format: Format | None = None
 
     def __init__(self, *, start: Path, home: Path, environ: Mapping[str, str], hosts_file: str | None) -> None:
         from dstack.project.locate import find_project
@@ -70,13 +72,16 @@ class Session:
     def bucket(self) -> Bucket:
         """The bucket, for reading: a new one is not made by looking at it. Raises BucketError for a later format."""
         bucket = open_bucket(self.settings.bucket, self.settings.options, self.home)
-        check_format(bucket, writing=False)
+        self._format = check_format(bucket)
         return bucket
 
     def probe_bucket(self) -> None:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
-        effort = probe_effort(self.bucket)
-        ensure_probed(self.bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
+        effort, bucket = probe_effort(self.bucket), self.bucket
+        if self._format is not None:
+            require_writer(self._format)
+            return
+        ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
 
     @cached_property
     def keys(self) -> ProjectKeys:

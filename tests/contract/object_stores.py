@@ -29,6 +29,8 @@ class ObjectStore:
     endpoint: str
     key: str = "testkey"
     secret: str = "testsecret1"
+    log: Path = Path("/nowhere")
+    """What the server writes; of `ministack` a line for each request, once it is answered."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -74,6 +76,7 @@ def ministack() -> ObjectStore:
     """A fast emulator that honours conditions. Bound to loopback by its server, as its own command does not."""
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"127.0.0.1:{port}"]
+    command += ["--access-logfile", "-", "--access-logformat", "%(r)s %(q)s"]
     return _started(command, port, {"SERVICES": "s3"})
 
 
@@ -100,7 +103,7 @@ def _started(command: list[str], port: int, environment: dict[str, str]) -> Obje
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
+    store = ObjectStore(endpoint=f"http://127.0.0.1:{port}", log=Path(folder, "log"))
     deadline = time.monotonic() + 60
     while True:
         try:
