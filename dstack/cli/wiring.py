@@ -123,12 +123,15 @@ class Session:
         return record
 
     def look(self) -> Look:
-        """A look at who looks after runs."""
-        from dstack.adapters.identity import boot_id, coordinator_alive
+        """A look at who looks after runs; costs nothing while all are over."""
         from dstack.app.tending import Look
 
-        here = boot_id()
-        return Look(self.bucket, self.keys, sure=lambda other: coordinator_alive(other, here), now=time.time())
+        def sure(other: Coordinator) -> bool | None:
+            from dstack.adapters.identity import boot_id, coordinator_alive
+
+            return coordinator_alive(other, boot_id())
+
+        return Look(self.bucket, self.keys, sure=sure, now=time.time())
 
     def prefetch(self) -> None:
         """Begin to import what a run will need, while files are read and git works."""
