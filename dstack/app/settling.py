@@ -10,6 +10,7 @@ from dstack.app import attempts
 from dstack.app.creating import create
 from dstack.app.effects import Alive, AskVerdict, Children, ListKeys, NewNonce, Pause, Read, Show, Steps
 from dstack.app.jobs import Job, Live, stop_asked, unwanted
+from dstack.app.views import at_machine
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, Result, Stop, Want, Why, pack, unpack
@@ -227,7 +228,8 @@ def _beside(job: Job, me: Coordinator, live: Live) -> Steps[None]:
         alive = yield Alive(live.owner)
         if alive is not False:
             own = live.claim.run == job.run.id
-            note = "looked after by another coordinator" if own else f"joins {live.claim.run_name} of {live.owner.user}"
+            who = at_machine(live.owner.user, live.owner.machine)
+            note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
             yield Show(
                 workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
             )

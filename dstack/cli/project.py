@@ -14,29 +14,46 @@ import typer
 from dstack.adapters.bucket_open import open_bucket, probe_effort
 from dstack.app.probe import check_format, ensure_probed, require_writer
 from dstack.cli import wiring
-from dstack.errors import ConfigError, Problem, UsageError
+from dstack.errors import ConfigError, Problem, SnapshotError, UsageError
 from dstack.project import starter
+from dstack.project.planning import Project, check_includes
 from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
 from dstack.ui.terminal import clean
 
 
 def check() -> None:
-    """Read and check all YAML files of the project and the inventory; run nothing.
+    """Read and check all YAML files of the project and the inventory, and whether the bucket can be read; run nothing.
 
-    Prints every problem at once, as file:line:column, and exits with 2 when there is one.
+    Prints every problem at once, as file:line:column, and exits with 2 when there is one, with 6 when it is the bucket.
     """
     session = wiring.open_session()
     problems: list[Problem] = []
     project = _gather(session.project, problems)
     hosts = _gather(session.inventory, problems)
     _gather(lambda: session.settings, problems)
+    unread = _check_includes(session, project, problems) if project is not None else ""
     if problems:
         raise ConfigError(sorted(set(problems)))
     for note in project.notes:
         sys.stderr.write(f"{clean(str(note))} (note)\n")
+    if unread:
+        sys.stderr.write(clean(f"include was not compared with the files: {unread}") + "\n")
+    _ = session.bucket  # opening it reads what it says of itself
     workflows = len(project.workflows)
     print(f"{_counted(workflows, 'workflow')}, {_counted(len(hosts), 'host')}: nothing is wrong")
+
+
+def _check_includes(session: wiring.Session, project: Project, problems: list[Problem]) -> str:
+    """Note each `include` that matches no file that would be shipped -> why that could not be seen, "" when it was."""
+    if all(source.depends.include is None for source in project.sources.values()):
+        return ""
+    try:
+        files = session.code.files(session.code.snapshot())
+    except SnapshotError as error:
+        return str(error)
+    problems += check_includes(project, files)
+    return ""
 
 
 def _name_bucket(root: Path, url: str) -> None:

@@ -28,7 +28,12 @@ workflows:
   - name: slow
     commands: [echo begun, sleep 600]
 """
-AS = "import socket, sys; name = sys.argv.pop(1); socket.gethostname = lambda: name; from dstack.__main__ import main; main()"
+AS = """import socket, sys
+name = sys.argv.pop(1)
+socket.gethostname = lambda: name
+from dstack.__main__ import main
+main()
+"""
 """`dstack` on a machine of that name: who somebody is are an account and a machine, and here is one of each."""
 
 
