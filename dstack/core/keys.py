@@ -169,6 +169,11 @@ class ProjectKeys:
     def names(self) -> str:
         return f"{self.root}names/"
 
+    @property
+    def hosts(self) -> str:
+        """The shared inventories, the latest first."""
+        return f"{self.root}hosts/"
+
     def runs_of(self, user: str, machine: str) -> str:
         """The folder of one person's runs, in the order of `runs`: which are one's own is known without reading any."""
         return f"{self.root}people/{_spelled(user)}@{_spelled(machine)}/"

@@ -203,6 +203,31 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedHost:
+    """One host of an inventory that a team shares: where it is and what it may run, never how one logs in."""
+
+    name: str
+    address: str | None = None
+    user: str | None = None
+    port: int | None = None
+    labels: tuple[str, ...] = ()
+    slots: int | None = None
+    gpu_shares: int | None = None
+    dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """The hosts that somebody pushed; `pushed` is in seconds since the epoch, for people."""
+
+    nonce: str
+    user: str
+    machine: str
+    pushed: float
+    hosts: tuple[SharedHost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
     """Summary of a run whose jobs all have an outcome."""
 
