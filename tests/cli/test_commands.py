@@ -93,7 +93,9 @@ def test_a_hidden_command_is_never_proposed(project: Make) -> None:
     assert "_coordinate" not in project().run("coordinate").err
 
 
-@pytest.mark.parametrize("arguments", [["show"], ["logs"], ["ps", "--nonsense"], ["ps", "-n", "0"], ["ps", "-n", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["show", "--x"], ["logs", "a", "b", "c"], ["ps", "--nonsense"], ["ps", "-n", "0"], ["ps", "-n", "x"]]
+)
 def test_a_wrong_command_line_gives_2_and_the_usage(project: Make, arguments: list[str]) -> None:
     done = project().run(*arguments)
     assert (done.code, done.out) == (2, "")
@@ -152,7 +154,7 @@ def test_a_bug_keeps_its_traceback_and_asks_to_report(project: Make) -> None:
     made = project(
         {
             ".dstack/workflows.yaml": "workflows: []\n",
-            "sitecustomize.py": "import dstack.app.overview as o\no.list_runs = None\n",
+            "sitecustomize.py": "import dstack.app.overview as o\no.views_of = None\n",
         }
     )
     done = made.run("ps", env={"PYTHONPATH": str(made.root)})
