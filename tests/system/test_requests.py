@@ -11,13 +11,9 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket_open import open_bucket
-from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Final, Outcome, RunRecord, pack
-from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot
-from tests.app.bucket_story import spec
 from tests.contract.object_stores import ministack
 from tests.system.laptop import Laptop
+from tests.system.old_runs import old_run
 from tests.system.request_log import OPEN, SECOND, RequestLog, Requests, documented
 
 OTHERS = 10_000
@@ -46,44 +42,6 @@ class Team:
         return self.log.since()
 
 
-def _old_run(index: int) -> dict[str, bytes]:
-    """A run of bob's, long ago, as far as lists and `ps` look at it."""
-    name, when = RunName(f"old-run-{index}"), index / 1000
-    keys = ProjectKeys.of("project").run(RunId(f"{10**13 - index - 1:013d}-{index:010d}"))
-    job = spec("train", variables={"n": str(index)})
-    record = RunRecord(
-        nonce="n",
-        id=keys.run,
-        name=name,
-        user="bob",
-        machine="desk",
-        submitted=when,
-        workflow=job.workflow,
-        plan=RunPlan(jobs=(job,)),
-        snapshot=Snapshot(commit="c", tree="t", prefix="", head=None, branch=None, remote=None, dirty=False),
-    )
-    outcome = Outcome(
-        nonce="n",
-        workflow=job.workflow,
-        status=JobStatus.SUCCEEDED,
-        fingerprint=fingerprint(ingredients(job, {})),
-        generation=1,
-        attempt=1,
-    )
-    final = Final(
-        nonce="n",
-        run=name,
-        user="bob",
-        machine="desk",
-        submitted=when,
-        workflow=job.workflow,
-        status=RunStatus.SUCCEEDED,
-        ended=when,
-        jobs=(outcome,),
-    )
-    return {keys.record: pack(record), keys.final: pack(final)}
-
-
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     store, folder = ministack(), tmp_path_factory.mktemp("requests")
@@ -95,7 +53,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     bucket = open_bucket(url, store.options, folder)
     with ThreadPoolExecutor(8) as pool:
         for each in range(OTHERS):
-            for key, body in _old_run(each).items():
+            for key, body in old_run(each).items():
                 pool.submit(bucket.put, key, body)
     assert len(bucket.children("projects/project/runs/")) == OTHERS
     run = laptop.run_json("train")["run"]
