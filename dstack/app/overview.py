@@ -18,8 +18,13 @@ from dstack.errors import NotFoundError
 from dstack.model import Fingerprint, RunId
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dstack.app.tending import Look
     from dstack.ports import Bucket
+
+    Looker = Callable[[], Look]
+    """Gives the one look that serves all runs, made for the first that is not final."""
 
 _RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
 
@@ -39,11 +44,13 @@ def _ids(names: Sequence[str]) -> list[RunId]:
 
 
 def views_of(
-    bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], *, look: Look | None = None
+    bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], *, look: Looker | None = None, at_once: int = 1
 ) -> Iterator[RunView]:
-    """These runs in this order: one read for each that is final. One whose record is not there yet is left out."""
-    for run in runs:
-        final = final_of(bucket, keys, run)
+    """These runs in this order: one read for each that is final, `at_once` of them at a time.
+
+    A run whose record is not there yet is left out.
+    """
+    for run, final in zip(runs, _finals(bucket, keys, runs, at_once), strict=True):
         if final is not None:
             yield _settled(run, final)
             continue
@@ -52,14 +59,28 @@ def views_of(
             yield _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
 
 
+def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: int) -> Iterator[Final | None]:
+    if at_once == 1 or len(runs) < 2:
+        yield from (final_of(bucket, keys, run) for run in runs)
+        return
+    # Imported here on purpose: a folder answers faster than this is imported.
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield from pool.map(lambda run: final_of(bucket, keys, run), runs)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def list_runs(
-    bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, look: Look | None = None
+    bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, look: Looker | None = None
 ) -> Iterator[RunView]:
     """The newest `limit` runs, newest first: one list, and one read for each run that is final."""
     return views_of(bucket, keys, run_ids(bucket, keys, limit), look=look)
 
 
-def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Look | None = None) -> RunView:
+def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:
     """How the run stands now, as far as the bucket knows."""
     final = final_of(bucket, keys, record.id)
     return _settled(record.id, final) if final is not None else _unsettled(bucket, keys, record, look)
@@ -105,8 +126,8 @@ def _settled(run: RunId, final: Final) -> RunView:
     )
 
 
-def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look | None) -> RunView:
+def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Looker | None) -> RunView:
     # Imported here on purpose: `ps` over runs that are final needs no fingerprints.
     from dstack.app.unsettled import unsettled
 
-    return unsettled(bucket, keys, record, look)
+    return unsettled(bucket, keys, record, look() if look is not None else None)

@@ -53,7 +53,7 @@ def ps(
     session = wiring.open_session()
     limit = None if everything else number
     found = _chosen(session, None if limit is None else limit + 1, mine=mine)
-    views = views_of(session.bucket, session.keys, found[:limit], look=session.look())
+    views = views_of(session.bucket, session.keys, found[:limit], look=session.look, at_once=session.at_once)
     if as_json:
         from dstack.ui.jsonout import runs_json
 
@@ -130,7 +130,7 @@ def show(
     if diff:
         _print_diff(session.bucket.get(session.keys.diff(record.snapshot.commit)) or b"")
         return
-    view = run_view(session.bucket, session.keys, record, look=session.look())
+    view = run_view(session.bucket, session.keys, record, look=session.look)
     if as_json:
         from dstack.ui.jsonout import run_json
 

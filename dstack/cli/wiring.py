@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstack.adapters.bucket_open import open_bucket, probe_effort
+from dstack.adapters.bucket_open import at_once, open_bucket, probe_effort
 from dstack.app.probe import Format, check_format, ensure_probed, require_writer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
@@ -75,6 +75,11 @@ class Session:
         self._format = check_format(bucket)
         return bucket
 
+    @property
+    def at_once(self) -> int:
+        """Reads that are made at a time where many are to be made."""
+        return at_once(self.bucket)
+
     def probe_bucket(self) -> None:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
         effort, bucket = probe_effort(self.bucket), self.bucket
@@ -122,8 +127,8 @@ class Session:
             print(clean(f"your last run: {record.name} ({record.workflow})"), file=sys.stderr, flush=True)
         return record
 
-    def look(self) -> Look:
-        """A look at who looks after runs; costs nothing while all are over."""
+    @cached_property
+    def _look(self) -> Look:
         from dstack.app.tending import Look
 
         def sure(other: Coordinator) -> bool | None:
@@ -132,6 +137,10 @@ class Session:
             return coordinator_alive(other, boot_id())
 
         return Look(self.bucket, self.keys, sure=sure, now=time.time())
+
+    def look(self) -> Look:
+        """The look of this command at who looks after runs; commands over runs that are final do without."""
+        return self._look
 
     def prefetch(self) -> None:
         """Begin to import what a run will need, while files are read and git works."""

@@ -9,7 +9,7 @@ import pytest
 
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.app.finding import find_run
-from dstack.app.overview import attempt_of, job_of, list_runs, run_view
+from dstack.app.overview import attempt_of, job_of, list_runs, run_ids, run_view, views_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunStatus, WorkflowName
 from tests.app.bucket_story import Story, spec
@@ -57,6 +57,15 @@ def test_a_page_of_final_runs_costs_one_list_and_one_read_each(tmp_path: Path) -
     bucket.asked.clear()
     assert len(list(list_runs(bucket, story.keys, 10))) == 10
     assert bucket.asked == ["list", *["get"] * 10]
+
+
+def test_many_reads_at_once_give_the_same_in_the_same_order(story: Story) -> None:
+    for number in range(40):
+        finish(story, f"run-{number}")
+    runs = run_ids(story.bucket, story.keys)
+    one, many = (list(views_of(story.bucket, story.keys, runs, at_once=count)) for count in (1, 16))
+    assert [view.run for view in many] == [f"run-{39 - number}" for number in range(40)]
+    assert many == one
 
 
 def test_a_run_that_is_being_recorded_is_left_out(story: Story) -> None:

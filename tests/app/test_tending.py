@@ -54,7 +54,7 @@ def running(story: Story) -> tuple[RunRecord, AttemptKeys]:
 
 
 def view(story: Story, record: RunRecord, **changes: object) -> RunView:
-    return run_view(story.bucket, story.keys, record, look=look(story, **changes))  # type: ignore[arg-type]
+    return run_view(story.bucket, story.keys, record, look=lambda: look(story, **changes))  # type: ignore[arg-type]
 
 
 def job(story: Story, record: RunRecord, **changes: object) -> JobView:
@@ -168,7 +168,7 @@ def test_who_is_asked_nothing_of_coordinators_makes_no_requests_for_them(story: 
 def test_an_open_run_costs_ps_what_the_table_says(story: Story, bucket: MemoryBucket) -> None:
     running(story)
     bucket.requests.clear()
-    told = list(list_runs(bucket, story.keys, 20, look=look(story, sure=True)))
+    told = list(list_runs(bucket, story.keys, 20, look=lambda: look(story, sure=True)))
     assert len(told) == 1
     # One list and the read of `final` are those of any run.
     assert (bucket.requests["list"] - 1, bucket.requests["get"] - 1) == (

@@ -49,7 +49,7 @@ def test_help_imports_no_command(project: Callable[..., Project]) -> None:
 def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Project]) -> None:
     modules = imported(project(WORKFLOWS), "ps")
     ours = {module for module in modules if module.startswith("dstack.app.")}
-    assert ours <= {"dstack.app.overview", "dstack.app.views", "dstack.app.probe", "dstack.app.tending"}
+    assert ours <= {"dstack.app.overview", "dstack.app.views", "dstack.app.probe"}
 
 
 def test_a_plan_without_a_circle_does_not_import_networkx(project: Callable[..., Project]) -> None:
