@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.core.keycheck import is_part
 from dstack.core.lifecycle import ENDED, GOOD
 from dstack.core.records import Outcome
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
@@ -63,6 +64,11 @@ class RunView:
     machine: str = ""
     ended: float = 0.0
     tended: Tended | None = None
+
+    @property
+    def handle(self) -> str:
+        """What to write for the run in a command line: its name, or its id where the name would do more than name."""
+        return self.run if is_part(self.run) and not self.run.startswith("-") else self.id
 
     @property
     def person(self) -> str:

@@ -112,7 +112,7 @@ def left_alone(view: RunView, now: float) -> list[str]:
     if view.tended.seen:
         told = f"{view.tended.last}, who looks after it, was heard of last {ago_text(view.tended.seen, now)}"
     waiting = Counter(job.host for job in view.jobs if job.left)
-    lines = [f"{view.run}: {told}: dstack attach {view.run}"]
+    lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
     for host, count in waiting.items():
         noun = "1 result waits" if count == 1 else f"{count} results wait"
         lines.append(f"  {noun} on {host}, or {'is' if count == 1 else 'are'} still being made there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from dstack.app.views import JobView, RunView, Tended
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Coordinator, Owner, RunRecord, Started, pack
 from dstack.errors import NotFoundError, UsageError
-from dstack.model import JobStatus
+from dstack.model import JobStatus, RunName
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 from tests.system.request_log import OPEN, documented
@@ -187,6 +188,14 @@ def test_coordinators_that_ended_cost_nothing(story: Story, bucket: MemoryBucket
     bucket.requests.clear()
     view(story, record)
     assert bucket.requests["get"] == before
+
+
+def test_a_name_that_would_do_more_than_name_is_not_proposed(story: Story) -> None:
+    for name in ("x; rm -rf ~", "-x", "$(id)"):
+        record = replace(story.run("a-1", spec("train")), name=RunName(name))
+        story.bucket.delete(story.keys.name(RunName("a-1")))
+        told = view(story, record)
+        assert (told.run, told.handle) == (name, record.id)
 
 
 # -- which run is meant --------------------------------------------------------------------------------
