@@ -102,5 +102,9 @@ def _no_run(bucket: Bucket, keys: ProjectKeys, name: str) -> NotFoundError:
     # Names that begin with the same letter: that of a typing error is seldom the first.
     after = name[:1] if _RUN_NAME.fullmatch(name) else ""
     near = get_close_matches(name[:100], bucket.children(keys.names, limit=NEAR, after=after), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`dstack ps` lists the runs"
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "`dstack ps` lists the runs, and `-` stands for your own last one"
+    )
     return NotFoundError(f"there is no run {name!r}", hint=hint)

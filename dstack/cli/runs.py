@@ -16,19 +16,19 @@ from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, ago_text, brief_ago, duration_text, styled, table, use_colour
+from dstack.ui.tables import Column, age_text, ago_text, duration_text, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 
 RECENT = 20
 _RUNS = (
-    Column(title="RUN", floor=12),
+    Column(title="RUN", floor=20),
     Column(title="WORKFLOW", floor=8),
     Column(title="STATUS", floor=9, styled=True),
-    Column(title="JOBS", floor=8),
-    Column(title="WHO", floor=8),
-    Column(title="WHERE"),
-    Column(title="TIME", right=True, floor=7),
-    Column(title="SUBMITTED", floor=9),
+    Column(title="JOBS", floor=4),
+    Column(title="WHO", floor=3),
+    Column(title="WHERE", floor=5),
+    Column(title="TIME", right=True, floor=4),
+    Column(title="AGE", right=True, floor=3),
 )
 _JOBS = (
     Column(title="WORKFLOW", floor=8),
@@ -91,17 +91,17 @@ def _run_row(view: RunView, now: float) -> tuple[str, ...]:
         view.person,
         where,
         time_,
-        brief_ago(view.submitted, now),
+        age_text(view.submitted, now),
     )
 
 
 def _jobs_text(view: RunView) -> str:
-    """`2 of 3`, `3`, `3 reused`."""
+    """`2/3`, `3 reused`."""
     total = len(view.jobs)
     good = sum(job.status in GOOD for job in view.jobs)
     if good == total and all(job.status is JobStatus.REUSED for job in view.jobs):
         return f"{total} reused"
-    return f"{good} of {total}"
+    return f"{good}/{total}"
 
 
 def left_alone(view: RunView, now: float) -> list[str]:

@@ -224,12 +224,11 @@ def ago_text(then: float, now: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(then))
 
 
-def brief_ago(then: float, now: float) -> str:
-    """The same for narrow columns: `now`, `5m ago`, `3h ago`, `2d ago`."""
+def age_text(then: float, now: float) -> str:
+    """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`, and the date beyond a week."""
     seconds = now - then
-    if not 60 <= seconds < 7 * 86400:
-        return "now" if seconds < 60 else ago_text(then, now)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit} ago"
-    raise AssertionError("unreachable: a minute has passed")
+    if seconds >= 7 * 86400:
+        return ago_text(then, now)
+    if seconds >= 86400:
+        return f"{int(seconds // 86400)}d"
+    return f"{int(seconds // 3600)}h" if seconds >= 3600 else f"{max(0, int(seconds // 60))}m"

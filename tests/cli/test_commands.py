@@ -120,7 +120,7 @@ def test_an_error_of_a_json_command_is_json_on_stderr(project: Make) -> None:
     assert json.loads(done.err) == {
         "error": {
             "message": "there is no run 'calm-otter-7'",
-            "hint": "`dstack ps` lists the runs",
+            "hint": "`dstack ps` lists the runs, and `-` stands for your own last one",
             "exit_code": 2,
         }
     }
