@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dstack.app.views import JobView, RunView, told
+from dstack.app.views import JobView, RunView, time_of_day, told
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import NotFoundError
@@ -120,9 +120,9 @@ def _settled(run: RunId, final: Final) -> RunView:
         status=final.status,
         user=final.user,
         machine=final.machine,
-        submitted=final.submitted,
+        submitted=time_of_day(final.submitted),
         jobs=tuple(told(outcome) for outcome in final.jobs),
-        ended=final.ended,
+        ended=time_of_day(final.ended),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dstack.app.tending import Look
-from dstack.app.views import JobView, RunView, at_machine, overall_status, told
+from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys
 from dstack.core.lifecycle import GOOD
@@ -79,7 +79,7 @@ def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look |
         status=overall_status([job.status for job in jobs]),
         user=record.user,
         machine=record.machine,
-        submitted=record.submitted,
+        submitted=time_of_day(record.submitted),
         jobs=tuple(jobs),
         tended=tended,
     )
@@ -176,7 +176,7 @@ def _owner(bucket: Bucket, attempt: AttemptKeys, claim: Claim, parts: set[str]) 
 def _since(bucket: Bucket, attempt: AttemptKeys) -> float:
     """When the job started, by its host's clock; 0.0 when that is not known."""
     body = bucket.get(attempt.started)
-    return 0.0 if body is None else unpack(Started, attempt.started, body).at
+    return 0.0 if body is None else time_of_day(unpack(Started, attempt.started, body).at)
 
 
 def _ended(bucket: Bucket, attempt: AttemptKeys) -> str:

@@ -46,6 +46,15 @@ class Tended:
     seen: float = 0.0
 
 
+LATEST = 253_402_214_400.0
+"""The last day of the year 9999 begins, in seconds since the epoch: no calendar goes on."""
+
+
+def time_of_day(seconds: float) -> float:
+    """Seconds since the epoch out of a record; 0.0, as for "not known", where no clock can have said so."""
+    return seconds if 0 < seconds < LATEST else 0.0
+
+
 def at_machine(user: str, machine: str) -> str:
     return f"{user}@{machine}" if machine else user
 
@@ -121,6 +130,6 @@ def told(outcome: Outcome) -> JobView:
         reused_from=outcome.reused_from,
         reason=outcome.reason,
         generation=outcome.generation,
-        started=outcome.started,
-        ended=outcome.ended,
+        started=time_of_day(outcome.started),
+        ended=time_of_day(outcome.ended),
     )

@@ -11,7 +11,7 @@ import typer
 
 from dstack.adapters.identity import machine_name, new_nonce, user_name
 from dstack.app.sharing import latest_inventory, share_inventory
-from dstack.app.views import at_machine
+from dstack.app.views import at_machine, time_of_day
 from dstack.cli import hostfile, wiring
 from dstack.core.records import Inventory
 from dstack.errors import NotFoundError, UsageError
@@ -90,7 +90,7 @@ def pull(yes: Annotated[bool, YES] = False) -> None:
         print(f"{SHOWN} has them already")
         return
     who = at_machine(latest.inventory.user, latest.inventory.machine)
-    print(clean(f"pushed by {who}, {ago_text(latest.inventory.pushed, time.time())}"), file=sys.stderr)
+    print(clean(f"pushed by {who}, {ago_text(time_of_day(latest.inventory.pushed), time.time())}"), file=sys.stderr)
     _show(change)
     if not yes:
         _ask(f"Change {SHOWN} so?", "look at the lines above")
