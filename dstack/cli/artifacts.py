@@ -44,7 +44,10 @@ class Left:
 
 
 def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
-    """List the files that the jobs of a run left behind."""
+    """List the files that the jobs of a run left behind.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     session = wiring.open_session()
     record = session.require_run(run)
     found = list(_left(session, record, workflow))
@@ -82,6 +85,8 @@ def pull(
     """Fetch what the jobs of a run left behind, each byte verified; pulling again goes on where it ended.
 
     With several jobs, each has its own folder below DIR.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
     session = wiring.open_session()
     record = session.require_run(run)

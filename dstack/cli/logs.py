@@ -28,6 +28,8 @@ def logs(
     """Print the logs of a run, or of one workflow of it, while it runs or afterwards.
 
     Several jobs are told apart by a prefix. What would steer the terminal is left out, but for colours.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
     if raw and sys.stdout.isatty():
         raise UsageError(

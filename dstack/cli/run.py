@@ -96,7 +96,10 @@ def attach(
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON when it has ended.")] = False,
 ) -> int:
-    """Come back to a run: see its logs, and look after it here until it has ended. Ctrl-C detaches again."""
+    """Come back to a run: see its logs, and look after it here until it has ended. Ctrl-C detaches again.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     session = wiring.open_session(hosts_file=hosts)
     record = session.require_run(run)
     key = session.keys.run(record.id).final

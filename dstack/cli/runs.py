@@ -124,7 +124,10 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Print its code against the commit below it.")] = False,
 ) -> None:
-    """Show one run: who started it from which code, and what became of its jobs."""
+    """Show one run: who started it from which code, and what became of its jobs.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     session = wiring.open_session()
     record = session.require_run(run, say=False)
     if diff:
@@ -185,7 +188,10 @@ def _job_row(job: JobView, now: float) -> tuple[str, ...]:
 
 
 def why(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
-    """Say for each job of a run (or for one) why it ran, by what differs from earlier jobs, or why it was reused."""
+    """Say for each job of a run (or for one) why it ran, by what differs from earlier jobs, or why it was reused.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     from dstack.app.explain import Explainer
 
     session = wiring.open_session()

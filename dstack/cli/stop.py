@@ -33,7 +33,8 @@ def stop(
 ) -> None:
     """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
 
-    A job that another run waits for too goes on for that run.
+    A job that another run waits for too goes on for that run. RUN may be the beginning of a name; `-` is your own last
+    run on this machine.
     """
     if run is None:
         raise UsageError("say which run to stop", hint="dstack stop RUN; `dstack stop -` stops your own last one")

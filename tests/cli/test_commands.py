@@ -103,6 +103,13 @@ def test_a_wrong_command_line_gives_2_and_the_usage(project: Make, arguments: li
     assert f"Usage: dstack {arguments[0]}" in done.err
 
 
+def test_help_says_what_stands_for_a_run(project: Make) -> None:
+    made = project()
+    for command in ("show", "logs", "why", "attach"):
+        told = " ".join(made.run(command, "--help").out.split())
+        assert "or as `-`, it is your own last run on this machine" in told
+
+
 def test_outside_a_project_the_way_in_is_told(project: Make) -> None:
     made = project()
     done = made.run("ps")
