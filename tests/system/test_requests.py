@@ -58,6 +58,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     assert len(bucket.children("projects/project/runs/")) == OTHERS
     run = laptop.run_json("train")["run"]
     laptop.run_json("train")
+    (folder / "hosts.yaml").write_text("hosts: {gpu-1: {address: 10.0.0.5}}\n")
+    laptop.dstack("hosts", "push", "--hosts", str(folder / "hosts.yaml"))
     return Team(laptop=laptop, log=RequestLog(store, "counted"), run=run, folder=folder)
 
 
@@ -78,7 +80,11 @@ COMMANDS = {
     "attach RUN": "attach {run}",
     "run --dry-run": "run train --dry-run",
     "run, everything reused": "run train",
+    "hosts pull": "hosts pull",
+    "hosts push, nothing new": "hosts push --hosts {folder}/hosts.yaml",
     "hosts ls": "hosts ls",
+    "hosts check": "hosts check",
+    "init": "init",
     "queue": "queue",
     "check": "check",
     "version": "version",
