@@ -54,8 +54,10 @@ class Bucket(Protocol):
         """All keys below the folder `prefix` ("a/b/"), in ascending order of bytes, at most `limit`."""
         ...
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
-        """The names directly below the folder `prefix`, folders with a trailing "/", ascending, at most `limit`."""
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
+        """The names directly below the folder `prefix`, folders with a trailing "/", ascending, at most `limit`, none
+        of them at or before the name `after`. With a small `limit` an object store is asked about once for every
+        thousand keys that lie between the names given, however many come later."""
         ...
 
     def delete(self, key: str) -> None:
@@ -123,8 +125,9 @@ class RunnerPort(Protocol):
         """Lay the work tree, inputs and script of the attempt; a failure is also written to its log."""
         ...
 
-    async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> bool:
-        """Let a held supervisor start the job: True when its verdict is STARTED. `environment` stays in memory."""
+    async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> float:
+        """Let a held supervisor start the job -> when it did, by its host's clock (seconds since the epoch, above 0);
+        0.0 when its verdict is REFUSED. `environment` stays in memory."""
         ...
 
     async def verdict(self, nonce: Nonce) -> str:

@@ -12,6 +12,7 @@ A folder that its group may write to (`chmod g+rwxs` makes one) is shared: sub-f
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EISDIR
@@ -134,14 +135,15 @@ class FolderBucket:
                 gather(fd, prefix, found, limit)
         return found
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         parts = check_prefix(prefix).split("/")[:-1]
         with self._explained("list", prefix):
             fd = absent(descend, self.path, parts)
             if fd is None:
                 return []
             try:
-                return names_in(fd, top=not parts)[:limit]
+                names = names_in(fd, top=not parts)
+                return names[bisect_right(names, after) :][:limit]
             finally:
                 os.close(fd)
 

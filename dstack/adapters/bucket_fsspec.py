@@ -128,7 +128,7 @@ class FsspecBucket:
                 return []
         return sorted(prefix + self._below(folder, name) for name in names)[:limit]
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         folder = self._folder(prefix)
         with self._explained("list", prefix):
             try:
@@ -139,7 +139,7 @@ class FsspecBucket:
             self._below(folder, entry["name"].rstrip("/")) + ("/" if entry["type"] == "directory" else "")
             for entry in entries
         )
-        return sorted(names)[:limit]
+        return sorted(name for name in names if name > after)[:limit]
 
     def delete(self, key: str) -> None:
         path = self._path(key)

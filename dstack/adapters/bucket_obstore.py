@@ -29,6 +29,8 @@ from dstack.ports import Put
 from_url: Any = _from_url
 """Typed by its own names for every option; ours come from a file."""
 
+PAGE = 1000
+"""Keys in one answer to a list, at most."""
 RETRY = {"max_retries": 5}
 FSSPEC_NAMES = {
     "key": "access_key_id",
@@ -159,20 +161,41 @@ class ObstoreBucket:
         check_prefix(prefix)
         found: list[str] = []
         with self._explained("list", prefix):
-            for page in obstore.list(self._store, prefix=prefix or None, chunk_size=1000):
+            for page in obstore.list(self._store, prefix=prefix or None, chunk_size=PAGE):
                 found.extend(entry["path"] for entry in page)
                 # These stores list in ascending order: what comes later sorts later.
                 if limit is not None and len(found) >= limit:
                     break
         return sorted(found)[:limit]
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         check_prefix(prefix)
+        if limit is not None:
+            with self._explained("list", prefix):
+                return self._first_children(prefix, limit, after)
         with self._explained("list", prefix):
             page = obstore.list_with_delimiter(self._store, prefix=prefix or None)
         names = [entry["path"].removeprefix(prefix) for entry in page["objects"]]
         names += [path.rstrip("/").removeprefix(prefix) + "/" for path in page["common_prefixes"]]
-        return sorted(names)[:limit]
+        return sorted(name for name in names if name > after)
+
+    def _first_children(self, prefix: str, limit: int, after: str) -> Sequence[str]:
+        """From flat pages of keys, each begun behind the last name found: listing by folders reads all of them."""
+        found: list[str] = []
+        last = after
+        while len(found) < limit:
+            # Behind everything in the folder, too: keys hold nothing that sorts behind "~".
+            behind = f"{prefix}{last}~" if last.endswith("/") else f"{prefix}{last}"
+            listed = obstore.list(self._store, prefix=prefix or None, offset=behind if last else None, chunk_size=PAGE)
+            page = next(iter(listed), [])
+            for entry in page:
+                head, slash, _ = entry["path"].removeprefix(prefix).partition("/")
+                if head + slash > last:
+                    last = head + slash
+                    found.append(last)
+            if len(page) < PAGE:
+                break
+        return found[:limit]
 
     def delete(self, key: str) -> None:
         check_key(key)

@@ -56,6 +56,11 @@ def probe_effort(bucket: Bucket) -> Effort:
     return LIGHT if isinstance(bucket, FolderBucket) else FULL
 
 
+def at_once(bucket: Bucket) -> int:
+    """How many reads at a time a bucket of this kind is best asked for: behind a network each is a round trip."""
+    return 1 if isinstance(bucket, FolderBucket) else 16
+
+
 def _folder(path: str, options: Mapping[str, Any]) -> FolderBucket:
     if options:
         names = ", ".join(sorted(options))

@@ -35,8 +35,8 @@ class RenewedBucket:
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         return self._bucket.list(prefix, limit=limit)
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
-        return self._bucket.children(prefix, limit=limit)
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
+        return self._bucket.children(prefix, limit=limit, after=after)
 
     def delete(self, key: str) -> None:
         self._bucket.delete(key)

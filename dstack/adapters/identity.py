@@ -8,7 +8,6 @@ import pwd
 import re
 import secrets
 import socket
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -32,15 +31,24 @@ def boot_id() -> str:
 
     Containers share it with their machine: it says nothing of file systems and process numbers.
     """
+    if sys.platform == "darwin":
+        return _session_of_darwin()
     try:
-        if sys.platform == "darwin":
-            asked = subprocess.run(
-                ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, check=True, timeout=10
-            )
-            return asked.stdout.decode("ascii", "replace").strip().lower()
         return _LINUX_BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _session_of_darwin() -> str:
+    # Imported here on purpose: it would cost every command more than all else in this module.
+    import subprocess
+
+    command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+    try:
+        asked = subprocess.run(command, capture_output=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
+    return asked.stdout.decode("ascii", "replace").strip().lower()
 
 
 def boottime() -> float:

@@ -20,6 +20,8 @@ MAX_LINE = 64 * 1024
 """Bytes of one entry of a manifest as it comes over the wire."""
 MAX_TEXT = 4096
 """Characters of any one text of a host's but its messages."""
+LATEST = 253402300800.0
+"""The year 10000, in seconds since the epoch."""
 MAX_SIZE = 2**63 - 1
 STATES = ("unknown", "held", "running", "ended", "vanished")
 
@@ -111,6 +113,13 @@ def flag(host: str, op: str, value: object) -> bool:
     if not isinstance(value, bool):
         _nonsense(host, op, "expected true or false")
     return value
+
+
+def moment(host: str, op: str, value: object) -> float:
+    """Seconds since the epoch, above 0 and below the year 10000."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LATEST:
+        _nonsense(host, op, "expected a time")
+    return float(value)
 
 
 def whole(host: str, op: str, value: object) -> int:

@@ -154,10 +154,12 @@ class RunnerClient:
         channel = await self._channel()
         await channel.ask_long(wire.PREPARE, {**attempt, "nonce": nonce})
 
-    async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> bool:
+    async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> float:
         channel = await self._channel()
         answer = await channel.ask(wire.GO, {"nonce": nonce, "environment": dict(environment)})
-        return answers.flag(self.name, wire.GO, answer.get("started"))
+        if not answers.flag(self.name, wire.GO, answer.get("started")):
+            return 0.0
+        return answers.moment(self.name, wire.GO, answer.get("at"))
 
     async def verdict(self, nonce: Nonce) -> str:
         answer = await (await self._channel()).ask(wire.VERDICT, {"nonce": nonce})

@@ -120,13 +120,12 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     if (yield Read(mine.end)) is not None:
         yield Drop(Nonce(claim.nonce))  # called lost meanwhile: nothing of it may begin now
         return
-    started = None if failure is False else (yield Go(claim, workflow))
-    if started is None:
-        started = yield from _verdict(job, mine, claim)
+    at = None if failure is False else (yield Go(claim, workflow))
+    started = at > 0 if at is not None else (yield from _verdict(job, mine, claim))
     if not started:
         yield from void(mine, claim)
         return
-    yield from look_after(job, mine, claim)
+    yield from look_after(job, mine, claim, at=at or 0.0)
 
 
 def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
@@ -164,11 +163,15 @@ def _given_up(mine: AttemptKeys) -> Steps[bool]:
     return (yield Read(f"{mine.generation}result")) is not None
 
 
-def look_after(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
-    """A started attempt, to its end and into the bucket; safe beside other owners and zombies."""
+def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
+    """A started attempt, to its end and into the bucket; safe beside other owners and zombies.
+
+    `at` is when it started, where its host has just said so. An adopter does not know it, and writes a body that
+    differs: that does no harm, for whoever comes second changes nothing, and no step depends on who came first.
+    """
     workflow = job.spec.workflow
     yield Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True)
-    yield from create(mine.started, pack(Started(nonce=claim.nonce)))
+    yield from create(mine.started, pack(Started(nonce=claim.nonce, at=at)))
     abort = False
     report: ExitReport | None = None
     while report is None:

@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.collect import collect_artifacts, stage_inputs
-from dstack.app.fleet import Fleet
+from dstack.app.fleet import Fleet, is_home
 from dstack.app.heart import Heart
 from dstack.app.holding import Holding
 from dstack.app.observing import Observer
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
-from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.keys import AttemptKeys, ProjectKeys, takes
 from dstack.core.placement import nowhere, rank
 from dstack.core.records import Claim, Outcome, Result, RunRecord, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
-from dstack.model import Demand, Fingerprint, HostFacts, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
 T = TypeVar("T")
@@ -83,6 +83,8 @@ class Driver:
         bucket = self._means.bucket
         match effect:
             case fx.PutNew(key, body):
+                if takes(key):
+                    await self._means.heart.begin()
                 return await asyncio.to_thread(bucket.create, key, body)
             case fx.Read(key):
                 return await asyncio.to_thread(bucket.get, key)
@@ -261,7 +263,7 @@ class Driver:
         result = unpack(Result, generation.result, committed)
         return workflow, keys, manifests.decode(keys.manifest, body, sha256=result.manifest)
 
-    async def _go(self, claim: Claim, spec: JobSpec) -> bool | None:
+    async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
         values = given.environment(spec, self._means.caller)
         started = await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
         return started
@@ -274,7 +276,7 @@ class Driver:
         runner: RunnerPort | None = None
         try:
             reached = await link.reach()
-            if not _is_home(claim, reached.facts):
+            if not is_home(claim, reached.facts):
                 self._in_vain(claim, f"{claim.host}: it runs as {claim.account}, whose account this is not")
                 return None
             runner = reached.runner
@@ -393,8 +395,3 @@ class Driver:
             )
         except DstackError as error:
             self._means.screen.message(str(error))
-
-
-def _is_home(claim: Claim, facts: HostFacts) -> bool:
-    """Whether the attempt is in the spool of the account that was reached; any other has never heard of it."""
-    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)

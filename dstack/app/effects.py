@@ -116,7 +116,7 @@ class Prepare(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Go(Effect):
-    """Let the held supervisor start -> True started, False refused, None nobody knows."""
+    """Let the held supervisor start -> when it did, by its host's clock; 0.0 refused, None nobody knows."""
 
     claim: Claim
     workflow: WorkflowName

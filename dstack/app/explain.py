@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from dstack.app.overview import job_of, outcomes_of, run_ids, run_view
-from dstack.app.views import JobView
+from dstack.app.overview import final_of, job_of, run_ids
+from dstack.app.unsettled import standing
+from dstack.app.views import JobView, RunView
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Outcome, RunRecord, Why, unpack
 from dstack.errors import BucketError
-from dstack.model import Fingerprint, JobSpec, JobStatus, RunName, WorkflowName
+from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 from dstack.ports import Bucket
 
 LOOK_BACK = 50
@@ -41,12 +43,24 @@ class Earlier:
     parts: Ingredients
 
 
-def explain(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: WorkflowName) -> Explanation:
-    """Why this job of the run ran or was reused; raises NotFoundError when the run has no such workflow.
+class Explainer:
+    """Says of the jobs of one run why they ran. What it has read of earlier runs it keeps for the next job."""
 
-    Of earlier jobs, the one that differs least counts, of several the latest.
-    """
-    job = job_of(run_view(bucket, keys, record), workflow)
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, record: RunRecord, view: RunView) -> None:
+        self._past = Past(bucket, keys, record)
+        self._view = view
+
+    def explain(self, workflow: WorkflowName) -> Explanation:
+        """Why this job of the run ran or was reused; raises NotFoundError when the run has no such workflow.
+
+        Of earlier jobs, the one that differs least counts, of several the latest.
+        """
+        return _explain(self._past, self._view, workflow)
+
+
+def _explain(past: Past, view: RunView, workflow: WorkflowName) -> Explanation:
+    bucket, keys = past.bucket, past.keys
+    job = job_of(view, workflow)
     if job.reused_from:
         return Explanation(verdict=f"reused from {job.reused_from}, because nothing differs", against=job.reused_from)
     if not job.fingerprint:
@@ -54,12 +68,12 @@ def explain(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: Work
     reason = _reopened(bucket, keys, job)
     if reason:
         return Explanation(verdict=f"ran again: {reason}")
-    parts = _parts(record, workflow, outcomes_of(bucket, keys, record))
+    parts = _parts(past.record, workflow, past.outcomes)
     if parts is None:
         return Explanation(
             verdict=f"{job.status}: {job.reason}" if job.reason else "its inputs have no outcome any more"
         )
-    candidates = list(_earlier(bucket, keys, record, workflow=workflow))
+    candidates = list(_earlier(past, workflow))
     same = next((found for found in candidates if found.fingerprint == job.fingerprint), None)
     if same is not None and same.status not in GOOD:
         verdict = f"ran, because {same.run} tried the same and {same.status}; only success is reused"
@@ -72,10 +86,14 @@ def explain(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: Work
 
 def _nearest(bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[Earlier]) -> Explanation:
     """The comparison with the earlier job that differs least."""
-    files = _files(bucket, keys, parts.code)
+    changed = any(found.parts.code != parts.code for found in candidates)
+    files = _files(bucket, keys, parts.code) if changed else None
+    known = {parts.code: files}
     best: tuple[Earlier, tuple[str, ...]] | None = None
     for found in candidates:
-        old_files = _files(bucket, keys, found.parts.code)
+        if found.parts.code not in known:
+            known[found.parts.code] = _files(bucket, keys, found.parts.code)
+        old_files = known[found.parts.code]
         lines = differences(found.parts, parts, old_files=old_files, new_files=files)
         if best is None or len(lines) < len(best[1]):
             best = (found, lines)
@@ -94,20 +112,55 @@ def _reopened(bucket: Bucket, keys: ProjectKeys, job: JobView) -> str:
     return unpack(Why, key, body).reason if body is not None else ""
 
 
-def _earlier(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, workflow: WorkflowName) -> Iterator[Earlier]:
+class Past:
+    """Earlier runs: one list, one read for each that is final, and one more for each whose record is asked for."""
+
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> None:
+        self.bucket = bucket
+        self.keys = keys
+        self.record = record
+        self._outcomes: dict[RunId, Mapping[WorkflowName, Outcome]] = {}
+        self._records: dict[RunId, RunRecord | None] = {record.id: record}
+
+    @cached_property
+    def runs(self) -> Sequence[RunId]:
+        """The newest before this one."""
+        return run_ids(self.bucket, self.keys, LOOK_BACK, after=self.record.id)
+
+    @property
+    def outcomes(self) -> Mapping[WorkflowName, Outcome]:
+        return self.outcomes_of(self.record.id)
+
+    def outcomes_of(self, run: RunId) -> Mapping[WorkflowName, Outcome]:
+        """The outcomes that a run has so far."""
+        if run not in self._outcomes:
+            final = final_of(self.bucket, self.keys, run)
+            if final is not None:
+                self._outcomes[run] = {outcome.workflow: outcome for outcome in final.jobs}
+            else:
+                record = self.record_of(run)
+                self._outcomes[run] = standing(self.bucket, self.keys, record).outcomes if record else {}
+        return self._outcomes[run]
+
+    def record_of(self, run: RunId) -> RunRecord | None:
+        if run not in self._records:
+            key = self.keys.run(run).record
+            body = self.bucket.get(key)
+            self._records[run] = unpack(RunRecord, key, body) if body is not None else None
+        return self._records[run]
+
+
+def _earlier(past: Past, workflow: WorkflowName) -> Iterator[Earlier]:
     """Earlier jobs of the workflow with different fingerprints, newest first; jobs that never had one are left out."""
-    older = [run for run in run_ids(bucket, keys) if run > record.id][:LOOK_BACK]
     seen: set[str] = set()
-    for run in older:
-        body = bucket.get(keys.run(run).record)
-        if body is None:
+    for run in past.runs:
+        outcomes = past.outcomes_of(run)
+        outcome = outcomes.get(workflow)
+        if outcome is None or not outcome.fingerprint or outcome.fingerprint in seen:
             continue
-        other = unpack(RunRecord, keys.run(run).record, body)
-        if all(spec.workflow != workflow for spec in other.plan.jobs):
-            continue
-        outcomes = outcomes_of(bucket, keys, other)
-        outcome, parts = outcomes.get(workflow), _parts(other, workflow, outcomes)
-        if outcome is None or parts is None or not outcome.fingerprint or outcome.fingerprint in seen:
+        other = past.record_of(run)
+        parts = _parts(other, workflow, outcomes) if other is not None else None
+        if other is None or parts is None:
             continue
         seen.add(outcome.fingerprint)
         name = outcome.reused_from or other.name
@@ -118,7 +171,9 @@ def _earlier(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, workflow: 
 
 def _parts(record: RunRecord, workflow: WorkflowName, outcomes: Mapping[WorkflowName, Outcome]) -> Ingredients | None:
     """What the job of that workflow in that run is made of; None while an input has no content."""
-    spec: JobSpec = next(spec for spec in record.plan.jobs if spec.workflow == workflow)
+    spec: JobSpec | None = next((spec for spec in record.plan.jobs if spec.workflow == workflow), None)
+    if spec is None:
+        return None
     digests = {}
     for dependency in spec.inputs:
         outcome = outcomes.get(dependency.workflow)

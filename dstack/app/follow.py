@@ -62,9 +62,10 @@ def follow_logs(
     `pause` waits for so many seconds. The next piece of a log is found by its offset: a look costs one read for each
     running job, at most ten times a second and at least once a second; every STATE seconds the jobs are looked at too.
     """
-    readers = [Reader(workflow=job.workflow) for job in _chosen(bucket, keys, record, workflow)]
-    wait, since = SHORTEST, STATE
-    jobs: dict[str, JobView] = {}
+    chosen = _chosen(bucket, keys, record, workflow)
+    readers = [Reader(workflow=job.workflow) for job in chosen]
+    wait, since = SHORTEST, 0.0
+    jobs: dict[str, JobView] = {str(job.workflow): job for job in chosen}
     while any(not reader.done for reader in readers):
         if since >= STATE:
             jobs, since = {str(job.workflow): job for job in run_view(bucket, keys, record).jobs}, 0.0

@@ -40,7 +40,25 @@ class Foresight:
     host: str = ""
 
 
-def read_only(steps: fx.Steps[T], bucket: Bucket) -> T:
+class Remembered:
+    """What was read of a bucket in one look ahead. What is there never changes; what is not may come."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._found: dict[str, bytes] = {}
+        self.list = bucket.list
+        self.children = bucket.children
+
+    def get(self, key: str) -> bytes | None:
+        body = self._found.get(key)
+        if body is None:
+            body = self._bucket.get(key)
+            if body is not None:
+                self._found[key] = body
+        return body
+
+
+def read_only(steps: fx.Steps[T], bucket: Bucket | Remembered) -> T:
     """Run steps that only read, on the spot."""
     answer: Any = None
     while True:
@@ -60,8 +78,9 @@ def read_only(steps: fx.Steps[T], bucket: Bucket) -> T:
                 raise AssertionError(f"a look ahead must not ask for {effect!r}")
 
 
-def foresee(bucket: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
+def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
     """The fate of every job of a run that is not recorded yet, in the order of the plan. Writes nothing."""
+    bucket = Remembered(store)
     digests: dict[WorkflowName, str] = {}
     found = []
     for spec in run.plan.jobs:
@@ -81,7 +100,7 @@ def foresee(bucket: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresigh
 
 
 def _look(
-    bucket: Bucket, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
+    bucket: Remembered, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
 ) -> tuple[Foresight, str | None]:
     fresh = fresh_reason(run, spec)
     if fresh:
@@ -111,7 +130,7 @@ def _look(
     return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason="no result yet", fingerprint=fingerprint_), None
 
 
-def _result(bucket: Bucket, generation: JobKeys) -> Result | None:
+def _result(bucket: Remembered, generation: JobKeys) -> Result | None:
     body = bucket.get(generation.result)
     if body is None:
         return None

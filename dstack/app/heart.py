@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from dstack.core.liveness import BEAT
@@ -14,11 +15,11 @@ AGAIN = 2.0
 
 
 class Heart:
-    """Beats under `key` while at least one `async with` block is open; belongs to one event loop.
+    """Beats under `key` from the first `begin` until the last `async with` block is left; belongs to one event loop.
 
-    The first beat stands before the block is entered and the object goes with the last block, so that whoever finds a
-    claim or an adoption and no heartbeat of its coordinator knows that this one has left it.
-    A bucket that is away for a while is no reason to end: `trouble` is told, and the next beat is tried.
+    `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: whoever
+    finds a claim or an adoption and no heartbeat of its coordinator knows that this one has left it. A bucket that is
+    away for a while is no reason to end: `trouble` is told, and the next beat is tried.
     """
 
     def __init__(self, bucket: Bucket, key: str, trouble: Callable[[str], None]) -> None:
@@ -31,11 +32,6 @@ class Heart:
 
     async def __aenter__(self) -> None:
         self._holders += 1
-        async with self._first:
-            if self._beating is None:
-                while not await self._beat(0):  # noqa: ASYNC110 - the bucket has no event
-                    await asyncio.sleep(AGAIN)
-                self._beating = asyncio.create_task(self._go_on())
 
     async def __aexit__(self, *_: object) -> None:
         self._holders -= 1
@@ -49,6 +45,16 @@ class Heart:
         except BucketError:
             pass  # who looks at it waits for the silence then
 
+    async def begin(self) -> None:
+        """Return once a beat stands in the bucket, and go on beating."""
+        if self._beating is not None:
+            return
+        async with self._first:
+            if self._beating is None:
+                while not await self._beat(0):  # noqa: ASYNC110 - the bucket has no event
+                    await asyncio.sleep(AGAIN)
+                self._beating = asyncio.create_task(self._go_on())
+
     async def _go_on(self) -> None:
         number = 0
         while True:
@@ -57,8 +63,10 @@ class Heart:
             await self._beat(number)
 
     async def _beat(self, number: int) -> bool:
+        # `at` is for people: `ps` says since when a coordinator that crashed elsewhere has been silent.
+        body = b'{"beat":%d,"at":%d}' % (number, time.time())
         try:
-            await asyncio.to_thread(self._bucket.put, self._key, b'{"beat":%d}' % number)
+            await asyncio.to_thread(self._bucket.put, self._key, body)
         except BucketError as error:
             self._trouble(str(error))
             return False

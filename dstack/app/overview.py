@@ -6,65 +6,84 @@ claims of the jobs that have none yet.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dstack.app.views import JobView, RunView, overall_status
+from dstack.app.views import JobView, RunView, time_of_day, told
 from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.records import Final, Outcome, RunRecord, unpack
-from dstack.errors import BucketError, NotFoundError
-from dstack.model import Fingerprint, RunId, RunName, WorkflowName
+from dstack.core.records import Final, RunRecord, unpack
+from dstack.errors import NotFoundError
+from dstack.model import Fingerprint, RunId
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dstack.app.tending import Look
     from dstack.ports import Bucket
 
+    Looker = Callable[[], Look]
+    """Gives the one look that serves all runs, made for the first that is not final."""
+
 _RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None) -> list[RunId]:
-    """The ids of the newest `limit` runs (None: of all), newest first; one list."""
-    names = (name.rstrip("/") for name in bucket.children(keys.runs, limit=limit))
-    return [RunId(name) for name in names if _RUN_ID.fullmatch(name)]
+def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, after: RunId | None = None) -> list[RunId]:
+    """The ids of the newest `limit` runs (None: of all) that came before run `after`, newest first; one list."""
+    return _ids(bucket.children(keys.runs, limit=limit, after=f"{after}/" if after else ""))
 
 
-def list_runs(bucket: Bucket, keys: ProjectKeys, limit: int | None = None) -> Iterator[RunView]:
-    """The newest `limit` runs, newest first: one list, and one read for each run that is final.
+def own_run_ids(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None) -> list[RunId]:
+    """The same of the runs that `user` made on `machine`."""
+    return _ids(bucket.children(keys.runs_of(user, machine), limit=limit))
 
-    A run whose record is not there yet (it is being submitted) is left out.
+
+def _ids(names: Sequence[str]) -> list[RunId]:
+    return [RunId(name) for name in (each.rstrip("/") for each in names) if _RUN_ID.fullmatch(name)]
+
+
+def views_of(
+    bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], *, look: Looker | None = None, at_once: int = 1
+) -> Iterator[RunView]:
+    """These runs in this order: one read for each that is final, `at_once` of them at a time.
+
+    A run whose record is not there yet is left out.
     """
-    for run in run_ids(bucket, keys, limit):
-        final = _final(bucket, keys, run)
+    for run, final in zip(runs, _finals(bucket, keys, runs, at_once), strict=True):
         if final is not None:
             yield _settled(run, final)
             continue
         body = bucket.get(keys.run(run).record)
         if body is not None:
-            yield _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body))
+            yield _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
 
 
-def find_run(bucket: Bucket, keys: ProjectKeys, name_or_id: str) -> RunRecord:
-    """The run of that name or id; raises NotFoundError with the nearest names."""
-    run = name_or_id if _RUN_ID.fullmatch(name_or_id) else _id_of(bucket, keys, name_or_id)
-    body = bucket.get(keys.run(RunId(run)).record) if run else None
-    if body is None:
-        raise _no_run(bucket, keys, name_or_id)
-    key = keys.run(RunId(str(run))).record
-    record = unpack(RunRecord, key, body)
-    # Names become folders of `artifacts pull`: whoever can write to the bucket must not choose where that is.
-    for name in (record.name, *(spec.workflow for spec in record.plan.jobs)):
-        if not _RUN_NAME.fullmatch(name):
-            raise BucketError(f"{key} holds a name that no run or workflow can have: {name!a}")
-    return record
+def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: int) -> Iterator[Final | None]:
+    if at_once == 1 or len(runs) < 2:
+        yield from (final_of(bucket, keys, run) for run in runs)
+        return
+    # Imported here on purpose: a folder answers faster than this is imported.
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield from pool.map(lambda run: final_of(bucket, keys, run), runs)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunView:
+def list_runs(
+    bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, look: Looker | None = None
+) -> Iterator[RunView]:
+    """The newest `limit` runs, newest first: one list, and one read for each run that is final."""
+    return views_of(bucket, keys, run_ids(bucket, keys, limit), look=look)
+
+
+def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:
     """How the run stands now, as far as the bucket knows."""
-    final = _final(bucket, keys, record.id)
-    return _settled(record.id, final) if final is not None else _unsettled(bucket, keys, record)
+    final = final_of(bucket, keys, record.id)
+    return _settled(record.id, final) if final is not None else _unsettled(bucket, keys, record, look)
 
 
 def job_of(view: RunView, workflow: str) -> JobView:
@@ -86,33 +105,11 @@ def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
     return keys.job(Fingerprint(job.fingerprint), job.generation).attempt(job.attempt)
 
 
-def _final(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
+def final_of(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
+    """The summary of a run; None while it goes on."""
     key = keys.run(run).final
     body = bucket.get(key)
     return None if body is None else unpack(Final, key, body)
-
-
-def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
-    if not _RUN_NAME.fullmatch(name):
-        return None
-    key = keys.name(RunName(name))
-    body = bucket.get(key)
-    if body is None:
-        return None
-    try:
-        run = json.loads(body)["run"]
-    except (ValueError, TypeError, KeyError):
-        run = None
-    if not isinstance(run, str) or not _RUN_ID.fullmatch(run):
-        raise BucketError(f"{key} does not hold the id of a run", hint="remove the object and run again")
-    return run
-
-
-def _no_run(bucket: Bucket, keys: ProjectKeys, name: str) -> NotFoundError:
-    known = [child.rstrip("/") for child in bucket.children(f"{keys.root}names/", limit=10_000)]
-    near = get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`dstack ps` lists the runs"
-    return NotFoundError(f"there is no run {name!r}", hint=hint)
 
 
 def _settled(run: RunId, final: Final) -> RunView:
@@ -122,55 +119,15 @@ def _settled(run: RunId, final: Final) -> RunView:
         workflow=final.workflow,
         status=final.status,
         user=final.user,
-        submitted=final.submitted,
+        machine=final.machine,
+        submitted=time_of_day(final.submitted),
         jobs=tuple(told(outcome) for outcome in final.jobs),
-        ended=final.ended,
+        ended=time_of_day(final.ended),
     )
 
 
-def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunView:
+def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Looker | None) -> RunView:
     # Imported here on purpose: `ps` over runs that are final needs no fingerprints.
-    from dstack.app.unsettled import open_job
+    from dstack.app.unsettled import unsettled
 
-    outcomes = outcomes_of(bucket, keys, record)
-    jobs = tuple(
-        told(outcomes[spec.workflow])
-        if spec.workflow in outcomes
-        else open_job(bucket, keys, record, spec=spec, outcomes=outcomes)
-        for spec in record.plan.jobs
-    )
-    return RunView(
-        id=record.id,
-        run=record.name,
-        workflow=record.workflow,
-        status=overall_status([job.status for job in jobs]),
-        user=record.user,
-        submitted=record.submitted,
-        jobs=jobs,
-    )
-
-
-def outcomes_of(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> dict[WorkflowName, Outcome]:
-    """The outcomes that are recorded so far."""
-    found = {}
-    for spec in record.plan.jobs:
-        key = keys.run(record.id).job(spec.workflow)
-        body = bucket.get(key)
-        if body is not None:
-            found[spec.workflow] = unpack(Outcome, key, body)
-    return found
-
-
-def told(outcome: Outcome) -> JobView:
-    return JobView(
-        workflow=outcome.workflow,
-        status=outcome.status,
-        host=outcome.host,
-        attempt=outcome.attempt,
-        fingerprint=outcome.fingerprint,
-        reused_from=outcome.reused_from,
-        reason=outcome.reason,
-        generation=outcome.generation,
-        started=outcome.started,
-        ended=outcome.ended,
-    )
+    return unsettled(bucket, keys, record, look() if look is not None else None)

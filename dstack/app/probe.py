@@ -43,23 +43,35 @@ class Format:
     made: float
 
 
-def check_format(bucket: Bucket, *, writing: bool) -> bool:
-    """Whether the bucket was used before; costs one small read.
+def check_format(bucket: Bucket) -> Format | None:
+    """What the bucket says of itself, None when it was not used before; costs one small read.
 
-    Raises BucketError when this version may not read it or, with `writing`, may not write to it.
+    Raises BucketError when this version may not read it.
     """
     body = bucket.get(FORMAT)
     if body is None:
-        return False
+        return None
     found = unpack(Format, FORMAT, body)
     if found.min_reader > VERSION:
         raise BucketError("the bucket was made by a later version of dstack", hint="upgrade this dstack")
-    if writing and found.min_writer > VERSION:
+    return found
+
+
+def require_writer(found: Format) -> None:
+    """Raises BucketError when this version may not write to such a bucket."""
+    if found.min_writer > VERSION:
         raise BucketError(
             "the bucket may be read but not written by this version of dstack",
             hint="upgrade this dstack to run and stop jobs",
         )
-    return True
+
+
+def writable(bucket: Bucket) -> bool:
+    """Whether the bucket was found good before; raises as `check_format` and `require_writer` do."""
+    found = check_format(bucket)
+    if found is not None:
+        require_writer(found)
+    return found is not None
 
 
 def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: Effort = FULL) -> None:
@@ -68,13 +80,13 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: Effort = FU
     `nonce` is fresh randomness of this caller, `now` seconds since the epoch. Several may do this at once. Raises
     BucketError with the reason when the bucket fails, and then records nothing; likewise as `check_format` does.
     """
-    if check_format(bucket, writing=True):
+    if writable(bucket):
         return
     probe(bucket, nonce=nonce, effort=effort)
     record = Format(nonce=nonce, min_reader=1, min_writer=1, rounds=effort.rounds, writers=effort.writers, made=now)
     for _ in range(TRIES):
         bucket.create(FORMAT, pack(record))
-        if check_format(bucket, writing=True):
+        if writable(bucket):
             return
     raise BucketError(f"the bucket neither accepts nor shows {FORMAT}", hint="check the bucket and try again")
 

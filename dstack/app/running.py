@@ -20,6 +20,10 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket, Put
 
 RETRY_PAUSE = 2.0
+SMALL = 64 << 10
+"""Bytes that are sent rather than looked for."""
+FIRST_BEAT = 1.0
+"""Seconds before a coordinator gives its first sign of life."""
 
 
 def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
@@ -51,12 +55,16 @@ def submit(
     `rename` gives the same run another name, for when somebody took the name at the same moment.
     """
     for digest, body in submission.files.items():
-        bucket.create(keys.files(digest), body)
+        key = keys.files(digest)
+        # The list of a large project is not sent again with every run.
+        if len(body) < SMALL or not bucket.list(f"{key.rpartition('/')[0]}/", limit=1):
+            bucket.create(key, body)
     if submission.diff:
         bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
     record = submission.record
     while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
         record = rename(record)
+    bucket.create(f"{keys.runs_of(record.user, record.machine)}{record.id}", b"{}")
     create_record(bucket, keys.run(record.id).record, pack(record))
     return record
 
@@ -75,7 +83,12 @@ class Coordination:
     async def finish(self) -> Final:
         """Bring every job to its outcome, and record the summary; returns the recorded one."""
         async with self._means.heart:
-            return await self._settle_all()
+            introduction = asyncio.create_task(self._introduce())
+            try:
+                return await self._settle_all()
+            finally:
+                introduction.cancel()
+                await asyncio.gather(introduction, return_exceptions=True)
 
     async def _settle_all(self) -> Final:
         try:
@@ -136,6 +149,7 @@ class Coordination:
             nonce=self._means.new_nonce(),
             run=self._run.name,
             user=self._run.user,
+            machine=self._run.machine,
             submitted=self._run.submitted,
             workflow=self._run.workflow,
             status=overall_status([outcome.status for outcome in outcomes]),
@@ -147,6 +161,16 @@ class Coordination:
             return final
         there = await asyncio.to_thread(self._means.bucket.get, key)
         return unpack(Final, key, there or b"")
+
+    async def _introduce(self) -> None:
+        """Say who looks after the run, for people; a run of which everything is reused is over before that."""
+        await asyncio.sleep(FIRST_BEAT)
+        await self._means.heart.begin()
+        mine = self._means.keys.run(self._run.id).coordinator(self._me.id)
+        try:
+            await asyncio.to_thread(self._means.bucket.create, mine, pack(self._me))
+        except BucketError as error:
+            self._means.screen.message(str(error))
 
 
 def fresh_reason(run: RunRecord, spec: JobSpec) -> str:

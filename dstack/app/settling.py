@@ -10,6 +10,7 @@ from dstack.app import attempts
 from dstack.app.creating import create
 from dstack.app.effects import Alive, AskVerdict, Children, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
 from dstack.app.jobs import Job, Live, stop_asked, unwanted
+from dstack.app.views import at_machine
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.liveness import SILENCE
@@ -115,7 +116,7 @@ def _generation(job: Job) -> Steps[JobKeys]:
     for number in reversed(numbers):
         if (yield Read(job.generation(number).want(job.run.id))) is not None:
             return job.generation(number)
-    return (yield from generation_of(job))
+    return (yield from _with_result(job, numbers))
 
 
 def _numbers(job: Job) -> Steps[list[int]]:
@@ -126,7 +127,10 @@ def _numbers(job: Job) -> Steps[list[int]]:
 def generation_of(job: Job) -> Steps[JobKeys]:
     """The highest generation with a result, else the first: an answer that does not change when somebody opens another
     one, so that all coordinators of a run work in the same. Reads only."""
-    numbers = yield from _numbers(job)
+    return (yield from _with_result(job, (yield from _numbers(job))))
+
+
+def _with_result(job: Job, numbers: list[int]) -> Steps[JobKeys]:
     for number in reversed(numbers):
         keys = job.generation(number)
         if (yield Read(keys.result)) is not None:
@@ -244,7 +248,8 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | N
 def _outlive(job: Job, live: Live) -> Steps[bool]:
     """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again."""
     own = live.claim.run == job.run.id
-    note = "looked after by another coordinator" if own else f"joins {live.claim.run_name} of {live.owner.user}"
+    who = at_machine(live.owner.user, live.owner.machine)
+    note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
     pause = POLL
     while True:
         if (yield Alive(live.owner)) is False:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.core.keycheck import is_part
 from dstack.core.lifecycle import ENDED, GOOD
+from dstack.core.records import Outcome
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
+
+RAN = ENDED - {JobStatus.REUSED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,36 @@ class JobView:
     generation: int = 0
     started: float = 0.0
     ended: float = 0.0
+    owner: str = ""
+    """Who looks after the attempt (user@machine), while there is one that has not ended."""
+    left: bool = False
+    """Nobody does any more: it runs on, or its result waits on its host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tended:
+    """Who looks after a run that is not final, as far as the bucket and this machine tell at once.
+
+    `by` are those who live or may live (user@machine). Without any, `last` is who was heard of last and `seen` when,
+    in seconds since the epoch by that machine's clock; "" and 0.0 when that is not known.
+    """
+
+    by: tuple[str, ...] = ()
+    last: str = ""
+    seen: float = 0.0
+
+
+LATEST = 253_402_214_400.0
+"""The last day of the year 9999 begins, in seconds since the epoch: no calendar goes on."""
+
+
+def time_of_day(seconds: float) -> float:
+    """Seconds since the epoch out of a record; 0.0, as for "not known", where no clock can have said so."""
+    return seconds if 0 < seconds < LATEST else 0.0
+
+
+def at_machine(user: str, machine: str) -> str:
+    return f"{user}@{machine}" if machine else user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +70,41 @@ class RunView:
     user: str
     submitted: float
     jobs: tuple[JobView, ...]
+    machine: str = ""
     ended: float = 0.0
+    tended: Tended | None = None
+
+    @property
+    def handle(self) -> str:
+        """What to write for the run in a command line: its name, or its id where the name would do more than name."""
+        return self.run if is_part(self.run) and not self.run.startswith("-") else self.id
+
+    @property
+    def person(self) -> str:
+        """Who asked for the run: user@machine."""
+        return at_machine(self.user, self.machine)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Where its attempts are that have not ended, each once; of a run that has ended, where it ran."""
+        over = self.status is not RunStatus.RUNNING
+        places = [
+            job.host for job in self.jobs if job.host and (job.status in RAN if over else job.status not in ENDED)
+        ]
+        return tuple(dict.fromkeys(places))
+
+    def took(self, now: float) -> float | None:
+        """Seconds from the start of its first job to its end, or to `now` while one runs; None where none has run."""
+        starts = [job.started for job in self.jobs if job.started and job.status is not JobStatus.REUSED]
+        if not starts:
+            return None
+        ends = [job.ended for job in self.jobs if job.status in RAN]
+        return (max(ends) if self.status is not RunStatus.RUNNING and ends else now) - min(starts)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is known that nobody looks after it."""
+        return self.tended is not None and not self.tended.by
 
 
 def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
@@ -49,3 +117,19 @@ def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
     if JobStatus.LOST in found:
         return RunStatus.LOST
     return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED
+
+
+def told(outcome: Outcome) -> JobView:
+    """A job that has its outcome."""
+    return JobView(
+        workflow=outcome.workflow,
+        status=outcome.status,
+        host=outcome.host,
+        attempt=outcome.attempt,
+        fingerprint=outcome.fingerprint,
+        reused_from=outcome.reused_from,
+        reason=outcome.reason,
+        generation=outcome.generation,
+        started=time_of_day(outcome.started),
+        ended=time_of_day(outcome.ended),
+    )

@@ -43,8 +43,11 @@ class Left:
     manifest: Manifest
 
 
-def ls(run: Annotated[str, RUN], workflow: Annotated[str | None, WORKFLOW] = None) -> None:
-    """List the files that the jobs of a run left behind."""
+def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
+    """List the files that the jobs of a run left behind.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     session = wiring.open_session()
     record = session.require_run(run)
     found = list(_left(session, record, workflow))
@@ -72,7 +75,7 @@ def _empty(manifest: Manifest, folder: str) -> bool:
 
 
 def pull(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     output: Annotated[
         Path | None,
@@ -82,6 +85,8 @@ def pull(
     """Fetch what the jobs of a run left behind, each byte verified; pulling again goes on where it ended.
 
     With several jobs, each has its own folder below DIR.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
     session = wiring.open_session()
     record = session.require_run(run)

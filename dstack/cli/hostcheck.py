@@ -6,10 +6,10 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from dstack.adapters.known_hosts import PublicKey
+from dstack.adapters.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
 from dstack.cli import wiring
+from dstack.cli.asking import Answer, ask_hosts
 from dstack.core.placement import slots_of
 from dstack.errors import DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
@@ -32,15 +32,6 @@ _COLUMNS = (
     Column(title="SLOTS", right=True),
     Column(title="DISK", right=True),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What came of one host: facts, or the error."""
-
-    host: Host
-    facts: HostFacts | None = None
-    error: DstackError | None = None
 
 
 def confirm_keys(inventory: Sequence[Host], host: Host, fingerprints: Sequence[str]) -> None:
@@ -100,7 +91,7 @@ def _kind(algorithm: str) -> str:
 
 def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     """Print what every host has and each problem with its way out -> exit code, that of the worst."""
-    found = asyncio.run(_look(session, hosts))
+    found = ask_hosts(session, hosts, lambda _, runner: runner.facts())
     sys.stdout.write(table(_COLUMNS, [_row(each) for each in found], sys.stdout))
     code = 0
     for each in found:
@@ -110,32 +101,12 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     return code
 
 
-async def _look(session: wiring.Session, hosts: Sequence[Host]) -> list[Found]:
-    """All at once."""
-    opener = wiring.HostOpener(session)
-
-    async def one(host: Host) -> Found:
-        try:
-            runner = await opener.open(host)
-            try:
-                return Found(host=host, facts=await runner.facts())
-            finally:
-                await runner.close()
-        except DstackError as error:
-            return Found(host=host, error=error)
-
-    try:
-        return list(await asyncio.gather(*map(one, hosts)))
-    finally:
-        await opener.close()
-
-
-def problems(found: Found) -> list[tuple[str, str]]:
+def problems(found: Answer[HostFacts]) -> list[tuple[str, str]]:
     """What is wrong with a host, and what to do about it, the worst first."""
     if found.error is not None:
         message = str(found.error).removeprefix(f"{found.host.name}: ")
         return [(message, found.error.hint or "")]
-    facts = found.facts
+    facts = found.said
     told = []
     if facts is not None and not facts.git:
         told.append(("no git, so no code can be laid there", "install git on it, e.g. `apt-get install git`"))
@@ -160,17 +131,16 @@ def problems(found: Found) -> list[tuple[str, str]]:
     return told
 
 
-def _code(found: Found) -> int:
+def _code(found: Answer[HostFacts]) -> int:
     if found.error is not None:
         return found.error.exit_code
-    return UNFIT if found.facts is not None and not found.facts.git else 0
+    return UNFIT if found.said is not None and not found.said.git else 0
 
 
-def _row(found: Found) -> tuple[str, ...]:
-    facts = found.facts
+def _row(found: Answer[HostFacts]) -> tuple[str, ...]:
+    facts = found.said
     if facts is None:
-        state = "no key" if isinstance(found.error, HostKeyError) else "failed"
-        return (found.host.name, state, *["-"] * 8)
+        return (found.host.name, _failure(found.error), *["-"] * 8)
     return (
         found.host.name,
         "ok" if facts.git else "unfit",
@@ -183,6 +153,18 @@ def _row(found: Found) -> tuple[str, ...]:
         str(slots_of(found.host, facts)),
         size_text(facts.disk_free),
     )
+
+
+def _failure(error: DstackError | None) -> str:
+    """The state of a host that could not be asked, in a word or two: an unknown key is no changed one."""
+    match error:
+        case ChangedKeyError():
+            return "key CHANGED"
+        case RevokedKeyError():
+            return "key REVOKED"
+        case HostKeyError():
+            return "no key"
+    return "failed"
 
 
 def _gpus(gpus: Sequence[Gpu]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +31,15 @@ class Change:
     after: bytes
 
 
+def prepare(place: Place, edit: Callable[[bytes], bytes]) -> Change:
+    """The file as `edit` makes it; nothing is written. Raises what `edit` raises."""
+    before = _read(place)
+    return Change(path=place.path, shown=place.shown, before=before, after=edit(before))
+
+
 def prepare_add(place: Place, host: Host) -> Change:
     """The file with `host`; nothing is written. Raises UsageError or ConfigError as `add_host` does."""
-    before = _read(place)
-    return Change(path=place.path, shown=place.shown, before=before, after=add_host(before, host, place.shown))
+    return prepare(place, lambda before: add_host(before, host, place.shown))
 
 
 def prepare_remove(place: Place, name: str) -> Change:

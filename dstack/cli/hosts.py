@@ -174,6 +174,8 @@ group = LazyGroup(
         "add": Lazy(target="dstack.cli.hosts:add", help="Add a host, confirming its key."),
         "check": Lazy(target="dstack.cli.hosts:check", help="Connect, and show what each host has."),
         "rm": Lazy(target="dstack.cli.hosts:rm", help="Remove a host."),
+        "push": Lazy(target="dstack.cli.hostshare:push", help="Share the inventory through the bucket."),
+        "pull": Lazy(target="dstack.cli.hostshare:pull", help="Take the inventory that was shared."),
     },
-    about="List, add, check and remove hosts.",
+    about="List, add, check, remove and share hosts.",
 )

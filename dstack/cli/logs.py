@@ -17,7 +17,7 @@ from dstack.ui.logstream import LogStreams
 
 
 def logs(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Every byte as it was written; not to a terminal.")] = False,
@@ -28,11 +28,13 @@ def logs(
     """Print the logs of a run, or of one workflow of it, while it runs or afterwards.
 
     Several jobs are told apart by a prefix. What would steer the terminal is left out, but for colours.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
     if raw and sys.stdout.isatty():
         raise UsageError(
             "--raw is not for terminals: a log can make them do anything",
-            hint=f"dstack logs {run} --raw > FILE, or without --raw",
+            hint=f"dstack logs {run or '-'} --raw > FILE, or without --raw",
         )
     if attempt is not None and (follow or workflow is None):
         raise UsageError("--attempt goes with one workflow and without -f", hint="dstack logs RUN WORKFLOW --attempt N")

@@ -12,20 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from dstack.adapters.bucket_open import open_bucket, probe_effort
-from dstack.app.probe import check_format, ensure_probed
+from dstack.app.probe import check_format, ensure_probed, require_writer
 from dstack.cli import wiring
 from dstack.cli.secretvalues import missing_secrets
-from dstack.errors import ConfigError, Problem, UsageError
+from dstack.errors import ConfigError, Problem, SnapshotError, UsageError
 from dstack.project import starter
+from dstack.project.planning import Project, check_includes
 from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
 from dstack.ui.terminal import clean
 
 
 def check() -> None:
-    """Read and check all YAML files of the project and the inventory, and that secrets are set; run nothing.
+    """Read and check all YAML files of the project and the inventory, that secrets are set, and whether the bucket can
+    be read; run nothing.
 
-    Prints every problem at once, as file:line:column, and exits with 2 when there is one.
+    Prints every problem at once, as file:line:column, and exits with 2 when there is one, with 6 when it is the bucket.
     """
     session = wiring.open_session()
     problems: list[Problem] = []
@@ -34,12 +36,28 @@ def check() -> None:
     _gather(lambda: session.settings, problems)
     if project is not None and any(workflow.secrets for workflow in project.workflows):
         problems += _gather(lambda: missing_secrets(session.secrets, project.workflows), problems) or []
+    unread = _check_includes(session, project, problems) if project is not None else ""
     if problems:
         raise ConfigError(sorted(set(problems)))
     for note in project.notes:
         sys.stderr.write(f"{clean(str(note))} (note)\n")
+    if unread:
+        sys.stderr.write(clean(f"include was not compared with the files: {unread}") + "\n")
+    _ = session.bucket  # opening it reads what it says of itself
     workflows = len(project.workflows)
     print(f"{_counted(workflows, 'workflow')}, {_counted(len(hosts), 'host')}: nothing is wrong")
+
+
+def _check_includes(session: wiring.Session, project: Project, problems: list[Problem]) -> str:
+    """Note each `include` that matches no file that would be shipped -> why that could not be seen, "" when it was."""
+    if all(source.depends.include is None for source in project.sources.values()):
+        return ""
+    try:
+        files = session.code.files(session.code.snapshot())
+    except SnapshotError as error:
+        return str(error)
+    problems += check_includes(project, files)
+    return ""
 
 
 def _name_bucket(root: Path, url: str) -> None:
@@ -52,7 +70,9 @@ def _name_bucket(root: Path, url: str) -> None:
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
     found = open_bucket(wanted, settings.options if here else {}, Path.home())
     began = time.monotonic()
-    if check_format(found, writing=True):
+    known = check_format(found)
+    if known is not None:
+        require_writer(known)
         print(f"{clean(wanted)}: in use already, and this version may write to it")
     else:
         effort = probe_effort(found)

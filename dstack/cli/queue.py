@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from dstack.cli import wiring
+from dstack.cli.asking import ask_hosts
 from dstack.core.placement import slots_of
-from dstack.errors import DstackError, NotFoundError
+from dstack.errors import NotFoundError
 from dstack.model import Host, QueueEntry, Resources
+from dstack.ports import RunnerPort
 from dstack.ui.tables import Column, duration_text, size_text, table
 from dstack.ui.terminal import clean, clean_lines
 
@@ -30,13 +30,11 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What came of one host."""
+class Queue:
+    """What waits and runs on one host; `shared`: of all its accounts."""
 
-    host: Host
-    entries: tuple[QueueEntry, ...] = ()
-    shared: bool = True
-    error: DstackError | None = None
+    entries: tuple[QueueEntry, ...]
+    shared: bool
 
 
 def queue(
@@ -50,8 +48,8 @@ def queue(
         if name not in {host.name for host in inventory}:
             raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
     chosen = [host for host in inventory if not names or host.name in names]
-    found = asyncio.run(_ask(session, chosen))
-    rows = [_row(each.host, entry) for each in found for entry in each.entries]
+    found = ask_hosts(session, chosen, _queue_of)
+    rows = [_row(each.host, entry) for each in found if each.said for entry in each.said.entries]
     if rows:
         sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
     else:
@@ -59,30 +57,15 @@ def queue(
     for each in found:
         if each.error is not None:
             print(clean_lines(f"{each.error}"), file=sys.stderr)
-        elif not each.shared and not each.host.local:
+        elif each.said and not each.said.shared and not each.host.local:
             print(clean(f"{each.host.name}: own account only; `dstack hosts check` says how to see all"))
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 
-async def _ask(session: wiring.Session, hosts: Sequence[Host]) -> list[Asked]:
-    opener = wiring.HostOpener(session)
-
-    async def one(host: Host) -> Asked:
-        try:
-            runner = await opener.open(host)
-            try:
-                facts = await runner.facts()
-                entries = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
-                return Asked(host=host, entries=tuple(entries), shared=facts.shared_slots)
-            finally:
-                await runner.close()
-        except DstackError as error:
-            return Asked(host=host, error=error)
-
-    try:
-        return list(await asyncio.gather(*map(one, hosts)))
-    finally:
-        await opener.close()
+async def _queue_of(host: Host, runner: RunnerPort) -> Queue:
+    facts = await runner.facts()
+    entries = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
+    return Queue(entries=tuple(entries), shared=facts.shared_slots)
 
 
 def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dstack.app.foreseeing import Fate, foresee
 from dstack.app.handing import Handed
 from dstack.app.running import submit
 from dstack.cli import wiring
-from dstack.cli.arguments import RUN
+from dstack.cli.arguments import RUN, THE_RUN
 from dstack.cli.attending import EXIT, Attendance, attend, coordinate, leave, print_json, where_it_goes_on
 from dstack.cli.runline import Asked, read_arguments
 from dstack.cli.secretvalues import require_secrets
@@ -93,11 +93,14 @@ def _say_detached(attendance: Attendance, record: RunRecord, handed: Handed) -> 
 
 
 def attach(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON when it has ended.")] = False,
 ) -> int:
-    """Come back to a run: see its logs, and look after it here until it has ended. Ctrl-C detaches again."""
+    """Come back to a run: see its logs, and look after it here until it has ended. Ctrl-C detaches again.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     session = wiring.open_session(hosts_file=hosts)
     record = session.require_run(run)
     key = session.keys.run(record.id).final
@@ -119,7 +122,7 @@ def _already(session: wiring.Session, record: RunRecord, final: Final, *, as_jso
 
 
 def coordinate_(
-    run: Annotated[str, RUN],
+    run: Annotated[str, THE_RUN],
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="HOST")] = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from dstack.errors import UsageError
 
@@ -15,6 +16,7 @@ FLAGS = {
     "-h": "wants_help",
     "--help": "wants_help",
 }
+OPTIONS = (*(flag for flag in FLAGS if flag.startswith("--")), "--rerun", "--hosts", "--var")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,11 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
             if word.startswith("--") and not equals and words and not words[0].startswith("--"):
                 rest.append(words.pop(0))
     if asked.workflow is None and rest and not asked.wants_help:
-        raise UsageError(f"say which workflow to run before {rest[0]}", hint="dstack run WORKFLOW [--VARIABLE VALUE]")
+        near = get_close_matches(rest[0].partition("=")[0], OPTIONS, n=1)
+        hint = f"or did you mean the option {near[0]}? " if near else ""
+        raise UsageError(
+            f"say which workflow to run before {rest[0]}", hint=f"{hint}dstack run WORKFLOW [--VARIABLE VALUE]"
+        )
     names = tuple(name or (asked.workflow or "") for name in again)
     return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
 

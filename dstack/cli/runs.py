@@ -4,85 +4,136 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import Annotated
 
 import typer
 
-from dstack.app.overview import job_of, list_runs, run_view
+from dstack.app.overview import job_of, own_run_ids, run_ids, run_view, views_of
 from dstack.app.views import JobView, RunView
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
-from dstack.model import JobStatus, WorkflowName
-from dstack.ui.tables import Column, ago_text, duration_text, styled, table, use_colour
+from dstack.model import JobStatus, RunId, WorkflowName
+from dstack.ui.tables import Column, age_text, ago_text, duration_text, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 
-RECENT = 10
+RECENT = 20
 _RUNS = (
-    Column(title="RUN", floor=12),
+    Column(title="RUN", floor=20),
     Column(title="WORKFLOW", floor=8),
     Column(title="STATUS", floor=9, styled=True),
-    Column(title="JOBS", floor=10),
-    Column(title="USER"),
-    Column(title="SUBMITTED", floor=11),
+    Column(title="JOBS", floor=4),
+    Column(title="WHO", floor=3),
+    Column(title="WHERE", floor=5),
+    Column(title="TIME", right=True, floor=4),
+    Column(title="AGE", right=True, floor=3),
 )
 _JOBS = (
     Column(title="WORKFLOW", floor=8),
     Column(title="STATUS", floor=9, styled=True),
     Column(title="HOST"),
     Column(title="ATTEMPT", right=True),
-    Column(title="TIME", right=True),
-    Column(title="NOTE", floor=16),
+    Column(title="TIME", right=True, floor=7),
+    Column(title="NOTE", floor=16, wraps=True),
 )
 
 
 def ps(
+    mine: Annotated[bool, typer.Option("--mine", help="Only your own, made on this machine.")] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="All runs.")] = False,
     number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="The newest N runs.")] = RECENT,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the newest runs of this project, newest first."""
+    """List the newest runs of this project, everybody's, newest first.
+
+    TIME is how long a run took, or has run so far. No host is asked.
+    """
     session = wiring.open_session()
-    views = list_runs(session.bucket, session.keys, None if everything else number)
+    limit = None if everything else number
+    found = _chosen(session, None if limit is None else limit + 1, mine=mine)
+    views = views_of(session.bucket, session.keys, found[:limit], look=session.look, at_once=session.at_once)
     if as_json:
         from dstack.ui.jsonout import runs_json
 
         print(runs_json(views))
         return
+    shown = list(views)
+    if not shown:
+        sys.stderr.write("no runs of yours yet\n" if mine else "no runs yet; `dstack run` lists the workflows\n")
+        return
     now = time.time()
-    rows = [_run_row(view, now) for view in views]
-    if rows:
-        sys.stdout.write(table(_RUNS, rows, sys.stdout))
-    else:
-        sys.stderr.write("no runs yet; `dstack run` lists the workflows\n")
+    sys.stdout.write(table(_RUNS, [_run_row(view, now) for view in shown], sys.stdout))
+    for view in shown:
+        for line in left_alone(view, now):
+            sys.stdout.write(f"{clean(line)}\n")
+    if len(found) > len(shown) and limit is not None:
+        sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
+
+
+def _chosen(session: wiring.Session, limit: int | None, *, mine: bool) -> list[RunId]:
+    if not mine:
+        return run_ids(session.bucket, session.keys, limit)
+    from dstack.adapters.identity import machine_name, user_name
+
+    return own_run_ids(session.bucket, session.keys, user_name(), machine_name(), limit)
 
 
 def _run_row(view: RunView, now: float) -> tuple[str, ...]:
-    return (view.run, view.workflow, view.status, _jobs_text(view), view.user, ago_text(view.submitted, now))
+    where = ", ".join(view.hosts) or "-"
+    time_ = duration_text(took) if (took := view.took(now)) is not None else "-"
+    return (
+        view.run,
+        view.workflow,
+        view.status,
+        _jobs_text(view),
+        view.person,
+        where,
+        time_,
+        age_text(view.submitted, now),
+    )
 
 
 def _jobs_text(view: RunView) -> str:
-    """`2 of 3 done`, `3 done`, `3 reused`."""
+    """`2/3`, `3 reused`."""
     total = len(view.jobs)
     good = sum(job.status in GOOD for job in view.jobs)
     if good == total and all(job.status is JobStatus.REUSED for job in view.jobs):
         return f"{total} reused"
-    return f"{total} done" if good == total else f"{good} of {total} done"
+    return f"{good}/{total}"
+
+
+def left_alone(view: RunView, now: float) -> list[str]:
+    """That nobody looks after a run, what may wait on which hosts, and what to do; nothing where somebody does."""
+    if not view.alone or view.tended is None:
+        return []
+    told = "nobody looks after it"
+    if view.tended.seen:
+        told = f"{view.tended.last}, who looks after it, was heard of last {ago_text(view.tended.seen, now)}"
+    waiting = Counter(job.host for job in view.jobs if job.left)
+    lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
+    for host, count in waiting.items():
+        noun = "1 result waits" if count == 1 else f"{count} results wait"
+        lines.append(f"  {noun} on {host}, or {'is' if count == 1 else 'are'} still being made there")
+    return lines
 
 
 def show(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, RUN] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Print its code against the commit below it.")] = False,
 ) -> None:
-    """Show one run: who started it from which code, and what became of its jobs."""
+    """Show one run: who started it from which code, and what became of its jobs.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
     session = wiring.open_session()
-    record = session.require_run(run)
+    record = session.require_run(run, say=False)
     if diff:
         _print_diff(session.bucket.get(session.keys.diff(record.snapshot.commit)) or b"")
         return
-    view = run_view(session.bucket, session.keys, record)
+    view = run_view(session.bucket, session.keys, record, look=session.look)
     if as_json:
         from dstack.ui.jsonout import run_json
 
@@ -91,6 +142,8 @@ def show(
     now = time.time()
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
+    for line in left_alone(view, now):
+        sys.stdout.write(f"{clean(line)}\n")
 
 
 def _print_diff(body: bytes) -> None:
@@ -113,11 +166,13 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
         "run": clean(record.name),
         "workflow": clean(record.workflow),
         "status": status,
-        "user": clean(f"{record.user} on {record.machine}"),
+        "user": clean(view.person),
         "submitted": f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(view.submitted))}"
         f" ({ago_text(view.submitted, now)})",
         "code": clean(f"{snapshot.commit[:12]} {head}{branch}{dirty}"),
     }
+    if view.tended is not None and view.tended.by:
+        facts["attended"] = clean(f"by {', '.join(view.tended.by)}")
     overrides = " ".join(f"--{name} {value}" for name, value in record.plan.overrides.items())
     if overrides:
         facts["variables"] = clean(overrides)
@@ -132,16 +187,20 @@ def _job_row(job: JobView, now: float) -> tuple[str, ...]:
     return (job.workflow, job.status, job.host or "-", str(job.attempt) if job.attempt else "-", time_, note)
 
 
-def why(run: Annotated[str, RUN], workflow: Annotated[str | None, WORKFLOW] = None) -> None:
-    """Say for each job of a run (or for one) why it ran, by what differs from earlier jobs, or why it was reused."""
-    from dstack.app.explain import explain
+def why(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
+    """Say for each job of a run (or for one) why it ran, by what differs from earlier jobs, or why it was reused.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
+    from dstack.app.explain import Explainer
 
     session = wiring.open_session()
     record = session.require_run(run)
     view = run_view(session.bucket, session.keys, record)
+    explainer = Explainer(session.bucket, session.keys, record, view)
     names = [job_of(view, workflow).workflow] if workflow else [job.workflow for job in view.jobs]
     for name in names:
-        told = explain(session.bucket, session.keys, record, WorkflowName(name))
+        told = explainer.explain(WorkflowName(name))
         print(clean(f"{name}: {told.verdict}"))
         for line in told.differences:
             print(clean(f"  {line}"))

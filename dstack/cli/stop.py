@@ -11,9 +11,10 @@ import typer
 from dstack.app.overview import job_of, run_view
 from dstack.app.views import JobView
 from dstack.cli import wiring
-from dstack.cli.arguments import HOSTS, RUN, WORKFLOW
+from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord, Stop, pack
+from dstack.errors import UsageError
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line
 from dstack.ui.terminal import clean
@@ -25,15 +26,18 @@ LOOK = 0.2
 
 
 def stop(
-    run: Annotated[str, RUN],
+    run: Annotated[str | None, THE_RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
     hosts: Annotated[str | None, HOSTS] = None,
 ) -> None:
     """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
 
-    A job that another run waits for too goes on for that run.
+    A job that another run waits for too goes on for that run. RUN may be the beginning of a name; `-` is your own last
+    run on this machine.
     """
+    if run is None:
+        raise UsageError("say which run to stop", hint="dstack stop RUN; `dstack stop -` stops your own last one")
     session = wiring.open_session(hosts_file=hosts)
     record = session.require_run(run)
     chosen = _chosen(session, record, workflow)

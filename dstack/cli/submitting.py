@@ -11,7 +11,7 @@ from dataclasses import replace
 from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
 from dstack.app.given import Given, given
 from dstack.app.running import Submission
-from dstack.cli.runline import Asked
+from dstack.cli.runline import OPTIONS, Asked
 from dstack.cli.secretvalues import way_out
 from dstack.cli.wiring import Session
 from dstack.core.records import RunRecord
@@ -29,7 +29,8 @@ def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
     """
     project = session.project()
     target = project.named(asked.workflow or "")
-    overrides = read_overrides(project.overridable(target), asked.overrides, asked.assignments)
+    allowed = replace(project.overridable(target), options=tuple(option.removeprefix("--") for option in OPTIONS))
+    overrides = read_overrides(allowed, asked.overrides, asked.assignments)
     _check_rerun(asked.rerun, project.members(target))
     snapshot = session.code.snapshot()
     files = tuple(session.code.files(snapshot))

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstack.adapters.bucket_open import open_bucket, probe_effort
-from dstack.app.probe import check_format, ensure_probed
+from dstack.adapters.bucket_open import at_once, open_bucket, probe_effort
+from dstack.app.probe import Format, check_format, ensure_probed, require_writer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
 from dstack.errors import SnapshotError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dstack.adapters.ssh import SshHosts
     from dstack.app.driver import Means
     from dstack.app.fleet import Fleet
+    from dstack.app.tending import Look
     from dstack.cli.secretvalues import SecretSources
     from dstack.model import Host
     from dstack.project.planning import Project
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 class Session:
     """One command in one project: what it reads, opened when first asked for."""
+
+    _format: Format | None = None
 
     def __init__(self, *, start: Path, home: Path, environ: Mapping[str, str], hosts_file: str | None) -> None:
         from dstack.project.locate import find_project
@@ -71,13 +74,21 @@ class Session:
     def bucket(self) -> Bucket:
         """The bucket, for reading: a new one is not made by looking at it. Raises BucketError for a later format."""
         bucket = open_bucket(self.settings.bucket, self.settings.options, self.home)
-        check_format(bucket, writing=False)
+        self._format = check_format(bucket)
         return bucket
+
+    @property
+    def at_once(self) -> int:
+        """Reads that are made at a time where many are to be made."""
+        return at_once(self.bucket)
 
     def probe_bucket(self) -> None:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
-        effort = probe_effort(self.bucket)
-        ensure_probed(self.bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
+        effort, bucket = probe_effort(self.bucket), self.bucket
+        if self._format is not None:
+            require_writer(self._format)
+            return
+        ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
 
     @cached_property
     def keys(self) -> ProjectKeys:
@@ -107,11 +118,38 @@ class Session:
         file = Path(self.hosts_file) if self.hosts_file else None
         return read_inventory(home=self.home, root=self.root, file=file)
 
-    def require_run(self, name: str) -> RunRecord:
-        """The run of that name or id; raises NotFoundError with the nearest names."""
-        from dstack.app.overview import find_run
+    def require_run(self, asked: str | None, *, say: bool = True) -> RunRecord:
+        """The run of that name, beginning of a name, or id; None or "-": the last one of this user on this machine.
 
-        return find_run(self.bucket, self.keys, name)
+        A run that was not written out is named on standard error, with `say`. Raises NotFoundError and UsageError as
+        app/finding does.
+        """
+        from dstack.app.finding import LAST, find_run, last_run
+
+        if asked is not None and asked != LAST:
+            return find_run(self.bucket, self.keys, asked)
+        from dstack.adapters.identity import machine_name, user_name
+        from dstack.ui.terminal import clean
+
+        record = last_run(self.bucket, self.keys, user_name(), machine_name())
+        if say:
+            print(clean(f"your last run: {record.name} ({record.workflow})"), file=sys.stderr, flush=True)
+        return record
+
+    @cached_property
+    def _look(self) -> Look:
+        from dstack.app.tending import Look
+
+        def sure(other: Coordinator) -> bool | None:
+            from dstack.adapters.identity import boot_id, coordinator_alive
+
+            return coordinator_alive(other, boot_id())
+
+        return Look(self.bucket, self.keys, sure=sure, now=time.time())
+
+    def look(self) -> Look:
+        """The look of this command at who looks after runs; commands over runs that are final do without."""
+        return self._look
 
     def prefetch(self) -> None:
         """Begin to import what a run will need, while files are read and git works."""

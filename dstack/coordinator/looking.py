@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from dstack.adapters.bucket_open import open_bucket
-from dstack.app.probe import check_format
+from dstack.app.probe import writable
 from dstack.coordinator.refusal import Refusal
 from dstack.core.handover import HandOver
 from dstack.errors import BucketError
@@ -38,7 +38,7 @@ def _found(hand: HandOver, library: str | None) -> dict[str, str]:
     if library is not None:
         sys.path.append(library)
     try:
-        if check_format(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/"), writing=True):
+        if writable(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")):
             return {}
         return {"message": _ABSENT.format(hand.bucket)}
     except BucketError as error:

@@ -20,7 +20,7 @@ from dstack.app.driver import Means
 from dstack.app.fleet import Fleet, address_of
 from dstack.app.heart import Heart
 from dstack.app.observing import Observer
-from dstack.app.probe import check_format
+from dstack.app.probe import writable
 from dstack.coordinator import shipped
 from dstack.core.codec import plain
 from dstack.core.fingerprint import fingerprint, ingredients
@@ -93,7 +93,7 @@ class Hosting:
         """The bucket, with the credentials that came last; raises BucketError when it cannot be read from here."""
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
             opened = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
-            check_format(opened, writing=True)
+            writable(opened)
             self._credentials = dict(hand.credentials)
             if self._bucket is None:
                 self._bucket = RenewedBucket(opened)

@@ -8,11 +8,27 @@ from dstack.model import Fingerprint, RunId, RunName, WorkflowName
 
 FORMAT = "dstack.json"
 ALL = "_all"
+MAX_NAME = 90
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 def inverted(milliseconds: int) -> str:
     """13 digits that sort newest first."""
     return f"{10**13 - milliseconds:013d}"
+
+
+def _spelled(name: str) -> str:
+    """`name` as part of a key: other bytes than letters, digits, ".", "_" and "-" as "=" and two digits of hex.
+
+    Different names are spelled differently, but for what is longer than any account or machine is called.
+    """
+    body = name.encode("utf-8", "replace")
+    return "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in body)[:MAX_NAME]
+
+
+def takes(key: str) -> bool:
+    """Whether creating it makes an attempt a coordinator's own: a claim, or an adoption."""
+    return "/claim/" in key or "/owner/" in key
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +53,20 @@ class RunKeys:
     def stop(self, workflow: WorkflowName | None) -> str:
         return f"{self.folder}stop/{workflow or ALL}"
 
+    @property
+    def jobs(self) -> str:
+        return f"{self.folder}jobs/"
+
     def job(self, workflow: WorkflowName) -> str:
-        return f"{self.folder}jobs/{workflow}"
+        return f"{self.jobs}{workflow}"
+
+    @property
+    def coordinators(self) -> str:
+        return f"{self.folder}coordinators/"
+
+    def coordinator(self, coordinator: str) -> str:
+        """Who looks after the run, or did; for people."""
+        return f"{self.coordinators}{coordinator}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +164,24 @@ class ProjectKeys:
         return ProjectKeys(f"projects/{project}/")
 
     def name(self, name: RunName) -> str:
-        return f"{self.root}names/{name}"
+        return f"{self.names}{name}"
 
     @property
     def runs(self) -> str:
         return f"{self.root}runs/"
+
+    @property
+    def names(self) -> str:
+        return f"{self.root}names/"
+
+    @property
+    def hosts(self) -> str:
+        """The shared inventories, the latest first."""
+        return f"{self.root}hosts/"
+
+    def runs_of(self, user: str, machine: str) -> str:
+        """The folder of one person's runs, in the order of `runs`: which are one's own is known without reading any."""
+        return f"{self.root}people/{_spelled(user)}@{_spelled(machine)}/"
 
     def run(self, run: RunId) -> RunKeys:
         return RunKeys(self.root, run)
@@ -148,8 +189,12 @@ class ProjectKeys:
     def job(self, fingerprint: Fingerprint, generation: int) -> JobKeys:
         return JobKeys(self.root, fingerprint, generation)
 
+    @property
+    def coordinators(self) -> str:
+        return f"{self.root}coordinators/"
+
     def heartbeat(self, coordinator: str) -> str:
-        return f"{self.root}coordinators/{coordinator}/hb"
+        return f"{self.coordinators}{coordinator}/hb"
 
     def files(self, digest: str) -> str:
         """The list of files behind a code digest (data, not a record), for `why`."""

@@ -100,9 +100,13 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The job of this attempt runs; for people, since a job may be silent. Its owners all write the same."""
+    """The job of this attempt runs, since `at` (0.0: not known); for people, since a job may be silent.
+
+    `at` is the clock of the job's host, and no decision rests on it. The first owner who writes it is believed.
+    """
 
     nonce: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +206,31 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedHost:
+    """One host of an inventory that a team shares: where it is and what it may run, never how one logs in."""
+
+    name: str
+    address: str | None = None
+    user: str | None = None
+    port: int | None = None
+    labels: tuple[str, ...] = ()
+    slots: int | None = None
+    gpu_shares: int | None = None
+    dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """The hosts that somebody pushed; `pushed` is in seconds since the epoch, for people."""
+
+    nonce: str
+    user: str
+    machine: str
+    pushed: float
+    hosts: tuple[SharedHost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
     """Summary of a run whose jobs all have an outcome."""
 
@@ -212,4 +241,5 @@ class Final:
     workflow: WorkflowName
     status: RunStatus
     ended: float
+    machine: str = ""
     jobs: tuple[Outcome, ...] = field(default_factory=tuple)

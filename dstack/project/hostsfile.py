@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dstack.errors import ConfigError, NotFoundError, UsageError
@@ -37,6 +38,12 @@ def add_host(source: bytes, host: Host, shown: str) -> bytes:
     if not _reads_as(made, [*before, replace(host, position=None)]):
         raise UsageError(f"{host.name} cannot be added to {shown}", hint=_HINT)
     return made
+
+
+def hosts_text(hosts: Sequence[Host]) -> bytes:
+    """A file of these hosts, whatever their settings: nothing is checked, and every text is a text."""
+    lines = [line for host in hosts for line in _block(host, "  ", "  ")]
+    return "\n".join(("hosts:", *lines, "")).encode("utf-8", "surrogatepass")
 
 
 def remove_host(source: bytes, name: str, shown: str) -> bytes:

@@ -24,12 +24,14 @@ _WANTED = {
 class Overridable:
     """What may be overridden: the variables of all workflows of one run, several of one name among them.
 
-    `elsewhere` maps the names of other workflows' variables to one of those workflows, for the message.
+    `elsewhere` maps the names of other workflows' variables to one of those workflows, `options` are those of
+    the command itself, without "--": both for messages.
     """
 
     workflow: str
     variables: tuple[Variable, ...]
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -49,9 +51,11 @@ class Overridable:
                 f"{name} is a variable of {owner}, which {self.workflow} does not depend on",
                 hint=self._listing(),
             )
-        raise UsageError(
-            f"{self.workflow} has no variable {quoted(name)}{nearest(name, self.names)}", hint=self._listing()
-        )
+        told = f"{self.workflow} has no variable {quoted(name)}{nearest(name, self.names)}"
+        if self.options:
+            near = nearest(name, self.options).replace('mean "', 'mean "--')
+            told += f", and `dstack run` no option {quoted('--' + name)}{near}"
+        raise UsageError(told, hint=self._listing())
 
     def _listing(self) -> str:
         return f"`dstack run {self.workflow} --help` lists the variables"

@@ -55,7 +55,7 @@ class Holds:
         if control is None:
             if attempt.read_verdict() is None:
                 raise Refusal("held", "attempt %s is not held by this connection" % attempt.nonce, "send `hold` first")
-            return {"started": attempt.read_verdict() == STARTED}
+            return _verdict(attempt, attempt.read_verdict() == STARTED)
         try:
             line = json.dumps({"environment": environment}).encode("utf-8", "surrogateescape")
             control.sendall(line + b"\n")
@@ -67,8 +67,8 @@ class Holds:
         if said is not None and "error" in said:
             raise Refusal(said["error"]["kind"], said["error"]["message"], said["error"]["hint"])
         if said is not None:
-            return {"started": bool(said["started"])}
-        return {"started": attempt.decide(REFUSED) == STARTED}
+            return _verdict(attempt, bool(said["started"]))
+        return _verdict(attempt, attempt.decide(REFUSED) == STARTED)
 
     def drop(self, attempt: Attempt) -> Dict[str, Any]:
         """End a held supervisor; returns when its verdict stands and its slot is free."""
@@ -95,6 +95,11 @@ class Holds:
     def _forget(self, nonce: str) -> Optional[socket.socket]:
         with self._lock:
             return self._controls.pop(nonce, None)
+
+
+def _verdict(attempt: Attempt, started: bool) -> Dict[str, Any]:
+    """The answer to `go`: since when the verdict stands, by this host's clock, is told with it."""
+    return {"started": started, "at": attempt.decided_at() if started else 0.0}
 
 
 def _hang_up(control: socket.socket) -> None:

@@ -88,6 +88,13 @@ class Attempt:
         sync_folder(self.folder)
         return self.read_verdict() or verdict
 
+    def decided_at(self) -> float:
+        """When the verdict was written, in seconds since the epoch; the same whoever asks, and 0.0 without one."""
+        try:
+            return max(os.stat(self.verdict).st_mtime, 1.0)
+        except FileNotFoundError:
+            return 0.0
+
     # -- records ----------------------------------------------------------------------------------
 
     def read_exit(self) -> Optional[Dict[str, Any]]:

@@ -12,7 +12,8 @@ from dstack.errors import ConfigError, DstackError
 
 
 def run_fields(view: RunView) -> dict[str, Any]:
-    """One run: `run, workflow, status, user, submitted, jobs`. `submitted` is ISO 8601 in UTC."""
+    """One run: `run, workflow, status, user, submitted, jobs, machine, ended, looked_after_by`; null where there is
+    nothing. Times are ISO 8601 in UTC. An open run that nobody looks after has an empty list of who does."""
     return {
         "run": view.run,
         "workflow": view.workflow,
@@ -20,11 +21,15 @@ def run_fields(view: RunView) -> dict[str, Any]:
         "user": view.user,
         "submitted": moment(view.submitted),
         "jobs": [job_fields(job) for job in view.jobs],
+        "machine": view.machine or None,
+        "ended": moment(view.ended) if view.ended else None,
+        "looked_after_by": list(view.tended.by) if view.tended is not None else None,
     }
 
 
 def job_fields(job: JobView) -> dict[str, Any]:
-    """One job: `workflow, status, host, attempt, fingerprint, reused_from, reason`; null where there is nothing."""
+    """One job: `workflow, status, host, attempt, fingerprint, reused_from, reason, started, ended`; null where there is
+    nothing. The times are those of the job's host; those of a reused job are of the job that made the result."""
     return {
         "workflow": job.workflow,
         "status": job.status.value,
@@ -33,6 +38,8 @@ def job_fields(job: JobView) -> dict[str, Any]:
         "fingerprint": job.fingerprint or None,
         "reused_from": job.reused_from,
         "reason": job.reason or None,
+        "started": moment(job.started) if job.started else None,
+        "ended": moment(job.ended) if job.ended else None,
     }
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from dstack.ui.logstream import LogStreams
-from dstack.ui.plain import ENDED, ending
+from dstack.ui.plain import ENDED, ending, in_sum
 from dstack.ui.tables import RESET, Column, cut, display_width, duration_text, size_text, table_lines
 from dstack.ui.terminal import clean
 
@@ -211,7 +211,8 @@ class LiveScreen:
         for label, (done, total) in self._progress.items():
             line = bar(label, done, total, width)
             lines.append((display_width(line), line))
-        footer = ending(self._run, [job.status for job in self._jobs.values()]) if last else self._footer(width)
+        sums = [in_sum(job.status, job.host) for job in self._jobs.values()]
+        footer = ending(self._run, sums) if last else self._footer(width)
         return [*lines, (display_width(footer), cut(footer, width))] if footer else lines
 
     def _footer(self, width: int) -> str:

@@ -11,11 +11,14 @@ from dstack.ui.logstream import LogStreams
 from dstack.ui.tables import size_text
 from dstack.ui.terminal import clean
 
+NOT_RUN = "not run"
 ENDED = frozenset({"succeeded", "reused", "failed", "stopped", "interrupted", "lost"})
 
 
 def job_line(workflow: str, status: str, host: str, note: str) -> str:
     """`train: running on gpu-1 (joins the attempt of bob)`."""
+    if status == "stopped" and not host and note.startswith("not run: "):
+        return clean(f"{workflow}: {NOT_RUN} ({note.removeprefix('not run: ')})")
     place = f" on {host}" if host and status not in ("reused", "waiting", "queued") else ""
     if status == "reused" and note.startswith("from "):
         return clean(f"{workflow}: reused {note}")
@@ -23,9 +26,14 @@ def job_line(workflow: str, status: str, host: str, note: str) -> str:
     return clean(f"{workflow}: {status}{place}{remark}")
 
 
+def in_sum(status: str, host: str) -> str:
+    """What a job counts as in the last line: one that was stopped before any host had it was not run."""
+    return NOT_RUN if status == "stopped" and not host else status
+
+
 def ending(run: str, statuses: Sequence[str]) -> str:
-    """The last line: how the run ended; nothing while a job is open."""
-    if not statuses or any(status not in ENDED for status in statuses):
+    """The last line: how the run ended, by what each job counts as; nothing while a job is open."""
+    if not statuses or any(status not in ENDED and status != NOT_RUN for status in statuses):
         return ""
     counts = {status: statuses.count(status) for status in sorted(set(statuses), key=list(statuses).index)}
     return f"{run}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -49,7 +57,7 @@ class PlainScreen:
             if self._shown.get(workflow) == state:
                 return
             self._shown[workflow] = state
-            self._statuses[workflow] = status
+            self._statuses[workflow] = in_sum(status, host)
             rest = self._logs.finish(workflow) if self._logs and status in ENDED else b""
             self._write(rest + job_line(workflow, status, host, note).encode() + b"\n")
 

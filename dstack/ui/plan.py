@@ -14,7 +14,7 @@ _COLUMNS = (
     Column(title="WORKFLOW", floor=8),
     Column(title="PLAN"),
     Column(title="HOST"),
-    Column(title="WHY", floor=20),
+    Column(title="WHY", floor=20, wraps=True),
 )
 
 

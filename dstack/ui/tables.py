@@ -36,12 +36,16 @@ STYLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. `floor` is the width below which it is not cut; `right` aligns numbers; `styled` colours statuses."""
+    """One column. `floor` is the width below which it is not cut; `right` aligns numbers; `styled` colours statuses.
+
+    `wraps`, for the last column of a table: what is too long goes on in the lines below, and nothing of it is cut.
+    """
 
     title: str
     floor: int = 6
     right: bool = False
     styled: bool = False
+    wraps: bool = False
 
 
 def use_colour(stream: TextIO) -> bool:
@@ -86,6 +90,34 @@ def cut(text: str, width: int) -> str:
     return "".join(kept).rstrip() + "…" if width > 0 else ""
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, broken between words, and inside those that are too long."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if display_width(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        line = word
+        while display_width(line) > width:
+            head = _first(line, width)
+            lines.append(head)
+            line = line[len(head) :]
+    return [*lines, line]
+
+
+def _first(text: str, width: int) -> str:
+    """As much of `text` as has room in `width` columns, at least one character."""
+    used = 0
+    for index, char in enumerate(text):
+        used += _char_width(char)
+        if used > width and index:
+            return text[:index]
+    return text
+
+
 def styled(status: str, text: str | None = None) -> str:
     """`text` (default: the status) in the colour of the status."""
     shown = status if text is None else text
@@ -96,14 +128,21 @@ def styled(status: str, text: str | None = None) -> str:
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int = UNLIMITED, colour: bool = False
 ) -> list[str]:
-    """A title and a line for each row, none wider than `width`: the widest cells are cut first. Cells are cleaned."""
+    """A title and a line for each row, none wider than `width`: the widest cells are cut first. Cells are cleaned.
+
+    A row has several lines where a column wraps.
+    """
     cells = [[clean(cell) for cell in row] for row in rows]
     sizes = _sizes(columns, cells, width)
     title = [column.title for column in columns]
     lines = [_line(columns, title, sizes)]
     if colour:
         lines[0] = f"{BOLD}{lines[0]}{RESET}"
-    lines += [_line(columns, row, sizes, colour=colour) for row in cells]
+    for row in cells:
+        *before, last = row
+        parts = wrapped(last, sizes[-1]) if columns[-1].wraps else [last]
+        lines.append(_line(columns, [*before, parts[0]], sizes, colour=colour))
+        lines += [_line(columns, [*[""] * len(before), part], sizes) for part in parts[1:]]
     return lines
 
 
@@ -117,8 +156,11 @@ def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
         max([len(column.title), *(display_width(row[index]) for row in rows)]) for index, column in enumerate(columns)
     ]
     excess = sum(sizes) + len(GAP) * (len(sizes) - 1) - width
-    for floors in ([max(len(column.title), column.floor) for column in columns], [TINY] * len(columns)):
-        excess = _shrink(sizes, floors, excess)
+    floors = [max(len(column.title), column.floor) for column in columns]
+    # What wraps is made narrower before anything is cut.
+    first = [floor if column.wraps else size for column, floor, size in zip(columns, floors, sizes, strict=True)]
+    for least in (first, floors, [TINY] * len(columns)):
+        excess = _shrink(sizes, least, excess)
     return sizes
 
 
@@ -180,3 +222,13 @@ def ago_text(then: float, now: float) -> str:
         days = int(seconds // 86400)
         return f"{days} day{'s' if days > 1 else ''} ago"
     return time.strftime("%Y-%m-%d", time.localtime(then))
+
+
+def age_text(then: float, now: float) -> str:
+    """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`, and the date beyond a week."""
+    seconds = now - then
+    if seconds >= 7 * 86400:
+        return ago_text(then, now)
+    if seconds >= 86400:
+        return f"{int(seconds // 86400)}d"
+    return f"{int(seconds // 3600)}h" if seconds >= 3600 else f"{max(0, int(seconds // 60))}m"

@@ -55,15 +55,17 @@ class Story:
     def put(self, key: str, body: bytes) -> None:
         assert self.bucket.create(key, body) is Put.CREATED
 
-    def run(self, name: str, *specs: JobSpec, rerun: Sequence[str] = ()) -> RunRecord:
+    def run(
+        self, name: str, *specs: JobSpec, rerun: Sequence[str] = (), user: str = "alice", machine: str = "laptop"
+    ) -> RunRecord:
         self.runs += 1
         rid = RunId(f"{10**13 - self.runs * 1000:013d}-{self.runs:010d}")
         record = RunRecord(
             nonce="n",
             id=rid,
             name=RunName(name),
-            user="alice",
-            machine="laptop",
+            user=user,
+            machine=machine,
             submitted=1_790_000_000.0 + self.runs,
             workflow=specs[-1].workflow,
             plan=RunPlan(jobs=tuple(specs)),
@@ -98,6 +100,7 @@ class Story:
             nonce="n",
             run=record.name,
             user=record.user,
+            machine=record.machine,
             submitted=record.submitted,
             workflow=record.workflow,
             status=RunStatus(status),

@@ -322,7 +322,7 @@ class World:
         if supervisor is not None and supervisor.verdict is None:
             supervisor.verdict = "refused"
 
-    def _go(self, peer: Peer, name: str, effect: fx.Go) -> bool | None:
+    def _go(self, peer: Peer, name: str, effect: fx.Go) -> float | None:
         supervisor = self.supervisors[effect.claim.nonce]
         if supervisor.verdict is None and not self.chance(0.02):
             self.check_start(effect.claim)
@@ -330,7 +330,7 @@ class World:
             supervisor.ends_at = self.now + self.random.random() * 6
         else:
             self._cut(effect.claim)
-        return None if self.chance(0.03) else supervisor.verdict == "started"
+        return None if self.chance(0.03) else 1.0 if supervisor.verdict == "started" else 0.0
 
     def _askverdict(self, peer: Peer, name: str, effect: fx.AskVerdict) -> str | None:
         if self.chance(0.1):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.explain import Explanation, explain
+from dstack.app.explain import Explainer, Explanation
+from dstack.app.overview import run_view
 from dstack.core.records import RunRecord
 from dstack.model import JobSpec, WorkflowName
 from tests.app.bucket_story import Story, spec
@@ -27,7 +28,8 @@ def done(story: Story, name: str, job: JobSpec, status: str = "succeeded", **cha
 
 
 def why(story: Story, record: RunRecord, workflow: str = "train") -> Explanation:
-    return explain(story.bucket, story.keys, record, WorkflowName(workflow))
+    view = run_view(story.bucket, story.keys, record)
+    return Explainer(story.bucket, story.keys, record, view).explain(WorkflowName(workflow))
 
 
 @pytest.mark.parametrize(

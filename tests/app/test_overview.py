@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.overview import attempt_of, find_run, job_of, list_runs, run_view
+from dstack.app.finding import find_run
+from dstack.app.overview import attempt_of, job_of, list_runs, run_ids, run_view, views_of
+from dstack.app.tending import Look
+from dstack.core.records import RunRecord, Started, pack, unpack
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunStatus, WorkflowName
+from dstack.ui.jsonout import run_json
 from tests.app.bucket_story import Story, spec
 
 
@@ -25,9 +30,9 @@ class CountingFolder(FolderBucket):
         self.asked.append("get")
         return super().get(key)
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         self.asked.append("list")
-        return super().children(prefix, limit=limit)
+        return super().children(prefix, limit=limit, after=after)
 
 
 @pytest.fixture
@@ -56,6 +61,34 @@ def test_a_page_of_final_runs_costs_one_list_and_one_read_each(tmp_path: Path) -
     bucket.asked.clear()
     assert len(list(list_runs(bucket, story.keys, 10))) == 10
     assert bucket.asked == ["list", *["get"] * 10]
+
+
+@pytest.mark.parametrize("time_", [1e300, -1e300, 1e12])
+def test_times_that_no_clock_can_have_said_are_not_known(story: Story, time_: float) -> None:
+    job = spec("train")
+    record = story.run("a-1", job)
+    body = story.bucket.get(story.keys.run(record.id).record)
+    assert body is not None
+    story.bucket.put(story.keys.run(record.id).record, pack(replace(unpack(RunRecord, "k", body), submitted=time_)))
+    attempt = story.attempt(record, job)
+    story.put(attempt.started, pack(Started(nonce="n1", at=time_)))
+    for _ in range(2):
+        found = find_run(story.bucket, story.keys, record.id)
+        look = Look(story.bucket, story.keys, sure=lambda _: True, now=1_790_000_000.0)
+        view = run_view(story.bucket, story.keys, found, look=lambda look=look: look)
+        assert (view.submitted, view.ended, view.jobs[0].started, view.jobs[0].ended) == (0.0, 0.0, 0.0, 0.0)
+        assert "1970-01-01" in run_json(view)
+        if view.status is RunStatus.RUNNING:
+            story.final(found, "succeeded", story.outcome(found, job, started=time_, ended=time_))
+
+
+def test_many_reads_at_once_give_the_same_in_the_same_order(story: Story) -> None:
+    for number in range(40):
+        finish(story, f"run-{number}")
+    runs = run_ids(story.bucket, story.keys)
+    one, many = (list(views_of(story.bucket, story.keys, runs, at_once=count)) for count in (1, 16))
+    assert [view.run for view in many] == [f"run-{39 - number}" for number in range(40)]
+    assert many == one
 
 
 def test_a_run_that_is_being_recorded_is_left_out(story: Story) -> None:

@@ -115,7 +115,7 @@ def test_a_bucket_that_breaks_a_promise_is_refused_and_nothing_recorded(
 
 def test_lost_answers_are_no_reason_to_refuse(tmp_path: Path) -> None:
     ensure(Unsure(tmp_path))
-    assert check_format(FolderBucket(tmp_path), writing=True)
+    assert check_format(FolderBucket(tmp_path))
 
 
 class Counting(FolderBucket):
@@ -139,7 +139,7 @@ def test_a_bucket_that_was_probed_costs_one_read(tmp_path: Path) -> None:
 
 
 def test_a_new_bucket_is_no_error_for_a_reader(tmp_path: Path) -> None:
-    assert check_format(FolderBucket(tmp_path / "b"), writing=False) is False
+    assert check_format(FolderBucket(tmp_path / "b")) is None
     assert not (tmp_path / "b").exists()
 
 
@@ -178,7 +178,7 @@ def record(bucket: Bucket, **fields: object) -> None:
 def test_a_bucket_of_a_later_format_may_be_read_where_it_says_so(tmp_path: Path) -> None:
     bucket = FolderBucket(tmp_path)
     record(bucket, min_writer=2, more="unknown")
-    assert check_format(bucket, writing=False)
+    assert check_format(bucket)
     with pytest.raises(BucketError, match="may be read but not written") as caught:
         ensure(bucket)
     assert "upgrade" in (caught.value.hint or "")
@@ -189,4 +189,4 @@ def test_a_bucket_that_this_version_cannot_read_is_refused(tmp_path: Path, field
     bucket = FolderBucket(tmp_path)
     record(bucket, **fields)
     with pytest.raises(BucketError):
-        check_format(bucket, writing=False)
+        check_format(bucket)

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import push, runs, startup
+from tests.bench import many, push, runs, startup
 from tests.bench.measure import Row, table
 from tests.bench.place import Place, Unavailable, opened
 from tests.system.hosts.image import EngineMissing
 
 FIGURES: dict[str, tuple[Callable[[Place, int], Iterator[Row]], int]] = {
     "startup": (startup.startup, 15),
+    "many": (many.many, 15),
     "cold": (runs.cold, 9),
     "logs": (runs.logs, 3),
     "push": (push.push, 9),

@@ -95,12 +95,21 @@ def test_a_hidden_command_is_never_proposed(project: Make) -> None:
     assert "_coordinate" not in project().run("coordinate").err
 
 
-@pytest.mark.parametrize("arguments", [["show"], ["logs"], ["ps", "--nonsense"], ["ps", "-n", "0"], ["ps", "-n", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["show", "--x"], ["logs", "a", "b", "c"], ["ps", "--nonsense"], ["ps", "-n", "0"], ["ps", "-n", "x"]]
+)
 def test_a_wrong_command_line_gives_2_and_the_usage(project: Make, arguments: list[str]) -> None:
     done = project().run(*arguments)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: ")
     assert f"Usage: dstack {arguments[0]}" in done.err
+
+
+def test_help_says_what_stands_for_a_run(project: Make) -> None:
+    made = project()
+    for command in ("show", "logs", "why", "attach"):
+        told = " ".join(made.run(command, "--help").out.split())
+        assert "or as `-`, it is your own last run on this machine" in told
 
 
 def test_outside_a_project_the_way_in_is_told(project: Make) -> None:
@@ -120,7 +129,7 @@ def test_an_error_of_a_json_command_is_json_on_stderr(project: Make) -> None:
     assert json.loads(done.err) == {
         "error": {
             "message": "there is no run 'calm-otter-7'",
-            "hint": "`dstack ps` lists the runs",
+            "hint": "`dstack ps` lists the runs, and `-` stands for your own last one",
             "exit_code": 2,
         }
     }
@@ -154,7 +163,7 @@ def test_a_bug_keeps_its_traceback_and_asks_to_report(project: Make) -> None:
     made = project(
         {
             ".dstack/workflows.yaml": "workflows: []\n",
-            "sitecustomize.py": "import dstack.app.overview as o\no.list_runs = None\n",
+            "sitecustomize.py": "import dstack.app.overview as o\no.views_of = None\n",
         }
     )
     done = made.run("ps", env={"PYTHONPATH": str(made.root)})

@@ -153,6 +153,7 @@ def test_a_changed_key_is_never_offered(project: Make, ssh_host: TestHost, clien
     made = project()
     made.run("hosts", "add", "gpu", *options(ssh_host, client_key), "--yes", fingerprint(ssh_host))
     ssh_host.swap_host_key()
+    assert made.run("hosts", "check").out.splitlines()[1].split()[:3] == ["gpu", "key", "CHANGED"]
     for done in (
         made.run("hosts", "check"),
         made.run("hosts", "add", "gpu", "--yes", fingerprint(ssh_host)),

@@ -45,6 +45,31 @@ def test_check_tells_the_problems_of_all_files_at_once(project: Make) -> None:
     assert "Traceback" not in done.err
 
 
+def test_check_tells_an_include_that_matches_nothing(project: Make) -> None:
+    text = "workflows:\n  - name: w\n    depends-on: {repo: {include: [w.sh, gone.sh]}}\n    commands: [sh w.sh]\n"
+    made = project({".dstack/workflows.yaml": text, "w.sh": "true\n"})
+    made.git()
+    done = made.run("check")
+    assert (done.code, done.out) == (2, "")
+    assert '.dstack/workflows.yaml:3:41: include "gone.sh" matches no file of the project' in done.err
+    assert "w.sh, " not in done.err
+
+
+def test_check_tells_a_bucket_that_cannot_be_read(project: Make) -> None:
+    text = "workflows:\n  - {name: w, commands: [echo]}\n"
+    made = project({".dstack/workflows.yaml": text, "file": "no folder"})
+    done = made.run("check", env={"DSTACK_BUCKET": str(made.root / "file")})
+    assert (done.code, done.out) == (6, "")
+    assert "Traceback" not in done.err
+
+
+def test_an_option_with_a_typing_error_is_named_as_one(project: Make) -> None:
+    made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
+    made.git()
+    assert 'no option "--detatch" (did you mean "--detach"?)' in made.run("run", "w", "--detatch").err
+    assert "did you mean the option --detach?" in made.run("run", "--detatch", "w").err
+
+
 def test_run_help_lists_the_workflows(project: Make) -> None:
     made = project()
     made.run("init")

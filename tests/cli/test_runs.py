@@ -72,27 +72,33 @@ def runs(project: Project) -> list[dict]:
 def test_ps(told: Project) -> None:
     done = told.run("ps")
     newest, oldest = names(done.out)[:2]
-    lines = [re.sub(r"(just now|\d+ min ago)$", "AGO", line) for line in done.out.splitlines()]
-    assert lines == [
-        f"{'RUN':<{max(len(newest), len(oldest))}}  WORKFLOW  STATUS     JOBS    USER  SUBMITTED",
-        *[
-            f"{name:<{max(len(newest), len(oldest))}}  train     succeeded  2 done  {user(told)}  AGO"
-            for name in (newest, oldest)
-        ],
+    rows = [re.split(r"  +", re.sub(r"\d+:\d\d", "TIME", line)) for line in done.out.splitlines()]
+    assert rows[0] == ["RUN", "WORKFLOW", "STATUS", "JOBS", "WHO", "WHERE", "TIME", "AGE"]
+    assert [row[:-1] for row in rows[1:]] == [
+        [name, "train", "succeeded", "2/2", who(told), "local", "TIME"] for name in (newest, oldest)
     ]
+    assert all(re.fullmatch(r"\d+m", row[-1]) for row in rows[1:])
+    assert max(len(line) for line in done.out.splitlines()) <= 80
     assert done.err == ""
 
 
-def user(project: Project) -> str:
-    return runs(project)[0]["user"]
+def who(project: Project) -> str:
+    return f"{runs(project)[0]['user']}@{runs(project)[0]['machine']}"
 
 
 def test_ps_json_has_the_promised_fields(told: Project) -> None:
     newest = runs(told)[0]
-    assert list(newest) == ["run", "workflow", "status", "user", "submitted", "jobs"]
+    assert list(newest) == [
+        *("run", "workflow", "status", "user", "submitted", "jobs"),
+        *("machine", "ended", "looked_after_by"),
+    ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", newest["submitted"])
     prepare, train = newest["jobs"]
-    assert list(train) == ["workflow", "status", "host", "attempt", "fingerprint", "reused_from", "reason"]
+    assert list(train) == [
+        *("workflow", "status", "host", "attempt", "fingerprint", "reused_from", "reason"),
+        *("started", "ended"),
+    ]
+    assert train["started"] < train["ended"] == newest["ended"]
     assert (prepare["status"], prepare["reused_from"]) == ("reused", runs(told)[1]["run"])
     assert (train["status"], train["host"], train["attempt"], train["reused_from"]) == ("succeeded", "local", 1, None)
     assert re.fullmatch("[0-9a-f]{64}", train["fingerprint"])

@@ -29,6 +29,8 @@ class ObjectStore:
     endpoint: str
     key: str = "testkey"
     secret: str = "testsecret1"
+    log: Path = Path("/nowhere")
+    """What the server writes; of `ministack` a line for each request, once it is answered."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -75,6 +77,7 @@ def ministack(address: str = "127.0.0.1") -> ObjectStore:
     address of this machine's own that test hosts see."""
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"{address}:{port}"]
+    command += ["--access-logfile", "-", "--access-logformat", "%(r)s %(q)s"]
     return _started(command, port, {"SERVICES": "s3"}, address)
 
 
@@ -101,7 +104,7 @@ def _started(command: list[str], port: int, environment: dict[str, str], address
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    store = ObjectStore(endpoint=f"http://{address}:{port}")
+    store = ObjectStore(endpoint=f"http://{address}:{port}", log=Path(folder, "log"))
     deadline = time.monotonic() + 60
     while True:
         try:

@@ -177,6 +177,17 @@ def test_children_are_the_names_directly_below(bucket: Bucket) -> None:
     assert list(bucket.children("a/b/")) == ["1", "c/"]
 
 
+@pytest.mark.parametrize("limit", [None, 0, 1, 2, 1000])
+def test_children_after_a_name_are_those_that_sort_behind_it(bucket: Bucket, limit: int | None) -> None:
+    keys = ("p/a/1", "p/a/~", "p/a.b/1", "p/a.txt", "p/a0", "p/b", "p/c/1", "p/c/2/3", "q/1")
+    for key in keys:
+        bucket.create(key.replace("~", "z"), b"x")
+    everything = ["a.b/", "a.txt", "a/", "a0", "b", "c/"]
+    for after in ("", "a", "a.b/", "a/", "a0", "aa", "b", "c", "c/", "d"):
+        expected = [name for name in everything if name > after]
+        assert list(bucket.children("p/", limit=limit, after=after)) == expected[:limit], after
+
+
 def test_a_list_sees_everything_created_before_it(bucket: Bucket) -> None:
     for number in range(120):
         bucket.create(f"log/{number:04d}", b"x")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from dstack.app.views import ENDED, JobView, RunView, overall_status
+from dstack.app.views import ENDED, JobView, RunView, Tended, overall_status
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json
@@ -18,6 +19,10 @@ RUN = {
     "user": "Who started it.",
     "submitted": "When, ISO 8601 in UTC, by the clock of the machine that started it.",
     "jobs": "The jobs, each after those it depends on.",
+    "machine": "The machine it was started on; with `user` the `user@machine` of `dstack ps`.",
+    "ended": "When its last job ended, by the clock of that job's host.",
+    "looked_after_by": "Who looks after it now, each as `user@machine`; an empty list: nobody, `dstack attach RUN`. "
+    "`null` once it is over, and from commands that do not ask.",
 }
 JOB = {
     "workflow": "Its workflow.",
@@ -27,6 +32,8 @@ JOB = {
     "fingerprint": "What its result depends on, as 64 hex digits.",
     "reused_from": "Name of the run whose result it is.",
     "reason": "Why it waits, failed or was stopped, in words.",
+    "started": "When it started, by the clock of its host; of a reused job, when the job did that made the result.",
+    "ended": "When it ended, likewise.",
 }
 ERROR = {
     "message": "What failed, and where.",
@@ -44,7 +51,10 @@ PROBLEM = {
 
 def json_page() -> str:
     """Raises AssertionError when a field has no meaning here, or a meaning no field."""
-    full, empty = _view(_reused(), _failed()), _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING))
+    full = replace(_view(_reused(), _failed()), ended=1_760_000_063.25)
+    empty = replace(
+        _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING)), tended=Tended(by=("alice@laptop",))
+    )
     told = [job_fields(job) for job in full.jobs]
     job = {name: next(fields[name] for fields in told if fields[name] is not None) for name in told[0]}
     error = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")], hint="h")))["error"]
@@ -77,8 +87,9 @@ def _fields(meanings: dict[str, str], full: dict[str, Any], empty: dict[str, Any
     assert list(meanings) == list(full), f"documented {list(meanings)}, printed {list(full)}"
     rows = []
     for name, value in full.items():
-        optional = " or null" if empty[name] is None else ""
-        rows.append((code(name), _kind(value) + optional, meanings[name]))
+        optional = " or null" if None in (value, empty[name]) else ""
+        given = empty[name] if value is None else value
+        rows.append((code(name), _kind(given) + optional, meanings[name]))
     return table(("field", "type", "meaning"), rows)
 
 
@@ -106,6 +117,8 @@ def _failed() -> JobView:
         attempt=3,
         fingerprint="09ab" * 16,
         reason="exit code 1",
+        started=1_760_000_003.5,
+        ended=1_760_000_063.25,
     )
 
 
@@ -116,6 +129,7 @@ def _view(*jobs: JobView) -> RunView:
         workflow=WorkflowName("train"),
         status=overall_status([job.status for job in jobs]),
         user="alice",
+        machine="laptop",
         submitted=1_760_000_000.12,
         jobs=jobs,
     )

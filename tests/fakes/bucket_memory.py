@@ -85,12 +85,12 @@ class MemoryBucket:
             self.requests["list"] += 1
             return sorted(key for key in self.objects if key.startswith(prefix))[:limit]
 
-    def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         names = set()
         for key in self.list(prefix):
             head, slash, _ = key[len(prefix) :].partition("/")
             names.add(head + slash)
-        return sorted(names)[:limit]
+        return sorted(name for name in names if name > after)[:limit]
 
     def delete(self, key: str) -> None:
         check_key(key)

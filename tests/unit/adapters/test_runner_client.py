@@ -261,7 +261,11 @@ def test_more_than_the_window_ends_the_connection() -> None:
 
 
 ANSWERS: dict[str, tuple[str, Callable[[RunnerClient], Any], list[dict[str, Any]]]] = {
-    "go": (wire.GO, lambda c: c.go(N, {}), [{}, {"started": 1}, {"started": "true"}]),
+    "go": (
+        wire.GO,
+        lambda c: c.go(N, {}),
+        [{}, {"started": 1}, {"started": "true"}, *({"started": True, "at": at} for at in (None, 0, "1", True))],
+    ),
     "verdict": (wire.VERDICT, lambda c: c.verdict(N), [{}, {"verdict": "maybe"}, {"verdict": []}]),
     "status": (wire.STATUS, lambda c: c.status(N), [{"state": "odd", "log": 0}, {"state": "held", "log": -1}]),
     "spool": (wire.SPOOL, lambda c: c.spool(), [{}, {"attempts": [{"nonce": "../x", "state": "held"}]}]),

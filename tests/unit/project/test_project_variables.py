@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dstack.errors import UsageError
@@ -163,6 +165,22 @@ def test_overrides_are_read_by_the_type_of_the_default(
 def test_an_override_that_does_not_fit_is_refused_with_the_reason(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_overrides(allowed(), arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "--detatch",
+            'variable "detatch", and `dstack run` no option "--detatch" (did you mean "--detach"?)',
+        ),
+        ("--epoch", 'no variable "epoch" (did you mean "epochs"?), and `dstack run` no option "--epoch"'),
+    ],
+)
+def test_a_word_that_is_neither_variable_nor_option_is_told_as_both(word: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_overrides(replace(allowed(), options=("detach", "dry-run")), [word, "5"])
     assert message in str(caught.value)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,10 @@ class Host:
         nonce = self.nonce()
         client.call("hold", nonce=nonce, slots=slots)
         self.prepare(client, nonce, script, **fields)
-        assert client.call("go", nonce=nonce, environment=secrets or {}) == {"started": True}
+        before = time.time()
+        answer = client.call("go", nonce=nonce, environment=secrets or {})
+        assert answer["started"] is True
+        assert before - 1 < answer["at"] < time.time() + 1
         return nonce
 
     def finish(self, client: Client, nonce: str) -> tuple[bytes, dict[str, Any]]:

@@ -132,7 +132,7 @@ def test_stop_before_go_means_that_it_never_starts(host: Host) -> None:
     client.call("hold", nonce=nonce, slots=1)
     host.prepare(client, nonce, "touch ran")
     assert client.call("stop", nonce=nonce, grace=1, abort=False) == {"exit": None}
-    assert client.call("go", nonce=nonce, environment={}) == {"started": False}
+    assert client.call("go", nonce=nonce, environment={}) == {"started": False, "at": 0.0}
     assert not (host.folder(nonce) / "work" / "ran").exists()
 
 

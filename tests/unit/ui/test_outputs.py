@@ -56,8 +56,13 @@ def test_what_is_not_known_is_null() -> None:
                 "fingerprint": None,
                 "reused_from": None,
                 "reason": None,
+                "started": None,
+                "ended": None,
             }
         ],
+        "machine": None,
+        "ended": None,
+        "looked_after_by": None,
     }
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dstack.ui.tables import (
     Column,
+    age_text,
     ago_text,
     cut,
     display_width,
@@ -18,7 +19,9 @@ from dstack.ui.tables import (
     size_text,
     table_lines,
     use_colour,
+    wrapped,
 )
+from dstack.ui.terminal import clean
 
 COLUMNS = (Column(title="RUN", floor=6), Column(title="STATUS", floor=6, styled=True), Column(title="N", right=True))
 
@@ -96,3 +99,29 @@ def test_durations_for_people(seconds: int, text: str) -> None:
 )
 def test_moments_for_people(seconds: int, text: str) -> None:
     assert ago_text(1e9, 1e9 + seconds) == text
+
+
+NOTED = (Column(title="RUN", floor=6), Column(title="HOST"), Column(title="NOTE", floor=16, wraps=True))
+
+
+def test_a_column_that_wraps_loses_nothing_and_spares_the_others() -> None:
+    note = "cannot reach gpu-1 (connection refused), cannot reach gpu-2 (no route to host)"
+    lines = table_lines(NOTED, [("calm-otter-7", "gpu-1", note)], width=50)
+    assert all(len(line) <= 50 for line in lines)
+    assert lines[1].startswith("calm-otter-7  gpu-1  cannot reach")
+    assert " ".join(line[21:] for line in lines[1:]) == note
+    assert {line[:21].strip() for line in lines[2:]} == {""}
+
+
+@given(st.text(max_size=200), st.integers(3, 60))
+def test_wrapped_lines_hold_every_character_and_fit(text: str, width: int) -> None:
+    cleaned = clean(text)
+    lines = wrapped(cleaned, width)
+    assert "".join(lines).replace(" ", "") == cleaned.replace(" ", "")
+    assert all(display_width(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(-5, "0m"), (59, "0m"), (300, "5m"), (7300, "2h"), (200_000, "2d")])
+def test_moments_for_narrow_columns(seconds: int, text: str) -> None:
+    assert age_text(1e9, 1e9 + seconds) == text
+    assert age_text(1e9, 1e9 + 8 * 86400) == ago_text(1e9, 1e9 + 8 * 86400)

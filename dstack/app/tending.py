@@ -1,0 +1,92 @@
+"""Who looks after a run that is not final, told at once: by locks of this machine, and by heartbeats as they stand.
+
+For people alone. Nothing is taken over on this: that waits for a silence of the observer's own clock (observing.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from dstack.app.views import Tended, at_machine
+from dstack.core.keys import ProjectKeys, RunKeys
+from dstack.core.liveness import SILENCE
+from dstack.core.records import Coordinator, unpack
+from dstack.ports import Bucket
+
+Detector = Callable[[Coordinator], bool | None]
+FRESH = 15.0
+"""Seconds after its submission in which a run may have no coordinator yet."""
+QUIET = 2 * SILENCE
+"""Seconds since the last sign after which a coordinator elsewhere is called silent; clocks differ a little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """Whether a coordinator lives as far as can be told now, and when it was heard of last (0.0: not known)."""
+
+    alive: bool
+    seen: float = 0.0
+
+
+class Look:
+    """One look at coordinators: each is asked about once, and those that ended cost nothing. `now` is the time of day.
+
+    Costs one list, and one read for each coordinator that has a heartbeat and is not of this machine.
+    """
+
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, *, sure: Detector, now: float) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._sure = sure
+        self._signs: dict[str, Sign] = {}
+        self.now = now
+
+    @cached_property
+    def _beating(self) -> frozenset[str]:
+        return frozenset(name.rstrip("/") for name in self._bucket.children(self._keys.coordinators))
+
+    def sign(self, coordinator: Coordinator) -> Sign:
+        if coordinator.id not in self._signs:
+            self._signs[coordinator.id] = self._ask(coordinator)
+        return self._signs[coordinator.id]
+
+    def _ask(self, coordinator: Coordinator) -> Sign:
+        sure = self._sure(coordinator)
+        if sure is not None:
+            return Sign(alive=sure)
+        if coordinator.id not in self._beating:
+            return Sign(alive=False)
+        seen = _told(self._bucket.get(self._keys.heartbeat(coordinator.id)))
+        return Sign(alive=not seen or self.now - seen < QUIET, seen=seen)
+
+    def tended(
+        self, run: RunKeys, names: Iterable[str], owners: Iterable[Coordinator], submitted: float
+    ) -> Tended | None:
+        """Who looks after the run, by the coordinators that it names and the owners of its attempts; None while it is
+        too young to say."""
+        known = {owner.id: owner for owner in owners}
+        for name in names:
+            if name in self._beating and name not in known:
+                body = self._bucket.get(run.coordinator(name))
+                if body is not None:
+                    known[name] = unpack(Coordinator, run.coordinator(name), body)
+        signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]
+        by = tuple(sorted({who for sign, who in signs if sign.alive}))
+        if by:
+            return Tended(by=by)
+        if 0 <= self.now - submitted < FRESH:
+            return None
+        seen, last = max(((sign.seen, who) for sign, who in signs), default=(0.0, ""))
+        return Tended(last=last, seen=seen)
+
+
+def _told(beat: bytes | None) -> float:
+    """The time in a heartbeat; 0.0 where there is none, whatever the bytes."""
+    try:
+        at = json.loads(beat or b"")["at"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 0.0
+    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e11 else 0.0

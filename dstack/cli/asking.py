@@ -1,0 +1,52 @@
+"""Asks several hosts at once, for commands that show what each of them says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from dstack.cli import wiring
+from dstack.errors import DstackError
+from dstack.model import Host
+from dstack.ports import RunnerPort
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Generic[T]):
+    """What came of one host: what it said, or the error."""
+
+    host: Host
+    said: T | None = None
+    error: DstackError | None = None
+
+
+def ask_hosts(
+    session: wiring.Session, hosts: Sequence[Host], question: Callable[[Host, RunnerPort], Awaitable[T]]
+) -> list[Answer[T]]:
+    """The answers in the order of `hosts`; a host that cannot be reached, or says no, holds up none of the others."""
+    return asyncio.run(_ask(session, hosts, question))
+
+
+async def _ask(
+    session: wiring.Session, hosts: Sequence[Host], question: Callable[[Host, RunnerPort], Awaitable[T]]
+) -> list[Answer[T]]:
+    opener = wiring.HostOpener(session)
+
+    async def one(host: Host) -> Answer[T]:
+        try:
+            runner = await opener.open(host)
+            try:
+                return Answer(host=host, said=await question(host, runner))
+            finally:
+                await runner.close()
+        except DstackError as error:
+            return Answer(host=host, error=error)
+
+    try:
+        return list(await asyncio.gather(*map(one, hosts)))
+    finally:
+        await opener.close()

@@ -1,0 +1,260 @@
+"""Who looks after a run, as ps and show tell it at once, and which run is meant by what somebody typed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from dstack.app.finding import find_run, last_run
+from dstack.app.overview import list_runs, own_run_ids, run_view
+from dstack.app.tending import FRESH, QUIET, Look
+from dstack.app.views import JobView, RunView, Tended
+from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.records import Coordinator, Owner, RunRecord, Started, pack
+from dstack.errors import NotFoundError, UsageError
+from dstack.model import JobStatus, RunName
+from tests.app.bucket_story import ME, Story, spec
+from tests.fakes.bucket_memory import MemoryBucket
+from tests.system.request_log import OPEN, documented
+
+NOW = 1_790_009_000.0
+BOB = Coordinator(id="c2", user="bob", machine="desk", boot_id="b2", pid=2, lock="/nowhere")
+
+
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    return MemoryBucket()
+
+
+@pytest.fixture
+def story(bucket: MemoryBucket) -> Story:
+    return Story(bucket)
+
+
+def look(story: Story, *, now: float = NOW, sure: bool | None = None) -> Look:
+    return Look(story.bucket, story.keys, sure=lambda _: sure, now=now)
+
+
+def beats(story: Story, coordinator: Coordinator, at: object) -> None:
+    story.bucket.put(story.keys.heartbeat(coordinator.id), json.dumps({"beat": 3, "at": at}).encode())
+
+
+def attends(story: Story, record: RunRecord, coordinator: Coordinator) -> None:
+    story.put(story.keys.run(record.id).coordinator(coordinator.id), pack(coordinator))
+
+
+def running(story: Story) -> tuple[RunRecord, AttemptKeys]:
+    """A run of one job that has run for 100 seconds, looked after by alice@laptop."""
+    record = story.run("a-1", spec("train"))
+    attempt = story.attempt(record, spec("train"))
+    attends(story, record, ME)
+    story.put(attempt.started, pack(Started(nonce="n1", at=NOW - 100)))
+    return record, attempt
+
+
+def view(story: Story, record: RunRecord, **changes: object) -> RunView:
+    return run_view(story.bucket, story.keys, record, look=lambda: look(story, **changes))  # type: ignore[arg-type]
+
+
+def job(story: Story, record: RunRecord, **changes: object) -> JobView:
+    return view(story, record, **changes).jobs[0]
+
+
+def test_a_running_job_says_since_when_and_where(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 10)
+    told = view(story, record)
+    assert (told.jobs[0].started, told.hosts, told.took(NOW)) == (NOW - 100, ("gpu-1",), 100)
+    assert told.tended == Tended(by=("alice@laptop",))
+    assert (told.alone, told.jobs[0].left) == (False, False)
+
+
+def test_who_is_heard_or_known_to_live_looks_after_it(story: Story) -> None:
+    record, _ = running(story)
+    assert view(story, record, sure=True).tended == Tended(by=("alice@laptop",))
+    beats(story, ME, NOW - QUIET + 1)
+    assert view(story, record).tended == Tended(by=("alice@laptop",))
+
+
+def test_whose_process_is_gone_does_not_whatever_its_heartbeat(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW)
+    assert view(story, record, sure=False).alone
+    assert job(story, record, sure=False).left
+
+
+def test_without_a_heartbeat_nobody_does(story: Story) -> None:
+    record, _ = running(story)
+    told = view(story, record)
+    assert told.tended == Tended(last="alice@laptop")
+    assert told.alone
+    assert told.jobs[0].left
+
+
+def test_a_heartbeat_that_is_old_says_since_when(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 3600)
+    assert view(story, record).tended == Tended(last="alice@laptop", seen=NOW - 3600)
+
+
+@pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])
+def test_a_heartbeat_without_a_sensible_time_is_a_sign_of_life(story: Story, at: object) -> None:
+    record, _ = running(story)
+    beats(story, ME, at)
+    assert view(story, record).tended == Tended(by=("alice@laptop",))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
+def test_damaged_heartbeats_do_no_harm(story: Story, body: bytes) -> None:
+    record, _ = running(story)
+    story.bucket.put(story.keys.heartbeat(ME.id), body)
+    assert not view(story, record).alone
+
+
+def test_a_young_run_may_have_no_coordinator_yet(story: Story) -> None:
+    record = story.run("a-1", spec("train"))
+    assert view(story, record, now=record.submitted + FRESH - 1).tended is None
+    assert view(story, record, now=record.submitted + FRESH + 1).alone
+
+
+def test_a_queued_run_is_looked_after_by_who_says_so(story: Story) -> None:
+    record = story.run("a-1", spec("train"))
+    attends(story, record, BOB)
+    assert view(story, record).alone
+    beats(story, BOB, NOW)
+    assert view(story, record).tended == Tended(by=("bob@desk",))
+
+
+def test_the_one_who_adopted_the_attempt_looks_after_it(story: Story) -> None:
+    record, attempt = running(story)
+    story.put(attempt.owner(1), pack(Owner(nonce="n", coordinator=BOB)))
+    assert job(story, record).left
+    beats(story, BOB, NOW)
+    told = view(story, record)
+    assert (told.jobs[0].owner, told.jobs[0].left) == ("bob@desk", False)
+    assert told.tended == Tended(by=("bob@desk",))
+
+
+def test_an_attempt_of_another_run_is_joined(story: Story) -> None:
+    first, _ = running(story)
+    other = story.run("b-2", spec("train"))
+    story.attempt(other, spec("train"), 2)
+    assert job(story, first).reason == "joins b-2 of alice@laptop"
+
+
+def test_a_queued_job_says_why_it_waits(story: Story) -> None:
+    record = story.run("a-1", spec("train"))
+    assert job(story, record).reason == "no coordinator has looked at it yet"
+    attempt = story.attempt(record, spec("train"))
+    story.end(attempt, "void")
+    told = job(story, record)
+    assert (told.status, told.reason) == (JobStatus.QUEUED, "attempt 1 never started")
+
+
+def test_a_stopping_job_says_who_asked(story: Story) -> None:
+    record, _ = running(story)
+    story.stop(record)
+    assert job(story, record).status is JobStatus.STOPPING
+
+
+def test_who_is_asked_nothing_of_coordinators_makes_no_requests_for_them(story: Story, bucket: MemoryBucket) -> None:
+    record, _ = running(story)
+    bucket.requests.clear()
+    assert run_view(bucket, story.keys, record).tended is None
+    assert (bucket.requests["list"], bucket.requests["get"]) == (4, 3)
+
+
+def test_an_open_run_costs_ps_what_the_table_says(story: Story, bucket: MemoryBucket) -> None:
+    running(story)
+    bucket.requests.clear()
+    told = list(list_runs(bucket, story.keys, 20, look=lambda: look(story, sure=True)))
+    assert len(told) == 1
+    # One list and the read of `final` are those of any run.
+    assert (bucket.requests["list"] - 1, bucket.requests["get"] - 1) == (
+        documented()[OPEN].lists,
+        documented()[OPEN].reads,
+    )
+
+
+def test_coordinators_that_ended_cost_nothing(story: Story, bucket: MemoryBucket) -> None:
+    record, _ = running(story)
+    bucket.requests.clear()
+    view(story, record)
+    before = bucket.requests["get"]
+    for number in range(50):
+        attends(story, record, Coordinator(id=f"x{number}", user="u", machine="m", boot_id="", pid=1, lock="/x"))
+    bucket.requests.clear()
+    view(story, record)
+    assert bucket.requests["get"] == before
+
+
+def test_a_name_that_would_do_more_than_name_is_not_proposed(story: Story) -> None:
+    for name in ("x; rm -rf ~", "-x", "$(id)"):
+        record = replace(story.run("a-1", spec("train")), name=RunName(name))
+        story.bucket.delete(story.keys.name(RunName("a-1")))
+        told = view(story, record)
+        assert (told.run, told.handle) == (name, record.id)
+
+
+# -- which run is meant --------------------------------------------------------------------------------
+
+
+def of(story: Story, name: str, user: str, machine: str = "laptop") -> RunRecord:
+    """A run of that person's, with its place in the person's own list."""
+    record = story.run(name, spec("train"), user=user, machine=machine)
+    story.put(f"{story.keys.runs_of(user, machine)}{record.id}", b"{}")
+    return record
+
+
+def test_the_beginning_of_a_name_is_enough_where_no_other_begins_so(story: Story) -> None:
+    otter, ox = story.run("calm-otter-7", spec("train")), story.run("calm-ox-1", spec("train"))
+    assert find_run(story.bucket, story.keys, "calm-ot") == otter
+    assert find_run(story.bucket, story.keys, "calm-ox-1") == ox
+    with pytest.raises(UsageError, match="calm-otter-7, calm-ox-1"):
+        find_run(story.bucket, story.keys, "calm-o")
+
+
+def test_a_whole_name_is_that_run_whatever_begins_so(story: Story) -> None:
+    one = story.run("calm-otter-1", spec("train"))
+    story.run("calm-otter-12", spec("train"))
+    assert find_run(story.bucket, story.keys, "calm-otter-1") == one
+
+
+def test_many_that_begin_so_are_not_all_named(story: Story) -> None:
+    for number in range(9):
+        story.run(f"calm-otter-{number}", spec("train"))
+    with pytest.raises(UsageError, match=r"calm-otter-4, …$"):
+        find_run(story.bucket, story.keys, "calm")
+
+
+def test_the_last_run_is_ones_own(story: Story) -> None:
+    mine = of(story, "a-1", "alice")
+    of(story, "b-2", "bob")
+    of(story, "c-3", "alice", "desk")
+    assert last_run(story.bucket, story.keys, "alice", "laptop") == mine
+    with pytest.raises(NotFoundError, match="carol@laptop"):
+        last_run(story.bucket, story.keys, "carol", "laptop")
+
+
+def test_the_last_run_is_found_without_the_list_of_ones_own(story: Story) -> None:
+    mine = story.run("a-1", spec("train"), user="alice", machine="laptop")
+    story.run("b-2", spec("train"), user="bob", machine="laptop")
+    assert last_run(story.bucket, story.keys, "alice", "laptop") == mine
+
+
+def test_a_list_of_ones_own_cannot_name_somebody_elses_run(story: Story) -> None:
+    theirs = story.run("b-2", spec("train"), user="bob", machine="desk")
+    story.put(f"{story.keys.runs_of('alice', 'laptop')}{theirs.id}", b"{}")
+    with pytest.raises(NotFoundError):
+        last_run(story.bucket, story.keys, "alice", "laptop")
+
+
+@pytest.mark.parametrize("name", ["alice", "Jürgen", "a/b", "..", "=", "a@b", "x" * 300, "\udcff"])
+def test_any_account_has_a_list_of_its_own(bucket: MemoryBucket, name: str) -> None:
+    keys = ProjectKeys.of("p")
+    folder = keys.runs_of(name, "m")
+    bucket.create(f"{folder}0000000000001-aaaaaaaaaa", b"{}")
+    assert own_run_ids(bucket, keys, name, "m") == ["0000000000001-aaaaaaaaaa"]
+    assert own_run_ids(bucket, keys, f"{name}2"[-300:], "m") in ([], ["0000000000001-aaaaaaaaaa"] * (len(name) > 90))

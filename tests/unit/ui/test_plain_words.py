@@ -1,0 +1,24 @@
+"""The lines of a run without a terminal: what a job counts as at the end."""
+
+from __future__ import annotations
+
+import io
+
+from dstack.ui.plain import PlainScreen, ending, in_sum, job_line
+
+
+def test_a_job_that_no_host_ever_had_counts_as_not_run() -> None:
+    assert [in_sum("stopped", ""), in_sum("stopped", "gpu-1"), in_sum("failed", "")] == ["not run", "stopped", "failed"]
+    assert ending("a-1", ["failed", "not run", "not run"]) == "a-1: 1 failed, 2 not run"
+    assert ending("a-1", ["not run", "running"]) == ""
+    assert job_line("train", "stopped", "", "not run: prepare failed") == "train: not run (prepare failed)"
+    assert job_line("train", "stopped", "gpu-1", "stopped by bob") == "train: stopped on gpu-1 (stopped by bob)"
+
+
+def test_the_last_line_says_so() -> None:
+    out = io.BytesIO()
+    with PlainScreen("a-1", ["prepare", "train"], out=out) as screen:
+        screen.job("prepare", "running", "gpu-1", "")
+        screen.job("prepare", "failed", "gpu-1", "exit code 1")
+        screen.job("train", "stopped", "", "not run: prepare failed")
+    assert out.getvalue().decode().splitlines()[-2:] == ["train: not run (prepare failed)", "a-1: 1 failed, 1 not run"]
