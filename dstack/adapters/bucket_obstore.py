@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import obstore
@@ -21,7 +24,7 @@ from obstore.exceptions import (
 from obstore.store import from_url as _from_url
 
 from dstack.adapters.aws_profile import aws_credentials
-from dstack.adapters.bucket_remote import MAX_GET, PIECE, brief, collected, redacted, too_long
+from dstack.adapters.bucket_remote import MAX_GET, PIECE, Watched, brief, gathered, redacted, too_long
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError
 from dstack.ports import Put
@@ -30,6 +33,14 @@ from_url: Any = _from_url
 """Typed by its own names for every option; ours come from a file."""
 
 RETRY = {"max_retries": 5}
+LARGE = 32 << 20
+"""Bytes from which on an object is sent in parts. Below, one conditional request creates it."""
+PART = 16 << 20
+"""Bytes of a part. A store takes 10,000 of them for an object, of which none is larger than `core.manifests.PIECE`."""
+PARTS_AT_ONCE = 4
+READS_AT_ONCE = 4
+BULK_TIMEOUT = "600s"
+"""For one part or piece on a slow line; a record has the library's 30 s."""
 FSSPEC_NAMES = {
     "key": "access_key_id",
     "secret": "secret_access_key",
@@ -45,6 +56,7 @@ ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 OWN_CREDENTIALS = {"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"}
 """Options that say whose credentials count: then nothing is looked for."""
 
+_SHORT = "run what needs it with --rerun"
 _ABSENT = (NotFoundError, FileNotFoundError)
 _REFUSALS = (
     *_ABSENT,
@@ -72,6 +84,7 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
             given |= aws_credentials(profile, os.environ)
     try:
         store = from_url(url, config=config, **given)
+        bulk = from_url(url, config=config, **_patient(given))
     except (BaseError, TypeError, ValueError) as error:
         hint = "check `bucket:` and its options in config.yaml"
         if isinstance(error, UnknownConfigurationKeyError):
@@ -79,7 +92,11 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
                 "options are obstore's, such as region, endpoint, access_key_id, and fsspec's key, secret, endpoint_url"
             )
         raise BucketError(f"{redacted(url)} cannot be opened: {brief(error)}", hint=hint) from None
-    return ObstoreBucket(store, label=redacted(url))
+    return ObstoreBucket(store, bulk=bulk, label=redacted(url))
+
+
+def _patient(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**given, "client_options": {**given.get("client_options", {}), "timeout": BULK_TIMEOUT}}
 
 
 def _named_endpoint() -> str | None:
@@ -96,16 +113,54 @@ def _config(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ObstoreBucket:
-    """The `Bucket` port on an obstore store; one conditional request creates an object, never a multipart upload."""
+    """The `Bucket` port on an obstore store. `bulk` is the same store with the patience that long requests need.
 
-    def __init__(self, store: Any, *, label: str) -> None:
+    One conditional request creates an object below LARGE. Above, parts are sent, `PARTS_AT_ONCE` in memory.
+    """
+
+    def __init__(self, store: Any, *, label: str, bulk: Any = None) -> None:
         self._store = store
+        self._bulk = store if bulk is None else bulk
         self._label = label.rstrip("/")
 
     def create(self, key: str, body: bytes) -> Put:
         check_key(key)
+        return self._created(key, lambda: obstore.put(self._store, key, body, mode="create", use_multipart=False))
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        check_key(key)
+        source = Watched(chunks)
+        head = gathered(source, LARGE)
+        if sum(map(len, head)) < LARGE:
+            return self._created(
+                key, lambda: obstore.put(self._bulk, key, b"".join(head), mode="create", use_multipart=False)
+            )
+        if self._exists(key):
+            return Put.EXISTS
         try:
-            obstore.put(self._store, key, body, mode="create", use_multipart=False)
+            return self._created(key, lambda: self._send_parts(key, chain(_emptied(head), source)))
+        finally:
+            # Not the store's failure, whatever the library made of it.
+            if source.failure is not None:
+                raise source.failure
+
+    def _send_parts(self, key: str, pieces: Iterator[bytes]) -> None:
+        """The library gives up the upload, parts included, when `pieces` or a part fails."""
+        obstore.put(self._bulk, key, pieces, use_multipart=True, chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+
+    def _exists(self, key: str) -> bool:
+        with self._explained("read", key):
+            try:
+                obstore.head(self._store, key)
+            except _ABSENT as error:
+                if _no_container(error):
+                    raise
+                return False
+        return True
+
+    def _created(self, key: str, write: Callable[[], object]) -> Put:
+        try:
+            write()
         except AlreadyExistsError:
             return Put.EXISTS
         except _REFUSALS as error:
@@ -114,10 +169,6 @@ class ObstoreBucket:
             # Timeouts and server errors: it may have landed, or land later. Only the object can tell.
             return Put.UNKNOWN
         return Put.CREATED
-
-    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
-        check_key(key)
-        return self.create(key, collected(self._place(key), chunks))
 
     def put(self, key: str, body: bytes) -> None:
         check_key(key)
@@ -141,19 +192,46 @@ class ObstoreBucket:
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
         check_key(key)
         check_range(key, offset, length)
+        ranges = [(start, min(start + PIECE, offset + length)) for start in range(offset, offset + length, PIECE)]
+        if not ranges:
+            self._check_size(key, offset)
+        elif len(ranges) == 1:
+            yield self._piece(key, *ranges[0])
+        else:
+            yield from self._pieces(key, ranges)
+
+    def _pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """Pieces in order, the next `READS_AT_ONCE` of them under way."""
+        coming: deque[Future[bytes]] = deque()
+        pool = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="dstack-read")
+        try:
+            for start, end in ranges:
+                coming.append(pool.submit(self._piece, key, start, end))
+                if len(coming) > READS_AT_ONCE:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _piece(self, key: str, start: int, end: int) -> bytes:
+        try:
+            found = obstore.get(self._bulk, key, options={"range": (start, end)})
+            piece = bytes(found.bytes())
+        except (BaseError, OSError) as error:
+            # Servers say in many ways that a range lies behind the end.
+            self._check_size(key, end)
+            raise self._error("read", key, error) from None
+        if len(piece) != end - start:
+            self._check_size(key, end)
+            raise BucketError(f"{self._place(key)} changed while it was read", hint="something else writes there")
+        return piece
+
+    def _check_size(self, key: str, wanted: int) -> None:
         with self._explained("read", key):
             size = obstore.head(self._store, key)["size"]
-        if size < offset + length:
-            raise BucketError(
-                f"{self._place(key)} is shorter than {offset + length} bytes", hint="run what needs it with --rerun"
-            )
-        for start in range(offset, offset + length, PIECE):
-            wanted = min(PIECE, offset + length - start)
-            with self._explained("read", key):
-                piece = bytes(obstore.get_range(self._store, key, start=start, length=wanted))
-            if len(piece) != wanted:
-                raise BucketError(f"{self._place(key)} changed while it was read", hint="something else writes there")
-            yield piece
+        if size < wanted:
+            raise BucketError(f"{self._place(key)} is shorter than {wanted} bytes", hint=_SHORT)
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         check_prefix(prefix)
@@ -195,6 +273,12 @@ class ObstoreBucket:
             yield
         except (BaseError, OSError) as error:
             raise self._error(doing, key, error) from None
+
+
+def _emptied(pieces: deque[bytes]) -> Iterator[bytes]:
+    """Each piece is forgotten when it is given."""
+    while pieces:
+        yield pieces.popleft()
 
 
 def _no_container(error: Exception) -> bool:

@@ -21,6 +21,8 @@ VERSION = 1
 MAX_BODY = 64 << 20
 MAX_ENTRIES = 200_000
 MAX_SIZE = 1 << 50
+PIECE = 1 << 30
+"""Bytes: larger files are stored in pieces, each a pack of its own, so that a cut costs no more than one."""
 EMPTY = hashlib.sha256().hexdigest()
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -44,8 +47,9 @@ class ObjectStore:
     def options(self) -> dict[str, str]:
         return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret, "region": "us-east-1"}
 
-    def make(self, name: str) -> str:
-        """A new bucket -> its URL."""
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """boto3's own client: what stands outside of dstack."""
         client = boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -53,13 +57,33 @@ class ObjectStore:
             aws_secret_access_key=self.secret,
             region_name="us-east-1",
         )
-        client.create_bucket(Bucket=name)
-        client.close()
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def make(self, name: str) -> str:
+        """A new bucket -> its URL."""
+        with self.client() as client:
+            client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
     def bucket(self, path: Path) -> Bucket:
         """A bucket of its own for a test that has `path` for itself."""
-        return open_bucket(self.make(f"b{hashlib.sha256(os.fsencode(path)).hexdigest()[:20]}"), self.options, path)
+        return open_bucket(self.make(name_for(path)), self.options, path)
+
+    def uploads(self, path: Path) -> int:
+        """How many uploads in parts are under way in that bucket, or were left there."""
+        with self.client() as client:
+            return len(client.list_multipart_uploads(Bucket=name_for(path)).get("Uploads") or ())
+
+
+class Unavailable(Exception):
+    """What this store needs is not on this machine."""
+
+
+def name_for(path: Path) -> str:
+    return f"b{hashlib.sha256(os.fsencode(path)).hexdigest()[:20]}"
 
 
 def free_port() -> int:
