@@ -23,10 +23,21 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url as _from_url
 
-from dstack.adapters.aws_profile import aws_credentials
-from dstack.adapters.bucket_remote import MAX_GET, PIECE, Watched, brief, gathered, redacted, too_long
+from dstack.adapters.aws_profile import KeyProvider
+from dstack.adapters.bucket_options import opening
+from dstack.adapters.bucket_remote import (
+    MAX_GET,
+    PIECE,
+    Watched,
+    brief,
+    code_of,
+    gathered,
+    redacted,
+    refuses_credentials,
+    too_long,
+)
 from dstack.core.keycheck import check_key, check_prefix, check_range
-from dstack.errors import BucketError
+from dstack.errors import BucketError, CredentialsError
 from dstack.ports import Put
 
 from_url: Any = _from_url
@@ -41,21 +52,7 @@ PARTS_AT_ONCE = 4
 READS_AT_ONCE = 4
 BULK_TIMEOUT = "600s"
 """For one part or piece on a slow line; a record has the library's 30 s."""
-FSSPEC_NAMES = {
-    "key": "access_key_id",
-    "secret": "secret_access_key",
-    "endpoint_url": "endpoint",
-    "region_name": "region",
-    "token": "session_token",
-    "anon": "skip_signature",
-}
-"""fsspec's storage options for S3 -> obstore's names of the same; its other names are obstore's already."""
-
-S3 = ("s3://", "s3a://")
-ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-OWN_CREDENTIALS = {"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"}
-"""Options that say whose credentials count: then nothing is looked for."""
-
+_RENEW = "renew them (`aws sso login`, `gcloud auth application-default login`, `az login`), or correct `bucket:`"
 _SHORT = "run what needs it with --rerun"
 _ABSENT = (NotFoundError, FileNotFoundError)
 _REFUSALS = (
@@ -71,20 +68,11 @@ _REFUSALS = (
 
 def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
     """The bucket at an s3://, gs:// or az:// URL; raises BucketError for a URL or options that make no sense."""
-    config = _config(url, options)
-    given: dict[str, Any] = {"retry_config": RETRY}
-    if url.startswith(S3):
-        profile = config.pop("profile", None)
-        endpoint = config.setdefault("endpoint", _named_endpoint())
-        if endpoint is None:
-            del config["endpoint"]
-        elif str(endpoint).startswith("http://"):
-            given["client_options"] = {"allow_http": True}
-        if not config.keys() & OWN_CREDENTIALS:
-            given |= aws_credentials(profile, os.environ)
+    found = opening(url, options, os.environ)
+    given = {"retry_config": RETRY, **found.arguments}
     try:
-        store = from_url(url, config=config, **given)
-        bulk = from_url(url, config=config, **_patient(given))
+        store = from_url(url, config=found.config, **given)
+        bulk = from_url(url, config=found.config, **_patient(given))
     except (BaseError, TypeError, ValueError) as error:
         hint = "check `bucket:` and its options in config.yaml"
         if isinstance(error, UnknownConfigurationKeyError):
@@ -92,24 +80,11 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
                 "options are obstore's, such as region, endpoint, access_key_id, and fsspec's key, secret, endpoint_url"
             )
         raise BucketError(f"{redacted(url)} cannot be opened: {brief(error)}", hint=hint) from None
-    return ObstoreBucket(store, bulk=bulk, label=redacted(url))
+    return ObstoreBucket(store, bulk=bulk, label=redacted(url), who=found.who, provider=found.provider)
 
 
 def _patient(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "client_options": {**given.get("client_options", {}), "timeout": BULK_TIMEOUT}}
-
-
-def _named_endpoint() -> str | None:
-    """The endpoint that the environment names for S3, as AWS's own tools read it."""
-    return next((os.environ[name] for name in ENDPOINT if os.environ.get(name)), None)
-
-
-def _config(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    if not url.startswith(S3):
-        return dict(options)
-    flat = {name: value for name, value in options.items() if name != "client_kwargs"}
-    flat.update(options.get("client_kwargs") or {})
-    return {FSSPEC_NAMES.get(name, name): value for name, value in flat.items()}
 
 
 class ObstoreBucket:
@@ -118,7 +93,17 @@ class ObstoreBucket:
     One conditional request creates an object below LARGE. Above, parts are sent, `PARTS_AT_ONCE` in memory.
     """
 
-    def __init__(self, store: Any, *, label: str, bulk: Any = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        *,
+        label: str,
+        bulk: Any = None,
+        who: str = "the credentials of this machine",
+        provider: KeyProvider | None = None,
+    ) -> None:
+        self._who = who
+        self._provider = provider
         self._store = store
         self._bulk = store if bulk is None else bulk
         self._label = label.rstrip("/")
@@ -165,7 +150,9 @@ class ObstoreBucket:
             return Put.EXISTS
         except _REFUSALS as error:
             raise self._error("create", key, error) from None
-        except (BaseError, OSError):
+        except (BaseError, OSError) as error:
+            if refuses_credentials(str(error)):
+                raise self._error("create", key, error) from None
             # Timeouts and server errors: it may have landed, or land later. Only the object can tell.
             return Put.UNKNOWN
         return Put.CREATED
@@ -264,6 +251,12 @@ class ObstoreBucket:
         return f"{self._label}/{key}"
 
     def _error(self, doing: str, key: str, error: BaseException) -> BucketError:
+        if self._provider is not None and self._provider.failure is not None:
+            return self._provider.failure
+        text = str(error)
+        if isinstance(error, UnauthenticatedError) or refuses_credentials(text):
+            why = code_of(text) or brief(error)
+            return CredentialsError(f"{self._label} does not accept {self._who}: {why}", hint=_RENEW)
         hint = "check that the store can be reached, that it exists and that your credentials are right"
         return BucketError(f"cannot {doing} {self._place(key)}: {brief(error)}", hint=hint)
 

@@ -13,6 +13,25 @@ MAX_BULK = 256 << 20
 """Bytes of one object behind fsspec: one request writes it, and holds it in memory."""
 PIECE = 4 << 20
 
+REFUSED = frozenset(
+    (
+        "ExpiredToken",  # S3: 400
+        "ExpiredTokenException",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "RequestExpired",
+        "InvalidAccessKeyId",  # S3: 403
+        "SignatureDoesNotMatch",
+        "AuthenticationFailed",  # Azure: 403, also of a shared access signature that is over
+        "InvalidAuthenticationInfo",  # Azure: 401, a token that is over
+        "ExpiredAuthenticationToken",
+        "AuthenticationRequired",  # Google: 401
+        "UnauthorizedAccess",
+    )
+)
+"""Codes in the answers of stores that say that the credentials themselves are not accepted."""
+
+_CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -62,6 +81,17 @@ def gathered(source: Iterator[bytes], limit: int) -> deque[bytes]:
         pieces.append(piece)
         size += len(piece)
     return pieces
+
+
+def code_of(text: str) -> str | None:
+    """The code in a store's XML answer, as a library's error quotes it."""
+    found = _CODE.search(text)
+    return found.group(1) if found else None
+
+
+def refuses_credentials(text: str) -> bool:
+    """Whether a store's answer says that the credentials are over, withdrawn or wrong."""
+    return code_of(text) in REFUSED or "401 Unauthorized" in text
 
 
 def brief(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import boto3
 
@@ -44,7 +44,8 @@ class ObjectStore:
         }
 
     @property
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
+        """The storage options that find it, whatever stands in the environment."""
         return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret, "region": "us-east-1"}
 
     @contextmanager
@@ -78,6 +79,18 @@ class ObjectStore:
             return len(client.list_multipart_uploads(Bucket=name_for(path)).get("Uploads") or ())
 
 
+class Store(Protocol):
+    """A running server that holds buckets."""
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+    def make(self, name: str) -> str: ...
+    def bucket(self, path: Path) -> Bucket: ...
+
+
+Started = TypeVar("Started", bound=Store)
+
+
 class Unavailable(Exception):
     """What this store needs is not on this machine."""
 
@@ -98,7 +111,7 @@ def ministack() -> ObjectStore:
     """A fast emulator that honours conditions. Bound to loopback by its server, as its own command does not."""
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"127.0.0.1:{port}"]
-    return _started(command, port, {"SERVICES": "s3"})
+    return started(ObjectStore(endpoint=f"http://127.0.0.1:{port}"), command, {"SERVICES": "s3"})
 
 
 @cache
@@ -108,10 +121,11 @@ def nanio() -> ObjectStore:
     store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
     program = str(Path(sys.executable).with_name("nanio"))
     command = [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    return _started(command, port, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
+    return started(store, command, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
 
 
-def _started(command: list[str], port: int, environment: dict[str, str]) -> ObjectStore:
+def started(store: Started, command: list[str], environment: dict[str, str]) -> Started:
+    """Start a server, and wait until it makes a bucket named `ready`."""
     folder = tempfile.mkdtemp(prefix="dstack-store-")
     with Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
@@ -124,7 +138,6 @@ def _started(command: list[str], port: int, environment: dict[str, str]) -> Obje
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
     deadline = time.monotonic() + 60
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,14 +19,14 @@ from dstack.adapters import bucket_remote
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
-from tests.contract.bucket_kinds import KINDS
+from tests.contract.bucket_kinds import KINDS, STORES, opened, store_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=sorted(KINDS))
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    return KINDS[request.param](tmp_path / "bucket")
+    return opened(request.param, tmp_path / "bucket")
 
 
 def test_an_object_that_was_created_is_there_whole(bucket: Bucket) -> None:
@@ -327,6 +328,13 @@ def crowd(*arguments: object) -> list[str]:
     assert done.returncode == 0, done.stderr
     complaints: list[str] = json.loads(done.stdout)
     return complaints
+
+
+@pytest.mark.parametrize("kind", sorted(STORES))
+def test_of_thirty_two_processes_exactly_one_creates_each_key_in_a_store(kind: str) -> None:
+    store = store_of(kind)
+    where = json.dumps({"url": store.make(f"race{os.getpid()}"), "options": store.options})
+    assert crowd("race", "url", where, 32, 40) == []
 
 
 def test_of_sixteen_processes_exactly_one_creates_each_key(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from dstack.adapters import bucket_obstore
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
-from tests.contract.bucket_kinds import KINDS
-from tests.contract.object_stores import Unavailable, ministack
+from tests.contract.bucket_kinds import KINDS, opened
+from tests.contract.object_stores import ministack
 
 MB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,14 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(params=sorted(KINDS))
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    return made(request.param, tmp_path / "bucket")
-
-
-def made(kind: str, path: Path) -> Bucket:
-    try:
-        return KINDS[kind](path)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    return opened(request.param, tmp_path / "bucket")
 
 
 def blocks(count: int, *, seed: bytes = b"") -> Iterator[bytes]:
