@@ -20,9 +20,12 @@ FSSPEC_NAMES = {
 
 S3 = ("s3://", "s3a://")
 GCS = ("gs://", "gcs://")
+AZURE = ("az://", "azure://", "abfs://", "abfss://", "adl://")
 ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 OWN_CREDENTIALS = {"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"}
 """Options that say whose credentials count: then nothing is looked for."""
+AZURE_OWN = {"access_key", "account_key", "sas_token", "sas_key", "token", "bearer_token"}
+UNDER_BUCKET = "the credentials under `bucket:`"
 ENDPOINT_NAMES = ("endpoint", "base_url")
 
 
@@ -49,7 +52,11 @@ def opening(url: str, options: Mapping[str, Any], environment: Mapping[str, str]
         config, arguments, who = _of_s3(options, environment)
     elif url.startswith(GCS) and config.get("token"):
         token = {"token": str(config.pop("token")), "expires_at": None}
-        arguments, who = {"credential_provider": lambda: token}, "the token under `bucket:`"
+        arguments, who = {"credential_provider": lambda: token}, UNDER_BUCKET
+    elif url.startswith(GCS):
+        who = "your Google login (application default credentials)"
+    elif url.startswith(AZURE):
+        who = UNDER_BUCKET if config.keys() & AZURE_OWN else "your Azure credentials (AZURE_* of the environment)"
     if any(str(config.get(name)).startswith("http://") for name in ENDPOINT_NAMES):
         arguments["client_options"] = {"allow_http": True}
     return Opening(config=config, arguments=arguments, who=who)
@@ -70,7 +77,7 @@ def _of_s3(options: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[
     config = s3_options(options, environment)
     profile = config.pop("profile", None)
     if config.keys() & OWN_CREDENTIALS:
-        return config, {}, "the credentials under `bucket:`"
+        return config, {}, UNDER_BUCKET
     source = aws_source(profile, environment)
     who = "the role of this machine" if source is None else source.who
     return config, aws_credentials(profile, environment), who

@@ -13,17 +13,15 @@ from datetime import timezone
 from typing import Any
 
 from dstack.adapters.aws_profile import RENEW, aws_source
-from dstack.adapters.bucket_options import GCS, OWN_CREDENTIALS, S3, s3_options
+from dstack.adapters.bucket_options import AZURE, AZURE_OWN, GCS, OWN_CREDENTIALS, S3, UNDER_BUCKET, s3_options
 from dstack.errors import CredentialsError
 
-AZURE = ("az://", "azure://", "abfs://", "abfss://", "adl://")
 AZURE_KEYS = {
     "AZURE_STORAGE_ACCOUNT_NAME": "account_name",
     "AZURE_STORAGE_ACCOUNT_KEY": "access_key",
     "AZURE_STORAGE_SAS_TOKEN": "sas_token",
     "AZURE_STORAGE_ENDPOINT": "endpoint",
 }
-AZURE_OWN = {"access_key", "account_key", "sas_token", "sas_key", "token", "bearer_token"}
 PATIENCE = 60.0
 MARGIN = 60.0
 """Seconds that credentials must still be good for, to be handed on."""
@@ -70,7 +68,7 @@ def _of_s3(options: Mapping[str, Any], environment: Mapping[str, str]) -> Forwar
     if region:
         config.setdefault("region", region)
     if config.keys() & OWN_CREDENTIALS:
-        return Forwardable(who="the credentials under `bucket:`", options=config, expires_at=None)
+        return Forwardable(who=UNDER_BUCKET, options=config, expires_at=None)
     source = aws_source(profile, environment)
     keys = source.ask() if source else None
     if source is None or keys is None:
@@ -88,7 +86,7 @@ def _of_s3(options: Mapping[str, Any], environment: Mapping[str, str]) -> Forwar
 
 def _of_google(options: Mapping[str, Any], environment: Mapping[str, str]) -> Forwardable:
     if options.get("token"):
-        return Forwardable(who="the token under `bucket:`", options=dict(options), expires_at=None)
+        return Forwardable(who=UNDER_BUCKET, options=dict(options), expires_at=None)
     found = _by_google_auth()
     if found is None:
         said = _said(["gcloud", "auth", "print-access-token"], environment)
@@ -123,7 +121,7 @@ def _by_google_auth() -> tuple[str, float | None] | None:
 def _of_azure(options: Mapping[str, Any], environment: Mapping[str, str]) -> Forwardable:
     config = {ours: environment[name] for name, ours in AZURE_KEYS.items() if environment.get(name)} | dict(options)
     if config.keys() & AZURE_OWN:
-        who = "the credentials under `bucket:`" if options.keys() & AZURE_OWN else "AZURE_STORAGE_* of the environment"
+        who = UNDER_BUCKET if options.keys() & AZURE_OWN else "AZURE_STORAGE_* of the environment"
         return Forwardable(who=who, options=config, expires_at=None)
     resource = "https://storage.azure.com/"
     said = _said(["az", "account", "get-access-token", "--resource", resource, "--output", "json"], environment)
