@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -40,14 +41,18 @@ from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError, CredentialsError
 from dstack.ports import Put
 
+T = TypeVar("T")
 from_url: Any = _from_url
 """Typed by its own names for every option; ours come from a file."""
 
 RETRY = {"max_retries": 5}
+TRIES = 5
+QUICK = 3.0
+"""Seconds within which a request must have failed to be made again here: a store that is away fails slowly."""
 LARGE = 32 << 20
 """Bytes from which on an object is sent in parts. Below, one conditional request creates it."""
 PART = 16 << 20
-"""Bytes of a part. A store takes 10,000 of them for an object, of which none is larger than `core.manifests.PIECE`."""
+"""Bytes of a part. A store takes 10,000 of them for an object, of which none is larger than a piece that hosts cut."""
 PARTS_AT_ONCE = 4
 READS_AT_ONCE = 4
 BULK_TIMEOUT = "600s"
@@ -134,14 +139,16 @@ class ObstoreBucket:
         obstore.put(self._bulk, key, pieces, use_multipart=True, chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
 
     def _exists(self, key: str) -> bool:
-        with self._explained("read", key):
+        def look() -> bool:
             try:
                 obstore.head(self._store, key)
             except _ABSENT as error:
                 if _no_container(error):
                     raise
                 return False
-        return True
+            return True
+
+        return self._asked("read", key, look)
 
     def _created(self, key: str, write: Callable[[], object]) -> Put:
         try:
@@ -159,12 +166,12 @@ class ObstoreBucket:
 
     def put(self, key: str, body: bytes) -> None:
         check_key(key)
-        with self._explained("write", key):
-            obstore.put(self._store, key, body, use_multipart=False)
+        self._asked("write", key, lambda: obstore.put(self._store, key, body, use_multipart=False))
 
     def get(self, key: str) -> bytes | None:
         check_key(key)
-        with self._explained("read", key):
+
+        def fetch() -> bytes | None:
             try:
                 found = obstore.get(self._store, key)
             except _ABSENT as error:
@@ -175,6 +182,8 @@ class ObstoreBucket:
             if size > MAX_GET:
                 raise too_long(self._place(key), size)
             return bytes(found.bytes())
+
+        return self._asked("read", key, fetch)
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
         check_key(key)
@@ -202,50 +211,56 @@ class ObstoreBucket:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _piece(self, key: str, start: int, end: int) -> bytes:
+        def fetch() -> bytes:
+            return bytes(obstore.get(self._bulk, key, options={"range": (start, end)}).bytes())
+
         try:
-            found = obstore.get(self._bulk, key, options={"range": (start, end)})
-            piece = bytes(found.bytes())
-        except (BaseError, OSError) as error:
+            piece = self._asked("read", key, fetch)
+        except BucketError:
             # Servers say in many ways that a range lies behind the end.
             self._check_size(key, end)
-            raise self._error("read", key, error) from None
+            raise
         if len(piece) != end - start:
             self._check_size(key, end)
             raise BucketError(f"{self._place(key)} changed while it was read", hint="something else writes there")
         return piece
 
     def _check_size(self, key: str, wanted: int) -> None:
-        with self._explained("read", key):
-            size = obstore.head(self._store, key)["size"]
+        size = self._asked("read", key, lambda: obstore.head(self._store, key))["size"]
         if size < wanted:
             raise BucketError(f"{self._place(key)} is shorter than {wanted} bytes", hint=_SHORT)
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         check_prefix(prefix)
-        found: list[str] = []
-        with self._explained("list", prefix):
+
+        def pages() -> Sequence[str]:
+            found: list[str] = []
             for page in obstore.list(self._store, prefix=prefix or None, chunk_size=1000):
                 found.extend(entry["path"] for entry in page)
                 # These stores list in ascending order: what comes later sorts later.
                 if limit is not None and len(found) >= limit:
                     break
-        return sorted(found)[:limit]
+            return found
+
+        return sorted(self._asked("list", prefix, pages))[:limit]
 
     def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         check_prefix(prefix)
-        with self._explained("list", prefix):
-            page = obstore.list_with_delimiter(self._store, prefix=prefix or None)
+        page = self._asked("list", prefix, lambda: obstore.list_with_delimiter(self._store, prefix=prefix or None))
         names = [entry["path"].removeprefix(prefix) for entry in page["objects"]]
         names += [path.rstrip("/").removeprefix(prefix) + "/" for path in page["common_prefixes"]]
         return sorted(names)[:limit]
 
     def delete(self, key: str) -> None:
         check_key(key)
-        with self._explained("delete", key):
+
+        def remove() -> None:
             try:
                 obstore.delete(self._store, key)
             except _ABSENT:
                 return
+
+        self._asked("delete", key, remove)
 
     def _place(self, key: str) -> str:
         return f"{self._label}/{key}"
@@ -260,12 +275,21 @@ class ObstoreBucket:
         hint = "check that the store can be reached, that it exists and that your credentials are right"
         return BucketError(f"cannot {doing} {self._place(key)}: {brief(error)}", hint=hint)
 
-    @contextmanager
-    def _explained(self, doing: str, key: str) -> Iterator[None]:
-        try:
-            yield
-        except (BaseError, OSError) as error:
-            raise self._error(doing, key, error) from None
+    def _asked(self, doing: str, key: str, request: Callable[[], T]) -> T:
+        """The answer to what may be asked twice; raises BucketError.
+
+        The library asks again when a connection breaks or a store is busy, but not when an answer is cut off.
+        """
+        give_up = time.monotonic() + QUICK
+        for left in reversed(range(TRIES)):
+            try:
+                return request()
+            except (BaseError, OSError) as error:
+                final = isinstance(error, _REFUSALS) or refuses_credentials(str(error))
+                if final or not left or time.monotonic() > give_up:
+                    raise self._error(doing, key, error) from None
+            time.sleep(random.uniform(0.02, 0.2))
+        raise AssertionError("the last try returns or raises")
 
 
 def _emptied(pieces: deque[bytes]) -> Iterator[bytes]:

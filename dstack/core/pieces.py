@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 
 from dstack.model import Entry, EntryKind
 
-PIECE = 1 << 30
-"""Bytes of each piece but the last of the files that hosts cut; larger files are cut, others are not."""
 MAX_PIECES = 8192
 
 

@@ -15,6 +15,7 @@ import pytest
 from dstack.adapters import bucket_obstore
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
+from dstack.runner.pieces import PIECE
 from tests.contract.bucket_kinds import KINDS, opened
 from tests.contract.object_stores import ministack
 
@@ -144,7 +145,5 @@ def test_bulk_data_does_not_pass_through_memory(tmp_path: Path) -> None:
 
 def test_the_limits_of_a_store_hold_for_the_largest_piece() -> None:
     """S3 takes parts of 5 MiB to 5 GiB, 10,000 of them for an object."""
-    from dstack.core.manifests import PIECE
-
     assert PIECE / bucket_obstore.PART <= 10_000
     assert 5 * MB <= bucket_obstore.PART <= bucket_obstore.LARGE
