@@ -80,10 +80,18 @@ async def _send_pack(
 ) -> None:
     """Create one pack, verified; an answer that was lost is followed by a look."""
     files = tuple(manifests.distinct(members))
-    pack = members[0].pack
+    pack, size = members[0].pack, manifests.pack_size(members)
+    told = 0
+
+    def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal told
+        for chunk in chunks:
+            yield chunk
+            told += len(chunk)
+            meter.add(len(chunk))
 
     def create(chunks: Iterator[bytes]) -> Put:
-        return bucket.create_from(key, manifests.verified(files, meter.counted(chunks)))
+        return bucket.create_from(key, manifests.verified(files, counted(chunks)))
 
     for _ in range(TRIES):
         try:
@@ -91,8 +99,11 @@ async def _send_pack(
         except ChangedBytesError as error:
             raise HostError(runner.name, f"its artifacts changed on the way: {error}", hint="run it again") from None
         if put is not Put.UNKNOWN or key in await asyncio.to_thread(bucket.list, key.rsplit("/", 1)[0] + "/"):
+            # Not all of it was read where another collector was faster.
+            meter.add(size - told)
             return
-        meter.add(-manifests.pack_size(members))
+        meter.add(-told)
+        told = 0
     raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
 
 

@@ -64,6 +64,34 @@ def stored_manifest(bucket: FolderBucket) -> Manifest:
     return manifests.decode(KEYS.manifest, bucket.get(KEYS.manifest) or b"")
 
 
+class Forgetful(FolderBucket):
+    """Gives no answer to the first write of each pack, after a part of it; the second time says that it is there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked: set[str] = set()
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        if key not in self.asked:
+            self.asked.add(key)
+            next(iter(chunks))
+            return Put.UNKNOWN
+        super().create_from(key, chunks)
+        return Put.EXISTS
+
+
+def test_progress_is_right_when_a_pack_is_read_in_part_and_again(tmp_path: Path) -> None:
+    host, bucket = host_with(tmp_path / "host", large=3 * MB), Forgetful(tmp_path / "bucket")
+    seen: list[tuple[int, int]] = []
+
+    async def collect() -> None:
+        await collect_artifacts(host, bucket, KEYS, NONCE, progress=lambda *each: seen.append(each))  # type: ignore[arg-type]
+
+    asyncio.run(collect())
+    assert seen[-1] == (3 * MB, 3 * MB)
+    assert all(0 <= done <= total for done, total in seen)
+
+
 SIZES = {"just": MB, "more": MB + 1, "even": 4 * MB, "odd": 5 * MB + 77, "small": 9}
 
 
