@@ -6,7 +6,6 @@ or the `aws` command, whichever is installed. Roles of instances and containers 
 
 from __future__ import annotations
 
-import configparser
 import os
 import threading
 import time
@@ -165,6 +164,8 @@ def _profile(name: str, environment: Mapping[str, str]) -> dict[str, str] | None
 
 
 def _section(path: str, title: str) -> dict[str, str] | None:
+    import configparser
+
     parser = configparser.RawConfigParser(default_section="", strict=False)
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,11 +1,11 @@
-"""AWS keys as plain values, and the programs that give them: a `credential_process`, the `aws` command, boto3."""
+"""AWS keys as plain values, and the programs that give them: a `credential_process`, the `aws` command, boto3.
+
+What starts programs is imported where one is started: commands for which keys of a file are enough start faster.
+"""
 
 from __future__ import annotations
 
 import json
-import shlex
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +37,8 @@ class Keys:
 
 def by_process(who: str, command: str, environment: Mapping[str, str]) -> Keys:
     """The keys that a `credential_process` prints; raises CredentialsError with what it said."""
+    import shlex
+
     try:
         words = shlex.split(command)
     except ValueError:
@@ -48,6 +50,8 @@ def by_process(who: str, command: str, environment: Mapping[str, str]) -> Keys:
 
 def by_cli(name: str, environment: Mapping[str, str]) -> Keys | None:
     """The keys that the `aws` command gives, which knows every way there is; None where it is not installed."""
+    import shutil
+
     program = shutil.which("aws", path=environment.get("PATH"))
     if program is None:
         return None
@@ -84,6 +88,8 @@ def _renewal(name: str) -> str:
 
 
 def _printed(who: str, words: Sequence[str], environment: Mapping[str, str]) -> Keys:
+    import subprocess
+
     failed = f"{who}: {words[0]} gives no credentials"
     try:
         done = subprocess.run(

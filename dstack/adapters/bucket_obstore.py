@@ -7,9 +7,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -40,6 +39,9 @@ from dstack.adapters.bucket_remote import (
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError, CredentialsError
 from dstack.ports import Put
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 from_url: Any = _from_url
@@ -198,6 +200,8 @@ class ObstoreBucket:
 
     def _pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """Pieces in order, the next `READS_AT_ONCE` of them under way."""
+        from concurrent.futures import ThreadPoolExecutor  # brings logging along, which no command for records needs
+
         coming: deque[Future[bytes]] = deque()
         pool = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="dstack-read")
         try:
