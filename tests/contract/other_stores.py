@@ -33,14 +33,6 @@ class AzureStore:
     def options(self) -> dict[str, Any]:
         return {"account_name": ACCOUNT, "access_key": KEY, "endpoint": f"{self.endpoint}/{ACCOUNT}"}
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
-            "AZURE_STORAGE_ACCOUNT_KEY": KEY,
-            "AZURE_STORAGE_ENDPOINT": f"{self.endpoint}/{ACCOUNT}",
-        }
-
     def make(self, name: str) -> str:
         """A new container -> its URL. Signed by hand: no library for it is needed for anything else."""
         date, kind = email.utils.formatdate(usegmt=True), "application/octet-stream"
