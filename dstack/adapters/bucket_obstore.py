@@ -270,9 +270,9 @@ class ObstoreBucket:
         return f"{self._label}/{key}"
 
     def _error(self, doing: str, key: str, error: BaseException) -> BucketError:
-        if self._provider is not None and self._provider.failure is not None:
-            return self._provider.failure
         text = str(error)
+        if isinstance(error, UnauthenticatedError) and self._provider is not None and self._provider.failure:
+            return self._provider.failure
         if isinstance(error, UnauthenticatedError) or refuses_credentials(text):
             why = code_of(text) or brief(error)
             return CredentialsError(f"{self._label} does not accept {self._who}: {why}", hint=_RENEW)
