@@ -142,9 +142,11 @@ def _keys(name: str, settings: Mapping[str, str], environment: Mapping[str, str]
             )
         return keys
     if settings.get("aws_access_key_id"):
+        if not settings.get("aws_secret_access_key"):
+            raise CredentialsError(f"the AWS profile {name!r} has a key without its secret", hint="see ~/.aws")
         return Keys(
             access_key=settings["aws_access_key_id"],
-            secret=settings.get("aws_secret_access_key", ""),
+            secret=settings["aws_secret_access_key"],
             token=settings.get("aws_session_token", ""),
             expires_at=None,
         )

@@ -98,6 +98,12 @@ def test_a_profile_without_credentials_is_an_error(env: Env) -> None:
         aws_source("lab", env)
 
 
+def test_a_key_without_its_secret_is_an_error(env: Env) -> None:
+    write(env, "config", "[profile lab]\naws_access_key_id=A\n")
+    with pytest.raises(CredentialsError, match="'lab' has a key without its secret"):
+        keys(env, "lab")
+
+
 def test_a_file_that_is_none_is_named_and_its_text_is_not_shown(env: Env) -> None:
     write(env, "credentials", "aws_secret_access_key = topsecret\n[default]\n")
     with pytest.raises(BucketError, match=r"\.aws/credentials cannot be read") as caught:
