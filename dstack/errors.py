@@ -93,6 +93,13 @@ class BucketError(DstackError):
     exit_code = 6
 
 
+class CredentialsError(BucketError):
+    """The bucket refuses these credentials, or there are none: expired, withdrawn, wrong. New ones may mend it.
+
+    Says whose they are. Told apart from a right that lacks, which is a plain BucketError.
+    """
+
+
 class SnapshotError(DstackError):
     """The code of the project cannot be packed or unpacked."""
 

@@ -285,8 +285,9 @@ class EntryKind(Word):
 class Entry:
     """One path of a manifest. Paths are relative to the project folder, with "/"; `mode` are permission bits.
 
-    A FILE has `size`, `sha256`, `pack` and `offset` of its bytes in that pack; a LINK has `target`; a FOLDER is
-    recorded so that an empty one exists again.
+    A FILE has `size`, `sha256`, `pack` and `offset` of its bytes in that pack, or, when it is large, `piece` (bytes)
+    and `pieces` (the sha256 of each) instead of a pack; a LINK has `target`; a FOLDER is recorded so that an empty one
+    exists again.
     """
 
     path: str
@@ -297,6 +298,8 @@ class Entry:
     target: str = ""
     pack: str = ""
     offset: int = 0
+    piece: int = 0
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

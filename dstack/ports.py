@@ -35,7 +35,13 @@ class Bucket(Protocol):
         ...
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
-        """The same for bulk data that need not fit in memory; nothing is left behind when `chunks` raises."""
+        """The same for bulk data that need not fit in memory, with a smaller promise above 32 MiB.
+
+        Nothing is left behind when `chunks`, which must not use the bucket itself, raises; its error is then raised. An
+        object above 32 MiB may go in parts, whose last step no condition guards on some stores: an object that was
+        there before the call is left alone, but of writers at the same time several may get CREATED, and the last of
+        them stands, whole. So it is only for keys under which everybody writes the same bytes.
+        """
         ...
 
     def put(self, key: str, body: bytes) -> None:

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from dstack.errors import BucketError
 
 MAX_GET = 64 << 20
 MAX_BULK = 256 << 20
-"""Bytes of one object. One conditional request writes it, and holds it in memory; multipart uploads ignore the
-condition on several servers."""
+"""Bytes of one object behind fsspec: one request writes it, and holds it in memory."""
 PIECE = 4 << 20
 
+REFUSED = frozenset(
+    (
+        "ExpiredToken",  # S3: 400
+        "ExpiredTokenException",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "RequestExpired",
+        "InvalidAccessKeyId",  # S3: 403
+        "SignatureDoesNotMatch",
+        "AuthenticationFailed",  # Azure: 403, also of a shared access signature that is over
+        "InvalidAuthenticationInfo",  # Azure: 401, a token that is over
+        "ExpiredAuthenticationToken",
+        "AuthenticationRequired",  # Google: 401
+        "UnauthorizedAccess",
+    )
+)
+"""Codes in the answers of stores that say that the credentials themselves are not accepted."""
+
+_CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -27,11 +46,52 @@ def collected(place: str, chunks: Iterable[bytes]) -> bytes:
     for chunk in chunks:
         if len(body) + len(chunk) > MAX_BULK:
             raise BucketError(
-                f"{place} would be larger than {MAX_BULK >> 20} MiB, which buckets other than a folder cannot hold yet",
-                hint="use a folder as bucket, or make the artifact smaller",
+                f"{place} would be larger than {MAX_BULK >> 20} MiB, which this kind of storage cannot hold yet",
+                hint="use a folder, s3://, gs:// or az:// as bucket, or make the artifact smaller",
             )
         body += chunk
     return bytes(body)
+
+
+class Watched:
+    """`chunks`, and what they raised: a library between may wrap it or pass it on as an error of the store."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._source = iter(chunks)
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._source)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def gathered(source: Iterator[bytes], limit: int) -> deque[bytes]:
+    """Chunks from the beginning of `source`, until they are `limit` bytes or more, or all."""
+    pieces: deque[bytes] = deque()
+    size = 0
+    while size < limit and (piece := next(source, None)) is not None:
+        pieces.append(piece)
+        size += len(piece)
+    return pieces
+
+
+def code_of(text: str) -> str | None:
+    """The code in a store's XML answer, as a library's error quotes it."""
+    found = _CODE.search(text)
+    return found.group(1) if found else None
+
+
+def refuses_credentials(text: str) -> bool:
+    """Whether a store's answer says that the credentials are over, withdrawn or wrong."""
+    return code_of(text) in REFUSED or "401 Unauthorized" in text
 
 
 def brief(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from dstack.adapters.coordinator_library import Library
 from dstack.adapters.coordinator_zipapp import ENTRY, coordinator_zipapp
 from dstack.adapters.runner_channel import Channel
 from dstack.adapters.runner_client import DEFAULT_DIRECTORY, START_DEADLINE
-from dstack.adapters.runner_start import Program, start_runner
+from dstack.adapters.runner_start import Program, opening, start_runner
 from dstack.adapters.runner_zipapp import bootstrap_source
 from dstack.core.codec import plain
 from dstack.core.handover import HandOver
@@ -19,12 +19,13 @@ from dstack.errors import DstackError
 from dstack.ports import Transport
 
 
-async def look_at(transport: Transport, given: HandOver, library: Library | None) -> None:
-    """Look whether a host sees the bucket of a hand-over, with its own eyes and credentials; starts no coordinator.
+async def look_at(transport: Transport, given: HandOver, library: Library | None) -> str:
+    """As whom a host sees the bucket of a hand-over, in words; starts no coordinator.
 
     Raises as `hand_over` does; closes the transport.
     """
-    await _talk(transport, given, library, wire.LOOK)
+    answer = await _talk(transport, given, library, wire.LOOK)
+    return opening(answer.get("who"), 200)
 
 
 async def hand_over(transport: Transport, given: HandOver, library: Library | None) -> str:

@@ -13,11 +13,13 @@ PACKAGES = ("core", "app", "coordinator")
 ADAPTERS = (
     "__init__.py",
     "aws_profile.py",
+    "aws_tools.py",
     "bucket_folder.py",
     "bucket_folder_files.py",
     "bucket_folder_writing.py",
     "bucket_obstore.py",
     "bucket_open.py",
+    "bucket_options.py",
     "bucket_remote.py",
     "bucket_renewed.py",
     "deadline.py",

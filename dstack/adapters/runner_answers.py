@@ -16,7 +16,7 @@ from dstack.model import Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEnt
 
 T = TypeVar("T")
 
-MAX_LINE = 64 * 1024
+MAX_LINE = 1 << 20
 """Bytes of one entry of a manifest as it comes over the wire."""
 MAX_TEXT = 4096
 """Characters of any one text of a host's but its messages."""
@@ -158,7 +158,7 @@ class Listing:
         first, newline, more = data.partition(b"\n")
         self._rest += first
         if len(self._rest) > MAX_LINE:
-            _nonsense(self._host, wire.MANIFEST, "a line is longer than 64 KiB")
+            _nonsense(self._host, wire.MANIFEST, "a line is longer than 1 MiB")
         if not newline:
             return
         *lines, rest = more.split(b"\n")

@@ -14,6 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from dstack.app.stored import SMALL, Run, Stored, stored
 from dstack.app.streams import Meter, Progress, each, feed, in_thread, pulled
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
@@ -24,15 +25,11 @@ from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
 
 PACKS_AT_ONCE = 3
 BLOBS_AT_ONCE = 16
-SMALL = 4 << 20
-"""Files of at most this many bytes are held in memory on their way, larger ones go by in pieces."""
 DIGESTS_AT_ONCE = 8_000
 """How many sha256 one question to a host holds: a message is at most 1 MiB."""
 LIST_BYTES = 128 << 10
 """Inputs whose list is longer than this go to the host as one blob that holds the list."""
 TRIES = 3
-
-_DAMAGED = "the bucket is damaged there: run the workflow with --rerun"
 
 
 async def collect_artifacts(
@@ -46,12 +43,13 @@ async def collect_artifacts(
 ) -> Manifest:
     """Bring the artifacts of an ended job into the bucket: all packs, then the manifest. May be repeated.
 
-    `partial` None takes the host's word for it. Packs that are there are not sent again. Raises HostError when the host
-    says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError; the manifest is then not
-    written, and no half-written pack is left.
+    `partial` None takes the host's word for it. Packs that are there are not sent again; no pack is larger than a piece
+    of a file (1 GiB), and each is verified before it is there, so that a cut costs no more. Raises HostError when the
+    host says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError; the manifest is
+    then not written, and no half-written pack is left.
     """
     manifest = _checked(runner.name, await runner.manifest(nonce), partial)
-    packs = manifests.packs(manifest)
+    packs = manifests.uploads(manifest)
     there = set(await asyncio.to_thread(bucket.list, keys.pack(""))) if packs else set()
     meter = Meter(progress, sum(map(manifests.pack_size, packs.values())))
 
@@ -82,10 +80,18 @@ async def _send_pack(
 ) -> None:
     """Create one pack, verified; an answer that was lost is followed by a look."""
     files = tuple(manifests.distinct(members))
-    pack = members[0].pack
+    pack, size = members[0].pack, manifests.pack_size(members)
+    told = 0
+
+    def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal told
+        for chunk in chunks:
+            yield chunk
+            told += len(chunk)
+            meter.add(len(chunk))
 
     def create(chunks: Iterator[bytes]) -> Put:
-        return bucket.create_from(key, manifests.verified(files, meter.counted(chunks)))
+        return bucket.create_from(key, manifests.verified(files, counted(chunks)))
 
     for _ in range(TRIES):
         try:
@@ -93,8 +99,11 @@ async def _send_pack(
         except ChangedBytesError as error:
             raise HostError(runner.name, f"its artifacts changed on the way: {error}", hint="run it again") from None
         if put is not Put.UNKNOWN or key in await asyncio.to_thread(bucket.list, key.rsplit("/", 1)[0] + "/"):
+            # Not all of it was read where another collector was faster.
+            meter.add(size - told)
             return
-        meter.add(-manifests.pack_size(members))
+        meter.add(-told)
+        told = 0
     raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
 
 
@@ -130,17 +139,17 @@ async def stage_inputs(
     have the same path, BucketError when bytes are gone or damaged, and what the runner raises.
     """
     entries = manifests.merge([(workflow, manifest) for workflow, _, manifest in inputs])
-    wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack})
-    runs: list[tuple[str, list[Entry]]] = []
+    wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack or entry.pieces})
+    runs: list[Run] = []
     for _, keys, manifest in inputs:
-        for pack, members in manifests.packs(manifest).items():
-            files = [entry for entry in manifests.distinct(members) if entry.sha256 in wanted]
+        for part in stored(keys, manifest):
+            files = [entry for entry in manifests.distinct(part.files) if entry.sha256 in wanted]
             wanted.difference_update(entry.sha256 for entry in files)
-            runs += [(keys.pack(pack), run) for run in _runs(files)]
-    meter = Meter(progress, sum(entry.size for _, run in runs for entry in run))
+            runs += part.runs(files)
+    meter = Meter(progress, sum(run.size for run in runs))
 
-    async def push(item: tuple[str, list[Entry]]) -> None:
-        await _push_run(runner, bucket, item, meter)
+    async def push(run: Run) -> None:
+        await _push_run(runner, bucket, run, meter)
 
     await each(runs, push, limit=2)
     return await _as_list(runner, [manifests.to_wire(entry) for entry in entries])
@@ -154,40 +163,13 @@ async def _lacking(runner: RunnerPort, digests: set[str]) -> set[str]:
     return lacking & digests
 
 
-def _runs(files: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Files of one pack, by offset, in groups that one request reads: neighbours, unless they are large."""
-    run: list[Entry] = []
-    for entry in files:
-        if run and (run[-1].offset + run[-1].size != entry.offset or entry.size > SMALL or run[0].size > SMALL):
-            yield run
-            run = []
-        run.append(entry)
-    if run:
-        yield run
-
-
-def _read_run(bucket: Bucket, key: str, run: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """The pieces of a run, each with its file; raises BucketError when they are not what the manifest says."""
-    chunks = bucket.read(key, run[0].offset, sum(entry.size for entry in run))
-    try:
-        yield from manifests.split(run, chunks)
-    except ChangedBytesError as error:
-        raise BucketError(f"{key} is damaged: {error}", hint=_DAMAGED) from None
-
-
-def _whole(bucket: Bucket, key: str, run: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """The same for small files, each whole."""
-    for entry, pieces in groupby(_read_run(bucket, key, run), key=lambda item: item[0]):
-        yield entry, b"".join(piece for _, piece in pieces)
-
-
-async def _push_run(runner: RunnerPort, bucket: Bucket, item: tuple[str, list[Entry]], meter: Meter) -> None:
-    key, run = item
-    if run[0].size > SMALL:
-        pieces = (piece for _, piece in _read_run(bucket, key, run))
-        await runner.push_blob(run[0].sha256, run[0].size, pulled(meter.counted(pieces)))
+async def _push_run(runner: RunnerPort, bucket: Bucket, run: Run, meter: Meter) -> None:
+    first = run.files[0]
+    if first.size > SMALL:
+        pieces = (piece for _, piece in run.read(bucket))
+        await runner.push_blob(first.sha256, first.size, pulled(meter.counted(pieces)))
         return
-    files = await asyncio.to_thread(lambda: list(_whole(bucket, key, run)))
+    files = await asyncio.to_thread(lambda: list(run.whole(bucket)))
 
     async def push(file: tuple[Entry, bytes]) -> None:
         entry, body = file
@@ -222,11 +204,10 @@ async def pull(
     meter = Meter(progress, sum(entry.size for entry in manifest.entries))
     await in_thread(lambda check: _write_small(manifest, target, check))
 
-    async def fetch(item: tuple[str, tuple[Entry, ...]]) -> None:
-        pack, members = item
-        await in_thread(lambda check: _pull_pack(bucket, keys.pack(pack), members, _Place(target, meter, check)))
+    async def fetch(part: Stored) -> None:
+        await in_thread(lambda check: _pull_part(bucket, part, _Place(target, meter, check)))
 
-    await each(manifests.packs(manifest).items(), fetch, limit=PACKS_AT_ONCE)
+    await each(stored(keys, manifest), fetch, limit=PACKS_AT_ONCE)
 
 
 def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], None]) -> None:
@@ -239,7 +220,7 @@ def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], Non
         )
     for entry in sorted(manifest.entries, key=lambda entry: entry.kind != "folder"):
         check()
-        if not entry.pack and not target.holds(entry):
+        if not entry.pack and not entry.pieces and not target.holds(entry):
             target.write(entry, ())
 
 
@@ -268,17 +249,17 @@ class _Place:
             self._meter.add(len(chunk))
 
 
-def _pull_pack(bucket: Bucket, key: str, members: Sequence[Entry], place: _Place) -> None:
+def _pull_part(bucket: Bucket, part: Stored, place: _Place) -> None:
     wanted: dict[int, list[Entry]] = {}
-    for offset, group in groupby(members, key=attrgetter("offset")):
+    for offset, group in groupby(part.files, key=attrgetter("offset")):
         paths = [entry for entry in group if place.lacks(entry)]
         if paths:
             wanted[offset] = paths
-    for run in _runs(paths[0] for paths in wanted.values()):
-        if run[0].size > SMALL:
-            for entry in wanted[run[0].offset]:
-                place.write(entry, (piece for _, piece in _read_run(bucket, key, [entry])))
+    for run in part.runs(paths[0] for paths in wanted.values()):
+        if run.files[0].size > SMALL:
+            for entry in wanted[run.files[0].offset]:
+                place.write(entry, (piece for _, piece in run.read(bucket)))
             continue
-        for first, body in _whole(bucket, key, run):
+        for first, body in run.whole(bucket):
             for entry in wanted[first.offset]:
                 place.write(entry, (body,))

@@ -13,6 +13,7 @@ from dstack.model import Host
 from dstack.ports import RunnerPort
 
 T = TypeVar("T")
+Question = Callable[[Host, RunnerPort, wiring.HostOpener], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,23 +25,19 @@ class Answer(Generic[T]):
     error: DstackError | None = None
 
 
-def ask_hosts(
-    session: wiring.Session, hosts: Sequence[Host], question: Callable[[Host, RunnerPort], Awaitable[T]]
-) -> list[Answer[T]]:
+def ask_hosts(session: wiring.Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
     """The answers in the order of `hosts`; a host that cannot be reached, or says no, holds up none of the others."""
     return asyncio.run(_ask(session, hosts, question))
 
 
-async def _ask(
-    session: wiring.Session, hosts: Sequence[Host], question: Callable[[Host, RunnerPort], Awaitable[T]]
-) -> list[Answer[T]]:
+async def _ask(session: wiring.Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
     opener = wiring.HostOpener(session)
 
     async def one(host: Host) -> Answer[T]:
         try:
             runner = await opener.open(host)
             try:
-                return Answer(host=host, said=await question(host, runner))
+                return Answer(host=host, said=await question(host, runner, opener))
             finally:
                 await runner.close()
         except DstackError as error:

@@ -6,13 +6,16 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dstack.adapters.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
 from dstack.cli import wiring
 from dstack.cli.asking import Answer, ask_hosts
+from dstack.cli.handing import Sight
 from dstack.core.placement import slots_of
 from dstack.errors import DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
+from dstack.ports import RunnerPort
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean, clean_lines
 
@@ -31,6 +34,7 @@ _COLUMNS = (
     Column(title="GPUS", floor=8),
     Column(title="SLOTS", right=True),
     Column(title="DISK", right=True),
+    Column(title="BUCKET", floor=6),
 )
 
 
@@ -89,9 +93,38 @@ def _kind(algorithm: str) -> str:
     return next((kind for kind in ("ed25519", "ecdsa", "rsa") if kind in algorithm), "*")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a host has, and as whom it sees the bucket: "" where it does not; then why, where that is worth a line."""
+
+    facts: HostFacts
+    who: str = ""
+    unseen: str = ""
+
+
+class Looks:
+    """Asks hosts what they have and see."""
+
+    def __init__(self, session: wiring.Session) -> None:
+        self._session = session
+        self._sight: Sight | None = None
+
+    async def at(self, host: Host, runner: RunnerPort, opener: wiring.HostOpener) -> Seen:
+        """One host; that it does not see the bucket is no error, for most buckets are folders of one machine."""
+        facts = await runner.facts()
+        if host.local:
+            return Seen(facts=facts, who=facts.user)
+        self._sight = self._sight or Sight(self._session, opener)
+        try:
+            return Seen(facts=facts, who=await self._sight.look(host, facts))
+        except DstackError as error:
+            is_url = "://" in self._session.settings.bucket
+            return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: ") if is_url else "")
+
+
 def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     """Print what every host has and each problem with its way out -> exit code, that of the worst."""
-    found = ask_hosts(session, hosts, lambda _, runner: runner.facts())
+    found = ask_hosts(session, hosts, Looks(session).at)
     sys.stdout.write(table(_COLUMNS, [_row(each) for each in found], sys.stdout))
     code = 0
     for each in found:
@@ -101,12 +134,12 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     return code
 
 
-def problems(found: Answer[HostFacts]) -> list[tuple[str, str]]:
+def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
     """What is wrong with a host, and what to do about it, the worst first."""
     if found.error is not None:
         message = str(found.error).removeprefix(f"{found.host.name}: ")
         return [(message, found.error.hint or "")]
-    facts = found.said
+    facts = found.said.facts if found.said is not None else None
     told = []
     if facts is not None and not facts.git:
         told.append(("no git, so no code can be laid there", "install git on it, e.g. `apt-get install git`"))
@@ -128,19 +161,21 @@ def problems(found: Answer[HostFacts]) -> list[tuple[str, str]]:
         told.append(
             (f"only {size_text(facts.disk_free)} free below {facts.dir}", "make room, or set `dir:` to a larger disk")
         )
+    if found.said is not None and found.said.unseen:
+        told.append((found.said.unseen, "its jobs need this machine to be awake; see docs/how-to/shut-the-laptop.md"))
     return told
 
 
-def _code(found: Answer[HostFacts]) -> int:
+def _code(found: Answer[Seen]) -> int:
     if found.error is not None:
         return found.error.exit_code
-    return UNFIT if found.said is not None and not found.said.git else 0
+    return UNFIT if found.said is not None and not found.said.facts.git else 0
 
 
-def _row(found: Answer[HostFacts]) -> tuple[str, ...]:
-    facts = found.said
-    if facts is None:
-        return (found.host.name, _failure(found.error), *["-"] * 8)
+def _row(found: Answer[Seen]) -> tuple[str, ...]:
+    if found.said is None:
+        return (found.host.name, _failure(found.error), *["-"] * 9)
+    facts = found.said.facts
     return (
         found.host.name,
         "ok" if facts.git else "unfit",
@@ -152,6 +187,7 @@ def _row(found: Answer[HostFacts]) -> tuple[str, ...]:
         _gpus(facts.gpus),
         str(slots_of(found.host, facts)),
         size_text(facts.disk_free),
+        f"as {found.said.who}" if found.said.who else "no",
     )
 
 

@@ -62,7 +62,7 @@ def queue(
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 
-async def _queue_of(host: Host, runner: RunnerPort) -> Queue:
+async def _queue_of(host: Host, runner: RunnerPort, _: wiring.HostOpener) -> Queue:
     facts = await runner.facts()
     entries = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
     return Queue(entries=tuple(entries), shared=facts.shared_slots)

@@ -8,6 +8,8 @@ import sys
 from typing import Any
 
 from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket_options import opening
+from dstack.adapters.identity import user_name
 from dstack.app.probe import writable
 from dstack.coordinator.refusal import Refusal
 from dstack.core.handover import HandOver
@@ -17,7 +19,8 @@ _ABSENT = "this host does not see the bucket {}: no dstack has used it as seen f
 
 
 def look(hand: HandOver, library: str | None) -> dict[str, Any]:
-    """Returns {} when the bucket can be read from here and was used before; raises Refusal (kind `bucket`) else."""
+    """Returns `who`, in words, when the bucket can be read from here and was used before; else raises Refusal (kind
+    `bucket`)."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -29,9 +32,9 @@ def look(hand: HandOver, library: str | None) -> dict[str, Any]:
         said = stream.read()
     os.waitpid(child, 0)
     answer = json.loads(said) if said else {"message": "the look at the bucket ended early", "hint": "try again"}
-    if answer:
+    if "who" not in answer:
         raise Refusal("bucket", str(answer.get("message")), str(answer.get("hint") or ""))
-    return {}
+    return answer
 
 
 def _found(hand: HandOver, library: str | None) -> dict[str, str]:
@@ -39,9 +42,18 @@ def _found(hand: HandOver, library: str | None) -> dict[str, str]:
         sys.path.append(library)
     try:
         if writable(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")):
-            return {}
+            return {"who": _who(hand)}
         return {"message": _ABSENT.format(hand.bucket)}
     except BucketError as error:
         return {"message": str(error), "hint": error.hint or ""}
     except Exception as error:
         return {"message": f"{type(error).__name__}: {error}"[:1000], "hint": "report this"}
+
+
+def _who(hand: HandOver) -> str:
+    """Whose credentials opened it."""
+    if hand.credentials:
+        return "you (forwarded)"
+    if "://" not in hand.bucket or hand.bucket.startswith(("file://", "local://")):
+        return user_name()
+    return opening(hand.bucket, hand.options, os.environ).who

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dstack.core.artifact_paths import UnsafePathError, check_link, parts_of, raw, shown
+from dstack.core.pieces import are_pieces, pack_name, pieces_of
 from dstack.errors import BucketError, DstackError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
 
@@ -65,10 +66,29 @@ def _file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
     pack, offset = fields.get("pack", ""), fields.get("offset", 0)
     if not _number(size, MAX_SIZE) or not _number(offset, MAX_SIZE) or not _is_hash(sha256):
         raise BadManifestError(f"{shown(path)} has no size, hash or offset")
+    if fields.get("pieces") is not None and not pack:
+        return _cut_file(path, mode, fields)
     if bool(size) != bool(pack) or bool(size) == (sha256 == EMPTY) or (pack and not _is_hash(pack)):
         raise BadManifestError(f"{shown(path)} does not say where its bytes are")
     return Entry(
         path=path, kind=EntryKind.FILE, mode=mode, size=size, sha256=sha256, pack=pack, offset=offset if pack else 0
+    )
+
+
+def _cut_file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
+    size, piece, pieces = fields["size"], fields["piece"], fields["pieces"]
+    if not isinstance(pieces, list) or not all(map(_is_hash, pieces)) or not _number(piece, MAX_SIZE):
+        raise BadManifestError(f"{shown(path)} has no pieces")
+    if not are_pieces(size, piece, len(pieces)):
+        raise BadManifestError(f"{shown(path)} is not cut into pieces of {piece} bytes")
+    return Entry(
+        path=path,
+        kind=EntryKind.FILE,
+        mode=mode,
+        size=size,
+        sha256=fields["sha256"],
+        piece=piece,
+        pieces=tuple(pieces),
     )
 
 
@@ -112,14 +132,13 @@ def _blocking(path: str, kinds: Mapping[str, EntryKind]) -> str | None:
 
 
 def _check_pack(pack: str, members: Sequence[Entry]) -> None:
-    name = hashlib.sha256()
+    held = list(distinct(members))
     end = 0
-    for first in distinct(members):
+    for first in held:
         if first.offset != end:
             raise BadManifestError(f"pack {pack} has a gap at {end}")
         end += first.size
-        name.update(f"{first.sha256} {first.size}\n".encode("ascii"))
-    if name.hexdigest() != pack:
+    if pack_name((entry.sha256, entry.size) for entry in held) != pack:
         raise BadManifestError(f"pack {pack} does not hold what its name says")
 
 
@@ -138,13 +157,22 @@ def distinct(members: Iterable[Entry]) -> Iterator[Entry]:
 def packs(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
     """Pack -> its entries by offset; packs in the order in which the manifest first names them.
 
-    Entries of equal content share an offset.
+    Entries of equal content share an offset. Without the files that are cut.
     """
     found: dict[str, list[Entry]] = {}
     for entry in manifest.entries:
         if entry.pack:
             found.setdefault(entry.pack, []).append(entry)
     return {pack: tuple(sorted(members, key=lambda entry: entry.offset)) for pack, members in found.items()}
+
+
+def uploads(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
+    """The same of everything that is to be in the bucket: also the pieces of files that are cut, each as an entry."""
+    found = packs(manifest)
+    for entry in manifest.entries:
+        for piece in pieces_of(entry):
+            found.setdefault(piece.pack, (piece,))
+    return found
 
 
 def twins(manifest: Manifest) -> tuple[str, str] | None:
@@ -181,6 +209,8 @@ def _line(fields: Mapping[str, Any]) -> str:
 
 
 def _place(entry: Entry) -> dict[str, Any]:
+    if entry.pieces:
+        return {"piece": entry.piece, "pieces": list(entry.pieces)}
     return {"pack": entry.pack, "offset": entry.offset} if entry.pack else {}
 
 

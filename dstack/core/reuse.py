@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from enum import Enum
 
+from dstack.core.pieces import names_of
 from dstack.model import Retry
 
 
@@ -56,7 +57,9 @@ def packs_of(body: bytes) -> frozenset[str]:
     """The names of all packs that a manifest of the bucket refers to; its sha256 was checked before."""
     names = set()
     for line in body.splitlines():
-        name = json.loads(line).get("pack")
-        if name:
-            names.add(str(name))
+        fields = json.loads(line)
+        if fields.get("pack"):
+            names.add(str(fields["pack"]))
+        elif fields.get("pieces"):
+            names.update(names_of(fields["size"], fields["piece"], fields["pieces"]))
     return frozenset(names)

@@ -12,9 +12,9 @@ import json
 import os
 import stat
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from dstack.runner import trees
+from dstack.runner import pieces, trees
 from dstack.runner.refusal import Refusal
 
 SMALL = 4 << 20
@@ -31,7 +31,7 @@ _CHANGED = "something still writes there; `dstack run --rerun` makes the artifac
 
 
 class Found(NamedTuple):
-    """One path of a job's artifacts. `size`, `sha256` of files; `target` of links."""
+    """One path of a job's artifacts. `size`, `sha256` and, of large ones, `pieces` of files; `target` of links."""
 
     path: bytes
     kind: str
@@ -39,6 +39,7 @@ class Found(NamedTuple):
     size: int = 0
     sha256: str = ""
     target: bytes = b""
+    pieces: Tuple[str, ...] = ()
 
 
 def missing(project_folder: str, paths: Sequence[str]) -> List[str]:
@@ -58,9 +59,9 @@ def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Seq
     """Hash the artifacts of an ended job into `<nonce_folder>/manifest.jsonl`, unless that stands already.
 
     One JSON object a line, ascending by the bytes of `path`: `path, kind, mode`, for files `size, sha256, pack, offset`
-    (no pack when empty), for links `target`. The same artifacts give the same bytes. Returns `{"missing": [path],
-    "partial": bool, "skipped": [path], "entries": count, "bytes": of all files}`; `partial` unless the exit report
-    says that the job succeeded.
+    (no pack when empty; `piece, pieces` instead when large), for links `target`. The same artifacts give the same
+    bytes. Returns `{"missing": [path], "partial": bool, "skipped": [path], "entries": count, "bytes": of all files}`;
+    `partial` unless the exit report says that the job succeeded.
 
     What cannot be recorded (a link that leads out, a file that cannot be read) is skipped when the job did not succeed;
     else Refusal("artifact") names it. Raises Refusal("changed") when a file changes while it is read.
@@ -119,6 +120,10 @@ def _members(nonce_folder: str, pack: str) -> List[Dict[str, Any]]:
             entry = json.loads(line)
             if entry.get("pack") == pack:
                 places.setdefault(entry["offset"], entry)
+        elif b'"pieces":' in line:
+            found = pieces.find(json.loads(line), pack)
+            if found:
+                return found
     if not places:
         raise Refusal("manifest", "the manifest names no pack %s" % trees.shown(pack), "ask for `manifest` first")
     return [places[offset] for offset in sorted(places)]
@@ -138,11 +143,11 @@ def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
     try:
         digest = hashlib.sha256()
         size = 0
-        for piece in trees.pieces(fd, entry["size"]):
+        for piece in trees.pieces(fd, entry["size"], entry.get("start", 0)):
             digest.update(piece)
             size += len(piece)
             yield piece
-        longer = bool(os.pread(fd, 1, size))
+        longer = os.fstat(fd).st_size != entry.get("whole", entry["size"])
     finally:
         os.close(fd)
     if size != entry["size"] or longer or digest.hexdigest() != entry["sha256"]:
@@ -229,14 +234,14 @@ class _Walk:
         fd = os.open(parts[-1], trees.FILE, dir_fd=parent)
         try:
             before = os.fstat(fd)
-            digest, size = trees.digest_of(fd)
+            found = pieces.digests_of(fd)
             after = os.fstat(fd)
         finally:
             os.close(fd)
         path = b"/".join(parts)
-        if size != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if found.size != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise Refusal("changed", "artifact %s changed while it was read" % trees.shown(path), _CHANGED)
-        self._add(Found(path, "file", before.st_mode & 0o777, size, digest))
+        self._add(Found(path, "file", before.st_mode & 0o777, found.size, found.sha256, pieces=found.pieces))
 
     def _link(self, target: bytes, parts: List[bytes]) -> None:
         path = b"/".join(parts)
@@ -270,7 +275,7 @@ def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
         if item is None or (0 < item.size < SMALL and filled + item.size > PACK):
             _close(batch, places)
             batch, filled = [], 0
-        if item is None or not item.size or item.sha256 in places:
+        if item is None or not item.size or item.pieces or item.sha256 in places:
             continue
         if item.size >= SMALL:
             _close([item], places)
@@ -280,7 +285,9 @@ def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
         places[item.sha256] = ("", 0)
     for item in found:
         entry: Dict[str, Any] = {"path": trees.text(item.path), "kind": item.kind, "mode": item.mode}
-        if item.kind == "file":
+        if item.pieces:
+            entry.update(size=item.size, sha256=item.sha256, piece=pieces.PIECE, pieces=item.pieces)
+        elif item.kind == "file":
             pack, offset = places[item.sha256] if item.size else ("", 0)
             entry.update(size=item.size, sha256=item.sha256, pack=pack, offset=offset)
         elif item.kind == "link":
@@ -289,8 +296,8 @@ def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
 
 
 def _close(batch: Sequence[Found], places: "Dict[str, tuple[str, int]]") -> None:
-    """Name a pack by its members: sha256 over lines of `<sha256> <size>`."""
-    name = hashlib.sha256("".join("%s %d\n" % (item.sha256, item.size) for item in batch).encode("ascii")).hexdigest()
+    """Name a pack by its members."""
+    name = pieces.pack_name([(item.sha256, item.size) for item in batch])
     offset = 0
     for item in batch:
         places[item.sha256] = (name, offset)

@@ -154,11 +154,11 @@ def clone(source: int, target: int) -> bool:
     return True
 
 
-def pieces(fd: int, size: int) -> Iterator[bytes]:
-    """`size` bytes from the beginning, or fewer when the file is shorter."""
-    at = 0
-    while at < size:
-        piece = os.pread(fd, min(PIECE, size - at), at)
+def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
+    """`size` bytes from `start` on, or fewer when the file is shorter."""
+    at, end = start, start + size
+    while at < end:
+        piece = os.pread(fd, min(PIECE, end - at), at)
         if not piece:
             return
         at += len(piece)

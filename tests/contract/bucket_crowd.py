@@ -1,7 +1,8 @@
-"""Real processes at one folder bucket, judged from outside.
+"""Real processes at one bucket, judged from outside.
 
 `python -m tests.contract.bucket_crowd race KIND PATH PROCESSES KEYS` or `… kill KIND PATH ROUNDS SEED`. This
-program has one thread and forks, which a test process must not. It prints one JSON list of complaints.
+program has one thread and forks, which a test process must not. It prints one JSON list of complaints. KIND `url` is
+any bucket: PATH is then JSON of `{"url", "options"}`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dstack.adapters.bucket_open import open_bucket
 from dstack.ports import Bucket, Put
 from tests.contract.bucket_kinds import FOLDERS
 
@@ -45,8 +47,8 @@ def forked(work: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def race(bucket: Bucket, *, processes: int, keys: int) -> list[str]:
-    """Everybody wants every key at the same moment, key after key."""
+def race(opened: Callable[[], Bucket], *, processes: int, keys: int) -> list[str]:
+    """Everybody wants every key at the same moment, key after key. Each process opens the bucket for itself."""
     told_in, told_out = os.pipe()
     gates = [os.pipe() for _ in range(keys)]
     ready_in, ready_out = os.pipe()
@@ -54,6 +56,7 @@ def race(bucket: Bucket, *, processes: int, keys: int) -> list[str]:
     def want(number: int) -> None:
         for _, end in gates:
             os.close(end)
+        bucket = opened()
         for index, (gate, _) in enumerate(gates):
             nonce = f"{number}-{index}"
             body = body_of(nonce, 3000)
@@ -70,6 +73,7 @@ def race(bucket: Bucket, *, processes: int, keys: int) -> list[str]:
         os.close(end)
     lines = _all_lines(told_in)
     complaints = [f"process {pid} failed" for pid in children if os.waitpid(pid, 0)[1]]
+    bucket = opened()
     for index in range(keys):
         told = [line[1:] for line in lines if line[0] == str(index)]
         winners = [nonce for nonce, answer in told if answer == "created"]
@@ -142,13 +146,19 @@ def _all_lines(fd: int) -> list[list[str]]:
         return [line.split() for line in stream]
 
 
+def _opened(kind: str, path: str) -> Bucket:
+    if kind == "url":
+        given = json.loads(path)
+        return open_bucket(given["url"], given["options"], "/nowhere")
+    return FOLDERS[kind](Path(path))
+
+
 def main() -> None:
     what, kind, path, first, second = sys.argv[1:]
-    bucket = FOLDERS[kind](Path(path))
     if what == "race":
-        complaints = race(bucket, processes=int(first), keys=int(second))
+        complaints = race(lambda: _opened(kind, path), processes=int(first), keys=int(second))
     else:
-        complaints = kill(bucket, rounds=int(first), seed=int(second))
+        complaints = kill(_opened(kind, path), rounds=int(first), seed=int(second))
     print(json.dumps(complaints))
 
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from obstore.store import MemoryStore
 
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.adapters.bucket_obstore import ObstoreBucket
 from dstack.adapters.bucket_open import open_bucket
 from dstack.ports import Bucket, Put
-from tests.contract import object_stores
+from tests.contract import object_stores, other_stores
 from tests.fakes.bucket_memory import MemoryBucket
 
 
@@ -39,8 +40,20 @@ def memory_fake(path: Path) -> Bucket:
     return MemoryBucket()
 
 
-def s3_ministack(path: Path) -> Bucket:
-    return object_stores.ministack().bucket(path)
+STORES: dict[str, Callable[[], object_stores.Store]] = {
+    "s3-ministack": object_stores.ministack,
+    "gcs-emulator": other_stores.google,
+    "azure-azurite": other_stores.azurite,
+}
+
+
+if os.environ.get("DSTACK_S3_ENDPOINT"):
+    # A real store beside the emulators: the suite is then run on it too.
+    STORES["s3-real"] = lambda: object_stores.ObjectStore(
+        endpoint=os.environ["DSTACK_S3_ENDPOINT"],
+        key=os.environ["AWS_ACCESS_KEY_ID"],
+        secret=os.environ["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 KINDS: dict[str, Callable[[Path], Bucket]] = {
@@ -49,17 +62,24 @@ KINDS: dict[str, Callable[[Path], Bucket]] = {
     "fsspec-memory": fsspec_memory,
     "obstore-memory": obstore_memory,
     "memory-fake": memory_fake,
-    "s3-ministack": s3_ministack,
+    **{kind: lambda path, kind=kind: STORES[kind]().bucket(path) for kind in STORES},  # type: ignore[misc]
 }
 
 
-if os.environ.get("DSTACK_S3_ENDPOINT"):
-    # A real store beside the emulator: the suite is then run on it too.
-    KINDS["s3-real"] = lambda path: object_stores.ObjectStore(
-        endpoint=os.environ["DSTACK_S3_ENDPOINT"],
-        key=os.environ["AWS_ACCESS_KEY_ID"],
-        secret=os.environ["AWS_SECRET_ACCESS_KEY"],
-    ).bucket(path)
+def store_of(kind: str) -> object_stores.Store:
+    """The running store of that kind; the test is skipped where what it needs is not on this machine."""
+    try:
+        return STORES[kind]()
+    except object_stores.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+def opened(kind: str, path: Path) -> Bucket:
+    """A bucket of that kind; the test is skipped where what it needs is not on this machine."""
+    try:
+        return KINDS[kind](path)
+    except object_stores.Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 class LookThenWrite(FolderBucket):

@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import boto3
 
@@ -43,11 +46,13 @@ class ObjectStore:
         }
 
     @property
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
+        """The storage options that find it, whatever stands in the environment."""
         return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret, "region": "us-east-1"}
 
-    def make(self, name: str) -> str:
-        """A new bucket -> its URL."""
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """boto3's own client: what stands outside of dstack."""
         client = boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -55,13 +60,45 @@ class ObjectStore:
             aws_secret_access_key=self.secret,
             region_name="us-east-1",
         )
-        client.create_bucket(Bucket=name)
-        client.close()
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def make(self, name: str) -> str:
+        """A new bucket -> its URL."""
+        with self.client() as client:
+            client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
     def bucket(self, path: Path) -> Bucket:
         """A bucket of its own for a test that has `path` for itself."""
-        return open_bucket(self.make(f"b{hashlib.sha256(os.fsencode(path)).hexdigest()[:20]}"), self.options, path)
+        return open_bucket(self.make(name_for(path)), self.options, path)
+
+    def uploads(self, path: Path) -> int:
+        """How many uploads in parts are under way in that bucket, or were left there."""
+        with self.client() as client:
+            return len(client.list_multipart_uploads(Bucket=name_for(path)).get("Uploads") or ())
+
+
+class Store(Protocol):
+    """A running server that holds buckets."""
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+    def make(self, name: str) -> str: ...
+    def bucket(self, path: Path) -> Bucket: ...
+
+
+Started = TypeVar("Started", bound=Store)
+
+
+class Unavailable(Exception):
+    """What this store needs is not on this machine."""
+
+
+def name_for(path: Path) -> str:
+    return f"b{hashlib.sha256(os.fsencode(path)).hexdigest()[:20]}"
 
 
 def free_port() -> int:
@@ -76,9 +113,12 @@ def ministack(address: str = "127.0.0.1") -> ObjectStore:
     """A fast emulator that honours conditions. Bound to loopback by its server, as its own command does not, or to the
     address of this machine's own that test hosts see."""
     port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="dstack-store-log-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log = folder / "requests"
     command = [sys.executable, "-W", "ignore", "-m", "hypercorn", "ministack.app:app", "--bind", f"{address}:{port}"]
-    command += ["--access-logfile", "-", "--access-logformat", "%(r)s %(q)s"]
-    return _started(command, port, {"SERVICES": "s3"}, address)
+    command += ["--access-logfile", str(log), "--access-logformat", "%(r)s %(q)s"]
+    return started(ObjectStore(endpoint=f"http://{address}:{port}", log=log), command, {"SERVICES": "s3"})
 
 
 @cache
@@ -88,10 +128,11 @@ def nanio() -> ObjectStore:
     store = ObjectStore(endpoint=f"http://127.0.0.1:{port}")
     program = str(Path(sys.executable).with_name("nanio"))
     command = [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    return _started(command, port, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
+    return started(store, command, {"NANIO_ACCESS_KEY": store.key, "NANIO_SECRET_KEY": store.secret})
 
 
-def _started(command: list[str], port: int, environment: dict[str, str], address: str = "127.0.0.1") -> ObjectStore:
+def started(store: Started, command: list[str], environment: dict[str, str]) -> Started:
+    """Start a server, and wait until it makes a bucket named `ready`."""
     folder = tempfile.mkdtemp(prefix="dstack-store-")
     with Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
@@ -104,7 +145,6 @@ def _started(command: list[str], port: int, environment: dict[str, str], address
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    store = ObjectStore(endpoint=f"http://{address}:{port}", log=Path(folder, "log"))
     deadline = time.monotonic() + 60
     while True:
         try:

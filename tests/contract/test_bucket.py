@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,14 +19,14 @@ from dstack.adapters import bucket_remote
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
-from tests.contract.bucket_kinds import KINDS
+from tests.contract.bucket_kinds import KINDS, STORES, opened, store_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=sorted(KINDS))
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    return KINDS[request.param](tmp_path / "bucket")
+    return opened(request.param, tmp_path / "bucket")
 
 
 def test_an_object_that_was_created_is_there_whole(bucket: Bucket) -> None:
@@ -324,11 +325,8 @@ def test_bulk_data_does_not_pass_through_memory_in_a_folder(tmp_path: Path) -> N
     assert peak < 8 << 20
 
 
-@pytest.mark.parametrize("kind", ["fsspec-memory", "obstore-memory"])
-def test_a_bucket_that_cannot_hold_bulk_data_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    bucket = KINDS[kind](tmp_path)
+def test_a_bucket_that_cannot_hold_bulk_data_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = KINDS["fsspec-memory"](tmp_path)
     monkeypatch.setattr(bucket_remote, "MAX_BULK", 1000)
     with pytest.raises(BucketError, match="cannot hold yet"):
         bucket.create_from("a/b", [b"x" * 600, b"x" * 600])
@@ -341,6 +339,13 @@ def crowd(*arguments: object) -> list[str]:
     assert done.returncode == 0, done.stderr
     complaints: list[str] = json.loads(done.stdout)
     return complaints
+
+
+@pytest.mark.parametrize("kind", sorted(STORES))
+def test_of_thirty_two_processes_exactly_one_creates_each_key_in_a_store(kind: str) -> None:
+    store = store_of(kind)
+    where = json.dumps({"url": store.make(f"race{os.getpid()}"), "options": store.options})
+    assert crowd("race", "url", where, 32, 40) == []
 
 
 def test_of_sixteen_processes_exactly_one_creates_each_key(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""AWS keys as plain values, and the programs that give them: a `credential_process`, the `aws` command, boto3.
+
+What starts programs is imported where one is started: commands for which keys of a file are enough start faster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dstack.errors import CredentialsError
+
+PATIENCE = 60.0
+"""Seconds that a program may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """`expires_at`: seconds since the epoch, None where nobody says. Secrets are not shown by `repr`."""
+
+    access_key: str
+    secret: str = field(repr=False)
+    token: str = field(repr=False)
+    expires_at: float | None
+
+    @staticmethod
+    def moment(text: object) -> float | None:
+        """Seconds since the epoch of an ISO 8601 time; None for anything else."""
+        try:
+            found = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        except ValueError:
+            return None
+        return found.timestamp() if found.tzinfo else None
+
+
+def by_process(who: str, command: str, environment: Mapping[str, str]) -> Keys:
+    """The keys that a `credential_process` prints; raises CredentialsError with what it said."""
+    import shlex
+
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words:
+        raise CredentialsError(f"{who}: its credential_process is no command", hint="see ~/.aws/config")
+    return _printed(who, words, environment)
+
+
+def by_cli(name: str, environment: Mapping[str, str]) -> Keys | None:
+    """The keys that the `aws` command gives, which knows every way there is; None where it is not installed."""
+    import shutil
+
+    program = shutil.which("aws", path=environment.get("PATH"))
+    if program is None:
+        return None
+    words = [program, "configure", "export-credentials", "--profile", name, "--format", "process"]
+    return _printed(f"the AWS profile {name!r}", words, environment)
+
+
+def by_boto3(name: str) -> Keys | None:
+    """The same by boto3; None where it is not installed. It reads the process's own environment."""
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return None
+    who = f"the AWS profile {name!r}"
+    try:
+        found = boto3.Session(profile_name=name).get_credentials()
+        if found is None:
+            raise CredentialsError(f"{who} has no credentials", hint=_renewal(name))
+        frozen = found.get_frozen_credentials()
+    except (BotoCoreError, ClientError) as error:
+        raise CredentialsError(f"{who} gives no credentials: {error}", hint=_renewal(name)) from None
+    end = getattr(found, "_expiry_time", None)
+    return Keys(
+        access_key=frozen.access_key,
+        secret=frozen.secret_key,
+        token=frozen.token or "",
+        expires_at=end.timestamp() if end else None,
+    )
+
+
+def _renewal(name: str) -> str:
+    return f"`aws sso login --profile {name}` renews it where it is an SSO profile; see ~/.aws/config"
+
+
+def _printed(who: str, words: Sequence[str], environment: Mapping[str, str]) -> Keys:
+    import subprocess
+
+    failed = f"{who}: {words[0]} gives no credentials"
+    try:
+        done = subprocess.run(
+            words,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CredentialsError(f"{failed}: no answer in {PATIENCE:.0f} s", hint="run it by hand") from None
+    except OSError as error:
+        raise CredentialsError(f"{failed}: {error.strerror}", hint="see ~/.aws/config") from None
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise CredentialsError(f"{failed}: {said[-1][:300] if said else f'exit {done.returncode}'}", hint=_HAND)
+    try:
+        answer = json.loads(done.stdout)
+        keys = Keys(
+            access_key=str(answer["AccessKeyId"]),
+            secret=str(answer["SecretAccessKey"]),
+            token=str(answer.get("SessionToken") or ""),
+            expires_at=Keys.moment(answer.get("Expiration")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CredentialsError(f"{failed}: what it printed are no keys", hint=_HAND) from None
+    return keys
+
+
+_HAND = "run it by hand to see why; `aws sso login` renews an SSO profile"
