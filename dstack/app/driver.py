@@ -79,6 +79,10 @@ class Driver:
                 return await asyncio.to_thread(bucket.list, prefix)
             case fx.Children(prefix):
                 return await asyncio.to_thread(bucket.children, prefix)
+            case fx.Delete(keys):
+                for key in keys:
+                    await asyncio.to_thread(bucket.delete, key)
+                return None
             case fx.Pause(seconds):
                 return await asyncio.sleep(seconds)
             case fx.NewNonce():
