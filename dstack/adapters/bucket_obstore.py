@@ -24,7 +24,7 @@ from dstack.adapters.aws_profile import aws_credentials
 from dstack.adapters.bucket_remote import MAX_GET, PIECE, brief, collected, redacted, too_long
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError
-from dstack.ports import Put
+from dstack.ports import Listed, Put
 
 from_url: Any = _from_url
 """Typed by its own names for every option; ours come from a file."""
@@ -165,6 +165,17 @@ class ObstoreBucket:
                 if limit is not None and len(found) >= limit:
                     break
         return sorted(found)[:limit]
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        check_prefix(prefix)
+        pages = iter(obstore.list(self._store, prefix=prefix or None, chunk_size=1000))
+        while True:
+            with self._explained("list", prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            for entry in page:
+                yield Listed(key=entry["path"], size=entry["size"], modified=entry["last_modified"].timestamp())
 
     def children(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         check_prefix(prefix)

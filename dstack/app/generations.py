@@ -3,8 +3,8 @@
 Pruning and using exclude one another without clocks: who prunes creates the tomb and then looks for pins; who uses
 creates a pin and then looks for the tomb. At least one of the two sees the other. Two coordinators of one run may look
 on different sides of the moment when the tomb comes; what the run does then is what the first of them recorded as its
-want: it stays (whoever prunes has seen the pin), or has left. Nothing at or below a tomb is used by a run that is not in
-it already; behind the highest tomb a new shared generation is opened.
+want: it stays (whoever prunes has seen the pin), or has left. Nothing at or below a tomb is used by a run that is not
+in it already; behind the highest tomb a new shared generation is opened.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def shared(job: Job, after: int, reason: str) -> Steps[JobKeys]:
                 return keys
             number += 1
             continue
-        yield from create(
-            keys.why, pack(Why(nonce=(yield NewNonce()), run=job.run.id, reason=reason, shared=True))
-        )
+        yield from create(keys.why, pack(Why(nonce=(yield NewNonce()), run=job.run.id, reason=reason, shared=True)))
 
 
 def want(job: Job, keys: JobKeys) -> Steps[Want]:

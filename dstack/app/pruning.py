@@ -1,8 +1,8 @@
 """Taking a generation, or the records of a run, out of the bucket beside anything that runs.
 
-A generation: tomb first, then a look for users; nothing of it goes while there is one. Its `result` goes first, then the
-manifests, then what they name, so that behind a result that can be seen without a tomb nothing is ever missing. The tomb
-stays for ever: what a very late writer still leaves behind it is no result of anything, and goes with the next prune.
+A generation: tomb first, then a look for users; nothing of it goes while there is one. Its `result` goes first, then
+the manifests, then what they name, so that behind a result nothing is ever missing. The tomb stays for ever: what a
+very late writer still leaves behind it is no result of anything, and goes with the next prune.
 A run: name, record, everything else, `final` last, so that a slow coordinator that finds no outcome any more finds no
 record either. Each of these may be broken off at any point and done again.
 """

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dstack.adapters.ssh import SshHosts
     from dstack.app.driver import Means
     from dstack.app.fleet import Fleet
+    from dstack.app.performing import Performer
     from dstack.model import Host
     from dstack.project.planning import Project
     from dstack.project.settings import Settings
@@ -76,6 +77,12 @@ class Session:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
         effort = probe_effort(self.bucket)
         ensure_probed(self.bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
+
+    def abort_uploads(self) -> int:
+        """End uploads in parts below this project that were broken off long ago -> how many."""
+        from dstack.adapters.uploads import abort_uploads
+
+        return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root)
 
     @cached_property
     def keys(self) -> ProjectKeys:
@@ -191,6 +198,19 @@ def make_means(session: Session, hosts: Fleet, *, screen: Screen, caller: Mappin
         caller=caller,
         new_nonce=new_nonce,
     )
+
+
+def make_performer(session: Session) -> Performer:
+    """Performs steps that need no host, for commands that keep house; to be closed."""
+    from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.app.observing import Observer
+    from dstack.app.performing import Performer
+
+    here = boot_id()
+    observer = Observer(
+        session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
+    )
+    return Performer(session.bucket, observer, new_nonce)
 
 
 @contextmanager
