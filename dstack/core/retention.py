@@ -81,7 +81,7 @@ def _newest(found: Iterable[Kept], number: int) -> frozenset[str]:
     by_workflow: dict[str, list[Kept]] = {}
     for each in found:
         by_workflow.setdefault(each.workflow, []).append(each)
-    safe = set()
+    safe: set[str] = set()
     for group in by_workflow.values():
         results = sorted((each for each in group if each.made), key=lambda each: (each.made, each.key), reverse=True)
         if number:
