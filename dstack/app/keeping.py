@@ -6,14 +6,12 @@ Planning reads only and decides nothing for good: every removal asks again for u
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from dstack.app import pruning
 from dstack.app.effects import Steps
-from dstack.app.performing import Performer
+from dstack.app.performing import Performer, parallel
 from dstack.app.surveying import Generation, Survey
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.liveness import SILENCE
@@ -23,10 +21,6 @@ from dstack.errors import BucketError
 from dstack.model import RunId
 from dstack.ports import Bucket, Listed
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-AT_ONCE = 8
 GRACE = 24 * 3600.0
 """Seconds for which code and heartbeats that nothing refers to are left: a run that is being submitted writes its code
 before its record, and a machine may sleep."""
@@ -261,9 +255,3 @@ def workflow_of(bucket: Bucket, each: Generation) -> str:
             except BucketError:
                 continue
     return ""
-
-
-def parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The answers of `work` on each item, AT_ONCE at a time, in order; the first error is raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(work, items)

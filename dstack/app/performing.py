@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ from dstack.app.observing import Observer
 from dstack.ports import Bucket
 
 T = TypeVar("T")
+R = TypeVar("R")
+AT_ONCE = 8
 DELETES_AT_ONCE = 16
 
 
@@ -59,3 +61,9 @@ class Performer:
             case fx.Alive(coordinator):
                 return self._observer.alive(coordinator)
         raise AssertionError(f"nothing here needs {effect!r}")
+
+
+def parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The answers of `work` on each item, AT_ONCE at a time, in order; the first error is raised."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(work, items)

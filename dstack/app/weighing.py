@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dstack.app.keeping import parallel, workflow_of
+from dstack.app.keeping import workflow_of
+from dstack.app.performing import parallel
 from dstack.app.surveying import Amount, Generation, Survey
 from dstack.core.places import ARTIFACTS, LOGS
 from dstack.ports import Bucket

@@ -1,7 +1,7 @@
 """Check the Spin model of the protocol, whole, and see that each of its mutants fails.
 
-`python -m tests.model [--require-spin]`: needs `spin` and `gcc`; without them it says so and does nothing, or fails where
-they are required.
+`python -m tests.model [--require-spin]`: needs `spin` and `gcc`; without them it says so and does nothing, or fails
+where they are required.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MUTANTS: Mapping[str, tuple[str, ...]] = {
 
 
 def search(defines: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether nothing is violated in the whole state space, and what Spin says; raises SystemExit when it cannot tell."""
+    """Whether nothing is violated in the whole state space, and its size; raises SystemExit when Spin cannot tell."""
     with tempfile.TemporaryDirectory(prefix="dstack-model-") as folder:
         options = [f"-D{each}" for each in defines]
         _call(["spin", "-a", *options, str(MODEL)], folder)
@@ -75,7 +75,9 @@ def main() -> int:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         required = REQUIRED in sys.argv
-        print(f"{'FAILED' if required else 'skipped'}: the model needs {' and '.join(missing)} (apt-get install spin gcc)")
+        print(
+            f"{'FAILED' if required else 'skipped'}: the model needs {' and '.join(missing)} (apt-get install spin gcc)"
+        )
         return 1 if required else 0
     wrong = 0
     for name, defines in WORLDS.items():
