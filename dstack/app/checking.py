@@ -43,9 +43,13 @@ def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:
     for name in bucket.children(root):
         if name not in ("names/", "runs/", "jobs/", "coordinators/", "code/", "tags/"):
             yield Finding(key=root + name, meaning="no dstack of this version writes this key")
-    jobs = [name.rstrip("/") for name in bucket.children(f"{root}jobs/")]
+    for folder in ("jobs/", "runs/"):
+        for name in bucket.children(root + folder):
+            if not name.endswith("/"):
+                yield Finding(key=root + folder + name, meaning="no dstack of this version writes this key")
+    jobs = (name.rstrip("/") for name in bucket.children(f"{root}jobs/") if name.endswith("/"))
     yield from _settled((partial(check_job, check, Fingerprint(job)) for job in jobs), pause)
-    runs = [name.rstrip("/") for name in bucket.children(f"{root}runs/")]
+    runs = (name.rstrip("/") for name in bucket.children(f"{root}runs/") if name.endswith("/"))
     yield from _settled((partial(check_run, check, RunId(run)) for run in runs), pause)
     names = bucket.survey(f"{root}names/")
     yield from _settled((partial(_check_name, check, each) for each in names), pause)

@@ -60,7 +60,7 @@ class _Generation(Records):
 
     def _check_remains(self) -> None:
         """Behind a tomb everything goes, unless a run uses it still."""
-        if len(self.listed) == 1 or self.keys.tomb not in self.of(Kind.TOMB):
+        if len(self.listed) == 1 or self.keys.tomb not in self.of(Kind.TOMB) or self._used():
             return
         self.findings = [each for each in self.findings if each.key == self.keys.tomb]
         tomb = self.of(Kind.TOMB)[self.keys.tomb]
@@ -69,12 +69,16 @@ class _Generation(Records):
             yield from pruning.bury(self._check.keys, self.keys, tomb, set())
 
         count = len(self.listed) - 1
-        self.wrong(
-            self.keys.tomb,
-            f"{count} objects are left behind a tomb: a prune was broken off, or a run uses them still",
-            remedy="finish the prune, unless a run uses them",
-            repair=repair,
-        )
+        meaning = f"{count} objects are left behind a tomb: a prune was broken off, or could not finish then"
+        self.wrong(self.keys.tomb, meaning, remedy="finish the prune", repair=repair)
+
+    def _used(self) -> bool:
+        """Whether a run that has not ended uses what is behind the tomb."""
+        runs = {want.run for want in self.of(Kind.WANT).values() if not want.left}
+        for run in map(self._check.keys.run, runs):
+            if self._check.bucket.get(run.final) is None and self._check.bucket.get(run.record) is not None:
+                return True
+        return False
 
     # -- attempts ---------------------------------------------------------------------------------
 

@@ -215,7 +215,7 @@ class Housekeeper:
                     name=record.name if record else "",
                     workflow=record.workflow if record else "",
                     bytes=facts.amount.bytes,
-                    objects=facts.amount.objects,
+                    objects=facts.amount.objects + (record is not None),  # its name, too
                     modified=facts.modified,
                 )
             )
