@@ -15,10 +15,10 @@ from dstack.app.performing import Performer, parallel
 from dstack.app.surveying import Generation, Survey
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.liveness import SILENCE
-from dstack.core.records import Claim, Result, RunRecord, Want, unpack
+from dstack.core.records import Claim, Outcome, Result, RunRecord, Want, unpack
 from dstack.core.retention import Kept, Policy, choose
 from dstack.errors import BucketError
-from dstack.model import RunId
+from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
 
 GRACE = 24 * 3600.0
@@ -93,6 +93,7 @@ class Housekeeper:
         `tagged` are the folders of the generations that a tag names: none of them goes.
         """
         labels = self._workflows(found) if policy.keep is not None else {}
+        used = {folder for folder, each in found.generations.items() if found.used(each)} | self._taken(found)
         kept = [
             Kept(
                 key=folder,
@@ -100,7 +101,7 @@ class Housekeeper:
                 bytes=each.bytes,
                 modified=each.modified,
                 made=each.made,
-                used=found.used(each),
+                used=folder in used,
                 tagged=folder in tagged,
             )
             for folder, each in found.generations.items()
@@ -108,7 +109,7 @@ class Housekeeper:
         ]
         chosen = {each.key: each.reason for each in choose(kept, policy, total=found.bytes, now=now)}
         for folder, each in found.generations.items():
-            if each.tomb and each.remains and not found.used(each):
+            if each.tomb and each.remains and folder not in used:
                 chosen[folder] = "a prune began it"
         doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
         runs = self._runs(found, policy, now)
@@ -123,7 +124,7 @@ class Housekeeper:
             + sum(each.bytes for each in runs)
             + sum(each.size for each in (*code, *beats)),
             objects=sum(each.objects for each in doomed) + sum(each.objects for each in runs) + len(code) + len(beats),
-            held=sum(found.used(each) for each in found.generations.values()),
+            held=len(used & found.generations.keys()),
         )
 
     def prune(self, plan: Plan, *, said: Callable[[str], None]) -> Done:
@@ -167,6 +168,22 @@ class Housekeeper:
         return self._performer.take(pruning.forget_run(self._keys, run.id))
 
     # -- planning ---------------------------------------------------------------------------------
+
+    def _taken(self, found: Survey) -> set[str]:
+        """The generations whose results runs that have not ended already have: of versions that did not pin, too."""
+        taken = set()
+        for run, facts in found.runs.items():
+            if not facts.live:
+                continue
+            for key in self._bucket.list(f"{self._keys.run(run).folder}jobs/"):
+                try:
+                    outcome = unpack(Outcome, key, self._bucket.get(key) or b"")
+                except BucketError:
+                    continue
+                if outcome.generation:
+                    job = self._keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
+                    taken.add(job.folder)
+        return taken
 
     def _workflows(self, found: Survey) -> dict[str, str]:
         """The workflow of each generation, by the run that waits or waited for it."""

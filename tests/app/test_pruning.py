@@ -271,6 +271,18 @@ def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
     assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).objects == 0
 
 
+def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+    """As versions that did not pin left it."""
+    done = finished(story, "one")
+    live = story.run("two", TRAIN, spec("more"))
+    story.put(
+        story.keys.run(live.id).job(TRAIN.workflow),
+        bucket.objects[story.keys.run(done.id).job(TRAIN.workflow)],
+    )
+    plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
+    assert (plan.generations, plan.held) == ((), 1)
+
+
 def test_what_a_tag_names_stays(bucket: Watched, story: Story, performer: Performer) -> None:
     finished(story, "one")
     now = time.time() + GRACE

@@ -148,7 +148,9 @@ MUTANTS = (
         name="prune-without-second-look",
         breaks="the collector does not look for users again once the tomb stands",
         file="dstack/app/pruning.py",
-        old="        yield from create(keys.tomb, pack(tomb))\n        use = yield from user_of(project, keys, ended)\n",
+        old="""        yield from create(keys.tomb, pack(tomb))
+        use = yield from user_of(project, keys, ended)
+""",
         new="        yield from create(keys.tomb, pack(tomb))\n",
         tests=PROTOCOL,
     ),
