@@ -107,6 +107,8 @@ def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
 def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
     """The outcome that this result gives, or the next generation where the result has a hole."""
     whole = yield from is_whole(keys.attempt(result.attempt), result)
+    if not whole and job.fresh:
+        return (yield from generations.following(job, keys))
     if not whole:
         return (yield from generations.shared(job, keys.generation, "its result was damaged"))
     own = result.run == job.run.id

@@ -8,6 +8,7 @@ import typer
 
 from dstack.app.checking import check_bucket
 from dstack.app.findings import Finding
+from dstack.app.probe import check_format
 from dstack.cli import wiring
 from dstack.errors import BucketDamageError
 from dstack.ui.terminal import clean
@@ -24,6 +25,8 @@ def fsck(
     Prints each problem with its key and what it means, and exits with 8 when one is left. May run beside anything.
     """
     session = wiring.open_session()
+    if repair:
+        check_format(session.bucket, writing=True)
     found = repaired = derivable = 0
     performer = wiring.make_performer(session)
     try:

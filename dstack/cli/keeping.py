@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from dstack.app.keeping import Done, Doomed, DoomedRun, Housekeeper, Plan
+from dstack.app.probe import check_format
 from dstack.app.surveying import Survey, survey
 from dstack.cli import wiring
 from dstack.core.retention import Policy
@@ -56,14 +57,19 @@ def prune(
         now = time.time()
         plan = keeper.plan(found, policy, now=now)
         _show(plan, policy, now)
-        if not yes or not plan.objects:
-            if plan.objects:
-                print("nothing was removed: this is what --yes removes")
-            return
+        if yes:
+            _remove(session, keeper, plan)
+        elif plan.objects:
+            print("nothing was removed: this is what --yes removes")
+
+
+def _remove(session: wiring.Session, keeper: Housekeeper, plan: Plan) -> None:
+    check_format(session.bucket, writing=True)
+    if plan.objects:
         print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
-        aborted = session.abort_uploads()
+    aborted = session.abort_uploads()
     if aborted:
-        print(f"{aborted} interrupted uploads were ended")
+        print(f"ended {_counted(aborted, 'interrupted upload')}")
 
 
 def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, untagged: bool) -> Policy:

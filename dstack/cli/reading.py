@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from dstack.app import pruning
 from dstack.app.performing import Performer
+from dstack.app.probe import check_format
 from dstack.cli import wiring
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.liveness import BEAT
@@ -56,6 +57,7 @@ def _hold(
     held: list[JobKeys],
 ) -> None:
     """Pin each generation under the id of this process; what is held is added to `held`."""
+    check_format(session.bucket, writing=True)
     pin = Pin(nonce=me.id, reader=me)
     for keys in dict.fromkeys(_generation(session, each) for each in attempts):
         if not performer.take(pruning.hold(keys, pin)):

@@ -52,11 +52,20 @@ class Keepers:
         self.rate = world.random.choice((0.02, 0.1, 0.3)) if active else 0.0
         self.alive: list[Keeper] = []
         self.gone: set[str] = set()
+        self.hot = ""
+        """The generation at which somebody looked last."""
         self.known: dict[str, Keeper] = {}
 
     @property
     def busy(self) -> bool:
         return bool(self.alive)
+
+    def looked(self, effect: fx.Effect) -> bool:
+        """Whether somebody looks for a tomb now: the moment around which everything turns."""
+        if not self.active or not isinstance(effect, fx.Read) or not effect.key.endswith("/tomb"):
+            return False
+        self.hot = _generation(effect.key)
+        return True
 
     def turn(self) -> bool:
         """Perhaps one effect of one keeper -> whether there was one."""
@@ -88,6 +97,8 @@ class Keepers:
         world, random = self.world, self.world.random
         name = f"k{len(self.known) + 1}"
         folders = sorted({_generation(key) for key in world.objects if _generation(key)})
+        if self.hot and random.random() < 0.6:
+            folders = [self.hot]
         draw = random.random()
         if draw < 0.2:
             run = random.choice(world.runs).id

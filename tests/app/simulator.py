@@ -227,7 +227,8 @@ class World:
             if self.begins[run.id] > self.now:
                 continue
             if not self._done(run) and not any(peer.tasks for peer in alive) and self.random.random() < 0.2:
-                self.start_peer(run)
+                for _ in range(self.random.randint(1, 2) if self.begins[run.id] else 1):
+                    self.start_peer(run)
 
     def _natural_end(self, supervisor: Supervisor) -> ExitReport:
         return ExitReport(code=1 if self.random.random() < self._failure_rate(supervisor.nonce) else 0)
@@ -257,6 +258,8 @@ class World:
             peer.answers[name] = None
             return
         answer = self.perform(peer, name, effect)
+        if self.keepers.looked(effect) and self.chance(0.4):
+            peer.paused_until = self.now + self.random.random() * 8
         if self.chance(0.004):
             self.crash(peer)
             return
