@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What was removed. `used` generations stay: a run began to use them meanwhile."""
+    """What was removed. `used` generations stay: somebody began to use them meanwhile."""
 
     generations: int
     runs: int
@@ -137,13 +137,16 @@ class Housekeeper:
         open_ = list(plan.generations)
         burials: list[pruning.Burial] = []
         until = time.monotonic() + DOUBT
+        told = False
         while open_:
             tried = list(parallel(lambda each: self._bury(each, ended), open_))
             doubtful = [each for each, burial in zip(open_, tried, strict=True) if burial.fate is pruning.Fate.DOUBT]
             burials += [burial for burial in tried if burial.fate is not pruning.Fate.DOUBT]
             open_ = doubtful if time.monotonic() < until else []
+            if open_ and not told:
+                told = True
+                said(f"somebody began to read {len(open_)} of these: waiting at most {DOUBT:.0f} s for a sign of life")
             if open_:
-                said(f"waiting to see whether {len(open_)} that somebody began to read are still read")
                 time.sleep(DOUBT_PAUSE)
         forgotten = list(parallel(self._forget, plan.runs))
         loose = [*plan.code, *plan.heartbeats]

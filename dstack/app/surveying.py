@@ -40,7 +40,6 @@ class Generation:
     remains: int = 0
     runs: set[RunId] = field(default_factory=set)
     """Runs that wait for it or use it, ended ones too."""
-    readers: int = 0
 
     @property
     def bytes(self) -> int:
@@ -82,8 +81,8 @@ class Survey:
         return sum(amount.bytes for amount in self.sorts.values())
 
     def used(self, generation: Generation) -> bool:
-        """Whether a run that has not ended waits for the generation or uses it, or somebody may be reading it."""
-        return generation.readers > 0 or any(self.runs[run].live for run in generation.runs if run in self.runs)
+        """Whether a run that has not ended waits for the generation or uses it."""
+        return any(self.runs[run].live for run in generation.runs if run in self.runs)
 
 
 def survey(bucket: Bucket, keys: ProjectKeys) -> Survey:
@@ -126,8 +125,6 @@ def _of_job(found: Survey, keys: ProjectKeys, each: Listed, place: Place) -> Non
         generation.runs.add(RunId(place.run))
     elif place.kind is Kind.PIN and is_run_id(place.name):
         generation.runs.add(RunId(place.name))
-    elif place.kind is Kind.PIN:
-        generation.readers += 1
 
 
 def _of_run(found: Survey, each: Listed, place: Place) -> None:

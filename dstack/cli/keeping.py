@@ -139,7 +139,7 @@ def _run_row(each: DoomedRun, now: float) -> tuple[str, ...]:
 def _done(done: Done) -> str:
     text = f"removed {_counted(done.objects, 'object')}"
     if done.used:
-        text += f"; {_counted(done.used, 'job')} stayed: a run began to use {'it' if done.used == 1 else 'them'}"
+        text += f"; {_counted(done.used, 'job')} stayed: somebody began to use {'it' if done.used == 1 else 'them'}"
     return text
 
 

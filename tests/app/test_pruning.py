@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from dstack.app import generations, pruning
+from dstack.app import generations, keeping, pruning
 from dstack.app.foreseeing import read_only
 from dstack.app.jobs import Job
 from dstack.app.keeping import GRACE, Housekeeper, Plan
@@ -17,7 +17,7 @@ from dstack.app.observing import Observer
 from dstack.app.performing import Performer
 from dstack.app.pruning import Fate, Use
 from dstack.app.surveying import survey
-from dstack.core import manifests
+from dstack.core import liveness, manifests
 from dstack.core.keys import JobKeys
 from dstack.core.records import End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
 from dstack.core.retention import Policy
@@ -185,6 +185,21 @@ def test_a_reader_that_lives_or_may_live_is_waited_for(bucket: Watched, story: S
         assert (burial.fate, burial.use) == (fate, use)
     performer.alive[ME.id] = False  # type: ignore[attr-defined]
     assert bury(story, performer).fate is Fate.GONE
+
+
+def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
+    bucket: Watched, story: Story, performer: Performer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(story, "one")
+    performer.take(pruning.hold(generation(story), Pin(nonce="r1", reader=ME)))
+    plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
+    assert [each.run for each in plan.generations] == ["one"]
+    monkeypatch.setattr(keeping, "DOUBT_PAUSE", 0.05)
+    monkeypatch.setattr(liveness, "SILENCE", 0.2)
+    said: list[str] = []
+    done = housekeeper(bucket, story, performer).prune(plan, said=said.append)
+    assert (done.generations, done.used) == (1, 0)
+    assert "waiting" in said[0]
 
 
 def test_a_reader_that_comes_after_the_tomb_is_refused_and_leaves_no_pin(

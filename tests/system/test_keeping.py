@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from dstack.adapters.uploads import abort_uploads
 from tests.contract.object_stores import ObjectStore, ministack
+from tests.system.hosts.waiting import until
 from tests.system.laptop import Laptop
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "4"))
@@ -89,6 +91,40 @@ def test_a_pull_is_whole_or_refused_beside_a_prune(tmp_path: Path) -> None:
             assert "Traceback" not in err
             refused += 1
     assert whole + refused == ROUNDS
+    assert laptop.dstack("fsck", "--deep").stdout == "nothing is wrong\n"
+
+
+@pytest.mark.parametrize("ends", ["well", "killed"])
+def test_what_a_pull_has_pinned_stays_until_it_ends(tmp_path: Path, ends: str) -> None:
+    laptop = ready(tmp_path)
+    run = laptop.run_json("train")["run"]
+    bucket = laptop.home / ".dstack/bucket"
+
+    def packs() -> set[Path]:
+        return {path for path in bucket.rglob("*") if "/data/" in path.as_posix() and path.is_file()}
+
+    def pins() -> list[Path]:
+        return [path for path in bucket.rglob("*") if path.parent.name == "pins" and "-" not in path.name]
+
+    target = tmp_path / "out"
+    pull = laptop.start("artifacts", "pull", run, "prepare", "-o", str(target))
+    until("it pins", pins, seconds=60)
+    pull.send_signal(signal.SIGSTOP)
+    kept = {path for path in packs() if path.is_relative_to(pins()[0].parent.parent)}
+    assert "1 job stayed" in laptop.dstack("prune", "--keep", "0", "--yes").stdout
+    assert packs() == kept != set()
+    if ends == "well":
+        pull.send_signal(signal.SIGCONT)
+        out, err = pull.communicate(timeout=120)
+        assert pull.returncode == 0, out + err
+        assert sum(path.stat().st_size for path in target.rglob("data/*")) == 30_000_000
+        assert pins() == []
+    else:
+        pull.kill()
+        pull.communicate()
+        assert pins() != []
+    assert "removed" in laptop.dstack("prune", "--keep", "0", "--yes").stdout
+    assert packs() == set()
     assert laptop.dstack("fsck", "--deep").stdout == "nothing is wrong\n"
 
 
