@@ -90,11 +90,11 @@ def shared(job: Job, after: int, reason: str) -> Steps[JobKeys]:
         yield from create(keys.why, pack(Why(nonce=(yield NewNonce()), run=job.run.id, reason=reason, shared=True)))
 
 
-def want(job: Job, keys: JobKeys) -> Steps[Want]:
+def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
     """Whether this run is in the generation or has left it, with the last attempt that had ended when it came.
 
     The first answer that one of the run's coordinators records is the answer for all of them. While the run is not
-    final, nothing is pruned that it is in.
+    final, nothing is pruned that it is in. `settled`: there is a result, so that attempts do not matter.
     """
     key = keys.want(job.run.id)
     body = yield Read(key)
@@ -103,7 +103,7 @@ def want(job: Job, keys: JobKeys) -> Steps[Want]:
     yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
     left = (yield Read(keys.tomb)) is not None
     ended = 0
-    if not left:
+    if not left and not settled:
         number, live = yield from latest_of(keys)
         ended = number if live is None else number - 1
     made = Want(nonce=(yield NewNonce()), run=job.run.id, workflow=job.spec.workflow, ended=ended, left=left)

@@ -52,7 +52,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     result = unpack(Result, keys.result, found) if found is not None else None
     if stop is not None and (result is None or result.run != job.run.id):
         return (yield from _stopped(job, me, keys, stop))
-    want = yield from generations.want(job, keys)
+    want = yield from generations.want(job, keys, settled=result is not None)
     if want.left:
         return (yield from generations.following(job, keys))
     if result is not None:
