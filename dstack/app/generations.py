@@ -39,7 +39,7 @@ def first(job: Job) -> Steps[JobKeys]:
         body = yield Read(job.generation(number).want(job.run.id))
         if body is not None and not unpack(Want, "a want", body).left:
             return job.generation(number)
-    return (yield from _choose(job, (yield from standing(job))))
+    return (yield from _choose(job, (yield from _stands(job, numbers, 0))))
 
 
 def following(job: Job, left: JobKeys) -> Steps[JobKeys]:
@@ -55,7 +55,10 @@ def standing(job: Job, *, above: int = 0) -> Steps[Standing]:
 
     A rerun's generation without a result does not count, so that the answer does not change when somebody opens one.
     """
-    numbers = yield from _numbers(job)
+    return (yield from _stands(job, (yield from _numbers(job)), above))
+
+
+def _stands(job: Job, numbers: list[int], above: int) -> Steps[Standing]:
     for number in reversed([each for each in numbers if each > above]):
         keys = job.generation(number)
         if (yield Read(keys.result)) is not None:
