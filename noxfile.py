@@ -44,7 +44,7 @@ def _is_ready() -> bool:
 
 
 READY = _is_ready()
-nox.options.sessions = ["lint", "unit", "contract", "cli", "system", "hosts-python", "docs"]
+nox.options.sessions = ["lint", "unit", "contract", "cli", "system", "hosts-python", "model", "docs"]
 nox.options.default_venv_backend = "none" if READY else "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 
@@ -126,6 +126,16 @@ def hosts_python(session: nox.Session) -> None:
     for version, python in found.items():
         env = {"DSTACK_HOST_PYTHON": python, "DSTACK_HOST_PYTHONS": version}
         _pytest(session, "tests/unit/runner", "tests/contract/test_runner.py", *TWO, env=env)
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """The Spin model of the protocol, whole, and its mutants; skipped where spin or gcc is missing, unless CI asks."""
+    required = "--require-docker" in session.posargs
+    if not required and not (shutil.which("spin") and shutil.which("gcc")):
+        session.skip("spin or gcc is not on this machine: apt-get install spin gcc")
+    _install(session)
+    _run(session, "python", "-m", "tests.model", *(["--require-spin"] if required else []))
 
 
 @nox.session

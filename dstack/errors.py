@@ -106,6 +106,12 @@ class SnapshotError(DstackError):
     exit_code = 7
 
 
+class BucketDamageError(DstackError):
+    """`fsck` found something wrong in the bucket."""
+
+    exit_code = 8
+
+
 class NotFoundError(UsageError):
     """A run, workflow, host or artifact of that name does not exist."""
 

@@ -6,6 +6,7 @@ Types only. One contract suite for each port runs on every implementation and on
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -19,6 +20,16 @@ class Put(Enum):
     EXISTS = "exists"
     UNKNOWN = "unknown"
     """The answer was lost: the object may exist, may come to exist later, or may not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One object of a list. `size` is in bytes; `modified`: seconds since the epoch by the store's clock, for people
+    and for housekeeping alone."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class Bucket(Protocol):
@@ -58,6 +69,13 @@ class Bucket(Protocol):
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         """All keys below the folder `prefix` ("a/b/"), in ascending order of bytes, at most `limit`."""
+        ...
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        """Everything below the folder `prefix`, in no order, a page at a time: memory does not grow with the folder.
+
+        What is created or deleted meanwhile may be in it or not.
+        """
         ...
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:

@@ -28,12 +28,13 @@ from dstack.adapters.bucket_folder_files import (
     read_up_to,
     regular_size,
     remove_empty,
+    walk,
 )
 from dstack.adapters.bucket_folder_writing import Writing
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.core.keys import FORMAT
 from dstack.errors import BucketError
-from dstack.ports import Put
+from dstack.ports import Listed, Put
 
 MAX_GET = 64 << 20
 PIECE = 1 << 20
@@ -134,6 +135,13 @@ class FolderBucket:
             if fd is not None:
                 gather(fd, prefix, found, limit)
         return found
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        parts = check_prefix(prefix).split("/")[:-1]
+        with self._explained("list", prefix):
+            fd = absent(descend, self.path, parts)
+            if fd is not None:
+                yield from walk(fd, prefix)
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         parts = check_prefix(prefix).split("/")[:-1]

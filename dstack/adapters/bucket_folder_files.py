@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from errno import EACCES, EAGAIN, EDQUOT, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENOTDIR, EROFS, ESTALE, EXDEV
 from typing import Any, TypeVar
 
 from dstack.core.keycheck import RESERVED, is_part
 from dstack.errors import BucketError
+from dstack.ports import Listed
 
 T = TypeVar("T")
 
@@ -139,6 +140,22 @@ def gather(fd: int, prefix: str, found: list[str], limit: int | None) -> None:
             below = absent(os.open, name[:-1], OPEN_FOLDER, dir_fd=fd)
             if below is not None:
                 gather(below, prefix + name, found, limit)
+    finally:
+        os.close(fd)
+
+
+def walk(fd: int, prefix: str) -> Iterator[Listed]:
+    """All objects below an open folder, with their sizes; closes `fd`. What goes meanwhile is left out."""
+    try:
+        for name in names_in(fd, top=not prefix):
+            if name.endswith("/"):
+                below = absent(os.open, name[:-1], OPEN_FOLDER, dir_fd=fd)
+                if below is not None:
+                    yield from walk(below, prefix + name)
+                continue
+            status = absent(os.stat, name, dir_fd=fd, follow_symlinks=False)
+            if status is not None:
+                yield Listed(key=prefix + name, size=status.st_size, modified=status.st_mtime)
     finally:
         os.close(fd)
 

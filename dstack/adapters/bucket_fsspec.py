@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -19,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from dstack.adapters.bucket_remote import MAX_GET, PIECE, brief, collected, redacted, too_long
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError
-from dstack.ports import Put
+from dstack.ports import Listed, Put
 
 _MEMORY = threading.RLock()
 """`memory://` is one dictionary for the whole process, and its own create-if-absent is none."""
@@ -128,6 +130,16 @@ class FsspecBucket:
                 return []
         return sorted(prefix + self._below(folder, name) for name in names)[:limit]
 
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        folder = self._folder(prefix)
+        with self._explained("list", prefix):
+            try:
+                found: Mapping[str, Any] = self._fs.find(folder, detail=True)
+            except FileNotFoundError:
+                return
+        for name, entry in found.items():
+            yield Listed(key=prefix + self._below(folder, name), size=entry["size"] or 0, modified=_modified(entry))
+
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         folder = self._folder(prefix)
         with self._explained("list", prefix):
@@ -173,6 +185,23 @@ class FsspecBucket:
             raise
         except Exception as error:
             raise self._error(doing, key, error) from None
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    """When an object was written, as far as its file system says: each has its own name for it. Else: now, so that
+    nothing is taken for old."""
+    for name in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"):
+        value = entry.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, str):
+            try:
+                return datetime.fromisoformat(value).timestamp()
+            except ValueError:
+                continue
+    return time.time()
 
 
 def _has_exclusive_create(file_system: Any) -> bool:

@@ -38,7 +38,7 @@ from dstack.adapters.bucket_remote import (
 )
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError, CredentialsError
-from dstack.ports import Put
+from dstack.ports import Listed, Put
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -249,6 +249,13 @@ class ObstoreBucket:
             return found
 
         return sorted(self._asked("list", prefix, pages))[:limit]
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        check_prefix(prefix)
+        pages = iter(obstore.list(self._store, prefix=prefix or None, chunk_size=PAGE))
+        while (page := self._asked("list", prefix, lambda: next(pages, None))) is not None:
+            for entry in page:
+                yield Listed(key=entry["path"], size=entry["size"], modified=entry["last_modified"].timestamp())
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         check_prefix(prefix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from dstack.ports import Bucket, Put
+from dstack.ports import Bucket, Listed, Put
 
 
 class RenewedBucket:
@@ -34,6 +34,9 @@ class RenewedBucket:
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         return self._bucket.list(prefix, limit=limit)
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        return self._bucket.survey(prefix)
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         return self._bucket.children(prefix, limit=limit, after=after)

@@ -68,12 +68,17 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
 def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | None]:
     """Start the job unless nobody wants it any more.
 
-    Both looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
+    All looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
     the two sees the other. And a coordinator that was slow may work in another generation than the one that brought
-    its run an outcome.
+    its run an outcome; when it was very slow, its run may have been pruned, record first.
     """
     stop = yield from stop_asked(job)
     told = yield Read(job.run_keys.job(job.spec.workflow))
+    if told is None and (yield Read(job.run_keys.record)) is None:
+        yield Drop(Nonce(claim.nonce))
+        report = ExitReport(code=None, reason="the records of its run were pruned")
+        yield from _end(mine, claim, report, status="void")
+        return (yield from job.outcome(JobStatus.STOPPED, reason=report.reason))
     if stop is None and told is None:
         yield from _start(job, mine, claim)
         return None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from dstack.app.effects import Pause, PutNew, Read, Steps
+from dstack.core.records import unpack
 from dstack.errors import BucketError
 from dstack.ports import Put
+
+R = TypeVar("R")
 
 TRIES = 8
 
@@ -27,3 +32,11 @@ def create(key: str, body: bytes) -> Steps[bool]:
     raise BucketError(
         f"the bucket neither accepts nor shows {key}", hint="check the bucket, then `dstack attach` the run"
     )
+
+
+def read_record(cls: type[R], key: str) -> Steps[R]:
+    """The record that was seen to be there; raises BucketError when it was pruned since, or is none of that kind."""
+    body = yield Read(key)
+    if body is None:
+        raise BucketError(f"{key} is gone", hint="`dstack prune` removed it, or something else did")
+    return unpack(cls, key, body)

@@ -72,8 +72,7 @@ class Driver:
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._holdings: dict[str, Holding] = {}
         self._turns: dict[str, float] = {}
-        self._silent: dict[str, tuple[tuple[float, str], str]] = {}
-        """Nonce -> since when its host has not answered (for deciding, for people), and why."""
+        self._silent: dict[str, tuple[tuple[float, str], str]] = {}  # nonce -> since when (twice), and why
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -92,6 +91,10 @@ class Driver:
                 return await asyncio.to_thread(bucket.list, prefix)
             case fx.Children(prefix):
                 return await asyncio.to_thread(bucket.children, prefix)
+            case fx.Delete(keys):
+                for key in keys:
+                    await asyncio.to_thread(bucket.delete, key)
+                return None
             case fx.Pause(seconds):
                 return await asyncio.sleep(seconds)
             case fx.NewNonce():

@@ -56,6 +56,13 @@ class Children(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class Delete(Effect):
+    """Remove objects, in any order; absent ones are fine -> None. Only `pruning.py` and who unpins yield it."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pause(Effect):
     """Let time pass -> None."""
 

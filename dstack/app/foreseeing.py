@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
-from dstack.app import settling
-from dstack.app.jobs import Job
+from dstack.app import generations, settling
+from dstack.app.jobs import Job, latest_of
 from dstack.app.running import fresh_reason
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys
@@ -106,8 +106,9 @@ def _look(
     if fresh:
         return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=fresh, fingerprint=fingerprint_), None
     job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
-    generation = read_only(settling.generation_of(job), bucket)
-    result = _result(bucket, generation)
+    stands = read_only(generations.standing(job), bucket)
+    generation = job.generation(stands.result or stands.closed + 1)
+    result = _result(bucket, generation) if stands.result else None
     if result is not None:
         foresight = Foresight(
             workflow=spec.workflow,
@@ -118,7 +119,7 @@ def _look(
             host=result.host,
         )
         return foresight, result.digest
-    _, live = read_only(settling.latest_of(generation), bucket)
+    _, live = read_only(latest_of(generation), bucket)
     if live is not None:
         reason = f"{live.claim.run_name} of {live.owner.user} is running it"
         return (
@@ -127,12 +128,13 @@ def _look(
             ),
             None,
         )
-    return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason="no result yet", fingerprint=fingerprint_), None
+    reason = generations.PRUNED if stands.closed else "no result yet"
+    return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=reason, fingerprint=fingerprint_), None
 
 
 def _result(bucket: Remembered, generation: JobKeys) -> Result | None:
     body = bucket.get(generation.result)
-    if body is None:
+    if body is None or bucket.get(generation.tomb) is not None:
         return None
     result = unpack(Result, generation.result, body)
     whole = read_only(settling.is_whole(generation.attempt(result.attempt), result), bucket)

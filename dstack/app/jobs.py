@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstack.app.creating import read_record
 from dstack.app.effects import ListKeys, NewNonce, Read, Steps
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
-from dstack.core.records import Claim, Coordinator, Outcome, RunRecord, Stop, Want, unpack
+from dstack.core.records import Claim, Coordinator, Outcome, Owner, RunRecord, Stop, Want, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 
 
@@ -90,13 +91,32 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
         run = RunId(key.rpartition("/")[2])
         if run == job.run.id:
             continue
-        if (yield from _still_wants(job, run, unpack(Want, key, (yield Read(key))))):
+        if (yield from _still_wants(job, run, (yield from read_record(Want, key)))):
             return None
     return stop
 
 
 def _still_wants(job: Job, run: RunId, want: Want) -> Steps[bool]:
     keys = job.project.run(run)
-    if (yield Read(keys.job(want.workflow))) is not None:
+    if want.left or (yield Read(keys.job(want.workflow))) is not None:
+        return False
+    # A run that was pruned has no outcomes any more; its record went before them.
+    if (yield Read(keys.record)) is None:
         return False
     return (yield from stop_of(keys, want.workflow)) is None
+
+
+def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
+    """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
+    claims = yield ListKeys(keys.claims)
+    if not claims:
+        return 0, None
+    attempt = keys.attempt(int(claims[-1].rpartition("/")[2]))
+    if (yield Read(attempt.end)) is not None:
+        return attempt.number, None
+    claim = yield from read_record(Claim, attempt.claim)
+    owners = yield ListKeys(attempt.owners)
+    owner = claim.coordinator
+    if owners:
+        owner = (yield from read_record(Owner, owners[-1])).coordinator
+    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=len(owners))

@@ -1,20 +1,21 @@
 """One job of one run, to its outcome: reuse, join, adopt or claim; the same steps for every coordinator.
 
 Any number of coordinators may take these steps for the same job at the same time, in the same run or in others. What
-keeps them apart are the keys alone: `claim/<n>`, `owner/<k>`, `result` and the outcome are each created once.
+keeps them apart are the keys alone: `claim/<n>`, `owner/<k>`, `result` and the outcome are each created once. Which
+generation a run works in is decided in `generations.py`.
 """
 
 from __future__ import annotations
 
-from dstack.app import attempts
-from dstack.app.creating import create
-from dstack.app.effects import Alive, AskVerdict, Children, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
-from dstack.app.jobs import Job, Live, stop_asked, unwanted
+from dstack.app import attempts, generations
+from dstack.app.creating import create, read_record
+from dstack.app.effects import Alive, AskVerdict, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
+from dstack.app.jobs import Job, Live, latest_of, stop_asked, unwanted
 from dstack.app.views import at_machine
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.liveness import SILENCE
-from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, Result, Stop, Want, Why, pack, unpack
+from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, pack, unpack
 from dstack.model import JobStatus
 from dstack.wire import STARTED
 
@@ -33,7 +34,7 @@ def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
     told = yield Read(key)
     if told is not None:
         return unpack(Outcome, key, told)
-    generation = yield from _generation(job)
+    generation = yield from generations.first(job)
     while True:
         found = yield from _step(job, me, generation)
         if isinstance(found, Outcome):
@@ -47,7 +48,7 @@ def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
     key = job.run_keys.job(job.spec.workflow)
     if (yield from create(key, pack(outcome))):
         return outcome
-    return unpack(Outcome, key, (yield Read(key)))
+    return (yield from read_record(Outcome, key))
 
 
 def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys | None]:
@@ -57,9 +58,11 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     result = unpack(Result, keys.result, found) if found is not None else None
     if stop is not None and (result is None or result.run != job.run.id):
         return (yield from _stopped(job, me, keys, stop))
+    want = yield from generations.want(job, keys, settled=result is not None)
+    if want.left:
+        return (yield from generations.following(job, keys))
     if result is not None:
         return (yield from _reuse(job, keys, result))
-    want = yield from _want(job, keys)
     number, live = yield from latest_of(keys)
     if live is not None:
         yield from _beside(job, me, keys, live, want)
@@ -107,59 +110,13 @@ def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
     return end if end is not None and end.status in ("stopped", "failed", "lost") else None
 
 
-def _generation(job: Job) -> Steps[JobKeys]:
-    """The generation to work in: the one where this run waits already, so that no attempt of it is left alone; one of
-    its own when it must run afresh; else `generation_of`."""
-    numbers = yield from _numbers(job)
-    if job.fresh:
-        return (yield from _fresh(job, numbers[-1]))
-    for number in reversed(numbers):
-        if (yield Read(job.generation(number).want(job.run.id))) is not None:
-            return job.generation(number)
-    return (yield from _with_result(job, numbers))
-
-
-def _numbers(job: Job) -> Steps[list[int]]:
-    names = yield Children(job.generation(1).job)
-    return sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()) or [1]
-
-
-def generation_of(job: Job) -> Steps[JobKeys]:
-    """The highest generation with a result, else the first: an answer that does not change when somebody opens another
-    one, so that all coordinators of a run work in the same. Reads only."""
-    return (yield from _with_result(job, (yield from _numbers(job))))
-
-
-def _with_result(job: Job, numbers: list[int]) -> Steps[JobKeys]:
-    for number in reversed(numbers):
-        keys = job.generation(number)
-        if (yield Read(keys.result)) is not None:
-            return keys
-    return job.generation(1)
-
-
-def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:
-    """The generation above `after` that this run opened, opening it if need be."""
-    number = after + 1
-    while True:
-        keys = job.generation(number)
-        body = yield Read(keys.why)
-        if body is not None:
-            if unpack(Why, keys.why, body).run == job.run.id:
-                return keys
-        elif number > max(highest, 1):
-            why = Why(nonce=(yield NewNonce()), run=job.run.id, reason=job.fresh or "its result was damaged")
-            if (yield from create(keys.why, pack(why))):
-                return keys
-            continue
-        number += 1
-
-
 def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
     """The outcome that this result gives, or the next generation where the result has a hole."""
     whole = yield from is_whole(keys.attempt(result.attempt), result)
+    if not whole and job.fresh:
+        return (yield from generations.following(job, keys))
     if not whole:
-        return (yield from _fresh(job, keys.generation, after=keys.generation))
+        return (yield from generations.shared(job, keys.generation, "its result was damaged"))
     own = result.run == job.run.id
     return (
         yield from job.outcome(
@@ -184,36 +141,6 @@ def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
         return True
     there = yield ListKeys(f"{attempt.folder}data/")
     return {attempt.pack(name) for name in packs} <= set(there)
-
-
-def _want(job: Job, keys: JobKeys) -> Steps[Want]:
-    """This run's wish for the job, with the last attempt that had already ended when it was first made."""
-    key = keys.want(job.run.id)
-    body = yield Read(key)
-    if body is None:
-        number, live = yield from latest_of(keys)
-        ended = number if live is None else number - 1
-        want = Want(nonce=(yield NewNonce()), run=job.run.id, workflow=job.spec.workflow, ended=ended)
-        if (yield from create(key, pack(want))):
-            return want
-        body = yield Read(key)
-    return unpack(Want, key, body)
-
-
-def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
-    """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
-    claims = yield ListKeys(keys.claims)
-    if not claims:
-        return 0, None
-    attempt = keys.attempt(int(claims[-1].rpartition("/")[2]))
-    if (yield Read(attempt.end)) is not None:
-        return attempt.number, None
-    claim = unpack(Claim, attempt.claim, (yield Read(attempt.claim)))
-    owners = yield ListKeys(attempt.owners)
-    owner = claim.coordinator
-    if owners:
-        owner = unpack(Owner, owners[-1], (yield Read(owners[-1]))).coordinator
-    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=len(owners))
 
 
 def _ends(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:

@@ -23,6 +23,7 @@ from dstack.core.records import RunRecord
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import EntryKind, Manifest
 from dstack.ui.tables import Column, size_text, table
+from dstack.ui.terminal import clean_lines
 
 _FILES = (
     Column(title="WORKFLOW", floor=8),
@@ -88,6 +89,8 @@ def pull(
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
+    from dstack.cli.reading import read_pinned
+
     session = wiring.open_session()
     record = session.require_run(run)
     found = list(_left(session, record, workflow))
@@ -96,9 +99,10 @@ def pull(
     target = output or Path(record.name)
     if output is None:
         _hide_from_git(target)
-    for left in found:
-        folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
-        _pull(session, left, folder)
+    with read_pinned(session, [left.attempt for left in found]):
+        for left in found:
+            folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
+            _pull(session, left, folder)
 
 
 def _hide_from_git(folder: Path) -> None:
@@ -150,6 +154,8 @@ def _left(session: wiring.Session, record: RunRecord, workflow: str | None) -> I
         body = session.bucket.get(attempt.manifest) if attempt else None
         if attempt is not None and body is not None:
             yield Left(job=job, attempt=attempt, manifest=manifests.decode(attempt.manifest, body))
+        elif attempt is not None and session.bucket.get(f"{attempt.generation}tomb") is not None:
+            sys.stderr.write(clean_lines(f"{job.workflow}: its artifacts were pruned; a run makes them again\n"))
         elif workflow and job.status not in ENDED:
             raise UsageError(
                 f"{workflow} of {record.name} is {job.status}: its artifacts come when it has ended",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dstack.adapters.ssh import SshHosts
     from dstack.app.driver import Means
     from dstack.app.fleet import Fleet
+    from dstack.app.performing import Performer
     from dstack.app.tending import Look
     from dstack.cli.secretvalues import SecretSources
     from dstack.model import Host
@@ -89,6 +90,12 @@ class Session:
             require_writer(self._format)
             return
         ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
+
+    def abort_uploads(self) -> int:
+        """End uploads in parts below this project that were broken off long ago -> how many."""
+        from dstack.adapters.uploads import abort_uploads
+
+        return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root)
 
     @cached_property
     def keys(self) -> ProjectKeys:
@@ -255,6 +262,19 @@ def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Scree
         new_nonce=new_nonce,
         heart=Heart(session.bucket, session.keys.heartbeat(me.id), screen.message),
     )
+
+
+def make_performer(session: Session) -> Performer:
+    """Performs steps that need no host, for commands that keep house; to be closed."""
+    from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.app.observing import Observer
+    from dstack.app.performing import Performer
+
+    here = boot_id()
+    observer = Observer(
+        session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
+    )
+    return Performer(session.bucket, observer, new_nonce)
 
 
 @contextmanager

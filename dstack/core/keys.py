@@ -149,6 +149,19 @@ class JobKeys:
     def result(self) -> str:
         return f"{self.folder}result"
 
+    @property
+    def tomb(self) -> str:
+        """Where it stands, the generation takes no new users: it goes as soon as nobody uses it."""
+        return f"{self.folder}tomb"
+
+    @property
+    def pins(self) -> str:
+        return f"{self.folder}pins/"
+
+    def pin(self, user: str) -> str:
+        """`user` is the id of a run, or of a process that reads the artifacts for somebody."""
+        return f"{self.folder}pins/{user}"
+
     def attempt(self, number: int) -> AttemptKeys:
         return AttemptKeys(self.folder, number)
 

@@ -117,6 +117,8 @@ class Want:
     run: RunId
     workflow: WorkflowName
     ended: int
+    left: bool = False
+    """The run found a tomb here and went on to a later generation: it neither waits here nor uses anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,25 @@ class Why:
     nonce: str
     run: RunId
     reason: str
+    shared: bool = False
+    """Every run may work in it, as in the first; else only the one that opened it, until there is a result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Somebody uses what the generation holds. A run uses it until it is final; a process, `reader`, while it lives."""
+
+    nonce: str
+    reader: Coordinator | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tomb:
+    """The generation takes no new users: it is being pruned."""
+
+    nonce: str
+    user: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

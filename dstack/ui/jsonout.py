@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dstack.app.views import JobView, RunView
 from dstack.errors import ConfigError, DstackError
+
+if TYPE_CHECKING:
+    from dstack.app.weighing import Weights
 
 
 def run_fields(view: RunView) -> dict[str, Any]:
@@ -51,6 +55,19 @@ def run_json(view: RunView) -> str:
 def runs_json(views: Iterable[RunView]) -> str:
     """A list of runs as indented JSON."""
     return json.dumps([run_fields(view) for view in views], indent=2)
+
+
+def weights_json(weights: Weights) -> str:
+    """`{bytes, objects, used, unknown, kinds: [{what, bytes, objects}], workflows: [{workflow, bytes, …}]}`."""
+    fields = {
+        "bytes": weights.bytes,
+        "objects": weights.objects,
+        "used": weights.used,
+        "unknown": weights.unknown,
+        "kinds": [asdict(each) for each in weights.sorts],
+        "workflows": [asdict(each) for each in weights.workflows],
+    }
+    return json.dumps(fields, indent=2)
 
 
 def error_json(error: DstackError) -> str:

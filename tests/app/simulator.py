@@ -19,6 +19,7 @@ from dstack.app.jobs import Job
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import may_follow
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
+from dstack.errors import BucketError
 from dstack.model import (
     ExitReport,
     Fingerprint,
@@ -33,16 +34,13 @@ from dstack.model import (
     WorkflowName,
 )
 from dstack.ports import Put
+from tests.app.keepers import Keepers, Violation
 
 PROJECT = ProjectKeys.of("sim")
 QUIET_AFTER = 400
 """Turns with faults; after them every run must come to its end."""
 LIMIT = 6000
 """Turns after which a run that has no end counts as stuck."""
-
-
-class Violation(AssertionError):
-    """The protocol broke a promise."""
 
 
 @dataclass
@@ -65,6 +63,7 @@ class Peer:
     number: int
     run: RunRecord
     tasks: dict[str, Iterator[Any]] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
     wake: dict[str, float] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -113,6 +112,10 @@ class World:
         self.now = 0.0
         self.turns = 0
         self.objects: dict[str, bytes] = {}
+        self.written: dict[str, bytes] = {}
+        """Everything that was ever created, as it was first, in that order."""
+        self.born: dict[str, int] = {}
+        """The turn in which each object was created first; a claim: last."""
         self.late: list[tuple[float, str, bytes]] = []
         self.supervisors: dict[str, Supervisor] = {}
         self.slots = self.random.randint(1, 2)
@@ -129,7 +132,18 @@ class World:
         self.fresh = {run.id: self.random.random() < 0.15 for run in self.runs}
         self.lost_rate = self.random.choice((0.0, 0.0, 0.002))
         self.fails = {name: self.random.random() < 0.25 for name in names}
+        prunes = self.random.random() < 0.5
+        self.begins = {run.id: 0.0 for run in self.runs}
+        if prunes:
+            self.runs += [run_of(index, names) for index in range(count + 1, count + 1 + self.random.randint(0, 2))]
+            self.begins = {run.id: self.random.choice((0.0, self.random.random() * 25)) for run in self.runs}
+            self.fresh |= {run.id: self.random.random() < 0.15 for run in self.runs}
+        self.keepers = Keepers(self, PROJECT, active=prunes)
         for run in self.runs:
+            self.write(PROJECT.run(run.id).record, pack(run))
+        for run in self.runs:
+            if self.begins[run.id]:
+                continue
             for _ in range(self.random.randint(1, 2)):
                 self.start_peer(run)
 
@@ -143,6 +157,7 @@ class World:
             fingerprint = Fingerprint(hashlib.sha256(spec.workflow.encode()).hexdigest())
             fresh = "asked for" if self.fresh[run.id] else ""
             job = Job(run=run, spec=spec, fingerprint=fingerprint, project=PROJECT, fresh=fresh)
+            peer.jobs[spec.workflow] = job
             peer.tasks[spec.workflow] = iter(settling.settle(job, identity))
             peer.answers[spec.workflow] = None
         self.peers.append(peer)
@@ -150,6 +165,15 @@ class World:
     def crash(self, peer: Peer) -> None:
         peer.crashed = True
         peer.tasks.clear()
+
+    def write(self, key: str, body: bytes) -> None:
+        """Create the object unless it is there."""
+        if key in self.objects:
+            return
+        self.objects[key] = body
+        self.written.setdefault(key, body)
+        if "/claim/" in key or key not in self.born:
+            self.born[key] = self.turns
 
     @property
     def quiet(self) -> bool:
@@ -168,6 +192,8 @@ class World:
             if self._all_done():
                 self.check_end()
                 return
+            if self.keepers.turn():
+                continue
             ready = self._ready()
             if not ready:
                 self.now += 0.3
@@ -197,16 +223,19 @@ class World:
         for at, key, body in list(self.late):
             if at <= self.now:
                 self.late.remove((at, key, body))
-                self.objects.setdefault(key, body)
+                self.write(key, body)
         if self.chance(self.lost_rate):
             self._somebody_says_lost()
         for run in self.runs:
             if self.chance(self.stop_rate) and run.id not in self.stops:
                 self.stops.add(run.id)
-                self.objects[PROJECT.run(run.id).stop(None)] = pack(Stop(nonce="s", user="u", reason="asked"))
+                self.write(PROJECT.run(run.id).stop(None), pack(Stop(nonce="s", user="u", reason="asked")))
             alive = [peer for peer in self.peers if peer.run is run and not peer.crashed]
+            if self.begins[run.id] > self.now:
+                continue
             if not self._done(run) and not any(peer.tasks for peer in alive) and self.random.random() < 0.2:
-                self.start_peer(run)
+                for _ in range(self.random.randint(1, 2) if self.begins[run.id] else 1):
+                    self.start_peer(run)
 
     def _somebody_says_lost(self) -> None:
         """`dstack lost` for an attempt that has not ended, whether it is lost or not."""
@@ -216,7 +245,7 @@ class World:
         if live:
             key = self.random.choice(live)
             end = End(nonce=_nonce(key, self.objects[key]), status="lost", reason="somebody said so")
-            self.objects[ends[key]] = pack(end)
+            self.write(ends[key], pack(end))
 
     def _natural_end(self, supervisor: Supervisor) -> ExitReport:
         return ExitReport(code=1 if self.random.random() < self._failure_rate(supervisor.nonce) else 0)
@@ -239,7 +268,15 @@ class World:
             peer.outcomes[name] = end.value
             del peer.tasks[name]
             return
+        except BucketError:
+            # As `running.py` does: again, after a moment.
+            peer.wake[name] = self.now + 2
+            peer.tasks[name] = iter(settling.settle(peer.jobs[name], peer.identity))
+            peer.answers[name] = None
+            return
         answer = self.perform(peer, name, effect)
+        if self.keepers.looked(effect) and self.chance(0.4):
+            peer.paused_until = self.now + self.random.random() * 8
         if self.chance(0.004):
             self.crash(peer)
             return
@@ -260,7 +297,7 @@ class World:
             return Put.UNKNOWN
         if effect.key in self.objects:
             return Put.UNKNOWN if self.chance(0.03) else Put.EXISTS
-        self.objects[effect.key] = effect.body
+        self.write(effect.key, effect.body)
         if self.chance(0.05):
             return Put.UNKNOWN
         return Put.EXISTS if self.chance(0.03) else Put.CREATED
@@ -358,9 +395,12 @@ class World:
     def _collect(self, peer: Peer, name: str, effect: fx.Collect) -> fx.Collected | None:
         if self.chance(0.05):
             return None
-        body = b""
+        body = b'{"pack":"p"}'
         if effect.keep:
-            self.objects.setdefault(effect.attempt.manifest, body)
+            self.write(effect.attempt.pack("p"), b"bytes")
+            if self.chance(0.1):
+                return None
+            self.write(effect.attempt.manifest, body)
         return fx.Collected(manifest=hashlib.sha256(body).hexdigest(), digest="d")
 
     def _release(self, peer: Peer, name: str, effect: fx.Release) -> None:
@@ -386,7 +426,8 @@ class World:
         if effect.key.endswith("/result"):
             attempt = unpack(Result, effect.key, effect.body).attempt
             manifest = effect.key.removesuffix("result") + f"a/{attempt:06d}/manifest"
-            if manifest not in self.objects:
+            buried = effect.key.removesuffix("result") + "tomb" in self.objects
+            if manifest not in self.objects and not buried:
                 raise Violation(f"{effect.key}: the result comes before what it names")
 
     def check_start(self, claim: Claim) -> None:
@@ -418,15 +459,15 @@ class World:
         """Whether some run that waits for this generation of a job had no outcome of it when it was claimed."""
         folder = f"{generation}wants/"
         wants = {RunId(key.removeprefix(folder)): body for key, body in self.objects.items() if key.startswith(folder)}
-        outcomes = [PROJECT.run(run).job(unpack(Want, folder, body).workflow) for run, body in wants.items()]
-        order = list(self.objects)
-        return any(key not in self.objects or order.index(key) > order.index(claim) for key in outcomes)
+        found = {run: unpack(Want, folder, body) for run, body in wants.items()}
+        outcomes = [PROJECT.run(run).job(want.workflow) for run, want in found.items() if not want.left]
+        return any(key not in self.born or self.born[key] > self.born[claim] for key in outcomes)
 
     def _done(self, run: RunRecord) -> bool:
-        return all(PROJECT.run(run.id).job(spec.workflow) in self.objects for spec in run.plan.jobs)
+        return all(PROJECT.run(run.id).job(spec.workflow) in self.written for spec in run.plan.jobs)
 
     def _all_done(self) -> bool:
-        running = any(peer.tasks and not peer.crashed for peer in self.peers)
+        running = any(peer.tasks and not peer.crashed for peer in self.peers) or self.keepers.busy
         return all(self._done(run) for run in self.runs) and (not running or self.turns > LIMIT - 2)
 
     def check_end(self) -> None:
@@ -438,18 +479,19 @@ class World:
         for run in self.runs:
             for spec in run.plan.jobs:
                 key = PROJECT.run(run.id).job(spec.workflow)
-                outcome = unpack(Outcome, key, self.objects[key])
+                outcome = unpack(Outcome, key, self.written[key])
                 self._check_outcome(run, outcome)
         for peer in self.peers:
             for name, outcome in peer.outcomes.items():
-                recorded = self.objects[PROJECT.run(peer.run.id).job(WorkflowName(name))]
-                if pack(outcome) != recorded:
+                recorded = self.written[PROJECT.run(peer.run.id).job(WorkflowName(name))]
+                forgotten = PROJECT.run(peer.run.id).record not in self.objects
+                if pack(outcome) != recorded and not forgotten:
                     raise Violation(f"{peer.identity.id} was told another outcome of {name} than the bucket holds")
 
     def _check_claims(self) -> None:
         folders: dict[str, list[int]] = {}
         for key in self.objects:
-            if "/claim/" in key:
+            if "/claim/" in key and key.partition("claim/")[0] + "tomb" not in self.objects:
                 folder, _, number = key.rpartition("/")
                 folders.setdefault(folder, []).append(int(number))
         for folder, numbers in folders.items():
@@ -461,23 +503,23 @@ class World:
         if outcome.status is JobStatus.STOPPED and run.id not in self.stops:
             raise Violation(f"{run.name} is stopped and nobody asked")
         if outcome.status in (JobStatus.SUCCEEDED, JobStatus.REUSED):
-            result = unpack(Result, keys.result, self.objects[keys.result])
+            result = unpack(Result, keys.result, self.written[keys.result])
             attempt = keys.attempt(result.attempt)
-            claim = unpack(Claim, attempt.claim, self.objects[attempt.claim])
+            claim = unpack(Claim, attempt.claim, self.written[attempt.claim])
             supervisor = self.supervisors[claim.nonce]
             if supervisor.report is None or not supervisor.report.succeeded:
                 raise Violation(f"{run.name} {outcome.workflow}: succeeded without a job that did")
-            end = self.objects.get(attempt.end)
+            end = self.written.get(attempt.end)
             if end is not None and unpack(End, attempt.end, end).status not in ("succeeded", "lost"):
                 raise Violation(f"{attempt.end}: the result's own attempt is not called succeeded")
         if outcome.status in (JobStatus.FAILED, JobStatus.LOST):
-            want = unpack(Want, "want", self.objects[keys.want(run.id)])
+            want = unpack(Want, "want", self.written[keys.want(run.id)])
             ends = [self._end_of(keys.attempt(number)) for number in range(want.ended + 1, outcome.attempt + 1)]
             if not any(end and end.status in ("failed", "lost", "void") for end in ends):
                 raise Violation(f"{run.name} {outcome.workflow}: failed without an attempt since it came that did")
 
     def _end_of(self, attempt: Any) -> End | None:
-        body = self.objects.get(attempt.end)
+        body = self.written.get(attempt.end)
         return unpack(End, attempt.end, body) if body else None
 
 

@@ -36,6 +36,9 @@ Commands:
   artifacts  List and fetch what jobs left behind.
   hosts      List, add, check and remove hosts.
   secrets    Keep secrets for jobs: API keys, tokens.
+  prune      Remove old results, logs and records from the bucket.
+  du         Show what the project takes up in the bucket.
+  fsck       Check everything in the bucket, and repair what can be.
   check      Check the YAML files of the project; run nothing.
   init       Write a commented starter into .dstack/.
   version    Print the version.
@@ -58,7 +61,7 @@ def test_version(project: Make, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [line.split()[0] for line in HELP.partition("Commands:\n")[2].splitlines()[:13] if line.split()[0] != "run"]
+    "name", [line.split()[0] for line in HELP.partition("Commands:\n")[2].splitlines()[:16] if line.split()[0] != "run"]
 )
 def test_every_command_has_a_help_of_80_columns(project: Make, name: str) -> None:
     done = project().run(name, "--help")

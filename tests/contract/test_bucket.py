@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,18 @@ def test_a_list_is_of_one_folder_only(bucket: Bucket) -> None:
     assert list(bucket.list("a/b/")) == ["a/b/1", "a/b/2"]
     assert list(bucket.list("a/")) == ["a/b/1", "a/b/2", "a/bc/3"]
     assert list(bucket.list("c/")) == []
+
+
+def test_a_survey_tells_every_object_with_its_size_and_time(bucket: Bucket) -> None:
+    bodies = {"p/a/1": b"x" * 10, "p/a/2": b"", "p/b": b"y" * 70_000, "q": b"z"}
+    for key, body in bodies.items():
+        bucket.create(key, body)
+    now = time.time()
+    told = {each.key: each for each in bucket.survey("p/")}
+    assert {key: each.size for key, each in told.items()} == {"p/a/1": 10, "p/a/2": 0, "p/b": 70_000}
+    assert all(abs(now - each.modified) < 60 for each in told.values())
+    assert {each.key for each in bucket.survey("")} == set(bodies)
+    assert list(bucket.survey("none/")) == []
 
 
 def test_children_are_the_names_directly_below(bucket: Bucket) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from dstack.app.views import ENDED, JobView, RunView, Tended, overall_status
+from dstack.app.weighing import SortWeight, Weights, WorkflowWeight
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
-from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json
+from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json, weights_json
 from tests.docs.markdown import code, fenced, page, table
 
 RUN = {
@@ -35,6 +36,27 @@ JOB = {
     "started": "When it started, by the clock of its host; of a reused job, when the job did that made the result.",
     "ended": "When it ended, likewise.",
 }
+WEIGHTS = {
+    "bytes": "Of everything of the project.",
+    "objects": "How many objects these are.",
+    "used": "Bytes of jobs of runs that have not ended.",
+    "unknown": "Objects that no dstack of this version writes.",
+    "kinds": "By what they are, the biggest first.",
+    "workflows": "By workflow, the biggest first; records of runs and code belong to none.",
+}
+KIND = {
+    "what": "`artifacts`, `logs`, `records` or `code`.",
+    "bytes": "All of it.",
+    "objects": "How many objects.",
+}
+WORKFLOW = {
+    "workflow": "Its name; empty where no record says it.",
+    "bytes": "All that its jobs have in the bucket.",
+    "artifacts": "Of these, artifacts.",
+    "logs": "Of these, logs.",
+    "results": "How many results can be reused.",
+    "objects": "How many objects.",
+}
 ERROR = {
     "message": "What failed, and where.",
     "hint": "What to do next.",
@@ -59,6 +81,7 @@ def json_page() -> str:
     job = {name: next(fields[name] for fields in told if fields[name] is not None) for name in told[0]}
     error = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")], hint="h")))["error"]
     bare = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")])))["error"]
+    weights = json.loads(weights_json(_weights()))
     over = ", ".join(code(status.value) for status in JobStatus if status in ENDED)
     going = ", ".join(code(status.value) for status in JobStatus if status not in ENDED)
     return page(
@@ -73,6 +96,13 @@ def json_page() -> str:
         _fields(JOB, job, job_fields(empty.jobs[0])),
         f"`status` is one of {over} when it is over, else of {going}; a program takes one that it does not know for "
         "one that is not over.",
+        "## What a project takes up",
+        "`dstack du --json` prints one object:",
+        _fields(WEIGHTS, weights, weights),
+        "An entry of `kinds`:",
+        _fields(KIND, weights["kinds"][0], weights["kinds"][0]),
+        "An entry of `workflows`:",
+        _fields(WORKFLOW, weights["workflows"][0], weights["workflows"][0]),
         "## An error",
         'On standard error, as `{"error": {…}}` on one line:',
         _fields(ERROR, error, bare),
@@ -80,6 +110,13 @@ def json_page() -> str:
         _fields(PROBLEM, error["problems"][0], error["problems"][0]),
         "## Example",
         fenced(run_json(full), "json"),
+    )
+
+
+def _weights() -> Weights:
+    return Weights(
+        sorts=(SortWeight(what="artifacts", bytes=1, objects=1),),
+        workflows=(WorkflowWeight(workflow="train", bytes=1, artifacts=1, logs=0, results=1, objects=1),),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.errors import BucketError
-from dstack.ports import Put
+from dstack.ports import Listed, Put
 
 MAX_GET = 64 << 20
 PIECE = 1 << 20
@@ -22,6 +23,8 @@ class MemoryBucket:
         self.requests: Counter[str] = Counter()
         self.order: list[str] = []
         """Keys in the order in which they came to be."""
+        self.times: dict[str, float] = {}
+        """When objects were modified, where a test says so; else now."""
         self.lose = 0
         self._lock = threading.Lock()
 
@@ -84,6 +87,10 @@ class MemoryBucket:
         with self._lock:
             self.requests["list"] += 1
             return sorted(key for key in self.objects if key.startswith(prefix))[:limit]
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        for key in self.list(prefix):
+            yield Listed(key=key, size=len(self.objects.get(key, b"")), modified=self.times.get(key, time.time()))
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         names = set()

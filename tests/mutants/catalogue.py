@@ -334,4 +334,85 @@ MUTANTS = (
         new='        elif fields.get("no pieces"):',
         tests=("tests/app/test_collect_pieces.py",),
     ),
+    Mutant(
+        name="prune-without-tomb",
+        breaks="the collector looks for users and then deletes, without closing the generation",
+        file="dstack/app/pruning.py",
+        old="        yield from create(keys.tomb, pack(tomb))\n",
+        new="        yield Read(keys.tomb)\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="prune-without-second-look",
+        breaks="the collector does not look for users again once the tomb stands",
+        file="dstack/app/pruning.py",
+        old="""        yield from create(keys.tomb, pack(tomb))
+        use = yield from user_of(project, keys, ended)
+""",
+        new="        yield from create(keys.tomb, pack(tomb))\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="pin-after-look",
+        breaks="a run looks for the tomb before its pin stands",
+        file="dstack/app/generations.py",
+        old="""    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
+    left = (yield Read(keys.tomb)) is not None
+""",
+        new="""    left = (yield Read(keys.tomb)) is not None
+    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
+""",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="pull-pins-after-look",
+        breaks="somebody who pulls artifacts looks for the tomb before the pin stands",
+        file="dstack/app/pruning.py",
+        old="""    yield from create(keys.pin(pin.nonce), pack(pin))
+    if (yield Read(keys.tomb)) is None:
+        return True
+""",
+        new="""    if (yield Read(keys.tomb)) is None:
+        yield from create(keys.pin(pin.nonce), pack(pin))
+        return True
+""",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="data-before-result",
+        breaks="the collector deletes the bytes before the result that names them",
+        file="dstack/app/pruning.py",
+        old="    for tier in tiers:\n",
+        new="    for tier in reversed(tiers):\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="deaf-to-other-coordinators",
+        breaks="a coordinator does what it saw of a tomb itself, not what its run recorded first",
+        file="dstack/app/generations.py",
+        old="""    if (yield from create(key, pack(made))):
+        return made
+    return (yield from read_record(Want, key))
+""",
+        new="""    yield from create(key, pack(made))
+    return made
+""",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="start-for-a-pruned-run",
+        breaks="a slow coordinator starts a job of a run whose records were pruned",
+        file="dstack/app/attempts.py",
+        old="    if told is None and (yield Read(job.run_keys.record)) is None:\n",
+        new="    if False:\n",
+        tests=("tests/app/test_pruning.py",),
+    ),
+    Mutant(
+        name="summary-before-record",
+        breaks="the summary of a run is pruned before its record: it looks unfinished, and is worked on again",
+        file="dstack/app/pruning.py",
+        old="    for tier in ({keys.record} & found, rest, {keys.final} & found):\n",
+        new="    for tier in ({keys.final} & found, rest, {keys.record} & found):\n",
+        tests=("tests/app/test_pruning.py",),
+    ),
 )

@@ -1,0 +1,59 @@
+"""`dstack fsck`: is everything in the bucket as docs/format.md says?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dstack.app.checking import check_bucket
+from dstack.app.findings import Finding
+from dstack.app.probe import writable
+from dstack.cli import wiring
+from dstack.errors import BucketDamageError
+from dstack.ui.terminal import clean
+
+
+def fsck(
+    deep: Annotated[bool, typer.Option("--deep", help="Also read all artifacts and check every byte.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Write or remove what follows from what is there, in this project.")
+    ] = False,
+) -> None:
+    """Check the whole bucket, of all its projects: each record, result and log, and what they say of one another.
+
+    Prints each problem with its key and what it means, and exits with 8 when one is left. May run beside anything.
+    """
+    session = wiring.open_session()
+    if repair:
+        writable(session.bucket)
+    found = repaired = derivable = 0
+    performer = wiring.make_performer(session)
+    try:
+        for each in check_bucket(session.bucket, deep=deep):
+            found += 1
+            ours = each.repair is not None and each.key.startswith(session.keys.root)
+            if repair and ours and each.repair is not None:
+                performer.take(each.repair())
+                repaired += 1
+            elif ours:
+                derivable += 1
+            _tell(each, repaired=repair and ours)
+    finally:
+        performer.close()
+    if not found:
+        print("nothing is wrong")
+        return
+    left = found - repaired
+    done = f"{repaired} repaired, " if repair else ""
+    print(f"{found} problem{'s' * (found != 1)}: {done}{left} left")
+    if left:
+        hint = f"`dstack fsck --repair` mends {derivable} of them" if derivable else "see docs/how-to/keep-house.md"
+        raise BucketDamageError(f"the bucket has {left} problem{'s' * (left != 1)}", hint=hint)
+
+
+def _tell(each: Finding, *, repaired: bool) -> None:
+    print(clean(each.key))
+    print(clean(f"  {each.meaning}"))
+    if each.remedy:
+        print(clean(f"  {'done' if repaired else 'repair'}: {each.remedy}"), flush=True)
