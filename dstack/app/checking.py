@@ -41,7 +41,7 @@ def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:
     """Everything that is wrong in one project."""
     root, bucket = check.keys.root, check.bucket
     for name in bucket.children(root):
-        if name not in ("names/", "runs/", "jobs/", "coordinators/", "code/", "tags/"):
+        if name not in ("names/", "runs/", "jobs/", "coordinators/", "code/", "tags/", "people/", "hosts/"):
             yield Finding(key=root + name, meaning="no dstack of this version writes this key")
     for folder in ("jobs/", "runs/"):
         for name in bucket.children(root + folder):
@@ -53,7 +53,7 @@ def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:
     yield from _settled((partial(check_run, check, RunId(run)) for run in runs), pause)
     names = bucket.survey(f"{root}names/")
     yield from _settled((partial(_check_name, check, each) for each in names), pause)
-    for folder in ("code/", "coordinators/"):
+    for folder in ("code/", "coordinators/", "people/", "hosts/"):
         for each in bucket.survey(root + folder):
             if place_of(each.key.removeprefix(root)).kind is Kind.UNKNOWN:
                 yield Finding(key=each.key, meaning="no dstack of this version writes this key")

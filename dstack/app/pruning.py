@@ -178,11 +178,11 @@ def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[int]:
     own = f"{project.runs_of(record.user, record.machine)}{run}"
     key = project.name(record.name)
     there = yield Read(key)
-    if there is None or str(run).encode() not in there:
-        yield Delete((own,))
-        return 1
-    yield Delete((key, own))
-    return 2
+    mine = [key] if there is not None and str(run).encode() in there else []
+    mine += [own] if (yield Read(own)) is not None else []
+    if mine:
+        yield Delete(tuple(mine))
+    return len(mine)
 
 
 def new_tomb(user: str, reason: str) -> Steps[Tomb]:

@@ -33,6 +33,8 @@ def read_pinned(session: wiring.Session, attempts: Sequence[AttemptKeys]) -> Ite
         with wiring.coordinator(session) as me:
             beating = threading.Thread(target=_beat, args=(session, me, stop), daemon=True)
             try:
+                # Before the pin: a reader without a heartbeat is one that has left.
+                session.bucket.put(session.keys.heartbeat(me.id), b'{"beat":0}')
                 _hold(session, performer, me, attempts=attempts, held=held)
                 beating.start()
             except BucketError as error:
@@ -73,14 +75,12 @@ def _generation(session: wiring.Session, attempt: AttemptKeys) -> JobKeys:
 def _beat(session: wiring.Session, me: Coordinator, stop: threading.Event) -> None:
     """The sign of life for whoever prunes on another machine."""
     number = 0
-    while True:
+    while not stop.wait(BEAT):
         number += 1
         try:
             session.bucket.put(session.keys.heartbeat(me.id), b'{"beat":%d}' % number)
         except BucketError:
             pass  # the pull itself says what is wrong with the bucket
-        if stop.wait(BEAT):
-            return
 
 
 def _release(session: wiring.Session, performer: Performer, me: Coordinator, held: Sequence[JobKeys]) -> None:

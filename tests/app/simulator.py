@@ -39,6 +39,7 @@ from tests.app.keepers import Keepers, Violation
 PROJECT = ProjectKeys.of("sim")
 QUIET_AFTER = 400
 """Turns with faults; after them every run must come to its end."""
+ONCE = Retry()
 LIMIT = 6000
 """Turns after which a run that has no end counts as stuck."""
 
@@ -72,7 +73,7 @@ class Peer:
     paused_until: float = 0.0
 
 
-def spec_of(workflow: str, retry: Retry) -> JobSpec:
+def spec_of(workflow: str, retry: Retry = ONCE) -> JobSpec:
     return JobSpec(
         workflow=WorkflowName(workflow),
         script="true\n",
@@ -90,7 +91,7 @@ def spec_of(workflow: str, retry: Retry) -> JobSpec:
     )
 
 
-def run_of(index: int, workflows: tuple[str, ...], retry: Retry) -> RunRecord:
+def run_of(index: int, workflows: tuple[str, ...], retry: Retry = ONCE) -> RunRecord:
     return RunRecord(
         nonce=f"run{index}",
         id=RunId(f"{index:013d}-aaaaaaaaaa"),

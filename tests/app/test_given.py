@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dstack.app.given import environment, lacking, secret_key
-from dstack.model import Retry
 from tests.app.simulator import spec_of
 
 
 def test_a_secret_is_no_variable_of_the_same_name() -> None:
-    inherits = replace(spec_of("a", Retry()), env_from_caller=("TOKEN",))
-    asks = replace(spec_of("b", Retry()), secrets=("TOKEN",))
+    inherits = replace(spec_of("a"), env_from_caller=("TOKEN",))
+    asks = replace(spec_of("b"), secrets=("TOKEN",))
     caller = {"TOKEN": "from the environment", secret_key("TOKEN"): "from the keyring"}
     assert environment(inherits, caller) == {"TOKEN": "from the environment"}
     assert environment(asks, caller) == {"TOKEN": "from the keyring"}

@@ -178,6 +178,7 @@ def planned(
 def test_a_reader_that_lives_or_may_live_is_waited_for(bucket: Watched, story: Story, performer: Performer) -> None:
     finished(story, "one")
     keys = generation(story)
+    bucket.put(story.keys.heartbeat(ME.id), b"1")
     assert performer.take(pruning.hold(keys, Pin(nonce="r1", reader=ME))) is True
     for known, fate, use in ((True, Fate.USED, Use.READER), (None, Fate.DOUBT, Use.DOUBT)):
         performer.alive[ME.id] = known  # type: ignore[attr-defined]
@@ -191,6 +192,7 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
     bucket: Watched, story: Story, performer: Performer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished(story, "one")
+    bucket.put(story.keys.heartbeat(ME.id), b"1")
     performer.take(pruning.hold(generation(story), Pin(nonce="r1", reader=ME)))
     plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
     assert [each.run for each in plan.generations] == ["one"]

@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         name="deaf-joiner",
         breaks="a failure that came after a run had joined is run again by it",
-        file="dstack/app/settling.py",
+        file="dstack/app/generations.py",
         old="        ended = number if live is None else number - 1",
         new="        ended = number",
         tests=("tests/system/test_single_flight.py", "-k", "one_failure and 2"),
@@ -274,8 +274,8 @@ MUTANTS = (
         name="all-pages",
         breaks="ps reads every page of the list of runs of an object store",
         file="dstack/adapters/bucket_obstore.py",
-        old="        if limit is not None:\n            with self._explained",
-        new="        if limit is not None and not limit:\n            with self._explained",
+        old="        if limit is not None:\n            return self._asked",
+        new="        if limit is not None and not limit:\n            return self._asked",
         tests=("tests/system/test_requests.py",),
     ),
     Mutant(
