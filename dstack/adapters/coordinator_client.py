@@ -1,4 +1,4 @@
-"""Hands runs to the coordinator on a host: starts its front there by the one constant command, and asks."""
+"""Talks to the coordinator on a host: starts its front by the one constant command, looks, and hands runs over."""
 
 from __future__ import annotations
 
@@ -19,46 +19,60 @@ from dstack.errors import DstackError
 from dstack.ports import Transport
 
 
-async def look_at(transport: Transport, given: HandOver, library: Library | None) -> str:
-    """As whom a host sees the bucket of a hand-over, in words; starts no coordinator.
+class CoordinatorClient:
+    """The front of the coordinator on one host, behind a transport; belongs to one event loop.
 
-    Raises as `hand_over` does; closes the transport.
+    Methods raise HostUnreachableError, and HostError with what the host lacks: runner_channel.RefusedError of kind
+    `bucket` when the bucket cannot be seen from there, `run` when its record is another one.
     """
-    answer = await _talk(transport, given, library, wire.LOOK)
-    return opening(answer.get("who"), 200)
 
+    def __init__(self, transport: Transport, channel: Channel) -> None:
+        self._transport = transport
+        self._channel = channel
 
-async def hand_over(transport: Transport, given: HandOver, library: Library | None) -> str:
-    """Give one run to the coordinator of its bucket on a host, which is started unless it is awake -> its id.
+    @classmethod
+    async def open(cls, transport: Transport, directory: str | None) -> CoordinatorClient:
+        """Start the front; `directory` is where all of dstack lies on the host. The transport is closed on failure."""
+        body, sha256 = coordinator_zipapp()
+        program = Program(
+            bootstrap=bootstrap_source(),
+            zipapp=body,
+            sha256=sha256,
+            directory=directory or DEFAULT_DIRECTORY,
+            entry=ENTRY,
+        )
+        try:
+            first = await start_runner(transport, program, deadline=START_DEADLINE)
+        except BaseException:
+            with suppress(DstackError):
+                await transport.close()
+            raise
+        return cls(transport, Channel(transport, first))
 
-    `library` goes along when the host lacks it. Raises HostUnreachableError, and HostError with what the host lacks:
-    kind `bucket` (runner_channel.RefusedError) when the bucket does not show the run from there. Closes the transport.
-    """
-    answer = await _talk(transport, given, library, wire.HAND)
-    return str(answer.get("coordinator"))
+    async def look(self, given: HandOver, library: Library | None) -> str:
+        """As whom the host sees the bucket of a hand-over, in words; starts no coordinator."""
+        answer = await self._ask(wire.LOOK, given, library)
+        return opening(answer.get("who"), 200)
 
+    async def hand(self, given: HandOver, library: Library | None) -> str:
+        """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.
 
-async def _talk(transport: Transport, given: HandOver, library: Library | None, op: str) -> dict[str, Any]:
-    body, sha256 = coordinator_zipapp()
-    program = Program(
-        bootstrap=bootstrap_source(),
-        zipapp=body,
-        sha256=sha256,
-        directory=given.host.dir or DEFAULT_DIRECTORY,
-        entry=ENTRY,
-    )
-    channel: Channel | None = None
-    try:
-        first = await start_runner(transport, program, deadline=START_DEADLINE)
-        channel = Channel(transport, first)
+        `library` goes along when the host lacks it.
+        """
+        answer = await self._ask(wire.HAND, given, library)
+        return str(answer.get("coordinator"))
+
+    async def close(self) -> None:
+        """End the front; a coordinator goes on. Never raises for a lost connection."""
+        with suppress(DstackError):
+            await self._channel.close()
+
+    async def _ask(self, op: str, given: HandOver, library: Library | None) -> dict[str, Any]:
         fields: dict[str, Any] = {"handover": plain(given)}
         if library is not None:
             fields["library"] = library.sha256
-            await _bring(channel, library)
-        return await channel.ask(op, fields)
-    finally:
-        with suppress(DstackError):
-            await (transport if channel is None else channel).close()
+            await _bring(self._channel, library)
+        return await self._channel.ask(op, fields)
 
 
 async def _bring(channel: Channel, library: Library) -> None:

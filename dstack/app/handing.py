@@ -12,7 +12,7 @@ from dstack.errors import DstackError
 from dstack.model import HostName, Snapshot
 from dstack.ports import CodeSource
 
-Look = Callable[[Reached], Awaitable[None]]
+Look = Callable[[Reached], Awaitable[object]]
 """Whether the coordinator can work there: raises DstackError with the reason when it cannot."""
 Give = Callable[[Reached, Sequence[Peer]], Awaitable[None]]
 """Hands the run over; raises DstackError with the reason when it is not taken."""
@@ -26,40 +26,50 @@ class Handed:
     left: tuple[tuple[HostName, str], ...]
 
 
-async def hand_out(
-    links: Sequence[Link], *, project: str, snapshot: Snapshot, code: CodeSource, look: Look, give: Give
-) -> Handed:
-    """Hand the run to every reached host that can work on it alone; the code is there before the run is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Hosts that can work on a run alone, with its code there already, and why the others cannot."""
+
+    able: tuple[Reached, ...]
+    left: tuple[tuple[HostName, str], ...]
+
+
+async def make_ready(links: Sequence[Link], *, project: str, snapshot: Snapshot, code: CodeSource, look: Look) -> Ready:
+    """Find out which of the reached hosts can work alone, and bring the code to them; the run need not be recorded yet.
 
     A host for this machine itself is left: whoever started the run looks after it here. Raises nothing for what a
     host lacks or says: it is then among those left, with the reason.
     """
-    left: dict[HostName, str] = {}
-    able: list[Reached] = []
+    left: dict[HostName, str] = {link.host.name: "" for link in links if link.host.local}
+    able: dict[HostName, Reached] = {}
 
     async def bring(link: Link) -> None:
         reached = link.reached
-        if reached is None:
+        if reached is None or link.host.local:
             return
         try:
             await look(reached)
             await reached.runner.push_code(project, snapshot, code)
-            able.append(reached)
+            able[link.host.name] = reached
         except DstackError as error:
             left[link.host.name] = str(error)
 
-    async def take(reached: Reached, peers: Sequence[Peer]) -> None:
+    await asyncio.gather(*map(bring, links))
+    ordered = tuple(able[link.host.name] for link in links if link.host.name in able)
+    return Ready(able=ordered, left=tuple(left.items()))
+
+
+async def hand_out(ready: Ready, give: Give) -> Handed:
+    """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
+    left = dict(ready.left)
+    peers = tuple(Peer(name=reached.host.name, facts=reached.facts) for reached in ready.able)
+
+    async def take(reached: Reached) -> None:
         try:
             await give(reached, peers)
         except DstackError as error:
             left[reached.host.name] = str(error)
 
-    remote = [link for link in links if not link.host.local]
-    left.update({link.host.name: "" for link in links if link.host.local})
-    await asyncio.gather(*map(bring, remote))
-    order = {link.host.name: place for place, link in enumerate(links)}
-    able.sort(key=lambda reached: order[reached.host.name])
-    peers = tuple(Peer(name=reached.host.name, facts=reached.facts) for reached in able)
-    await asyncio.gather(*(take(reached, peers) for reached in able))
+    await asyncio.gather(*map(take, ready.able))
     taken = tuple(peer.name for peer in peers if peer.name not in left)
     return Handed(taken=taken, left=tuple(left.items()))

@@ -19,7 +19,7 @@ from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
 from dstack.core.records import Final, RunRecord
-from dstack.model import Resources, RunStatus, WorkflowName
+from dstack.model import Resources, RunStatus, Snapshot, WorkflowName
 from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
@@ -57,23 +57,36 @@ async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, n
         return await _follow(attendance, record, hosts)
 
 
-async def leave(attendance: Attendance, recorded: Callable[[], RunRecord]) -> tuple[RunRecord, Handed]:
-    """Reach the hosts, record the run, and leave it to their coordinators, and to one of this machine for the rest."""
+async def leave(
+    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord]
+) -> tuple[RunRecord, Handed]:
+    """Reach the hosts, record the run, and leave it to their coordinators, and to one of this machine for the rest.
+
+    Whatever takes time on the way to a host comes before the record.
+    """
     async with wiring.hosts(attendance.session) as hosts:
         await reach(hosts.fleet, attendance.demands)
-        record = await asyncio.to_thread(recorded)
-        return record, await leave_to(attendance, record, hosts)
+        return await leave_to(attendance, planned.snapshot, recorded, hosts)
 
 
-async def leave_to(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> Handed:
-    """Leave a recorded run to the coordinators of the reached hosts, and to one of this machine for the rest."""
-    from dstack.cli.handing import hand_run
+async def leave_to(
+    attendance: Attendance, snapshot: Snapshot, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
+) -> tuple[RunRecord, Handed]:
+    """Leave a run to the coordinators of the reached hosts, and to one of this machine for the rest."""
+    from dstack.cli.handing import Handing
 
-    with telling("handing the run to its hosts"):
-        handed = await hand_run(attendance.session, hosts, record, attendance.caller)
+    handing = Handing(attendance.session, hosts, attendance.caller)
+    try:
+        with telling("handing the run to its hosts"):
+            await asyncio.to_thread(attendance.session.probe_bucket)
+            ready = await handing.ready(snapshot)
+            record = await asyncio.to_thread(recorded)
+            handed = await handing.hand(ready, record)
+    finally:
+        await handing.close()
     if handed.left or not handed.taken:
         spawn_coordinator(attendance, record, [name for name, _ in handed.left] if handed.taken else None)
-    return handed
+    return record, handed
 
 
 async def reach(fleet: Fleet, demands: Mapping[WorkflowName, Resources]) -> None:
@@ -113,7 +126,7 @@ async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
     """Leave the run, also where the terminal is gone: nobody may end this half-way."""
     for number in LEAVING:
         signal.signal(number, signal.SIG_IGN)
-    handed = await leave_to(attendance, record, hosts)
+    _, handed = await leave_to(attendance, record.snapshot, lambda: record, hosts)
     with suppress(OSError):
         print(f"detached: {record.name} {where_it_goes_on(handed)}", file=sys.stderr)
         print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)

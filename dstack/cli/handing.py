@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dstack.adapters.bucket_options import AZURE_OWN, OWN_CREDENTIALS, S3, s3_options
-from dstack.adapters.coordinator_client import hand_over, look_at
+from dstack.adapters.coordinator_client import CoordinatorClient
 from dstack.adapters.coordinator_library import OLDEST, Library, library_for, python_of
 from dstack.adapters.credentials import forwardable
 from dstack.app.fleet import Reached
-from dstack.app.handing import Handed, hand_out
+from dstack.app.handing import Handed, Ready, hand_out, make_ready
 from dstack.cli import wiring
 from dstack.core.handover import HandOver, digest
 from dstack.core.placement import Peer
 from dstack.core.records import RunRecord, pack
 from dstack.errors import HostError
-from dstack.model import Host, HostFacts, RunId
+from dstack.model import Host, HostFacts, RunId, Snapshot
 
 URLS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 """Buckets that a coordinator on a host can open when the network lets it."""
@@ -45,38 +45,59 @@ OWN = frozenset(
 """Storage options that hold the user's own credentials, or name where they lie: they go nowhere unasked."""
 
 
-async def hand_run(
-    session: wiring.Session, hosts: wiring.Hosts, record: RunRecord, caller: Mapping[str, str]
-) -> Handed:
-    """Hand the run to every reached host that sees the bucket; the hosts that are left come with the reasons."""
-    sight = Sight(session, hosts.opener)
+class Handing:
+    """One run on its way to coordinators of hosts: `ready` first, which may be before it is recorded, then `hand`."""
 
-    async def look(reached: Reached) -> None:
-        await sight.look(reached.host, reached.facts)
+    def __init__(self, session: wiring.Session, hosts: wiring.Hosts, caller: Mapping[str, str]) -> None:
+        self._session = session
+        self._hosts = hosts
+        self._caller = caller
+        self._sight = Sight(session, hosts.opener)
 
-    async def give(reached: Reached, peers: Sequence[Peer]) -> None:
-        given = sight.given(reached.host, record, peers=peers, caller=caller)
-        library = await sight.library(reached.host, reached.facts)
-        await hand_over(await hosts.opener.transport(reached.host), given, library)
+    async def ready(self, snapshot: Snapshot) -> Ready:
+        """Which reached hosts see the bucket and have the code now, and why the others are left."""
+        return await make_ready(
+            list(self._hosts.fleet.links.values()),
+            project=self._session.name,
+            snapshot=snapshot,
+            code=self._session.code,
+            look=lambda reached: self._sight.look(reached.host, reached.facts),
+        )
 
-    return await hand_out(
-        list(hosts.fleet.links.values()),
-        project=session.name,
-        snapshot=record.snapshot,
-        code=session.code,
-        look=look,
-        give=give,
-    )
+    async def hand(self, ready: Ready, record: RunRecord) -> Handed:
+        """Hand the recorded run to the hosts that are ready."""
+
+        async def give(reached: Reached, peers: Sequence[Peer]) -> None:
+            given = self._sight.given(reached.host, record, peers=peers, caller=self._caller)
+            client = await self._sight.client(reached.host)
+            await client.hand(given, await self._sight.library(reached.host, reached.facts))
+
+        return await hand_out(ready, give)
+
+    async def close(self) -> None:
+        await self._sight.close()
 
 
 class Sight:
-    """What hosts see of the bucket of a command."""
+    """What hosts see of the bucket of a command, through one front on each."""
 
     def __init__(self, session: wiring.Session, opener: wiring.HostOpener) -> None:
         self._session = session
         self._opener = opener
         self._libraries: dict[str, Library | None] = {}
         self._packing = asyncio.Lock()
+        self._clients: dict[str, CoordinatorClient] = {}
+
+    async def client(self, host: Host) -> CoordinatorClient:
+        """The front of the host's coordinator, started when first asked for."""
+        if host.name not in self._clients:
+            transport = await self._opener.transport(host)
+            self._clients[host.name] = await CoordinatorClient.open(transport, host.dir)
+        return self._clients[host.name]
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.close()
 
     async def look(self, host: Host, facts: HostFacts) -> str:
         """As whom the host sees the bucket; raises DstackError with what keeps its coordinator from working alone."""
@@ -84,7 +105,7 @@ class Sight:
             python = ".".join(map(str, OLDEST))
             raise HostError(host.name, f"its python3 is {facts.python}, {python} is needed to work alone")
         library = await self.library(host, facts)
-        return await look_at(await self._opener.transport(host), self.given(host), library)
+        return await (await self.client(host)).look(self.given(host), library)
 
     def given(
         self,

@@ -107,19 +107,20 @@ class Looks:
 
     def __init__(self, session: wiring.Session) -> None:
         self._session = session
-        self._sight: Sight | None = None
 
     async def at(self, host: Host, runner: RunnerPort, opener: wiring.HostOpener) -> Seen:
         """One host; that it does not see the bucket is no error, for most buckets are folders of one machine."""
         facts = await runner.facts()
         if host.local:
             return Seen(facts=facts, who=facts.user)
-        self._sight = self._sight or Sight(self._session, opener)
+        sight = Sight(self._session, opener)
         try:
-            return Seen(facts=facts, who=await self._sight.look(host, facts))
+            return Seen(facts=facts, who=await sight.look(host, facts))
         except DstackError as error:
             is_url = "://" in self._session.settings.bucket
             return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: ") if is_url else "")
+        finally:
+            await sight.close()
 
 
 def report(session: wiring.Session, hosts: Sequence[Host]) -> int:

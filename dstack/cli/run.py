@@ -75,7 +75,7 @@ def start(session: wiring.Session, asked: Asked) -> int:
 
     if not asked.detach or not needs_host:
         return asyncio.run(attend(attendance, recorded, needs_host=needs_host))
-    record, handed = asyncio.run(leave(attendance, recorded))
+    record, handed = asyncio.run(leave(attendance, planned, recorded))
     _say_detached(attendance, record, handed)
     return 0
 

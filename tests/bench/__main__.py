@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import many, push, runs, startup, store
+from tests.bench import many, peers, push, runs, startup, store
 from tests.bench.measure import Row, table
 from tests.bench.place import Place, Unavailable, opened
 from tests.system.hosts.image import EngineMissing
@@ -22,6 +22,8 @@ FIGURES: dict[str, tuple[Callable[[Place, int], Iterator[Row]], int]] = {
     "push": (push.push, 9),
     "fan": (runs.fan, 3),
     "reuse": (runs.reuse, 9),
+    "turns": (peers.turns, 3),
+    "peers": (peers.peers, 5),
     "store": (store.store, 3),
 }
 """What is measured, and in how many rounds by default."""

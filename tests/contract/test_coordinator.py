@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.coordinator_client import hand_over, look_at
+from dstack.adapters.coordinator_client import CoordinatorClient
 from dstack.adapters.coordinator_library import OLDEST
 from dstack.adapters.local import open_local
 from dstack.adapters.runner_channel import RefusedError
@@ -105,7 +105,18 @@ workflows:
             await runner.close()
 
     async def hand(self, given: HandOver) -> str:
-        return await hand_over(await open_local(self.host, PYTHON), given, None)
+        client = await CoordinatorClient.open(await open_local(self.host, PYTHON), self.host.dir)
+        try:
+            return await client.hand(given, None)
+        finally:
+            await client.close()
+
+    async def look(self, given: HandOver) -> str:
+        client = await CoordinatorClient.open(await open_local(self.host, PYTHON), self.host.dir)
+        try:
+            return await client.look(given, None)
+        finally:
+            await client.close()
 
     def status(self, record: RunRecord) -> RunStatus:
         return run_view(self.session.bucket, self.session.keys, record).status
@@ -194,9 +205,9 @@ def test_a_bucket_that_the_host_does_not_see_is_found_before_anything_is_pushed(
     elsewhere = replace(place.given(record), bucket=str(tmp_path / "elsewhere"))
 
     async def scene() -> None:
-        await look_at(await open_local(place.host, PYTHON), place.given(record), None)
+        assert await place.look(place.given(record))
         with pytest.raises(RefusedError, match="does not see the bucket") as refusal:
-            await look_at(await open_local(place.host, PYTHON), elsewhere, None)
+            await place.look(elsewhere)
         assert refusal.value.kind == "bucket"
 
     asyncio.run(scene())
