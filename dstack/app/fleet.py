@@ -149,6 +149,11 @@ class Fleet:
             hint="`dstack hosts check` tries each of them and says what is wrong",
         )
 
+    async def tried(self, patience: float) -> None:
+        """Wait until every host was tried once, at most `patience` seconds."""
+        if self._trying:
+            await asyncio.wait(self._trying.values(), timeout=patience)
+
     def named(self) -> str:
         """The hosts in a few words."""
         names = list(self.links)

@@ -27,6 +27,8 @@ from dstack.ui.terminal import clean
 
 EXIT = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunStatus.LOST: 1}
 DETACHED = 130
+SLOW_HOSTS = 10.0
+"""Seconds that hosts have to be reached when a run is left to them: who is not there then gets no part of it."""
 SIGN_AFTER = 1.0
 """Seconds of silence after which a wait is explained."""
 LEAVING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
@@ -79,6 +81,7 @@ async def leave_to(
     try:
         with telling("handing the run to its hosts"):
             await asyncio.to_thread(attendance.session.probe_bucket)
+            await hosts.fleet.tried(SLOW_HOSTS)
             ready = await handing.ready(snapshot)
             record = await asyncio.to_thread(recorded)
             handed = await handing.hand(ready, record)
