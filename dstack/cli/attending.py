@@ -142,9 +142,9 @@ def where_it_goes_on(handed: Handed) -> str:
         return "goes on in the background of this machine"
     taken = ", ".join(handed.taken)
     if not handed.left:
-        return f"goes on on {taken} by itself: this machine may be shut"
+        return f"goes on by itself on {taken}: this machine may be shut"
     rest = ", ".join(name for name, _ in handed.left)
-    return f"goes on on {taken} by itself, and on {rest} as long as this machine is awake"
+    return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
 
 
 async def _until_interrupted(

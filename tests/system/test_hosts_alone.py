@@ -81,7 +81,7 @@ def open_gates(hosts: list[TestHost]) -> None:
 def test_a_run_that_was_left_goes_on_without_a_process_of_this_machine(laptop: Laptop, hosts: list[TestHost]) -> None:
     told = laptop.dstack("run", "-d", "evaluate").stdout
     name = told.split()[0]
-    assert "gpu-1, gpu-2, gpu-3 by itself: this machine may be shut" in told
+    assert "goes on by itself on gpu-1, gpu-2, gpu-3: this machine may be shut" in told
     assert not list((laptop.home / ".dstack/coordinators").glob("*")), "nothing was started here"
     open_gates(hosts)
     until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=90)
@@ -106,7 +106,7 @@ def test_hosts_that_do_not_see_the_bucket_are_driven_from_here_in_the_same_run(
     laptop.commit()
     told = laptop.dstack("run", "-d", "join").stdout
     name = told.split()[0]
-    assert "near-1, near-2 by itself, and on far as long as this machine is awake" in told
+    assert "by itself on near-1, near-2, and on far as long as this machine is awake" in told
     assert "far: this host does not see the bucket" in told
     until("all three run at once", lambda: sorted(marks(fleet)) == ["part-1", "part-2", "part-3"], seconds=60)
     assert all(len(marks([host])) == 1 for host in fleet)
