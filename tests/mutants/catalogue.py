@@ -415,4 +415,28 @@ MUTANTS = (
         new="    for tier in ({keys.final} & found, rest, {keys.record} & found):\n",
         tests=("tests/app/test_pruning.py",),
     ),
+    Mutant(
+        name="folder-create-overwrites",
+        breaks="an object of a folder is created by a rename, as `mode=create` of libraries does",
+        file="dstack/adapters/bucket_folder_writing.py",
+        old="os.link(self._name, name, src_dir_fd=self._staging, dst_dir_fd=folder, follow_symlinks=False)",
+        new="os.replace(self._name, name, src_dir_fd=self._staging, dst_dir_fd=folder)",
+        tests=("tests/contract/test_bucket.py", "-k", "folder"),
+    ),
+    Mutant(
+        name="everybodys-turn",
+        breaks="every host asks for a job at once, whoever made its inputs",
+        file="dstack/core/placement.py",
+        old="    return TURN * before",
+        new="    return 0.0 * before",
+        tests=("tests/unit/core/test_turn.py",),
+    ),
+    Mutant(
+        name="claims-without-a-heartbeat",
+        breaks="a coordinator claims before its heartbeat stands, so that others take it for one that has left",
+        file="dstack/app/driver.py",
+        old="                if takes(key):",
+        new="                if takes(key) and not key:",
+        tests=("tests/app/test_heart.py",),
+    ),
 )

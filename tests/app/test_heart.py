@@ -1,0 +1,99 @@
+"""The heartbeat: it stands before the first claim, goes with the last run, and says by its absence who has left."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dstack.app import heart
+from dstack.app.driver import Driver, Means
+from dstack.app.effects import PutNew
+from dstack.app.fleet import Fleet
+from dstack.app.heart import Heart
+from dstack.app.observing import Observer
+from dstack.cli.wiring import LogScreen
+from dstack.core.keys import ProjectKeys
+from dstack.core.records import Coordinator
+from dstack.errors import BucketError
+from dstack.ports import CodeSource
+from tests.app.simulator import run_of
+from tests.fakes.bucket_memory import MemoryBucket
+
+KEYS = ProjectKeys.of("p")
+ME = Coordinator(id="me", user="u", machine="elsewhere", boot_id="other", pid=1, lock="/x/me.lock")
+HEARTBEAT = KEYS.heartbeat(ME.id)
+
+
+class Flaky(MemoryBucket):
+    """Refuses as many writes of heartbeats as it is told."""
+
+    refusals = 0
+
+    def put(self, key: str, body: bytes) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise BucketError("the store is away")
+        super().put(key, body)
+
+
+def observer(bucket: MemoryBucket) -> Observer:
+    return Observer(bucket, KEYS, sure=lambda other: None, boottime=lambda: 0.0)
+
+
+def means(bucket: MemoryBucket, code: CodeSource, beating: Heart) -> Means:
+    return Means(
+        bucket=bucket,
+        project="p",
+        keys=KEYS,
+        fleet=Fleet((), None),  # type: ignore[arg-type]
+        code=code,
+        screen=LogScreen(),
+        observer=observer(bucket),
+        caller={},
+        new_nonce=lambda: "n",
+        heart=beating,
+    )
+
+
+def test_it_stands_before_the_first_claim_and_goes_with_the_last_run() -> None:
+    bucket = Flaky()
+    beating = Heart(bucket, HEARTBEAT, print)
+
+    async def scene() -> None:
+        driver = Driver(means(bucket, None, beating), run_of(1, ("a",)))  # type: ignore[arg-type]
+        async with beating:
+            await driver.perform(PutNew("projects/p/runs/r/jobs/a", b"no claim"))
+            assert bucket.get(HEARTBEAT) is None, "whatever claims nothing needs none"
+            async with beating:
+                await driver.perform(PutNew("projects/p/jobs/f/000001/claim/000001", b"mine"))
+                assert bucket.get(HEARTBEAT) is not None
+            assert bucket.get(HEARTBEAT) is not None, "another run of this coordinator still goes on"
+        assert bucket.get(HEARTBEAT) is None
+
+    asyncio.run(scene())
+
+
+def test_a_claim_waits_for_a_bucket_that_takes_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heart, "AGAIN", 0.01)
+    bucket, said = Flaky(), list[str]()
+    bucket.refusals = 3
+    beating = Heart(bucket, HEARTBEAT, said.append)
+
+    async def scene() -> None:
+        async with beating:
+            await asyncio.gather(*(beating.begin() for _ in range(5)))
+            assert bucket.get(HEARTBEAT) is not None
+
+    asyncio.run(scene())
+    assert said == ["the store is away"] * 3
+
+
+def test_whoever_has_no_heartbeat_has_left_and_one_that_stands_is_not_judged_at_once() -> None:
+    bucket = Flaky()
+    watching = observer(bucket)
+    assert watching.alive(ME) is False
+    bucket.put(HEARTBEAT, b"1")
+    assert watching.alive(ME) is None
+    bucket.delete(HEARTBEAT)
+    assert watching.alive(ME) is False
