@@ -44,18 +44,18 @@ def python_of(facts: HostFacts) -> tuple[int, int]:
 
 
 def library_for(facts: HostFacts, cache: Path) -> Library:
-    """The libraries for a host: this machine's own copy where it fits, else wheels fetched by pip into `cache`.
+    """The libraries for a host: this machine's own copy where it fits, else wheels fetched by pip; kept in `cache`.
 
     Raises DstackError, saying what to do, when there are none for that platform or they cannot be fetched.
     """
     machine = _machine(facts)
-    if _fits(facts, machine):
-        return _zipped(_installed())
     major, minor = python_of(facts)
-    kept = cache / f"obstore-{machine}-py{major}{minor}.zip"
+    fits = _fits(facts, machine)
+    name = f"{metadata.version('obstore')}-here" if fits else f"{machine}-py{major}{minor}"
+    kept = cache / f"obstore-{name}.zip"
     if not kept.exists():
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        library = _zipped(_fetched(machine, f"{major}.{minor}", cache))
+        library = _zipped(_installed() if fits else _fetched(machine, f"{major}.{minor}", cache))
         with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
             file.write(library.body)
         os.replace(file.name, kept)
