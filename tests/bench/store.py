@@ -75,7 +75,7 @@ class _Bench:
     def __init__(self, place: Place, source: Path, *, what: str, amount: float, unit: str) -> None:
         self.what, self.amount, self.unit = what, amount, unit
         self.source, self.folder = source / what, source
-        self.server = _server()
+        self.server = server()
         self.numbers = count(1)
         self.url = self.server.make(f"bench-{what}-{os.getpid()}")
         self.laptop = place.laptop(f"store-{what}", local=True)
@@ -165,7 +165,7 @@ class _Bench:
         return self.folder / f"target-{next(self.numbers)}"
 
 
-def _server() -> ObjectStore:
+def server() -> ObjectStore:
     """A real store where the environment names one, as for the contract suite; else the emulator."""
     endpoint = os.environ.get("DSTACK_S3_ENDPOINT")
     if endpoint is None:
