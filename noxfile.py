@@ -89,7 +89,7 @@ def unit(session: nox.Session) -> None:
 def contract(session: nox.Session) -> None:
     """One suite for each port, on every implementation; the use cases on fakes; the simulator."""
     _install(session)
-    _pytest(session, "tests/contract", "tests/app", *TWO, env={"DSTACK_SCHEDULES": "20000"})
+    _pytest(session, "tests/contract", "tests/app", *TWO, env={"DSTACK_SCHEDULES": "10000"})
 
 
 @nox.session
