@@ -26,12 +26,14 @@ from dstack.app.effects import (
     StopJob,
     Watch,
 )
-from dstack.app.jobs import Job, stop_asked, unwanted
+from dstack.app.jobs import Job, stop_asked, unwanted, wanted
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, Started, pack, unpack
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
+STOP_TRIES = 10
+"""Times that a host is asked to end an attempt that nobody waits for."""
 PATIENCE = 1.0
 """Seconds between two looks at stop requests and at other coordinators' results."""
 
@@ -158,14 +160,16 @@ def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[None]:
     yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status="lost")
 
 
-def _given_up(mine: AttemptKeys) -> Steps[bool]:
-    """Whether somebody else brought the attempt to its end, or it was called lost and another has the result."""
+def _given_up(job: Job, mine: AttemptKeys) -> Steps[bool]:
+    """Whether somebody else brought the attempt to its end, or it was called lost and nobody waits for it any more."""
     body = yield Read(mine.end)
     if body is None:
         return False
     if unpack(End, mine.end, body).status != "lost":
         return True
-    return (yield Read(f"{mine.generation}result")) is not None
+    if (yield Read(f"{mine.generation}result")) is not None:
+        return True
+    return not (yield from wanted(job, mine))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
@@ -183,7 +187,7 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
         report = yield Watch(claim, workflow, mine, PATIENCE)
         if report is not None:
             break
-        if (yield from _given_up(mine)):
+        if (yield from _given_up(job, mine)):
             yield from _let_go(mine, claim)
             return
         stop = yield from unwanted(job, mine)
@@ -195,9 +199,12 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
 
 
 def _let_go(mine: AttemptKeys, claim: Claim) -> Steps[None]:
-    """An attempt that was called lost, and whose place another one took, is ended where it still runs."""
+    """An attempt that was called lost, and that nobody waits for any more, is ended where it still runs."""
     if unpack(End, mine.end, (yield Read(mine.end))).status == "lost":
-        yield StopJob(claim, True)
+        for _ in range(STOP_TRIES):
+            if (yield StopJob(claim, True)) is not None:
+                break
+            yield Pause(PATIENCE)
         yield Release(claim)
 
 
@@ -208,7 +215,7 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
     while collected is None:
         collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)
         if collected is None:
-            if (yield from _given_up(mine)):
+            if (yield from _given_up(job, mine)):
                 return
             yield Pause(PATIENCE)
     if isinstance(collected, Collected) and report.succeeded:

@@ -96,6 +96,17 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
     return stop
 
 
+def wanted(job: Job, attempt: AttemptKeys) -> Steps[bool]:
+    """Whether any run, this one included, still waits for what the attempt makes."""
+    wants = yield ListKeys(f"{attempt.generation}wants/")
+    for key in wants:
+        body = yield Read(key)
+        run = RunId(key.rpartition("/")[2])
+        if body is not None and (yield from _still_wants(job, run, unpack(Want, key, body))):
+            return True
+    return False
+
+
 def _still_wants(job: Job, run: RunId, want: Want) -> Steps[bool]:
     keys = job.project.run(run)
     if want.left or (yield Read(keys.job(want.workflow))) is not None:

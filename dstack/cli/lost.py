@@ -10,13 +10,13 @@ import typer
 from dstack.app.losing import Open, call_lost, open_attempts
 from dstack.app.overview import job_of, run_view
 from dstack.cli import wiring
-from dstack.cli.arguments import HOSTS, RUN, WORKFLOW
+from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.errors import UsageError
 from dstack.ui.terminal import clean
 
 
 def lost(
-    run: Annotated[str, RUN],
+    run: Annotated[str, THE_RUN],
     workflow: Annotated[str | None, WORKFLOW] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     hosts: Annotated[str | None, HOSTS] = None,

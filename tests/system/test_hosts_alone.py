@@ -158,3 +158,17 @@ def test_stop_reaches_a_run_that_only_hosts_look_after(laptop: Laptop, hosts: li
     assert "stopped" in laptop.dstack("stop", name).stdout
     assert laptop.show(name)["status"] == "stopped"
     until("nothing of it is left", lambda: not any(coordinators(host) for host in hosts), seconds=30)
+
+
+def test_what_was_called_lost_and_lives_is_ended_when_nobody_waits_for_it(
+    laptop: Laptop, hosts: list[TestHost]
+) -> None:
+    """A wrong word costs the job, and not the slot for days."""
+    laptop.write({".dstack/workflows.yaml": AGAIN.replace("attempts: 2", "attempts: 1"), ".dstack/variables.yaml": ""})
+    laptop.commit()
+    name = laptop.dstack("run", "-d", "once").stdout.split()[0]
+    until("it runs", lambda: marks(hosts) == ["once"], seconds=60)
+    assert "once: lost" in laptop.dstack("lost", name, "--yes").stdout
+    until("the run has ended", lambda: laptop.show(name)["status"] == "lost", seconds=60)
+    until("nothing of it is left", lambda: not any(coordinators(host) for host in hosts), seconds=60)
+    assert not any("script.sh" in line for host in hosts for line in host.processes())
