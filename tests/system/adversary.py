@@ -95,7 +95,7 @@ class Decision:
     def draw(chance: random.Random) -> Decision:
         role = chance.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
         wait, share = chance.uniform(0.02, 0.35), chance.random()
-        stopped = chance.choice((0.0, chance.uniform(0.1, 3.0)))
+        stopped = chance.choice((0.0, 0.1 + 2.9 * chance.random() ** 3))
         return Decision(wait=wait, role=role, share=share, stopped=stopped)
 
 
@@ -118,6 +118,10 @@ class Adversary(threading.Thread):
                 self._strike(decision)
         finally:
             self._pass(max([0.0, *(until - time.monotonic() for until, _ in self._stopped)]))
+
+    def at(self) -> float:
+        """Seconds since the storm began."""
+        return time.monotonic() - self._begin
 
     def _pass(self, seconds: float) -> None:
         """Let time go by, and those whose time has come go on."""
@@ -152,8 +156,7 @@ class Adversary(threading.Thread):
                 self._stopped.append((time.monotonic() + decision.stopped, handle))
                 kept = True
             for_ = f" for {decision.stopped:.2f} s" if decision.stopped else ""
-            at = time.monotonic() - self._begin
-            self.told.append(f"{at:.2f} {number.name} {victim.role} {victim.pid}{for_}: {victim.line[:60]}")
+            self.told.append(f"{self.at():.2f} {number.name} {victim.role} {victim.pid}{for_}: {victim.line[:60]}")
         except ProcessLookupError:
             return
         finally:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import random
 import shutil
-import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ WHOLE = int(os.environ.get("DSTACK_ROUNDS", "5")) * 12
 """Rounds over all kinds: 60 in the suite, 600 in a soak."""
 SEED = os.environ.get("DSTACK_SEED")
 SEEDS = [int(SEED)] if SEED else list(range(WHOLE // len(KINDS)))
-PEACE = 90
+PEACE = 45
 """Seconds in which a run must end once nobody is attacked any more."""
 
 
@@ -50,24 +50,22 @@ class Script:
     seed: int
     kind: str
     hosts: int = field(init=False)
-    lines: int = field(init=False)
-    handed: int = field(init=False)
+    acts: tuple[str, ...] = field(init=False)
     fails: bool = field(init=False)
-    stops: bool = field(init=False)
     blows: int = field(init=False)
     naps: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
         chance = self.chance("script")
+        first = chance.choice((("run",), ("hand",), ("run", "run"), ("run", "hand"), ("hand", "hand")))
+        more = chance.choices(("attach", "hand again", "run", "hand", "stop"), weights=(4, 4, 1, 1, 1), k=3)
         drawn = {
             "hosts": chance.choice((2, 2, 3)),
-            "lines": chance.choice((0, 1, 1, 2)),
+            "acts": (*first, *more),
             "fails": chance.random() < 0.2,
-            "stops": chance.random() < 0.25,
-            "blows": chance.randint(6, 14),
+            "blows": chance.randint(8, 16),
             "naps": {job: chance.uniform(0.05, 0.6) for job in JOBS},
         }
-        drawn["handed"] = chance.choice((1, 1, 2)) if drawn["lines"] == 0 else chance.choice((0, 1, 1))
         for name, value in drawn.items():
             object.__setattr__(self, name, value)
 
@@ -81,17 +79,18 @@ def buried() -> Iterator[list[tuple[str, Place]]]:
     for once, at the end of them all."""
     rounds: list[tuple[str, Place]] = []
     yield rounds
-    for name, place in rounds:
+    for name, place in rounds:  # their buckets stay until then: a coordinator waits for one that is gone
         until(f"nothing of {name} runs", lambda place=place: not place.processes(), told=lambda p=place: str(p.processes()))  # type: ignore[misc]
+        shutil.rmtree(place.folder)
 
 
 @pytest.fixture
 def bucket(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a new bucket; what opens it is in the environment, as hosts that have credentials have it."""
+    store = object_stores.ministack()  # before what marks the processes of this round
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
     if kind == "folder":
         return str(tmp_path / "bucket")
-    store = object_stores.ministack()
     if kind == "s3-real":
         store = object_stores.ObjectStore(
             endpoint=os.environ["DSTACK_S3_ENDPOINT"],
@@ -131,26 +130,30 @@ def test_whatever_is_killed_and_stopped_each_run_comes_to_its_right_end(
                 process.kill()
             process.wait()
     buried.append((f"{kind} {seed}", place))
-    shutil.rmtree(tmp_path / "bucket", ignore_errors=True)
 
 
 def storm(crowded: Crowded, script: Script, adversary: Adversary, told: list[str]) -> None:
-    """People start and stop runs while the adversary is at work."""
+    """People start, visit, hand over and stop runs while the adversary is at work."""
     chance = script.chance("people")
-    hands = []
     adversary.start()
-    for _ in range(script.lines):
-        crowded.start("run", JOBS[-1])
-        threading.Event().wait(chance.uniform(0.0, 0.5))
-    for _ in range(script.handed):
-        hands.append(crowded.submit())
-        told.extend(crowded.hand(hands[-1]))
-    if script.stops:
-        threading.Event().wait(chance.uniform(0.0, 1.5))
-        runs = crowded.runs()
-        if runs:
-            crowded.start("stop", chance.choice(runs).name, *chance.choice(((), ("--abort",))))
-    adversary.join()
+    try:
+        for act in script.acts:
+            share, pause = chance.random(), chance.uniform(0.0, 0.6)
+            known = crowded.runs()
+            told.append(f"{adversary.at():.2f} {act}")
+            if act == "run":
+                crowded.start("run", JOBS[-1])
+            elif act == "hand":
+                told.extend(crowded.hand(crowded.submit()))
+            elif known:
+                record = known[int(share * len(known))]
+                if act == "hand again":
+                    told.extend(crowded.hand(record))
+                else:
+                    crowded.start(act, record.name, *(["--abort"] if act == "stop" and pause < 0.3 else []))
+            time.sleep(pause)
+    finally:
+        adversary.join()
 
 
 def make_peace(crowded: Crowded, script: Script, told: list[str]) -> None:
