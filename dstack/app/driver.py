@@ -20,7 +20,7 @@ from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.placement import nowhere, rank
-from dstack.core.records import Claim, Outcome, Result, RunRecord, unpack
+from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
 from dstack.model import Demand, Fingerprint, HostFacts, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
@@ -113,8 +113,8 @@ class Driver:
                 return await self._go(claim, self._specs[workflow])
             case fx.AskVerdict(claim):
                 return await self._ask(claim, lambda runner: runner.verdict(Nonce(claim.nonce)))
-            case fx.HowSilent(claim):
-                return self._silence(claim)
+            case fx.HowSilent(claim, owner):
+                return self._silence(claim, owner)
             case fx.Watch(claim, workflow, attempt, patience):
                 return await self._watching(claim, workflow, attempt).wait(patience)
             case fx.StopJob(claim, abort):
@@ -294,9 +294,9 @@ class Driver:
             self._silent[claim.nonce] = (since, why)
             self._means.screen.message(why)
 
-    def _silence(self, claim: Claim) -> fx.Silence:
+    def _silence(self, claim: Claim, owner: Coordinator) -> fx.Silence:
         (began, since), _ = self._silent.get(claim.nonce, ((time.monotonic(), time.strftime("%H:%M")), ""))
-        return fx.Silence(seconds=time.monotonic() - began, since=since)
+        return fx.Silence(seconds=time.monotonic() - began, since=since, owner=self._means.observer.is_mute(owner))
 
     def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
         watching = self._watchings.get(claim.nonce)

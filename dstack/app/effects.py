@@ -131,10 +131,12 @@ class AskVerdict(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """For how many seconds this coordinator has tried a host in vain, and since when, for people."""
+    """For how many seconds this coordinator has tried a host in vain, and since when, for people. `owner`: whether the
+    owner's heartbeat stands and has not changed for long, as when its machine went with it."""
 
     seconds: float
     since: str
+    owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class HowSilent(Effect):
     """After an AskVerdict without an answer -> Silence."""
 
     claim: Claim
+    owner: Coordinator
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,14 @@ MUTANTS = (
         tests=("tests/unit/adapters/test_bucket_folder.py", "-k", "unmounted"),
     ),
     Mutant(
+        name="dead-is-lost",
+        breaks="a coordinator that surely died takes its host's job with it at once",
+        file="dstack/app/settling.py",
+        old="    by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id",
+        new="    by_owner = live.owner.boot_id == live.claim.boot_id",
+        tests=("tests/system/test_together_here.py",),
+    ),
+    Mutant(
         name="deaf-joiner",
         breaks="a failure that came after a run had joined is run again by it",
         file="dstack/app/settling.py",

@@ -23,7 +23,6 @@ from pathlib import Path
 import pytest
 
 from dstack.core.records import Claim, End, Result, unpack
-from dstack.errors import DstackError
 from dstack.model import RunStatus
 from tests.contract import object_stores
 from tests.system.adversary import JOB, Adversary, Place
@@ -64,7 +63,7 @@ class Script:
             "acts": (*first, *more),
             "fails": chance.random() < 0.2,
             "blows": chance.randint(8, 16),
-            "naps": {job: chance.uniform(0.05, 0.6) for job in JOBS},
+            "naps": {job: 0.05 + 1.5 * chance.random() ** 2 for job in JOBS},
         }
         for name, value in drawn.items():
             object.__setattr__(self, name, value)
@@ -75,12 +74,16 @@ class Script:
 
 @pytest.fixture(scope="module")
 def buried() -> Iterator[list[tuple[str, Place]]]:
-    """Rounds that are over: of none of them may anything be left. Coordinators linger for a few seconds, which is waited
-    for once, at the end of them all."""
+    """Rounds that are over: of none of them may anything be left. Coordinators linger for a few seconds, which is
+    waited for once, at the end of them all."""
     rounds: list[tuple[str, Place]] = []
     yield rounds
     for name, place in rounds:  # their buckets stay until then: a coordinator waits for one that is gone
-        until(f"nothing of {name} runs", lambda place=place: not place.processes(), told=lambda p=place: str(p.processes()))  # type: ignore[misc]
+        until(
+            f"nothing of {name} runs",
+            lambda place=place: not place.processes(),
+            told=lambda p=place: str(p.processes()),
+        )  # type: ignore[misc]
         shutil.rmtree(place.folder)
 
 
