@@ -264,8 +264,8 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
 def _unreachable(job: Job, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
     """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
     silence = yield HowSilent(live.claim, live.owner)
-    # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is known
-    # for sure to have died, says nothing of its host.
+    # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
+    # known for sure to have died, says nothing of its host.
     by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
     long_enough = by_owner or silence.seconds >= SILENCE
     if want is not None and long_enough:
