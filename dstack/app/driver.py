@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.collect import collect_artifacts, stage_inputs
-from dstack.app.fleet import Fleet
+from dstack.app.fleet import Fleet, is_home
 from dstack.app.heart import Heart
 from dstack.app.holding import Holding
 from dstack.app.observing import Observer
@@ -21,8 +21,8 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.placement import nowhere, rank
 from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, unpack
-from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
-from dstack.model import Demand, Fingerprint, HostFacts, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, SnapshotError, UsageError
+from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
 T = TypeVar("T")
@@ -206,6 +206,8 @@ class Driver:
         except HostUnreachableError:
             await link.lost(runner)
             return False
+        except NotHeldError:
+            return False
         except (HostError, SnapshotError, UsageError) as error:
             return str(error)
         return None
@@ -274,7 +276,7 @@ class Driver:
         runner: RunnerPort | None = None
         try:
             reached = await link.reach()
-            if not _is_home(claim, reached.facts):
+            if not is_home(claim, reached.facts):
                 self._in_vain(claim, f"{claim.host}: it runs as {claim.account}, whose account this is not")
                 return None
             runner = reached.runner
@@ -393,8 +395,3 @@ class Driver:
             )
         except DstackError as error:
             self._means.screen.message(str(error))
-
-
-def _is_home(claim: Claim, facts: HostFacts) -> bool:
-    """Whether the attempt is in the spool of the account that was reached; any other has never heard of it."""
-    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)

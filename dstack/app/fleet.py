@@ -203,3 +203,8 @@ def address_of(host: Host) -> dict[str, Any]:
     fields = plain(host)
     fields.pop("position", None)
     return dict(fields)
+
+
+def is_home(claim: Claim, facts: HostFacts) -> bool:
+    """Whether the attempt is in the spool of the account that was reached; any other has never heard of it."""
+    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)

@@ -139,7 +139,7 @@ MUTANTS = (
     Mutant(
         name="another-account's-spool",
         breaks="the verdict of an account that never heard of the attempt is believed",
-        file="dstack/app/driver.py",
+        file="dstack/app/fleet.py",
         old="    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)",
         new="    return True",
         tests=("tests/system/test_two_accounts.py", "-k", "colleague"),
@@ -167,6 +167,14 @@ MUTANTS = (
         old="            if self._format is not None and not self._is_same(self._format):",
         new="            if self._format is None and not self._is_same(b''):",
         tests=("tests/unit/adapters/test_bucket_folder.py", "-k", "unmounted"),
+    ),
+    Mutant(
+        name="never-held-is-failed",
+        breaks="a job fails because its supervisor died before it began",
+        file="dstack/app/driver.py",
+        old="        except NotHeldError:\n            return False",
+        new="        except NotHeldError as error:\n            return str(error)",
+        tests=("tests/system/test_together_here.py", "-k", "supervisor"),
     ),
     Mutant(
         name="dead-is-lost",

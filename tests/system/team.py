@@ -13,7 +13,12 @@ from tests.system.hosts.home import ClientKey, Home
 from tests.system.laptop import Laptop
 from tests.system.pipeline import GATE, MARKS, entry, write_inventory
 
-MARK = f"echo $(date +%s%N) %s $job_id $shard >> {MARKS}"
+
+def mark(what: str) -> str:
+    """The command that appends a line to the marks of its host."""
+    return f"echo $(date +%s%N) {what} $job_id $shard >> {MARKS}"
+
+
 WORKFLOWS = f"""
 workflows:
   - name: anchor
@@ -21,30 +26,30 @@ workflows:
     commands: ['while [ ! -e {GATE} ]; do sleep 0.2; done']
   - name: prepare
     commands:
-      - {MARK % "begin prepare"}
+      - {mark("begin prepare")}
       - sleep 0.3
       - echo data of $shard > data.txt
-      - {MARK % "end prepare"}
+      - {mark("end prepare")}
     artifacts: [data.txt]
   - name: train
     depends-on: [prepare]
     commands:
-      - {MARK % "begin train"}
+      - {mark("begin train")}
       - sleep 0.5
       - cat data.txt data.txt > model.txt
-      - {MARK % "end train"}
+      - {mark("end train")}
     artifacts: [model.txt]
   - name: bad
     depends-on: [prepare]
     commands:
-      - {MARK % "begin bad"}
+      - {mark("begin bad")}
       - sleep 0.2
-      - {MARK % "end bad"}
+      - {mark("end bad")}
       - exit 3
   - name: slow
     depends-on: [prepare]
     commands:
-      - {MARK % "begin slow"}
+      - {mark("begin slow")}
       - sleep 90
 """
 VARIABLES = "variables:\n  global:\n    shard: 0\n"
@@ -84,7 +89,8 @@ class Mark:
 
 
 def read_marks(hosts: list[TestHost]) -> list[Mark]:
-    lines = [line.split() for host in hosts for line in host.run(["cat", MARKS]).decode().splitlines()]
+    script = f"cat {MARKS} 2> /dev/null || true"
+    lines = [line.split() for host in hosts for line in host.run(["sh", "-c", script]).decode().splitlines()]
     found = [
         Mark(at=int(at), what=what, workflow=job, attempt=nonce, shard=shard) for at, what, job, nonce, shard in lines
     ]

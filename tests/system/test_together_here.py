@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dstack.model import RunStatus
+from dstack.adapters.runner_client import RunnerClient
+from dstack.app.running import Coordination
+from dstack.cli import wiring
+from dstack.model import Nonce, RunStatus
 from tests.system.adversary import COORDINATOR, Place
 from tests.system.crowded import JOBS, Crowded
 from tests.system.hosts.waiting import until
@@ -40,3 +47,33 @@ def test_a_job_whose_coordinator_was_killed_is_not_run_again_while_it_may_still_
     )
     assert crowded.view(record).status is RunStatus.SUCCEEDED
     assert sorted(mark[1] for mark in crowded.marks() if mark[0] == "begin") == sorted(JOBS)
+
+
+def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim stands, and what held the slot is gone when the host is asked to prepare: the attempt never began."""
+    monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
+    crowded = Crowded(tmp_path, str(tmp_path / "bucket"), hosts=1, naps=dict.fromkeys(JOBS, 0.0))
+    prepare, killed = RunnerClient.prepare, list[int]()
+
+    async def prepare_late(self: RunnerClient, nonce: Nonce, order: Mapping[str, Any]) -> None:
+        if not killed:
+            killed.append(json.loads((tmp_path / "h1/spool" / nonce / "supervisor.json").read_text())["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+        await prepare(self, nonce, order)
+
+    monkeypatch.setattr(RunnerClient, "prepare", prepare_late)
+    record = crowded.submit()
+
+    async def bring() -> None:
+        async with wiring.hosts(crowded.session) as hosts:
+            with wiring.coordinator(crowded.session) as me:
+                means = wiring.make_means(crowded.session, hosts.fleet, me, screen=wiring.LogScreen(), caller={})
+                await Coordination(means, record, me).finish()
+
+    asyncio.run(bring())
+    view = crowded.view(record)
+    assert killed
+    assert view.status is RunStatus.SUCCEEDED, view
+    assert [job.attempt for job in view.jobs] == [2, 1, 1, 1]
