@@ -107,8 +107,8 @@ class Drop(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Prepare(Effect):
-    """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when it is out of reach
-    or holds the attempt no more."""
+    """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when it is out of
+    reach or holds the attempt no more."""
 
     claim: Claim
     workflow: WorkflowName

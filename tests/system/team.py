@@ -73,7 +73,7 @@ class Sample:
 
 
 def sample(host: TestHost) -> list[Sample]:
-    lines = [line.split() for line in host.exec(["sh", "-c", SAMPLE]).output.decode().splitlines()]
+    lines = [line.split() for line in host.exec(["sh", "-c", SAMPLE], user="alice").output.decode().splitlines()]
     return [Sample(pid=int(a), files=int(b), memory=int(c)) for a, b, c in (line for line in lines if len(line) == 3)]
 
 
