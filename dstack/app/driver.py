@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.collect import collect_artifacts, stage_inputs
-from dstack.app.fleet import Fleet, is_home
+from dstack.app.fleet import Fleet, away
 from dstack.app.heart import Heart
 from dstack.app.holding import Holding
 from dstack.app.observing import Observer
@@ -276,8 +276,9 @@ class Driver:
         runner: RunnerPort | None = None
         try:
             reached = await link.reach()
-            if not is_home(claim, reached.facts):
-                self._in_vain(claim, f"{claim.host}: it runs as {claim.account}, whose account this is not")
+            elsewhere = away(claim, reached.facts)
+            if elsewhere:
+                self._in_vain(claim, elsewhere)
                 return None
             runner = reached.runner
             answer = await request(runner)

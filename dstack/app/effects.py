@@ -83,6 +83,7 @@ class Held:
     address: dict[str, Any]
     account: str = ""
     folder: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,10 @@ def address_of(host: Host) -> dict[str, Any]:
     return dict(fields)
 
 
-def is_home(claim: Claim, facts: HostFacts) -> bool:
-    """Whether the attempt is in the spool of the account that was reached; any other has never heard of it."""
-    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)
+def away(claim: Claim, facts: HostFacts) -> str:
+    """Why the attempt is not in the spool that was reached, which has never heard of it then; "" when it is there."""
+    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):
+        return f"{claim.host}: it runs as {claim.account}, whose account this is not"
+    if claim.place and claim.place != facts.place:
+        return f"{claim.host}: it runs in another place than {facts.dir} on {facts.hostname}, or that was made anew"
+    return ""

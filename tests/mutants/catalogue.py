@@ -140,8 +140,8 @@ MUTANTS = (
         name="another-account's-spool",
         breaks="the verdict of an account that never heard of the attempt is believed",
         file="dstack/app/fleet.py",
-        old="    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)",
-        new="    return True",
+        old="    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):",
+        new="    if facts.user:\n        return ''\n    if claim.account:",
         tests=("tests/system/test_two_accounts.py", "-k", "colleague"),
     ),
     Mutant(
@@ -175,6 +175,14 @@ MUTANTS = (
         old="        except NotHeldError:\n            return False",
         new="        except NotHeldError as error:\n            return str(error)",
         tests=("tests/system/test_together_here.py", "-k", "supervisor"),
+    ),
+    Mutant(
+        name="another-machine's-spool",
+        breaks="the verdict of another machine, with the same account and folder, is believed",
+        file="dstack/app/fleet.py",
+        old="    if claim.place and claim.place != facts.place:",
+        new="    if False:",
+        tests=("tests/system/test_together_here.py", "-k", "another"),
     ),
     Mutant(
         name="dead-is-lost",

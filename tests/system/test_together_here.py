@@ -77,3 +77,36 @@ def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
     assert killed
     assert view.status is RunStatus.SUCCEEDED, view
     assert [job.attempt for job in view.jobs] == [2, 1, 1, 1]
+
+
+def test_another_machine_with_the_same_account_and_folder_does_not_speak_for_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`local: true` and `~/.dstack` are the same words on every machine, and an alias may lead elsewhere. The folder of
+    the one is moved away here, so that whoever comes next finds what another machine has under the same path."""
+    monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
+    crowded = Crowded(tmp_path, str(tmp_path / "bucket"), hosts=1, naps={**dict.fromkeys(JOBS, 0.0), "prepare": 9.0})
+    first = crowded.start("run", JOBS[-1])
+    until("the first job runs", crowded.marks)
+    first.kill()
+    first.wait()
+    (tmp_path / "h1").rename(tmp_path / "first machine")
+    second = crowded.start("attach", crowded.runs()[0].name)
+    try:
+        until(
+            "it says so, or the job ran twice",
+            lambda: "another place" in crowded.logs()["told-1-attach"] or len(crowded.marks()) > 1,
+            told=lambda: str(crowded.logs()),
+        )
+        assert [mark[:2] for mark in crowded.marks()] == [["begin", "prepare"]], crowded.logs()
+        second.kill()
+        second.wait()
+        (tmp_path / "h1").rename(tmp_path / "second machine")
+        (tmp_path / "first machine").rename(tmp_path / "h1")
+        crowded.start("attach", crowded.runs()[0].name)
+        until("the run ends", lambda: crowded.view(crowded.runs()[0]).status is not RunStatus.RUNNING)
+        assert sorted(mark[1] for mark in crowded.marks() if mark[0] == "begin") == sorted(JOBS), crowded.logs()
+    finally:
+        for process, _ in crowded.started:
+            process.kill()
+            process.wait()
