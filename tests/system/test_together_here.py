@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -19,6 +20,16 @@ from dstack.model import Nonce, RunStatus
 from tests.system.adversary import COORDINATOR, Place
 from tests.system.crowded import JOBS, Crowded
 from tests.system.hosts.waiting import until
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock of a file."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_a_job_whose_coordinator_was_killed_is_not_run_again_while_it_may_still_run(
@@ -59,8 +70,10 @@ def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
 
     async def prepare_late(self: RunnerClient, nonce: Nonce, order: Mapping[str, Any]) -> None:
         if not killed:
-            killed.append(json.loads((tmp_path / "h1/spool" / nonce / "supervisor.json").read_text())["pid"])
+            spool = tmp_path / "h1/spool" / nonce
+            killed.append(json.loads((spool / "supervisor.json").read_text())["pid"])
             os.kill(killed[0], signal.SIGKILL)
+            until("it is gone", lambda: is_free(spool / "alive"))
         await prepare(self, nonce, order)
 
     monkeypatch.setattr(RunnerClient, "prepare", prepare_late)
