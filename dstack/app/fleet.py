@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -117,9 +118,10 @@ class Fleet:
         link = self.links.get(claim.host)
         if link is not None and address_of(link.host) == claim.address:
             return link
-        if claim.nonce not in self._foreign:
-            self._foreign[claim.nonce] = Link(build(Host, dict(claim.address), claim.host), self._open)
-        return self._foreign[claim.nonce]
+        entry = json.dumps([claim.host, claim.address], sort_keys=True)
+        if entry not in self._foreign:
+            self._foreign[entry] = Link(build(Host, dict(claim.address), claim.host), self._open)
+        return self._foreign[entry]
 
     async def connect(self) -> None:
         """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError.
