@@ -11,13 +11,14 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 CLI, COORDINATOR, RUNNER, SUPERVISOR, JOB, ZOMBIE = "cli", "coordinator", "runner", "supervisor", "job", "zombie"
-VICTIMS = {CLI: 3, COORDINATOR: 4, RUNNER: 3, SUPERVISOR: 2}
-"""Roles that the adversary goes for, and how often."""
+VICTIMS = (CLI, COORDINATOR, RUNNER, SUPERVISOR)
+"""Roles that the adversary goes for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +93,8 @@ class Decision:
     stopped: float
 
     @staticmethod
-    def draw(chance: random.Random) -> Decision:
-        role = chance.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
+    def draw(chance: random.Random, weights: Sequence[int]) -> Decision:
+        role = chance.choices(VICTIMS, weights=weights)[0]
         wait, share = chance.uniform(0.02, 0.35), chance.random()
         stopped = chance.choice((0.0, 0.1 + 2.9 * chance.random() ** 3))
         return Decision(wait=wait, role=role, share=share, stopped=stopped)
@@ -106,7 +107,8 @@ class Adversary(threading.Thread):
         super().__init__(name="adversary")
         chance = random.Random(seed)
         self._place = place
-        self._decisions = [Decision.draw(chance) for _ in range(blows)]
+        hatred = [chance.choice((1, 3, 9)) for _ in VICTIMS]
+        self._decisions = [Decision.draw(chance, hatred) for _ in range(blows)]
         self._stopped: list[tuple[float, int]] = []
         self._begin = time.monotonic()
         self.told: list[str] = []
@@ -138,7 +140,8 @@ class Adversary(threading.Thread):
             time.sleep(0.01)
 
     def _strike(self, decision: Decision) -> None:
-        victims = [found for found in self._place.processes() if found.role == decision.role]
+        victims = [found for found in self._place.processes() if found.role in VICTIMS]
+        victims = [found for found in victims if found.role == decision.role] or victims
         if not victims:
             return
         victim = victims[int(decision.share * len(victims))]

@@ -4,8 +4,9 @@ Some coordinators are the shipped kind, some sit in command lines. When the faul
 person would do (attach, or hand over again), and every run must come to its right end. The judge stands outside: marks
 and locks of the jobs' own, /proc, and what `artifacts pull` brings.
 
-DSTACK_ROUNDS sets how many rounds there are for each kind of bucket, by a factor: the suite's 12 give a few, a soak's
-50 give 200. DSTACK_SEED=<n> runs round n alone, with the same decisions; the seed of a round that fails is in its name.
+DSTACK_ROUNDS sets the length: 60 rounds over all kinds of bucket in the suite, 600 where a soak sets it to 50.
+DSTACK_SEED=<n> runs round n of each kind alone, with the same decisions; a round that fails prints its seed and what
+was done in it. Decisions are replayed, not the machine's own timing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,13 +60,15 @@ class Script:
         chance = self.chance("script")
         first = chance.choice((("run",), ("hand",), ("run", "run"), ("run", "hand"), ("hand", "hand")))
         more = chance.choices(("attach", "hand again", "run", "hand", "stop"), weights=(4, 4, 1, 1, 1), k=3)
-        drawn = {
+        drawn: dict[str, Any] = {
             "hosts": chance.choice((2, 2, 3)),
             "acts": (*first, *more),
             "fails": chance.random() < 0.2,
             "blows": chance.randint(8, 16),
             "naps": {job: 0.05 + 1.5 * chance.random() ** 2 for job in JOBS},
         }
+        if chance.random() < 0.2:  # long enough for others to see that its coordinator is gone
+            drawn["naps"][chance.choice(JOBS)] = 5.0
         for name, value in drawn.items():
             object.__setattr__(self, name, value)
 
