@@ -79,6 +79,10 @@ class HostError(DstackError):
         super().__init__(f"{host}: {message}", hint=hint)
 
 
+class NotHeldError(HostError):
+    """What held an attempt on the host is gone: it never begins there, and that is nobody's failure."""
+
+
 class HostUnreachableError(NoHostError):
     """The connection to one host failed or was lost."""
 

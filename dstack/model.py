@@ -207,6 +207,8 @@ class HostFacts:
     dir: str
     shared_slots: bool = False
     """Whether its queue is that of all its users; else of this account alone."""
+    place: str = ""
+    """Random, made once for the folder of dstack: the same words may lead to another folder on another machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ LIBRARY_PUSH = "library.push"
 # What a supervisor wrote once for its nonce, before the first command.
 STARTED = "started"
 REFUSED = "refused"
+NOT_HELD = "held"
+"""Kind of the refusal of what needs a held attempt, when nothing holds it (any more)."""
 
 
 class Frame(NamedTuple):

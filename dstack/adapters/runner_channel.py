@@ -11,7 +11,7 @@ from dstack import wire
 from dstack.adapters.deadline import within
 from dstack.adapters.runner_start import ending, opening
 from dstack.adapters.runner_streams import WINDOW, Exchange
-from dstack.errors import DstackError, HostError, HostUnreachableError
+from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError
 from dstack.ports import Transport
 
 QUICK = 60.0
@@ -250,9 +250,9 @@ class Channel:
 
     def _refusal(self, op: str, error: dict[str, Any]) -> HostError:
         message = opening(error.get("message"), _SAID) or f"the runner refused {op!r} without a reason"
-        return RefusedError(
-            self.host, message, kind=opening(error.get("kind"), 40), hint=opening(error.get("hint"), _SAID) or None
-        )
+        kind, hint = opening(error.get("kind"), 40), opening(error.get("hint"), _SAID) or None
+        refusal = NotHeldRefusedError if kind == wire.NOT_HELD else RefusedError
+        return refusal(self.host, message, kind=kind, hint=hint)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -285,3 +285,7 @@ class RefusedError(HostError):
     def __init__(self, host: str, message: str, *, kind: str, hint: str | None = None) -> None:
         self.kind = kind
         super().__init__(host, message, hint=hint)
+
+
+class NotHeldRefusedError(RefusedError, NotHeldError):
+    """The refusal of kind `held`."""

@@ -59,6 +59,7 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
         max_duration=job.spec.max_duration,
         account=held.account,
         folder=held.folder,
+        place=held.place,
     )
     mine = keys.attempt(number)
     if not (yield from create(mine.claim, pack(claim))):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,16 +11,17 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.collect import collect_artifacts, stage_inputs
-from dstack.app.fleet import Fleet, is_home
+from dstack.app.fleet import Fleet, away
 from dstack.app.heart import Heart
 from dstack.app.holding import Holding
 from dstack.app.observing import Observer
+from dstack.app.silences import Silences
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, ProjectKeys, takes
 from dstack.core.placement import nowhere, rank
-from dstack.core.records import Claim, Outcome, Result, RunRecord, unpack
-from dstack.errors import DstackError, HostError, HostUnreachableError, SnapshotError, UsageError
+from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, unpack
+from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, SnapshotError, UsageError
 from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
 
@@ -72,7 +72,7 @@ class Driver:
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._holdings: dict[str, Holding] = {}
         self._turns: dict[str, float] = {}
-        self._silent: dict[str, tuple[tuple[float, str], str]] = {}  # nonce -> since when (twice), and why
+        self._silences = Silences()
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -118,8 +118,8 @@ class Driver:
                 return await self._go(claim, self._specs[workflow])
             case fx.AskVerdict(claim):
                 return await self._ask(claim, lambda runner: runner.verdict(Nonce(claim.nonce)))
-            case fx.HowSilent(claim):
-                return self._silence(claim)
+            case fx.HowSilent(claim, owner):
+                return self._silence(claim, owner)
             case fx.Watch(claim, workflow, attempt, patience):
                 return await self._watching(claim, workflow, attempt).wait(patience)
             case fx.StopJob(claim, abort):
@@ -211,6 +211,8 @@ class Driver:
         except HostUnreachableError:
             await link.lost(runner)
             return False
+        except NotHeldError:
+            return False
         except (HostError, SnapshotError, UsageError) as error:
             return str(error)
         return None
@@ -279,12 +281,13 @@ class Driver:
         runner: RunnerPort | None = None
         try:
             reached = await link.reach()
-            if not is_home(claim, reached.facts):
-                self._in_vain(claim, f"{claim.host}: it runs as {claim.account}, whose account this is not")
+            elsewhere = away(claim, reached.facts)
+            if elsewhere:
+                self._in_vain(claim, elsewhere)
                 return None
             runner = reached.runner
             answer = await request(runner)
-            self._silent.pop(claim.nonce, None)
+            self._silences.answered(Nonce(claim.nonce))
             return answer
         except HostUnreachableError as error:
             if runner is not None:
@@ -294,14 +297,12 @@ class Driver:
 
     def _in_vain(self, claim: Claim, why: str) -> None:
         """The claim's host gave no answer; said once for each reason and silence."""
-        since, said = self._silent.setdefault(claim.nonce, ((time.monotonic(), time.strftime("%H:%M")), ""))
-        if said != why:
-            self._silent[claim.nonce] = (since, why)
+        if self._silences.vain(Nonce(claim.nonce), why):
             self._means.screen.message(why)
 
-    def _silence(self, claim: Claim) -> fx.Silence:
-        (began, since), _ = self._silent.get(claim.nonce, ((time.monotonic(), time.strftime("%H:%M")), ""))
-        return fx.Silence(seconds=time.monotonic() - began, since=since)
+    def _silence(self, claim: Claim, owner: Coordinator) -> fx.Silence:
+        seconds, since = self._silences.of(Nonce(claim.nonce))
+        return fx.Silence(seconds=seconds, since=since, owner=self._means.observer.is_mute(owner))
 
     def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
         watching = self._watchings.get(claim.nonce)

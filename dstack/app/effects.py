@@ -90,6 +90,7 @@ class Held:
     address: dict[str, Any]
     account: str = ""
     folder: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class Drop(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Prepare(Effect):
-    """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when unreachable."""
+    """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when it is out of
+    reach or holds the attempt no more."""
 
     claim: Claim
     workflow: WorkflowName
@@ -138,10 +140,12 @@ class AskVerdict(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """For how many seconds this coordinator has tried a host in vain, and since when, for people."""
+    """For how many seconds this coordinator has tried a host in vain, and since when, for people. `owner`: whether the
+    owner's heartbeat stands and has not changed for long, as when its machine went with it."""
 
     seconds: float
     since: str
+    owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ class HowSilent(Effect):
     """After an AskVerdict without an answer -> Silence."""
 
     claim: Claim
+    owner: Coordinator
 
 
 @dataclass(frozen=True, slots=True)

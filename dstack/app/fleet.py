@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -117,9 +118,10 @@ class Fleet:
         link = self.links.get(claim.host)
         if link is not None and address_of(link.host) == claim.address:
             return link
-        if claim.nonce not in self._foreign:
-            self._foreign[claim.nonce] = Link(build(Host, dict(claim.address), claim.host), self._open)
-        return self._foreign[claim.nonce]
+        entry = json.dumps([claim.host, claim.address], sort_keys=True)
+        if entry not in self._foreign:
+            self._foreign[entry] = Link(build(Host, dict(claim.address), claim.host), self._open)
+        return self._foreign[entry]
 
     async def connect(self) -> None:
         """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError.
@@ -210,6 +212,10 @@ def address_of(host: Host) -> dict[str, Any]:
     return dict(fields)
 
 
-def is_home(claim: Claim, facts: HostFacts) -> bool:
-    """Whether the attempt is in the spool of the account that was reached; any other has never heard of it."""
-    return not claim.account or (claim.account, claim.folder) == (facts.user, facts.dir)
+def away(claim: Claim, facts: HostFacts) -> str:
+    """Why the attempt is not in the spool that was reached, which has never heard of it then; "" when it is there."""
+    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):
+        return f"{claim.host}: it runs as {claim.account}, whose account this is not"
+    if claim.place and claim.place != facts.place:
+        return f"{claim.host}: it runs in another place than {facts.dir} on {facts.hostname}, or that was made anew"
+    return ""

@@ -61,6 +61,7 @@ class Holding:
                 address=address_of(reached.host),
                 account=reached.facts.user,
                 folder=reached.facts.dir,
+                place=reached.facts.place,
             )
         return None
 

@@ -29,8 +29,14 @@ class Observer:
             return sure
         beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
         if beat is None:
+            self._seen.pop(coordinator.id, None)
             return False  # it beats before it claims or adopts anything, and takes the heartbeat away when it leaves
         now = self._boottime()
         seen = observe(self._seen.get(coordinator.id), beat, now)
         self._seen[coordinator.id] = seen
         return False if silent(seen, now) else None
+
+    def is_mute(self, coordinator: Coordinator) -> bool:
+        """Whether `alive` called it dead for the silence of its heartbeat, and for nothing else."""
+        seen = self._seen.get(coordinator.id)
+        return seen is not None and silent(seen, self._boottime())

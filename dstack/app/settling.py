@@ -195,9 +195,11 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
 
 def _unreachable(job: Job, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
     """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
-    silence = yield HowSilent(live.claim)
-    # An owner on the very host: that it is dead is known by its silence, which is then the host's own.
-    long_enough = live.owner.boot_id == live.claim.boot_id or silence.seconds >= SILENCE
+    silence = yield HowSilent(live.claim, live.owner)
+    # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
+    # known for sure to have died, says nothing of its host.
+    by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
+    long_enough = by_owner or silence.seconds >= SILENCE
     if want is not None and long_enough:
         ends = yield from _ends(keys, want.ended, live.keys.number - 1)
         if reuse.may_try_again(tuple(end.status for end in ends), job.spec.retry):

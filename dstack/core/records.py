@@ -88,6 +88,8 @@ class Claim:
     account: str = ""
     folder: str = ""
     """Account and folder on the host in whose spool the attempt is: in any other one nobody ever heard of it."""
+    place: str = ""
+    """What that folder calls itself: another machine may have one of the same name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

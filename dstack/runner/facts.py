@@ -14,6 +14,7 @@ from dstack.runner import devices, slots
 from dstack.runner.asking import DEADLINE, ask
 from dstack.runner.grants import Capacity
 from dstack.runner.processes import boot_id
+from dstack.runner.spool import write_durably
 from dstack.wire import WIRE_VERSION
 
 
@@ -42,7 +43,26 @@ def hello(root: str) -> Dict[str, Any]:
         "gpus": asked.get("gpus", []),
         "docker": asked.get("docker", False),
         "shared_slots": slots.shared(),
+        "place": place(root),
     }
+
+
+def place(root: str) -> str:
+    """What names this folder of dstack and no other one, made when first asked for: verdicts are those of its spool."""
+    path = os.path.join(root, "place")
+    while True:
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read()
+        except FileNotFoundError:
+            fresh = "%s.%s" % (path, os.urandom(8).hex())
+        write_durably(fresh, os.urandom(16).hex().encode("ascii"))
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(fresh)
 
 
 def capacity(slots_: int, shares: int) -> Capacity:

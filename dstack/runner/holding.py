@@ -12,7 +12,7 @@ from dstack.runner.channel import Request
 from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt
-from dstack.wire import REFUSED, STARTED
+from dstack.wire import NOT_HELD, REFUSED, STARTED
 
 
 class Holds:
@@ -54,7 +54,9 @@ class Holds:
         control = self._forget(attempt.nonce)
         if control is None:
             if attempt.read_verdict() is None:
-                raise Refusal("held", "attempt %s is not held by this connection" % attempt.nonce, "send `hold` first")
+                raise Refusal(
+                    NOT_HELD, "attempt %s is not held by this connection" % attempt.nonce, "send `hold` first"
+                )
             return _verdict(attempt, attempt.read_verdict() == STARTED)
         try:
             line = json.dumps({"environment": environment}).encode("utf-8", "surrogateescape")

@@ -24,7 +24,7 @@ from dstack.runner.refusal import Refusal
 from dstack.runner.spool import ENDED, HELD, RUNNING, UNKNOWN, VANISHED, Attempt, attempts, write_durably, write_json
 from dstack.runner.stopping import state, stop
 from dstack.runner.watch import failed_report
-from dstack.wire import CHUNK, REFUSED
+from dstack.wire import CHUNK, NOT_HELD, REFUSED
 
 Operation = Callable[[Request], Dict[str, Any]]
 
@@ -90,7 +90,7 @@ class Operations:
     def _prepare(self, request: Request) -> Dict[str, Any]:
         attempt = self._attempt(request)
         if not attempt.lives() or attempt.read_verdict() is not None:
-            raise Refusal("prepare", "attempt %s is not held" % attempt.nonce, "send `hold` first")
+            raise Refusal(NOT_HELD, "attempt %s is not held" % attempt.nonce, "send `hold` first")
         try:
             self._lay(request, attempt)
         except (Refusal, OSError) as error:

@@ -378,7 +378,7 @@ class World:
         return supervisor.verdict
 
     def _howsilent(self, peer: Peer, name: str, effect: fx.HowSilent) -> fx.Silence:
-        return fx.Silence(seconds=self.random.choice((0.0, 500.0)), since="12:00")
+        return fx.Silence(seconds=self.random.choice((0.0, 500.0)), since="12:00", owner=self.chance(0.5))
 
     def _watch(self, peer: Peer, name: str, effect: fx.Watch) -> ExitReport | None:
         report = self.supervisors[effect.claim.nonce].report

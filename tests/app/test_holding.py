@@ -10,12 +10,13 @@ import pytest
 
 from dstack.app import fleet as fleets
 from dstack.app.effects import Held
-from dstack.app.fleet import Fleet
+from dstack.app.fleet import Fleet, address_of
 from dstack.app.holding import Holding
 from dstack.app.watching import Watching
 from dstack.core.keys import ProjectKeys
+from dstack.core.records import Claim, Coordinator
 from dstack.errors import DstackError, HostError, HostKeyError
-from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce
+from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce, RunId, RunName
 from tests.fakes.bucket_memory import MemoryBucket
 
 NONCE = Nonce("0123456789abcdef")
@@ -180,3 +181,35 @@ def test_a_host_that_never_answers_holds_up_no_other(monkeypatch: pytest.MonkeyP
             await fleet.close()
 
     asyncio.run(play())
+
+
+def test_all_attempts_of_a_host_outside_the_inventory_share_one_runner() -> None:
+    """However many a long-lived coordinator meets, it has one link for each such host."""
+    opened: list[Host] = []
+
+    async def open_runner(host: Host) -> Any:
+        opened.append(host)
+        return FakeRunner(str(host.name), lambda: asyncio.sleep(0))
+
+    def claim(number: int, host: str) -> Claim:
+        me = Coordinator(id="c", user="u", machine="m", boot_id="b", pid=1, lock="/l")
+        address = address_of(Host(name=HostName(host), address=f"{host}.example.org"))
+        name = RunName("a-1")
+        return Claim(
+            nonce=f"{number:032x}",
+            run=RunId("r"),
+            run_name=name,
+            host=host,
+            address=address,
+            boot_id="b",
+            coordinator=me,
+        )
+
+    async def scene() -> None:
+        fleet = Fleet((), open_runner)
+        for number in range(20):
+            await fleet.link_of(claim(number, f"far-{number % 2}")).reach()
+        await fleet.close()
+
+    asyncio.run(scene())
+    assert sorted(str(host.name) for host in opened) == ["far-0", "far-1"]
