@@ -270,8 +270,7 @@ class Driver:
 
     async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
         values = given.environment(spec, self._means.caller)
-        started = await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
-        return started
+        return await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
 
     # -- the running attempt ----------------------------------------------------------------------
 
