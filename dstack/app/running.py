@@ -20,6 +20,8 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket, Put
 
 RETRY_PAUSE = 2.0
+LONGEST_PAUSE = 30.0
+"""Seconds before a job is taken up again after an error: the first time, and at most. A bucket may be away for days."""
 SMALL = 64 << 10
 """Bytes that are sent rather than looked for."""
 FIRST_BEAT = 1.0
@@ -104,12 +106,16 @@ class Coordination:
 
     async def _job(self, spec: JobSpec) -> Outcome:
         inputs = await self._inputs(spec)
+        pause, said = RETRY_PAUSE, ""
         while True:
             try:
                 outcome = await self._settle(spec, inputs)
             except DstackError as error:
-                self._means.screen.message(f"{spec.workflow}: {error}; trying again")
-                await asyncio.sleep(RETRY_PAUSE)
+                if said != str(error):
+                    self._means.screen.message(f"{spec.workflow}: {error}; trying again")
+                    pause, said = RETRY_PAUSE, str(error)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 1.25)
                 continue
             self._driver.outcomes[spec.workflow] = outcome
             note = outcome.reason
