@@ -31,6 +31,9 @@ SPELLED = {
     Kind.END: ATTEMPT.end,
     Kind.RESULT: JOB.result,
     Kind.HEARTBEAT: KEYS.heartbeat("0f" * 16),
+    Kind.LOOKER: RUN.coordinator("0f" * 16),
+    Kind.OWN: f"{KEYS.runs_of('alice', 'her laptop')}{RUN.run}",
+    Kind.INVENTORY: f"{KEYS.hosts}999998",
     Kind.DIFF: KEYS.diff("e" * 40),
     Kind.FILES: KEYS.files("f" * 64),
 }
