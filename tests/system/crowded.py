@@ -7,17 +7,19 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from dstack.adapters.coordinator_client import hand_over
+from dstack.adapters.coordinator_client import CoordinatorClient
 from dstack.adapters.coordinator_library import Library, library_for
+from dstack.adapters.credentials import forwardable
 from dstack.adapters.local import open_local
 from dstack.adapters.runner_client import RunnerClient
 from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
 from dstack.app.overview import run_ids, run_view
 from dstack.app.running import submit
 from dstack.app.views import RunView
-from dstack.cli.handing import split_options
+from dstack.cli.handing import placing_options
 from dstack.cli.runline import read_arguments
 from dstack.cli.submitting import plan_run, rename
 from dstack.cli.wiring import Session
@@ -105,19 +107,23 @@ class Crowded:
         """Hand the run to every host -> what could not be done, in words: a host may be under attack."""
 
         async def one(host: Host, peers: tuple[Peer, ...]) -> None:
-            where, who = split_options(self.bucket, {}, self.laptop.environment)
+            is_url = "://" in self.bucket
+            environment = self.laptop.environment
             given = HandOver(
                 bucket=self.bucket,
-                options=where,
-                credentials=who,
+                options=placing_options(self.bucket, {}, environment),
+                credentials=forwardable(self.bucket, {}, environment).options if is_url else {},
                 project=self.session.name,
                 run=record.id,
                 record=digest(pack(record)),
                 host=host,
                 peers=peers,
             )
-            library = _library(peers[0].facts) if "://" in self.bucket else None
-            await hand_over(await open_local(host, sys.executable), given, library)
+            client = await CoordinatorClient.open(await open_local(host, sys.executable), host.dir)
+            try:
+                await client.hand(given, _library(peers[0].facts) if is_url else None)
+            finally:
+                await client.close()
 
         async def scene() -> list[str]:
             hosts = self.session.inventory()
@@ -176,5 +182,5 @@ class Crowded:
 def _library(facts: HostFacts) -> Library:
     """Packed once in this process: all hosts here are one machine."""
     if not _LIBRARIES:
-        _LIBRARIES.append(library_for(facts, Path("/nonexistent")))
+        _LIBRARIES.append(library_for(facts, Path(tempfile.mkdtemp(prefix="dstack-libraries-"))))
     return _LIBRARIES[0]
