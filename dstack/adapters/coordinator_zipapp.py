@@ -25,6 +25,7 @@ ADAPTERS = (
     "deadline.py",
     "identity.py",
     "local.py",
+    "log_screen.py",
     "runner_answers.py",
     "runner_channel.py",
     "runner_client.py",

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dstack.adapters.log_screen import LogScreen
 from dstack.app.fleet import Fleet
 from dstack.app.handing import Handed
 from dstack.app.overview import run_view
@@ -204,5 +205,5 @@ async def coordinate(attendance: Attendance, record: RunRecord, only: Sequence[s
     session = attendance.session
     async with wiring.hosts(session, only=only) as hosts:
         with wiring.coordinator(session) as me:
-            means = wiring.make_means(session, hosts.fleet, me, screen=wiring.LogScreen(), caller=attendance.caller)
+            means = wiring.make_means(session, hosts.fleet, me, screen=LogScreen(), caller=attendance.caller)
             await Coordination(means, record, me).finish()

@@ -292,19 +292,3 @@ def coordinator(session: Session) -> Iterator[Coordinator]:
             pid=os.getpid(),
             lock=str(lock.path),
         )
-
-
-class LogScreen:
-    """The screen of a coordinator without a terminal: one line for each change, on standard output."""
-
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        self.message(" ".join(part for part in (workflow, status, host, note) if part))
-
-    def log(self, workflow: str, data: bytes) -> None:
-        """Nobody watches: the log is in the bucket."""
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        """Nobody watches."""
-
-    def message(self, text: str) -> None:
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, flush=True)

@@ -14,9 +14,10 @@ from typing import Any
 
 from dstack import wire
 from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
+from dstack.adapters.log_screen import LogScreen
 from dstack.app.running import Coordination
 from dstack.coordinator.refusal import Refusal
-from dstack.coordinator.wiring import Hosting, Log
+from dstack.coordinator.wiring import Hosting
 from dstack.core.codec import build
 from dstack.core.handover import HandOver, digest
 from dstack.core.keys import ProjectKeys
@@ -53,7 +54,7 @@ class Detached:
     def __init__(self, root: str, me: Coordinator, place: str) -> None:
         self._me = me
         self._place = place
-        self._log = Log()
+        self._log = LogScreen()
         self._hosting = Hosting(root, me, self._log)
         self._runs: dict[RunId, asyncio.Task[None]] = {}
         self._talks = 0

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from dstack.adapters.bucket_open import open_bucket
 from dstack.adapters.bucket_renewed import RenewedBucket
 from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
 from dstack.adapters.local import open_local
+from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner_client import RunnerClient
 from dstack.app.driver import Means
 from dstack.app.fleet import Fleet, address_of
@@ -31,23 +31,6 @@ from dstack.core.records import Coordinator
 from dstack.errors import HostUnreachableError, SnapshotError
 from dstack.model import Host, JobSpec, RunId, Snapshot
 from dstack.ports import Bucket, RunnerPort, Transport
-
-
-class Log:
-    """The screen of a coordinator that nobody watches: one line for each change, on standard output."""
-
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        self.message(" ".join(part for part in (workflow, status, host, note) if part))
-
-    def log(self, workflow: str, data: bytes) -> None:
-        """Nobody watches: the log is in the bucket."""
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        """Nobody watches."""
-
-    def message(self, text: str) -> None:
-        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        sys.stdout.flush()
 
 
 class PushedCode:
@@ -79,7 +62,7 @@ class _Project:
 class Hosting:
     """All that the runs of one detached coordinator work with, opened when first needed."""
 
-    def __init__(self, root: str, me: Coordinator, log: Log) -> None:
+    def __init__(self, root: str, me: Coordinator, log: LogScreen) -> None:
         self._root = root
         self._me = me
         self._log = log

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner_client import RunnerClient
 from dstack.app.running import Coordination
 from dstack.cli import wiring
@@ -82,7 +83,7 @@ def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
     async def bring() -> None:
         async with wiring.hosts(crowded.session) as hosts:
             with wiring.coordinator(crowded.session) as me:
-                means = wiring.make_means(crowded.session, hosts.fleet, me, screen=wiring.LogScreen(), caller={})
+                means = wiring.make_means(crowded.session, hosts.fleet, me, screen=LogScreen(), caller={})
                 await Coordination(means, record, me).finish()
 
     asyncio.run(bring())
