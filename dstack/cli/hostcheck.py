@@ -77,11 +77,11 @@ def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
             hint=f"compare it with `ssh-keygen -lf` on the host, then: dstack hosts add … --yes {key.fingerprint}",
         )
     sys.stderr.write(f"{told}\n  on the host: ssh-keygen -lf /etc/ssh/ssh_host_{_kind(key.algorithm)}_key.pub\n")
-    sys.stderr.write("Is this the key of that host? [y/N] ")
-    sys.stderr.flush()
-    # The event loop would keep Ctrl-C for later, and this waits in the middle of it.
+    # The event loop would keep Ctrl-C for later, and this waits in the middle of it: from before the question is seen.
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        sys.stderr.write("Is this the key of that host? [y/N] ")
+        sys.stderr.flush()
         answer = sys.stdin.readline()
     finally:
         signal.signal(signal.SIGINT, kept)
