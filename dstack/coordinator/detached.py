@@ -126,7 +126,7 @@ class Detached:
         self._hosting.remember(hand)
         if hand.run not in self._runs:
             self._log.message(f"takes {record.name} of {record.user}")
-            task = asyncio.create_task(self._bring(hand, record))
+            task = asyncio.create_task(self._bring(record))
             self._runs[hand.run] = task
             task.add_done_callback(lambda _: self._ended(hand.run))
         return {"coordinator": self._me.id, "pid": self._me.pid, "machine": self._me.machine}
@@ -136,13 +136,13 @@ class Detached:
         self._hosting.forget(run)
         self._change.set()
 
-    async def _bring(self, hand: HandOver, record: RunRecord) -> None:
+    async def _bring(self, record: RunRecord) -> None:
         """A run to its end, whatever the bucket does meanwhile."""
         pause, most = AGAIN
         while True:
             began = time.monotonic()
             try:
-                means = await self._hosting.means(hand.run)
+                means = await self._hosting.means(record.id)
                 final = await Coordination(means, record, self._me).finish()
             except DstackError as error:
                 self._log.message(f"{record.name}: {error}; again in {pause:.0f} s")

@@ -71,6 +71,7 @@ class Hosting:
         self._fleets: dict[str, Fleet] = {}
         self._projects: dict[str, _Project] = {}
         self._hands: dict[RunId, HandOver] = {}
+        self._values: dict[RunId, dict[str, str]] = {}
 
     def bucket(self, hand: HandOver) -> Bucket:
         """The bucket, with the credentials that came last; raises BucketError when it cannot be read from here."""
@@ -84,12 +85,17 @@ class Hosting:
         return self._bucket
 
     def remember(self, hand: HandOver) -> None:
-        """From here on `means` of this run are those of this hand-over."""
+        """The run is this hand-over's; the values that came are added to those here, also where it is worked on.
+
+        Somebody who has not all of them takes none away, and who brings a missing one lets its job begin.
+        """
         self._hands[hand.run] = hand
+        self._values.setdefault(hand.run, {}).update(hand.caller)
 
     def forget(self, run: RunId) -> None:
         """The run is final: its secrets go."""
         self._hands.pop(run, None)
+        self._values.pop(run, {}).clear()
 
     async def means(self, run: RunId) -> Means:
         """What a coordination of the run works with."""
@@ -109,7 +115,7 @@ class Hosting:
             code=PushedCode(),
             screen=self._log,
             observer=project.observer,
-            caller=hand.caller,
+            caller=self._values[run],
             new_nonce=new_nonce,
             heart=project.heart,
             turn=when,

@@ -233,6 +233,25 @@ def test_a_coordinator_that_was_killed_is_followed_by_one_that_adopts_its_job(pl
     assert place.marks.read_text() == "prepare\ntrain s3cret\n", "nothing was started twice"
 
 
+def test_a_second_hand_over_adds_values_and_takes_none_away(place: Place) -> None:
+    """The first laptop has not the value that a later job needs; the second has; a third has not again."""
+    record = place.submit("train")
+    whole, without = place.given(record), replace(place.given(record), caller={})
+
+    async def hand(given: HandOver) -> None:
+        await place.hand(given)
+
+    asyncio.run(place.push(record))
+    asyncio.run(hand(without))
+    place.gate.touch()
+    until("the job waits for its value", lambda: "waits for the value of TOKEN" in place.log(), told=place.log)
+    for given in (whole, without):
+        asyncio.run(hand(given))
+    place.wait(record)
+    assert place.status(record) is RunStatus.SUCCEEDED, place.log()
+    assert place.marks.read_text() == "prepare\ntrain s3cret\n"
+
+
 def test_a_silent_bucket_ends_no_coordinator(place: Place) -> None:
     """The bucket's folder is taken away for a while: the run goes on when it is back."""
     record = place.submit("train")
