@@ -6,7 +6,7 @@ with crashes, pauses and lost answers. No step does anything else, so what the s
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +24,18 @@ class Effect:
 
 
 Steps = Generator[Effect, Any, T]
+
+
+def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
+    """Run steps to their end on the spot, giving each effect's answer back to them; `driver.take` is its other form."""
+    answer: Any = None
+    while True:
+        try:
+            effect = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = perform(effect)
 
 
 @dataclass(frozen=True, slots=True)

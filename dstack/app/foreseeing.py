@@ -60,22 +60,18 @@ class Remembered:
 
 def read_only(steps: fx.Steps[T], bucket: Bucket | Remembered) -> T:
     """Run steps that only read, on the spot."""
-    answer: Any = None
-    while True:
-        try:
-            effect = steps.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+
+    def perform(effect: fx.Effect) -> Any:
         match effect:
             case fx.Read(key):
-                answer = bucket.get(key)
+                return bucket.get(key)
             case fx.ListKeys(prefix):
-                answer = bucket.list(prefix)
+                return bucket.list(prefix)
             case fx.Children(prefix):
-                answer = bucket.children(prefix)
-            case _:
-                raise AssertionError(f"a look ahead must not ask for {effect!r}")
+                return bucket.children(prefix)
+        raise AssertionError(f"a look ahead must not ask for {effect!r}")
+
+    return fx.answered(steps, perform)
 
 
 def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:

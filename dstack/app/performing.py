@@ -28,14 +28,7 @@ class Performer:
 
     def take(self, steps: fx.Steps[T]) -> T:
         """Run steps to their end; raises BucketError when the bucket gives no answer."""
-        answer: Any = None
-        while True:
-            try:
-                effect = steps.send(answer)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            answer = self._perform(effect)
+        return fx.answered(steps, self._perform)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
