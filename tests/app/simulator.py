@@ -278,10 +278,16 @@ class World:
         answer = self.perform(peer, name, effect)
         if self.keepers.looked(effect) and self.chance(0.4):
             peer.paused_until = self.now + self.random.random() * 8
+        if self._looked_behind_stop(peer, effect) and self.chance(0.3):
+            peer.paused_until = self.now + self.random.random() * 5
         if self.chance(0.004):
             self.crash(peer)
             return
         peer.answers[name] = answer
+
+    def _looked_behind_stop(self, peer: Peer, effect: fx.Effect) -> bool:
+        """Whether somebody looks for claims of a stopped run now: the maker of a later claim must see the stop."""
+        return isinstance(effect, fx.ListKeys) and effect.prefix.endswith("/claim/") and peer.run.id in self.stops
 
     # -- effects ----------------------------------------------------------------------------------
 
@@ -447,7 +453,9 @@ class World:
                     if report is None or report.succeeded:
                         raise Violation(f"{key} starts while {other} runs or has succeeded")
         if not self._was_wanted(key, folder.removesuffix("claim/")):
-            raise Violation(f"{key} starts although every run that waited for it had an outcome before it was claimed")
+            raise Violation(
+                f"{key} starts although every run that waited for it was over or stopped before it was claimed"
+            )
 
     def _is_lost(self, nonce: str) -> bool:
         """Whether the attempt was called lost: by a person, or where `retry` allows it."""
@@ -457,12 +465,18 @@ class World:
         return False
 
     def _was_wanted(self, claim: str, generation: str) -> bool:
-        """Whether some run that waits for this generation of a job had no outcome of it when it was claimed."""
+        """Whether some run that waits for this generation of a job had no outcome of it when it was claimed, and had
+        not been asked to stop."""
         folder = f"{generation}wants/"
         wants = {RunId(key.removeprefix(folder)): body for key, body in self.objects.items() if key.startswith(folder)}
         found = {run: unpack(Want, folder, body) for run, body in wants.items()}
-        outcomes = [PROJECT.run(run).job(want.workflow) for run, want in found.items() if not want.left]
-        return any(key not in self.born or self.born[key] > self.born[claim] for key in outcomes)
+        ends = [
+            (PROJECT.run(run).job(want.workflow), PROJECT.run(run).stop(None))
+            for run, want in found.items()
+            if not want.left
+        ]
+        claimed = self.born[claim]
+        return any(all(self.born.get(key, self.turns + 1) > claimed for key in keys) for keys in ends)
 
     def _done(self, run: RunRecord) -> bool:
         return all(PROJECT.run(run.id).job(spec.workflow) in self.written for spec in run.plan.jobs)
