@@ -141,6 +141,10 @@ class RunnerPort(Protocol):
         """Everything that waits or runs on the host, the oldest first, judged by these numbers of slots and shares."""
         ...
 
+    async def images(self, names: Sequence[str]) -> Sequence[str]:
+        """Those of the container images that are on the host; none where Docker gives no answer."""
+        ...
+
     async def drop(self, nonce: Nonce) -> None:
         """End a held supervisor that was not told to go; its verdict is then REFUSED."""
         ...

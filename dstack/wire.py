@@ -53,6 +53,7 @@ PACK_READ = "pack.read"
 RELEASE = "release"
 SPOOL = "spool"
 QUEUE = "queue"
+IMAGES = "images"
 
 # The operations of the coordinator that is shipped to hosts.
 HAND = "hand"

@@ -129,6 +129,10 @@ class RunnerClient:
         answer = await (await self._channel()).ask(wire.QUEUE, {"slots": slots, "gpu_shares": gpu_shares})
         return answers.queue(self.name, answer)
 
+    async def images(self, names: Sequence[str]) -> Sequence[str]:
+        answer = await (await self._channel()).ask(wire.IMAGES, {"images": list(names)})
+        return answers.subset(self.name, wire.IMAGES, answer.get("present"), names)
+
     async def hold(self, nonce: Nonce, demand: Demand) -> None:
         """Wait for what is asked for and a supervisor that holds it; cancelled, the host is told to drop both."""
         channel = await self._channel()

@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.collect import collect_artifacts, stage_inputs
-from dstack.app.fleet import Fleet, away
-from dstack.app.heart import Heart
-from dstack.app.holding import Holding
-from dstack.app.observing import Observer
+from dstack.app.fleet import away
+from dstack.app.means import Means
+from dstack.app.placing import Placing
 from dstack.app.silences import Silences
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
-from dstack.core.keys import AttemptKeys, ProjectKeys, takes
-from dstack.core.placement import nowhere, rank
+from dstack.core.keys import AttemptKeys, takes
+from dstack.core.lifecycle import ENDED
 from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, SnapshotError, UsageError
-from dstack.model import Demand, Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
-from dstack.ports import Bucket, CodeSource, RunnerPort, Screen
+from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.ports import RunnerPort
 
 T = TypeVar("T")
-Turn = Callable[[JobSpec, Mapping[str, int]], float]
-"""Job, and how many of its inputs were made on which host -> seconds."""
 LAST_WORDS = 5.0
 """Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What a coordinator works with. `caller` holds what jobs are `given` from memory alone; it stays there."""
-
-    bucket: Bucket
-    project: str
-    keys: ProjectKeys
-    fleet: Fleet
-    code: CodeSource
-    screen: Screen
-    observer: Observer
-    caller: Mapping[str, str] = field(repr=False)
-    new_nonce: Callable[[], str]
-    heart: Heart
-    turn: Turn = lambda spec, made: 0.0
-    """For how long other coordinators of the run are let go first, where each host has one of its own."""
 
 
 async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
@@ -70,8 +49,7 @@ class Driver:
         self._run = run
         self._specs = {spec.workflow: spec for spec in run.plan.jobs}
         self.outcomes: dict[WorkflowName, Outcome] = {}
-        self._holdings: dict[str, Holding] = {}
-        self._turns: dict[str, float] = {}
+        self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
         self._silences = Silences()
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
@@ -109,9 +87,9 @@ class Driver:
     async def _on_host(self, effect: fx.Effect) -> Any:
         match effect:
             case fx.Hold(nonce, workflow, patience):
-                return await self._hold(nonce, self._specs[workflow], patience)
+                return await self._placing.hold(nonce, self._specs[workflow], patience)
             case fx.Drop(nonce):
-                return await self._drop(nonce)
+                return await self._placing.drop(nonce)
             case fx.Prepare(claim, workflow, attempt):
                 return await self._prepare(claim, self._specs[workflow], attempt)
             case fx.Go(claim, workflow):
@@ -134,72 +112,19 @@ class Driver:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
         for watching in self._watchings.values():
             await watching.close()
-        for holding in self._holdings.values():
-            await holding.close()
+        await self._placing.close()
         for task in self._tails.values():
             task.cancel()
         await asyncio.gather(*self._tails.values(), return_exceptions=True)
 
     # -- placement and start ----------------------------------------------------------------------
 
-    async def _hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> fx.Held | str | bool | None:
-        lacking = self._lacking(spec)
-        if lacking:
-            await asyncio.sleep(patience)
-            return lacking
-        holding = self._holdings.get(nonce)
-        if holding is None:
-            if not await self._is_turn(nonce, spec, patience):
-                return None
-            demand = Demand(
-                slots=1,
-                resources=spec.resources,
-                priority=spec.priority,
-                title=f"{self._run.name}/{spec.workflow}",
-            )
-            holding = self._holdings[nonce] = Holding(self._means.fleet, nonce, lambda: self._ranking(spec), demand)
-        await self._means.fleet.ready(patience)
-        answer = await holding.wait(patience)
-        if answer is False:
-            self._show(fx.Show(workflow=spec.workflow, status=JobStatus.QUEUED, note=holding.why()))
-        if isinstance(answer, str) or answer is False:
-            await asyncio.sleep(patience)
-        return answer
+    def _waits(self, spec: JobSpec, why: str) -> None:
+        self._show(fx.Show(workflow=spec.workflow, status=JobStatus.QUEUED, note=why))
 
-    def _lacking(self, spec: JobSpec) -> str | None:
-        """What this coordinator would need to claim the job, and does not have."""
-        awaited = given.lacking(spec, self._means.caller, self._run.user)
-        if awaited is not None:
-            return awaited
-        if not self._means.code.has(self._run.snapshot):
-            return f"waits for a coordinator of {self._run.user}, who has the code"
-        facts = self._means.fleet.facts()
-        if len(facts) == len(self._means.fleet.links):
-            return nowhere(spec.resources, facts)
-        return None
-
-    async def _is_turn(self, nonce: Nonce, spec: JobSpec, patience: float) -> bool:
-        """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""
-        now = asyncio.get_running_loop().time()
-        begins = self._turns.setdefault(nonce, now + self._means.turn(spec, self._made(spec)))
-        await asyncio.sleep(min(patience, max(0.0, begins - now)))
-        return begins - now <= patience
-
-    def _ranking(self, spec: JobSpec) -> tuple[str, ...]:
-        return rank(spec.resources, self._means.fleet.candidates(self._made(spec)))
-
-    def _made(self, spec: JobSpec) -> dict[str, int]:
-        made: dict[str, int] = {}
-        for dependency in spec.inputs:
-            outcome = self.outcomes.get(dependency.workflow)
-            if outcome is not None:
-                made[outcome.host] = made.get(outcome.host, 0) + 1
-        return made
-
-    async def _drop(self, nonce: Nonce) -> None:
-        holding = self._holdings.pop(nonce, None)
-        if holding is not None:
-            await holding.drop()
+    def _running(self) -> Mapping[str, int]:
+        """Jobs of the run that are at work, by host, whoever started them."""
+        return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
 
     async def _prepare(self, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> str | bool | None:
         link = self._means.fleet.link_of(claim)
@@ -367,9 +292,7 @@ class Driver:
         watching = self._watchings.pop(claim.nonce, None)
         if watching is not None:
             await watching.close()
-        holding = self._holdings.pop(claim.nonce, None)
-        if holding is not None and holding.won is not None:
-            holding.won.busy -= 1
+        self._placing.release(claim.nonce)
         try:
             await self._ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
         except HostError as error:

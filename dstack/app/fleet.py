@@ -13,7 +13,7 @@ from dstack.core.codec import build, plain
 from dstack.core.placement import Candidate, nowhere
 from dstack.core.records import Claim
 from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Host, HostFacts, Resources
+from dstack.model import Host, HostFacts, JobSpec
 from dstack.ports import RunnerPort
 
 OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
@@ -41,6 +41,8 @@ class Link:
         self.busy = 0
         """Jobs of this coordinator that hold a slot here, or are about to ask for one."""
         self.error: DstackError | None = None
+        self.images: dict[str, bool] = {}
+        """Whether Docker has them here, of those that were asked for."""
         self._open = open_runner
         self._reached: Reached | None = None
         self._lock = asyncio.Lock()
@@ -77,6 +79,15 @@ class Link:
     @property
     def reached(self) -> Reached | None:
         return self._reached
+
+    async def look_for(self, image: str) -> None:
+        """Find out whether the image is on the reached host, once; nothing is learned where it gives no answer."""
+        if self._reached is None or image in self.images:
+            return
+        try:
+            self.images[image] = image in await self._reached.runner.images([image])
+        except DstackError:
+            pass  # whoever needs the host next is told why
 
     async def lost(self, runner: RunnerPort) -> None:
         """This runner's connection failed: the next `reach` opens another."""
@@ -161,14 +172,15 @@ class Fleet:
         names = list(self.links)
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
-    def require(self, workflow: str, wanted: Resources) -> None:
-        """Raises NoHostError when every host was reached and none can ever run the workflow."""
+    def require(self, spec: JobSpec) -> None:
+        """Raises NoHostError when every host was reached and none can run the job."""
         facts = self.facts()
-        why = nowhere(wanted, facts) if len(facts) == len(self.links) else None
+        why = nowhere(spec, facts) if len(facts) == len(self.links) else None
         if why is not None:
-            raise NoHostError(
-                f"no host can run {workflow}: {why}", hint="ask for less under `resources:`, or `dstack hosts add` one"
-            )
+            hint = "ask for less under `resources:`, or `dstack hosts add` one"
+            if spec.image is not None and not any(fact.docker for fact in facts.values()):
+                hint = "install Docker, add the user to its group, or `dstack hosts add` a host that has it"
+            raise NoHostError(f"no host can run {spec.workflow}: {why}", hint=hint)
 
     async def ready(self, patience: float) -> None:
         """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""
@@ -189,10 +201,21 @@ class Fleet:
     def facts(self) -> Mapping[str, HostFacts]:
         return {name: link.reached.facts for name, link in self.links.items() if link.reached}
 
-    def candidates(self, inputs: Mapping[str, int]) -> tuple[Candidate, ...]:
-        """The reached hosts, with how many of the job's inputs were made on each."""
+    async def look_for(self, image: str) -> None:
+        """Find out on which of the reached hosts the image is, where that makes a difference."""
+        if len(self.links) > 1:
+            await asyncio.gather(*(link.look_for(image) for link in self.links.values()))
+
+    def candidates(self, inputs: Mapping[str, int], *, image: str | None = None) -> tuple[Candidate, ...]:
+        """The reached hosts, with how many of the job's inputs were made on each, and whether its image is there."""
         return tuple(
-            Candidate(host=link.host, facts=link.reached.facts, busy=link.busy, inputs=inputs.get(name, 0))
+            Candidate(
+                host=link.host,
+                facts=link.reached.facts,
+                busy=link.busy,
+                inputs=inputs.get(name, 0),
+                has_image=image is not None and link.images.get(image, False),
+            )
             for name, link in self.links.items()
             if link.reached
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.app.fleet import Link, Reached
-from dstack.core.placement import Peer
+from dstack.core.placement import Peer, slots_of
 from dstack.errors import DstackError
 from dstack.model import HostName, Snapshot
 from dstack.ports import CodeSource
@@ -31,10 +31,14 @@ class Ready:
     """Hosts that can work on a run alone, with its code there already, and why the others cannot."""
 
     able: tuple[Reached, ...]
+    images: Mapping[HostName, tuple[str, ...]]
+    """Those of the run's images that each able host has."""
     left: tuple[tuple[HostName, str], ...]
 
 
-async def make_ready(links: Sequence[Link], *, project: str, snapshot: Snapshot, code: CodeSource, look: Look) -> Ready:
+async def make_ready(
+    links: Sequence[Link], *, project: str, snapshot: Snapshot, code: CodeSource, look: Look, images: Sequence[str] = ()
+) -> Ready:
     """Find out which of the reached hosts can work alone, and bring the code to them; the run need not be recorded yet.
 
     A host for this machine itself is left: whoever started the run looks after it here. Raises nothing for what a
@@ -42,6 +46,7 @@ async def make_ready(links: Sequence[Link], *, project: str, snapshot: Snapshot,
     """
     left: dict[HostName, str] = {link.host.name: "" for link in links if link.host.local}
     able: dict[HostName, Reached] = {}
+    present: dict[HostName, tuple[str, ...]] = {}
 
     async def bring(link: Link) -> None:
         reached = link.reached
@@ -50,19 +55,28 @@ async def make_ready(links: Sequence[Link], *, project: str, snapshot: Snapshot,
         try:
             await look(reached)
             await reached.runner.push_code(project, snapshot, code)
+            present[link.host.name] = tuple(await reached.runner.images(images)) if images else ()
             able[link.host.name] = reached
         except DstackError as error:
             left[link.host.name] = str(error)
 
     await asyncio.gather(*map(bring, links))
     ordered = tuple(able[link.host.name] for link in links if link.host.name in able)
-    return Ready(able=ordered, left=tuple(left.items()))
+    return Ready(able=ordered, images=present, left=tuple(left.items()))
 
 
 async def hand_out(ready: Ready, give: Give) -> Handed:
     """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
     left = dict(ready.left)
-    peers = tuple(Peer(name=reached.host.name, facts=reached.facts) for reached in ready.able)
+    peers = tuple(
+        Peer(
+            name=reached.host.name,
+            facts=reached.facts,
+            slots=slots_of(reached.host, reached.facts),
+            images=ready.images.get(reached.host.name, ()),
+        )
+        for reached in ready.able
+    )
 
     async def take(reached: Reached) -> None:
         try:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from dstack.app import settling
 from dstack.app.creating import create
-from dstack.app.driver import Driver, Means, take
+from dstack.app.driver import Driver, take
 from dstack.app.jobs import Job
+from dstack.app.means import Means
 from dstack.app.views import overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys

@@ -20,7 +20,7 @@ from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
 from dstack.core.records import Final, RunRecord
-from dstack.model import Resources, RunStatus, Snapshot, WorkflowName
+from dstack.model import JobSpec, RunStatus
 from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
@@ -42,8 +42,8 @@ class Attendance:
 
     session: wiring.Session
     caller: Mapping[str, str] = field(default_factory=dict, repr=False)
-    demands: Mapping[WorkflowName, Resources] = field(default_factory=dict)
-    """What the workflows that are to run ask of a host."""
+    jobs: Sequence[JobSpec] = ()
+    """Those that are to run, which hosts must be able to."""
     as_json: bool = False
 
 
@@ -55,7 +55,7 @@ async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, n
     """
     async with wiring.hosts(attendance.session) as hosts:
         if needs_host:
-            await reach(hosts.fleet, attendance.demands)
+            await reach(hosts.fleet, attendance.jobs)
         record = await asyncio.to_thread(recorded)
         return await _follow(attendance, record, hosts)
 
@@ -68,12 +68,12 @@ async def leave(
     Whatever takes time on the way to a host comes before the record.
     """
     async with wiring.hosts(attendance.session) as hosts:
-        await reach(hosts.fleet, attendance.demands)
-        return await leave_to(attendance, planned.snapshot, recorded, hosts)
+        await reach(hosts.fleet, attendance.jobs)
+        return await leave_to(attendance, planned, recorded, hosts)
 
 
 async def leave_to(
-    attendance: Attendance, snapshot: Snapshot, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
+    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
 ) -> tuple[RunRecord, Handed]:
     """Leave a run to the coordinators of the reached hosts, and to one of this machine for the rest."""
     from dstack.cli.handing import Handing
@@ -83,7 +83,7 @@ async def leave_to(
         with telling("handing the run to its hosts"):
             await asyncio.to_thread(attendance.session.probe_bucket)
             await hosts.fleet.tried(SLOW_HOSTS)
-            ready = await handing.ready(snapshot)
+            ready = await handing.ready(planned)
             record = await asyncio.to_thread(recorded)
             handed = await handing.hand(ready, record)
     finally:
@@ -93,12 +93,12 @@ async def leave_to(
     return record, handed
 
 
-async def reach(fleet: Fleet, demands: Mapping[WorkflowName, Resources]) -> None:
+async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
     """Try all hosts; raises what says that none can be used, or that none can ever run one of the workflows."""
     with telling(f"connecting to {fleet.named()}"):
         await fleet.connect()
-    for workflow, wanted in demands.items():
-        fleet.require(workflow, wanted)
+    for spec in jobs:
+        fleet.require(spec)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
     """Leave the run, also where the terminal is gone: nobody may end this half-way."""
     for number in LEAVING:
         signal.signal(number, signal.SIG_IGN)
-    _, handed = await leave_to(attendance, record.snapshot, lambda: record, hosts)
+    _, handed = await leave_to(attendance, record, lambda: record, hosts)
     with suppress(OSError):
         print(f"detached: {record.name} {where_it_goes_on(handed)}", file=sys.stderr)
         print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)

@@ -18,7 +18,7 @@ from dstack.core.handover import HandOver, digest
 from dstack.core.placement import Peer
 from dstack.core.records import RunRecord, pack
 from dstack.errors import HostError
-from dstack.model import Host, HostFacts, RunId, Snapshot
+from dstack.model import Host, HostFacts, RunId
 
 URLS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 """Buckets that a coordinator on a host can open when the network lets it."""
@@ -54,14 +54,15 @@ class Handing:
         self._caller = caller
         self._sight = Sight(session, hosts.opener)
 
-    async def ready(self, snapshot: Snapshot) -> Ready:
-        """Which reached hosts see the bucket and have the code now, and why the others are left."""
+    async def ready(self, run: RunRecord) -> Ready:
+        """Which reached hosts see the bucket and have the code of the run now, and why the others are left."""
         return await make_ready(
             list(self._hosts.fleet.links.values()),
             project=self._session.name,
-            snapshot=snapshot,
+            snapshot=run.snapshot,
             code=self._session.code,
             look=lambda reached: self._sight.look(reached.host, reached.facts),
+            images=sorted({job.image for job in run.plan.jobs if job.image}),
         )
 
     async def hand(self, ready: Ready, record: RunRecord) -> Handed:

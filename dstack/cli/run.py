@@ -62,8 +62,7 @@ def start(session: wiring.Session, asked: Asked) -> int:
         print(plan_text(fates))
         return 0
     caller = caller_values(session, jobs)
-    demands = {spec.workflow: spec.resources for spec in jobs}
-    attendance = Attendance(session=session, caller=caller, demands=demands, as_json=asked.as_json)
+    attendance = Attendance(session=session, caller=caller, jobs=tuple(jobs), as_json=asked.as_json)
     needs_host = bool(jobs)
     if needs_host:
         # Not before it is known: importing the SSH library costs a reused run more than all else it does.

@@ -25,8 +25,8 @@ from dstack.ports import Bucket, CodeSource, RunnerPort, Screen, Transport
 if TYPE_CHECKING:
     from dstack.adapters.git import GitCode
     from dstack.adapters.ssh import SshHosts
-    from dstack.app.driver import Means
     from dstack.app.fleet import Fleet
+    from dstack.app.means import Means
     from dstack.app.performing import Performer
     from dstack.app.tending import Look
     from dstack.cli.secretvalues import SecretSources
@@ -241,8 +241,8 @@ async def hosts(session: Session, *, only: Collection[str] | None = None) -> Asy
 def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
     """All that a coordinator in this process works with."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
-    from dstack.app.driver import Means
     from dstack.app.heart import Heart
+    from dstack.app.means import Means
     from dstack.app.observing import Observer
 
     here = boot_id()

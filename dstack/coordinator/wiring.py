@@ -16,9 +16,9 @@ from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
 from dstack.adapters.local import open_local
 from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner_client import RunnerClient
-from dstack.app.driver import Means
 from dstack.app.fleet import Fleet, address_of
 from dstack.app.heart import Heart
+from dstack.app.means import Means
 from dstack.app.observing import Observer
 from dstack.app.probe import writable
 from dstack.coordinator import shipped
@@ -26,7 +26,7 @@ from dstack.core.codec import plain
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.handover import HandOver
 from dstack.core.keys import ProjectKeys
-from dstack.core.placement import turn
+from dstack.core.placement import Standing, turn
 from dstack.core.records import Coordinator
 from dstack.errors import HostUnreachableError, SnapshotError
 from dstack.model import Host, JobSpec, RunId, Snapshot
@@ -103,9 +103,9 @@ class Hosting:
         bucket = self.bucket(hand)
         project = self._project(hand.project, bucket)
 
-        def when(spec: JobSpec, made: Mapping[str, int]) -> float:
+        def when(spec: JobSpec, standing: Standing) -> float:
             job = fingerprint(ingredients(spec, {}))
-            return turn(spec.resources, hand.peers, made, job=job, me=hand.host.name)
+            return turn(spec, hand.peers, standing, job=job, me=hand.host.name)
 
         return Means(
             bucket=bucket,

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple
 
 from dstack.runner import devices, job
 from dstack.runner.maskedlog import fifo
@@ -134,6 +134,15 @@ def remove(nonce: str) -> bool:
 def is_running(nonce: str) -> bool:
     """Whether the attempt's container runs; False also when Docker does not answer."""
     return _docker(["inspect", "--format", "{{.State.Running}}", name(nonce)]).stdout.strip() == b"true"
+
+
+def present(images: Iterable[str]) -> List[str]:
+    """Those of the images that are here; none where Docker gives no answer. Nothing is pulled."""
+    if shutil.which("docker") is None:
+        return []
+    return [
+        image for image in images if not _docker(["image", "inspect", "--format", "{{.Id}}", "--", image]).returncode
+    ]
 
 
 def _docker(arguments: List[str], timeout: float = DEADLINE) -> subprocess.CompletedProcess[bytes]:

@@ -14,7 +14,7 @@ import time
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, code, slots, store
+from dstack.runner import artifacts, code, container, slots, store
 from dstack.runner.channel import Request
 from dstack.runner.facts import capacity, hello
 from dstack.runner.holding import Holds
@@ -60,6 +60,7 @@ class Operations:
             wire.RELEASE: self._release,
             wire.SPOOL: self._spool,
             wire.QUEUE: self._queue,
+            wire.IMAGES: lambda request: {"present": container.present(request.texts("images"))},
             wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
         }
 

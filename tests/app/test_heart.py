@@ -8,10 +8,11 @@ import pytest
 
 from dstack.adapters.log_screen import LogScreen
 from dstack.app import heart
-from dstack.app.driver import Driver, Means
+from dstack.app.driver import Driver
 from dstack.app.effects import PutNew
 from dstack.app.fleet import Fleet
 from dstack.app.heart import Heart
+from dstack.app.means import Means
 from dstack.app.observing import Observer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator

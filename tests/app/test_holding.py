@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -42,11 +42,16 @@ class FakeRunner:
 
     def __init__(self, name: str, answer: Callable[[], Any]) -> None:
         self.name = name
-        self.asked = 0
+        self.asked = self.looks = 0
+        self.has: tuple[str, ...] = ()
         self._answer = answer
 
     async def facts(self) -> HostFacts:
         return FACTS
+
+    async def images(self, names: Sequence[str]) -> Sequence[str]:
+        self.looks += 1
+        return [name for name in names if name in self.has]
 
     async def hold(self, nonce: Nonce, demand: Demand) -> None:
         self.asked += 1
@@ -213,3 +218,28 @@ def test_all_attempts_of_a_host_outside_the_inventory_share_one_runner() -> None
 
     asyncio.run(scene())
     assert sorted(str(host.name) for host in opened) == ["far-0", "far-1"]
+
+
+async def with_image(*runners: FakeRunner) -> list[str]:
+    """Which of the hosts are known to have the image, asked twice."""
+    fleet = fleet_of(*runners)
+    await fleet.connect()
+    for _ in range(2):
+        await fleet.look_for("torch:2")
+    found = [str(each.host.name) for each in fleet.candidates({}, image="torch:2") if each.has_image]
+    assert not any(each.has_image for each in fleet.candidates({}))
+    await fleet.close()
+    return found
+
+
+def test_every_host_is_asked_once_for_an_image() -> None:
+    one, two, three = (FakeRunner(name, give) for name in "abc")
+    one.has, three.has = ("torch:2", "torch:1"), ("torch:1",)
+    assert asyncio.run(with_image(one, two, three)) == ["a"]
+    assert [runner.looks for runner in (one, two, three)] == [1, 1, 1]
+
+
+def test_one_host_alone_is_not_asked_for_an_image() -> None:
+    alone = FakeRunner("a", give)
+    assert asyncio.run(with_image(alone)) == []
+    assert alone.looks == 0

@@ -463,4 +463,12 @@ MUTANTS = (
         new="                if takes(key) and not key:",
         tests=("tests/app/test_heart.py",),
     ),
+    Mutant(
+        name="docker-unasked",
+        breaks="a job with an image is given to a host that has no Docker",
+        file="dstack/core/placement.py",
+        old="    if spec.image is not None and not facts.docker:\n",
+        new="    if False:\n",
+        tests=("tests/unit/core/test_turn.py",),
+    ),
 )

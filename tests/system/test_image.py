@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,20 @@ def test_a_missing_image_is_said_in_the_log(laptop: Laptop, farm: Farm, shared: 
     assert f"image: {ABSENT} could not be pulled" in log
     assert "never" not in log.replace(ABSENT, "")
     assert containers(farm, shared) == []
+
+
+def test_only_a_host_with_docker_is_asked(
+    laptop: Laptop, host: TestHost, farm: Farm, ssh_home: Home, shared: Path, tmp_path: Path
+) -> None:
+    """The other host gets no such job; with that host alone, it is said before anything is recorded."""
+    bare = farm.start(1)[0]
+    ssh_home.trust(host, bare)
+    key = ssh_home.key.file
+    with_docker = entry(host, key).replace("}", f", dir: {shared}/dstack}}")
+    write_inventory(laptop, {"bare": entry(bare, key), "gpu": with_docker})
+    write_job(laptop, "mkdir made")
+    assert laptop.run_json("work")["jobs"][0]["host"] == "gpu"
+    write_inventory(laptop, {"bare": entry(bare, key)})
+    refused = laptop.dstack("run", "work", "--rerun", code=3)
+    assert "no host can run work: bare has no Docker that its user can use" in refused.stderr
+    assert len(json.loads(laptop.dstack("ps", "-a", "--json").stdout)) == 1

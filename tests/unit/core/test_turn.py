@@ -1,22 +1,33 @@
-"""Whose turn a job is: every coordinator of a run comes to the same order, without asking anybody."""
+"""Where a job goes: every coordinator of a run comes to the same order, without asking anybody."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.placement import TURN, Peer, turn
-from dstack.model import Gpu, HostFacts, HostName, Resources
+from dstack.core.placement import TURN, Candidate, Peer, Standing, nowhere, rank, turn
+from dstack.model import Gpu, Host, HostFacts, HostName, JobSpec, Resources, WorkflowName
 
 JOBS = st.text("abcdef0123456789", min_size=1, max_size=8)
+IMAGE = "python:3.11-slim"
 
 
-def peer(name: str, *, cpus: int = 8, gpus: int = 0) -> Peer:
-    facts = HostFacts(
+def spec_of(**values: Any) -> JobSpec:
+    empty = {"arguments": (), "environment": {}, "env": {}, "env_from_caller": (), "secrets": (), "artifacts": ()}
+    given = {**empty, "script": "true\n", "image": None, "inputs": (), "variables": {}, "code": "0" * 64, **values}
+    return JobSpec(workflow=WorkflowName("job"), **given)
+
+
+PLAIN = spec_of()
+
+
+def facts_of(*, cpus: int = 8, gpus: int = 0, docker: bool = True) -> HostFacts:
+    return HostFacts(
         boot_id="b",
-        hostname=name,
+        hostname="h",
         user="alice",
         uid=1000,
         python="3.11.2",
@@ -25,35 +36,64 @@ def peer(name: str, *, cpus: int = 8, gpus: int = 0) -> Peer:
         memory=1 << 34,
         gpus=(Gpu(count=gpus, name="A100"),) if gpus else (),
         git="2.39",
-        docker=False,
+        docker=docker,
         disk_free=1 << 40,
         dir="/home/alice/.dstack",
     )
-    return Peer(name=HostName(name), facts=facts)
 
 
-def turns(job: str, peers: list[Peer], inputs: dict[str, int], wanted: Resources = Resources()) -> dict[str, float]:
-    return {each.name: turn(wanted, peers, inputs, job=job, me=each.name) for each in peers}
+def peer(name: str, *, slots: int = 1, images: tuple[str, ...] = (), **facts: Any) -> Peer:
+    return Peer(name=HostName(name), facts=facts_of(**facts), slots=slots, images=images)
 
 
-@given(JOBS, st.integers(1, 6), st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)))
-def test_each_host_has_a_turn_of_its_own_and_all_agree(job: str, count: int, inputs: dict[str, int]) -> None:
+def turns(
+    job: str,
+    peers: list[Peer],
+    inputs: dict[str, int],
+    *,
+    spec: JobSpec = PLAIN,
+    running: dict[str, int] | None = None,
+) -> dict[str, float]:
+    standing = Standing(inputs=inputs, running=running or {})
+    return {each.name: turn(spec, peers, standing, job=job, me=each.name) for each in peers}
+
+
+@given(JOBS, st.integers(1, 6), *[st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3))] * 2)
+def test_each_host_has_a_turn_of_its_own_and_all_agree(
+    job: str, count: int, inputs: dict[str, int], running: dict[str, int]
+) -> None:
     peers = [peer(name) for name in "abcdef"[:count]]
-    first = turns(job, peers, inputs)
+    first = turns(job, peers, inputs, running=running)
     assert sorted(first.values()) == [TURN * rank for rank in range(count)]
-    assert turns(job, peers[::-1], inputs) == first, "the order in which the peers are listed does not matter"
+    assert turns(job, peers[::-1], inputs, running=running) == first, "the order in which they are listed says nothing"
 
 
 @given(JOBS)
 def test_the_host_that_made_most_of_the_inputs_comes_first(job: str) -> None:
-    found = turns(job, [peer("a"), peer("b"), peer("c")], {"b": 2, "c": 1})
+    peers = [peer("a", images=(IMAGE,)), peer("b"), peer("c")]
+    found = turns(job, peers, {"b": 2, "c": 1}, spec=spec_of(image=IMAGE), running={"b": 3})
+    assert (found["b"], found["c"], found["a"]) == (0.0, TURN, 2 * TURN)
+
+
+@given(JOBS)
+def test_of_equal_inputs_the_host_that_has_the_image_comes_first(job: str) -> None:
+    peers = [peer("a", images=("other:1",)), peer("b", images=("other:1", IMAGE))]
+    assert turns(job, peers, {}, spec=spec_of(image=IMAGE), running={"b": 1})["b"] == 0.0
+
+
+@given(JOBS)
+def test_the_host_with_the_least_of_the_run_for_its_slots_comes_next(job: str) -> None:
+    peers = [peer("a", slots=1), peer("b", slots=4), peer("c", slots=2)]
+    found = turns(job, peers, {}, running={"a": 1, "b": 1, "c": 1})
     assert (found["b"], found["c"], found["a"]) == (0.0, TURN, 2 * TURN)
 
 
 def test_a_host_that_can_never_run_it_is_waited_for_by_nobody() -> None:
-    wanted = Resources(gpu=Gpu(count=1))
     peers = [peer("a"), peer("b", gpus=1), peer("c")]
-    assert turn(wanted, peers, {}, job="j", me="b") == 0.0
+    standing = Standing(inputs={})
+    assert turn(spec_of(resources=Resources(gpu=Gpu(count=1))), peers, standing, job="j", me="b") == 0.0
+    peers = [peer("a", docker=False), peer("b"), peer("c", docker=False)]
+    assert turn(spec_of(image=IMAGE), peers, standing, job="j", me="b") == 0.0
 
 
 def test_equal_jobs_spread_over_the_hosts() -> None:
@@ -65,4 +105,28 @@ def test_equal_jobs_spread_over_the_hosts() -> None:
 
 
 def test_without_peers_nobody_is_waited_for() -> None:
-    assert turn(Resources(), [], {}, job="j", me="a") == 0.0
+    assert turn(PLAIN, [], Standing(inputs={}), job="j", me="a") == 0.0
+
+
+def candidate(name: str, *, docker: bool = True, **values: Any) -> Candidate:
+    return Candidate(host=Host(name=HostName(name), slots=4), facts=facts_of(docker=docker), **values)
+
+
+def test_a_coordinator_of_many_hosts_goes_by_free_slots_inputs_image_and_load() -> None:
+    hosts = [
+        candidate("full", busy=4, inputs=9, has_image=True),
+        candidate("loaded", busy=2),
+        candidate("empty"),
+        candidate("image", busy=2, has_image=True),
+        candidate("inputs", busy=3, inputs=1),
+        candidate("no-docker", docker=False, inputs=2),
+    ]
+    assert rank(spec_of(image=IMAGE), hosts) == ("inputs", "image", "empty", "loaded", "full")
+
+
+def test_a_job_with_an_image_needs_a_host_with_docker() -> None:
+    facts = {"a": facts_of(docker=False), "b": facts_of(docker=False)}
+    why = nowhere(spec_of(image=IMAGE), facts)
+    assert str(why).count("has no Docker") == 2
+    assert nowhere(PLAIN, facts) is None
+    assert nowhere(spec_of(image=IMAGE), {**facts, "c": facts_of()}) is None

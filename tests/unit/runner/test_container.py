@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,15 @@ def test_what_is_given_by_stdin_survives_a_real_shell(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", script], input=text, capture_output=True, cwd=tmp_path, check=True)
     home = f"{one.container}/home"
     assert done.stdout.decode() == f"{values['A']}|{values['B']}||é|{home}|me|1|"
+
+
+@pytest.mark.docker
+def test_images_are_looked_for_and_none_is_pulled(host: Host, engine: None) -> None:
+    asked = [SMALL, "localhost:9/absent:1", PYTHON, "--help"]
+    assert host.connect().call("images", images=asked) == {"present": [SMALL, PYTHON]}
+
+
+def test_without_docker_no_image_is_there(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python3").symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.connect().call("images", images=[SMALL]) == {"present": []}
