@@ -161,16 +161,15 @@ def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[None]:
     yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status="lost")
 
 
-def _given_up(job: Job, mine: AttemptKeys) -> Steps[bool]:
-    """Whether somebody else brought the attempt to its end, or it was called lost and nobody waits for it any more."""
+def _given_up(job: Job, mine: AttemptKeys) -> Steps[End | None]:
+    """Its end where somebody else brought the attempt to it, or it was called lost and nobody waits for it any more."""
     body = yield Read(mine.end)
     if body is None:
-        return False
-    if unpack(End, mine.end, body).status != "lost":
-        return True
-    if (yield Read(f"{mine.generation}result")) is not None:
-        return True
-    return not (yield from wanted(job, mine))
+        return None
+    end = unpack(End, mine.end, body)
+    if end.status != "lost" or (yield Read(f"{mine.generation}result")) is not None:
+        return end
+    return None if (yield from wanted(job, mine)) else end
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
@@ -188,8 +187,9 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
         report = yield Watch(claim, workflow, mine, PATIENCE)
         if report is not None:
             break
-        if (yield from _given_up(job, mine)):
-            yield from _let_go(mine, claim)
+        end = yield from _given_up(job, mine)
+        if end is not None:
+            yield from _let_go(end, claim)
             return
         stop = yield from unwanted(job, mine)
         if stop is not None:
@@ -199,9 +199,9 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
     yield from _finish(job, mine, claim, report, abort=abort)
 
 
-def _let_go(mine: AttemptKeys, claim: Claim) -> Steps[None]:
+def _let_go(end: End, claim: Claim) -> Steps[None]:
     """An attempt that was called lost, and that nobody waits for any more, is ended where it still runs."""
-    if unpack(End, mine.end, (yield Read(mine.end))).status == "lost":
+    if end.status == "lost":
         for _ in range(STOP_TRIES):
             if (yield StopJob(claim, True)) is not None:
                 break
@@ -216,7 +216,7 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
     while collected is None:
         collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)
         if collected is None:
-            if (yield from _given_up(job, mine)):
+            if (yield from _given_up(job, mine)) is not None:
                 return
             yield Pause(PATIENCE)
     if isinstance(collected, Collected) and report.succeeded:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from dstack.app import generations, keeping, pruning
+from dstack.app import attempts, generations, keeping, pruning
+from dstack.app import effects as fx
 from dstack.app.foreseeing import read_only
 from dstack.app.jobs import Job
 from dstack.app.keeping import GRACE, Housekeeper, Plan
@@ -19,7 +21,7 @@ from dstack.app.pruning import Fate, Use
 from dstack.app.surveying import survey
 from dstack.core import liveness, manifests
 from dstack.core.keys import JobKeys
-from dstack.core.records import End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
+from dstack.core.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
 from dstack.core.retention import Policy
 from dstack.core.reuse import manifest_digest
 from dstack.errors import BucketError
@@ -319,22 +321,18 @@ def test_a_record_of_a_live_run_that_cannot_be_read_keeps_all_code(
     assert not planned(bucket, story, performer, Policy(), now=time.time()).code
 
 
-def test_a_slow_coordinator_of_a_pruned_run_starts_nothing(story: Story, bucket: Watched) -> None:
-    from dstack.app import attempts
-    from dstack.app import effects as fx
-
-    record = story.run("one", TRAIN)
-    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
-    bucket.delete(story.keys.run(record.id).record)
-    steps = attempts.attempt(job, ME, generation(story), 1)
+def played(
+    steps: fx.Steps[Any], bucket: Watched, *, after: Callable[[fx.Effect], None] = lambda effect: None
+) -> tuple[Any, list[str]]:
+    """The steps to their end: on the bucket, and on a host that gives a slot and says nothing more -> what they come
+    to, and what they asked for. `after` is called when an effect has been performed."""
     asked: list[str] = []
-    answer = None
+    answer: Any = None
     while True:
         try:
             effect = steps.send(answer)
         except StopIteration as end:
-            outcome = end.value
-            break
+            return end.value, asked
         asked.append(type(effect).__name__)
         match effect:
             case fx.NewNonce():
@@ -349,6 +347,32 @@ def test_a_slow_coordinator_of_a_pruned_run_starts_nothing(story: Story, bucket:
                 answer = bucket.list(prefix)
             case _:
                 answer = None
+        after(effect)
+
+
+def test_a_slow_coordinator_of_a_pruned_run_starts_nothing(story: Story, bucket: Watched) -> None:
+    record = story.run("one", TRAIN)
+    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+    bucket.delete(story.keys.run(record.id).record)
+    outcome, asked = played(attempts.attempt(job, ME, generation(story), 1), bucket)
     assert "Go" not in asked
     assert "Prepare" not in asked
     assert (outcome.status, outcome.reason) == ("stopped", "the records of its run were pruned")
+
+
+def test_the_end_of_an_attempt_may_be_pruned_as_soon_as_it_was_seen(story: Story, bucket: Watched) -> None:
+    """Whoever watches the attempt meanwhile lets it go as that end said, and falls over nothing."""
+    record = story.run("one", TRAIN)
+    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+    mine = story.attempt(record, TRAIN)
+    claim = unpack(Claim, mine.claim, bucket.get(mine.claim) or b"")
+    story.put(mine.end, pack(End(nonce=claim.nonce, status="lost", reason="dstack lost")))
+    story.put(f"{mine.generation}result", b"another attempt won")
+
+    def prune(effect: fx.Effect) -> None:
+        if isinstance(effect, fx.Read):
+            bucket.delete(effect.key)
+
+    _, asked = played(attempts.look_after(job, mine, claim), bucket, after=prune)
+    assert asked[-1] == "Release"
+    assert "StopJob" in asked
