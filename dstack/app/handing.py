@@ -14,8 +14,8 @@ from dstack.ports import CodeSource
 
 Look = Callable[[Reached], Awaitable[object]]
 """Whether the coordinator can work there: raises DstackError with the reason when it cannot."""
-Give = Callable[[Reached, Sequence[Peer]], Awaitable[None]]
-"""Hands the run over; raises DstackError with the reason when it is not taken."""
+Give = Callable[[Reached, Sequence[Peer]], Awaitable[float | None]]
+"""Hands the run over -> when the credentials that went with it end; raises DstackError when it is not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class Handed:
 
     taken: tuple[HostName, ...]
     left: tuple[tuple[HostName, str], ...]
+    until: tuple[tuple[HostName, float], ...] = ()
+    """When the credentials that were lent to a host end, in seconds since the epoch, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ async def make_ready(
 async def hand_out(ready: Ready, give: Give) -> Handed:
     """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
     left = dict(ready.left)
+    until: dict[HostName, float] = {}
     peers = tuple(
         Peer(
             name=reached.host.name,
@@ -80,10 +83,12 @@ async def hand_out(ready: Ready, give: Give) -> Handed:
 
     async def take(reached: Reached) -> None:
         try:
-            await give(reached, peers)
+            end = await give(reached, peers)
+            if end is not None:
+                until[reached.host.name] = end
         except DstackError as error:
             left[reached.host.name] = str(error)
 
     await asyncio.gather(*map(take, ready.able))
     taken = tuple(peer.name for peer in peers if peer.name not in left)
-    return Handed(taken=taken, left=tuple(left.items()))
+    return Handed(taken=taken, left=tuple(left.items()), until=tuple(until.items()))

@@ -22,10 +22,19 @@ class Heart:
     away for a while is no reason to end: `trouble` is told, and the next beat is tried.
     """
 
-    def __init__(self, bucket: Bucket, key: str, trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        key: str,
+        trouble: Callable[[str], None],
+        *,
+        until: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`until` says when the credentials that it beats with are over, where that is known."""
         self._bucket = bucket
         self._key = key
         self._trouble = trouble
+        self._until = until
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -63,8 +72,9 @@ class Heart:
             await self._beat(number)
 
     async def _beat(self, number: int) -> bool:
-        # `at` is for people: `ps` says since when a coordinator that crashed elsewhere has been silent.
-        body = b'{"beat":%d,"at":%d}' % (number, time.time())
+        # Times are for people: `ps` says since when a coordinator that crashed elsewhere has been silent, or why.
+        until = self._until()
+        body = b'{"beat":%d,"at":%d%s}' % (number, time.time(), b"" if until is None else b',"until":%d' % until)
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)
         except BucketError as error:

@@ -25,10 +25,12 @@ QUIET = 2 * SILENCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """Whether a coordinator lives as far as can be told now, and when it was heard of last (0.0: not known)."""
+    """Whether a coordinator lives as far as can be told now, when it was heard of last (0.0: not known), and, where it
+    is silent because of that, when the credentials ended that it had been lent."""
 
     alive: bool
     seen: float = 0.0
+    over: float = 0.0
 
 
 class Look:
@@ -59,7 +61,10 @@ class Look:
             return Sign(alive=sure)
         if coordinator.id not in self._beating:
             return Sign(alive=False)
-        seen = _told(self._bucket.get(self._keys.heartbeat(coordinator.id)))
+        beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
+        seen, until = _time(beat, "at"), _time(beat, "until")
+        if until and seen <= until < self.now:
+            return Sign(alive=False, seen=seen, over=until)
         return Sign(alive=not seen or self.now - seen < QUIET, seen=seen)
 
     def tended(
@@ -79,14 +84,14 @@ class Look:
             return Tended(by=by)
         if 0 <= self.now - submitted < FRESH:
             return None
-        seen, last = max(((sign.seen, who) for sign, who in signs), default=(0.0, ""))
-        return Tended(last=last, seen=seen)
+        seen, last, over = max(((sign.seen, who, sign.over) for sign, who in signs), default=(0.0, "", 0.0))
+        return Tended(last=last, seen=seen, over=over)
 
 
-def _told(beat: bytes | None) -> float:
-    """The time in a heartbeat; 0.0 where there is none, whatever the bytes."""
+def _time(beat: bytes | None, name: str) -> float:
+    """A time in a heartbeat; 0.0 where there is none, whatever the bytes."""
     try:
-        at = json.loads(beat or b"")["at"]
+        at = json.loads(beat or b"")[name]
     except (ValueError, TypeError, KeyError, RecursionError):
         return 0.0
     return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e11 else 0.0

@@ -38,12 +38,14 @@ class Tended:
     """Who looks after a run that is not final, as far as the bucket and this machine tell at once.
 
     `by` are those who live or may live (user@machine). Without any, `last` is who was heard of last and `seen` when,
-    in seconds since the epoch by that machine's clock; "" and 0.0 when that is not known.
+    in seconds since the epoch by that machine's clock; "" and 0.0 when that is not known. `over`: when the credentials
+    ended that `last` had been lent, where it is silent because of that.
     """
 
     by: tuple[str, ...] = ()
     last: str = ""
     seen: float = 0.0
+    over: float = 0.0
 
 
 LATEST = 253_402_214_400.0

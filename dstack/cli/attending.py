@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
 from dstack.core.records import Final, RunRecord
+from dstack.errors import DstackError
 from dstack.model import JobSpec, RunStatus
 from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
@@ -45,6 +47,8 @@ class Attendance:
     jobs: Sequence[JobSpec] = ()
     """Those that are to run, which hosts must be able to."""
     as_json: bool = False
+    renews: bool = False
+    """Whether the hosts first get the run once more: the credentials that they had been lent are over."""
 
 
 async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, needs_host: bool) -> int:
@@ -57,6 +61,8 @@ async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, n
         if needs_host:
             await reach(hosts.fleet, attendance.jobs)
         record = await asyncio.to_thread(recorded)
+        if attendance.renews:
+            await _renew(attendance, record, hosts)
         return await _follow(attendance, record, hosts)
 
 
@@ -70,6 +76,25 @@ async def leave(
     async with wiring.hosts(attendance.session) as hosts:
         await reach(hosts.fleet, attendance.jobs)
         return await leave_to(attendance, planned, recorded, hosts)
+
+
+async def _renew(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> None:
+    """Hand the run to the coordinators of the reached hosts again, with credentials that are good now."""
+    from dstack.cli.handing import Handing
+
+    handing = Handing(attendance.session, hosts, attendance.caller)
+    try:
+        with telling("lending the hosts new credentials"):
+            await hosts.fleet.connect()
+            await hosts.fleet.tried(SLOW_HOSTS)
+            handed = await handing.hand(await handing.ready(record), record)
+    except DstackError as error:
+        print(clean(f"the hosts got no new credentials: {error}"), file=sys.stderr)
+        return
+    finally:
+        await handing.close()
+    for line in lent(handed, record.name):
+        print(clean(line), file=sys.stderr)
 
 
 async def leave_to(
@@ -133,6 +158,8 @@ async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
     _, handed = await leave_to(attendance, record, lambda: record, hosts)
     with suppress(OSError):
         print(f"detached: {record.name} {where_it_goes_on(handed)}", file=sys.stderr)
+        for line in lent(handed, record.name):
+            print(f"  {line}", file=sys.stderr)
         print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)
         print(f"  dstack stop {record.name}      ends it", file=sys.stderr)
 
@@ -146,6 +173,19 @@ def where_it_goes_on(handed: Handed) -> str:
         return f"goes on by itself on {taken}: this machine may be shut"
     rest = ", ".join(name for name, _ in handed.left)
     return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
+
+
+def lent(handed: Handed, run: str) -> list[str]:
+    """How long the hosts can write to the bucket with the credentials that they were lent, and what then is to do."""
+
+    def moment(end: float) -> str:
+        return time.strftime("%H:%M" if end < time.time() + 12 * 3600 else "%Y-%m-%d %H:%M", time.localtime(end))
+
+    return [
+        f"{name} has your credentials for the bucket until {moment(end)}: what ends later waits there for"
+        f" `dstack attach {run}`"
+        for name, end in handed.until
+    ]
 
 
 async def _until_interrupted(

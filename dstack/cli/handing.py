@@ -68,10 +68,11 @@ class Handing:
     async def hand(self, ready: Ready, record: RunRecord) -> Handed:
         """Hand the recorded run to the hosts that are ready."""
 
-        async def give(reached: Reached, peers: Sequence[Peer]) -> None:
+        async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
             given = self._sight.given(reached.host, record, peers=peers, caller=self._caller)
             client = await self._sight.client(reached.host)
             await client.hand(given, await self._sight.library(reached.host, reached.facts))
+            return given.until
 
         return await hand_out(ready, give)
 
@@ -119,12 +120,15 @@ class Sight:
         """The hand-over of a run to a host; without a run, for a look. Raises CredentialsError."""
         settings = self._session.settings
         forwarded: Mapping[str, Any] = {}
+        until = None
         if host.forward_credentials and "://" in settings.bucket:
-            forwarded = forwardable(settings.bucket, settings.options, os.environ).options
+            lent = forwardable(settings.bucket, settings.options, os.environ)
+            forwarded, until = lent.options, lent.expires_at
         return HandOver(
             bucket=settings.bucket,
             options=placing_options(settings.bucket, settings.options, os.environ),
             credentials=forwarded,
+            until=until,
             project=self._session.name if record else "",
             run=record.id if record else RunId(""),
             record=digest(pack(record)) if record else "",

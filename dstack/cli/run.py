@@ -12,10 +12,11 @@ import typer
 
 from dstack.app.foreseeing import Fate, foresee
 from dstack.app.handing import Handed
+from dstack.app.overview import run_view
 from dstack.app.running import submit
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, THE_RUN
-from dstack.cli.attending import EXIT, Attendance, attend, coordinate, leave, print_json, where_it_goes_on
+from dstack.cli.attending import EXIT, Attendance, attend, coordinate, leave, lent, print_json, where_it_goes_on
 from dstack.cli.runline import Asked, read_arguments
 from dstack.cli.secretvalues import require_secrets
 from dstack.cli.submitting import caller_values, plan_run, rename
@@ -87,6 +88,8 @@ def _say_detached(attendance: Attendance, record: RunRecord, handed: Handed) -> 
     for name, why in handed.left:
         if why:
             print(f"  {name}: {clean(why.removeprefix(f'{name}: '))}")
+    for line in lent(handed, record.name):
+        print(f"  {line}")
     print(f"  dstack attach {record.name}    comes back to it")
     print(f"  dstack logs -f {record.name}   follows its logs")
 
@@ -108,7 +111,9 @@ def attach(
         return _already(session, record, unpack(Final, key, body), as_json=as_json)
     session.prefetch()
     caller = caller_values(session, record.plan.jobs, required=False)
-    attendance = Attendance(session=session, caller=caller, as_json=as_json)
+    tended = run_view(session.bucket, session.keys, record, look=session.look).tended
+    renews = tended is not None and tended.over > 0
+    attendance = Attendance(session=session, caller=caller, as_json=as_json, renews=renews)
     return asyncio.run(attend(attendance, lambda: record, needs_host=False))
 
 

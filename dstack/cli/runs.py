@@ -111,6 +111,9 @@ def left_alone(view: RunView, now: float) -> list[str]:
     told = "nobody looks after it"
     if view.tended.seen:
         told = f"{view.tended.last}, who looks after it, was heard of last {ago_text(view.tended.seen, now)}"
+    if view.tended.over:
+        told = f"{view.tended.last}, who looks after it, had been lent credentials that ended "
+        told += ago_text(view.tended.over, now)
     waiting = Counter(job.host for job in view.jobs if job.left)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
     for host, count in waiting.items():

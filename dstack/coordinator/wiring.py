@@ -68,17 +68,19 @@ class Hosting:
         self._log = log
         self._bucket: RenewedBucket | None = None
         self._credentials: Mapping[str, Any] = {}
+        self._until: float | None = None
         self._fleets: dict[str, Fleet] = {}
         self._projects: dict[str, _Project] = {}
         self._hands: dict[RunId, HandOver] = {}
         self._values: dict[RunId, dict[str, str]] = {}
 
     def bucket(self, hand: HandOver) -> Bucket:
-        """The bucket, with the credentials that came last; raises BucketError when it cannot be read from here."""
+        """The bucket, from here on with the credentials of this hand-over where it brings any: those of an earlier one
+        may be over. Raises BucketError when it cannot be read with them; nothing is changed then."""
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
             opened = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
             writable(opened)
-            self._credentials = dict(hand.credentials)
+            self._credentials, self._until = dict(hand.credentials), hand.until
             if self._bucket is None:
                 self._bucket = RenewedBucket(opened)
             self._bucket.renew(opened)
@@ -100,7 +102,7 @@ class Hosting:
     async def means(self, run: RunId) -> Means:
         """What a coordination of the run works with."""
         hand = self._hands[run]
-        bucket = self.bucket(hand)
+        bucket = self._bucket or self.bucket(hand)
         project = self._project(hand.project, bucket)
 
         def when(spec: JobSpec, standing: Standing) -> float:
@@ -127,7 +129,7 @@ class Hosting:
             self._projects[name] = _Project(
                 keys=keys,
                 observer=Observer(bucket, keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime),
-                heart=Heart(bucket, keys.heartbeat(self._me.id), self._log.message),
+                heart=Heart(bucket, keys.heartbeat(self._me.id), self._log.message, until=lambda: self._until),
             )
         return self._projects[name]
 

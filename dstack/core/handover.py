@@ -26,6 +26,8 @@ class HandOver:
     """Storage options without credentials."""
     credentials: Mapping[str, Any] = field(default_factory=dict)
     """Storage options that hold the user's own credentials, where the inventory says that they are forwarded."""
+    until: float | None = None
+    """When those end, in seconds since the epoch; None where nobody says."""
     project: str
     run: RunId
     record: str

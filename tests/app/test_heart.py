@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -98,3 +99,17 @@ def test_whoever_has_no_heartbeat_has_left_and_one_that_stands_is_not_judged_at_
     assert watching.alive(ME) is None
     bucket.delete(HEARTBEAT)
     assert watching.alive(ME) is False
+
+
+def test_a_beat_says_how_long_its_credentials_last() -> None:
+    bucket, ends = Flaky(), [1_900_000_000.5]
+    plain, lent = Heart(bucket, HEARTBEAT, print), Heart(bucket, HEARTBEAT + "2", print, until=lambda: ends[0])
+
+    async def scene() -> None:
+        async with plain, lent:
+            await plain.begin()
+            await lent.begin()
+            assert "until" not in json.loads(bucket.get(HEARTBEAT) or b"")
+            assert json.loads(bucket.get(HEARTBEAT + "2") or b"")["until"] == 1_900_000_000
+
+    asyncio.run(scene())

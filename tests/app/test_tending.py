@@ -37,8 +37,8 @@ def look(story: Story, *, now: float = NOW, sure: bool | None = None) -> Look:
     return Look(story.bucket, story.keys, sure=lambda _: sure, now=now)
 
 
-def beats(story: Story, coordinator: Coordinator, at: object) -> None:
-    story.bucket.put(story.keys.heartbeat(coordinator.id), json.dumps({"beat": 3, "at": at}).encode())
+def beats(story: Story, coordinator: Coordinator, at: object, **more: object) -> None:
+    story.bucket.put(story.keys.heartbeat(coordinator.id), json.dumps({"beat": 3, "at": at, **more}).encode())
 
 
 def attends(story: Story, record: RunRecord, coordinator: Coordinator) -> None:
@@ -97,6 +97,21 @@ def test_a_heartbeat_that_is_old_says_since_when(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 3600)
     assert view(story, record).tended == Tended(last="alice@laptop", seen=NOW - 3600)
+
+
+def test_lent_credentials_that_ended_are_the_reason_of_a_silence_from_that_moment_on(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 12, until=NOW - 5)
+    assert view(story, record).tended == Tended(last="alice@laptop", seen=NOW - 12, over=NOW - 5)
+    assert job(story, record).left
+    assert view(story, record, sure=True).tended == Tended(by=("alice@laptop",)), "a detector that is sure knows better"
+
+
+@pytest.mark.parametrize("until", [NOW + 60, NOW - 20, None, "x", {}])
+def test_who_beats_on_has_credentials(story: Story, until: object) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 12, until=until)
+    assert view(story, record).tended == Tended(by=("alice@laptop",))
 
 
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,8 @@ HOP = ("connection", "keep-alive", "transfer-encoding")
 class FaultyProxy:
     """Serves while its block runs. `rate` of the requests meet a fault of `faults`; `met` counts them, by their kinds.
 
-    `forgetful` makes the store behind it one that knows no conditions: every create overwrites.
+    `forgetful` makes the store behind it one that knows no conditions: every create overwrites. Whoever signs with one
+    of the keys that are `over` is told so. It listens where the store does: on an address of this machine alone.
     """
 
     def __init__(
@@ -37,20 +39,22 @@ class FaultyProxy:
         forgetful: bool = False,
     ) -> None:
         where = urlsplit(target)
-        assert where.hostname == "127.0.0.1"
+        assert where.hostname is not None
+        assert ip_address(where.hostname).is_private
         assert where.port is not None
         self.target = where.hostname, where.port
         self.rate = rate
         self.faults = faults
         self.forgetful = forgetful
+        self.over: set[str] = set()
         self.met: Counter[str] = Counter()
         self.requests = 0
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((where.hostname, 0), _Handler)
         self._server.proxy = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://{where.hostname}:{self._server.server_address[1]}"
 
     def __enter__(self) -> FaultyProxy:
         self._thread.start()
@@ -100,6 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         body = self._body(size)
+        if any(f"Credential={key}/" in self.headers.get("Authorization", "") for key in tuple(proxy.over)):
+            self._answer(400, [], b"<Error><Code>ExpiredToken</Code><Message>It has expired.</Message></Error>")
+            return
         if fault == "busy":
             self._answer(503, [("Retry-After", "0")], b"<Error><Code>SlowDown</Code></Error>")
             return
