@@ -38,17 +38,26 @@ def main() -> int:
     if unknown:
         parser.error(f"no such figure: {', '.join(unknown)} (there are {', '.join(FIGURES)})")
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="b") as folder, opened(Path(folder)) as place:
-        for name in given.names or FIGURES:
-            measure, rounds = FIGURES[name]
-            print(f"measuring {name}; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
-            try:
-                rows.extend(measure(place, given.n or rounds))
-            except (Unavailable, EngineMissing) as reason:
-                print(f"{name} is NOT measured: {reason}", file=sys.stderr)
-    if rows:
-        print(table(rows))
+    try:
+        with tempfile.TemporaryDirectory(prefix="b") as folder, opened(Path(folder)) as place:
+            for name in given.names or FIGURES:
+                rows += _measured(name, place, given.n)
+    finally:
+        # Also what was measured before a store filled up, or somebody lost patience.
+        if rows:
+            print(table(rows))
     return 0
+
+
+def _measured(name: str, place: Place, rounds: int) -> list[Row]:
+    measure, usual = FIGURES[name]
+    print(f"measuring {name}; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    rows: list[Row] = []
+    try:
+        rows.extend(measure(place, rounds or usual))
+    except (Unavailable, EngineMissing) as reason:
+        print(f"{name} is NOT measured: {reason}", file=sys.stderr)
+    return rows
 
 
 if __name__ == "__main__":
