@@ -97,6 +97,17 @@ class BucketError(DstackError):
     exit_code = 6
 
 
+class UndecidedError(BucketError):
+    """The bucket gives no answer that counts: what is to be created is neither taken nor there.
+
+    `trouble` is what is known of the reason, "" for nothing.
+    """
+
+    def __init__(self, key: str, trouble: str, *, hint: str) -> None:
+        said = f"; {trouble}" if trouble else ""
+        super().__init__(f"the bucket neither accepts nor shows {key}{said}", hint=hint)
+
+
 class CredentialsError(BucketError):
     """The bucket refuses these credentials, or there are none: expired, withdrawn, wrong. New ones may mend it.
 

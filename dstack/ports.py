@@ -41,6 +41,11 @@ class Bucket(Protocol):
     does not answer or refuses; `create` then says UNKNOWN where the object may exist all the same.
     """
 
+    @property
+    def trouble(self) -> str:
+        """For messages: which storage said what, when it last gave UNKNOWN; "" where that is not known."""
+        ...
+
     def create(self, key: str, body: bytes) -> Put:
         """Write `body` under `key` unless something is there. Of any number of writers at most one gets CREATED."""
         ...

@@ -52,6 +52,8 @@ class FolderBucket:
     empty folder would show that nothing was ever claimed.
     """
 
+    trouble = ""
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
         self._format: bytes | None = None

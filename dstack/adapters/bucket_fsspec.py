@@ -60,6 +60,7 @@ class FsspecBucket:
         self._fs = file_system
         self._root = root.rstrip("/")
         self._label = label.rstrip("/")
+        self.trouble = ""
         self._in_memory = isinstance(file_system, MemoryFileSystem)
         if not self._in_memory and not _has_exclusive_create(file_system):
             raise BucketError(
@@ -79,8 +80,9 @@ class FsspecBucket:
             return Put.EXISTS
         except _REFUSALS as error:
             raise self._error("create", key, error) from None
-        except Exception:
+        except Exception as error:
             # The libraries retry by themselves and raise what they like: only the object can tell.
+            self.trouble = f"{self._label} said: {brief(error)}"
             return Put.UNKNOWN
         return Put.CREATED
 

@@ -116,6 +116,7 @@ class ObstoreBucket:
         self._store = store
         self._bulk = store if bulk is None else bulk
         self._label = label.rstrip("/")
+        self.trouble = ""
 
     def create(self, key: str, body: bytes) -> Put:
         check_key(key)
@@ -165,6 +166,7 @@ class ObstoreBucket:
             if refuses_credentials(str(error)):
                 raise self._error("create", key, error) from None
             # Timeouts and server errors: it may have landed, or land later. Only the object can tell.
+            self.trouble = f"{self._label} said: {brief(error)}"
             return Put.UNKNOWN
         return Put.CREATED
 

@@ -17,6 +17,10 @@ class RenewedBucket:
         """From here on everything goes to this one."""
         self._bucket = bucket
 
+    @property
+    def trouble(self) -> str:
+        return self._bucket.trouble
+
     def create(self, key: str, body: bytes) -> Put:
         return self._bucket.create(key, body)
 

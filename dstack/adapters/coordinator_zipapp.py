@@ -22,6 +22,7 @@ ADAPTERS = (
     "bucket_options.py",
     "bucket_remote.py",
     "bucket_renewed.py",
+    "bucket_waiting.py",
     "deadline.py",
     "identity.py",
     "local.py",

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from dstack.app.effects import Pause, PutNew, Read, Steps
 from dstack.core.records import unpack
-from dstack.errors import BucketError
+from dstack.errors import BucketError, UndecidedError
 from dstack.ports import Put
 
 R = TypeVar("R")
@@ -29,9 +29,7 @@ def create(key: str, body: bytes) -> Steps[bool]:
         if found is not None:
             return bool(found == body)
         yield Pause(min(5.0, 0.05 * 2**round_))
-    raise BucketError(
-        f"the bucket neither accepts nor shows {key}", hint="check the bucket, then `dstack attach` the run"
-    )
+    raise UndecidedError(key, "", hint="check the bucket, then `dstack attach` the run")
 
 
 def read_record(cls: type[R], key: str) -> Steps[R]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from dstack.core.keys import AttemptKeys
-from dstack.errors import BucketError
+from dstack.errors import UndecidedError
 from dstack.ports import Bucket, Put
 
 LARGE = 8 * 1024 * 1024
@@ -92,7 +92,8 @@ class LogWriter:
             tries += 1
             if length is None:
                 if tries >= TRIES:
-                    raise BucketError(f"the bucket neither accepts nor shows {self._attempt.log(self.offset)}")
+                    key = self._attempt.log(self.offset)
+                    raise UndecidedError(key, self._bucket.trouble, hint="check the bucket")
                 continue
             self.offset += length
             if length > len(piece):

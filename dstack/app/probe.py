@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dstack.core.keys import FORMAT
 from dstack.core.records import VERSION, pack, unpack
-from dstack.errors import BucketError
+from dstack.errors import BucketError, UndecidedError
 from dstack.ports import Bucket, Put
 
 TRIES = 5
@@ -88,7 +88,7 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: Effort = FU
         bucket.create(FORMAT, pack(record))
         if writable(bucket):
             return
-    raise BucketError(f"the bucket neither accepts nor shows {FORMAT}", hint="check the bucket and try again")
+    raise UndecidedError(FORMAT, bucket.trouble, hint="check the bucket and try again")
 
 
 def probe(bucket: Bucket, *, nonce: str, effort: Effort) -> None:

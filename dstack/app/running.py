@@ -16,7 +16,7 @@ from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
-from dstack.errors import BucketError, DstackError
+from dstack.errors import BucketError, DstackError, UndecidedError
 from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket, Put
 
@@ -37,7 +37,7 @@ def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
         found = bucket.get(key)
         if found is not None:
             return found == body
-    raise BucketError(f"the bucket neither accepts nor shows {key}", hint="check the bucket and try again")
+    raise UndecidedError(key, bucket.trouble, hint="check the bucket and try again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,7 +141,7 @@ def telling(text: str) -> Iterator[None]:
 
 
 async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:
-    with open_screen(record, quiet=attendance.as_json) as screen:
+    with open_screen(record, quiet=attendance.as_json) as screen, attendance.session.saying(_in_loop(screen.message)):
         final = await _until_interrupted(attendance, record, fleet=hosts.fleet, screen=screen)
     if final is None:
         await _detach(attendance, record, hosts)
@@ -149,6 +149,17 @@ async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
     if attendance.as_json:
         print_json(attendance.session, record)
     return EXIT[final.status]
+
+
+def _in_loop(show: Callable[[str], None]) -> Callable[[str], None]:
+    """`show` for any thread: called by the event loop, never once that is closed."""
+    loop = asyncio.get_running_loop()
+
+    def give(text: str) -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(show, text)
+
+    return give
 
 
 async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> None:
@@ -243,7 +254,8 @@ def spawn_coordinator(attendance: Attendance, record: RunRecord, only: Sequence[
 async def coordinate(attendance: Attendance, record: RunRecord, only: Sequence[str] | None) -> None:
     """Bring a recorded run to its end without a terminal."""
     session = attendance.session
+    screen = LogScreen()
     async with wiring.hosts(session, only=only) as hosts:
-        with wiring.coordinator(session) as me:
-            means = wiring.make_means(session, hosts.fleet, me, screen=LogScreen(), caller=attendance.caller)
+        with session.saying(_in_loop(screen.message)), wiring.coordinator(session) as me:
+            means = wiring.make_means(session, hosts.fleet, me, screen=screen, caller=attendance.caller)
             await Coordination(means, record, me).finish()

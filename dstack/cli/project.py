@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from dstack.adapters.bucket_open import open_bucket, probe_effort
+from dstack.adapters.bucket_remote import redacted
+from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.app.probe import check_format, ensure_probed, require_writer
 from dstack.cli import wiring
 from dstack.cli.secretvalues import missing_secrets
@@ -68,14 +70,15 @@ def _name_bucket(root: Path, url: str) -> None:
     if here and settings.bucket != wanted:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
-    found = open_bucket(wanted, settings.options if here else {}, Path.home())
+    store = open_bucket(wanted, settings.options if here else {}, Path.home())
+    found = WaitingBucket(store, redacted(wanted), wiring.say)
     began = time.monotonic()
     known = check_format(found)
     if known is not None:
         require_writer(known)
         print(f"{clean(wanted)}: in use already, and this version may write to it")
     else:
-        effort = probe_effort(found)
+        effort = probe_effort(store)
         ensure_probed(found, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
         told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
         print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.adapters.bucket_open import at_once, open_bucket, probe_effort
+from dstack.adapters.bucket_remote import redacted
+from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.app.probe import Format, check_format, ensure_probed, require_writer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
@@ -35,10 +37,18 @@ if TYPE_CHECKING:
     from dstack.project.settings import Settings
 
 
+def say(text: str) -> None:
+    """One line on standard error."""
+    from dstack.ui.terminal import clean
+
+    print(clean(text), file=sys.stderr, flush=True)
+
+
 class Session:
     """One command in one project: what it reads, opened when first asked for."""
 
     _format: Format | None = None
+    _say: Callable[[str], None] = staticmethod(say)
 
     def __init__(self, *, start: Path, home: Path, environ: Mapping[str, str], hosts_file: str | None) -> None:
         from dstack.project.locate import find_project
@@ -74,18 +84,35 @@ class Session:
     @cached_property
     def bucket(self) -> Bucket:
         """The bucket, for reading: a new one is not made by looking at it. Raises BucketError for a later format."""
-        bucket = open_bucket(self.settings.bucket, self.settings.options, self.home)
+        bucket = WaitingBucket(self._store, redacted(self.settings.bucket), self._tell)
         self._format = check_format(bucket)
         return bucket
+
+    @cached_property
+    def _store(self) -> Bucket:
+        """The bucket itself, whose kind can be seen."""
+        return open_bucket(self.settings.bucket, self.settings.options, self.home)
+
+    def _tell(self, text: str) -> None:
+        self._say(text)
+
+    @contextmanager
+    def saying(self, where: Callable[[str], None]) -> Iterator[None]:
+        """Until the end of the block, `where` is told of a bucket that does not answer, from any thread."""
+        self._say = where
+        try:
+            yield
+        finally:
+            self._say = say
 
     @property
     def at_once(self) -> int:
         """Reads that are made at a time where many are to be made."""
-        return at_once(self.bucket)
+        return at_once(self._store)
 
     def probe_bucket(self) -> None:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
-        effort, bucket = probe_effort(self.bucket), self.bucket
+        effort, bucket = probe_effort(self._store), self.bucket
         if self._format is not None:
             require_writer(self._format)
             return

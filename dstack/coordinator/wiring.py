@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket_remote import redacted
 from dstack.adapters.bucket_renewed import RenewedBucket
+from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
 from dstack.adapters.local import open_local
 from dstack.adapters.log_screen import LogScreen
@@ -78,7 +80,8 @@ class Hosting:
         """The bucket, from here on with the credentials of this hand-over where it brings any: those of an earlier one
         may be over. Raises BucketError when it cannot be read with them; nothing is changed then."""
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
-            opened = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
+            store = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
+            opened = WaitingBucket(store, redacted(hand.bucket), self._log.message)
             writable(opened)
             self._credentials, self._until = dict(hand.credentials), hand.until
             if self._bucket is None:

@@ -18,6 +18,8 @@ PIECE = 1 << 20
 class MemoryBucket:
     """`objects` may be changed by a test; `requests` counts calls; `lose` answers of `create*` become UNKNOWN."""
 
+    trouble = ""
+
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()

@@ -1,0 +1,174 @@
+"""A bucket that says when its store does not answer. A request itself costs a look at the clock and two locks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dstack.ports import Bucket, Listed, Put
+
+T = TypeVar("T")
+FIRST = 10.0
+SECOND = 60.0
+THEN = 300.0
+"""Seconds without an answer after which it is said: once, again, and between all later times."""
+EVERY = 1.0
+"""Seconds between two looks while a request is open."""
+READ, LIST, WRITE = "read", "list", "write"
+KINDS = (READ, LIST, WRITE)
+"""Each is silent for itself: a store whose disk is full may answer reads and let writes hang."""
+
+
+@dataclass(slots=True)
+class _Silence:
+    """Since when requests of one kind were not answered, and when that is said next, by the same clock."""
+
+    since: float
+    due: float
+
+
+def _rest() -> None:
+    time.sleep(EVERY)
+
+
+class WaitingBucket:
+    """Implements `Bucket` by another one, and calls `say` from any thread: after FIRST seconds in which a request
+    was open, again as long as that lasts, and with the first answer to a request of that kind afterwards.
+
+    A request that fails or leaves open what came of it is no answer. Bulk data are not waited for: they take long, and
+    have a progress of their own. Where nobody reads what `say` writes, nothing is lost.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        label: str,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[], None] = _rest,
+    ) -> None:
+        self._bucket = bucket
+        self._label = label
+        self._say = say
+        self._clock = clock
+        self._pause = pause
+        self._open: dict[object, tuple[str, float]] = {}
+        self._silences: dict[str, _Silence] = {}
+        self._lock = threading.Lock()
+        # Held while something is said, so that lines come in their order and requests never wait for who reads them.
+        self._saying = threading.Lock()
+        self._busy = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def trouble(self) -> str:
+        return self._bucket.trouble or f"{self._label} does not say why"
+
+    def create(self, key: str, body: bytes) -> Put:
+        return self._asked(WRITE, lambda: self._bucket.create(key, body))
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        return self._bucket.create_from(key, chunks)
+
+    def put(self, key: str, body: bytes) -> None:
+        self._asked(WRITE, lambda: self._bucket.put(key, body))
+
+    def get(self, key: str) -> bytes | None:
+        return self._asked(READ, lambda: self._bucket.get(key))
+
+    def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
+        return self._bucket.read(key, offset, length)
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        return self._asked(LIST, lambda: self._bucket.list(prefix, limit=limit))
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        return self._bucket.survey(prefix)
+
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
+        return self._asked(LIST, lambda: self._bucket.children(prefix, limit=limit, after=after))
+
+    def delete(self, key: str) -> None:
+        self._asked(WRITE, lambda: self._bucket.delete(key))
+
+    def look(self) -> None:
+        """Say what is due now."""
+        with self._saying:
+            with self._lock:
+                lines = self._due()
+            for line in lines:
+                self._tell(line)
+
+    def _asked(self, kind: str, request: Callable[[], T]) -> T:
+        ticket = object()
+        with self._lock:
+            self._open[ticket] = (kind, self._clock())
+            self._busy.set()
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="dstack-waiting", daemon=True)
+                self._watcher.start()
+        answered = False
+        try:
+            answer = request()
+            answered = answer is not Put.UNKNOWN
+            return answer
+        finally:
+            with self._lock:
+                del self._open[ticket]
+                is_news = answered and kind in self._silences
+            if is_news:
+                self._answers(kind)
+
+    def _answers(self, kind: str) -> None:
+        with self._saying:
+            with self._lock:
+                now = self._clock()
+                if kind not in self._silences or self._oldest(kind, now) <= now - FIRST:
+                    return
+                silence = self._silences.pop(kind)
+            self._tell(f"{self._label} answers {kind}s again after {_text(now - silence.since)}")
+
+    def _tell(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._say(line)
+
+    def _watch(self) -> None:
+        while True:
+            self._busy.wait()
+            self._pause()
+            self.look()
+            with self._lock:
+                if not self._open:
+                    self._busy.clear()
+
+    def _due(self) -> Sequence[str]:
+        now = self._clock()
+        lines = []
+        for kind in KINDS:
+            oldest = self._oldest(kind, now)
+            if oldest > now - FIRST:
+                continue
+            silence = self._silences.setdefault(kind, _Silence(since=oldest, due=now))
+            if silence.due <= now:
+                waited = now - silence.since
+                lines.append(f"{self._label} has not answered a {kind} for {_text(waited)}; dstack goes on trying")
+                silence.due = silence.since + _next(waited)
+        return lines
+
+    def _oldest(self, kind: str, now: float) -> float:
+        """When the oldest open request of the kind began, `now` without one; the caller holds the lock."""
+        return min((since for other, since in self._open.values() if other == kind), default=now)
+
+
+def _next(waited: float) -> float:
+    """Seconds after which a silence is said again that was said after `waited`."""
+    return SECOND if waited < SECOND else SECOND + THEN * ((waited - SECOND) // THEN + 1)
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min"
