@@ -254,10 +254,22 @@ class ObstoreBucket:
 
     def survey(self, prefix: str) -> Iterator[Listed]:
         check_prefix(prefix)
-        pages = iter(obstore.list(self._store, prefix=prefix or None, chunk_size=PAGE))
-        while (page := self._asked("list", prefix, lambda: next(pages, None))) is not None:
+        pages: Iterator[Any] | None = None
+        last: str | None = None
+
+        def following() -> Any:
+            nonlocal pages
+            asked = pages or iter(obstore.list(self._store, prefix=prefix or None, offset=last, chunk_size=PAGE))
+            # One that has failed would say next that it is at its end.
+            pages = None
+            page = next(asked, None)
+            pages = asked
+            return page
+
+        while (page := self._asked("list", prefix, following)) is not None:
             for entry in page:
-                yield Listed(key=entry["path"], size=entry["size"], modified=entry["last_modified"].timestamp())
+                last = entry["path"]
+                yield Listed(key=last, size=entry["size"], modified=entry["last_modified"].timestamp())
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         check_prefix(prefix)
