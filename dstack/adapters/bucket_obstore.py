@@ -32,6 +32,7 @@ from dstack.adapters.bucket_remote import (
     brief,
     code_of,
     gathered,
+    no_container,
     redacted,
     refuses_credentials,
     too_long,
@@ -314,6 +315,8 @@ class ObstoreBucket:
 
     def _error(self, doing: str, key: str, error: BaseException) -> BucketError:
         text = str(error)
+        if _no_container(error):
+            return no_container(self._label)
         if isinstance(error, UnauthenticatedError) and self._provider is not None and self._provider.failure:
             return self._provider.failure
         if isinstance(error, UnauthenticatedError) or refuses_credentials(text):
@@ -345,7 +348,7 @@ def _emptied(pieces: deque[bytes]) -> Iterator[bytes]:
         yield pieces.popleft()
 
 
-def _no_container(error: Exception) -> bool:
+def _no_container(error: BaseException) -> bool:
     """Whether it is the bucket itself that does not exist."""
     return any(
         word in str(error) for word in ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")

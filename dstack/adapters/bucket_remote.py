@@ -32,6 +32,18 @@ REFUSED = frozenset(
 """Codes in the answers of stores that say that the credentials themselves are not accepted."""
 
 _CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]{1,1000})", re.IGNORECASE)
+_MARKUP = re.compile(r"[\s:\ufeff]*<(?:\?xml\b|!doctype\b|html\b|error>).*", re.IGNORECASE)
+_S3 = ("bucket", "aws s3 mb s3://{}")
+_GCS = ("bucket", "gcloud storage buckets create gs://{}")
+_MAKING = {
+    "s3": _S3,
+    "s3a": _S3,
+    "gs": _GCS,
+    "gcs": _GCS,
+    "az": ("container", "az storage container create --name {}"),
+}
+"""Scheme -> what it holds objects in, and the command that makes one; Azure has many."""
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -95,9 +107,32 @@ def refuses_credentials(text: str) -> bool:
 
 
 def brief(error: BaseException) -> str:
-    """The first line of what a library says, at most 300 characters, without secrets in URLs."""
-    text = str(error).strip().split("\n", 1)[0][:300]
-    return _SECRET.sub("", text) or type(error).__name__
+    """The first line of what a library says, at most 300 characters, without secrets in URLs.
+
+    Of a store's answer in XML that it quotes only the code and the message stay.
+    """
+    line = str(error).strip().split("\n", 1)[0]
+    told = line
+    if markup := _MARKUP.search(line):
+        quoted = str(error)[str(error).index(markup.group()) :]
+        told = ": ".join(part for part in (line[: markup.start()], _in_words(quoted)) if part)
+    return _SECRET.sub("", told[:300]) or type(error).__name__
+
+
+def _in_words(answer: str) -> str:
+    """Code and message of an answer in XML, "" where there are none."""
+    code, message = code_of(answer), _MESSAGE.search(answer)
+    said = " ".join(message.group(1).split())[:200] if message else ""
+    return f"{code} ({said})" if code and said else code or said
+
+
+def no_container(label: str) -> BucketError:
+    """The error for an object store at the URL `label` that has no such bucket."""
+    scheme, _, rest = label.partition("://")
+    name = rest.split("/", 1)[0]
+    word, command = _MAKING.get(scheme, _MAKING["az"])
+    hint = f"make it, as by `{command.format(name)}`, or correct `bucket:`"
+    return BucketError(f"there is no {word} {scheme}://{name}", hint=hint)
 
 
 def too_long(place: str, size: int) -> BucketError:

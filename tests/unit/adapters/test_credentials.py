@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from dstack.adapters.bucket_open import open_bucket
 from dstack.adapters.credentials import forwardable
 from dstack.errors import BucketError, CredentialsError
+from tests.fakes.refusing_store import Refusing
 
 
 @pytest.fixture
@@ -111,37 +110,6 @@ def test_azure_gives_a_key_of_the_environment_or_a_token(env: dict[str, str]) ->
     program(env, "az", "echo nothing")
     with pytest.raises(CredentialsError, match="no token"):
         forwardable("az://c", {}, env)
-
-
-class Refusing:
-    """A server that gives one answer to everything."""
-
-    def __init__(self, status: int, code: str) -> None:
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_PUT = do_HEAD = do_DELETE = do_POST = do_GET
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture
