@@ -57,7 +57,10 @@ class Link:
         return self._turns
 
     async def reach(self) -> Reached:
-        """The open runner; raises HostUnreachableError, HostKeyError or HostError (also kept in `error`)."""
+        """The open runner; raises HostUnreachableError, HostKeyError or HostError (also kept in `error`).
+
+        Whatever else goes wrong in opening it is a HostUnreachableError that names its kind.
+        """
         async with self._lock:
             if self._reached is None:
                 self._reached = await self._connect()
@@ -70,11 +73,20 @@ class Link:
             runner = await self._open(self.host)
             facts = await runner.facts()
         except DstackError as error:
-            self.error = error
-            self._wait = min(LONGEST_WAIT, max(FIRST_WAIT, self._wait * 2))
+            self._failed(error)
             raise
+        except Exception as error:
+            # Unforeseen, on the way to the host: what runs there is not known, as with any that is not reached.
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:1000].rstrip(":")
+            unforeseen = HostUnreachableError(self.host.name, text, hint="report this")
+            self._failed(unforeseen)
+            raise unforeseen from error
         self.error, self._wait = None, 0.0
         return Reached(host=self.host, facts=facts, runner=runner)
+
+    def _failed(self, error: DstackError) -> None:
+        self.error = error
+        self._wait = min(LONGEST_WAIT, max(FIRST_WAIT, self._wait * 2))
 
     @property
     def reached(self) -> Reached | None:
