@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from dstack import wire
@@ -17,6 +18,14 @@ from dstack.core.codec import plain
 from dstack.core.handover import HandOver
 from dstack.errors import DstackError
 from dstack.ports import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeing:
+    """As whom a host sees a bucket, in words, and whether that shows that a dstack has used it."""
+
+    who: str
+    used: bool
 
 
 class CoordinatorClient:
@@ -49,10 +58,10 @@ class CoordinatorClient:
             raise
         return cls(transport, Channel(transport, first))
 
-    async def look(self, given: HandOver, library: Library | None) -> str:
-        """As whom the host sees the bucket of a hand-over, in words; starts no coordinator."""
+    async def look(self, given: HandOver, library: Library | None) -> Seeing:
+        """How the host sees the bucket of a hand-over; starts no coordinator."""
         answer = await self._ask(wire.LOOK, given, library)
-        return opening(answer.get("who"), 200)
+        return Seeing(who=opening(answer.get("who"), 200), used=answer.get("used") is True)
 
     async def hand(self, given: HandOver, library: Library | None) -> str:
         """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dstack.adapters.bucket_options import AZURE_OWN, OWN_CREDENTIALS, S3, s3_options
-from dstack.adapters.coordinator_client import CoordinatorClient
+from dstack.adapters.bucket_remote import redacted
+from dstack.adapters.coordinator_client import CoordinatorClient, Seeing
 from dstack.adapters.coordinator_library import OLDEST, Library, library_for, python_of
 from dstack.adapters.credentials import forwardable
 from dstack.app.fleet import Reached
 from dstack.app.handing import Handed, Ready, hand_out, make_ready
 from dstack.cli import wiring
-from dstack.core.handover import HandOver, digest
+from dstack.core.handover import HandOver, digest, is_folder, unseen
 from dstack.core.placement import Peer
 from dstack.core.records import RunRecord, pack
 from dstack.errors import HostError
@@ -61,7 +62,7 @@ class Handing:
             project=self._session.name,
             snapshot=run.snapshot,
             code=self._session.code,
-            look=lambda reached: self._sight.look(reached.host, reached.facts),
+            look=lambda reached: self._sight.able(reached.host, reached.facts),
             images=sorted({job.image for job in run.plan.jobs if job.image}),
         )
 
@@ -101,8 +102,13 @@ class Sight:
         for client in self._clients.values():
             await client.close()
 
-    async def look(self, host: Host, facts: HostFacts) -> str:
-        """As whom the host sees the bucket; raises DstackError with what keeps its coordinator from working alone."""
+    async def able(self, host: Host, facts: HostFacts) -> None:
+        """Raises DstackError with what keeps the host's coordinator from working alone."""
+        if not (await self.look(host, facts)).used:
+            raise HostError(host.name, unseen(redacted(self._session.settings.bucket)))
+
+    async def look(self, host: Host, facts: HostFacts) -> Seeing:
+        """How the host sees the bucket, be it in use or not; raises DstackError where it does not."""
         if python_of(facts) < OLDEST:
             python = ".".join(map(str, OLDEST))
             raise HostError(host.name, f"its python3 is {facts.python}, {python} is needed to work alone")
@@ -121,7 +127,7 @@ class Sight:
         settings = self._session.settings
         forwarded: Mapping[str, Any] = {}
         until = None
-        if host.forward_credentials and "://" in settings.bucket:
+        if host.forward_credentials and not is_folder(settings.bucket):
             lent = forwardable(settings.bucket, settings.options, os.environ)
             forwarded, until = lent.options, lent.expires_at
         return HandOver(
@@ -139,9 +145,9 @@ class Sight:
 
     async def library(self, host: Host, facts: HostFacts) -> Library | None:
         """What the host needs to open the bucket; None for a folder. Raises DstackError where it cannot be had."""
-        scheme, separator, _ = self._session.settings.bucket.partition("://")
-        if not separator or scheme.lower() in ("file", "local"):
+        if is_folder(self._session.settings.bucket):
             return None
+        scheme = self._session.settings.bucket.partition("://")[0]
         if scheme.lower() not in URLS:
             raise HostError(host.name, f"{scheme}:// buckets are opened by libraries that only this machine has")
         kind = f"{facts.platform} {facts.python}"

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.adapters.bucket_remote import redacted
 from dstack.adapters.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
+from dstack.app.probe import check_format
 from dstack.cli import wiring
 from dstack.cli.asking import Answer, ask_hosts
 from dstack.cli.handing import Sight
+from dstack.core.handover import is_folder, unseen
 from dstack.core.placement import slots_of
-from dstack.errors import DstackError, HostKeyError
+from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
 from dstack.ports import RunnerPort
 from dstack.ui.tables import Column, size_text, table
@@ -95,11 +98,15 @@ def _kind(algorithm: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a host has, and as whom it sees the bucket: "" where it does not; then why, where that is worth a line."""
+    """What a host has, and as whom it sees the bucket: "" where it does not; then why, where that is worth a line.
+
+    `fresh` is a bucket that is not in use as seen from this machine either.
+    """
 
     facts: HostFacts
     who: str = ""
     unseen: str = ""
+    fresh: bool = False
 
 
 class Looks:
@@ -113,14 +120,31 @@ class Looks:
         facts = await runner.facts()
         if host.local:
             return Seen(facts=facts, who=facts.user)
-        sight = Sight(self._session, opener)
+        sight, bucket = Sight(self._session, opener), self._session.settings.bucket
         try:
-            return Seen(facts=facts, who=await sight.look(host, facts))
+            seeing = await sight.look(host, facts)
+            if seeing.used:
+                return Seen(facts=facts, who=seeing.who)
+            if await self._is_fresh():
+                return Seen(facts=facts, who=seeing.who, fresh=True)
+            return Seen(facts=facts, unseen=unseen(redacted(bucket)))
         except DstackError as error:
-            is_url = "://" in self._session.settings.bucket
-            return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: ") if is_url else "")
+            if is_folder(bucket) and await self._is_fresh():
+                return Seen(facts=facts, fresh=True)
+            return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: ") if "://" in bucket else "")
         finally:
             await sight.close()
+
+    async def _is_fresh(self) -> bool:
+        """Whether nobody has used the bucket as seen from here; nothing is written to find out."""
+
+        def look() -> bool:
+            try:
+                return check_format(self._session.bucket) is None
+            except BucketError:
+                return False
+
+        return await asyncio.to_thread(look)
 
 
 def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
@@ -132,6 +156,9 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
         for problem, fix in problems(each):
             sys.stdout.write(clean_lines(f"\n{each.host.name}: {problem}\n") + (f"  {clean(fix)}\n" if fix else ""))
         code = max(code, _code(each))
+    if any(each.said is not None and each.said.fresh for each in found):
+        bucket = clean(redacted(session.settings.bucket))
+        sys.stdout.write(f"\nthe bucket {bucket} is not used yet\n  dstack init --bucket {bucket}    tries it\n")
     return code
 
 
@@ -188,7 +215,7 @@ def _row(found: Answer[Seen]) -> tuple[str, ...]:
         _gpus(facts.gpus),
         str(slots_of(found.host, facts)),
         size_text(facts.disk_free),
-        f"as {found.said.who}" if found.said.who else "no",
+        f"as {found.said.who}" if found.said.who else "not used yet" if found.said.fresh else "no",
     )
 
 

@@ -12,15 +12,13 @@ from dstack.adapters.bucket_options import opening
 from dstack.adapters.identity import user_name
 from dstack.app.probe import writable
 from dstack.coordinator.refusal import Refusal
-from dstack.core.handover import HandOver
+from dstack.core.handover import HandOver, is_folder, unseen
 from dstack.errors import BucketError
-
-_ABSENT = "this host does not see the bucket {}: no dstack has used it as seen from here"
 
 
 def look(hand: HandOver, library: str | None) -> dict[str, Any]:
-    """Returns `who`, in words, when the bucket can be read from here and was used before; else raises Refusal (kind
-    `bucket`)."""
+    """Returns `who`, in words, when the bucket can be read from here, and whether it was `used` before; raises Refusal
+    (kind `bucket`) when it cannot, or is a folder that shows no use: one that is not mounted looks like that, too."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -37,13 +35,14 @@ def look(hand: HandOver, library: str | None) -> dict[str, Any]:
     return answer
 
 
-def _found(hand: HandOver, library: str | None) -> dict[str, str]:
+def _found(hand: HandOver, library: str | None) -> dict[str, Any]:
     if library is not None:
         sys.path.append(library)
     try:
-        if writable(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")):
-            return {"who": _who(hand)}
-        return {"message": _ABSENT.format(hand.bucket)}
+        used = writable(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/"))
+        if not used and is_folder(hand.bucket):
+            return {"message": unseen(hand.bucket)}
+        return {"who": _who(hand), "used": used}
     except BucketError as error:
         return {"message": str(error), "hint": error.hint or ""}
     except Exception as error:
@@ -54,6 +53,6 @@ def _who(hand: HandOver) -> str:
     """Whose credentials opened it."""
     if hand.credentials:
         return "you (forwarded)"
-    if "://" not in hand.bucket or hand.bucket.startswith(("file://", "local://")):
+    if is_folder(hand.bucket):
         return user_name()
     return opening(hand.bucket, hand.options, os.environ).who

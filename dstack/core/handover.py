@@ -38,6 +38,17 @@ class HandOver:
     caller: Mapping[str, str] = field(default_factory=dict)
 
 
+def is_folder(bucket: str) -> bool:
+    """Whether the bucket lies in the file system of each host, where one that is not mounted looks like a new one."""
+    scheme, separator, _ = bucket.partition("://")
+    return not separator or scheme.lower() in ("file", "local")
+
+
+def unseen(bucket: str) -> str:
+    """What is said of a host that shows no use of a bucket that is in use."""
+    return f"this host does not see the bucket {bucket}: no dstack has used it as seen from here"
+
+
 def digest(body: bytes) -> str:
     """The sha256 by which a hand-over names the run's record."""
     return hashlib.sha256(body).hexdigest()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.cli.conftest import Project
-from tests.system.hosts.farm import TestHost
+from tests.cli.conftest import Done, Project
+from tests.fakes.refusing_store import Refusing
+from tests.system.hosts.farm import Farm, TestHost
 from tests.system.hosts.home import ClientKey
 
 Make = Callable[..., Project]
@@ -172,3 +173,44 @@ def test_a_host_that_cannot_be_reached_is_3_and_the_others_are_shown(project: Ma
     assert done.code == 3
     assert [line.split()[:2] for line in done.out.splitlines()[1:3]] == [["here", "ok"], ["gone", "failed"]]
     assert "\ngone: " in done.out
+
+
+def checked(project: Project, host: TestHost, key: ClientKey, bucket: str, env: Mapping[str, str]) -> Done:
+    """`hosts check` of one host with this bucket, which is the host's own way to it with the user's credentials."""
+    if not inventory(project).exists():
+        project.run("hosts", "add", "gpu", *options(host, key), "--yes", fingerprint(host))
+        text = inventory(project).read_text()
+        inventory(project).write_text(text.replace("address:", "forward-credentials: true\n    address:", 1))
+    done = project.run("hosts", "check", env={"DSTACK_BUCKET": bucket, "COLUMNS": "200", **env})
+    assert done.code == 0, done.out + done.err
+    return done
+
+
+def test_a_host_that_reaches_a_new_bucket_is_shown_as_reaching_it(
+    project: Make, farm: Farm, ssh_host: TestHost, client_key: ClientKey
+) -> None:
+    """Nothing but reads comes to the store: a look creates nothing."""
+    store = Refusing(404, "NoSuchKey", farm.gateway())
+    env = {"AWS_ENDPOINT_URL": store.url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "x"}
+    try:
+        done = checked(project(), ssh_host, client_key, "s3://fresh", env)
+    finally:
+        store.close()
+    assert "as you (forwarded)" in done.out.splitlines()[1], done.out
+    assert done.out.endswith("the bucket s3://fresh is not used yet\n  dstack init --bucket s3://fresh    tries it\n")
+    assert set(store.methods) == {"GET"}
+
+
+def test_a_folder_that_nobody_has_used_is_told_from_one_that_the_host_does_not_see(
+    project: Make, ssh_host: TestHost, client_key: ClientKey, tmp_path: Path
+) -> None:
+    made, bucket = project({".dstack/workflows.yaml": "workflows: []\n"}), tmp_path / "bucket"
+    fresh = checked(made, ssh_host, client_key, str(bucket), {})
+    assert "not used yet" in fresh.out.splitlines()[1]
+    assert f"the bucket {bucket} is not used yet" in fresh.out
+    assert not bucket.exists()
+    assert made.run("init", "--bucket", str(bucket)).code == 0
+    used = checked(made, ssh_host, client_key, f"file://{bucket}", {})
+    assert "not used yet" not in used.out
+    if not used.out.splitlines()[1].endswith(f" as {ssh_host.user}"):
+        assert f"this host does not see the bucket file://{bucket}" in used.out

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.coordinator_client import CoordinatorClient
+from dstack.adapters.coordinator_client import CoordinatorClient, Seeing
 from dstack.adapters.coordinator_library import OLDEST
 from dstack.adapters.local import open_local
 from dstack.adapters.runner_channel import RefusedError
@@ -111,7 +111,7 @@ workflows:
         finally:
             await client.close()
 
-    async def look(self, given: HandOver) -> str:
+    async def look(self, given: HandOver) -> Seeing:
         client = await CoordinatorClient.open(await open_local(self.host, PYTHON), self.host.dir)
         try:
             return await client.look(given, None)
@@ -205,7 +205,7 @@ def test_a_bucket_that_the_host_does_not_see_is_found_before_anything_is_pushed(
     elsewhere = replace(place.given(record), bucket=str(tmp_path / "elsewhere"))
 
     async def scene() -> None:
-        assert await place.look(place.given(record))
+        assert (await place.look(place.given(record))).used
         with pytest.raises(RefusedError, match="does not see the bucket") as refusal:
             await place.look(elsewhere)
         assert refusal.value.kind == "bucket"

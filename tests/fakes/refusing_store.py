@@ -10,11 +10,15 @@ from typing import Any
 class Refusing:
     """A server that gives one answer to everything."""
 
-    def __init__(self, status: int, code: str) -> None:
+    def __init__(self, status: int, code: str, address: str = "127.0.0.1") -> None:
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+        self.methods: list[str] = []
+        methods = self.methods
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                methods.append(self.command)
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
@@ -27,8 +31,8 @@ class Refusing:
             def log_message(self, *_: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = ThreadingHTTPServer((address, 0), Handler)
+        self.url = f"http://{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
