@@ -471,4 +471,20 @@ MUTANTS = (
         new="    if False:\n",
         tests=("tests/unit/core/test_turn.py",),
     ),
+    Mutant(
+        name="half-a-survey",
+        breaks="a survey that a store broke off passes for everything that is there, and a prune believes it",
+        file="dstack/adapters/bucket_obstore.py",
+        old="            # One that has failed would say next that it is at its end.\n            pages = None\n",
+        new="            pages = asked\n",
+        tests=("tests/unit/adapters/test_bucket_survey.py",),
+    ),
+    Mutant(
+        name="end-read-twice",
+        breaks="a coordinator reads the end of an attempt again that a prune may have removed meanwhile",
+        file="dstack/app/attempts.py",
+        old="            yield from _let_go(end, claim)\n",
+        new="            yield from _let_go(unpack(End, mine.end, (yield Read(mine.end))), claim)\n",
+        tests=("tests/app/test_pruning.py",),
+    ),
 )
