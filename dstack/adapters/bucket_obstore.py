@@ -32,6 +32,7 @@ from dstack.adapters.bucket_remote import (
     brief,
     code_of,
     gathered,
+    has_none,
     no_container,
     redacted,
     refuses_credentials,
@@ -322,6 +323,9 @@ class ObstoreBucket:
         if isinstance(error, UnauthenticatedError) or refuses_credentials(text):
             why = code_of(text) or brief(error)
             return CredentialsError(f"{self._label} does not accept {self._who}: {why}", hint=_RENEW)
+        if has_none(text):
+            lacking = f"no credentials for {self._label} are found here: no keys, no profile, no role of this machine"
+            return CredentialsError(lacking, hint="docs/how-to/share-a-bucket.md says where they are looked for")
         hint = "check that the store can be reached, that it exists and that your credentials are right"
         return BucketError(f"cannot {doing} {self._place(key)}: {brief(error)}", hint=hint)
 

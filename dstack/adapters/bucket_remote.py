@@ -65,6 +65,9 @@ def collected(place: str, chunks: Iterable[bytes]) -> bytes:
     return bytes(body)
 
 
+_METADATA = ("//169.254.169.254", "//169.254.170.", "//[fd00:ec2::254]", "//metadata.google.internal")
+
+
 class Watched:
     """`chunks`, and what they raised: a library between may wrap it or pass it on as an error of the store."""
 
@@ -104,6 +107,11 @@ def code_of(text: str) -> str | None:
 def refuses_credentials(text: str) -> bool:
     """Whether a store's answer says that the credentials are over, withdrawn or wrong."""
     return code_of(text) in REFUSED or "401 Unauthorized" in text
+
+
+def has_none(text: str) -> bool:
+    """Whether the last place was asked where credentials may be, the service that gives a cloud's machines theirs."""
+    return any(address in text for address in _METADATA)
 
 
 def brief(error: BaseException) -> str:

@@ -33,7 +33,7 @@ class Refusing:
 
         self._server = ThreadingHTTPServer((address, 0), Handler)
         self.url = f"http://{address}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
     def close(self) -> None:

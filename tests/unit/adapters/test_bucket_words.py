@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dstack.adapters.bucket_open import open_bucket
 from dstack.adapters.bucket_remote import brief
-from dstack.errors import BucketError
+from dstack.errors import BucketError, CredentialsError
 from dstack.ports import Bucket
 from tests.fakes.refusing_store import Refusing
 
@@ -90,3 +92,13 @@ def test_no_xml_reaches_a_person(store: Any, call: Callable[[Bucket], object], u
 )
 def test_an_error_in_brief(text: str, told: str) -> None:
     assert brief(RuntimeError(text)) == told
+
+
+def test_a_machine_without_credentials_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is asked last is the service for machines of a cloud, here one that has none to give."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bucket = open_bucket("s3://lab/team", {"region": "x", "endpoint": "http://127.0.0.1:9"}, "/nowhere")
+    with pytest.raises(CredentialsError, match=r"^no credentials for s3://lab/team are found here: no keys"):
+        bucket.get("a/b")
