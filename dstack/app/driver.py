@@ -51,6 +51,7 @@ class Driver:
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
         self._silences = Silences()
+        means.heart.tells(self._silences.all)
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -110,6 +111,7 @@ class Driver:
 
     async def close(self) -> None:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
+        self._means.heart.hushes(self._silences.all)
         for watching in self._watchings.values():
             await watching.close()
         await self._placing.close()
@@ -237,11 +239,17 @@ class Driver:
                 self._means.fleet.link_of(claim),
                 nonce=Nonce(claim.nonce),
                 show=lambda data: self._means.screen.log(workflow, data),
-                trouble=lambda text: self._show(
-                    fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=text, mine=True)
-                ),
+                trouble=lambda text: self._troubled(claim, workflow, text),
             )
         return watching
+
+    def _troubled(self, claim: Claim, workflow: WorkflowName, text: str) -> None:
+        """What keeps this coordinator from watching the job; "" when nothing does any more."""
+        if text:
+            self._silences.vain(Nonce(claim.nonce), text)
+        else:
+            self._silences.answered(Nonce(claim.nonce))
+        self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=text, mine=True))
 
     async def _collect(self, effect: fx.Collect) -> fx.Collected | str | None:
         link = self._means.fleet.link_of(effect.claim)
@@ -293,6 +301,7 @@ class Driver:
         if watching is not None:
             await watching.close()
         self._placing.release(claim.nonce)
+        self._silences.answered(Nonce(claim.nonce))
         try:
             await self._ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
         except HostError as error:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from dstack.core.liveness import BEAT
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
+MOST = 1000
+"""Attempts that cannot be reached, in one beat."""
 AGAIN = 2.0
 """Seconds after which the first beat is tried again."""
 
@@ -35,6 +39,7 @@ class Heart:
         self._key = key
         self._trouble = trouble
         self._until = until
+        self._unreachable: list[Callable[[], Mapping[str, float]]] = []
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -53,6 +58,15 @@ class Heart:
             await asyncio.to_thread(self._bucket.delete, self._key)
         except BucketError:
             pass  # who looks at it waits for the silence then
+
+    def tells(self, unreachable: Callable[[], Mapping[str, float]]) -> None:
+        """Each beat says from now on which attempts cannot be reached, and since when."""
+        self._unreachable.append(unreachable)
+
+    def hushes(self, unreachable: Callable[[], Mapping[str, float]]) -> None:
+        """No beat says that any more."""
+        if unreachable in self._unreachable:
+            self._unreachable.remove(unreachable)
 
     async def begin(self) -> None:
         """Return once a beat stands in the bucket, and go on beating."""
@@ -73,8 +87,14 @@ class Heart:
 
     async def _beat(self, number: int) -> bool:
         # Times are for people: `ps` says since when a coordinator that crashed elsewhere has been silent, or why.
+        beat: dict[str, Any] = {"beat": number, "at": int(time.time())}
         until = self._until()
-        body = b'{"beat":%d,"at":%d%s}' % (number, time.time(), b"" if until is None else b',"until":%d' % until)
+        if until is not None:
+            beat["until"] = int(until)
+        silent = {nonce: int(since) for each in self._unreachable for nonce, since in each().items()}
+        if silent:
+            beat["unreachable"] = dict(list(silent.items())[:MOST])
+        body = json.dumps(beat, separators=(",", ":")).encode()
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)
         except BucketError as error:

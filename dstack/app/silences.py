@@ -1,4 +1,4 @@
-"""Since when hosts have not answered, by this coordinator's own clock."""
+"""Since when hosts have not answered, by this coordinator's own clocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dstack.model import Nonce
 @dataclass(slots=True)
 class _Silence:
     began: float
-    since: str
+    at: float
+    """The time of day, in seconds since the epoch."""
     why: str = ""
 
 
@@ -33,8 +34,12 @@ class Silences:
     def of(self, nonce: Nonce) -> tuple[float, str]:
         """Seconds of silence so far, and since when for people."""
         silence = self._silent.get(nonce) or _new()
-        return time.monotonic() - silence.began, silence.since
+        return time.monotonic() - silence.began, time.strftime("%H:%M", time.localtime(silence.at))
+
+    def all(self) -> dict[str, float]:
+        """The time of day at which each silence began that lasts, by the nonce of the attempt."""
+        return {str(nonce): silence.at for nonce, silence in self._silent.items()}
 
 
 def _new() -> _Silence:
-    return _Silence(time.monotonic(), time.strftime("%H:%M"))
+    return _Silence(time.monotonic(), time.time())

@@ -6,8 +6,8 @@ For people alone. Nothing is taken over on this: that waits for a silence of the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from dstack.app.views import Tended, at_machine
@@ -31,6 +31,8 @@ class Sign:
     alive: bool
     seen: float = 0.0
     over: float = 0.0
+    unreachable: Mapping[str, float] = field(default_factory=dict)
+    """Attempts that it cannot reach, and since when, by their nonces."""
 
 
 class Look:
@@ -57,15 +59,15 @@ class Look:
 
     def _ask(self, coordinator: Coordinator) -> Sign:
         sure = self._sure(coordinator)
-        if sure is not None:
-            return Sign(alive=sure)
-        if coordinator.id not in self._beating:
-            return Sign(alive=False)
-        beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
-        seen, until = _time(beat, "at"), _time(beat, "until")
+        if sure is False or coordinator.id not in self._beating:
+            return Sign(alive=sure is True)
+        beat = _fields(self._bucket.get(self._keys.heartbeat(coordinator.id)))
+        seen, until, lost = _time(beat.get("at")), _time(beat.get("until")), _times(beat.get("unreachable"))
+        if sure:
+            return Sign(alive=True, unreachable=lost)
         if until and seen <= until < self.now:
             return Sign(alive=False, seen=seen, over=until)
-        return Sign(alive=not seen or self.now - seen < QUIET, seen=seen)
+        return Sign(alive=not seen or self.now - seen < QUIET, seen=seen, unreachable=lost)
 
     def tended(
         self, run: RunKeys, names: Iterable[str], owners: Iterable[Coordinator], submitted: float
@@ -88,10 +90,21 @@ class Look:
         return Tended(last=last, seen=seen, over=over)
 
 
-def _time(beat: bytes | None, name: str) -> float:
-    """A time in a heartbeat; 0.0 where there is none, whatever the bytes."""
+def _fields(beat: bytes | None) -> Mapping[str, object]:
+    """What a heartbeat says; nothing where there is none, whatever the bytes."""
     try:
-        at = json.loads(beat or b"")[name]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return 0.0
+        fields = json.loads(beat or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _time(at: object) -> float:
+    """A time of day; 0.0 for what is none."""
     return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e11 else 0.0
+
+
+def _times(found: object) -> Mapping[str, float]:
+    """The times of day of a map."""
+    known = found if isinstance(found, dict) else {}
+    return {str(name): since for name, at in known.items() if (since := _time(at))}

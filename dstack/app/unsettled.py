@@ -10,9 +10,13 @@ from dstack.app.views import JobView, RunView, at_machine, overall_status, time_
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys
 from dstack.core.lifecycle import GOOD
+from dstack.core.liveness import BEAT
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Started, Stop, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket
+
+LATE = 3 * BEAT
+"""Seconds since the last beat after which it is said."""
 
 _ENDINGS = {"lost": "was lost", "stopped": "was stopped", "void": "never started"}
 
@@ -150,8 +154,19 @@ def _open(
     view = replace(view, reason=reason, owner=at_machine(owner.user, owner.machine))
     if look is not None:
         since = _since(bucket, attempt) if "started" in parts else 0.0
-        view = replace(view, started=since, left=not look.sign(owner).alive)
+        view = _heard(replace(view, started=since), look, owner, claim)
     return Opened(view=view, owner=owner)
+
+
+def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobView:
+    """What is heard of the attempt through the heartbeat of its owner."""
+    sign = look.sign(owner)
+    return replace(
+        view,
+        left=not sign.alive,
+        unreachable=sign.unreachable.get(claim.nonce, 0.0),
+        unheard=sign.seen if 0 < sign.seen < look.now - LATE else 0.0,
+    )
 
 
 def attempt_status(parts: set[str], *, stopping: bool) -> JobStatus:

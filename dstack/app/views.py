@@ -31,6 +31,10 @@ class JobView:
     """Who looks after the attempt (user@machine), while there is one that has not ended."""
     left: bool = False
     """Nobody does any more: it runs on, or its result waits on its host."""
+    unreachable: float = 0.0
+    """Since when, in seconds since the epoch, the host has not answered whoever looks after the attempt."""
+    unheard: float = 0.0
+    """When that one itself was heard of last, where that is longer ago than it should be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

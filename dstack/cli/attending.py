@@ -107,6 +107,8 @@ async def leave_to(
     try:
         with telling("handing the run to its hosts"):
             await asyncio.to_thread(attendance.session.probe_bucket)
+            # Whoever only watched has asked no host so far.
+            await hosts.fleet.ready(SLOW_HOSTS)
             await hosts.fleet.tried(SLOW_HOSTS)
             ready = await handing.ready(planned)
             record = await asyncio.to_thread(recorded)

@@ -66,7 +66,7 @@ def ps(
     now = time.time()
     sys.stdout.write(table(_RUNS, [_run_row(view, now) for view in shown], sys.stdout))
     for view in shown:
-        for line in left_alone(view, now):
+        for line in (*out_of_sight(view, now), *left_alone(view, now)):
             sys.stdout.write(f"{clean(line)}\n")
     if len(found) > len(shown) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
@@ -102,6 +102,20 @@ def _jobs_text(view: RunView) -> str:
     if good == total and all(job.status is JobStatus.REUSED for job in view.jobs):
         return f"{total} reused"
     return f"{good}/{total}"
+
+
+def out_of_sight(view: RunView, now: float) -> list[str]:
+    """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
+    lines = []
+    for job in view.jobs:
+        where = f"{view.run}: {job.workflow} on {job.host}"
+        if job.unreachable:
+            told = f"{where}: unreachable since {time.strftime('%H:%M', time.localtime(job.unreachable))}"
+            lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
+        elif job.unheard and not view.alone:
+            ago = ago_text(job.unheard, now).replace("just now", f"{now - job.unheard:.0f} s ago")
+            lines.append(f"{where}: {job.owner}, who looks after it, was heard of last {ago}")
+    return lines
 
 
 def left_alone(view: RunView, now: float) -> list[str]:
@@ -145,7 +159,7 @@ def show(
     now = time.time()
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
-    for line in left_alone(view, now):
+    for line in (*out_of_sight(view, now), *left_alone(view, now)):
         sys.stdout.write(f"{clean(line)}\n")
 
 

@@ -85,7 +85,8 @@ def _say_where(jobs: tuple[JobView, ...]) -> None:
     hosts = sorted({job.host for job in jobs if job.status not in ENDED and job.host})
     if hosts:
         told = (
-            f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands"
+            f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands;"
+            " a host that will not be back: `dstack lost`"
         )
         print(clean(told), file=sys.stderr, flush=True)
 

@@ -113,3 +113,31 @@ def test_a_beat_says_how_long_its_credentials_last() -> None:
             assert json.loads(bucket.get(HEARTBEAT + "2") or b"")["until"] == 1_900_000_000
 
     asyncio.run(scene())
+
+
+def test_a_beat_says_which_attempts_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heart, "BEAT", 0.01)
+    bucket = Flaky()
+    beating = Heart(bucket, HEARTBEAT, print)
+    silent, other = {"n1": 1_900_000_000.5}, {"n2": 1_900_000_001.0}
+
+    async def said(wanted: dict[str, int] | None) -> None:
+        async with asyncio.timeout(10):
+            while json.loads(bucket.get(HEARTBEAT) or b"{}").get("unreachable") != wanted:
+                await asyncio.sleep(0.005)
+
+    async def scene() -> None:
+        one, two = silent.copy, other.copy
+        async with beating:
+            beating.tells(one)
+            beating.tells(two)
+            await beating.begin()
+            await said({"n1": 1_900_000_000, "n2": 1_900_000_001})
+            beating.hushes(two)
+            await said({"n1": 1_900_000_000})
+            silent.clear()
+            await said(None)
+
+    asyncio.run(scene())

@@ -12,7 +12,7 @@ from dstack.app.overview import list_runs, own_run_ids, run_view
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
 from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.records import Coordinator, Owner, RunRecord, Started, pack
+from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, pack, unpack
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import JobStatus, RunName
 from tests.app.bucket_story import ME, Story, spec
@@ -112,6 +112,28 @@ def test_who_beats_on_has_credentials(story: Story, until: object) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 12, until=until)
     assert view(story, record).tended == Tended(by=("alice@laptop",))
+
+
+def test_an_owner_says_since_when_it_cannot_reach_a_host(story: Story) -> None:
+    record, attempt = running(story)
+    nonce = unpack(Claim, attempt.claim, story.bucket.get(attempt.claim) or b"").nonce
+    beats(story, ME, NOW - 12, unreachable={nonce: NOW - 300, "another": NOW - 200})
+    for sure in (None, True):
+        told = job(story, record, sure=sure)
+        assert (told.unreachable, told.unheard, told.left) == (NOW - 300, 0.0, False)
+    beats(story, ME, NOW - 12, unreachable={nonce: "x"})
+    assert job(story, record).unreachable == 0.0
+    beats(story, ME, NOW - 12, unreachable=[nonce])
+    assert job(story, record).unreachable == 0.0
+
+
+def test_an_owner_that_misses_some_beats_is_named_before_it_counts_as_silent(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 46)
+    told = job(story, record)
+    assert (told.unheard, told.left) == (NOW - 46, False)
+    beats(story, ME, NOW - 44)
+    assert job(story, record).unheard == 0.0
 
 
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])

@@ -96,7 +96,7 @@ def test_ps_json_has_the_promised_fields(told: Project) -> None:
     prepare, train = newest["jobs"]
     assert list(train) == [
         *("workflow", "status", "host", "attempt", "fingerprint", "reused_from", "reason"),
-        *("started", "ended"),
+        *("started", "ended", "unreachable_since"),
     ]
     assert train["started"] < train["ended"] == newest["ended"]
     assert (prepare["status"], prepare["reused_from"]) == ("reused", runs(told)[1]["run"])

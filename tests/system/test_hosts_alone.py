@@ -127,6 +127,8 @@ def test_a_job_whose_host_died_runs_again_where_retry_says_lost(laptop: Laptop, 
     died = next(host for host in hosts if marks([host]))
     died.kill()
     others = [host for host in hosts if host is not died]
+    until("ps says so long before", lambda: "was heard of last" in laptop.dstack("ps").stdout, seconds=100)
+    assert marks(others) == []
     until("it runs elsewhere", lambda: marks(others) == ["once"], seconds=200)
     open_gates(others)
     until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=60)
@@ -147,6 +149,21 @@ def test_ctrl_c_leaves_the_run_to_the_hosts_which_go_on_at_once(laptop: Laptop, 
     until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=100)
     assert time.monotonic() - begin < 60, "nobody waits for the silence of a coordinator that said goodbye"
     assert laptop.show(name)["status"] == "succeeded"
+    assert sorted(marks(hosts)) == ["baseline", "evaluate", "prepare", "train"]
+
+
+def test_ctrl_c_of_attach_leaves_the_run_to_the_hosts_again(
+    laptop: Laptop, hosts: list[TestHost], bucket: Path
+) -> None:
+    name = laptop.dstack("run", "-d", "evaluate").stdout.split()[0]
+    process = laptop.start("attach", name)
+    places = "projects/*/runs/*/coordinators/*"
+    until("it is attached", lambda: len([*bucket.glob(places)]) == 1 + len(hosts), seconds=60)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert f"detached: {name} goes on by itself on gpu-1, gpu-2, gpu-3: this machine may be shut" in told
+    open_gates(hosts)
+    until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=100)
     assert sorted(marks(hosts)) == ["baseline", "evaluate", "prepare", "train"]
 
 

@@ -58,6 +58,7 @@ def test_what_is_not_known_is_null() -> None:
                 "reason": None,
                 "started": None,
                 "ended": None,
+                "unreachable_since": None,
             }
         ],
         "machine": None,
