@@ -6,16 +6,22 @@ import sys
 
 from dstack import __version__
 
+INTERRUPTED = 130
+"""As `dstack.cli.main` has it, which may not be there yet."""
+
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code: after Ctrl-C quietly with INTERRUPTED, however early it comes."""
     if sys.argv[1:] in (["--version"], ["version"]):
         sys.stdout.write(f"dstack {__version__}\n")
         return
-    # Imported here on purpose: the line above answers in the time of a bare interpreter.
-    from dstack.cli.main import main as run_cli
+    try:
+        # Imported here on purpose: the line above answers in the time of a bare interpreter.
+        from dstack.cli.main import main as run_cli
 
-    run_cli()
+        run_cli()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

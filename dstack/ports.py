@@ -267,7 +267,7 @@ class Screen(Protocol):
     """Where a person, or nobody, watches. Never raises; never waits longer than the terminal does."""
 
     def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        """A job has this status now. `took`: seconds that it ran, by its host's clock, once it has ended."""
+        """A job has this status now. `took`: seconds that it has run, by its host's clock, 0.0: not known."""
         ...
 
     def log(self, workflow: str, data: bytes) -> None:

@@ -85,6 +85,14 @@ def find(folder: Path) -> Repository:
     )
 
 
+def ignores(folder: Path, path: Path) -> bool:
+    """Whether `path` is none of the files that the repository around `folder` has, or takes for new ones."""
+    # 1: it is not ignored. 128: there is no repository, or it does not reach there.
+    return (
+        call(["check-ignore", "-q", "--", str(path)], env=environment(), cwd=folder, codes=(0, 1, 128)).returncode != 1
+    )
+
+
 def no_repository(folder: Path, stderr: bytes) -> SnapshotError:
     """Why there is no repository with files around `folder`."""
     text = stderr.decode("utf-8", "replace").strip()

@@ -9,8 +9,14 @@ import time
 class LogScreen:
     """Implements `Screen`."""
 
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+
     def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        self.message(" ".join(part for part in (workflow, status, host, note) if part))
+        line = " ".join(part for part in (workflow, status, host, note) if part)
+        if self._last.get(workflow) != line:
+            self._last[workflow] = line
+            self.message(line)
 
     def log(self, workflow: str, data: bytes) -> None:
         """Nobody watches: the log is in the bucket."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
 from dstack.core.lifecycle import ENDED
-from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, unpack
+from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, Started, unpack
 from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, SnapshotError, UsageError
 from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import RunnerPort
@@ -325,8 +326,17 @@ class Driver:
             return await asyncio.to_thread(self._means.bucket.get, attempt.end) is not None
 
         try:
+            await self._since_when(workflow, attempt)
             await tail(
                 self._means.bucket, attempt, show=lambda data: self._means.screen.log(workflow, data), ended=ended
             )
         except DstackError as error:
             self._means.screen.message(str(error))
+
+    async def _since_when(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
+        """Show for how long a job of others has run, where its host has said when it began; no decision rests on it."""
+        body = await asyncio.to_thread(self._means.bucket.get, attempt.started)
+        at = unpack(Started, attempt.started, body).at if body is not None else 0.0
+        state = self._shown[workflow]
+        if at and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
+            self._means.screen.job(workflow, *state, max(0.0, time.time() - at))

@@ -20,8 +20,9 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord
-from dstack.errors import NotFoundError, UsageError
+from dstack.errors import NotFoundError, SnapshotError, UsageError
 from dstack.model import EntryKind, Manifest
+from dstack.project.locate import FOLDER
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean_lines
 
@@ -103,6 +104,9 @@ def pull(
         for left in found:
             folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
             _pull(session, left, folder)
+    if _is_code(session, target):
+        say = f"{target} lies in the project: the next run takes it for code; add it to .gitignore\n"
+        sys.stderr.write(clean_lines(say))
 
 
 def _hide_from_git(folder: Path) -> None:
@@ -112,6 +116,19 @@ def _hide_from_git(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").open("x", encoding="ascii").close()
         (folder / ".gitignore").write_text("# fetched by dstack artifacts pull\n*\n", encoding="ascii")
+
+
+def _is_code(session: wiring.Session, folder: Path) -> bool:
+    """Whether what lies in the folder is code of the project for the next run."""
+    from dstack.adapters.git_place import ignores
+
+    root, place = session.root.resolve(), folder.resolve()
+    if not place.is_relative_to(root) or place.is_relative_to(root / FOLDER):
+        return False
+    with suppress(SnapshotError):
+        # A file in it is asked for: the folder may have a .gitignore of its own, which says nothing of the folder.
+        return not ignores(root, place / "pulled")
+    return False
 
 
 def _pull(session: wiring.Session, left: Left, folder: Path) -> None:

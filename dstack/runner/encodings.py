@@ -64,22 +64,37 @@ def _in_urls(raw: bytes) -> Iterator[str]:
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
-    """In base64 wherever the value begins in what was encoded, without the digits it shares with its neighbours."""
+    """In base64 wherever the value begins in what was encoded.
+
+    Without the first digit that it has a part in where that holds bits of the byte before: those may be any.
+    """
     for before, shared in ((0, 0), (1, 2), (2, 3)):
-        digits = _digits(bytes(before) + raw)
-        own = digits[shared:] if (before + len(raw)) % 3 == 0 else digits[shared:-1]
-        yield own
-        yield own.translate(_FOR_URLS)
+        for digits in _to_its_end(bytes(before) + raw):
+            own = digits[shared:]
+            yield own
+            yield own.translate(_FOR_URLS)
 
 
 def _wrapped(raw: bytes) -> Iterator[bytes]:
     """The lines of the value's own base64, where that is too long for one."""
-    digits = _digits(raw)
-    for width in WRAPS:
-        if len(digits) > width:
-            for start in range(0, len(digits), width):
-                yield digits[start : start + width]
+    for digits in _to_its_end(raw):
+        for width in WRAPS:
+            if len(digits) > width:
+                for start in range(0, len(digits), width):
+                    yield digits[start : start + width]
 
 
-def _digits(raw: bytes) -> bytes:
-    return b2a_base64(raw, newline=False).rstrip(b"=")
+def _to_its_end(raw: bytes) -> Iterator[bytes]:
+    """The digits of `raw`, whatever follows it.
+
+    The last one may hold bits of the next byte. It counts where those are known: `raw` is the end of what was encoded,
+    or a newline is, as `echo` makes it; then with and without padding.
+    """
+    if len(raw) % 3 == 0:
+        yield b2a_base64(raw, newline=False)
+        return
+    for end in (b"", b"\n"):
+        padded = b2a_base64(raw + end, newline=False)
+        yield padded
+        yield padded.rstrip(b"=")
+    yield b2a_base64(raw, newline=False).rstrip(b"=")[:-1]

@@ -6,7 +6,7 @@ and each becomes MASK. Bytes are held back only while they may be the beginning 
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, Iterator, List, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 MASK = b"***"
 BLOCK = 8
@@ -66,8 +66,13 @@ class Masker:
     def _spans(self, window: bytes, suspects: List[bytes]) -> List[Tuple[int, int]]:
         """Where secrets stand, in order; what overlaps is one."""
         found = [(0, self._covered)] if self._covered else []
+        missing: Optional[bytes] = None
+        # In order, a pattern precedes those that begin with it: where it does not stand, none of them is sought.
         for pattern in suspects:
-            found.extend(_occurrences(window, pattern))
+            if missing is None or not pattern.startswith(missing):
+                before = len(found)
+                found.extend(_occurrences(window, pattern))
+                missing = pattern if len(found) == before else None
         if len(found) < 2:
             return found
         found.sort()

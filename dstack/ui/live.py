@@ -124,10 +124,10 @@ class LiveScreen:
             row.status, row.host, row.note = status, host or row.host, note
             if status in BUSY and not row.started:
                 row.started = now
+            if took:
+                row.started = now - took
             if status in ENDED:
                 row.ended = now
-                if took:
-                    row.started = now - took
                 self._append(self._logs.finish(workflow))
         self._wake.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +169,25 @@ def test_artifacts_pull(told: Project, tmp_path: Path) -> None:
     assert (tmp_path / "out/prepare/data/numbers").read_text() == "12345"
     told.run("artifacts", "pull", name, "train", "-o", str(tmp_path / "one"))
     assert (tmp_path / "one/model/weights").read_text() == "lr=0.5\n"
+
+
+def test_a_pull_into_the_project_says_that_it_becomes_code_unless_git_ignores_it(told: Project) -> None:
+    name = runs(told)[0]["run"]
+    says = "{} lies in the project: the next run takes it for code; add it to .gitignore\n"
+    try:
+        assert told.run("artifacts", "pull", name, "-o", "out").err == says.format("out")
+        assert told.run("artifacts", "pull", name, "-o", "./out/again").err == says.format("out/again")
+        (told.root / "out/.gitignore").write_text("*\n")
+        assert told.run("artifacts", "pull", name, "-o", "out").err == ""
+        (told.root / ".gitignore").write_text("kept/\n")
+        assert told.run("artifacts", "pull", name, "-o", "kept").err == ""
+        assert told.run("artifacts", "pull", name, "-o", ".dstack/pulled").err == ""
+        assert told.run("artifacts", "pull", name, "-o", "../outside").err == ""
+        assert told.run("artifacts", "pull", name).err == ""
+    finally:
+        (told.root / ".gitignore").unlink(missing_ok=True)
+        for folder in ("out", "kept", ".dstack/pulled", name):
+            shutil.rmtree(told.root / folder, ignore_errors=True)
 
 
 def test_why(told: Project) -> None:

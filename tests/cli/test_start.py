@@ -41,6 +41,24 @@ def test_the_version_imports_nothing_of_ours_but_itself(project: Callable[..., P
     assert not modules & {"typing", "click", "typer", "dataclasses", "subprocess", "json", "re"}
 
 
+@pytest.mark.parametrize("module", ["click", "typer", "dstack.cli.main", "dstack.cli.run", "dstack.app.running"])
+def test_ctrl_c_while_modules_are_imported_ends_quietly(project: Callable[..., Project], module: str) -> None:
+    press = f"""\
+import os, signal, sys
+
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+"""
+    made = project({**WORKFLOWS, "press/sitecustomize.py": press})
+    made.git()
+    done = made.run("run", "w", env={"PYTHONPATH": str(made.root / "press")})
+    assert (done.code, done.out, done.err) == (130, "", "")
+
+
 def test_help_imports_no_command(project: Callable[..., Project]) -> None:
     modules = imported(project(), "--help")
     ours = {module for module in modules if module.startswith("dstack.")}

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -144,6 +145,33 @@ def test_base64_that_is_wrapped_is_hidden_line_by_line() -> None:
     value = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" * 3
     shown = masked(base64.encodebytes(value.encode()), patterns([value]), [])
     assert shown == b"***\n***\n***\n***\n"
+
+
+@pytest.mark.parametrize("secret", ["hunter2-secret-value", "hunter2-secret-valu", "hunter2-secret-val", "?~~?>>~~"])
+@pytest.mark.parametrize(("before", "shared"), [(b"", 0), (b"u", 2), (b"u:", 3)])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_that_ends_with_the_value_is_hidden_to_its_end(
+    secret: str, before: bytes, shared: int, encode: Callable[[bytes], bytes]
+) -> None:
+    """Only the digits that the bytes before have a part in are left."""
+    sought = patterns([secret])
+    text = encode(before + secret.encode())
+    for shown in (text, text.rstrip(b"=")):
+        for cut in range(len(shown)):
+            assert masked(shown + b"\n", sought, [cut]) == shown[:shared] + b"***\n", (shown, cut)
+    echoed = encode(before + secret.encode() + b"\n")
+    whole = len(before + secret.encode()) % 3 == 0
+    assert masked(echoed, sought, []) == text[:shared] + (b"***Cg==" if whole else b"***")
+
+
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("length", range(100, 118))
+def test_wrapped_base64_is_hidden_to_its_end(width: int, length: int) -> None:
+    value = ("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" * 3)[:length]
+    for ending in (b"", b"\n") if length % 3 else (b"",):
+        digits = base64.b64encode(value.encode() + ending)
+        lines = [digits[start : start + width] for start in range(0, len(digits), width)]
+        assert masked(b"\n".join(lines), patterns([value]), []) == b"\n".join([MASK] * len(lines))
 
 
 def test_values_of_fewer_than_four_bytes_are_not_hidden() -> None:

@@ -158,6 +158,15 @@ def test_a_job_that_was_taken_up_again_shows_how_long_it_ran_and_not_how_long_it
     assert "1:02:03" in "\n".join(shown(sink).lines)
 
 
+def test_a_job_that_runs_shows_how_long_it_has_run_and_not_how_long_it_was_watched() -> None:
+    sink = Sink()
+    with live(sink, ["train"]) as screen:
+        screen.job("train", "running", "h", "")
+        screen.job("train", "running", "h", "", 3723.0)
+        screen.job("train", "running", "h", "note")
+    assert "1:02:03" in "\n".join(shown(sink).lines)
+
+
 def test_many_jobs_leave_room_for_the_log() -> None:
     jobs = [JobRow(workflow=f"w{i}", status="succeeded" if i < 30 else "waiting") for i in range(50)]
     jobs[40].status = "running"
