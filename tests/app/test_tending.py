@@ -205,6 +205,7 @@ def test_who_is_asked_nothing_of_coordinators_makes_no_requests_for_them(story: 
 
 def test_an_open_run_costs_ps_what_the_table_says(story: Story, bucket: MemoryBucket) -> None:
     running(story)
+    beats(story, ME, NOW)
     bucket.requests.clear()
     told = list(list_runs(bucket, story.keys, 20, look=lambda: look(story, sure=True)))
     assert len(told) == 1
