@@ -51,6 +51,19 @@ def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[st
     return _remote(url, options, EXTRAS.get(scheme))
 
 
+def missing_folder(bucket: Bucket) -> str:
+    """The folder of a bucket that lies in one and is not there; "" where there is something, or no folder is meant."""
+    if not isinstance(bucket, FolderBucket):
+        return ""
+    try:
+        os.stat(bucket.path)
+    except FileNotFoundError:
+        return bucket.path
+    except OSError:
+        return ""  # reading it says what is wrong
+    return ""
+
+
 def probe_effort(bucket: Bucket) -> Effort:
     """How hard a bucket of this kind is to be probed at first use."""
     return LIGHT if isinstance(bucket, FolderBucket) else FULL

@@ -159,7 +159,18 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     if any(each.said is not None and each.said.fresh for each in found):
         bucket = clean(redacted(session.settings.bucket))
         sys.stdout.write(f"\nthe bucket {bucket} is not used yet\n  dstack init --bucket {bucket}    tries it\n")
+    if session.settings.named:
+        sys.stdout.write(_missing(session))
     return code
+
+
+def _missing(session: wiring.Session) -> str:
+    """That the folder of the bucket is not there; "" where it is, and where the bucket is no folder."""
+    try:
+        session.require_folder()
+    except BucketError as error:
+        return clean_lines(f"\n{error}\n  {error.hint}\n")
+    return ""
 
 
 def problems(found: Answer[Seen]) -> list[tuple[str, str]]:

@@ -205,10 +205,16 @@ def test_a_folder_that_nobody_has_used_is_told_from_one_that_the_host_does_not_s
     project: Make, ssh_host: TestHost, client_key: ClientKey, tmp_path: Path
 ) -> None:
     made, bucket = project({".dstack/workflows.yaml": "workflows: []\n"}), tmp_path / "bucket"
+    missing = checked(made, ssh_host, client_key, str(bucket), {})
+    assert missing.out.endswith(
+        f"\nthe bucket {bucket} does not exist here\n  mount it, or make it: dstack init --bucket {bucket}\n"
+    )
+    assert not bucket.exists()
+    bucket.mkdir()
     fresh = checked(made, ssh_host, client_key, str(bucket), {})
     assert "not used yet" in fresh.out.splitlines()[1]
     assert f"the bucket {bucket} is not used yet" in fresh.out
-    assert not bucket.exists()
+    assert not list(bucket.iterdir())
     assert made.run("init", "--bucket", str(bucket)).code == 0
     used = checked(made, ssh_host, client_key, f"file://{bucket}", {})
     assert "not used yet" not in used.out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.cli.conftest import Project
 
 Make = Callable[..., Project]
@@ -61,6 +63,38 @@ def test_check_tells_a_bucket_that_cannot_be_read(project: Make) -> None:
     done = made.run("check", env={"DSTACK_BUCKET": str(made.root / "file")})
     assert (done.code, done.out) == (6, "")
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("where", ["project", "home", "environment"])
+def test_a_named_folder_that_is_not_there_is_refused_and_only_init_makes_it(project: Make, where: str) -> None:
+    made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
+    made.write({".dstack/variables.yaml": "variables: {}\n"})
+    made.git()
+    bucket = made.root.parent / "not mounted" / "state"
+    if where == "environment":
+        made.environment["DSTACK_BUCKET"] = str(bucket)
+    else:
+        folder = (made.root if where == "project" else made.home) / ".dstack"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(f"bucket: {bucket}\n")
+    told = f"error: the bucket {bucket} does not exist here\n  mount it, or make it: dstack init --bucket '{bucket}'\n"
+    for command in (["run", "w"], ["run", "w", "-d"], ["check"], ["ps"], ["du"]):
+        done = made.run(*command)
+        assert (done.code, done.out) == (6, ""), command
+        assert done.err.endswith(told), command
+    assert not bucket.parent.exists()
+    assert f"{bucket}: good" in made.run("init", "--bucket", str(bucket)).out
+    assert made.run("run", "w").code == 0
+
+
+def test_a_folder_that_is_there_and_the_default_need_no_init(project: Make) -> None:
+    made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
+    made.git()
+    assert made.run("run", "w").code == 0
+    bucket = made.root.parent / "bucket"
+    bucket.mkdir()
+    assert made.run("run", "w", env={"DSTACK_BUCKET": str(bucket)}).code == 0
+    assert (bucket / "dstack.json").exists()
 
 
 def test_an_option_with_a_typing_error_is_named_as_one(project: Make) -> None:
