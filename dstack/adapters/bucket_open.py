@@ -64,6 +64,11 @@ def missing_folder(bucket: Bucket) -> str:
     return ""
 
 
+def private_folder(bucket: Bucket) -> str:
+    """The folder of a bucket that only one account can use; "" for every other bucket."""
+    return bucket.path if isinstance(bucket, FolderBucket) and bucket.is_private() else ""
+
+
 def probe_effort(bucket: Bucket) -> Effort:
     """How hard a bucket of this kind is to be probed at first use."""
     return LIGHT if isinstance(bucket, FolderBucket) else FULL

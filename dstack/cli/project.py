@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from dstack.adapters.bucket_open import open_bucket, probe_effort
+from dstack.adapters.bucket_open import open_bucket, private_folder, probe_effort
 from dstack.adapters.bucket_remote import redacted
 from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.app.probe import check_format, ensure_probed, require_writer
@@ -82,8 +83,17 @@ def _name_bucket(root: Path, url: str) -> None:
         ensure_probed(found, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
         told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
         print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")
+    if path := private_folder(store):
+        print(clean(f"only your account can use it; for a team: {_to_share(path)}"))
     if not here:
         print(f"wrote {starter.write_bucket(root, wanted)}")
+
+
+def _to_share(path: str) -> str:
+    """The command that opens a private folder, with all that is in it, to a group."""
+    command = f"chgrp -R GROUP {quote(path)} && chmod -R g+rwXs {quote(path)}"
+    closed = [parent for parent in Path(path).parents if not parent.stat().st_mode & 0o011]
+    return command + "".join(f" && chmod a+x {quote(str(parent))}" for parent in closed)
 
 
 def _gather(read: Callable[[], Any], problems: list[Problem]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -85,6 +87,29 @@ def test_a_named_folder_that_is_not_there_is_refused_and_only_init_makes_it(proj
     assert not bucket.parent.exists()
     assert f"{bucket}: good" in made.run("init", "--bucket", str(bucket)).out
     assert made.run("run", "w").code == 0
+
+
+def test_init_says_how_a_private_folder_becomes_a_team_s_and_that_works(project: Make) -> None:
+    made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
+    bucket = made.root.parent / "lab" / "b"
+    for _ in "made", "found":
+        told = made.run("init", "--bucket", str(bucket)).out.splitlines()[1]
+        assert told.startswith(f"only your account can use it; for a team: chgrp -R GROUP {bucket} && ")
+    command = told.partition("team: ")[2].replace("GROUP", str(os.getgid()))
+    assert f" && chmod a+x {bucket.parent}" in command
+    subprocess.run(["sh", "-c", command.partition(" && chmod a+x")[0]], check=True)
+    modes = {path.name: path.stat().st_mode & 0o070 for path in (bucket, *bucket.rglob("*"))}
+    assert modes == {"b": 0o070, ".tmp": 0o070, "swept": 0o060, "dstack.json": 0o060}
+    assert bucket.stat().st_mode & (bucket / ".tmp").stat().st_mode & 0o2000
+    assert "only your account" not in made.run("init", "--bucket", str(bucket)).out
+
+
+def test_init_keeps_quiet_about_a_folder_that_a_team_can_use(project: Make) -> None:
+    made = project()
+    bucket = made.root.parent / "b"
+    bucket.mkdir()
+    bucket.chmod(0o2770)
+    assert "only your account" not in made.run("init", "--bucket", str(bucket)).out
 
 
 def test_a_folder_that_is_there_and_the_default_need_no_init(project: Make) -> None:
