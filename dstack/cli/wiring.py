@@ -73,6 +73,14 @@ class Session:
         configured = self.settings.project
         return project_name(configured, None if configured else self._remote(), self.root)
 
+    @property
+    def folder_name(self) -> str:
+        """What the project would be called by its folder; "" where it is called so, or by its config.yaml."""
+        from dstack.project.settings import project_name
+
+        name = project_name(None, None, self.root)
+        return name if not self.settings.project and name != self.name else ""
+
     def _remote(self) -> str | None:
         """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
         from dstack.adapters.git_place import configuration, remote_of
