@@ -20,7 +20,7 @@ from dstack.cli import wiring
 from dstack.cli.secretvalues import missing_secrets
 from dstack.errors import ConfigError, Problem, SnapshotError, UsageError
 from dstack.project import starter
-from dstack.project.planning import Project, check_includes
+from dstack.project.planning import Project, check_includes, load_project
 from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
 from dstack.ui.terminal import clean
@@ -124,5 +124,15 @@ def init(
         _name_bucket(root, bucket)
     written = {path.relative_to(root).as_posix() for path in write_starter(root)}
     for name in FILES:
-        print(f"{'wrote' if name in written else 'kept '} {name}")
-    print("next: `dstack run --help` lists the workflows, `dstack run train` runs one")
+        if starter.is_there(root / name):
+            print(f"{'wrote' if name in written else 'kept '} {name}")
+    print(f"next: {_next(root)}")
+
+
+def _next(root: Path) -> str:
+    """What to type after `init`."""
+    try:
+        workflows = load_project(root).workflows
+    except ConfigError:
+        return "`dstack check` says what is wrong in .dstack/"
+    return clean(f"`dstack run --help` lists the workflows, `dstack run {workflows[-1].name}` runs one")

@@ -28,8 +28,16 @@ def test_init_writes_a_project_that_is_right(project: Make) -> None:
 def test_init_leaves_what_is_there(project: Make) -> None:
     text = "workflows:\n  - name: mine\n    commands: [echo]\n"
     made = project({".dstack/workflows.yaml": text})
-    assert "kept  .dstack/workflows.yaml\n" in made.run("init").out
+    assert made.run("init").out == (
+        "kept  .dstack/workflows.yaml\nnext: `dstack run --help` lists the workflows, `dstack run mine` runs one\n"
+    )
+    assert made.run("check").out == "1 workflow, 1 host: nothing is wrong\n"
     assert (made.root / ".dstack/workflows.yaml").read_text() == text
+
+
+def test_init_names_no_workflow_where_none_can_be_read(project: Make) -> None:
+    made = project({".dstack/workflows.yaml": "workflows: []\n"})
+    assert made.run("init").out.endswith("next: `dstack check` says what is wrong in .dstack/\n")
 
 
 def test_check_tells_the_problems_of_all_files_at_once(project: Make) -> None:
@@ -70,7 +78,6 @@ def test_check_tells_a_bucket_that_cannot_be_read(project: Make) -> None:
 @pytest.mark.parametrize("where", ["project", "home", "environment"])
 def test_a_named_folder_that_is_not_there_is_refused_and_only_init_makes_it(project: Make, where: str) -> None:
     made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
-    made.write({".dstack/variables.yaml": "variables: {}\n"})
     made.git()
     bucket = made.root.parent / "not mounted" / "state"
     if where == "environment":
@@ -134,6 +141,7 @@ def test_run_help_lists_the_workflows(project: Make) -> None:
     made.run("init")
     done = made.run("run", "--help")
     assert (done.code, done.err) == (0, "")
+    assert "Leave the run to the hosts that see the bucket, else to the" in done.out
     assert "\nWorkflows:\n  WORKFLOW  ABOUT\n  prepare   Make the data\n  train     Add up the numbers\n" in done.out
     assert max(len(line) for line in done.out.splitlines()) <= 80
 
