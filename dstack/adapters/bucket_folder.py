@@ -30,7 +30,7 @@ from dstack.adapters.bucket_folder_files import (
     remove_empty,
     walk,
 )
-from dstack.adapters.bucket_folder_writing import Writing
+from dstack.adapters.bucket_folder_writing import Writing, is_shared
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.core.keys import FORMAT
 from dstack.errors import BucketError
@@ -171,6 +171,12 @@ class FolderBucket:
             finally:
                 os.close(fd)
             remove_empty(self.path, folders)
+
+    def is_private(self) -> bool:
+        """Whether only one account can use it, by the mode of the folder or of what its first use left in it."""
+        with self._explained("look at", FORMAT):
+            found = [absent(os.stat, path) for path in (self.path, self._place(FORMAT))]
+        return any(not is_shared(each.st_mode) for each in found if each is not None)
 
     def _place(self, key: str) -> str:
         return f"{self.path}/{key}"

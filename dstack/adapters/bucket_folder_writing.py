@@ -239,11 +239,16 @@ def _make_root(path: str) -> None:
         os.close(fd)
 
 
+def is_shared(mode: int) -> bool:
+    """Whether others than its owner may write to a folder or file of that mode."""
+    return bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
 def _rights(root: os.stat_result) -> _Rights:
     group = bool(root.st_mode & stat.S_IWGRP)
     others = bool(root.st_mode & stat.S_IWOTH)
     folder = 0o700 | (0o070 if group else 0) | (0o007 if others else 0)
-    return _Rights(folder, folder & 0o666, group or others)
+    return _Rights(folder, folder & 0o666, is_shared(root.st_mode))
 
 
 def _taken(folder: int, name: str) -> Put:

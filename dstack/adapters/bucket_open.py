@@ -51,6 +51,24 @@ def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[st
     return _remote(url, options, EXTRAS.get(scheme))
 
 
+def missing_folder(bucket: Bucket) -> str:
+    """The folder of a bucket that lies in one and is not there; "" where there is something, or no folder is meant."""
+    if not isinstance(bucket, FolderBucket):
+        return ""
+    try:
+        os.stat(bucket.path)
+    except FileNotFoundError:
+        return bucket.path
+    except OSError:
+        return ""  # reading it says what is wrong
+    return ""
+
+
+def private_folder(bucket: Bucket) -> str:
+    """The folder of a bucket that only one account can use; "" for every other bucket."""
+    return bucket.path if isinstance(bucket, FolderBucket) and bucket.is_private() else ""
+
+
 def probe_effort(bucket: Bucket) -> Effort:
     """How hard a bucket of this kind is to be probed at first use."""
     return LIGHT if isinstance(bucket, FolderBucket) else FULL

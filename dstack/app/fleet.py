@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -127,6 +127,11 @@ async def _close(runner: RunnerPort) -> None:
         pass  # it is gone already, which is what was wanted
 
 
+def few(names: Sequence[str]) -> str:
+    """Names of hosts in a few words."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 class Fleet:
     """All hosts of the inventory, and those that claims of other coordinators name."""
 
@@ -181,8 +186,7 @@ class Fleet:
 
     def named(self) -> str:
         """The hosts in a few words."""
-        names = list(self.links)
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return few(list(self.links))
 
     def require(self, spec: JobSpec) -> None:
         """Raises NoHostError when every host was reached and none can run the job."""

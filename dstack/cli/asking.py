@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from dstack.app.fleet import few
 from dstack.cli import wiring
+from dstack.cli.telling import telling
 from dstack.errors import DstackError
 from dstack.model import Host
 from dstack.ports import RunnerPort
@@ -26,12 +28,17 @@ class Answer(Generic[T]):
 
 
 def ask_hosts(session: wiring.Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
-    """The answers in the order of `hosts`; a host that cannot be reached, or says no, holds up none of the others."""
+    """The answers in the order of `hosts`; a host that cannot be reached, or says no, holds up none of the others.
+
+    A person at a terminal is told after a moment for whom this waits.
+    """
     return asyncio.run(_ask(session, hosts, question))
 
 
 async def _ask(session: wiring.Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
     opener = wiring.HostOpener(session)
+
+    waiting = [host.name for host in hosts]
 
     async def one(host: Host) -> Answer[T]:
         try:
@@ -42,8 +49,11 @@ async def _ask(session: wiring.Session, hosts: Sequence[Host], question: Questio
                 await runner.close()
         except DstackError as error:
             return Answer(host=host, error=error)
+        finally:
+            waiting.remove(host.name)
 
     try:
-        return list(await asyncio.gather(*map(one, hosts)))
+        with telling(lambda: f"waiting for {few(waiting) or 'the end'}"):
+            return list(await asyncio.gather(*map(one, hosts)))
     finally:
         await opener.close()

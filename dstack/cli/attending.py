@@ -7,10 +7,9 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from dstack.app.handing import Handed
 from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
+from dstack.cli.telling import telling
 from dstack.core.records import Final, RunRecord
 from dstack.errors import DstackError
 from dstack.model import JobSpec, RunStatus
@@ -32,8 +32,6 @@ EXIT = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunSt
 DETACHED = 130
 SLOW_HOSTS = 10.0
 """Seconds that hosts have to be reached when a run is left to them: who is not there then gets no part of it."""
-SIGN_AFTER = 1.0
-"""Seconds of silence after which a wait is explained."""
 LEAVING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 """What detaches: Ctrl-C, a closed terminal, and a polite end of this process."""
 
@@ -126,20 +124,6 @@ async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
         await fleet.connect()
     for spec in jobs:
         fleet.require(spec)
-
-
-@contextmanager
-def telling(text: str) -> Iterator[None]:
-    """A sign of life on a terminal's standard error while something takes longer than a moment."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    timer = threading.Timer(SIGN_AFTER, lambda: print(f"{clean(text)} …", file=sys.stderr, flush=True))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:

@@ -26,6 +26,8 @@ MAX_HOPS = 16
 LITTLE_DISK = 5_000_000_000
 UNFIT = 5
 SLOTS = "/var/lib/dstack-slots"
+MOUNT = "mount it there at the same path, or name a storage that all machines reach (docs/how-to/share-a-bucket.md)"
+AWAKE = "its jobs need this machine to be awake; see docs/how-to/shut-the-laptop.md"
 _COLUMNS = (
     Column(title="HOST", floor=8),
     Column(title="STATE"),
@@ -98,7 +100,8 @@ def _kind(algorithm: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a host has, and as whom it sees the bucket: "" where it does not; then why, where that is worth a line.
+    """What a host has, and as whom it sees the bucket: "" where it does not; then why and what helps, where that is
+    worth a line: the default folder is one of this machine's.
 
     `fresh` is a bucket that is not in use as seen from this machine either.
     """
@@ -106,6 +109,7 @@ class Seen:
     facts: HostFacts
     who: str = ""
     unseen: str = ""
+    help: str = ""
     fresh: bool = False
 
 
@@ -131,7 +135,10 @@ class Looks:
         except DstackError as error:
             if is_folder(bucket) and await self._is_fresh():
                 return Seen(facts=facts, fresh=True)
-            return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: ") if "://" in bucket else "")
+            if not self._session.settings.named:
+                return Seen(facts=facts)
+            fix = error.hint or (MOUNT if is_folder(bucket) else "")
+            return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: "), help=fix)
         finally:
             await sight.close()
 
@@ -151,15 +158,33 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     """Print what every host has and each problem with its way out -> exit code, that of the worst."""
     found = ask_hosts(session, hosts, Looks(session).at)
     sys.stdout.write(table(_COLUMNS, [_row(each) for each in found], sys.stdout))
-    code = 0
-    for each in found:
-        for problem, fix in problems(each):
-            sys.stdout.write(clean_lines(f"\n{each.host.name}: {problem}\n") + (f"  {clean(fix)}\n" if fix else ""))
-        code = max(code, _code(each))
+    for problem, fix, names in told_once(found):
+        sys.stdout.write(clean_lines(f"\n{', '.join(names)}: {problem}\n") + (f"  {clean(fix)}\n" if fix else ""))
+    code = max((_code(each) for each in found), default=0)
     if any(each.said is not None and each.said.fresh for each in found):
         bucket = clean(redacted(session.settings.bucket))
         sys.stdout.write(f"\nthe bucket {bucket} is not used yet\n  dstack init --bucket {bucket}    tries it\n")
+    if session.settings.named:
+        sys.stdout.write(_missing(session))
     return code
+
+
+def _missing(session: wiring.Session) -> str:
+    """That the folder of the bucket is not there; "" where it is, and where the bucket is no folder."""
+    try:
+        session.require_folder()
+    except BucketError as error:
+        return clean_lines(f"\n{error}\n  {error.hint}\n")
+    return ""
+
+
+def told_once(found: Sequence[Answer[Seen]]) -> list[tuple[str, str, list[str]]]:
+    """Each problem with its way out and the hosts that have it, in the order in which they come up."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        for problem in problems(each):
+            told.setdefault(problem, []).append(each.host.name)
+    return [(problem, fix, names) for (problem, fix), names in told.items()]
 
 
 def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
@@ -190,7 +215,8 @@ def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
             (f"only {size_text(facts.disk_free)} free below {facts.dir}", "make room, or set `dir:` to a larger disk")
         )
     if found.said is not None and found.said.unseen:
-        told.append((found.said.unseen, "its jobs need this machine to be awake; see docs/how-to/shut-the-laptop.md"))
+        fix = f"{found.said.help}; until then {AWAKE}" if found.said.help else AWAKE
+        told.append((found.said.unseen, fix))
     return told
 
 

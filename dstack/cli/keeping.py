@@ -200,4 +200,5 @@ def du(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
 def _freeable(found: Survey, used: int) -> str:
     jobs = sum(each.bytes for each in found.generations.values())
     held = f"; {size_text(used)} is of runs that have not ended" if used else ""
-    return f"`dstack prune` can free up to {size_text(jobs - used)}{held}"
+    free = f"`dstack prune` with --older-than, --keep or --max-size can free up to {size_text(jobs - used)}"
+    return free + held

@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from dstack.adapters.bucket_open import open_bucket, probe_effort
+from dstack.adapters.bucket_open import open_bucket, private_folder, probe_effort
 from dstack.adapters.bucket_remote import redacted
 from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.app.probe import check_format, ensure_probed, require_writer
@@ -19,7 +20,7 @@ from dstack.cli import wiring
 from dstack.cli.secretvalues import missing_secrets
 from dstack.errors import ConfigError, Problem, SnapshotError, UsageError
 from dstack.project import starter
-from dstack.project.planning import Project, check_includes
+from dstack.project.planning import Project, check_includes, load_project
 from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
 from dstack.ui.terminal import clean
@@ -82,8 +83,17 @@ def _name_bucket(root: Path, url: str) -> None:
         ensure_probed(found, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
         told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
         print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")
+    if path := private_folder(store):
+        print(clean(f"only your account can use it; for a team: {_to_share(path)}"))
     if not here:
         print(f"wrote {starter.write_bucket(root, wanted)}")
+
+
+def _to_share(path: str) -> str:
+    """The command that opens a private folder, with all that is in it, to a group."""
+    command = f"chgrp -R GROUP {quote(path)} && chmod -R g+rwXs {quote(path)}"
+    closed = [parent for parent in Path(path).parents if not parent.stat().st_mode & 0o011]
+    return command + "".join(f" && chmod a+x {quote(str(parent))}" for parent in closed)
 
 
 def _gather(read: Callable[[], Any], problems: list[Problem]) -> Any:
@@ -114,5 +124,15 @@ def init(
         _name_bucket(root, bucket)
     written = {path.relative_to(root).as_posix() for path in write_starter(root)}
     for name in FILES:
-        print(f"{'wrote' if name in written else 'kept '} {name}")
-    print("next: `dstack run --help` lists the workflows, `dstack run train` runs one")
+        if starter.is_there(root / name):
+            print(f"{'wrote' if name in written else 'kept '} {name}")
+    print(f"next: {_next(root)}")
+
+
+def _next(root: Path) -> str:
+    """What to type after `init`."""
+    try:
+        workflows = load_project(root).workflows
+    except ConfigError:
+        return "`dstack check` says what is wrong in .dstack/"
+    return clean(f"`dstack run --help` lists the workflows, `dstack run {workflows[-1].name}` runs one")

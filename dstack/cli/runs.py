@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from dstack.adapters.bucket_remote import redacted
 from dstack.app.overview import job_of, own_run_ids, run_ids, run_view, views_of
 from dstack.app.views import JobView, RunView
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
 from dstack.model import JobStatus, RunId, WorkflowName
@@ -61,7 +63,7 @@ def ps(
         return
     shown = list(views)
     if not shown:
-        sys.stderr.write("no runs of yours yet\n" if mine else "no runs yet; `dstack run` lists the workflows\n")
+        sys.stderr.write(clean_lines(_none(session, mine=mine)))
         return
     now = time.time()
     sys.stdout.write(table(_RUNS, [_run_row(view, now) for view in shown], sys.stdout))
@@ -70,6 +72,18 @@ def ps(
             sys.stdout.write(f"{clean(line)}\n")
     if len(found) > len(shown) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
+
+
+def _none(session: wiring.Session, *, mine: bool) -> str:
+    """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
+    place = f"of {session.name} in {redacted(session.settings.bucket)}"
+    if mine:
+        return f"no runs of yours yet {place}\n"
+    told = f"no runs yet {place}; `dstack run` lists the workflows\n"
+    other = session.folder_name
+    if other and run_ids(session.bucket, ProjectKeys.of(other), 1):
+        told += f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them\n"
+    return told
 
 
 def _chosen(session: wiring.Session, limit: int | None, *, mine: bool) -> list[RunId]:

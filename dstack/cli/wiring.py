@@ -13,15 +13,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from dstack.adapters.bucket_open import at_once, open_bucket, probe_effort
+from dstack.adapters.bucket_open import at_once, missing_folder, open_bucket, probe_effort
 from dstack.adapters.bucket_remote import redacted
 from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.app.probe import Format, check_format, ensure_probed, require_writer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
-from dstack.errors import SnapshotError
+from dstack.errors import BucketError, SnapshotError
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen, Transport
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ class Session:
         configured = self.settings.project
         return project_name(configured, None if configured else self._remote(), self.root)
 
+    @property
+    def folder_name(self) -> str:
+        """What the project would be called by its folder; "" where it is called so, or by its config.yaml."""
+        from dstack.project.settings import project_name
+
+        name = project_name(None, None, self.root)
+        return name if not self.settings.project and name != self.name else ""
+
     def _remote(self) -> str | None:
         """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
         from dstack.adapters.git_place import configuration, remote_of
@@ -83,10 +92,22 @@ class Session:
 
     @cached_property
     def bucket(self) -> Bucket:
-        """The bucket, for reading: a new one is not made by looking at it. Raises BucketError for a later format."""
+        """The bucket, for reading: a new one is not made by looking at it.
+
+        Raises BucketError for a later format, and for a folder that somebody named and that is not there: where its
+        file system is not mounted, all that is written would go to another disk.
+        """
         bucket = WaitingBucket(self._store, redacted(self.settings.bucket), self._tell)
         self._format = check_format(bucket)
+        if self._format is None:
+            self.require_folder()
         return bucket
+
+    def require_folder(self) -> None:
+        """Raise BucketError where the bucket is a folder that somebody named and that is not there."""
+        if self.settings.named and (path := missing_folder(self._store)):
+            hint = f"mount it, or make it: dstack init --bucket {quote(path)}"
+            raise BucketError(f"the bucket {path} does not exist here", hint=hint)
 
     @cached_property
     def _store(self) -> Bucket:

@@ -16,6 +16,7 @@ from dstack.project.vocabulary import BUCKET, CONFIG, spellings
 
 FILE = ".dstack/config.yaml"
 VARIABLE = "DSTACK_BUCKET"
+DEFAULT = "the default"
 MAX_NAME = 128
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+@-]+")
@@ -35,6 +36,11 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     position: Position | None = None
     project: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether somebody chose this bucket."""
+        return self.origin != DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ def read_settings(*, home: Path, root: Path | None, environment: Mapping[str, st
             return Settings(
                 bucket=file.bucket, origin=file.shown, options=file.options, position=file.position, project=project
             )
-    return Settings(bucket=str(home / ".dstack" / "bucket"), origin="the default", project=project)
+    return Settings(bucket=str(home / ".dstack" / "bucket"), origin=DEFAULT, project=project)
 
 
 def _read(report: Report, path: Path, shown: str, *, base: Path, home: Path, personal: bool) -> _File:

@@ -72,8 +72,14 @@ def write_bucket(root: Path, url: str) -> str:
     return CONFIG_FILE
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file of that name is there, with either of its endings."""
+    return any(path.with_suffix(end).exists() for end in (".yaml", ".yml"))
+
+
 def write_starter(root: Path) -> tuple[Path, ...]:
-    """Write the files that are not there yet below `root`; never touches one that is.
+    """Write the files that are not there yet below `root`; never touches one that is. Where there are workflows
+    already, nothing is written: variables of the starter's own would be of workflows that do not exist.
 
     Returns the files written. Raises UsageError when nothing can be written there.
     """
@@ -82,7 +88,9 @@ def write_starter(root: Path) -> tuple[Path, ...]:
         (root / ".dstack").mkdir(exist_ok=True)
         for name, text in FILES.items():
             path = root / name
-            if any(path.with_suffix(end).exists() for end in (".yaml", ".yml")):
+            if is_there(path):
+                if text is WORKFLOWS:
+                    return ()
                 continue
             with path.open("x", encoding="utf-8") as stream:
                 stream.write(text)

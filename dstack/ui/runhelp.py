@@ -17,7 +17,8 @@ Usage: dstack run WORKFLOW [OPTIONS] [--VARIABLE VALUE]...
   code, variables and inputs is reused."""
 _OPTIONS = """\
 Options:
-  -d, --detach       Leave the run to the background of this machine.
+  -d, --detach       Leave the run to the hosts that see the bucket, else to the
+                     background of this machine.
   --dry-run          Print what would run and what would be reused; do nothing.
   --rerun[=NAME]     Run the workflow (or workflow NAME of the run) again even
                      where there is a result.

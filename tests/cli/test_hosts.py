@@ -6,6 +6,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from dstack.cli.asking import Answer
+from dstack.cli.hostcheck import Seen, told_once
+from dstack.model import Host, HostFacts, HostName
 from tests.cli.conftest import Done, Project
 from tests.fakes.refusing_store import Refusing
 from tests.system.hosts.farm import Farm, TestHost
@@ -205,12 +208,49 @@ def test_a_folder_that_nobody_has_used_is_told_from_one_that_the_host_does_not_s
     project: Make, ssh_host: TestHost, client_key: ClientKey, tmp_path: Path
 ) -> None:
     made, bucket = project({".dstack/workflows.yaml": "workflows: []\n"}), tmp_path / "bucket"
+    elsewhere = f"gpu: this host does not see the bucket {bucket}: no dstack has used it as seen from here\n"
+    elsewhere += "  mount it there at the same path, or "
+    missing = checked(made, ssh_host, client_key, str(bucket), {})
+    assert elsewhere in missing.out
+    assert missing.out.endswith(
+        f"\nthe bucket {bucket} does not exist here\n  mount it, or make it: dstack init --bucket {bucket}\n"
+    )
+    assert not bucket.exists()
+    bucket.mkdir()
     fresh = checked(made, ssh_host, client_key, str(bucket), {})
     assert "not used yet" in fresh.out.splitlines()[1]
     assert f"the bucket {bucket} is not used yet" in fresh.out
-    assert not bucket.exists()
+    assert not list(bucket.iterdir())
     assert made.run("init", "--bucket", str(bucket)).code == 0
     used = checked(made, ssh_host, client_key, f"file://{bucket}", {})
     assert "not used yet" not in used.out
     if not used.out.splitlines()[1].endswith(f" as {ssh_host.user}"):
         assert f"this host does not see the bucket file://{bucket}" in used.out
+
+
+def answer(name: str, *, docker: bool, unseen: str = "") -> Answer[Seen]:
+    facts = HostFacts(
+        boot_id="b",
+        hostname=name,
+        user="alice",
+        uid=1,
+        python="3.11.7",
+        platform="linux",
+        cpus=4,
+        memory=1 << 34,
+        gpus=(),
+        git="git version 2.40.0",
+        docker=docker,
+        disk_free=1 << 40,
+        dir="/d",
+        shared_slots=True,
+    )
+    return Answer(host=Host(name=HostName(name)), said=Seen(facts=facts, unseen=unseen))
+
+
+def test_a_problem_of_several_hosts_is_told_once() -> None:
+    found = [answer("gpu-1", docker=False), answer("gpu-2", docker=True, unseen="x"), answer("gpu-3", docker=False)]
+    assert [(problem.partition(":")[0], names) for problem, _, names in told_once(found)] == [
+        ("Docker does not answer user alice", ["gpu-1", "gpu-3"]),
+        ("x", ["gpu-2"]),
+    ]

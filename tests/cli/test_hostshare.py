@@ -22,6 +22,7 @@ hosts:
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Project, Project]:
     made = []
+    (tmp_path / "bucket").mkdir()
     for name in ("alice", "bob"):
         (tmp_path / name).mkdir()
         project = Project(tmp_path / name)

@@ -184,6 +184,9 @@ def test_du(made: Project) -> None:
     assert lines[0].split() == ["WHAT", "SIZE", "OBJECTS"]
     assert [line.split()[0] for line in lines[1:6]] == ["artifacts", "records", "code", "logs", "all"]
     assert [line.split()[0] for line in lines[8:11]] == ["train", "prepare", "fails"]
+    assert normal(lines[-1]) == ["`dstack prune` with --older-than, --keep or --max-size can free up to SIZE"]
+    free = lines[-1].rpartition("to ")[2]
+    assert f": {free} in " in made.run("prune", "--max-size", "0").out
     told = json.loads(made.run("du", "--json").out)
     seen = {key: body for key, body in objects(made).items() if key.startswith("projects/")}
     assert (told["bytes"], told["objects"]) == (sum(map(len, seen.values())), len(seen))

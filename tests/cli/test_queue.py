@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 from tests.cli.conftest import Project
@@ -22,3 +23,16 @@ def test_an_unknown_host_is_refused(project: Make) -> None:
     done = made.run("queue", "nowhere")
     assert done.code == 2
     assert "nowhere" in done.err
+
+
+def test_a_terminal_is_told_for_whom_it_waits(project: Make) -> None:
+    """A host that takes the connection and says nothing."""
+    made = project()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        made.run("hosts", "add", "gone", "--address", "127.0.0.1", "--port", port, "--offline")
+        made.run("init")
+        done = made.terminal("queue", interrupt_at="waiting for gone")
+    assert done.code == 130
+    assert "waiting for gone …\n" in done.out
+    assert "Traceback" not in done.out

@@ -284,3 +284,24 @@ def test_a_running_job_is_shown_and_stopped(slow: Project) -> None:
     assert slow.run("logs", name).out == "begun\n"
     again = slow.run("stop", name)
     assert (again.code, again.out) == (0, done.out)
+
+
+def test_ps_without_runs_says_where_it_looked_and_where_those_are_from_before_a_remote(
+    project: Callable[..., Project],
+) -> None:
+    made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
+    made.git()
+    bucket = made.home / ".dstack/bucket"
+    none = "no runs yet of {} in " + f"{bucket}; `dstack run` lists the workflows\n"
+    assert made.run("ps").err == none.format("project")
+    assert made.run("ps", "--mine").err == f"no runs of yours yet of project in {bucket}\n"
+    subprocess.run(["git", "remote", "add", "origin", "git@example.org:lab/nlp.git"], cwd=made.root, check=True)
+    assert made.run("ps").err == none.format("lab.nlp")
+    subprocess.run(["git", "remote", "remove", "origin"], cwd=made.root, check=True)
+    assert made.run("run", "w").code == 0
+    subprocess.run(["git", "remote", "add", "origin", "git@example.org:lab/nlp.git"], cwd=made.root, check=True)
+    assert made.run("ps").err == (
+        none.format("lab.nlp") + "runs of project are there: `project: project` in .dstack/config.yaml shows them\n"
+    )
+    made.write({".dstack/config.yaml": "project: project\n"})
+    assert len(made.run("ps").out.splitlines()) == 2

@@ -52,6 +52,7 @@ def test_a_command_says_that_the_store_does_not_answer(project: Callable[..., Pr
 
 def session(folder: Path) -> Session:
     (folder / "project/.dstack").mkdir(parents=True)
+    (folder / "bucket").mkdir()
     environ = {**os.environ, "DSTACK_BUCKET": str(folder / "bucket")}
     return Session(start=folder / "project", home=folder, environ=environ, hosts_file=None)
 

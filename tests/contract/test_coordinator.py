@@ -53,6 +53,7 @@ class Place:
         self.dir = folder / "host"
         self.gate, self.marks = folder / "gate", folder / "marks"
         self.bucket = folder / "bucket"
+        self.bucket.mkdir()
         self.laptop.write(
             {
                 ".dstack/workflows.yaml": f"""

@@ -43,7 +43,9 @@ def ready(folder: Path, environment: dict[str, str] | None = None, *, home: Path
 def test_no_run_fails_beside_a_prune_that_takes_all_it_can(tmp_path: Path) -> None:
     """Two people run the same again and again; a third process removes whatever it may, as often as it can."""
     first = ready(tmp_path / "one")
-    second = ready(tmp_path / "two", {"DSTACK_BUCKET": str(first.home / ".dstack/bucket")})
+    bucket = first.home / ".dstack/bucket"
+    bucket.mkdir(parents=True, exist_ok=True)
+    second = ready(tmp_path / "two", {"DSTACK_BUCKET": str(bucket)})
     second.environment["DSTACK_SLOTS_DIR"] = first.environment["DSTACK_SLOTS_DIR"]
     ended = threading.Event()
     pruned: list[subprocess.CompletedProcess[str]] = []

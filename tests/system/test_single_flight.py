@@ -19,6 +19,7 @@ class Crowd:
     """People with homes of their own, one bucket and one project; each has this machine as host."""
 
     def __init__(self, folder: Path, count: int) -> None:
+        (folder / "bucket").mkdir()
         self.marks, self.gate = folder / "marks", folder / "gate"
         self.people = [self._person(folder, number) for number in range(count)]
         self.processes: list[subprocess.Popen[bytes]] = []

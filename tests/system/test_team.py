@@ -63,6 +63,7 @@ class Member(Laptop):
 def members(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Member, Member]:
     """alice on the machine laptop, bob on the machine desk."""
     if request.param == "folder":
+        (tmp_path / "bucket").mkdir()
         found = {"DSTACK_BUCKET": str(tmp_path / "bucket")}
     else:
         store = ministack()

@@ -44,6 +44,7 @@ def laptop_of(folder: Path, key: ClientKey, host: TestHost, user: str) -> Laptop
     home.trust(host)
     home.config.write_text(f"Host {host.address}\n  User {user}\n  IdentityFile {key.file}\n")
     laptop = Laptop(folder / user, home=home.path)
+    (folder / "bucket").mkdir(exist_ok=True)
     laptop.write(
         {
             ".dstack/workflows.yaml": WORKFLOWS,
