@@ -11,8 +11,18 @@ from dstack.ports import Bucket, Put
 
 LARGE = 8 * 1024 * 1024
 TRIES = 8
-LINGER = 0.5
-"""Seconds that a byte waits at most before it is in the bucket."""
+LINGER, LONGEST = 0.5, 10.0
+"""Seconds that a byte waits before it is sent: at first, and at most."""
+PATIENCE = 120
+"""The wait is the age of the writer by this many: a log that never rests makes fewer than 1,000 pieces in an hour."""
+
+
+def linger(age: float) -> float:
+    """Seconds that a byte waits before it is sent, by a writer of that age.
+
+    Who looks at a job that has run for long can wait for its next line, and each piece is an object for ever.
+    """
+    return min(LONGEST, max(LINGER, age / PATIENCE))
 
 
 def written(bucket: Bucket, attempt: AttemptKeys) -> int:
@@ -36,6 +46,7 @@ class LogWriter:
         self._bucket = bucket
         self._attempt = attempt
         self._buffer = bytearray()
+        self._began = time.monotonic()
         self._first = 0.0
         self._ahead = 0
         self._flight: asyncio.Task[None] | None = None
@@ -47,7 +58,9 @@ class LogWriter:
     @property
     def due(self) -> float:
         """Seconds until the buffer should be written; an hour when it is empty."""
-        return self._first + LINGER - time.monotonic() if self._buffer else 3600.0
+        if not self._buffer:
+            return 3600.0
+        return self._first + linger(self._first - self._began) - time.monotonic()
 
     async def write(self, data: bytes) -> None:
         """Take more of the log; waits while a piece is on its way and LARGE bytes wait behind it."""

@@ -86,3 +86,27 @@ class DeafBucket(MemoryBucket):
 def test_a_bucket_that_never_takes_a_piece_is_told() -> None:
     with pytest.raises(BucketError, match=r"neither accepts nor shows .*; s3://deaf said: no room"):
         asyncio.run(carry(DeafBucket(), b"x" * 100, random.Random(0), until=10**9))
+
+
+def test_a_log_that_never_rests_makes_few_pieces_in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early ones come at once; a day makes no more than an object for each ten seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    bucket = MemoryBucket()
+    pieces = []
+
+    async def play() -> None:
+        writer = LogWriter(bucket, ATTEMPT, 0)
+        for second in (10, 3600, 2 * 3600):
+            while now[0] < 1000.0 + second:
+                now[0] += 0.25
+                await writer.write(b"line\n")
+            pieces.append(len(bucket.list(ATTEMPT.logs)))
+        await writer.flush()
+
+    asyncio.run(play())
+    early, hour, two = pieces
+    assert early >= 12
+    assert hour < 1000 - 240, "heartbeats are 240 more"
+    assert two - hour <= 361
+    assert whole(bucket) == b"line\n" * (2 * 3600 * 4)
