@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dstack.app.overview import attempt_of, job_of, run_view
@@ -19,6 +21,9 @@ LONGEST = 1.0
 STATE = 0.5
 """Seconds between two looks at what the jobs do, which cost more reads."""
 
+SHORT = 16
+"""Pieces that are read one after another before a list tells of all that are there."""
+
 Piece = tuple[str, bytes]
 """Workflow and bytes of its log; no bytes: that log is complete."""
 
@@ -34,18 +39,25 @@ class Reader:
 
 
 def read_logs(
-    bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, workflow: str | None = None, attempt: int | None = None
+    bucket: Bucket,
+    keys: ProjectKeys,
+    record: RunRecord,
+    *,
+    workflow: str | None = None,
+    attempt: int | None = None,
+    at_once: int = 1,
 ) -> Iterator[Piece]:
     """The logs that are there, job by job in the order of the plan, a piece at a time.
 
-    `attempt` picks another one than the last; raises NotFoundError when there is no such workflow or attempt.
+    Of a long log `at_once` pieces are read at a time, and so many are in memory. `attempt` picks another one than the
+    last; raises NotFoundError when there is no such workflow or attempt.
     """
     for job in _chosen(bucket, keys, record, workflow):
         keys_of_attempt = attempt_of(keys, job)
         if attempt is not None:
             keys_of_attempt = _numbered(bucket, keys_of_attempt, job, attempt)
         if keys_of_attempt is not None:
-            yield from _drain(bucket, Reader(workflow=job.workflow, attempt=keys_of_attempt))
+            yield from _drain(bucket, Reader(workflow=job.workflow, attempt=keys_of_attempt), at_once)
             yield job.workflow, b""
 
 
@@ -56,6 +68,7 @@ def follow_logs(
     *,
     workflow: str | None = None,
     pause: Callable[[float], None],
+    at_once: int = 1,
 ) -> Iterator[Piece]:
     """The logs that are there and all that comes, until every chosen job has its outcome and all was given.
 
@@ -72,7 +85,7 @@ def follow_logs(
         moved = False
         for reader in readers:
             if not reader.done:
-                for piece in _advance(bucket, keys, reader, job=jobs[reader.workflow]):
+                for piece in _advance(bucket, keys, reader, job=jobs[reader.workflow], at_once=at_once):
                     moved = True
                     yield piece
         wait = SHORTEST if moved else min(LONGEST, wait * 1.5)
@@ -81,27 +94,54 @@ def follow_logs(
             pause(wait)
 
 
-def _advance(bucket: Bucket, keys: ProjectKeys, reader: Reader, *, job: JobView) -> Iterator[Piece]:
+def _advance(bucket: Bucket, keys: ProjectKeys, reader: Reader, *, job: JobView, at_once: int) -> Iterator[Piece]:
     """What the reader can give now. The state was read before the log, so that nothing comes behind the end."""
     current = attempt_of(keys, job)
     if current is not None and current != reader.attempt:
         if reader.attempt is not None:
-            yield from _drain(bucket, reader)
+            yield from _drain(bucket, reader, at_once)
         reader.attempt, reader.offset = current, 0
     if reader.attempt is not None:
-        yield from _drain(bucket, reader)
+        yield from _drain(bucket, reader, at_once)
     if job.status in ENDED:
         reader.done = True
         yield reader.workflow, b""
 
 
-def _drain(bucket: Bucket, reader: Reader) -> Iterator[Piece]:
+def _drain(bucket: Bucket, reader: Reader, at_once: int) -> Iterator[Piece]:
+    """All that is there, from where the reader is. Of a long log, what a list shows is read ahead."""
+    given = 0
     while reader.attempt is not None:
+        if at_once > 1 and given == SHORT:
+            listed = [key for key in bucket.list(reader.attempt.logs) if key >= reader.attempt.log(reader.offset)]
+            yield from _ahead(bucket, reader, listed, at_once)
         piece = bucket.get(reader.attempt.log(reader.offset))
         if not piece:
             return
+        given += 1
         reader.offset += len(piece)
         yield reader.workflow, piece
+
+
+def _ahead(bucket: Bucket, reader: Reader, listed: Sequence[str], at_once: int) -> Iterator[Piece]:
+    """The listed pieces as long as they are the chain, `at_once` of them on their way."""
+    waiting: deque[tuple[str, Future[bytes | None]]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for number in range(len(listed) + at_once):
+                if number < len(listed):
+                    waiting.append((listed[number], pool.submit(bucket.get, listed[number])))
+                if number < at_once or not waiting:
+                    continue
+                key, future = waiting.popleft()
+                piece = future.result()
+                if not piece or reader.attempt is None or key != reader.attempt.log(reader.offset):
+                    return
+                reader.offset += len(piece)
+                yield reader.workflow, piece
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
 
 def _chosen(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:

@@ -40,10 +40,11 @@ def logs(
         raise UsageError("--attempt goes with one workflow and without -f", hint="dstack logs RUN WORKFLOW --attempt N")
     session = wiring.open_session()
     record = session.require_run(run)
+    bucket, many = session.bucket, session.at_once
     if follow:
-        pieces = follow_logs(session.bucket, session.keys, record, workflow=workflow, pause=time.sleep)
+        pieces = follow_logs(bucket, session.keys, record, workflow=workflow, pause=time.sleep, at_once=many)
     else:
-        pieces = read_logs(session.bucket, session.keys, record, workflow=workflow, attempt=attempt)
+        pieces = read_logs(bucket, session.keys, record, workflow=workflow, attempt=attempt, at_once=many)
     prefixed = workflow is None and len(record.plan.jobs) > 1
     _write(pieces, prefixed=prefixed, raw=raw)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from dstack.adapters.bucket_folder import FolderBucket
 from dstack.app.follow import follow_logs, read_logs
 from dstack.errors import NotFoundError
 from tests.app.bucket_story import Story, spec
+from tests.fakes.bucket_memory import MemoryBucket
 
 
 @pytest.fixture
@@ -32,6 +35,61 @@ def test_pieces_are_read_in_order_job_by_job(story: Story) -> None:
         *[("b", b"BBB"), ("b", b"BB\n"), ("b", b"")],
     ]
     assert {name for name, _ in read_logs(story.bucket, story.keys, record, workflow="b")} == {"b"}
+
+
+class Slow(MemoryBucket):
+    """Answers a read of a log's piece behind the first ones when another is on its way too, and counts lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together = threading.Barrier(4)
+        self.lists = 0
+
+    def get(self, key: str) -> bytes | None:
+        if "/log/" in key and int(key[-16:], 16) >= 40 * 10 and int(key[-16:], 16) < 80 * 10:
+            self.together.wait(20)
+        return super().get(key)
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        self.lists += "/log/" in prefix
+        return super().list(prefix, limit=limit)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_long_log_is_read_ahead_in_its_order(follow: bool) -> None:
+    bucket = Slow()
+    story, job = Story(bucket), spec("a")
+    record = story.run("r-1", job)
+    story.log(story.attempt(record, job), *(b"line %04d\n" % number for number in range(200)))
+    story.outcome(record, job)
+    if follow:
+        pieces = follow_logs(bucket, story.keys, record, pause=lambda _: pytest.fail("it waits"), at_once=4)
+    else:
+        pieces = read_logs(bucket, story.keys, record, at_once=4)
+    assert joined(list(pieces), "a") == b"".join(b"line %04d\n" % number for number in range(200))
+    assert bucket.lists == 1
+
+
+def test_what_a_list_does_not_show_of_a_log_yet_is_found_by_its_offset() -> None:
+    class Stale(MemoryBucket):
+        def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+            found = super().list(prefix, limit=limit)
+            return [key for key in found if not key.endswith(f"{50 * 10:016x}")] if "/log/" in prefix else found
+
+    story, job = Story(Stale()), spec("a")
+    record = story.run("r-1", job)
+    lines = [b"line %04d\n" % number for number in range(100)]
+    story.log(story.attempt(record, job), *lines)
+    assert joined(list(read_logs(story.bucket, story.keys, record, at_once=4)), "a") == b"".join(lines)
+
+
+def test_a_short_log_is_read_without_a_list() -> None:
+    bucket = Slow()
+    story, job = Story(bucket), spec("a")
+    record = story.run("r-1", job)
+    story.log(story.attempt(record, job), *(b"line %04d\n" % number for number in range(15)))
+    list(read_logs(bucket, story.keys, record, at_once=4))
+    assert bucket.lists == 0
 
 
 def test_an_earlier_attempt_can_be_read(story: Story) -> None:
