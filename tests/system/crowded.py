@@ -67,6 +67,8 @@ class Crowded:
         )
         self.laptop.commit()
         self.bucket = bucket
+        if "://" not in bucket:
+            Path(bucket).mkdir()
         self.session = Session(
             start=self.laptop.root, home=self.laptop.home, environ=self.laptop.environment, hosts_file=None
         )

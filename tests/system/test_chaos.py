@@ -97,7 +97,6 @@ def bucket(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     store = object_stores.ministack()  # before what marks the processes of this round
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
     if kind == "folder":
-        (tmp_path / "bucket").mkdir()
         return str(tmp_path / "bucket")
     if kind == "s3-real":
         store = object_stores.ObjectStore(
