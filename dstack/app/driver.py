@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
@@ -21,7 +22,15 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, Started, unpack
-from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, SnapshotError, UsageError
+from dstack.errors import (
+    BucketError,
+    DstackError,
+    HostError,
+    HostUnreachableError,
+    NotHeldError,
+    SnapshotError,
+    UsageError,
+)
 from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
 from dstack.ports import RunnerPort
 
@@ -52,7 +61,9 @@ class Driver:
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
         self._silences = Silences()
-        means.heart.tells(self._silences.all)
+        self._unwatched = Silences()
+        """For people alone: what is decided rests on questions that were asked for it."""
+        means.heart.tells(self._unreachable)
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -112,7 +123,7 @@ class Driver:
 
     async def close(self) -> None:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
-        self._means.heart.hushes(self._silences.all)
+        self._means.heart.hushes(self._unreachable)
         for watching in self._watchings.values():
             await watching.close()
         await self._placing.close()
@@ -240,17 +251,22 @@ class Driver:
                 self._means.fleet.link_of(claim),
                 nonce=Nonce(claim.nonce),
                 show=lambda data: self._means.screen.log(workflow, data),
-                trouble=lambda text: self._troubled(claim, workflow, text),
+                trouble=lambda error: self._troubled(claim, workflow, error),
             )
         return watching
 
-    def _troubled(self, claim: Claim, workflow: WorkflowName, text: str) -> None:
-        """What keeps this coordinator from watching the job; "" when nothing does any more."""
-        if text:
-            self._silences.vain(Nonce(claim.nonce), text)
+    def _troubled(self, claim: Claim, workflow: WorkflowName, error: DstackError | None) -> None:
+        """Tell what keeps this coordinator from watching the job; a silent bucket says nothing of its host."""
+        if isinstance(error, HostUnreachableError):
+            self._unwatched.vain(Nonce(claim.nonce), str(error))
         else:
-            self._silences.answered(Nonce(claim.nonce))
-        self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=text, mine=True))
+            self._unwatched.answered(Nonce(claim.nonce))
+        note = "" if error is None else str(error)
+        self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=note, mine=True))
+
+    def _unreachable(self) -> Mapping[str, float]:
+        """The attempts whose hosts do not answer this coordinator, and since when."""
+        return {**self._silences.all(), **self._unwatched.all()}
 
     async def _collect(self, effect: fx.Collect) -> fx.Collected | str | None:
         link = self._means.fleet.link_of(effect.claim)
@@ -302,7 +318,7 @@ class Driver:
         if watching is not None:
             await watching.close()
         self._placing.release(claim.nonce)
-        self._silences.answered(Nonce(claim.nonce))
+        self._unwatched.answered(Nonce(claim.nonce))
         try:
             await self._ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
         except HostError as error:
@@ -336,7 +352,9 @@ class Driver:
     async def _since_when(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
         """Show for how long a job of others has run, where its host has said when it began; no decision rests on it."""
         body = await asyncio.to_thread(self._means.bucket.get, attempt.started)
-        at = unpack(Started, attempt.started, body).at if body is not None else 0.0
+        at = 0.0
+        with suppress(BucketError):  # one that is damaged: `fsck` says so, and the log is shown all the same
+            at = unpack(Started, attempt.started, body).at if body is not None else 0.0
         state = self._shown[workflow]
         if at and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
             self._means.screen.job(workflow, *state, max(0.0, time.time() - at))

@@ -13,7 +13,8 @@ from dstack.model import ExitReport, Nonce
 from dstack.ports import Bucket, RunnerPort
 
 Show = Callable[[bytes], None]
-Trouble = Callable[[str], None]
+Trouble = Callable[[DstackError | None], None]
+"""What keeps the attempt from being watched; None when nothing does any more."""
 PAUSE = 1.0
 
 
@@ -55,11 +56,11 @@ class Watching:
             try:
                 runner = (await self._link.reach()).runner
                 if troubled:
-                    self._trouble("")
+                    self._trouble(None)
                     troubled = False
                 return await self._once(runner)
             except HostUnreachableError as error:
-                self._trouble(str(error))
+                self._trouble(error)
                 troubled = True
                 if runner is not None:
                     await self._link.lost(runner)
@@ -68,7 +69,7 @@ class Watching:
                 # Whatever it is (a silent bucket, another host key, a host that cannot start a runner now): the attempt
                 # goes on, and a stop must still reach it, so it is looked for again.
                 troubled = True
-                self._trouble(str(error))
+                self._trouble(error)
                 await asyncio.sleep(PAUSE)
 
     async def _once(self, runner: RunnerPort) -> ExitReport:

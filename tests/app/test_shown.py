@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
+from dstack.app import heart as hearts
 from dstack.app.driver import Driver
-from dstack.app.effects import Show
-from dstack.app.fleet import Fleet
+from dstack.app.effects import HowSilent, Show, Watch
+from dstack.app.fleet import Fleet, address_of
 from dstack.app.heart import Heart
 from dstack.app.means import Means
 from dstack.app.observing import Observer
 from dstack.core.keys import ProjectKeys
-from dstack.core.records import Started, pack
-from dstack.model import Fingerprint, JobStatus, WorkflowName
+from dstack.core.records import Claim, Coordinator, Started, pack
+from dstack.errors import BucketError, HostUnreachableError
+from dstack.model import Fingerprint, Host, HostName, JobStatus, RunId, RunName, WorkflowName
 from tests.app.simulator import run_of
 from tests.fakes.bucket_memory import MemoryBucket
 
 KEYS = ProjectKeys.of("p")
 ATTEMPT = KEYS.job(Fingerprint("f" * 64), 1).attempt(1)
 NAME = WorkflowName("a")
+BEATS = KEYS.heartbeat("me")
 LIMIT = 30.0
 
 
@@ -40,25 +46,35 @@ class Seen:
 
 
 class Counting(MemoryBucket):
+    """Counts reads of the start, and of the log, which is read behind it."""
+
     reads = 0
+    log_reads = 0
 
     def get(self, key: str) -> bytes | None:
         self.reads += key == ATTEMPT.started
+        self.log_reads += key == ATTEMPT.log(0)
         return super().get(key)
 
 
-def driver(bucket: MemoryBucket, screen: Seen) -> Driver:
+async def until(question: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not question():
+            await asyncio.sleep(0.005)
+
+
+def driver(bucket: MemoryBucket, screen: Seen, *, heart: Heart | None = None, fleet: Fleet | None = None) -> Driver:
     means = Means(
         bucket=bucket,
         project="p",
         keys=KEYS,
-        fleet=Fleet((), None),  # type: ignore[arg-type]
+        fleet=fleet or Fleet((), None),  # type: ignore[arg-type]
         code=None,  # type: ignore[arg-type]
         screen=screen,
         observer=Observer(bucket, KEYS, sure=lambda other: None, boottime=lambda: 0.0),
         caller={},
         new_nonce=lambda: "n",
-        heart=Heart(bucket, KEYS.heartbeat("me"), print),
+        heart=heart or Heart(bucket, BEATS, print),
     )
     return Driver(means, run_of(1, ("a",)))
 
@@ -75,12 +91,9 @@ def test_a_job_of_others_has_run_since_its_start_and_not_since_it_was_first_show
         made = driver(bucket, screen)
         await made.perform(running("bob looks after it"))
         assert screen.jobs == [("running", "gpu-1", "bob looks after it", 0.0)], "shown at once"
-        deadline = time.monotonic() + LIMIT
-        while len(screen.jobs) < 2 and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(screen.jobs) == 2)
         await made.perform(running("bob looks after it"))
         await made.perform(running("gpu-1 unreachable"))
-        await asyncio.sleep(0.1)
         await made.close()
 
     asyncio.run(scene())
@@ -93,19 +106,16 @@ def test_a_job_of_others_has_run_since_its_start_and_not_since_it_was_first_show
     assert bucket.reads == 1
 
 
-@pytest.mark.parametrize("at", [None, 0.0])
-def test_a_start_that_is_not_known_changes_nothing(at: float | None) -> None:
+@pytest.mark.parametrize("body", [None, pack(Started(nonce="n", at=0.0)), b"damaged"])
+def test_a_start_that_is_not_known_changes_nothing_and_the_log_is_shown(body: bytes | None) -> None:
     bucket, screen = Counting(), Seen()
-    if at is not None:
-        bucket.put(ATTEMPT.started, pack(Started(nonce="n", at=at)))
+    if body is not None:
+        bucket.put(ATTEMPT.started, body)
 
     async def scene() -> None:
         made = driver(bucket, screen)
         await made.perform(running(""))
-        deadline = time.monotonic() + LIMIT
-        while bucket.reads == 0 and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        await until(lambda: bucket.log_reads > 0)
         await made.close()
 
     asyncio.run(scene())
@@ -119,8 +129,62 @@ def test_the_start_of_ones_own_job_is_not_read() -> None:
     async def scene() -> None:
         made = driver(bucket, screen)
         await made.perform(running("", mine=True))
-        await asyncio.sleep(0.05)
         await made.close()
 
     asyncio.run(scene())
     assert bucket.reads == 0
+
+
+HOST = Host(name=HostName("gpu-1"))
+ME = Coordinator(id="me", user="alice", machine="laptop", boot_id="b", pid=1, lock="/x")
+CLAIM = Claim(
+    nonce="n", run=RunId("r"), run_name=RunName("r-1"), host="gpu-1", address=address_of(HOST), boot_id="b",
+    coordinator=ME,
+)  # fmt: skip
+
+
+class Away(MemoryBucket):
+    """Takes heartbeats, and shows no logs."""
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        raise BucketError("the store is away")
+
+
+class Far:
+    """A host whose runner can be opened, or not."""
+
+    async def facts(self) -> Any:
+        return None
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("reached", "told"), [(True, False), (False, True)], ids=["bucket away", "host away"])
+def test_only_a_host_that_does_not_answer_is_called_unreachable(
+    reached: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what keeps a job from being watched decides nothing: `lost` rests on questions that were asked for it."""
+    monkeypatch.setattr(hearts, "BEAT", 0.01)
+    bucket, screen = Away(), Seen()
+    beating = Heart(bucket, BEATS, print)
+
+    async def opened(host: Host) -> Any:
+        if not reached:
+            raise HostUnreachableError(host.name, "no route")
+        return Far()
+
+    async def scene() -> None:
+        async with beating:
+            await beating.begin()
+            made = driver(bucket, screen, heart=beating, fleet=Fleet((HOST,), opened))
+            await made.perform(Watch(CLAIM, NAME, ATTEMPT, 0.01))
+            await until(lambda: bool(screen.jobs))
+            seen = json.loads(bucket.get(BEATS) or b"")["beat"]
+            await until(lambda: json.loads(bucket.get(BEATS) or b"")["beat"] > seen + 1)
+            assert ("unreachable" in json.loads(bucket.get(BEATS) or b"")) is told
+            began = time.monotonic()
+            silence = await made.perform(HowSilent(CLAIM, ME))
+            assert silence.seconds <= time.monotonic() - began
+            await made.close()
+
+    asyncio.run(scene())

@@ -487,4 +487,12 @@ MUTANTS = (
         new="            yield from _let_go(unpack(End, mine.end, (yield Read(mine.end))), claim)\n",
         tests=("tests/app/test_pruning.py",),
     ),
+    Mutant(
+        name="watch-decides",
+        breaks="what keeps a job from being watched counts as its host's silence, after which it may be called lost",
+        file="dstack/app/driver.py",
+        old="            self._unwatched.vain(",
+        new="            self._silences.vain(",
+        tests=("tests/app/test_shown.py",),
+    ),
 )
