@@ -46,6 +46,7 @@ class Link:
         self._open = open_runner
         self._reached: Reached | None = None
         self._lock = asyncio.Lock()
+        self._looking = asyncio.Lock()
         self._wait = 0.0
         self._turns: asyncio.Semaphore | None = None
 
@@ -94,12 +95,13 @@ class Link:
 
     async def look_for(self, image: str) -> None:
         """Find out whether the image is on the reached host, once; nothing is learned where it gives no answer."""
-        if self._reached is None or image in self.images:
-            return
-        try:
-            self.images[image] = image in await self._reached.runner.images([image])
-        except DstackError:
-            pass  # whoever needs the host next is told why
+        async with self._looking:
+            if self._reached is None or image in self.images or not self._reached.facts.docker:
+                return
+            try:
+                self.images[image] = image in await self._reached.runner.images([image])
+            except DstackError:
+                pass  # whoever needs the host next is told why
 
     async def lost(self, runner: RunnerPort) -> None:
         """This runner's connection failed: the next `reach` opens another."""

@@ -57,7 +57,8 @@ async def make_ready(
         try:
             await look(reached)
             await reached.runner.push_code(project, snapshot, code)
-            present[link.host.name] = tuple(await reached.runner.images(images)) if images else ()
+            asked = images if reached.facts.docker else ()
+            present[link.host.name] = tuple(await reached.runner.images(asked)) if asked else ()
             able[link.host.name] = reached
         except DstackError as error:
             left[link.host.name] = str(error)

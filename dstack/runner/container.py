@@ -23,6 +23,10 @@ MARGIN = 20.0
 """Seconds that stopping a container may take beyond its grace."""
 DEADLINE = 30.0
 """Seconds for a question to the Docker daemon."""
+LOOK = 5.0
+"""Seconds for one that only makes a better choice."""
+SILENT, ABSENT = 124, 127
+"""Codes of what Docker did not answer in time, and where there is no client."""
 
 # Run by the image's own sh as the only child of docker's init. First all that the job is given, by stdin; then the
 # script in the foreground; then, as for a plain job, the end of what it left behind; last, proof that it got here.
@@ -137,12 +141,15 @@ def is_running(nonce: str) -> bool:
 
 
 def present(images: Iterable[str]) -> List[str]:
-    """Those of the images that are here; none where Docker gives no answer. Nothing is pulled."""
-    if shutil.which("docker") is None:
-        return []
-    return [
-        image for image in images if not _docker(["image", "inspect", "--format", "{{.Id}}", "--", image]).returncode
-    ]
+    """Those of the images that are here, until Docker gives no answer. Nothing is pulled."""
+    found: List[str] = []
+    for image in images:
+        code = _docker(["image", "inspect", "--format", "{{.Id}}", "--", image], timeout=LOOK).returncode
+        if code in (SILENT, ABSENT):
+            break
+        if code == 0:
+            found.append(image)
+    return found
 
 
 def _docker(arguments: List[str], timeout: float = DEADLINE) -> subprocess.CompletedProcess[bytes]:
@@ -151,9 +158,9 @@ def _docker(arguments: List[str], timeout: float = DEADLINE) -> subprocess.Compl
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, b"", b"docker did not answer within %d s" % timeout)
+        return subprocess.CompletedProcess(command, SILENT, b"", b"docker did not answer within %d s" % timeout)
     except OSError as error:
-        return subprocess.CompletedProcess(command, 127, b"", str(error).encode("utf-8", "replace"))
+        return subprocess.CompletedProcess(command, ABSENT, b"", str(error).encode("utf-8", "replace"))
 
 
 def fork_keeper(

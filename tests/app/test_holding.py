@@ -31,7 +31,7 @@ FACTS = HostFacts(
     memory=1 << 34,
     gpus=(),
     git="2",
-    docker=False,
+    docker=True,
     disk_free=1 << 40,
     dir="/d",
 )
@@ -51,6 +51,7 @@ class FakeRunner:
 
     async def images(self, names: Sequence[str]) -> Sequence[str]:
         self.looks += 1
+        await asyncio.sleep(0)
         return [name for name in names if name in self.has]
 
     async def hold(self, nonce: Nonce, demand: Demand) -> None:
@@ -221,11 +222,11 @@ def test_all_attempts_of_a_host_outside_the_inventory_share_one_runner() -> None
 
 
 async def with_image(*runners: FakeRunner) -> list[str]:
-    """Which of the hosts are known to have the image, asked twice."""
+    """Which of the hosts are known to have the image, which many jobs want at once."""
     fleet = fleet_of(*runners)
     await fleet.connect()
-    for _ in range(2):
-        await fleet.look_for("torch:2")
+    await asyncio.gather(*(fleet.look_for("torch:2") for _ in range(9)))
+    await fleet.look_for("torch:2")
     found = [str(each.host.name) for each in fleet.candidates({}, image="torch:2") if each.has_image]
     assert not any(each.has_image for each in fleet.candidates({}))
     await fleet.close()

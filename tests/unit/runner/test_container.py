@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dstack.runner import container
 from dstack.runner.container import create_argv, given
 from dstack.runner.spool import Attempt
 from tests.unit.runner.client import until
@@ -271,3 +272,13 @@ def test_without_docker_no_image_is_there(host: Host, tmp_path: Path, monkeypatc
     (tmp_path / "python3").symlink_to(Path(sys.executable).resolve())
     monkeypatch.setenv("PATH", str(tmp_path))
     assert host.connect().call("images", images=[SMALL]) == {"present": []}
+
+
+def test_a_docker_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 60\n")
+    docker.chmod(0o755)
+    monkeypatch.setattr(container, "LOOK", 0.5)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert container.present([SMALL, PYTHON, "third:1"]) == []
+    assert (tmp_path / "asked").read_text() == "asked\n"
