@@ -1,4 +1,4 @@
-"""An object store that gives the same answer to every request, as XML."""
+"""Object stores of a few lines: whatever a handler answers, and one that gives the same answer to every request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-class Refusing:
+class Served:
+    """A server of this machine that answers as `handler` does, until it is closed."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], address: str = "127.0.0.1") -> None:
+        self._server = ThreadingHTTPServer((address, 0), handler)
+        self.url = f"http://{address}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Refusing(Served):
     """A server that gives one answer to everything."""
 
     def __init__(self, status: int, code: str, address: str = "127.0.0.1") -> None:
@@ -31,12 +46,4 @@ class Refusing:
             def log_message(self, *_: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer((address, 0), Handler)
-        self.url = f"http://{address}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler, address)

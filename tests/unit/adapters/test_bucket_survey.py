@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,11 +11,12 @@ import pytest
 
 from dstack.adapters.bucket_open import open_bucket
 from dstack.errors import BucketError
+from tests.fakes.refusing_store import Served
 
 KEYS = [f"a/{number:04}" for number in range(2500)]
 
 
-class Listing:
+class Listing(Served):
     """An S3 server that lists KEYS a thousand at a time, and refuses as often as `refusals` says once a page was
     given."""
 
@@ -51,15 +51,7 @@ class Listing:
             def log_message(self, *_: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture
