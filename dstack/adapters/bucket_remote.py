@@ -44,6 +44,8 @@ _MAKING = {
     "az": ("container", "az storage container create --name {}"),
 }
 """Scheme -> what it holds objects in, and the command that makes one; Azure has many."""
+_METADATA = ("//169.254.169.254", "//169.254.170.", "//[fd00:ec2::254]", "//metadata.google.internal")
+"""Where machines of a cloud ask for the credentials of their role."""
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -63,9 +65,6 @@ def collected(place: str, chunks: Iterable[bytes]) -> bytes:
             )
         body += chunk
     return bytes(body)
-
-
-_METADATA = ("//169.254.169.254", "//169.254.170.", "//[fd00:ec2::254]", "//metadata.google.internal")
 
 
 class Watched:

@@ -77,28 +77,30 @@ async def leave(
 
 
 async def _renew(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> None:
-    """Hand the run to the coordinators of the reached hosts again, with credentials that are good now."""
-    from dstack.cli.handing import Handing
-
-    handing = Handing(attendance.session, hosts, attendance.caller)
+    """Hand the run to its hosts again, with credentials that are good now, and say what came of it."""
     try:
-        with telling("lending the hosts new credentials"):
-            await hosts.fleet.connect()
-            await hosts.fleet.tried(SLOW_HOSTS)
-            handed = await handing.hand(await handing.ready(record), record)
+        _, handed = await _hand(attendance, record, lambda: record, hosts)
+        why = "; ".join(why for _, why in handed.left if why) or "none of them is reached"
     except DstackError as error:
-        print(clean(f"the hosts got no new credentials: {error}"), file=sys.stderr)
-        return
-    finally:
-        await handing.close()
-    for line in lent(handed, record.name):
+        handed, why = Handed(taken=(), left=()), str(error)
+    told = lent(handed, record.name) if handed.taken else [f"the hosts got no new credentials: {why}"]
+    for line in told:
         print(clean(line), file=sys.stderr)
 
 
 async def leave_to(
     attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
 ) -> tuple[RunRecord, Handed]:
-    """Leave a run to the coordinators of the reached hosts, and to one of this machine for the rest."""
+    """Leave a run to the coordinators of its hosts, and to one of this machine for the rest."""
+    record, handed = await _hand(attendance, planned, recorded, hosts)
+    if handed.left or not handed.taken:
+        spawn_coordinator(attendance, record, [name for name, _ in handed.left] if handed.taken else None)
+    return record, handed
+
+
+async def _hand(
+    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
+) -> tuple[RunRecord, Handed]:
     from dstack.cli.handing import Handing
 
     handing = Handing(attendance.session, hosts, attendance.caller)
@@ -110,12 +112,9 @@ async def leave_to(
             await hosts.fleet.tried(SLOW_HOSTS)
             ready = await handing.ready(planned)
             record = await asyncio.to_thread(recorded)
-            handed = await handing.hand(ready, record)
+            return record, await handing.hand(ready, record)
     finally:
         await handing.close()
-    if handed.left or not handed.taken:
-        spawn_coordinator(attendance, record, [name for name, _ in handed.left] if handed.taken else None)
-    return record, handed
 
 
 async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:

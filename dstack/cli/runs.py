@@ -160,7 +160,7 @@ def show(
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
     session = wiring.open_session()
-    record = session.require_run(run, say=False)
+    record = session.require_run(run, named=False)
     if diff:
         _print_diff(session.bucket.get(session.keys.diff(record.snapshot.commit)) or b"")
         return

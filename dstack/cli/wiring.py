@@ -173,10 +173,10 @@ class Session:
         file = Path(self.hosts_file) if self.hosts_file else None
         return read_inventory(home=self.home, root=self.root, file=file)
 
-    def require_run(self, asked: str | None, *, say: bool = True) -> RunRecord:
+    def require_run(self, asked: str | None, *, named: bool = True) -> RunRecord:
         """The run of that name, beginning of a name, or id; None or "-": the last one of this user on this machine.
 
-        A run that was not written out is named on standard error, with `say`. Raises NotFoundError and UsageError as
+        A run that was not written out is named on standard error, with `named`. Raises NotFoundError and UsageError as
         app/finding does.
         """
         from dstack.app.finding import LAST, find_run, last_run
@@ -184,11 +184,10 @@ class Session:
         if asked is not None and asked != LAST:
             return find_run(self.bucket, self.keys, asked)
         from dstack.adapters.identity import machine_name, user_name
-        from dstack.ui.terminal import clean
 
         record = last_run(self.bucket, self.keys, user_name(), machine_name())
-        if say:
-            print(clean(f"your last run: {record.name} ({record.workflow})"), file=sys.stderr, flush=True)
+        if named:
+            say(f"your last run: {record.name} ({record.workflow})")
         return record
 
     @cached_property
