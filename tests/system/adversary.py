@@ -63,24 +63,45 @@ class Place:
         dead = []
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             with suppress(OSError):
-                state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-                if state == "Z" and int(parent) in ours:
-                    dead.append(Found(pid=pid, role=ZOMBIE, line=f"of {ours[int(parent)]}"))
+                state, parent = _state(pid)
+                if state == "Z" and parent in ours:
+                    dead.append(Found(pid=pid, role=ZOMBIE, line=f"of {ours[parent]}"))
         return dead
 
 
 def _role(pid: int, argv: list[str]) -> str:
+    parent = _state(pid)[1]
+    if parent and _state(parent)[0] == "D":
+        return "other"  # a vfork: until its exec the child looks like its parent
     if "dstack" in argv:
         return COORDINATOR if "_coordinate" in argv else CLI
-    files = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            files.append(os.readlink(fd))
+    files = _files(pid)
     if any(file.endswith(".log") and "/coordinators/" in file for file in files):
         return COORDINATOR
-    if any(file.endswith("/alive") and "/spool/" in file for file in files):
-        return SUPERVISOR
+    if _attempts(files):  # a supervisor's child is the job, also in the moment before it is the job's program
+        return JOB if _attempts(files) & _attempts(_files(parent)) else SUPERVISOR
     return RUNNER if "-S" in argv else "other"
+
+
+def _state(pid: int) -> tuple[str, int]:
+    """The state of a process, and its parent."""
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def _files(pid: int) -> set[str]:
+    """What a process has open; nothing of one that is gone or somebody else's."""
+    files = set()
+    with suppress(OSError):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                files.add(os.readlink(fd))
+    return files
+
+
+def _attempts(files: set[str]) -> set[str]:
+    """Of open files those that an attempt's supervisor and job hold."""
+    return {file for file in files if file.endswith("/alive") and "/spool/" in file}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +172,8 @@ class Adversary(threading.Thread):
             return
         kept = False
         try:
-            if self._place.look(victim.pid) is None:
-                return
+            if self._place.look(victim.pid) != victim:
+                return  # somebody else by now, or it became something else
             number = signal.SIGSTOP if decision.stopped else signal.SIGKILL
             signal.pidfd_send_signal(handle, number)
             if decision.stopped:
