@@ -191,8 +191,11 @@ class RunnerPort(Protocol):
         """Which of these sha256 the host store lacks."""
         ...
 
-    async def push_blob(self, sha256: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Bring one blob into the host store; the host verifies it."""
+    async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
+        """Bring blobs (sha256, size in bytes) into the host store; `chunks` are their bytes, one after the other.
+
+        At most 8,000 blobs. The host verifies each, and keeps those that came before one that is damaged.
+        """
         ...
 
     async def release(self, nonce: Nonce) -> None:

@@ -118,9 +118,9 @@ class RunnerClient:
             missing += answers.subset(self.name, wire.BLOBS_MISSING, answer.get("missing"), asked)
         return list(dict.fromkeys(missing))
 
-    async def push_blob(self, sha256: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+    async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
         channel = await self._channel()
-        await channel.upload(wire.BLOB_PUSH, {"sha256": sha256, "size": size}, chunks)
+        await channel.upload(wire.BLOBS_PUSH, {"blobs": blobs}, chunks)
 
     # -- one attempt, until it runs ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from dstack.app.stored import SMALL, Run, Stored, stored
-from dstack.app.streams import Meter, Progress, each, feed, in_thread, pulled
+from dstack.app.streams import Meter, Progress, each, feed, in_blocks, in_thread, pulled
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
 from dstack.core.manifests import ChangedBytesError
@@ -24,7 +24,6 @@ from dstack.model import Entry, Manifest, Nonce
 from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
 
 PACKS_AT_ONCE = 3
-BLOBS_AT_ONCE = 16
 DIGESTS_AT_ONCE = 8_000
 """How many sha256 one question to a host holds: a message is at most 1 MiB."""
 LIST_BYTES = 128 << 10
@@ -164,19 +163,9 @@ async def _lacking(runner: RunnerPort, digests: set[str]) -> set[str]:
 
 
 async def _push_run(runner: RunnerPort, bucket: Bucket, run: Run, meter: Meter) -> None:
-    first = run.files[0]
-    if first.size > SMALL:
-        pieces = (piece for _, piece in run.read(bucket))
-        await runner.push_blob(first.sha256, first.size, pulled(meter.counted(pieces)))
-        return
-    files = await asyncio.to_thread(lambda: list(run.whole(bucket)))
-
-    async def push(file: tuple[Entry, bytes]) -> None:
-        entry, body = file
-        await runner.push_blob(entry.sha256, entry.size, _one(body))
-        meter.add(entry.size)
-
-    await each(files, push, limit=BLOBS_AT_ONCE)
+    blobs = [(entry.sha256, entry.size) for entry in run.files]
+    pieces = (piece for _, piece in run.read(bucket))
+    await runner.push_blobs(blobs, pulled(meter.counted(in_blocks(pieces))))
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:
@@ -189,7 +178,7 @@ async def _as_list(runner: RunnerPort, entries: list[dict[str, Any]]) -> list[di
         return entries
     digest = hashlib.sha256(body).hexdigest()
     if await _lacking(runner, {digest}):
-        await runner.push_blob(digest, len(body), _one(body))
+        await runner.push_blobs([(digest, len(body))], _one(body))
     return [{"kind": "entries", "sha256": digest, "size": len(body)}]
 
 

@@ -18,6 +18,8 @@ SMALL = 4 << 20
 """Files of at most this many bytes are held in memory on their way, larger ones go by in pieces."""
 RUN = 16 << 20
 """Bytes of the small files that are read at one go, at most."""
+FILES = 8_000
+"""Files that are read at one go, at most: their digests are sent to a host in one message, of at most 1 MiB."""
 
 _DAMAGED = "the bucket is damaged there: run the workflow with --rerun"
 
@@ -68,7 +70,7 @@ class Stored:
         """The wanted ones of its files, by offset, in groups that one request reads: neighbours, unless large."""
         files: list[Entry] = []
         for entry in wanted:
-            if files and not _are_neighbours(files, entry):
+            if len(files) >= FILES or (files and not _are_neighbours(files, entry)):
                 yield self._run(files)
                 files = []
             files.append(entry)

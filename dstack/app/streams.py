@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import TypeVar
 
 T = TypeVar("T")
+BLOCK = 256 << 10
 Progress = Callable[[int, int], None]
 """Called in the event loop with the bytes that are done and the bytes in all."""
 
 
 class Meter:
-    """Counts bytes from any thread and tells `progress` in the event loop; the first call says (0, total)."""
+    """Counts bytes from any thread and tells `progress` in the event loop: first (0, total), (total, total) once."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
@@ -25,13 +26,17 @@ class Meter:
         self._lock = threading.Lock()
         self._done = 0
         self._total = total
-        self.add(0)
+        self._tell()
 
     def add(self, count: int) -> None:
         with self._lock:
             self._done += count
-            if self._progress is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._progress, self._done, self._total)
+            if count:
+                self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._progress, self._done, self._total)
 
     def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """`chunks`, each counted when the next one is asked for."""
@@ -150,6 +155,21 @@ async def pulled(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     source = iter(chunks)
     while (piece := await asyncio.to_thread(next, source, None)) is not None:
         yield piece
+
+
+def in_blocks(pieces: Iterable[bytes], size: int = BLOCK) -> Iterator[bytes]:
+    """The same bytes, small pieces joined until they are `size` bytes or more: each step between threads costs more
+    than a small piece is worth."""
+    block: list[bytes] = []
+    length = 0
+    for piece in pieces:
+        block.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield b"".join(block) if len(block) > 1 else piece
+            block, length = [], 0
+    if block:
+        yield b"".join(block)
 
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, limit: int) -> None:

@@ -14,7 +14,7 @@ import time
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, code, container, slots, store
+from dstack.runner import artifacts, code, container, intake, slots, store
 from dstack.runner.channel import Request
 from dstack.runner.facts import capacity, hello
 from dstack.runner.holding import Holds
@@ -46,7 +46,7 @@ class Operations:
             wire.CODE_BASIS: self._code_basis,
             wire.CODE_PUSH: self._code_push,
             wire.BLOBS_MISSING: lambda request: {"missing": store.missing(root, request.texts("digests"))},
-            wire.BLOB_PUSH: self._blob_push,
+            wire.BLOBS_PUSH: self._blobs_push,
             wire.HOLD: lambda request: self._holds.hold(request, self._attempt(request)),
             wire.PREPARE: self._prepare,
             wire.GO: lambda request: self._holds.go(request, self._attempt(request)),
@@ -82,8 +82,8 @@ class Operations:
                 code.receive(self._root, project, commit, tree, bundle.name)
         return {}
 
-    def _blob_push(self, request: Request) -> Dict[str, Any]:
-        store.receive(self._root, request.text("sha256"), request.whole("size"), request.incoming())
+    def _blobs_push(self, request: Request) -> Dict[str, Any]:
+        intake.receive(self._root, request.fields.get("blobs"), request.incoming())
         return {}
 
     # -- an attempt -------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Operations:
         if os.path.exists(attempt.manifest):
             record = attempt.read_attempt() or {}
             try:
-                store.adopt(self._root, attempt.folder, attempt.project(record.get("prefix") or ""))
+                intake.adopt(self._root, attempt.folder, attempt.project(record.get("prefix") or ""))
             except (OSError, Refusal):
                 pass  # a short cut that is missing costs a transfer and nothing else
 

@@ -7,14 +7,13 @@ written is found by its hash when it is next used, thrown away, and sent again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import stat
 import time
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence
+from typing import Iterator, List, NamedTuple, Sequence
 
 from dstack.runner import artifacts, trees
 from dstack.runner.refusal import Refusal
@@ -30,56 +29,7 @@ _AGAIN = "the damaged copy was removed; run it again and it is sent anew"
 
 def missing(root: str, digests: Sequence[object]) -> List[str]:
     """Which of these sha256 the store lacks, in the order given; raises Refusal("hash") for what is none."""
-    return [digest for digest in map(_checked, digests) if not _has(root, digest)]
-
-
-def receive(root: str, sha256: object, size: object, chunks: Iterable[bytes]) -> None:
-    """Bring one blob into the store. Any number of receivers of the same blob may run at once.
-
-    Raises Refusal("hash") when the bytes are not `size` bytes with that sha256, Refusal("store") when they cannot be
-    written; nothing is left behind then.
-    """
-    digest = _checked(sha256)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise Refusal("hash", "not a size: %.80r" % (size,))
-    with _Incoming(root, digest) as incoming:
-        seen = hashlib.sha256()
-        count = 0
-        for chunk in chunks:
-            count += len(chunk)
-            if count > size:
-                break
-            seen.update(chunk)
-            incoming.write(chunk)
-        if count != size or seen.hexdigest() != digest:
-            raise Refusal("hash", "blob %s arrived damaged (%d of %d bytes)" % (digest, count, size), "send it again")
-        incoming.keep()
-
-
-def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
-    """Bring the files of an ended job's manifest into the store, by reflink or copy, for the next job on this host.
-
-    Returns `{"files", "bytes"}` that came in. A file that is not what the manifest says any more is passed over, and a
-    full disk ends the adoption: the store is only ever a short cut.
-    """
-    files = total = 0
-    top = trees.open_top(project_folder)
-    try:
-        for entry in artifacts.entries(nonce_folder):
-            if entry["kind"] == "file" and entry["size"] and not _has(root, entry["sha256"]):
-                try:
-                    came = _adopt_one(root, top, entry)
-                except Refusal:
-                    break
-                except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                        break
-                    continue
-                files += came
-                total += came and entry["size"]
-    finally:
-        os.close(top)
-    return {"files": files, "bytes": total}
+    return [digest for digest in map(checked, digests) if not has(root, digest)]
 
 
 def stage(root: str, project_folder: str, entries: Sequence[object]) -> None:
@@ -124,8 +74,8 @@ def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
         if not isinstance(item, dict) or item.get("kind") != LIST:
             yield item
             continue
-        digest = _checked(item.get("sha256"))
-        fd = _open_blob(root, digest)
+        digest = checked(item.get("sha256"))
+        fd = _openblob(root, digest)
         try:
             size = os.fstat(fd).st_size
             if size > artifacts.MAX_MANIFEST:
@@ -147,7 +97,7 @@ def _entry(item: object) -> _Entry:
         raise Refusal("inputs", "an input is no JSON object")
     parts = trees.split(item.get("path"), "inputs")
     kind, mode, size = item.get("kind"), item.get("mode"), item.get("size", 0)
-    if kind not in ("file", "link", "folder") or not _number(mode, 0o777) or not _number(size, 1 << 53):
+    if kind not in ("file", "link", "folder") or not is_number(mode, 0o777) or not is_number(size, 1 << 53):
         raise Refusal("inputs", "input %s has no kind, mode or size that dstack knows" % trees.shown(item["path"]))
     target = b""
     if kind == "link":
@@ -158,11 +108,11 @@ def _entry(item: object) -> _Entry:
             target = b""
         if not trees.link_is_inside(parts, target):
             raise Refusal("inputs", "input %s is a link that may lead out of the project" % trees.shown(item["path"]))
-    digest = _checked(item.get("sha256")) if kind == "file" else ""
+    digest = checked(item.get("sha256")) if kind == "file" else ""
     return _Entry(parts, str(kind), int(mode or 0), int(size), digest, target)
 
 
-def _number(value: object, limit: int) -> bool:
+def is_number(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
 
 
@@ -188,7 +138,7 @@ def _lay(root: str, top: int, item: _Entry) -> None:
     folder = trees.make_folder(top, item.parts[:-1])
     try:
         _refuse_folder(folder, item)
-        temporary = _temporary_name()
+        temporary = temporary_name()
         try:
             if item.kind == "link":
                 os.symlink(item.target, temporary, dir_fd=folder)
@@ -217,8 +167,8 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry) -> None:
     fd = os.open(name, trees.NEW, 0o600, dir_fd=folder)
     try:
         if item.sha256 != EMPTY:
-            source = _open_blob(root, item.sha256)
-        if source >= 0 and not _copied(source, fd, item.sha256, item.size):
+            source = _openblob(root, item.sha256)
+        if source >= 0 and not copied(source, fd, item.sha256, item.size):
             raise _damaged(root, item.sha256)
         if source < 0 and item.size:
             raise Refusal("inputs", "input %s is empty and has a size" % trees.shown(item.path))
@@ -229,7 +179,7 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry) -> None:
             os.close(source)
 
 
-def _copied(source: int, target: int, digest: str, size: int) -> bool:
+def copied(source: int, target: int, digest: str, size: int) -> bool:
     """Clone or copy a whole file; whether what is in `target` now has that digest and size."""
     if trees.clone(source, target):
         return trees.digest_of(target) == (digest, size)
@@ -240,63 +190,6 @@ def _copied(source: int, target: int, digest: str, size: int) -> bool:
         count += len(piece)
         trees.write_all(target, piece)
     return count == size and seen.hexdigest() == digest
-
-
-def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
-    parts = trees.split(entry["path"], "changed")
-    folder = trees.open_folder(top, parts[:-1])
-    try:
-        source = os.open(parts[-1], trees.FILE, dir_fd=folder)
-    finally:
-        os.close(folder)
-    try:
-        with _Incoming(root, entry["sha256"]) as incoming:
-            if not _copied(source, incoming.fd, entry["sha256"], entry["size"]):
-                return 0
-            incoming.keep()
-            return 1
-    finally:
-        os.close(source)
-
-
-class _Incoming:
-    """A temporary file in the store that becomes the blob by `keep`, and else vanishes."""
-
-    def __init__(self, root: str, digest: str) -> None:
-        self._store = os.path.join(root, "store")
-        self._path = os.path.join(self._store, _temporary_name())
-        self._final = _blob(root, digest)
-        self.fd = -1
-
-    def __enter__(self) -> _Incoming:
-        try:
-            for folder in (self._store, os.path.dirname(self._final)):
-                os.makedirs(folder, mode=0o700, exist_ok=True)
-            self.fd = os.open(self._path, trees.NEW, 0o600)
-        except OSError as error:
-            raise self._full(error) from None
-        return self
-
-    def write(self, data: bytes) -> None:
-        try:
-            trees.write_all(self.fd, data)
-        except OSError as error:
-            raise self._full(error) from None
-
-    def keep(self) -> None:
-        try:
-            os.rename(self._path, self._final)
-        except OSError as error:
-            raise self._full(error) from None
-        self._path = ""
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-        if self._path:
-            os.unlink(self._path)
-
-    def _full(self, error: OSError) -> Refusal:
-        return Refusal("store", "cannot write to %s: %s" % (self._store, error.strerror), "make room on that disk")
 
 
 def sweep(root: str, *, now: float) -> int:
@@ -318,37 +211,37 @@ def sweep(root: str, *, now: float) -> int:
     return removed
 
 
-def _checked(digest: object) -> str:
+def checked(digest: object) -> str:
     if not isinstance(digest, str) or not _DIGEST.match(digest):
         raise Refusal("hash", "not a sha256: %.80r" % (digest,))
     return digest
 
 
-def _blob(root: str, digest: str) -> str:
+def blob(root: str, digest: str) -> str:
     return os.path.join(root, "store", digest[:2], digest[2:])
 
 
-def _has(root: str, digest: str) -> bool:
+def has(root: str, digest: str) -> bool:
     try:
-        return stat.S_ISREG(os.lstat(_blob(root, digest)).st_mode)
+        return stat.S_ISREG(os.lstat(blob(root, digest)).st_mode)
     except FileNotFoundError:
         return False
 
 
-def _open_blob(root: str, digest: str) -> int:
+def _openblob(root: str, digest: str) -> int:
     try:
-        return os.open(_blob(root, digest), trees.FILE)
+        return os.open(blob(root, digest), trees.FILE)
     except OSError:
         raise Refusal("hash", "the store of this host lacks %s" % digest, "run it again and it is sent") from None
 
 
 def _damaged(root: str, digest: str) -> Refusal:
     with contextlib.suppress(OSError):
-        os.unlink(_blob(root, digest))
+        os.unlink(blob(root, digest))
     return Refusal("hash", "the store of this host held a damaged copy of %s" % digest, _AGAIN)
 
 
-def _temporary_name() -> str:
+def temporary_name() -> str:
     return ".tmp-%d-%d-%s" % (os.getpid(), time.monotonic_ns(), os.urandom(6).hex())
 
 

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from typing import Iterator, List, Sequence
+from typing import Iterator, List, Sequence, Union
 
 from dstack.runner.refusal import Refusal
 
@@ -185,7 +185,7 @@ def _pread_into(fd: int, view: memoryview, at: int) -> int:
     return len(piece)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: Union[bytes, memoryview]) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

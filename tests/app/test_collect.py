@@ -347,6 +347,7 @@ def test_progress_reaches_the_total_in_rising_steps(tmp_path: Path) -> None:
     def check() -> None:
         assert said[0] == (0, total)
         assert said[-1] == (total, total)
+        assert said.count((total, total)) == 1
         assert len(said) > 10
         assert said == sorted(said)
         said.clear()

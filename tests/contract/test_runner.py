@@ -457,9 +457,9 @@ def test_blobs_are_verified_kept_and_laid_as_inputs(on_host: Play) -> None:
         body = bytes(range(256)) * 8000
         assert list(await client.missing_blobs([_named(body)])) == [_named(body)]
         with pytest.raises(HostError):
-            await client.push_blob(_named(body), len(body), _pieces(body[:-1] + b"!"))
+            await client.push_blobs([(_named(body), len(body))], _pieces(body[:-1] + b"!"))
         assert list(await client.missing_blobs([_named(body)])) == [_named(body)]
-        await client.push_blob(_named(body), len(body), _pieces(body))
+        await client.push_blobs([(_named(body), len(body))], _pieces(body))
         assert list(await client.missing_blobs([_named(body), "0" * 64])) == ["0" * 64]
         entry = {"path": "in/x", "kind": "file", "mode": 0o644, "size": len(body), "sha256": _named(body)}
         _, log, _ = await bench.finished(client, "sha256sum < in/x | cut -c1-64", inputs=[entry])
@@ -476,7 +476,7 @@ def test_a_blob_whose_source_fails_is_given_up_and_the_connection_goes_on(on_hos
     async def scene(bench: Bench) -> None:
         client = await bench.client()
         with pytest.raises(ValueError, match="the bucket went away"):
-            await client.push_blob(_named(b"something"), 9, broken())
+            await client.push_blobs([(_named(b"something"), 9)], broken())
         assert list(await client.missing_blobs([_named(b"something")])) == [_named(b"something")]
 
     on_host(scene)
@@ -501,7 +501,7 @@ def test_ten_thousand_inputs_are_more_than_a_frame_and_are_laid(on_host: Play) -
         with pytest.raises(HostError, match="longer than a frame"):
             await bench.prepared(client, "true", inputs=entries)
         lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
-        await client.push_blob(_named(lines), len(lines), _pieces(lines))
+        await client.push_blobs([(_named(lines), len(lines))], _pieces(lines))
         listed = {"kind": "entries", "sha256": _named(lines), "size": len(lines)}
         _, log, end = await bench.finished(client, "ls in/some-folder-with-a-name | wc -l", inputs=[listed])
         assert end.succeeded

@@ -12,7 +12,7 @@ from dstack.app.streams import feed
 from dstack.core.manifests import entry_from_wire
 from dstack.errors import HostError
 from dstack.model import Manifest, Nonce
-from dstack.runner import artifacts, store
+from dstack.runner import artifacts, intake, store
 from dstack.runner.refusal import Refusal
 
 NONCE = Nonce("0123456789abcdef")
@@ -51,9 +51,9 @@ class InsideRunner:
         missing: Sequence[str] = await self._call(store.missing, self.root, digests)
         return missing
 
-    async def push_blob(self, sha256: str, size: int, chunks: AsyncIterator[bytes]) -> None:
+    async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
         def receive(pieces: Iterator[bytes]) -> None:
-            store.receive(self.root, sha256, size, self._counted(pieces))
+            intake.receive(self.root, json.loads(json.dumps(blobs)), self._counted(pieces))
 
         try:
             await feed(chunks, receive)

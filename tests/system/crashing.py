@@ -23,7 +23,7 @@ from dstack.cli.main import main
 QUIET = {"Pause", "Show", "NewNonce"}
 """Effects that touch nothing outside of the process."""
 REQUESTS = (
-    *("connect", "facts", "push_code", "missing_blobs", "push_blob", "hold", "drop", "prepare"),
+    *("connect", "facts", "push_code", "missing_blobs", "push_blobs", "hold", "drop", "prepare"),
     *("go", "verdict", "wait", "status", "stop", "manifest", "release"),
 )
 WRITES = ("create_from", "put")

@@ -548,14 +548,14 @@ def test_an_upload_ends_when_the_host_has_heard_enough() -> None:
 
     async def script(far: FarSide) -> None:
         await far.start()
-        request = await far.request(wire.BLOB_PUSH)
+        request = await far.request(wire.BLOBS_PUSH)
         assert (await far.frame()).kind == wire.DATA
         error = {"kind": "hash", "message": "that is not it", "hint": ""}
         await far.say(wire.pack_message({"id": request["id"], "error": error}))
 
     async def scene(client: RunnerClient) -> None:
         with pytest.raises(HostError, match="that is not it"):
-            await client.push_blob("a" * 64, 5, endless())
+            await client.push_blobs([("a" * 64, 5)], endless())
 
     against(script, scene)
     assert len(sent) < 10_000
@@ -567,7 +567,7 @@ def test_uploads_come_in_frames_of_a_quarter_megabyte_with_an_end() -> None:
 
     async def script(far: FarSide) -> None:
         await far.start()
-        request = await far.request(wire.BLOB_PUSH)
+        request = await far.request(wire.BLOBS_PUSH)
         while not got or got[-1]:
             number, data = wire.unpack_data((await far.frame()).payload)
             assert number == request["id"]
@@ -579,7 +579,7 @@ def test_uploads_come_in_frames_of_a_quarter_megabyte_with_an_end() -> None:
             yield body
             yield b""
 
-        await client.push_blob("a" * 64, len(body), chunks())
+        await client.push_blobs([("a" * 64, len(body))], chunks())
 
     against(script, scene)
     assert b"".join(got) == body

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 
-from dstack.runner import artifacts, store
+from dstack.runner import artifacts, intake, store
 
 
 def main(root: str) -> None:
@@ -24,9 +24,9 @@ def main(root: str) -> None:
     entries = list(artifacts.entries(spool))
     packs = sorted({entry["pack"] for entry in entries if entry.get("pack")})
     whole = b"".join(piece for pack in packs for piece in artifacts.read_pack(root, spool, work, pack))
-    store.adopt(root, spool, work)
+    intake.adopt(root, spool, work)
     body = b"pushed"
-    store.receive(root, hashlib.sha256(body).hexdigest(), len(body), [body])
+    intake.receive(root, [[hashlib.sha256(body).hexdigest(), len(body)]], [body])
     store.stage(root, other, entries)
     same = sorted(os.listdir(os.path.join(os.fsencode(other), b"out")))
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from dstack.runner import artifacts, store
+from dstack.runner import artifacts, intake, store
 from dstack.runner.refusal import Refusal
 
 
@@ -19,8 +20,13 @@ def digest(body):
     return hashlib.sha256(body).hexdigest()
 
 
+def receive(root, bodies, chunks=None):
+    blobs = [[digest(body), len(body)] for body in bodies]
+    intake.receive(str(root), blobs, bodies if chunks is None else chunks)
+
+
 def put(root, body):
-    store.receive(str(root), digest(body), len(body), [body])
+    receive(root, [body])
     return digest(body)
 
 
@@ -51,10 +57,44 @@ def test_what_was_received_is_not_missing(tmp_path):
     assert stat.S_IMODE(os.stat(str(tmp_path / "store")).st_mode) == 0o700
 
 
-@pytest.mark.parametrize("chunks", [[b"ab"], [b"abd"], [b"ab", b"cd"], [b"abc", b"d"], []])
+@pytest.mark.parametrize("chunks", [[b"ab"], [b"abd"], [b"abd", b"c"], []])
 def test_bytes_that_are_not_the_blob_leave_nothing(tmp_path, chunks):
     with pytest.raises(Refusal) as caught:
-        store.receive(str(tmp_path), digest(b"abc"), 3, chunks)
+        intake.receive(str(tmp_path), [[digest(b"abc"), 3]], chunks)
+    assert caught.value.kind == "hash"
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5, 100])
+def test_many_blobs_come_in_one_stream_cut_anywhere(tmp_path, cut):
+    bodies = [b"abc", b"d", b"", b"efghij", b"klm"]
+    whole = b"".join(bodies)
+    receive(tmp_path, bodies, [whole[at : at + cut] for at in range(0, len(whole), cut)])
+    assert store.missing(str(tmp_path), [digest(body) for body in bodies]) == []
+    assert len(stored(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("chunks", [[b"abcd"], [b"ab", b"cd"], [b"abc", b"d"]])
+def test_more_bytes_than_the_blobs_have_are_refused(tmp_path, chunks):
+    with pytest.raises(Refusal, match="more bytes") as caught:
+        receive(tmp_path, [b"abc"], chunks)
+    assert caught.value.kind == "hash"
+    assert len(stored(tmp_path)) == 1
+
+
+def test_of_many_blobs_those_before_a_damaged_one_are_kept(tmp_path):
+    bodies = [b"abc", b"def", b"ghi"]
+    with pytest.raises(Refusal, match=digest(b"def")) as caught:
+        receive(tmp_path, bodies, [b"abcdeXghi"])
+    assert caught.value.kind == "hash"
+    assert store.missing(str(tmp_path), [digest(body) for body in bodies]) == [digest(b"def"), digest(b"ghi")]
+    assert len(stored(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("blobs", [None, "a", {}, [["0" * 64]], [["0" * 64, -1]], [["0" * 64, True]], ["0" * 64]])
+def test_what_is_no_list_of_blobs_is_refused(tmp_path, blobs):
+    with pytest.raises(Refusal) as caught:
+        intake.receive(str(tmp_path), blobs, [b"abc"])
     assert caught.value.kind == "hash"
     assert stored(tmp_path) == []
 
@@ -65,7 +105,7 @@ def test_a_sender_that_fails_leaves_nothing(tmp_path):
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        store.receive(str(tmp_path), digest(b"abc"), 3, chunks())
+        intake.receive(str(tmp_path), [[digest(b"abc"), 3]], chunks())
     assert stored(tmp_path) == []
 
 
@@ -75,7 +115,7 @@ def test_a_sender_that_fails_leaves_nothing(tmp_path):
 def test_what_is_no_sha256_is_refused(tmp_path, name):
     for call in (
         lambda: store.missing(str(tmp_path), [name]),
-        lambda: store.receive(str(tmp_path), name, 3, [b"abc"]),
+        lambda: intake.receive(str(tmp_path), [[name, 3]], [b"abc"]),
         lambda: store.stage(str(tmp_path), str(tmp_path), [{"path": "a", "kind": "file", "mode": 420, "sha256": name}]),
     ):
         with pytest.raises(Refusal) as caught:
@@ -87,15 +127,13 @@ def test_receivers_of_one_blob_at_once(tmp_path):
     body = os.urandom(1 << 20)
     errors = []
 
-    def receive():
+    def bring():
         try:
-            store.receive(
-                str(tmp_path), digest(body), len(body), [body[at : at + 4096] for at in range(0, 1 << 20, 4096)]
-            )
+            receive(tmp_path, [body], [body[at : at + 4096] for at in range(0, 1 << 20, 4096)])
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=receive) for _ in range(8)]
+    threads = [threading.Thread(target=bring) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -269,8 +307,8 @@ def job(tmp_path):
 
 def test_artifacts_of_an_ended_job_are_adopted_and_need_no_transfer(tmp_path, work):
     spool = job(tmp_path)
-    assert store.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 5, "bytes": 5000}
-    assert store.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 0, "bytes": 0}
+    assert intake.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 5, "bytes": 5000}
+    assert intake.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 0, "bytes": 0}
     entries = list(artifacts.entries(str(spool)))
     assert store.missing(str(tmp_path), [entry["sha256"] for entry in entries if entry.get("size")]) == []
     stage(tmp_path, work, *entries)
@@ -282,8 +320,45 @@ def test_files_that_changed_are_not_adopted(tmp_path):
     (spool / "work" / "out" / "2").write_bytes(b"x" * 1000)
     (spool / "work" / "out" / "3").unlink()
     os.mkfifo(str(spool / "work" / "out" / "3"))
-    assert store.adopt(str(tmp_path), str(spool), str(spool / "work"))["files"] == 3
+    assert intake.adopt(str(tmp_path), str(spool), str(spool / "work"))["files"] == 3
     assert len(stored(tmp_path)) == 3
+
+
+def test_artifacts_are_moved_into_the_store_and_nobody_else_has_them(tmp_path):
+    spool = job(tmp_path)
+    out = spool / "work" / "out"
+    (out / "1").chmod(0o444)
+    numbers = {os.stat(str(out / name)).st_ino for name in "01234"}
+    intake.adopt(str(tmp_path), str(spool), str(spool / "work"))
+    assert {os.stat(path).st_ino for path in stored(tmp_path)} == numbers
+    assert {stat.S_IMODE(os.stat(path).st_mode) for path in stored(tmp_path)} == {0o600}
+    assert sorted(os.listdir(str(out))) == ["empty"]
+
+
+def test_an_artifact_that_has_another_name_is_copied(tmp_path):
+    spool = job(tmp_path)
+    mine = tmp_path / "mine"
+    os.link(str(spool / "work" / "out" / "1"), str(mine))
+    assert intake.adopt(str(tmp_path), str(spool), str(spool / "work"))["files"] == 5
+    mine.write_bytes(b"changed")
+    for path in stored(tmp_path):
+        with open(path, "rb") as blob:
+            assert digest(blob.read()) == os.path.basename(os.path.dirname(path)) + os.path.basename(path)
+
+
+def test_artifacts_that_cannot_be_moved_are_copied(tmp_path, monkeypatch):
+    spool = job(tmp_path)
+    rename = os.rename
+
+    def refuse(*names, **folders):
+        if folders:
+            raise OSError(errno.EXDEV, "another disk, or a read-only folder")
+        rename(*names)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    assert intake.adopt(str(tmp_path), str(spool), str(spool / "work"))["files"] == 5
+    assert len(stored(tmp_path)) == 5
+    assert sorted(os.listdir(str(spool / "work" / "out"))) == ["0", "1", "2", "3", "4", "empty"]
 
 
 def test_temporary_files_of_dead_receivers_are_swept_after_two_days(tmp_path):
