@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any, Dict, Iterable, Iterator, Tuple, Union
 
-from dstack.runner import artifacts, trees
+from dstack.runner import artifacts, eviction, trees
 from dstack.runner.refusal import Refusal
 from dstack.runner.store import blob, checked, copied, has, is_number, temporary_name
 
@@ -19,12 +19,13 @@ from dstack.runner.store import blob, checked, copied, has, is_number, temporary
 def receive(root: str, blobs: object, chunks: Iterable[bytes]) -> None:
     """Bring blobs, pairs of sha256 and size, into the store; `chunks` are their bytes, one after the other.
 
-    Any number of receivers of the same blob may run at once. Raises Refusal("hash") at the first whose bytes are not
-    `size` bytes with that sha256, Refusal("store") when they cannot be written; those before it are kept, of it and
-    those behind it nothing is left.
+    What was used longest ago makes room for them. Any number of receivers of the same blob may run at once. Raises
+    Refusal("hash") at the first whose bytes are not `size` bytes with that sha256, Refusal("store") when they cannot
+    be written; those before it are kept, of it and those behind it nothing is left.
     """
     wanted = [_blob_of(item) for item in (blobs if isinstance(blobs, list) else [blobs])]
     source = _Source(chunks)
+    eviction.make_room(root, coming=sum(size for _, size in wanted))
     for digest, size in wanted:
         with _Incoming(root, digest) as incoming:
             incoming.create()
@@ -157,6 +158,7 @@ class _Incoming:
         if not os.path.samestat(os.lstat(self._path), state):
             raise OSError(errno.ESTALE, "it was replaced meanwhile")
         os.fchmod(source, 0o600)
+        os.utime(source)
         return True
 
     def write(self, data: Union[bytes, memoryview]) -> None:

@@ -6,15 +6,13 @@ A method returns the answer's fields or raises Refusal; streams go out before it
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 import tempfile
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, code, container, intake, slots, store
+from dstack.runner import artifacts, code, container, eviction, intake, slots, store, trees
 from dstack.runner.channel import Request
 from dstack.runner.facts import capacity, hello
 from dstack.runner.holding import Holds
@@ -104,7 +102,7 @@ class Operations:
         request.mapping("environment"), request.texts("arguments"), request.texts("artifacts")
         project = attempt.project(request.fields.get("prefix") or "")
         if os.path.lexists(attempt.work):
-            remove_tree(attempt.work)
+            trees.remove_tree(attempt.work)
         tree = str(request.fields.get("tree") or "")
         code.lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
         os.makedirs(project, exist_ok=True)
@@ -183,7 +181,8 @@ class Operations:
             raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
         if attempt.exists():
             self._keep_artifacts(attempt)
-            remove_tree(attempt.folder)
+            trees.remove_tree(attempt.folder)
+            eviction.make_room(self._root)
         return {}
 
     def _keep_artifacts(self, attempt: Attempt) -> None:
@@ -210,24 +209,3 @@ def _pieces(path: str) -> Iterator[bytes]:
             if not data:
                 return
             yield data
-
-
-def remove_tree(path: str) -> None:
-    """Remove a folder, also where the job made parts of it read-only. Raises Refusal for what is left."""
-
-    def open_up(function: Callable[..., Any], name: str, _: object) -> None:
-        try:
-            for locked in (os.path.dirname(name), name):
-                if stat.S_ISDIR(os.lstat(locked).st_mode):
-                    os.chmod(locked, 0o700)
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
-        except OSError:
-            pass  # counted below
-
-    shutil.rmtree(path, onerror=open_up)
-    if os.path.lexists(path):
-        hint = "files of another user may lie there; remove it as root"
-        raise Refusal("release", "%s could not be removed whole" % path, hint)

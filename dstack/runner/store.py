@@ -24,11 +24,16 @@ LIST = "entries"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _STALE = 2 * 86_400.0
+_FRESH = 3600.0
+"""Seconds after which the use of a blob is worth noting again."""
 _AGAIN = "the damaged copy was removed; run it again and it is sent anew"
 
 
 def missing(root: str, digests: Sequence[object]) -> List[str]:
-    """Which of these sha256 the store lacks, in the order given; raises Refusal("hash") for what is none."""
+    """Which of these sha256 the store lacks, in the order given; raises Refusal("hash") for what is none.
+
+    What it has stays for hours (`eviction.SAFE`), whatever else must go.
+    """
     return [digest for digest in map(checked, digests) if not has(root, digest)]
 
 
@@ -222,10 +227,17 @@ def blob(root: str, digest: str) -> str:
 
 
 def has(root: str, digest: str) -> bool:
+    """Whether the store has it; to ask is to use it."""
+    path = blob(root, digest)
     try:
-        return stat.S_ISREG(os.lstat(blob(root, digest)).st_mode)
+        state = os.lstat(path)
+        if not stat.S_ISREG(state.st_mode):
+            return False
+        if abs(time.time() - state.st_mtime) > _FRESH:
+            os.utime(path)
     except FileNotFoundError:
         return False
+    return True
 
 
 def _openblob(root: str, digest: str) -> int:

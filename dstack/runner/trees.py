@@ -10,7 +10,9 @@ import errno
 import fcntl
 import hashlib
 import os
-from typing import Iterator, List, Sequence, Union
+import shutil
+import stat
+from typing import Any, Callable, Iterator, List, Sequence, Union
 
 from dstack.runner.refusal import Refusal
 
@@ -22,6 +24,7 @@ READ = 1 << 20
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MARK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FICLONE = 0x40049409
@@ -189,3 +192,24 @@ def write_all(fd: int, data: Union[bytes, memoryview]) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder, also where the job made parts of it read-only. Raises Refusal for what is left."""
+
+    def open_up(function: Callable[..., Any], name: str, _: object) -> None:
+        try:
+            for locked in (os.path.dirname(name), name):
+                if stat.S_ISDIR(os.lstat(locked).st_mode):
+                    os.chmod(locked, 0o700)
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+        except OSError:
+            pass  # counted below
+
+    shutil.rmtree(path, onerror=open_up)
+    if os.path.lexists(path):
+        hint = "files of another user may lie there; remove it as root"
+        raise Refusal("release", "%s could not be removed whole" % path, hint)

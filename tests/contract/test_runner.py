@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -531,6 +532,22 @@ def test_release_forgets_an_ended_attempt(on_host: Play) -> None:
         assert (nonce, "ended") in await client.spool()
         await client.release(nonce)
         assert nonce not in [known for known, _ in await client.spool()]
+
+    on_host(scene)
+
+
+def test_release_has_the_host_forget_what_it_need_not_keep(on_host: Play) -> None:
+    """Seen by what a receiver that died two days ago left in the store: one look removes all that must go."""
+
+    async def scene(bench: Bench) -> None:
+        client = await bench.client()
+        left = Path(bench.opener.directory) / "store" / ".tmp-1-1-a"
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"half")
+        os.utime(left, (1e9, 1e9))
+        nonce, _, _ = await bench.finished(client, "true")
+        await client.release(nonce)
+        assert not left.exists()
 
     on_host(scene)
 

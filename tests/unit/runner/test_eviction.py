@@ -1,0 +1,172 @@
+"""What the host store forgets. Runs on the Pythons of hosts, too."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+
+import pytest
+
+from dstack.runner import eviction, intake, store
+from dstack.runner.eviction import EVERY, PRESSED, SAFE, Blob, Disk, forgotten
+from dstack.runner.spool import Attempt
+from dstack.wire import REFUSED, STARTED
+
+NOW = 1e9
+OLD = NOW - SAFE
+ROOMY = Disk(total=1 << 40, free=1 << 39)
+FULL = Disk(total=10_000, free=0)
+
+
+def blobs(*sizes):
+    """The first was used longest ago."""
+    return [Blob(str(number), size, OLD - 100 + number) for number, size in enumerate(sizes)]
+
+
+def gone(found, disk, coming=0):
+    return [int(blob.path) for blob in forgotten(found, disk, now=NOW, coming=coming)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "disk", "coming", "expected"),
+    [
+        ((100, 100), Disk(10_000, 5_000), 0, []),
+        ((500, 500), Disk(10_000, 5_000), 0, []),  # just a tenth of the disk
+        ((500, 500, 1), Disk(10_000, 5_000), 0, [0]),
+        ((1, 500, 600), Disk(10_000, 5_000), 0, [0, 1]),
+        ((100, 100, 100), Disk(10_000, 1_000), 0, []),  # just a tenth is free
+        ((100, 100, 100), Disk(10_000, 999), 0, [0]),
+        ((100, 100, 100), Disk(10_000, 800), 0, [0, 1]),
+        ((100, 100, 100), Disk(10_000, 0), 0, [0, 1, 2]),
+        ((100, 100, 100), Disk(10_000, 1_100), 300, [0, 1]),  # what comes is counted
+        ((500, 300), Disk(10_000, 5_000), 300, [0]),
+    ],
+)
+def test_what_was_used_longest_ago_goes_until_there_is_room(sizes, disk, coming, expected):
+    assert gone(blobs(*sizes), disk, coming) == expected
+    assert gone(blobs(*sizes)[::-1], disk, coming) == expected
+
+
+def test_what_was_used_of_late_stays_whatever_the_disk_says():
+    found = [Blob("0", 100, OLD - 1), Blob("1", 100, OLD + 1), Blob("2", 100, NOW), Blob("3", 100, NOW + 1e6)]
+    assert gone(found, FULL) == [0]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Ten blobs of 4 KiB, number 0 used longest ago, all of them a day or longer."""
+    for number, body in enumerate(BODIES):
+        intake.receive(str(tmp_path), [[digest(body), len(body)]], [body])
+        used(tmp_path, body, time.time() - 86_400 - 1000 + number)
+    return str(tmp_path)
+
+
+BODIES = [b"%d" % number * 4096 for number in range(10)]
+
+
+def digest(body):
+    return hashlib.sha256(body).hexdigest()
+
+
+def used(root, body, when):
+    os.utime(store.blob(str(root), digest(body)), (when, when))
+
+
+def there(root):
+    return [number for number, body in enumerate(BODIES) if os.path.exists(store.blob(root, digest(body)))]
+
+
+def looked(root, seconds):
+    """The last look at the store was so long ago."""
+    then = time.time() - seconds
+    os.utime(os.path.join(root, eviction.MARK), (then, then))
+
+
+def test_a_store_that_is_too_large_forgets_and_says_how_much(root):
+    looked(root, EVERY + 1)
+    assert eviction.make_room(root, disk=Disk(10 * 7 * 4096, 1 << 30)) == 3 * 4096
+    assert there(root) == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_to_ask_for_a_blob_is_to_use_it(root):
+    assert store.missing(root, [digest(BODIES[0]), digest(b"x")]) == [digest(b"x")]
+    looked(root, EVERY + 1)
+    eviction.make_room(root, disk=FULL)
+    assert there(root) == [0]
+
+
+def test_inputs_that_come_make_room_for_themselves(root, monkeypatch):
+    monkeypatch.setattr(eviction, "_disk", lambda folder: Disk(10 << 20, (1 << 20) + 2 * 4096))
+    looked(root, PRESSED + 1)
+    body = b"new" * 4096
+    intake.receive(root, [[digest(body), len(body)]], [body])
+    assert there(root) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(("ago", "disk", "looks"), [
+    (EVERY - 60, Disk(4096, 4096), False),
+    (EVERY + 1, Disk(4096, 4096), True),
+    (PRESSED - 5, FULL, False),
+    (PRESSED + 1, FULL, True),
+])  # fmt: skip
+def test_the_whole_store_is_not_looked_at_all_the_time(root, ago, disk, looks):
+    looked(root, ago)
+    assert (eviction.make_room(root, disk=disk) > 0) is looks
+    assert eviction.make_room(root, disk=disk) == 0
+
+
+def test_one_runner_at_a_time_looks(root):
+    looked(root, EVERY + 1)
+    fd = os.open(os.path.join(root, eviction.MARK), os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    assert eviction.make_room(root, disk=FULL) == 0
+    os.close(fd)
+    assert eviction.make_room(root, disk=FULL) == 10 * 4096
+
+
+def test_a_host_without_a_store_is_no_trouble(tmp_path):
+    assert eviction.make_room(str(tmp_path)) == 0
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_what_lies_in_the_store_and_is_no_blob_stays(root):
+    strange = os.path.join(root, "store", "notes")
+    with open(strange, "w") as file:
+        file.write("mine")
+    looked(root, EVERY + 1)
+    eviction.make_room(root, disk=FULL)
+    assert there(root) == []
+    assert os.path.exists(strange)
+    assert eviction.make_room(root, disk=ROOMY) == 0
+
+
+def an_attempt(root, nonce, *, days, verdict=None, ended=False):
+    attempt = Attempt(root, nonce)
+    attempt.make()
+    os.makedirs(attempt.work)
+    if verdict is not None:
+        attempt.decide(verdict)
+    if ended:
+        attempt.write_exit({"code": 0})
+    then = time.time() - days * 86_400
+    os.utime(attempt.folder, (then, then))
+    return attempt
+
+
+def test_attempts_that_never_began_are_forgotten_after_two_days_and_no_others(root):
+    long_ago = {
+        "refused": an_attempt(root, "r" * 16, days=3, verdict=REFUSED),
+        "held and killed": an_attempt(root, "k" * 16, days=3),
+        "ended": an_attempt(root, "e" * 16, days=300, verdict=STARTED, ended=True),
+        "vanished": an_attempt(root, "v" * 16, days=300, verdict=STARTED),
+        "of late": an_attempt(root, "l" * 16, days=1, verdict=REFUSED),
+        "held": an_attempt(root, "h" * 16, days=3),
+    }
+    alive = long_ago["held"].lock_alive()
+    looked(root, EVERY + 1)
+    eviction.make_room(root, disk=ROOMY)
+    os.close(alive)
+    assert {name for name, attempt in long_ago.items() if attempt.exists()} == {"ended", "vanished", "of late", "held"}
+    assert long_ago["held"].read_verdict() is None
