@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
 from contextlib import suppress
 
 from dstack.adapters.deadline import within
@@ -15,6 +17,7 @@ TAIL = 4096
 CLOSE_WAIT = 5.0
 """Seconds that a runner has to end by itself once its input ended."""
 _LIMIT = 1 << 20
+_PIPE = 1 << 20
 
 
 async def open_local(host: Host, python: str) -> LocalTransport:
@@ -57,6 +60,7 @@ class LocalTransport:
         self._process = process
         self._stdin = process.stdin
         self._stdout = process.stdout
+        _widen(process.stdin)
         self._errors = bytearray()
         self._hearing = asyncio.create_task(self._hear(process.stderr))
         # Reaps the child as soon as it ends, so that its exit status is known when its output ends.
@@ -107,3 +111,10 @@ class LocalTransport:
         while data := await stderr.read(TAIL):
             self._errors += data
             del self._errors[:-TAIL]
+
+
+def _widen(stdin: asyncio.StreamWriter) -> None:
+    """Room for whole frames in the pipe: each that does not fit costs a wait for the child, and a copy of its rest."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # more than this user may have: then as it is
+            fcntl.fcntl(stdin.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
