@@ -9,14 +9,14 @@ import errno
 import hashlib
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple, Union
 
 from dstack.runner import artifacts, eviction, trees
 from dstack.runner.refusal import Refusal
-from dstack.runner.store import blob, checked, copied, has, is_number, temporary_name
+from dstack.runner.store import Verified, blob, checked, copied, has, identity_of, is_number, temporary_name
 
 
-def receive(root: str, blobs: object, chunks: Iterable[bytes]) -> None:
+def receive(root: str, blobs: object, chunks: Iterable[bytes], verified: Optional[Verified] = None) -> None:
     """Bring blobs, pairs of sha256 and size, into the store; `chunks` are their bytes, one after the other.
 
     What was used longest ago makes room for them. Any number of receivers of the same blob may run at once. Raises
@@ -39,6 +39,8 @@ def receive(root: str, blobs: object, chunks: Iterable[bytes]) -> None:
                 message = "blob %s arrived damaged (%d of %d bytes)" % (digest, count, size)
                 raise Refusal("hash", message, "send it again")
             incoming.keep()
+            if verified is not None:
+                verified.note(digest, identity_of(incoming.fd))
     for _ in source.take(1):
         raise Refusal("hash", "more bytes arrived than the %d blobs have" % len(wanted), "send them again")
 

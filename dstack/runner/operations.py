@@ -39,6 +39,7 @@ class Operations:
         self._root = root
         self._holds = Holds(root, nursery)
         self._receiving = threading.Lock()
+        self._verified = store.Verified()
         self.by_name: Dict[str, Operation] = {
             wire.HELLO: lambda request: hello(root),
             wire.CODE_BASIS: self._code_basis,
@@ -81,7 +82,7 @@ class Operations:
         return {}
 
     def _blobs_push(self, request: Request) -> Dict[str, Any]:
-        intake.receive(self._root, request.fields.get("blobs"), request.incoming())
+        intake.receive(self._root, request.fields.get("blobs"), request.incoming(), self._verified)
         return {}
 
     # -- an attempt -------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ class Operations:
         tree = str(request.fields.get("tree") or "")
         code.lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
         os.makedirs(project, exist_ok=True)
-        store.stage(self._root, project, list(request.fields.get("inputs") or []))
+        store.stage(self._root, project, list(request.fields.get("inputs") or []), self._verified)
         write_durably(attempt.script, request.text("script").encode("utf-8", "surrogateescape"))
         written = {name: value for name, value in request.fields.items() if name not in NOT_WRITTEN}
         write_json(attempt.attempt, written)

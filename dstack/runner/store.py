@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from typing import Iterator, List, NamedTuple, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from dstack.runner import artifacts, trees
 from dstack.runner.refusal import Refusal
@@ -24,9 +24,32 @@ LIST = "entries"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _STALE = 2 * 86_400.0
+_REMEMBERED = 100_000
 _FRESH = 3600.0
 """Seconds after which the use of a blob is worth noting again."""
 _AGAIN = "the damaged copy was removed; run it again and it is sent anew"
+
+
+class Verified:
+    """Blobs whose bytes this process has verified. While nobody touches them they need not be read again for that."""
+
+    def __init__(self) -> None:
+        self._seen: Dict[str, Tuple[int, ...]] = {}
+
+    def note(self, digest: str, identity: Tuple[int, ...]) -> None:
+        """The file that was this one, before it was read, holds just what its name says."""
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen[digest] = identity
+
+    def knows(self, digest: str, identity: Tuple[int, ...]) -> bool:
+        return self._seen.get(digest) == identity
+
+
+def identity_of(fd: int) -> Tuple[int, ...]:
+    """What changes when a file is replaced or written to: the kernel sets the time of the last change itself."""
+    state = os.fstat(fd)
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def missing(root: str, digests: Sequence[object]) -> List[str]:
@@ -37,14 +60,14 @@ def missing(root: str, digests: Sequence[object]) -> List[str]:
     return [digest for digest in map(checked, digests) if not has(root, digest)]
 
 
-def stage(root: str, project_folder: str, entries: Sequence[object]) -> None:
+def stage(root: str, project_folder: str, entries: Sequence[object], verified: Optional[Verified] = None) -> None:
     """Lay inputs into a work tree, under their own paths, with their modes.
 
     A file or link of the snapshot that stands at an input's path, or where a folder of one belongs, is replaced;
     nothing is ever written through a symbolic link. Files are copies of their own (reflinks where the file system has
-    them), verified as they are laid. Folders stay open to their owner whatever their mode says. Raises
-    Refusal("inputs") for an entry that is not safe, a folder in the way, or a disk that refuses; Refusal("hash") when
-    the store lacks a blob or holds a damaged one, which is removed.
+    them), verified as they are laid unless `verified` knows them. Folders stay open to their owner whatever their mode
+    says. Raises Refusal("inputs") for an entry that is not safe, a folder in the way, or a disk that refuses;
+    Refusal("hash") when the store lacks a blob or holds a damaged one, which is removed.
     """
     plan = [_entry(item) for item in _expanded(root, entries)]
     _check_plan(plan)
@@ -52,7 +75,7 @@ def stage(root: str, project_folder: str, entries: Sequence[object]) -> None:
     try:
         for item in plan:
             try:
-                _lay(root, top, item)
+                _lay(root, top, item, verified or Verified())
             except OSError as error:
                 message = "input %s cannot be laid: %s" % (trees.shown(item.path), error.strerror)
                 raise Refusal("inputs", message, "look at the free space and the snapshot's files there") from None
@@ -132,7 +155,7 @@ def _check_plan(plan: Sequence[_Entry]) -> None:
                 raise Refusal("inputs", "input %s lies below another that is no folder" % trees.shown(item.path))
 
 
-def _lay(root: str, top: int, item: _Entry) -> None:
+def _lay(root: str, top: int, item: _Entry, verified: Verified) -> None:
     if item.kind == "folder":
         fd = trees.make_folder(top, item.parts)
         try:
@@ -148,7 +171,7 @@ def _lay(root: str, top: int, item: _Entry) -> None:
             if item.kind == "link":
                 os.symlink(item.target, temporary, dir_fd=folder)
             else:
-                _lay_file(root, folder, temporary, item)
+                _lay_file(root, folder, temporary, item, verified)
             os.rename(temporary, item.parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             _unlink(temporary, folder)
@@ -167,14 +190,17 @@ def _refuse_folder(folder: int, item: _Entry) -> None:
         raise Refusal("inputs", message, "rename one of the two")
 
 
-def _lay_file(root: str, folder: int, name: str, item: _Entry) -> None:
+def _lay_file(root: str, folder: int, name: str, item: _Entry, verified: Verified) -> None:
     source = -1
     fd = os.open(name, trees.NEW, 0o600, dir_fd=folder)
     try:
         if item.sha256 != EMPTY:
             source = _openblob(root, item.sha256)
-        if source >= 0 and not copied(source, fd, item.sha256, item.size):
-            raise _damaged(root, item.sha256)
+        if source >= 0:
+            identity = identity_of(source)
+            if not copied(source, fd, item.sha256, item.size, known=verified.knows(item.sha256, identity)):
+                raise _damaged(root, item.sha256)
+            verified.note(item.sha256, identity)
         if source < 0 and item.size:
             raise Refusal("inputs", "input %s is empty and has a size" % trees.shown(item.path))
         os.fchmod(fd, item.mode)
@@ -184,10 +210,15 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry) -> None:
             os.close(source)
 
 
-def copied(source: int, target: int, digest: str, size: int) -> bool:
-    """Clone or copy a whole file; whether what is in `target` now has that digest and size."""
+def copied(source: int, target: int, digest: str, size: int, *, known: bool = False) -> bool:
+    """Clone or copy a whole file; whether what is in `target` now has that digest and size.
+
+    Of a source that is `known` to have them the bytes are not looked at.
+    """
     if trees.clone(source, target):
-        return trees.digest_of(target) == (digest, size)
+        return known or trees.digest_of(target) == (digest, size)
+    if known and trees.copy_range(source, target, size):
+        return True
     seen = hashlib.sha256()
     count = 0
     for piece in trees.pieces(source, size + 1):

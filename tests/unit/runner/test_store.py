@@ -213,6 +213,50 @@ def test_a_damaged_blob_is_thrown_away_and_asked_for_again(tmp_path, work, body)
     assert store.missing(str(tmp_path), [have]) == [have]
 
 
+def test_what_was_verified_before_is_laid_without_another_look(tmp_path, work, monkeypatch):
+    verified = store.Verified()
+    body = os.urandom(3 << 20)
+    intake.receive(str(tmp_path), [[digest(body), len(body)]], [body], verified)
+    entry = file("f", body)
+    monkeypatch.setattr(store.hashlib, "sha256", lambda *_: pytest.fail("it was read again"))
+    store.stage(str(tmp_path), str(work), [entry], verified)
+    assert (work / "f").read_bytes() == body
+
+
+@pytest.mark.parametrize("changed", [b"abd", b"ab", b"abcd", b""])
+@pytest.mark.parametrize("known_by", ["receiving", "staging"])
+def test_a_blob_that_somebody_touched_is_not_believed(tmp_path, work, changed, known_by):
+    verified = store.Verified()
+    if known_by == "receiving":
+        intake.receive(str(tmp_path), [[digest(b"abc"), 3]], [b"abc"], verified)
+    else:
+        put(tmp_path, b"abc")
+        store.stage(str(tmp_path), str(work), [file("g", b"abc")], verified)
+    path = store.blob(str(tmp_path), digest(b"abc"))
+    before = os.stat(path).st_ctime_ns
+    while os.stat(path).st_ctime_ns == before:  # clocks of file systems tick each few milliseconds
+        with open(path, "wb") as blob:
+            blob.write(changed)
+    with pytest.raises(Refusal, match="damaged"):
+        store.stage(str(tmp_path), str(work), [file("f", b"abc")], verified)
+    assert not (work / "f").exists()
+
+
+@pytest.mark.parametrize("copied", [0, 2, None])
+def test_where_the_kernel_cannot_copy_it_is_done_by_hand(tmp_path, work, monkeypatch, copied):
+    verified = store.Verified()
+    intake.receive(str(tmp_path), [[digest(b"abc"), 3]], [b"abc"], verified)
+
+    def some(source, target, count, at, to):
+        if copied is None or at:
+            raise OSError(errno.EXDEV, "cannot")
+        return os.pwrite(target, os.pread(source, copied, at), to)
+
+    monkeypatch.setattr(os, "copy_file_range", some)
+    store.stage(str(tmp_path), str(work), [file("f", b"abc")], verified)
+    assert (work / "f").read_bytes() == b"abc"
+
+
 def test_a_list_of_entries_in_the_store_stands_for_them(tmp_path, work):
     put(tmp_path, b"abc")
     body = "".join(json.dumps(file("d/%d" % index, b"abc")) + "\n" for index in range(50)).encode()
