@@ -35,7 +35,9 @@ from dstack.wire import STARTED
 STOP_TRIES = 10
 """Times that a host is asked to end an attempt that nobody waits for."""
 PATIENCE = 1.0
-"""Seconds between two looks at stop requests and at other coordinators' results."""
+"""Seconds between two looks at stop requests and at other coordinators' results, at first."""
+LONGEST = 3.0
+"""The same of a job that has run for minutes: each look costs three requests."""
 
 
 def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outcome | None]:
@@ -183,8 +185,10 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
     yield from create(mine.started, pack(Started(nonce=claim.nonce, at=at)))
     abort = False
     report: ExitReport | None = None
+    patience = PATIENCE
     while report is None:
-        report = yield Watch(claim, workflow, mine, PATIENCE)
+        report = yield Watch(claim, workflow, mine, patience)
+        patience = min(LONGEST, patience * 1.02)
         if report is not None:
             break
         end = yield from _given_up(job, mine)
