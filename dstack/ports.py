@@ -198,6 +198,10 @@ class RunnerPort(Protocol):
         """
         ...
 
+    async def ended_coordinators(self, ids: Sequence[str]) -> Sequence[str]:
+        """Which of these coordinators ran on this host, under this account, and have ended for sure."""
+        ...
+
     async def release(self, nonce: Nonce) -> None:
         """All of the attempt is in the bucket: the host may forget it."""
         ...

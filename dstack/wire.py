@@ -54,6 +54,7 @@ RELEASE = "release"
 SPOOL = "spool"
 QUEUE = "queue"
 IMAGES = "images"
+COORDINATORS_ENDED = "coordinators.ended"
 
 # The operations of the coordinator that is shipped to hosts.
 HAND = "hand"

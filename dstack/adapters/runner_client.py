@@ -133,6 +133,10 @@ class RunnerClient:
         answer = await (await self._channel()).ask(wire.IMAGES, {"images": list(names)})
         return answers.subset(self.name, wire.IMAGES, answer.get("present"), names)
 
+    async def ended_coordinators(self, ids: Sequence[str]) -> Sequence[str]:
+        answer = await (await self._channel()).ask(wire.COORDINATORS_ENDED, {"ids": list(ids)})
+        return answers.subset(self.name, wire.COORDINATORS_ENDED, answer.get("ended"), ids)
+
     async def hold(self, nonce: Nonce, demand: Demand) -> None:
         """Wait for what is asked for and a supervisor that holds it; cancelled, the host is told to drop both."""
         channel = await self._channel()

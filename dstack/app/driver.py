@@ -90,12 +90,20 @@ class Driver:
                 return await asyncio.sleep(seconds)
             case fx.NewNonce():
                 return self._means.new_nonce()
-            case fx.Alive(coordinator):
-                return await asyncio.to_thread(self._means.observer.alive, coordinator)
+            case fx.Alive(coordinator, claim):
+                return await self._alive(coordinator, claim)
             case fx.Show():
                 return self._show(effect)
             case _:
                 return await self._on_host(effect)
+
+    async def _alive(self, coordinator: Coordinator, claim: Claim | None) -> bool | None:
+        """What is known here; where its heartbeat is overdue, also what is known for sure on the claim's host."""
+        observer = self._means.observer
+        alive = await asyncio.to_thread(observer.alive, coordinator)
+        if alive is None and claim is not None and observer.is_late(coordinator):
+            return False if self._means.fleet.ended(coordinator, claim) else None
+        return alive
 
     async def _on_host(self, effect: fx.Effect) -> Any:
         match effect:

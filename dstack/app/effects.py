@@ -217,9 +217,13 @@ class Release(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Alive(Effect):
-    """Does this coordinator live? -> True | False (sure, or silent for long enough) | None (not known yet)."""
+    """Does this coordinator live? -> True | False (sure, or silent for long enough) | None (not known yet).
+
+    `claim` is of an attempt that it looks after: its host may know for sure.
+    """
 
     coordinator: Coordinator
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)

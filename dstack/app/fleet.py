@@ -11,7 +11,7 @@ from typing import Any
 
 from dstack.core.codec import build, plain
 from dstack.core.placement import Candidate, nowhere
-from dstack.core.records import Claim
+from dstack.core.records import Claim, Coordinator
 from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostFacts, JobSpec
 from dstack.ports import RunnerPort
@@ -142,6 +142,33 @@ class Fleet:
         self.links: dict[str, Link] = {str(host.name): Link(host, open_runner) for host in inventory}
         self._foreign: dict[str, Link] = {}
         self._trying: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, asyncio.Task[bool]] = {}
+
+    def ended(self, coordinator: Coordinator, claim: Claim) -> bool:
+        """Whether the claim's host says that this coordinator, which lived there, has ended. Does not wait: False
+        means that there is no answer yet, or none, and asks again."""
+        asked = self._asking.get(coordinator.id)
+        if asked is None:
+            self._asking[coordinator.id] = asyncio.create_task(self._ask_after(coordinator, claim))
+        elif asked.done():
+            del self._asking[coordinator.id]
+            return asked.result()
+        return False
+
+    async def _ask_after(self, coordinator: Coordinator, claim: Claim) -> bool:
+        link = self.link_of(claim)
+        reached: Reached | None = None
+        try:
+            reached = await link.reach()
+            if reached.facts.boot_id != coordinator.boot_id:
+                return False
+            return coordinator.id in await reached.runner.ended_coordinators([coordinator.id])
+        except HostUnreachableError:
+            if reached is not None:
+                await link.lost(reached.runner)
+            return False
+        except DstackError:
+            return False
 
     def link_of(self, claim: Claim) -> Link:
         """The link to the host of a claim: the inventory's when it is the same entry, else one made from the claim."""
@@ -239,9 +266,10 @@ class Fleet:
         )
 
     async def close(self) -> None:
-        for task in list(self._trying.values()):
+        tasks = [*self._trying.values(), *self._asking.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._trying.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for link in [*self.links.values(), *self._foreign.values()]:
             await link.close()
 

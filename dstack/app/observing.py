@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dstack.core.keys import ProjectKeys
-from dstack.core.liveness import Observation, observe, silent
+from dstack.core.liveness import Observation, late, observe, silent
 from dstack.core.records import Coordinator
 from dstack.ports import Bucket
 
@@ -35,6 +35,11 @@ class Observer:
         seen = observe(self._seen.get(coordinator.id), beat, now)
         self._seen[coordinator.id] = seen
         return False if silent(seen, now) else None
+
+    def is_late(self, coordinator: Coordinator) -> bool:
+        """Whether the heartbeat that `alive` looked at is overdue."""
+        seen = self._seen.get(coordinator.id)
+        return seen is not None and late(seen, self._boottime())
 
     def is_mute(self, coordinator: Coordinator) -> bool:
         """Whether `alive` called it dead for the silence of its heartbeat, and for nothing else."""

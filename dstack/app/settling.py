@@ -179,7 +179,7 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
     note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
     pause = POLL
     while True:
-        if (yield Alive(live.owner)) is False:
+        if (yield Alive(live.owner, live.claim)) is False:
             return True
         yield Show(
             workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys

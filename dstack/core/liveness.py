@@ -10,6 +10,8 @@ READS = 3
 """Reads that must have shown the same heartbeat, spread over the silence."""
 BEAT = 15.0
 """Seconds between two heartbeats of one coordinator."""
+LATE = 20.0
+"""Seconds without change after which whoever can be asked for certainty is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,11 @@ def observe(previous: Observation | None, beat: bytes | None, now: float) -> Obs
     if previous is None or previous.beat != beat:
         return Observation(beat=beat, since=now)
     return replace(previous, reads=previous.reads + 1)
+
+
+def late(seen: Observation, now: float) -> bool:
+    """Whether a heartbeat is overdue, which alone says nothing."""
+    return now - seen.since >= LATE
 
 
 def silent(seen: Observation, now: float) -> bool:

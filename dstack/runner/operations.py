@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator
 from dstack import wire
 from dstack.runner import artifacts, code, container, eviction, intake, slots, store, trees
 from dstack.runner.channel import Request
+from dstack.runner.coordinators import ended
 from dstack.runner.facts import capacity, hello
 from dstack.runner.holding import Holds
 from dstack.runner.logs import LIFE_CHECK, await_end, follow
@@ -60,6 +61,7 @@ class Operations:
             wire.SPOOL: self._spool,
             wire.QUEUE: self._queue,
             wire.IMAGES: lambda request: {"present": container.present(request.texts("images"))},
+            wire.COORDINATORS_ENDED: lambda request: {"ended": ended(root, request.texts("ids"))},
             wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
         }
 

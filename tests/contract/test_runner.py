@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.identity import boot_id, new_nonce
+from dstack.adapters.identity import CoordinatorLock, boot_id, new_nonce
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, EntryKind, Nonce
 from tests.contract.runner_hosts import (
@@ -65,6 +65,21 @@ def test_facts_are_those_of_the_host(on_host: Play) -> None:
             assert facts.cpus >= 1
             assert facts.memory > 1 << 28
             assert facts.dir == bench.opener.directory
+
+    on_host(scene)
+
+
+def test_a_host_knows_for_sure_which_of_its_coordinators_have_ended(on_host: Play) -> None:
+    async def scene(bench: Bench) -> None:
+        client = await bench.client()
+        ids = [new_nonce() for _ in range(3)]
+        assert list(await client.ended_coordinators(ids)) == []  # it has never heard of them, which says nothing
+        root = Path(bench.opener.directory)
+        with CoordinatorLock(root, ids[0]), CoordinatorLock(root, ids[1]):
+            assert list(await client.ended_coordinators(ids)) == []
+        with CoordinatorLock(root, ids[1]):
+            assert list(await client.ended_coordinators(ids)) == [ids[0]]
+            assert list(await client.ended_coordinators(["../coordinators/" + ids[0], "x", ""])) == []
 
     on_host(scene)
 

@@ -535,4 +535,12 @@ MUTANTS = (
         new="            if attempt.decide(REFUSED):\n",
         tests=("tests/unit/runner/test_eviction.py",),
     ),
+    Mutant(
+        name="unknown-is-ended",
+        breaks="a host that has never heard of a coordinator says that it ended: a living one loses its job",
+        file="dstack/runner/coordinators.py",
+        old="    except OSError:\n        return False\n",
+        new="    except OSError:\n        return True\n",
+        tests=("tests/contract/test_runner.py",),
+    ),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.core.liveness import SILENCE
 from tests.system.hosts.farm import Farm, TestHost
 from tests.system.hosts.home import Home
 from tests.system.hosts.waiting import until
@@ -134,6 +135,27 @@ def test_a_job_whose_host_died_runs_again_where_retry_says_lost(laptop: Laptop, 
     until("the run is final", lambda: laptop.show(name)["status"] != "running", seconds=60)
     [job] = laptop.show(name)["jobs"]
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
+
+
+def test_whoever_attaches_takes_over_from_killed_coordinators_without_waiting_for_their_silence(
+    laptop: Laptop, hosts: list[TestHost]
+) -> None:
+    """The job lives, its host knows that its coordinator does not, and the laptop may ask it."""
+    laptop.write({".dstack/workflows.yaml": AGAIN, ".dstack/variables.yaml": ""})
+    laptop.commit()
+    name = laptop.dstack("run", "-d", "once").stdout.split()[0]
+    until("it runs", lambda: marks(hosts) == ["once"], seconds=60)
+    for host in hosts:
+        host.run(["pkill", "-9", "-f", "^python3 -I -S"])  # runners and supervisors were started by their full path
+    open_gates(hosts)
+    begin = time.monotonic()
+    process = laptop.start("attach", name)
+    out, told = process.communicate(timeout=100)
+    assert process.returncode == 0, out + told
+    assert time.monotonic() - begin < SILENCE - 20
+    [job] = laptop.show(name)["jobs"]
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    assert marks(hosts) == ["once"]
 
 
 def test_ctrl_c_leaves_the_run_to_the_hosts_which_go_on_at_once(laptop: Laptop, hosts: list[TestHost]) -> None:
