@@ -194,11 +194,11 @@ def du(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
         ]
         sys.stdout.write(table(_WORKFLOWS, lines, sys.stdout))
     print()
-    print(_freeable(found, weights.used))
+    print(_freeable(sum(each.bytes for each in found.generations.values()) - weights.used, weights.used))
 
 
-def _freeable(found: Survey, used: int) -> str:
-    jobs = sum(each.bytes for each in found.generations.values())
+def _freeable(free: int, used: int) -> str:
+    if free <= 0:
+        return f"nothing can be freed: {size_text(used)} is of runs that have not ended" if used else "nothing to free"
     held = f"; {size_text(used)} is of runs that have not ended" if used else ""
-    free = f"`dstack prune` with --older-than, --keep or --max-size can free up to {size_text(jobs - used)}"
-    return free + held
+    return f"`dstack prune` with --older-than, --keep or --max-size can free up to {size_text(free)}{held}"

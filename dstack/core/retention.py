@@ -61,7 +61,8 @@ def choose(found: Sequence[Kept], policy: Policy, *, total: int, now: float) -> 
         key=lambda each: (each.modified, each.key),
     )
     if policy.older_than is None and policy.max_size is None:
-        reason = "no tag names it" if policy.keep is None else f"not among the newest {policy.keep}"
+        kept = f"not among the newest {policy.keep}" if policy.keep else "--keep 0 keeps none"
+        reason = "no tag names it" if policy.keep is None else kept
         return tuple(Chosen(key=each.key, reason=reason) for each in rest)
     chosen = []
     for each in rest:

@@ -196,6 +196,13 @@ def test_du(made: Project) -> None:
     assert (told["used"], told["unknown"]) == (0, 0)
 
 
+def test_where_nothing_is_left_to_free_du_names_no_options(made: Project) -> None:
+    pruned = made.run("prune", "--keep", "0", "--yes")
+    assert "--keep 0 keeps none" in pruned.out
+    assert "newest" not in pruned.out
+    assert made.run("du").out.splitlines()[-1] == "nothing to free"
+
+
 def test_du_of_nothing(project: Callable[..., Project]) -> None:
     it = project(FILES)
     done = it.run("du")
