@@ -313,6 +313,16 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """An attempt in the spool of a host: its `state` as in docs/format.md §2, and `attempt`, its folder in the bucket,
+    "" before it was prepared. Both are the host's word."""
+
+    nonce: Nonce
+    state: str
+    attempt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExitReport:
     """How a job ended, as its supervisor wrote it. `code` is None when a signal ended it or nothing is known.
 

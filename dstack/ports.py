@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEntry, Snapshot
+from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEntry, Snapshot, Spooled
 
 
 class Put(Enum):
@@ -200,6 +200,10 @@ class RunnerPort(Protocol):
 
     async def ended_coordinators(self, ids: Sequence[str]) -> Sequence[str]:
         """Which of these coordinators ran on this host, under this account, and have ended for sure."""
+        ...
+
+    async def spool(self) -> Sequence[Spooled]:
+        """The attempts that the host has not been told to forget, at most 2,000."""
         ...
 
     async def release(self, nonce: Nonce) -> None:

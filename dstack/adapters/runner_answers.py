@@ -12,7 +12,7 @@ from dstack import wire
 from dstack.core.codec import build
 from dstack.core.manifests import MAX_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import BucketError, HostError
-from dstack.model import Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEntry
+from dstack.model import Entry, ExitReport, HostFacts, Manifest, QueueEntry, Spooled
 
 T = TypeVar("T")
 
@@ -79,16 +79,16 @@ def status(host: str, answer: Mapping[str, Any]) -> AttemptStatus:
     return AttemptStatus(state=str(state), log=whole(host, wire.STATUS, log), exit=report)
 
 
-def spool(host: str, answer: Mapping[str, Any]) -> list[tuple[Nonce, str]]:
+def spool(host: str, answer: Mapping[str, Any]) -> list[Spooled]:
     attempts = answer.get("attempts")
     if not isinstance(attempts, list):
         _nonsense(host, wire.SPOOL, "attempts is not a list")
     found = []
     for item in attempts:
-        nonce, state = (item.get("nonce"), item.get("state")) if isinstance(item, dict) else (None, None)
-        if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce) or state not in STATES:
+        each = _built(Spooled, host, wire.SPOOL, item)
+        if not _NONCE.fullmatch(each.nonce) or each.state not in STATES:
             _nonsense(host, wire.SPOOL, "an attempt is none")
-        found.append((Nonce(nonce), str(state)))
+        found.append(each)
     return found
 
 

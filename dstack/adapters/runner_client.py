@@ -13,7 +13,7 @@ from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
 from dstack.errors import DstackError, HostUnreachableError
-from dstack.model import Demand, ExitReport, Gpu, HostFacts, Manifest, Nonce, QueueEntry, Snapshot
+from dstack.model import Demand, ExitReport, Gpu, HostFacts, Manifest, Nonce, QueueEntry, Snapshot, Spooled
 from dstack.ports import CodeSource, OpenTransport
 
 START_DEADLINE = 60.0
@@ -194,8 +194,7 @@ class RunnerClient:
         """What the host knows of an attempt now; changes nothing."""
         return answers.status(self.name, await (await self._channel()).ask(wire.STATUS, {"nonce": nonce}))
 
-    async def spool(self) -> Sequence[tuple[Nonce, str]]:
-        """Every attempt in the host's spool and its state, one of `runner_answers.STATES`."""
+    async def spool(self) -> Sequence[Spooled]:
         return answers.spool(self.name, await (await self._channel()).ask(wire.SPOOL, {}))
 
     async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:

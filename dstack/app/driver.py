@@ -175,6 +175,7 @@ class Driver:
         await runner.prepare(
             Nonce(claim.nonce),
             {
+                "attempt": attempt.folder,
                 "project": means.project,
                 "commit": snapshot.commit,
                 "tree": snapshot.tree,

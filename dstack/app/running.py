@@ -11,6 +11,7 @@ from dstack.app.creating import create
 from dstack.app.driver import Driver, take
 from dstack.app.jobs import Job
 from dstack.app.means import Means
+from dstack.app.tidying import tidy
 from dstack.app.views import overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
@@ -25,6 +26,8 @@ LONGEST_PAUSE = 30.0
 """Seconds before a job is taken up again after an error: the first time, and at most. A bucket may be away for days."""
 SMALL = 64 << 10
 """Bytes that are sent rather than looked for."""
+LEISURE = 3.0
+"""Seconds after which a coordinator looks what earlier ones left on its hosts."""
 FIRST_BEAT = 1.0
 """Seconds before a coordinator gives its first sign of life."""
 
@@ -86,12 +89,13 @@ class Coordination:
     async def finish(self) -> Final:
         """Bring every job to its outcome, and record the summary; returns the recorded one."""
         async with self._means.heart:
-            introduction = asyncio.create_task(self._introduce())
+            beside = [asyncio.create_task(self._introduce()), asyncio.create_task(self._tidy())]
             try:
                 return await self._settle_all()
             finally:
-                introduction.cancel()
-                await asyncio.gather(introduction, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
 
     async def _settle_all(self) -> Final:
         try:
@@ -168,6 +172,13 @@ class Coordination:
             return final
         there = await asyncio.to_thread(self._means.bucket.get, key)
         return unpack(Final, key, there or b"")
+
+    async def _tidy(self) -> None:
+        """Once, and not in the way of what the run is there for."""
+        await asyncio.sleep(LEISURE)
+        for link in self._means.fleet.links.values():
+            if link.reached is not None:
+                await tidy(link.reached.runner, self._means.bucket, self._means.keys)
 
     async def _introduce(self) -> None:
         """Say who looks after the run, for people; a run of which everything is reused is over before that."""

@@ -12,7 +12,7 @@ import typer
 
 from dstack.app.keeping import Done, Doomed, DoomedRun, Housekeeper, Plan
 from dstack.app.probe import writable
-from dstack.app.surveying import Survey, survey
+from dstack.app.surveying import survey
 from dstack.cli import wiring
 from dstack.core.retention import Policy
 from dstack.errors import BucketError, UsageError

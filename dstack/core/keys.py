@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from dstack.model import Fingerprint, RunId, RunName, WorkflowName
@@ -9,6 +10,7 @@ from dstack.model import Fingerprint, RunId, RunName, WorkflowName
 FORMAT = "dstack.json"
 ALL = "_all"
 MAX_NAME = 90
+_ATTEMPT = re.compile(r"(jobs/[0-9a-f]{64}/[0-9]{6}/)a/([0-9]{6})/")
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -201,6 +203,11 @@ class ProjectKeys:
 
     def job(self, fingerprint: Fingerprint, generation: int) -> JobKeys:
         return JobKeys(self.root, fingerprint, generation)
+
+    def attempt_in(self, folder: str) -> AttemptKeys | None:
+        """The attempt whose folder this is; None when it is none, or one of another project."""
+        found = _ATTEMPT.fullmatch(folder.removeprefix(self.root)) if folder.startswith(self.root) else None
+        return AttemptKeys(f"{self.root}{found.group(1)}", int(found.group(2))) if found else None
 
     @property
     def coordinators(self) -> str:

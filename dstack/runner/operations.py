@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 import time
+from itertools import islice
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
@@ -29,6 +30,7 @@ Operation = Callable[[Request], Dict[str, Any]]
 
 _VANISHED = "its supervisor vanished: killed, or the host was restarted; how the job ended is not known"
 _LAST_ACT = 10.0
+_MOST = 2_000
 NOT_WRITTEN = ("id", "op")
 """Fields of `prepare` that say nothing of the attempt."""
 
@@ -202,7 +204,15 @@ class Operations:
         return {"tickets": slots.listed(there), "shared": slots.shared()}
 
     def _spool(self, request: Request) -> Dict[str, Any]:
-        return {"attempts": [{"nonce": item.nonce, "state": state(item)} for item in attempts(self._root)]}
+        return {"attempts": [_spooled(item) for item in islice(attempts(self._root), _MOST)]}
+
+
+def _spooled(attempt: Attempt) -> Dict[str, Any]:
+    try:
+        record = attempt.read_attempt() or {}
+    except Refusal:
+        record = {}
+    return {"nonce": attempt.nonce, "state": state(attempt), "attempt": str(record.get("attempt") or "")}
 
 
 def _pieces(path: str) -> Iterator[bytes]:

@@ -543,4 +543,20 @@ MUTANTS = (
         new="    except OSError:\n        return True\n",
         tests=("tests/contract/test_runner.py",),
     ),
+    Mutant(
+        name="tidied-too-soon",
+        breaks="a host forgets an attempt that was called lost, and was about to come to the result",
+        file="dstack/app/tidying.py",
+        old='    return end.status != "lost" or ',
+        new='    return True or end.status != "lost" or ',
+        tests=("tests/app/test_tidying.py",),
+    ),
+    Mutant(
+        name="tidied-by-number",
+        breaks="a host forgets an attempt because another one of the same number, in another bucket, has ended",
+        file="dstack/app/tidying.py",
+        old="    if end.nonce != spooled.nonce:\n",
+        new="    if not end.nonce:\n",
+        tests=("tests/app/test_tidying.py",),
+    ),
 )

@@ -21,6 +21,11 @@ from tests.system.laptop import LIMIT, Laptop
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "12"))
 REPOSITORY = Path(__file__).parent.parent.parent
 JOBS = ("prepare", "train")
+WAITS = """
+workflows:
+  - name: waits
+    commands: ["while [ ! -e {gate} ]; do sleep 0.1; done"]
+"""
 
 
 def chain(folder: Path) -> Laptop:
@@ -107,6 +112,27 @@ def test_most_kills_hit(steps: list[str], tmp_path: Path) -> None:
     code, trace = run_and_die(chain(tmp_path), f"{len(steps) // 2}:before")
     assert code == -signal.SIGKILL
     assert len(trace) >= len(steps) // 2
+
+
+def test_what_a_killed_launcher_left_on_the_host_goes_with_the_next_run(steps: list[str], tmp_path: Path) -> None:
+    """It died between the record of the end and the word to the host that it may forget the attempt."""
+    laptop = chain(tmp_path)
+    at = next(number for number, step in enumerate(steps, 1) if "effect Release" in step)
+    code, trace = run_and_die(laptop, f"{at}:before")
+    assert code == -signal.SIGKILL
+    assert "effect Release" in trace[-1]
+    spool = laptop.home / ".dstack/spool"
+    [left] = spool.glob("*/exit.json")
+    gate = tmp_path / "gate"
+    laptop.write({".dstack/workflows.yaml": WAITS.format(gate=gate)})
+    process = laptop.start("run", "waits")
+    try:
+        until("the host has forgotten it", lambda: not left.exists(), seconds=60)
+    finally:
+        gate.touch()
+        process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert not list(spool.iterdir())
 
 
 def slots_are_free(laptop: Laptop) -> bool:

@@ -1,0 +1,56 @@
+"""Attempts that lie on a host although all of them is in the bucket: whoever should have told the host to forget them
+was killed just then, or did not reach it. The next coordinator that comes by does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from dstack.core.keys import ProjectKeys
+from dstack.core.records import End, unpack
+from dstack.errors import BucketError, DstackError
+from dstack.model import Spooled
+from dstack.ports import Bucket, RunnerPort
+
+ENDED, VANISHED = "ended", "vanished"
+GRACE = 20.0
+"""Seconds that whoever has just recorded an end is given to tell the host itself."""
+
+
+async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> int:
+    """Have the host forget the attempts of this project that are over; returns how many.
+
+    Raises nothing: a host or a bucket that gives no answer is left as it is. An attempt whose end is not in the bucket
+    is never forgotten, nor one that was called lost and may still be the first to come to a result.
+    """
+    forgotten = 0
+    try:
+        over = [each.nonce for each in await runner.spool() if await asyncio.to_thread(_is_over, bucket, keys, each)]
+        if not over:
+            return 0
+        await asyncio.sleep(GRACE)
+        left = {each.nonce for each in await runner.spool()}
+        for nonce in over:
+            if nonce in left:
+                await runner.release(nonce)
+                forgotten += 1
+    except DstackError:
+        pass  # whoever needs the two next says so
+    return forgotten
+
+
+def _is_over(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> bool:
+    attempt = keys.attempt_in(spooled.attempt)
+    if attempt is None or spooled.state not in (ENDED, VANISHED):
+        return False
+    body = bucket.get(attempt.end)
+    if body is None:
+        return False
+    try:
+        end = unpack(End, attempt.end, body)
+    except BucketError:
+        return False
+    if end.nonce != spooled.nonce:
+        return False
+    # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
+    return end.status != "lost" or spooled.state == VANISHED or bucket.get(f"{attempt.generation}result") is not None

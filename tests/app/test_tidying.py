@@ -1,0 +1,131 @@
+"""What is told to be forgotten on a host that still has attempts, and what never is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from dstack.app import tidying
+from dstack.app.tidying import tidy
+from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.records import End, pack
+from dstack.errors import BucketError, HostError, HostUnreachableError
+from dstack.model import Nonce, Spooled
+from tests.fakes.bucket_memory import MemoryBucket
+
+KEYS = ProjectKeys.of("p")
+NONCE = Nonce("a" * 32)
+FINGERPRINT = "f" * 64
+
+
+class Spooling:
+    """A host with a spool; after its first look `released_by_owner` is gone."""
+
+    def __init__(self, *spool: Spooled, released_by_owner: Sequence[str] = (), error: Exception | None = None) -> None:
+        self.attempts = list(spool)
+        self.gone_soon = released_by_owner
+        self.error = error
+        self.released: list[str] = []
+
+    async def spool(self) -> Sequence[Spooled]:
+        if self.error is not None:
+            raise self.error
+        found = list(self.attempts)
+        self.attempts = [each for each in self.attempts if each.nonce not in self.gone_soon]
+        return found
+
+    async def release(self, nonce: Nonce) -> None:
+        self.released.append(nonce)
+
+
+def attempt(number: int = 1, project: ProjectKeys = KEYS) -> AttemptKeys:
+    return AttemptKeys(f"{project.root}jobs/{FINGERPRINT}/000001/", number)
+
+
+def ended(keys: AttemptKeys, status: str = "succeeded", *, nonce: str = NONCE) -> MemoryBucket:
+    bucket = MemoryBucket()
+    bucket.put(keys.end, pack(End(nonce=nonce, status=status)))
+    return bucket
+
+
+def spooled(state: str = "ended", folder: str | None = None) -> Spooled:
+    return Spooled(nonce=NONCE, state=state, attempt=attempt().folder if folder is None else folder)
+
+
+def tidied(host: Spooling, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(tidying, "GRACE", 0.0)
+    count = asyncio.run(tidy(host, bucket, KEYS))  # type: ignore[arg-type]
+    assert count == len(host.released)
+    return host.released
+
+
+@pytest.mark.parametrize("state", ["ended", "vanished"])
+@pytest.mark.parametrize("status", ["succeeded", "failed", "stopped", "superseded"])
+def test_an_attempt_whose_end_is_recorded_is_forgotten(
+    state: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tidied(Spooling(spooled(state)), ended(attempt(), status), monkeypatch) == [NONCE]
+
+
+@pytest.mark.parametrize("state", ["unknown", "held", "running"])
+def test_one_that_may_go_on_is_not(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tidied(Spooling(spooled(state)), ended(attempt()), monkeypatch) == []
+
+
+def test_one_whose_end_nobody_recorded_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tidied(Spooling(spooled(), spooled("vanished")), ended(attempt(2)), monkeypatch) == []
+
+
+def test_the_end_must_be_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tidied(Spooling(spooled()), ended(attempt(), nonce="b" * 32), monkeypatch) == []
+
+
+def test_one_that_was_called_lost_may_still_come_to_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = ended(attempt(), "lost")
+    assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == []
+    assert tidied(Spooling(spooled("vanished")), bucket, monkeypatch) == [NONCE]
+    bucket.put(f"{attempt().generation}result", b"of another attempt")
+    assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == [NONCE]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "",
+        attempt(project=ProjectKeys.of("another")).folder,
+        "projects/p/../p/jobs/" + FINGERPRINT + "/000001/a/000001/",
+        attempt().folder + "log/",
+        attempt().folder[:-1],
+        "projects/p/runs/x/",
+    ],
+)
+def test_what_the_host_says_is_read_with_care(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = ended(attempt())
+    bucket.requests.clear()
+    assert tidied(Spooling(spooled(folder=folder)), bucket, monkeypatch) == []
+    assert not bucket.requests["get"]
+
+
+def test_whoever_has_just_recorded_it_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tidied(Spooling(spooled(), released_by_owner=[NONCE]), ended(attempt()), monkeypatch) == []
+
+
+@pytest.mark.parametrize("error", [HostUnreachableError("gpu-1", "gone"), HostError("gpu-1", "no")])
+def test_a_host_that_gives_no_answer_is_left_as_it_is(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tidied(Spooling(spooled(), error=error), ended(attempt()), monkeypatch) == []
+
+
+def test_so_is_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(MemoryBucket):
+        def get(self, key: str) -> bytes | None:
+            raise BucketError("away")
+
+    assert tidied(Spooling(spooled()), Away(), monkeypatch) == []
+
+
+def test_a_damaged_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = MemoryBucket()
+    bucket.put(attempt().end, b"{")
+    assert tidied(Spooling(spooled()), bucket, monkeypatch) == []
