@@ -116,5 +116,6 @@ class LocalTransport:
 def _widen(stdin: asyncio.StreamWriter) -> None:
     """Room for whole frames in the pipe: each that does not fit costs a wait for the child, and a copy of its rest."""
     if sys.platform == "linux":
-        with suppress(OSError):  # more than this user may have: then as it is
+        # More than this user may have, or closed because the child has ended already: whoever reads next sees that.
+        with suppress(OSError, ValueError):
             fcntl.fcntl(stdin.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
