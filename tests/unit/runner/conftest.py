@@ -76,6 +76,7 @@ class Host:
             client.push("code.push", [self._snapshot.bundle], tree=self._snapshot.tree, **code)
         plain: dict[str, Any] = {"prefix": "", "arguments": [], "environment": {}, "artifacts": [], "inputs": []}
         plain |= {"image": None, "shm_size": None, "max_duration": None, "title": "t", "script": script}
+        plain |= {"attempt": "where/it/is/"}
         return client.call("prepare", nonce=nonce, **code, tree=self._snapshot.tree, **{**plain, **fields})
 
     def start(self, client: Client, script: str, *, slots: int = 1, secrets: Any = None, **fields: Any) -> str:

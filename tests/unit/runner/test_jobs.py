@@ -115,7 +115,7 @@ def test_job_survives_its_runner_and_a_later_one_gives_the_rest(host: Host) -> N
     assert b"".join(stream.data()) == b"after\n"
     assert stream.answer["ok"]["exit"]["code"] == 5
     assert second.call("verdict", nonce=nonce) == {"verdict": "started"}
-    assert second.call("spool") == {"attempts": [{"nonce": nonce, "state": "ended"}]}
+    assert second.call("spool") == {"attempts": [{"nonce": nonce, "state": "ended", "attempt": "where/it/is/"}]}
 
 
 @pytest.mark.parametrize("end", ["close", "kill"])
