@@ -188,7 +188,7 @@ class RunnerPort(Protocol):
         ...
 
     async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
-        """Which of these sha256 the host store lacks."""
+        """Which of these sha256 the host store lacks; any number may be asked for."""
         ...
 
     async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:

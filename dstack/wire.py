@@ -62,6 +62,15 @@ LOOK = "look"
 LIBRARY_HAVE = "library.have"
 LIBRARY_PUSH = "library.push"
 
+# What a host says of an attempt: nothing ever ran; a supervisor waits; the job runs; it ended; both are gone without a
+# word.
+UNKNOWN = "unknown"
+HELD = "held"
+RUNNING = "running"
+ENDED = "ended"
+VANISHED = "vanished"
+STATES = (UNKNOWN, HELD, RUNNING, ENDED, VANISHED)
+
 # What a supervisor wrote once for its nonce, before the first command.
 STARTED = "started"
 REFUSED = "refused"

@@ -23,7 +23,6 @@ MAX_TEXT = 4096
 LATEST = 253402300800.0
 """The year 10000, in seconds since the epoch."""
 MAX_SIZE = 2**63 - 1
-STATES = ("unknown", "held", "running", "ended", "vanished")
 
 _NONCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HINT = "something other than dstack's runner answers there, or its files are damaged"
@@ -31,7 +30,7 @@ _HINT = "something other than dstack's runner answers there, or its files are da
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStatus:
-    """What a host knows of one attempt. `state` is one of STATES, `log` the bytes of its log so far."""
+    """What a host knows of one attempt. `state` is one of `wire.STATES`, `log` the bytes of its log so far."""
 
     state: str
     log: int
@@ -73,7 +72,7 @@ def exit_report(host: str, op: str, value: object) -> ExitReport:
 
 def status(host: str, answer: Mapping[str, Any]) -> AttemptStatus:
     state, log, ended = answer.get("state"), answer.get("log"), answer.get("exit")
-    if state not in STATES:
+    if state not in wire.STATES:
         _nonsense(host, wire.STATUS, "state is unknown")
     report = None if ended is None else exit_report(host, wire.STATUS, ended)
     return AttemptStatus(state=str(state), log=whole(host, wire.STATUS, log), exit=report)
@@ -86,7 +85,7 @@ def spool(host: str, answer: Mapping[str, Any]) -> list[Spooled]:
     found = []
     for item in attempts:
         each = _built(Spooled, host, wire.SPOOL, item)
-        if not _NONCE.fullmatch(each.nonce) or each.state not in STATES:
+        if not _NONCE.fullmatch(each.nonce) or each.state not in wire.STATES:
             _nonsense(host, wire.SPOOL, "an attempt is none")
         found.append(each)
     return found

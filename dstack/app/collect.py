@@ -24,8 +24,6 @@ from dstack.model import Entry, Manifest, Nonce
 from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
 
 PACKS_AT_ONCE = 3
-DIGESTS_AT_ONCE = 8_000
-"""How many sha256 one question to a host holds: a message is at most 1 MiB."""
 LIST_BYTES = 128 << 10
 """Inputs whose list is longer than this go to the host as one blob that holds the list."""
 TRIES = 3
@@ -155,11 +153,7 @@ async def stage_inputs(
 
 
 async def _lacking(runner: RunnerPort, digests: set[str]) -> set[str]:
-    ordered = sorted(digests)
-    lacking: set[str] = set()
-    for start in range(0, len(ordered), DIGESTS_AT_ONCE):
-        lacking.update(await runner.missing_blobs(ordered[start : start + DIGESTS_AT_ONCE]))
-    return lacking & digests
+    return set(await runner.missing_blobs(sorted(digests))) & digests
 
 
 async def _push_run(runner: RunnerPort, bucket: Bucket, run: Run, meter: Meter) -> None:

@@ -11,8 +11,8 @@ from dstack.core.records import End, unpack
 from dstack.errors import BucketError, DstackError
 from dstack.model import Spooled
 from dstack.ports import Bucket, RunnerPort
+from dstack.wire import ENDED, VANISHED
 
-ENDED, VANISHED = "ended", "vanished"
 GRACE = 20.0
 """Seconds that whoever has just recorded an end is given to tell the host itself."""
 

@@ -24,10 +24,10 @@ SAFE = 6 * 3600.0
 """Seconds after its last use in which a blob stays: some attempt may be about to take it."""
 EVERY = 600.0
 """Seconds between two looks at the whole store of a host whose disk has room."""
-REFUSED_FOR = 2 * 86_400.0
-"""Seconds after which an attempt that was refused is forgotten: whoever asks then is told the same."""
 PRESSED = 10.0
 """The same where it has none, which may be for others' files."""
+REFUSED_FOR = 2 * 86_400.0
+"""Seconds after which an attempt that was refused is forgotten: whoever asks then is told the same."""
 MARK = "store.looked"
 """Beside the store: its modification time is when somebody last looked at all of it, its lock who does."""
 

@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 from dstack.runner import artifacts, eviction, trees
 from dstack.runner.refusal import Refusal
@@ -23,7 +23,7 @@ def receive(root: str, blobs: object, chunks: Iterable[bytes], verified: Optiona
     Refusal("hash") at the first whose bytes are not `size` bytes with that sha256, Refusal("store") when they cannot
     be written; those before it are kept, of it and those behind it nothing is left.
     """
-    wanted = [_blob_of(item) for item in (blobs if isinstance(blobs, list) else [blobs])]
+    wanted = _blobs_of(blobs)
     source = _Source(chunks)
     eviction.make_room(root, coming=sum(size for _, size in wanted))
     for digest, size in wanted:
@@ -45,10 +45,13 @@ def receive(root: str, blobs: object, chunks: Iterable[bytes], verified: Optiona
         raise Refusal("hash", "more bytes arrived than the %d blobs have" % len(wanted), "send them again")
 
 
-def _blob_of(item: object) -> Tuple[str, int]:
-    if not isinstance(item, list) or len(item) != 2 or not is_number(item[1], 1 << 53):
-        raise Refusal("hash", "not a sha256 and a size: %.80r" % (item,))
-    return checked(item[0]), item[1]
+def _blobs_of(blobs: object) -> List[Tuple[str, int]]:
+    if not isinstance(blobs, list):
+        raise Refusal("hash", "not a list of blobs: %.80r" % (blobs,))
+    for item in blobs:
+        if not isinstance(item, list) or len(item) != 2 or not is_number(item[1], 1 << 53):
+            raise Refusal("hash", "not a sha256 and a size: %.80r" % (item,))
+    return [(checked(digest), size) for digest, size in blobs]
 
 
 class _Source:

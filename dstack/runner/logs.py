@@ -6,8 +6,8 @@ import os
 import time
 from typing import Callable, Iterator
 
-from dstack.runner.spool import HELD, RUNNING, Attempt
-from dstack.wire import CHUNK
+from dstack.runner.spool import Attempt
+from dstack.wire import CHUNK, HELD, RUNNING
 
 SHORTEST = 0.002
 LONGEST = 0.04

@@ -21,10 +21,10 @@ from dstack.runner.holding import Holds
 from dstack.runner.logs import LIFE_CHECK, await_end, follow
 from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import ENDED, HELD, RUNNING, UNKNOWN, VANISHED, Attempt, attempts, write_durably, write_json
+from dstack.runner.spool import Attempt, attempts, write_durably, write_json
 from dstack.runner.stopping import state, stop
 from dstack.runner.watch import failed_report
-from dstack.wire import CHUNK, NOT_HELD, REFUSED
+from dstack.wire import CHUNK, ENDED, HELD, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
 
 Operation = Callable[[Request], Dict[str, Any]]
 

@@ -15,15 +15,9 @@ import time
 from typing import Any, Dict, Iterator, Optional
 
 from dstack.runner.refusal import Refusal
-from dstack.wire import REFUSED, STARTED
+from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED
 
 NONCE = re.compile(r"[a-z0-9]{16,64}\Z")
-
-UNKNOWN = "unknown"
-HELD = "held"
-RUNNING = "running"
-ENDED = "ended"
-VANISHED = "vanished"
 
 RESERVE = 4096
 """Bytes kept for the exit report."""

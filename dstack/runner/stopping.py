@@ -20,9 +20,9 @@ from dstack.runner.processes import (
     send,
 )
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import ENDED, RUNNING, VANISHED, Attempt, read_json, write_json
+from dstack.runner.spool import Attempt, read_json, write_json
 from dstack.runner.watch import GRACE, failed_report
-from dstack.wire import REFUSED, STARTED
+from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, VANISHED
 
 LOOK = 0.01
 _LOOK_THERE = "look at these processes on the host"

@@ -69,13 +69,14 @@ def stage(root: str, project_folder: str, entries: Sequence[object], verified: O
     says. Raises Refusal("inputs") for an entry that is not safe, a folder in the way, or a disk that refuses;
     Refusal("hash") when the store lacks a blob or holds a damaged one, which is removed.
     """
+    known = verified or Verified()
     plan = [_entry(item) for item in _expanded(root, entries)]
     _check_plan(plan)
     top = trees.open_top(project_folder)
     try:
         for item in plan:
             try:
-                _lay(root, top, item, verified or Verified())
+                _lay(root, top, item, known)
             except OSError as error:
                 message = "input %s cannot be laid: %s" % (trees.shown(item.path), error.strerror)
                 raise Refusal("inputs", message, "look at the free space and the snapshot's files there") from None
@@ -103,7 +104,7 @@ def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
             yield item
             continue
         digest = checked(item.get("sha256"))
-        fd = _openblob(root, digest)
+        fd = _open_blob(root, digest)
         try:
             size = os.fstat(fd).st_size
             if size > artifacts.MAX_MANIFEST:
@@ -195,7 +196,7 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry, verified: Verifie
     fd = os.open(name, trees.NEW, 0o600, dir_fd=folder)
     try:
         if item.sha256 != EMPTY:
-            source = _openblob(root, item.sha256)
+            source = _open_blob(root, item.sha256)
         if source >= 0:
             identity = identity_of(source)
             if not copied(source, fd, item.sha256, item.size, known=verified.knows(item.sha256, identity)):
@@ -271,7 +272,7 @@ def has(root: str, digest: str) -> bool:
     return True
 
 
-def _openblob(root: str, digest: str) -> int:
+def _open_blob(root: str, digest: str) -> int:
     try:
         return os.open(blob(root, digest), trees.FILE)
     except OSError:
