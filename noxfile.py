@@ -46,7 +46,7 @@ def _is_ready() -> bool:
 
 
 READY = _is_ready()
-nox.options.sessions = ["lint", "unit", "contract", "cli", "system", "hosts-python", "model", "docs"]
+nox.options.sessions = ["lint", "unit", "contract", "cli", "system", "hostile", "hosts-python", "model", "docs"]
 nox.options.default_venv_backend = "none" if READY else "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 
@@ -97,6 +97,13 @@ def cli(session: nox.Session) -> None:
     """Whole commands in a temporary project, whole outputs compared."""
     _install(session)
     _pytest(session, "tests/cli", *TWO)
+
+
+@nox.session
+def hostile(session: nox.Session) -> None:
+    """Attacks from outside: other accounts, damaged objects, lying hosts, full disks. DSTACK_ROUNDS plays more of each."""
+    _install(session)
+    _pytest(session, "tests/hostile", *TWO)
 
 
 @nox.session
@@ -152,7 +159,7 @@ def soak(session: nox.Session) -> None:
     """The long figures, whole."""
     _install(session)
     env = {"DSTACK_SCHEDULES": "100000", "DSTACK_ROUNDS": "50", "DSTACK_KILLS": "200"}
-    _pytest(session, "tests/app/test_protocol.py", "tests/system", *TWO, env=env)
+    _pytest(session, "tests/app/test_protocol.py", "tests/system", "tests/hostile", *TWO, env=env)
 
 
 @nox.session

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutants import accounts, damage, endings, faces, private, queue, standby
+from tests.mutants.mutant import PROTOCOL, Mutant
 
-PROTOCOL = ("tests/app/test_protocol.py",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mutant:
-    name: str
-    breaks: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
-
-MUTANTS = (
+MUTANTS: tuple[Mutant, ...] = (
+    *accounts.MUTANTS,
+    *standby.MUTANTS,
+    *private.MUTANTS,
+    *queue.MUTANTS,
+    *damage.MUTANTS,
+    *endings.MUTANTS,
+    *faces.MUTANTS,
     Mutant(
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",
