@@ -101,7 +101,7 @@ def cli(session: nox.Session) -> None:
 
 @nox.session
 def hostile(session: nox.Session) -> None:
-    """Attacks from outside: other accounts, damaged objects, lying hosts, full disks. DSTACK_ROUNDS plays more of each."""
+    """Attacks from outside: other accounts, damage, lying hosts, full disks. DSTACK_ROUNDS plays more of each."""
     _install(session)
     _pytest(session, "tests/hostile", *TWO)
 
