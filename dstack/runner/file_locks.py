@@ -1,0 +1,79 @@
+"""Who holds which file by flock(2), as the kernel lists it for every account in /proc/locks.
+
+The list shows what can be seen from here. A lock that was taken in another pid namespace (another container) may be
+absent, and so may one that outlived the process that took it, unless this process is in the first namespace. So a file
+that is listed is locked; a file that is not listed may be locked all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, List, Optional, Tuple
+
+FileId = Tuple[int, int, int]
+"""Major and minor number of the device, and the inode."""
+
+LOCKS = "/proc/locks"
+MOST = 16 << 20
+"""Bytes of the list that are read: some 250,000 locks."""
+
+
+def holders() -> Dict[FileId, List[int]]:
+    """Every file that is locked by flock now -> the processes that took its locks, as this pid namespace counts them.
+
+    A file whose holders have no number here has an empty list. Raises OSError where the system has no such list.
+    """
+    with open(LOCKS, "rb") as file:
+        return parse(file.read(MOST).decode("ascii", "replace"))
+
+
+def parse(text: str) -> Dict[FileId, List[int]]:
+    """The holders in the words of /proc/locks; lines of any other kind or form are left out."""
+    found: Dict[FileId, List[int]] = {}
+    for line in text.splitlines():
+        lock = _flock(line)
+        if lock is not None:
+            file, pid = lock
+            pids = found.setdefault(file, [])
+            if pid > 0 and pid not in pids:
+                pids.append(pid)
+    return found
+
+
+def _flock(line: str) -> Optional[Tuple[FileId, int]]:
+    """`7: FLOCK  ADVISORY  WRITE 4711 08:01:1310 0 EOF` -> the file and the process; None for another line.
+
+    A process that still waits stands behind an arrow (`7: -> FLOCK …`) and is no holder.
+    """
+    words = line.split()
+    if len(words) < 6 or words[1] != "FLOCK":
+        return None
+    try:
+        major, minor, inode = words[5].split(":")
+        return (int(major, 16), int(minor, 16), int(inode)), int(words[4])
+    except ValueError:
+        return None
+
+
+def file_id(fd: int) -> FileId:
+    """The open file `fd` as /proc/locks names it. Raises OSError for a descriptor that is not open.
+
+    The kernel lists the device of the whole file system, which stat(2) does not give on btrfs; the mount has it.
+    """
+    found = os.fstat(fd)
+    device = _device_of_mount(fd)
+    if device is None:
+        device = os.major(found.st_dev), os.minor(found.st_dev)
+    return device[0], device[1], found.st_ino
+
+
+def _device_of_mount(fd: int) -> Optional[Tuple[int, int]]:
+    try:
+        with open("/proc/self/fdinfo/%d" % fd, encoding="ascii") as file:
+            mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            device = next(words[2] for words in map(str.split, file) if words[0] == mount)
+        major, minor = device.split(":")
+        return int(major), int(minor)
+    except (OSError, StopIteration, IndexError, ValueError):
+        return None
