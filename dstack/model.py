@@ -209,6 +209,8 @@ class HostFacts:
     """Whether its queue is that of all its users; else of this account alone."""
     place: str = ""
     """Random, made once for the folder of dstack: the same words may lead to another folder on another machine."""
+    machine: str = ""
+    """The same at every boot of the machine, and for all its accounts; "" where that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,6 +167,10 @@ class RunnerPort(Protocol):
         """STARTED or REFUSED, for ever: where nothing was written yet, REFUSED is written now."""
         ...
 
+    async def sighting(self, nonce: Nonce, account: str) -> str:
+        """Whether an attempt of any account of the host is seen to live: one of `wire.SIGHTINGS`; changes nothing."""
+        ...
+
     def follow(self, nonce: Nonce, offset: int) -> AsyncIterator[bytes]:
         """The bytes of the log from `offset` on, as they come; ends when the job has ended and all was given."""
         ...

@@ -55,6 +55,7 @@ SPOOL = "spool"
 QUEUE = "queue"
 IMAGES = "images"
 COORDINATORS_ENDED = "coordinators.ended"
+SIGHTING = "sighting"
 
 # The operations of the coordinator that is shipped to hosts.
 HAND = "hand"
@@ -70,6 +71,12 @@ RUNNING = "running"
 ENDED = "ended"
 VANISHED = "vanished"
 STATES = (UNKNOWN, HELD, RUNNING, ENDED, VANISHED)
+
+# What every account of a host can see of an attempt of one of them: it lives; nothing of it is seen; or, UNKNOWN, the
+# host shows accounts nothing of one another.
+ALIVE = "alive"
+UNSEEN = "unseen"
+SIGHTINGS = (ALIVE, UNSEEN, UNKNOWN)
 
 # What a supervisor wrote once for its nonce, before the first command.
 STARTED = "started"

@@ -49,7 +49,7 @@ def facts(host: str, answer: Mapping[str, Any]) -> HostFacts:
     if min(found.cpus, found.memory, found.disk_free, found.uid) < 0 or max(found.cpus, found.uid) > 2**32:
         _nonsense(host, "hello", "a number is out of range")
     texts = [found.boot_id, found.hostname, found.user, found.python, found.platform, found.dir, found.git or ""]
-    texts.append(found.place)
+    texts += [found.place, found.machine]
     texts += [gpu.name or "" for gpu in found.gpus]
     if any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
         _nonsense(host, "hello", "a text is too long or holds control characters")

@@ -173,6 +173,10 @@ class RunnerClient:
         answer = await (await self._channel()).ask(wire.VERDICT, {"nonce": nonce})
         return answers.choice(self.name, wire.VERDICT, answer.get("verdict"), (wire.STARTED, wire.REFUSED))
 
+    async def sighting(self, nonce: Nonce, account: str) -> str:
+        answer = await (await self._channel()).ask(wire.SIGHTING, {"nonce": nonce, "account": account})
+        return answers.choice(self.name, wire.SIGHTING, answer.get("sighting"), wire.SIGHTINGS)
+
     # -- one attempt, from then on -------------------------------------------------------------------------------
 
     async def follow(self, nonce: Nonce, offset: int) -> AsyncGenerator[bytes, None]:

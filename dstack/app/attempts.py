@@ -15,6 +15,8 @@ from dstack.app.effects import (
     Go,
     Held,
     Hold,
+    HowSilent,
+    Linger,
     ListKeys,
     NewNonce,
     Pause,
@@ -26,9 +28,11 @@ from dstack.app.effects import (
     StopJob,
     Watch,
 )
-from dstack.app.jobs import Job, stop_asked, unwanted, wanted
+from dstack.app.jobs import Job, ends_of, stop_asked, unwanted, wanted
+from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Claim, Coordinator, End, Outcome, Result, Started, pack, unpack
+from dstack.core.liveness import SILENCE
+from dstack.core.records import Claim, Coordinator, End, Outcome, Result, Started, Want, pack, unpack
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
@@ -62,6 +66,7 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
         account=held.account,
         folder=held.folder,
         place=held.place,
+        machine=held.machine,
     )
     mine = keys.attempt(number)
     if not (yield from create(mine.claim, pack(claim))):
@@ -142,8 +147,9 @@ def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
     """What the host says of a start whose answer was lost; asks until it answers."""
     while True:
         verdict = yield AskVerdict(claim)
-        if verdict is not None:
-            return bool(verdict == STARTED)
+        if isinstance(verdict, str):
+            return verdict == STARTED
+        yield from _lose_silent(job, mine, claim)
         if (yield Read(mine.end)) is not None:
             return False
         note = f"{claim.host} cannot be reached"
@@ -163,15 +169,35 @@ def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[None]:
     yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status="lost")
 
 
-def _given_up(job: Job, mine: AttemptKeys) -> Steps[End | None]:
-    """Its end where somebody else brought the attempt to it, or it was called lost and nobody waits for it any more."""
+def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[bool]:
+    """Whether this run's `retry` permits an attempt after `last`, should that be called lost without anybody's word."""
+    if want is None:
+        return False
+    ends = yield from ends_of(last, want.ended, last.number - 1)
+    return reuse.may_try_again(tuple(end.status for end in ends), job.spec.retry)
+
+
+def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+    """Call this coordinator's own attempt lost where its host has been silent for long and `retry` permits another."""
+    silence = yield HowSilent(claim)
+    if silence.seconds < SILENCE:
+        return
+    key = mine.want(job.run.id)
+    body = yield Read(key)
+    want = unpack(Want, key, body) if body is not None else None
+    if (yield from may_try_again(job, mine, want)):
+        yield from lose(mine, claim, f"{claim.host} unreachable since {silence.since}")
+
+
+def _end_of(mine: AttemptKeys) -> Steps[End | None]:
+    """How the attempt ended by the records, whoever wrote that; None while it has not."""
     body = yield Read(mine.end)
-    if body is None:
-        return None
-    end = unpack(End, mine.end, body)
-    if end.status != "lost" or (yield Read(f"{mine.generation}result")) is not None:
-        return end
-    return None if (yield from wanted(job, mine)) else end
+    return unpack(End, mine.end, body) if body is not None else None
+
+
+def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[bool]:
+    """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
+    return (yield Read(mine.result)) is not None or not (yield from wanted(job, mine))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
@@ -191,9 +217,11 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
         patience = min(LONGEST, patience * 1.02)
         if report is not None:
             break
-        end = yield from _given_up(job, mine)
+        yield from _lose_silent(job, mine, claim)
+        end = yield from _end_of(mine)
         if end is not None:
-            yield from _let_go(end, claim)
+            if end.status == "lost":
+                yield Linger(claim, _linger(job, mine, claim))
             return
         stop = yield from unwanted(job, mine)
         if stop is not None:
@@ -203,26 +231,44 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
     yield from _finish(job, mine, claim, report, abort=abort)
 
 
-def _let_go(end: End, claim: Claim) -> Steps[None]:
-    """An attempt that was called lost, and that nobody waits for any more, is ended where it still runs."""
-    if end.status == "lost":
-        for _ in range(STOP_TRIES):
-            if (yield StopJob(claim, True)) is not None:
-                break
-            yield Pause(PATIENCE)
-        yield Release(claim)
+def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+    """A lost attempt that may live: its result counts if it comes first; it is ended where it still runs as soon as
+    nothing can come of it any more."""
+    while True:
+        report = yield Watch(claim, job.spec.workflow, mine, LONGEST)
+        if report is not None:
+            collected = yield Collect(claim, job.spec.workflow, mine, partial=not report.succeeded, keep=True)
+            if collected is not None:
+                yield from _record(mine, claim, report, collected)
+                return
+        if (yield from _is_in_vain(job, mine)):
+            break
+    for _ in range(STOP_TRIES):
+        if (yield StopJob(claim, True)) is not None:
+            yield Release(claim)
+            return
+        yield Pause(PATIENCE)
 
 
 def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[None]:
     workflow = job.spec.workflow
     yield Show(workflow=workflow, status=JobStatus.UPLOADING, host=claim.host, attempt=mine, mine=True)
-    collected = None
-    while collected is None:
+    while True:
         collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)
-        if collected is None:
-            if (yield from _given_up(job, mine)) is not None:
-                return
-            yield Pause(PATIENCE)
+        if collected is not None:
+            yield from _record(mine, claim, report, collected)
+            return
+        yield from _lose_silent(job, mine, claim)
+        end = yield from _end_of(mine)
+        if end is not None:
+            if end.status == "lost":
+                yield Linger(claim, _linger(job, mine, claim))
+            return
+        yield Pause(PATIENCE)
+
+
+def _record(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected | str) -> Steps[None]:
+    """Commit what was collected and record the end; then the host may forget the attempt."""
     if isinstance(collected, Collected) and report.succeeded:
         status = yield from _commit(mine, claim, report, collected)
         yield from _end(mine, claim, report, status=status)
@@ -254,7 +300,7 @@ def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
         started=report.started,
         ended=report.ended,
     )
-    won = yield from create(f"{mine.generation}result", pack(result))
+    won = yield from create(mine.result, pack(result))
     return "succeeded" if won else "superseded"
 
 

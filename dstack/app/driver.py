@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from dstack.app import effects as fx
 from dstack.app import given
+from dstack.app.claim_hosts import ClaimHosts
 from dstack.app.collect import collect_artifacts, stage_inputs
-from dstack.app.fleet import away
 from dstack.app.means import Means
 from dstack.app.placing import Placing
-from dstack.app.silences import Silences
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
@@ -60,10 +59,11 @@ class Driver:
         self._specs = {spec.workflow: spec for spec in run.plan.jobs}
         self.outcomes: dict[WorkflowName, Outcome] = {}
         self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
-        self._silences = Silences()
-        self._unwatched = Silences()
-        """For people alone: what is decided rests on questions that were asked for it."""
-        means.heart.tells(self._unreachable)
+        self._hosts = ClaimHosts(means.fleet, means.observer, means.screen)
+        means.heart.tells(self._hosts)
+        self._lost: set[str] = set()
+        """Attempts that were called lost, by their nonces."""
+        self._lingering: set[asyncio.Task[None]] = set()
         self._watchings: dict[str, Watching] = {}
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
@@ -94,6 +94,8 @@ class Driver:
                 return await self._alive(coordinator, claim)
             case fx.Show():
                 return self._show(effect)
+            case fx.Linger(claim, steps):
+                return self._linger(claim, steps)
             case _:
                 return await self._on_host(effect)
 
@@ -116,13 +118,13 @@ class Driver:
             case fx.Go(claim, workflow):
                 return await self._go(claim, self._specs[workflow])
             case fx.AskVerdict(claim):
-                return await self._ask(claim, lambda runner: runner.verdict(Nonce(claim.nonce)))
+                return await self._hosts.verdict(claim)
             case fx.HowSilent(claim, owner):
-                return self._silence(claim, owner)
+                return self._hosts.silence(claim, owner)
             case fx.Watch(claim, workflow, attempt, patience):
                 return await self._watching(claim, workflow, attempt).wait(patience)
             case fx.StopJob(claim, abort):
-                return await self._ask(claim, lambda runner: runner.stop(Nonce(claim.nonce), abort=abort))
+                return await self._hosts.ask(claim, lambda runner: runner.stop(Nonce(claim.nonce), abort=abort))
             case fx.Collect():
                 return await self._collect(effect)
             case fx.Release(claim):
@@ -131,7 +133,10 @@ class Driver:
 
     async def close(self) -> None:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
-        self._means.heart.hushes(self._unreachable)
+        self._means.heart.hushes(self._hosts)
+        for task in self._lingering:
+            task.cancel()
+        await asyncio.gather(*self._lingering, return_exceptions=True)
         for watching in self._watchings.values():
             await watching.close()
         await self._placing.close()
@@ -218,38 +223,27 @@ class Driver:
 
     async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
         values = given.environment(spec, self._means.caller)
-        return await self._ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
+        return await self._hosts.ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
 
     # -- the running attempt ----------------------------------------------------------------------
 
-    async def _ask(self, claim: Claim, request: Callable[[RunnerPort], Awaitable[T]]) -> T | None:
-        """The answer of the claim's host, None when it cannot be reached; anything else it says is raised."""
-        link = self._means.fleet.link_of(claim)
-        runner: RunnerPort | None = None
+    def _linger(self, claim: Claim, steps: fx.Steps[None]) -> None:
+        """Take the steps of a lost attempt beside all else; its log and its troubles are no longer shown."""
+        self._lost.add(claim.nonce)
+        task = asyncio.create_task(self._to_the_end(claim, steps))
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    async def _to_the_end(self, claim: Claim, steps: fx.Steps[None]) -> None:
         try:
-            reached = await link.reach()
-            elsewhere = away(claim, reached.facts)
-            if elsewhere:
-                self._in_vain(claim, elsewhere)
-                return None
-            runner = reached.runner
-            answer = await request(runner)
-            self._silences.answered(Nonce(claim.nonce))
-            return answer
-        except HostUnreachableError as error:
-            if runner is not None:
-                await link.lost(runner)
-            self._in_vain(claim, str(error))
-            return None
+            await take(steps, self.perform)
+        except DstackError as error:
+            self._means.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
 
-    def _in_vain(self, claim: Claim, why: str) -> None:
-        """The claim's host gave no answer; said once for each reason and silence."""
-        if self._silences.vain(Nonce(claim.nonce), why):
-            self._means.screen.message(why)
-
-    def _silence(self, claim: Claim, owner: Coordinator) -> fx.Silence:
-        seconds, since = self._silences.of(Nonce(claim.nonce))
-        return fx.Silence(seconds=seconds, since=since, owner=self._means.observer.is_mute(owner))
+    async def give_time(self, seconds: float) -> None:
+        """Let lost attempts that live be ended, at most for so long: nobody waits for them any more."""
+        if self._lingering:
+            await asyncio.wait(self._lingering, timeout=seconds)
 
     def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
         watching = self._watchings.get(claim.nonce)
@@ -259,23 +253,22 @@ class Driver:
                 attempt,
                 self._means.fleet.link_of(claim),
                 nonce=Nonce(claim.nonce),
-                show=lambda data: self._means.screen.log(workflow, data),
+                show=lambda data: self._show_log(claim, workflow, data),
                 trouble=lambda error: self._troubled(claim, workflow, error),
             )
         return watching
 
+    def _show_log(self, claim: Claim, workflow: WorkflowName, data: bytes) -> None:
+        if claim.nonce not in self._lost:
+            self._means.screen.log(workflow, data)
+
     def _troubled(self, claim: Claim, workflow: WorkflowName, error: DstackError | None) -> None:
         """Tell what keeps this coordinator from watching the job; a silent bucket says nothing of its host."""
-        if isinstance(error, HostUnreachableError):
-            self._unwatched.vain(Nonce(claim.nonce), str(error))
-        else:
-            self._unwatched.answered(Nonce(claim.nonce))
+        self._hosts.watched(claim, error)
+        if claim.nonce in self._lost:
+            return
         note = "" if error is None else str(error)
         self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=note, mine=True))
-
-    def _unreachable(self) -> Mapping[str, float]:
-        """The attempts whose hosts do not answer this coordinator, and since when."""
-        return {**self._silences.all(), **self._unwatched.all()}
 
     async def _collect(self, effect: fx.Collect) -> fx.Collected | str | None:
         link = self._means.fleet.link_of(effect.claim)
@@ -327,9 +320,9 @@ class Driver:
         if watching is not None:
             await watching.close()
         self._placing.release(claim.nonce)
-        self._unwatched.answered(Nonce(claim.nonce))
+        self._hosts.forget(claim)
         try:
-            await self._ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
+            await self._hosts.ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
         except HostError as error:
             self._means.screen.message(str(error))
 

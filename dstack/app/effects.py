@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from dstack.core.keys import AttemptKeys
 from dstack.core.records import Claim, Coordinator
+from dstack.core.sightings import Sighting
 from dstack.model import JobStatus, Nonce, WorkflowName
 
 T = TypeVar("T")
@@ -103,6 +104,7 @@ class Held:
     account: str = ""
     folder: str = ""
     place: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +145,16 @@ class Go(Effect):
     workflow: WorkflowName
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """The host of an attempt was reached, but not under the account whose attempt it is: what is seen of it there."""
+
+    sighting: Sighting
+
+
 @dataclass(frozen=True, slots=True)
 class AskVerdict(Effect):
-    """-> "started" | "refused" (then for ever), None when the host cannot be reached under the claim's account."""
+    """-> "started" | "refused" (then for ever) | Foreign | None when the host cannot be reached."""
 
     claim: Claim
 
@@ -162,10 +171,11 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class HowSilent(Effect):
-    """After an AskVerdict without an answer -> Silence."""
+    """After an AskVerdict or a Watch without an answer -> Silence; a host that answers under another account is not
+    silent. `owner` is another coordinator that looks after the attempt, None for one of this coordinator's own."""
 
     claim: Claim
-    owner: Coordinator
+    owner: Coordinator | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +223,17 @@ class Release(Effect):
     """The host may forget the attempt -> None; best effort."""
 
     claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Linger(Effect):
+    """Take `steps` beside all that follows, for an attempt that was called lost and may live -> None, at once.
+
+    Its log is shown no more. What is left of the steps when the run has ended is given a moment, and then given up.
+    """
+
+    claim: Claim
+    steps: Steps[None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 from dstack.core.codec import build, plain
 from dstack.core.placement import Candidate, nowhere
 from dstack.core.records import Claim, Coordinator
+from dstack.core.sightings import belongs, is_other_machine, is_same_boot
 from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostFacts, JobSpec
 from dstack.ports import RunnerPort
@@ -143,6 +144,8 @@ class Fleet:
         self._foreign: dict[str, Link] = {}
         self._trying: dict[str, asyncio.Task[None]] = {}
         self._asking: dict[str, asyncio.Task[bool]] = {}
+        self._located: dict[str, Link] = {}
+        """Where the attempts of claims were found, by their nonces."""
 
     def ended(self, coordinator: Coordinator, claim: Claim) -> bool:
         """Whether the claim's host says that this coordinator, which lived there, has ended. Does not wait: False
@@ -156,22 +159,63 @@ class Fleet:
         return False
 
     async def _ask_after(self, coordinator: Coordinator, claim: Claim) -> bool:
-        link = self.link_of(claim)
+        link: Link | None = None
         reached: Reached | None = None
         try:
-            reached = await link.reach()
+            link, reached = await self.locate(claim)
             if reached.facts.boot_id != coordinator.boot_id:
                 return False
             return coordinator.id in await reached.runner.ended_coordinators([coordinator.id])
         except HostUnreachableError:
-            if reached is not None:
+            if link is not None and reached is not None:
                 await link.lost(reached.runner)
             return False
         except DstackError:
             return False
 
+    async def locate(self, claim: Claim) -> tuple[Link, Reached]:
+        """The host of a claim, reached under the account whose attempt it is where any entry leads there, else under
+        another account: how an inventory names a machine, or its user, never changes whose an attempt is.
+
+        Raises what `Link.reach` raises when no entry for the host can be reached.
+        """
+        found = self._located.get(claim.nonce)
+        if found is not None and found.reached is not None:
+            return found, found.reached
+        foreign: Link | None = None
+        failure: DstackError | None = None
+        for link in self._entries(claim):
+            try:
+                facts = (await link.reach()).facts
+            except DstackError as error:
+                failure = failure or error
+                continue
+            if belongs(claim, facts):
+                foreign = link
+                break
+            if foreign is None and not is_other_machine(claim, facts):
+                foreign = link
+        if foreign is None or foreign.reached is None:
+            raise failure or HostUnreachableError(claim.host, "another machine answers under that name")
+        self._located[claim.nonce] = foreign
+        return foreign, foreign.reached
+
+    def _entries(self, claim: Claim) -> list[Link]:
+        """The entries that may lead to the host of a claim, those that are known to do so first."""
+        reached = [(link, link.reached.facts) for link in self.links.values() if link.reached is not None]
+        named = self.links.get(claim.host)
+        found = [link for link, facts in reached if claim.place and belongs(claim, facts)]
+        found += [named] if named is not None else []
+        found.append(self._entry_of(claim))
+        found += [link for link, facts in reached if is_same_boot(claim, facts)]
+        return list(dict.fromkeys(found))
+
     def link_of(self, claim: Claim) -> Link:
-        """The link to the host of a claim: the inventory's when it is the same entry, else one made from the claim."""
+        """The link to the host of a claim: where the attempt was located, or by the entry in the claim."""
+        return self._located.get(claim.nonce) or self._entry_of(claim)
+
+    def _entry_of(self, claim: Claim) -> Link:
+        """The inventory's link when it has the same entry as the claim, else one made from the claim."""
         link = self.links.get(claim.host)
         if link is not None and address_of(link.host) == claim.address:
             return link
@@ -279,12 +323,3 @@ def address_of(host: Host) -> dict[str, Any]:
     fields = plain(host)
     fields.pop("position", None)
     return dict(fields)
-
-
-def away(claim: Claim, facts: HostFacts) -> str:
-    """Why the attempt is not in the spool that was reached, which has never heard of it then; "" when it is there."""
-    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):
-        return f"{claim.host}: it runs as {claim.account}, whose account this is not"
-    if claim.place and claim.place != facts.place:
-        return f"{claim.host}: it runs in another place than {facts.dir} on {facts.hostname}, or that was made anew"
-    return ""

@@ -6,16 +6,28 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from dstack.core.liveness import BEAT
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
 MOST = 1000
-"""Attempts that cannot be reached, in one beat."""
+"""Attempts of which one beat says that they cannot be reached, or what is seen of them."""
 AGAIN = 2.0
 """Seconds after which the first beat is tried again."""
+
+
+class AttemptHosts(Protocol):
+    """What a coordinator finds at the hosts of attempts, by their nonces; for people who read its heartbeat."""
+
+    def unreachable(self) -> Mapping[str, float]:
+        """Since when hosts do not answer, in seconds since the epoch."""
+        ...
+
+    def sightings(self) -> Mapping[str, str]:
+        """What is seen of attempts of other accounts: values of `core.sightings.Sighting`."""
+        ...
 
 
 class Heart:
@@ -39,7 +51,7 @@ class Heart:
         self._key = key
         self._trouble = trouble
         self._until = until
-        self._unreachable: list[Callable[[], Mapping[str, float]]] = []
+        self._hosts: list[AttemptHosts] = []
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -59,14 +71,14 @@ class Heart:
         except BucketError:
             pass  # who looks at it waits for the silence then
 
-    def tells(self, unreachable: Callable[[], Mapping[str, float]]) -> None:
-        """Each beat says from now on which attempts cannot be reached, and since when."""
-        self._unreachable.append(unreachable)
+    def tells(self, hosts: AttemptHosts) -> None:
+        """Each beat says from now on which attempts cannot be reached, and what is seen of those of other accounts."""
+        self._hosts.append(hosts)
 
-    def hushes(self, unreachable: Callable[[], Mapping[str, float]]) -> None:
-        """No beat says that any more."""
-        if unreachable in self._unreachable:
-            self._unreachable.remove(unreachable)
+    def hushes(self, hosts: AttemptHosts) -> None:
+        """The next beat says nothing of those any more."""
+        if hosts in self._hosts:
+            self._hosts.remove(hosts)
 
     async def begin(self) -> None:
         """Return once a beat stands in the bucket, and go on beating."""
@@ -91,9 +103,12 @@ class Heart:
         until = self._until()
         if until is not None:
             beat["until"] = int(until)
-        silent = {nonce: int(since) for each in self._unreachable for nonce, since in each().items()}
+        silent = {nonce: int(since) for each in self._hosts for nonce, since in each.unreachable().items()}
         if silent:
             beat["unreachable"] = dict(list(silent.items())[:MOST])
+        seen = {nonce: sighting for each in self._hosts for nonce, sighting in each.sightings().items()}
+        if seen:
+            beat["sightings"] = dict(list(seen.items())[:MOST])
         body = json.dumps(beat, separators=(",", ":")).encode()
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)

@@ -62,6 +62,7 @@ class Holding:
                 account=reached.facts.user,
                 folder=reached.facts.dir,
                 place=reached.facts.place,
+                machine=reached.facts.machine,
             )
         return None
 

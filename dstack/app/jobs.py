@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dstack.app.creating import read_record
 from dstack.app.effects import ListKeys, NewNonce, Read, Steps
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
-from dstack.core.records import Claim, Coordinator, Outcome, Owner, RunRecord, Stop, Want, unpack
+from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 
 
@@ -115,6 +115,17 @@ def _still_wants(job: Job, run: RunId, want: Want) -> Steps[bool]:
     if (yield Read(keys.record)) is None:
         return False
     return (yield from stop_of(keys, want.workflow)) is None
+
+
+def ends_of(keys: JobKeys | AttemptKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
+    """How the attempts after number `after` and up to `last` ended, oldest first; open ones are left out."""
+    ends = []
+    for number in range(after + 1, last + 1):
+        attempt = keys.attempt(number)
+        body = yield Read(attempt.end)
+        if body is not None:
+            ends.append(unpack(End, attempt.end, body))
+    return tuple(ends)
 
 
 def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:

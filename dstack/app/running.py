@@ -28,6 +28,8 @@ SMALL = 64 << 10
 """Bytes that are sent rather than looked for."""
 LEISURE = 3.0
 """Seconds after which a coordinator looks what earlier ones left on its hosts."""
+LAST_MOMENT = 15.0
+"""Seconds, at the end of a run, in which its lost attempts that live are ended."""
 FIRST_BEAT = 1.0
 """Seconds before a coordinator gives its first sign of life."""
 
@@ -102,7 +104,9 @@ class Coordination:
             for spec in self._run.plan.jobs:
                 self._settled[spec.workflow] = asyncio.create_task(self._job(spec))
             outcomes = await asyncio.gather(*self._settled.values())
-            return await self._sum_up(tuple(outcomes))
+            final = await self._sum_up(tuple(outcomes))
+            await self._driver.give_time(LAST_MOMENT)
+            return final
         finally:
             for task in self._settled.values():
                 task.cancel()

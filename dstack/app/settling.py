@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dstack.app import attempts, generations
 from dstack.app.creating import create, read_record
-from dstack.app.effects import Alive, AskVerdict, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
-from dstack.app.jobs import Job, Live, latest_of, stop_asked, unwanted
+from dstack.app.effects import Alive, AskVerdict, Foreign, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
+from dstack.app.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
 from dstack.app.views import at_machine
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.liveness import SILENCE
 from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, pack, unpack
+from dstack.core.sightings import Sighting, describe
 from dstack.model import JobStatus
 from dstack.wire import STARTED
 
@@ -24,6 +25,8 @@ MOST = 5.0
 """Seconds between two looks at an attempt that somebody else looks after: first POLL, then ever more up to this."""
 FAR = 2.0
 """Seconds between two tries of a host that does not answer."""
+ELSEWHERE = 5.0
+"""Seconds between two looks at an attempt of another account, which only that account can bring to its end."""
 MAX_VOID = 16
 """Attempts in a row that never started before the job is called failed."""
 
@@ -67,7 +70,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     if live is not None:
         yield from _beside(job, me, keys, live, want)
         return None
-    ends = yield from _ends(keys, want.ended, number)
+    ends = yield from ends_of(keys, want.ended, number)
     verdict = reuse.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
     if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:
         return None  # an attempt succeeded since the first look: its result precedes its end
@@ -143,24 +146,16 @@ def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
     return {attempt.pack(name) for name in packs} <= set(there)
 
 
-def _ends(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
-    """How the attempts after `after` ended, oldest first."""
-    ends = []
-    for number in range(after + 1, last + 1):
-        attempt = keys.attempt(number)
-        body = yield Read(attempt.end)
-        if body is not None:
-            ends.append(unpack(End, attempt.end, body))
-    return tuple(ends)
-
-
 def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
     """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
     if live.owner.id != me.id and not (yield from _outlive(job, live)):
         return
     verdict = yield AskVerdict(live.claim)
+    if isinstance(verdict, Foreign):
+        yield from _foreign(job, live, want, verdict.sighting)
+        return
     if verdict is None:
-        yield from _unreachable(job, keys, live, want)
+        yield from _unreachable(job, live, want)
         return
     if verdict != STARTED:
         yield from attempts.void(live.keys, live.claim)
@@ -193,18 +188,28 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
             return False  # the others go on with it, and this run is stopped
 
 
-def _unreachable(job: Job, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
+def _foreign(job: Job, live: Live, want: Want | None, sighting: Sighting) -> Steps[None]:
+    """Its host answers, and it is another account's: only that account can bring it to its end, so whoever waits for it
+    goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
+    may_lose = want is not None and sighting is Sighting.RESTARTED
+    if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
+        yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
+        return
+    note = describe(sighting, live.claim.host, live.claim.account, f"dstack attach {job.run.name}")
+    yield Show(workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys)
+    yield Pause(ELSEWHERE)
+
+
+def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[None]:
     """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
     silence = yield HowSilent(live.claim, live.owner)
     # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
     # known for sure to have died, says nothing of its host.
     by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
     long_enough = by_owner or silence.seconds >= SILENCE
-    if want is not None and long_enough:
-        ends = yield from _ends(keys, want.ended, live.keys.number - 1)
-        if reuse.may_try_again(tuple(end.status for end in ends), job.spec.retry):
-            yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
-            return
+    if long_enough and (yield from attempts.may_try_again(job, live.keys, want)):
+        yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
+        return
     yield Show(
         workflow=job.spec.workflow,
         status=JobStatus.RUNNING,

@@ -53,4 +53,4 @@ def _is_over(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> bool:
     if end.nonce != spooled.nonce:
         return False
     # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
-    return end.status != "lost" or spooled.state == VANISHED or bucket.get(f"{attempt.generation}result") is not None
+    return end.status != "lost" or spooled.state == VANISHED or bucket.get(attempt.result) is not None

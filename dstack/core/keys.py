@@ -78,6 +78,18 @@ class AttemptKeys:
     generation: str
     number: int
 
+    def attempt(self, number: int) -> AttemptKeys:
+        """Another attempt of the same generation."""
+        return AttemptKeys(self.generation, number)
+
+    @property
+    def result(self) -> str:
+        """The commit of the generation, whichever attempt gave it."""
+        return f"{self.generation}result"
+
+    def want(self, run: RunId) -> str:
+        return f"{self.generation}wants/{run}"
+
     @property
     def claim(self) -> str:
         return f"{self.generation}claim/{self.number:06d}"

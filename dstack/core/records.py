@@ -90,6 +90,8 @@ class Claim:
     """Account and folder on the host in whose spool the attempt is: in any other one nobody ever heard of it."""
     place: str = ""
     """What that folder calls itself: another machine may have one of the same name."""
+    machine: str = ""
+    """What names the host's machine over its boots: for accounts that cannot look into that folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

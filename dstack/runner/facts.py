@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import shutil
 import socket
@@ -30,6 +31,7 @@ def hello(root: str) -> Dict[str, Any]:
     return {
         "wire": WIRE_VERSION,
         "boot_id": boot_id(),
+        "machine": machine(),
         "hostname": socket.gethostname(),
         "user": user(),
         "uid": os.getuid(),
@@ -45,6 +47,15 @@ def hello(root: str) -> Dict[str, Any]:
         "shared_slots": slots.shared(),
         "place": place(root),
     }
+
+
+def machine() -> str:
+    """32 hex digits that stay the same over boots and differ between machines, whichever account asks; "" where the
+    system has no machine id. The id itself is confidential (machine-id(5)), so it is hashed with the host's name."""
+    number = _line("/etc/machine-id") or ""
+    if len(number) != 32:
+        return ""
+    return hashlib.sha256(("dstack %s %s" % (number, socket.gethostname())).encode("utf-8")).hexdigest()[:32]
 
 
 def place(root: str) -> str:

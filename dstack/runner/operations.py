@@ -21,6 +21,7 @@ from dstack.runner.holding import Holds
 from dstack.runner.logs import LIFE_CHECK, await_end, follow
 from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
+from dstack.runner.sightings import sighting
 from dstack.runner.spool import Attempt, attempts, write_durably, write_json
 from dstack.runner.stopping import state, stop
 from dstack.runner.watch import failed_report
@@ -65,6 +66,9 @@ class Operations:
             wire.IMAGES: lambda request: {"present": container.present(request.texts("images"))},
             wire.COORDINATORS_ENDED: lambda request: {"ended": ended(root, request.texts("ids"))},
             wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
+            wire.SIGHTING: lambda request: {
+                "sighting": sighting(request.fields.get("nonce"), request.fields.get("account"))
+            },
         }
 
     def _attempt(self, request: Request) -> Attempt:

@@ -17,6 +17,7 @@ from dstack.runner import slots
 from dstack.runner.facts import capacity
 from dstack.runner.processes import become_subreaper, identity
 from dstack.runner.refusal import Refusal
+from dstack.runner.sightings import name_supervisor
 from dstack.runner.spool import Attempt, write_json
 from dstack.runner.watch import Watch, failed_report
 from dstack.wire import REFUSED, STARTED
@@ -36,6 +37,7 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
     of `control` before `go` makes the verdict REFUSED.
     """
     _detach(control.fileno())
+    name_supervisor(order["nonce"])
     attempt = Attempt(root, order["nonce"])
     try:
         hold = _hold(attempt, order, control)

@@ -19,10 +19,12 @@ from dstack.app.jobs import Job
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import may_follow
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
+from dstack.core.sightings import Sighting, belongs, judge
 from dstack.errors import BucketError
 from dstack.model import (
     ExitReport,
     Fingerprint,
+    HostFacts,
     JobSpec,
     JobStatus,
     Nonce,
@@ -34,6 +36,7 @@ from dstack.model import (
     WorkflowName,
 )
 from dstack.ports import Put
+from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 from tests.app.keepers import Keepers, Violation
 
 PROJECT = ProjectKeys.of("sim")
@@ -51,6 +54,8 @@ class Supervisor:
     nonce: str
     held_by: int | None
     verdict: str | None = None
+    account: str = "user1"
+    boot: int = 1
     ends_at: float | None = None
     report: ExitReport | None = None
     stopped: bool = False
@@ -63,6 +68,8 @@ class Peer:
     identity: Coordinator
     number: int
     run: RunRecord
+    account: str = "user1"
+    """Under which it reaches the host; not always the account of whoever made the run."""
     tasks: dict[str, Iterator[Any]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     wake: dict[str, float] = field(default_factory=dict)
@@ -71,6 +78,8 @@ class Peer:
     shown: dict[str, JobStatus] = field(default_factory=dict)
     crashed: bool = False
     paused_until: float = 0.0
+    foreign: dict[str, Sighting] = field(default_factory=dict)
+    """What the host answered last of attempts of other accounts."""
 
 
 def spec_of(workflow: str, retry: Retry = ONCE) -> JobSpec:
@@ -133,6 +142,12 @@ class World:
         self.fresh = {run.id: self.random.random() < 0.15 for run in self.runs}
         self.lost_rate = self.random.choice((0.0, 0.0, 0.002))
         self.fails = {name: self.random.random() < 0.25 for name in names}
+        self.accounts = self.random.random() < 0.5
+        """Whether each person has an account of their own on the host."""
+        self.shows = self.random.random() < 0.8
+        """Whether the host shows accounts what other accounts run."""
+        self.boot = 1
+        self.reboot_rate = self.random.choice((0.0, 0.0, 0.002)) if self.accounts else 0.0
         prunes = self.random.random() < 0.5
         self.begins = {run.id: 0.0 for run in self.runs}
         if prunes:
@@ -150,10 +165,20 @@ class World:
 
     # -- life of coordinators ---------------------------------------------------------------------
 
+    def account_of(self, run: RunRecord) -> str:
+        """Mostly that of whoever made the run: a colleague may attach. In the end whoever is waited for does."""
+        if not self.accounts:
+            return "user1"
+        awaited = self._awaited(run)
+        if self.quiet and awaited:
+            return self.random.choice(awaited)
+        return self.random.choice([run.user, run.user, *(other.user for other in self.runs)])
+
     def start_peer(self, run: RunRecord) -> None:
         number = len(self.peers) + 1
+        account = self.account_of(run)
         identity = Coordinator(id=f"c{number}", user=run.user, machine="m", boot_id="b", pid=number, lock="/x")
-        peer = Peer(identity=identity, number=number, run=run)
+        peer = Peer(identity=identity, number=number, run=run, account=account)
         for spec in run.plan.jobs:
             fingerprint = Fingerprint(hashlib.sha256(spec.workflow.encode()).hexdigest())
             fresh = "asked for" if self.fresh[run.id] else ""
@@ -227,16 +252,38 @@ class World:
                 self.write(key, body)
         if self.chance(self.lost_rate):
             self._somebody_says_lost()
+        if self.chance(self.reboot_rate):
+            self._reboot()
         for run in self.runs:
             if self.chance(self.stop_rate) and run.id not in self.stops:
                 self.stops.add(run.id)
                 self.write(PROJECT.run(run.id).stop(None), pack(Stop(nonce="s", user="u", reason="asked")))
-            alive = [peer for peer in self.peers if peer.run is run and not peer.crashed]
             if self.begins[run.id] > self.now:
                 continue
-            if not self._done(run) and not any(peer.tasks for peer in alive) and self.random.random() < 0.2:
+            if not self._done(run) and self._lacks_peers(run) and self.random.random() < 0.2:
                 for _ in range(self.random.randint(1, 2) if self.begins[run.id] else 1):
                     self.start_peer(run)
+
+    def _lacks_peers(self, run: RunRecord) -> bool:
+        """Whether nobody is at work on the run, or, in the end, nobody of the account that alone can bring it there."""
+        active = [peer for peer in self.peers if peer.run is run and not peer.crashed and peer.tasks]
+        if not active:
+            return True
+        return self.quiet and not {peer.account for peer in active} >= set(self._awaited(run))
+
+    def _awaited(self, run: RunRecord) -> list[str]:
+        """The accounts whose attempts the run waits for."""
+        peers = [peer for peer in self.peers if peer.run is run and not peer.crashed and peer.tasks]
+        return sorted({self.supervisors[nonce].account for peer in peers for nonce in peer.foreign})
+
+    def _reboot(self) -> None:
+        """The host starts again: nothing of any attempt lives, and what was only held is refused."""
+        self.boot += 1
+        for supervisor in self.supervisors.values():
+            if supervisor.verdict is None:
+                supervisor.verdict = "refused"
+            elif supervisor.verdict == "started" and supervisor.report is None:
+                supervisor.report = ExitReport(code=None, reason="it vanished", vanished=True)
 
     def _somebody_says_lost(self) -> None:
         """`dstack lost` for an attempt that has not ended, whether it is lost or not."""
@@ -265,12 +312,18 @@ class World:
         try:
             effect = task.send(peer.answers[name])  # type: ignore[attr-defined]
         except StopIteration as end:
+            if name not in peer.jobs:  # a lost attempt came to its end
+                del peer.tasks[name]
+                return
             self._show(peer, name, fx.Show(workflow=WorkflowName(name), status=end.value.status))
             peer.outcomes[name] = end.value
             del peer.tasks[name]
             return
         except BucketError:
             # As `running.py` does: again, after a moment.
+            if name not in peer.jobs:
+                del peer.tasks[name]
+                return
             peer.wake[name] = self.now + 2
             peer.tasks[name] = iter(settling.settle(peer.jobs[name], peer.identity))
             peer.answers[name] = None
@@ -346,8 +399,13 @@ class World:
         if self.chance(0.02):
             self.supervisors[effect.nonce] = Supervisor(nonce=effect.nonce, held_by=peer.number, verdict="refused")
             return False
-        self.supervisors[effect.nonce] = Supervisor(nonce=effect.nonce, held_by=peer.number)
-        return fx.Held(host="h", boot_id="b", address={})
+        self.supervisors[effect.nonce] = Supervisor(
+            nonce=effect.nonce, held_by=peer.number, account=peer.account, boot=self.boot
+        )
+        return fx.Held(
+            host="h", boot_id=f"b{self.boot}", address={}, account=peer.account, folder="/d", place=peer.account,
+            machine="m",
+        )  # fmt: skip
 
     def _drop(self, peer: Peer, name: str, effect: fx.Drop) -> None:
         supervisor = self.supervisors.get(effect.nonce)
@@ -376,14 +434,41 @@ class World:
             self._cut(effect.claim)
         return None if self.chance(0.03) else 1.0 if supervisor.verdict == "started" else 0.0
 
-    def _askverdict(self, peer: Peer, name: str, effect: fx.AskVerdict) -> str | None:
+    def _askverdict(self, peer: Peer, name: str, effect: fx.AskVerdict) -> str | fx.Foreign | None:
+        nonce = effect.claim.nonce
+        peer.foreign.pop(nonce, None)
         if self.chance(0.1):
             return None
-        supervisor = self.supervisors.setdefault(effect.claim.nonce, Supervisor(nonce=effect.claim.nonce, held_by=None))
+        facts = self._facts(peer)
+        if not belongs(effect.claim, facts):
+            peer.foreign[nonce] = judge(effect.claim, facts, self._seen(self.supervisors[nonce]))
+            return fx.Foreign(sighting=peer.foreign[nonce])
+        supervisor = self.supervisors.setdefault(nonce, Supervisor(nonce=nonce, held_by=None))
         supervisor.verdict = supervisor.verdict or "refused"
         return supervisor.verdict
 
+    def _facts(self, peer: Peer) -> HostFacts:
+        """What the host says of itself to this coordinator."""
+        return HostFacts(
+            boot_id=f"b{self.boot}", hostname="h", user=peer.account, uid=1, python="3", platform="x", cpus=1,
+            memory=1, gpus=(), git="2", docker=False, disk_free=1, dir="/d", place=peer.account, machine="m",
+        )  # fmt: skip
+
+    def _seen(self, supervisor: Supervisor) -> str:
+        if not self.shows:
+            return UNKNOWN
+        lives = supervisor.verdict != "refused" and supervisor.report is None
+        return ALIVE if lives else UNSEEN
+
+    def _linger(self, peer: Peer, name: str, effect: fx.Linger) -> None:
+        key = f"{name} lost {effect.claim.nonce}"
+        peer.tasks[key], peer.answers[key] = effect.steps, None
+
     def _howsilent(self, peer: Peer, name: str, effect: fx.HowSilent) -> fx.Silence:
+        if effect.claim.nonce in peer.foreign:
+            raise Violation(f"{effect.claim.nonce}: its host answered, and is asked for its silence")
+        if effect.owner is None and not self.chance(0.003):
+            return fx.Silence(seconds=0.0, since="12:00")
         return fx.Silence(seconds=self.random.choice((0.0, 500.0)), since="12:00", owner=self.chance(0.5))
 
     def _watch(self, peer: Peer, name: str, effect: fx.Watch) -> ExitReport | None:
@@ -428,14 +513,26 @@ class World:
             nonce = unpack(Claim, effect.key, effect.body).nonce
             if nonce not in self.supervisors:
                 raise Violation(f"{effect.key}: claimed before a slot was held")
-        if effect.key.endswith("/end") and unpack(End, effect.key, effect.body).status == "lost" and not self.retries:
-            raise Violation(f"{effect.key}: called lost without anybody's word")
+        if effect.key.endswith("/end") and unpack(End, effect.key, effect.body).status == "lost":
+            self._check_lost(peer, effect)
         if effect.key.endswith("/result"):
             attempt = unpack(Result, effect.key, effect.body).attempt
             manifest = effect.key.removesuffix("result") + f"a/{attempt:06d}/manifest"
             buried = effect.key.removesuffix("result") + "tomb" in self.objects
             if manifest not in self.objects and not buried:
                 raise Violation(f"{effect.key}: the result comes before what it names")
+
+    def _check_lost(self, peer: Peer, effect: fx.PutNew) -> None:
+        """Whether a coordinator may call an attempt lost: never one whose host has just answered it."""
+        nonce = unpack(End, effect.key, effect.body).nonce
+        supervisor = self.supervisors[nonce]
+        vanished = supervisor.report is not None and supervisor.report.vanished
+        if not self.retries and not vanished:
+            raise Violation(f"{effect.key}: called lost without anybody's word")
+        if peer.foreign.get(nonce, Sighting.RESTARTED) is not Sighting.RESTARTED:
+            raise Violation(f"{effect.key}: called lost, and it is another account's on a host that answers")
+        if nonce in peer.foreign and supervisor.verdict == "started" and supervisor.report is None:
+            raise Violation(f"{effect.key}: called lost for a restart, and it lives")
 
     def check_start(self, claim: Claim) -> None:
         """At the moment of a start: the claim stands, and no other attempt of its generation runs or succeeded."""
@@ -456,6 +553,13 @@ class World:
             raise Violation(
                 f"{key} starts although every run that waited for it was over or stopped before it was claimed"
             )
+
+    def _may_live(self, nonce: str) -> bool:
+        """Whether the attempt was called lost and no coordinator that watched it is left: the next one that reaches the
+        host ends it."""
+        return self._is_lost(nonce) and not any(
+            nonce in task for peer in self.peers if not peer.crashed for task in peer.tasks
+        )
 
     def _is_lost(self, nonce: str) -> bool:
         """Whether the attempt was called lost: by a person, or where `retry` allows it."""
@@ -489,7 +593,7 @@ class World:
         """Everything has an outcome: hold the whole bucket against the whole host."""
         self._check_claims()
         for supervisor in self.supervisors.values():
-            if supervisor.verdict == "started" and supervisor.report is None and not self._is_lost(supervisor.nonce):
+            if supervisor.verdict == "started" and supervisor.report is None and not self._may_live(supervisor.nonce):
                 raise Violation(f"{supervisor.nonce} still runs and nobody looks after it")
         for run in self.runs:
             for spec in run.plan.jobs:

@@ -32,6 +32,8 @@ def test_a_job_of_hours_is_looked_at_less_often_but_soon_enough_for_a_stop() -> 
             case fx.Watch(patience=patience):
                 looks.append(patience)
                 now += patience
+            case fx.HowSilent():
+                answer = fx.Silence(seconds=0.0, since="12:00")
             case fx.PutNew(key, body):
                 answer = bucket.create(key, body)
             case fx.Read(key):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -56,6 +57,20 @@ def means(bucket: MemoryBucket, code: CodeSource, beating: Heart) -> Means:
         new_nonce=lambda: "n",
         heart=beating,
     )
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """What a coordinator finds at the hosts of attempts."""
+
+    silent: dict[str, float]
+    seen: dict[str, str]
+
+    def unreachable(self) -> dict[str, float]:
+        return self.silent
+
+    def sightings(self) -> dict[str, str]:
+        return self.seen
 
 
 def test_it_stands_before_the_first_claim_and_goes_with_the_last_run() -> None:
@@ -129,14 +144,16 @@ def test_a_beat_says_which_attempts_cannot_be_reached(
                 await asyncio.sleep(0.005)
 
     async def scene() -> None:
-        one, two = silent.copy, other.copy
+        one, two = Hosts(silent, {}), Hosts(other, {"n3": "unseen"})
         async with beating:
             beating.tells(one)
             beating.tells(two)
             await beating.begin()
             await said({"n1": 1_900_000_000, "n2": 1_900_000_001})
+            assert json.loads(bucket.get(HEARTBEAT) or b"{}")["sightings"] == {"n3": "unseen"}
             beating.hushes(two)
             await said({"n1": 1_900_000_000})
+            assert "sightings" not in json.loads(bucket.get(HEARTBEAT) or b"{}")
             silent.clear()
             await said(None)
 

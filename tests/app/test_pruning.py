@@ -25,7 +25,7 @@ from dstack.core.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, 
 from dstack.core.retention import Policy
 from dstack.core.reuse import manifest_digest
 from dstack.errors import BucketError
-from dstack.model import Entry, EntryKind, JobSpec, Nonce
+from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 
@@ -345,6 +345,13 @@ def played(
                 answer = bucket.get(key)
             case fx.ListKeys(prefix):
                 answer = bucket.list(prefix)
+            case fx.HowSilent():
+                answer = fx.Silence(seconds=0.0, since="12:00")
+            case fx.StopJob():
+                answer = ExitReport(code=None, stopped=True)
+            case fx.Linger():
+                asked += played(effect.steps, bucket, after=after)[1]
+                answer = None
             case _:
                 answer = None
         after(effect)
