@@ -29,9 +29,9 @@ from dstack.app.effects import (
     Watch,
 )
 from dstack.app.jobs import Job, ends_of, stop_asked, unwanted, wanted
+from dstack.app.lease import SILENCE
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.liveness import SILENCE
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, Started, Want, pack, unpack
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from dstack.core.liveness import BEAT
+from dstack.app.lease import BEAT
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from dstack.app import pruning
 from dstack.app.effects import Steps
+from dstack.app.lease import SILENCE
 from dstack.app.performing import Performer, parallel
 from dstack.app.surveying import Generation, Survey
 from dstack.core.keys import JobKeys, ProjectKeys
-from dstack.core.liveness import SILENCE
 from dstack.core.records import Claim, Outcome, Result, RunRecord, Want, unpack
 from dstack.core.retention import Kept, Policy, choose
 from dstack.errors import BucketError

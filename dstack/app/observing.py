@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dstack.app.lease import LATE, SILENCE
 from dstack.core.keys import ProjectKeys
 from dstack.core.liveness import Observation, late, observe, silent
 from dstack.core.records import Coordinator
@@ -34,14 +35,14 @@ class Observer:
         now = self._boottime()
         seen = observe(self._seen.get(coordinator.id), beat, now)
         self._seen[coordinator.id] = seen
-        return False if silent(seen, now) else None
+        return False if silent(seen, now, after=SILENCE) else None
 
     def is_late(self, coordinator: Coordinator) -> bool:
         """Whether the heartbeat that `alive` looked at is overdue."""
         seen = self._seen.get(coordinator.id)
-        return seen is not None and late(seen, self._boottime())
+        return seen is not None and late(seen, self._boottime(), after=LATE)
 
     def is_mute(self, coordinator: Coordinator) -> bool:
         """Whether `alive` called it dead for the silence of its heartbeat, and for nothing else."""
         seen = self._seen.get(coordinator.id)
-        return seen is not None and silent(seen, self._boottime())
+        return seen is not None and silent(seen, self._boottime(), after=SILENCE)

@@ -11,10 +11,10 @@ from dstack.app import attempts, generations
 from dstack.app.creating import create, read_record
 from dstack.app.effects import Alive, AskVerdict, Foreign, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
 from dstack.app.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
+from dstack.app.lease import SILENCE
 from dstack.app.views import at_machine
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.liveness import SILENCE
 from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, pack, unpack
 from dstack.core.sightings import Sighting, describe
 from dstack.model import JobStatus

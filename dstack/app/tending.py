@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from dstack.app.lease import SILENCE
 from dstack.app.views import Tended, at_machine
 from dstack.core.keys import ProjectKeys, RunKeys
-from dstack.core.liveness import SILENCE
 from dstack.core.records import Coordinator, unpack
 from dstack.ports import Bucket
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from dstack.app.lease import BEAT
 from dstack.app.tending import Look
 from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys
 from dstack.core.lifecycle import GOOD
-from dstack.core.liveness import BEAT
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Started, Stop, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket

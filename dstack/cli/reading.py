@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dstack.app import pruning
+from dstack.app.lease import BEAT
 from dstack.app.performing import Performer
 from dstack.app.probe import writable
 from dstack.cli import wiring
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.liveness import BEAT
 from dstack.core.records import Coordinator, Pin
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Fingerprint, Nonce

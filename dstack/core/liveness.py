@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 SILENCE = 120.0
 """Seconds (of the observer's boot time) without change after which a coordinator counts as dead."""
 READS = 3
 """Reads that must have shown the same heartbeat, spread over the silence."""
-BEAT = 15.0
-"""Seconds between two heartbeats of one coordinator."""
-LATE = 20.0
-"""Seconds without change after which whoever can be asked for certainty is asked."""
+SHORTEST = 2.0
+"""The least silence, in seconds, that a test may ask for."""
+_NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,18 @@ def observe(previous: Observation | None, beat: bytes | None, now: float) -> Obs
     return replace(previous, reads=previous.reads + 1)
 
 
-def late(seen: Observation, now: float) -> bool:
-    """Whether a heartbeat is overdue, which alone says nothing."""
-    return now - seen.since >= LATE
+def late(seen: Observation, now: float, *, after: float) -> bool:
+    """Whether a heartbeat is overdue, `after` seconds without change; that alone says nothing."""
+    return now - seen.since >= after
 
 
-def silent(seen: Observation, now: float) -> bool:
-    """Whether the silence is long enough to take over."""
-    return seen.reads >= READS and now - seen.since >= SILENCE
+def silent(seen: Observation, now: float, *, after: float) -> bool:
+    """Whether `after` seconds of silence, seen by READS reads, allow to take over."""
+    return seen.reads >= READS and now - seen.since >= after
+
+
+def silence(text: str) -> float:
+    """The silence, in seconds, that `text` asks for: SHORTEST to SILENCE as a plain decimal number; for any other
+    text SILENCE itself. A silence can be shortened and never lengthened."""
+    seconds = float(text) if _NUMBER.fullmatch(text) else SILENCE
+    return seconds if SHORTEST <= seconds <= SILENCE else SILENCE

@@ -13,10 +13,10 @@ from dstack.app.driver import Driver
 from dstack.app.effects import Alive
 from dstack.app.fleet import Fleet, address_of
 from dstack.app.heart import Heart
+from dstack.app.lease import LATE
 from dstack.app.means import Means
 from dstack.app.observing import Observer
 from dstack.core.keys import ProjectKeys
-from dstack.core.liveness import LATE
 from dstack.core.records import Claim, Coordinator
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host, HostName, RunId, RunName

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dstack.app import attempts, generations, keeping, pruning
+from dstack.app import attempts, generations, keeping, observing, pruning
 from dstack.app import effects as fx
 from dstack.app.foreseeing import read_only
 from dstack.app.jobs import Job
@@ -19,7 +19,7 @@ from dstack.app.observing import Observer
 from dstack.app.performing import Performer
 from dstack.app.pruning import Fate, Use
 from dstack.app.surveying import survey
-from dstack.core import liveness, manifests
+from dstack.core import manifests
 from dstack.core.keys import JobKeys
 from dstack.core.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
 from dstack.core.retention import Policy
@@ -199,7 +199,7 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
     plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
     assert [each.run for each in plan.generations] == ["one"]
     monkeypatch.setattr(keeping, "DOUBT_PAUSE", 0.05)
-    monkeypatch.setattr(liveness, "SILENCE", 0.2)
+    monkeypatch.setattr(observing, "SILENCE", 0.2)
     said: list[str] = []
     done = housekeeper(bucket, story, performer).prune(plan, said=said.append)
     assert (done.generations, done.used) == (1, 0)

@@ -478,13 +478,19 @@ MUTANTS: tuple[Mutant, ...] = (
         name="end-read-twice",
         breaks="a coordinator reads the end of an attempt again that a prune may have removed meanwhile",
         file="dstack/app/attempts.py",
-        old='            if end.status == "lost":\n                yield Linger(claim, _linger(job, mine, claim))\n            return\n        stop',
-        new='            if unpack(End, mine.end, (yield Read(mine.end))).status == "lost":\n                yield Linger(claim, _linger(job, mine, claim))\n            return\n        stop',
+        old="""            if end.status == "lost":
+                yield Linger(claim, _linger(job, mine, claim))
+            return
+        stop""",
+        new="""            if unpack(End, mine.end, (yield Read(mine.end))).status == "lost":
+                yield Linger(claim, _linger(job, mine, claim))
+            return
+        stop""",
         tests=("tests/app/test_pruning.py",),
     ),
     Mutant(
         name="watch-decides",
-        breaks="a bucket that keeps a job from being watched counts as the silence of its host, which may then be called lost",
+        breaks="a bucket that is away counts as the silence of the host of a job, which may then be called lost",
         file="dstack/app/claim_hosts.py",
         old="        if isinstance(error, HostUnreachableError):\n            self._unwatched",
         new="        if error is not None:\n            self._unwatched",

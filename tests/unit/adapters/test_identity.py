@@ -140,6 +140,16 @@ def test_boot_id_is_the_kernels_and_boottime_goes_on() -> None:
     assert identity.boottime() >= first > 0
 
 
+def test_a_test_may_name_the_boot_in_the_environment_of_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = identity.boot_id()
+    other = "0b007000-0000-4000-8000-000000000001"
+    monkeypatch.setenv("DSTACK_BOOT_ID", other)
+    assert identity.boot_id() == other
+    for malformed in ("", "1", other + "0", other + "\n", other.upper(), "../" + other, "\u0660" * 36):
+        monkeypatch.setenv("DSTACK_BOOT_ID", malformed)
+        assert identity.boot_id() == kernels
+
+
 def test_the_user_is_the_accounts_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "somebody")
     monkeypatch.setenv("LOGNAME", "somebody")

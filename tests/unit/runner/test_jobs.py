@@ -49,6 +49,17 @@ def test_environment_of_the_connection_stays_out(host: Host, monkeypatch: pytest
     assert not names & {b"SSH_AUTH_SOCK", b"SOMETHING_ELSE", b"DSTACK_SLOTS_DIR"}
 
 
+@pytest.mark.parametrize("way", ["environment", "secrets"])
+def test_no_coordinator_says_which_boot_of_a_host_this_is(host: Host, way: str) -> None:
+    runner = host.connect()
+    real, forged = runner.call("hello")["boot_id"], "0b007000-0000-4000-8000-000000000001"
+    nonce = host.start(runner, "echo $DSTACK_BOOT_ID", **{way: {"DSTACK_BOOT_ID": forged}})
+    until(lambda: runner.call("status", nonce=nonce)["exit"], "it ends")
+    assert json.loads((host.folder(nonce) / "supervisor.json").read_text())["boot_id"] == real
+    assert runner.call("hello")["boot_id"] == real
+    assert runner.call("status", nonce=nonce)["state"] == "ended"
+
+
 def test_first_failing_command_ends_the_job(host: Host) -> None:
     log, end = host.run(host.connect(), "echo one\nfalse\necho two")
     assert log == b"one\n"

@@ -38,6 +38,17 @@ def test_other_boot_start_or_pid_is_another_process(changed: dict[str, object]) 
     assert not processes.is_alive({**processes.identity(os.getpid()), **changed})
 
 
+def test_a_host_of_a_test_names_its_boot_in_the_environment_of_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, kernels = processes.identity(os.getpid()), processes.boot_id()
+    other = "0b007000-0000-4000-8000-000000000001"
+    monkeypatch.setenv("DSTACK_BOOT_ID", other)
+    assert processes.boot_id() == other
+    assert not processes.is_alive(before), "that process ran before the host was started again"
+    for malformed in ("", "1", other + "0", other + "\n", other.upper(), "../" + other, "\u0660" * 36):
+        monkeypatch.setenv("DSTACK_BOOT_ID", malformed)
+        assert processes.boot_id() == kernels
+
+
 def test_parents_hear_of_the_end_before_their_children() -> None:
     """A pid says nothing of age: they wrap around."""
     chain = [(50, 1), (7, 50), (900, 7), (3, 900), (4, 50)]

@@ -1,0 +1,19 @@
+"""The lease of coordinators in this process: the seconds of `core/liveness.py`, shortened where a test asks for that.
+
+The environment of this process's own account is read, once. No file, record or message can change the lease.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dstack.core import liveness
+
+VARIABLE = "DSTACK_SILENCE"
+"""For tests only: seconds, within the bounds of `liveness.silence`. All machines of a test must have the same."""
+SILENCE = liveness.silence(os.environ.get(VARIABLE, ""))
+"""Seconds (of the observer's boot time) without change after which a coordinator counts as dead."""
+BEAT = SILENCE / 8
+"""Seconds between two heartbeats of one coordinator."""
+LATE = SILENCE / 6
+"""Seconds without change after which whoever can be asked for certainty is asked."""
