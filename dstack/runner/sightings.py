@@ -20,6 +20,7 @@ from dstack.runner.spool import NONCE, try_lock
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 
 PR_SET_NAME = 15
+PROC = "/proc"
 _MARK = "ds:"
 _NAME_BYTES = 15
 """Longest name of a process that the kernel keeps."""
@@ -111,7 +112,7 @@ def _supervisor_runs(nonce: str, uid: int) -> Optional[bool]:
     if uid != os.getuid() and not _sees_others():
         return None
     try:
-        pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+        pids = [name for name in os.listdir(PROC) if name.isdecimal()]
     except OSError:
         return None
     wanted = _name(nonce)
@@ -125,7 +126,7 @@ def _sees_others() -> bool:
 
 def _comm(pid: str) -> Optional[str]:
     try:
-        with open("/proc/%s/comm" % pid, "rb") as file:
+        with open(os.path.join(PROC, pid, "comm"), "rb") as file:
             return file.read(64).decode("utf-8", "replace").rstrip("\n")
     except OSError:
         return None
@@ -133,6 +134,6 @@ def _comm(pid: str) -> Optional[str]:
 
 def _owner(pid: str) -> Optional[int]:
     try:
-        return os.stat("/proc/%s" % pid).st_uid
+        return os.stat(os.path.join(PROC, pid)).st_uid
     except OSError:
         return None

@@ -75,8 +75,9 @@ def test_a_colleague_with_another_account_starts_no_second_job(
             stdout=stream,
             stderr=stream,
         )
-    until("he is told", lambda: "unreachable since" in heard.read_text(), told=heard.read_text)
-    assert "it runs as alice, whose account this is not" in heard.read_text()
+    until("he is told", lambda: "runs on as alice" in heard.read_text(), told=heard.read_text)
+    assert "alice must type: dstack attach" in heard.read_text()
+    assert "unreachable" not in heard.read_text()
     assert host.run(["cat", MARKS]) == b"alice\n", "nothing was started twice"
     host.run(["touch", GATE])
     second.terminate()
