@@ -32,7 +32,7 @@ from dstack.app.jobs import Job, ends_of, stop_asked, unwanted, wanted
 from dstack.app.lease import SILENCE
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Claim, Coordinator, End, Outcome, Result, Started, Want, pack, unpack
+from dstack.core.records import Claim, Coordinator, End, Gone, Outcome, Result, Started, Want, pack, unpack
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
@@ -195,9 +195,14 @@ def _end_of(mine: AttemptKeys) -> Steps[End | None]:
     return unpack(End, mine.end, body) if body is not None else None
 
 
+def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[None]:
+    """Say of an attempt that is lost, or was called so, that nothing of it lives."""
+    yield from create(mine.gone, pack(Gone(nonce=claim.nonce)))
+
+
 def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[bool]:
     """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
-    return (yield Read(mine.result)) is not None or not (yield from wanted(job, mine))
+    return (yield Read(mine.result)) is not None or not (yield from wanted(job.project, mine))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
@@ -239,12 +244,14 @@ def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         if report is not None:
             collected = yield Collect(claim, job.spec.workflow, mine, partial=not report.succeeded, keep=True)
             if collected is not None:
+                yield from record_gone(mine, claim)
                 yield from _record(mine, claim, report, collected)
                 return
         if (yield from _is_in_vain(job, mine)):
             break
     for _ in range(STOP_TRIES):
         if (yield StopJob(claim, True)) is not None:
+            yield from record_gone(mine, claim)
             yield Release(claim)
             return
         yield Pause(PATIENCE)
@@ -269,6 +276,8 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
 
 def _record(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected | str) -> Steps[None]:
     """Commit what was collected and record the end; then the host may forget the attempt."""
+    if report.vanished:
+        yield from record_gone(mine, claim)
     if isinstance(collected, Collected) and report.succeeded:
         status = yield from _commit(mine, claim, report, collected)
         yield from _end(mine, claim, report, status=status)

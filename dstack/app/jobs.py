@@ -91,24 +91,24 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
         run = RunId(key.rpartition("/")[2])
         if run == job.run.id:
             continue
-        if (yield from _still_wants(job, run, (yield from read_record(Want, key)))):
+        if (yield from _still_wants(job.project, run, (yield from read_record(Want, key)))):
             return None
     return stop
 
 
-def wanted(job: Job, attempt: AttemptKeys) -> Steps[bool]:
-    """Whether any run, this one included, still waits for what the attempt makes."""
+def wanted(project: ProjectKeys, attempt: AttemptKeys) -> Steps[bool]:
+    """Whether any run still waits for what the attempt makes."""
     wants = yield ListKeys(f"{attempt.generation}wants/")
     for key in wants:
         body = yield Read(key)
         run = RunId(key.rpartition("/")[2])
-        if body is not None and (yield from _still_wants(job, run, unpack(Want, key, body))):
+        if body is not None and (yield from _still_wants(project, run, unpack(Want, key, body))):
             return True
     return False
 
 
-def _still_wants(job: Job, run: RunId, want: Want) -> Steps[bool]:
-    keys = job.project.run(run)
+def _still_wants(project: ProjectKeys, run: RunId, want: Want) -> Steps[bool]:
+    keys = project.run(run)
     if want.left or (yield Read(keys.job(want.workflow))) is not None:
         return False
     # A run that was pruned has no outcomes any more; its record went before them.

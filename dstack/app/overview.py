@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dstack.app.views import JobView, RunView, time_of_day, told
 from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.lifecycle import ENDED
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import NotFoundError
-from dstack.model import Fingerprint, RunId
+from dstack.model import Fingerprint, JobStatus, RunId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +54,7 @@ def views_of(
     """
     for run, final in zip(runs, _finals(bucket, keys, runs, at_once), strict=True):
         if final is not None:
-            yield _settled(run, final)
+            yield with_lost_attempts(bucket, keys, _settled(run, final))
             continue
         body = bucket.get(keys.run(run).record)
         if body is not None:
@@ -83,7 +85,9 @@ def list_runs(
 def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:
     """How the run stands now, as far as the bucket knows."""
     final = final_of(bucket, keys, record.id)
-    return _settled(record.id, final) if final is not None else _unsettled(bucket, keys, record, look)
+    if final is not None:
+        return with_lost_attempts(bucket, keys, _settled(record.id, final))
+    return _unsettled(bucket, keys, record, look)
 
 
 def job_of(view: RunView, workflow: str) -> JobView:
@@ -103,6 +107,22 @@ def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
     if not (job.fingerprint and job.generation and job.attempt):
         return None
     return keys.job(Fingerprint(job.fingerprint), job.generation).attempt(job.attempt)
+
+
+def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunView:
+    """The run with those attempts of its jobs that were called lost and may live; reads only where there were any."""
+    if not any(job.attempt > 1 or job.status is JobStatus.LOST for job in view.jobs):
+        return view
+    # Imported here on purpose: runs without lost attempts, which are most, need none of it.
+    from dstack.app.orphans import lost_attempts
+
+    jobs = []
+    for job in view.jobs:
+        last = attempt_of(keys, job) if job.status is not JobStatus.REUSED else None
+        settled = job.status in ENDED and job.status is not JobStatus.LOST
+        lost = lost_attempts(bucket, last, settled=settled) if last is not None else ()
+        jobs.append(replace(job, lost=lost))
+    return replace(view, jobs=tuple(jobs))
 
 
 def final_of(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
@@ -130,4 +150,5 @@ def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Looke
     # Imported here on purpose: `ps` over runs that are final needs no fingerprints.
     from dstack.app.unsettled import unsettled
 
-    return unsettled(bucket, keys, record, look() if look is not None else None)
+    view = unsettled(bucket, keys, record, look() if look is not None else None)
+    return view if look is None else with_lost_attempts(bucket, keys, view)

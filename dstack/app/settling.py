@@ -193,6 +193,7 @@ def _foreign(job: Job, live: Live, want: Want | None, sighting: Sighting) -> Ste
     goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
     may_lose = want is not None and sighting is Sighting.RESTARTED
     if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
+        yield from attempts.record_gone(live.keys, live.claim)
         yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
         return
     note = describe(sighting, live.claim.host, live.claim.account, f"dstack attach {job.run.name}")

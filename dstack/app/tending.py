@@ -14,6 +14,7 @@ from dstack.app.lease import SILENCE
 from dstack.app.views import Tended, at_machine
 from dstack.core.keys import ProjectKeys, RunKeys
 from dstack.core.records import Coordinator, unpack
+from dstack.core.sightings import Sighting
 from dstack.ports import Bucket
 
 Detector = Callable[[Coordinator], bool | None]
@@ -33,6 +34,8 @@ class Sign:
     over: float = 0.0
     unreachable: Mapping[str, float] = field(default_factory=dict)
     """Attempts that it cannot reach, and since when, by their nonces."""
+    sightings: Mapping[str, str] = field(default_factory=dict)
+    """What it sees of attempts of other accounts on hosts that it reaches, by their nonces."""
 
 
 class Look:
@@ -46,6 +49,7 @@ class Look:
         self._keys = keys
         self._sure = sure
         self._signs: dict[str, Sign] = {}
+        self._coordinators: dict[str, Coordinator] = {}
         self.now = now
 
     @cached_property
@@ -63,11 +67,30 @@ class Look:
             return Sign(alive=sure is True)
         beat = _fields(self._bucket.get(self._keys.heartbeat(coordinator.id)))
         seen, until, lost = _time(beat.get("at")), _time(beat.get("until")), _times(beat.get("unreachable"))
+        seen_there = _sightings(beat.get("sightings"))
         if sure:
-            return Sign(alive=True, unreachable=lost)
+            return Sign(alive=True, unreachable=lost, sightings=seen_there)
         if until and seen <= until < self.now:
             return Sign(alive=False, seen=seen, over=until)
-        return Sign(alive=not seen or self.now - seen < QUIET, seen=seen, unreachable=lost)
+        alive = not seen or self.now - seen < QUIET
+        return Sign(alive=alive, seen=seen, unreachable=lost, sightings=seen_there)
+
+    def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
+        """What living coordinators that the run names see of attempts of other accounts, by their nonces."""
+        found: dict[str, str] = {}
+        for coordinator in self._known(run, names).values():
+            sign = self.sign(coordinator)
+            found.update(sign.sightings if sign.alive else {})
+        return found
+
+    def _known(self, run: RunKeys, names: Iterable[str]) -> dict[str, Coordinator]:
+        """The coordinators that the run names and that have a heartbeat; each is read once."""
+        for name in names:
+            if name in self._beating and name not in self._coordinators:
+                body = self._bucket.get(run.coordinator(name))
+                if body is not None:
+                    self._coordinators[name] = unpack(Coordinator, run.coordinator(name), body)
+        return {name: self._coordinators[name] for name in names if name in self._coordinators}
 
     def tended(
         self, run: RunKeys, names: Iterable[str], owners: Iterable[Coordinator], submitted: float
@@ -75,11 +98,7 @@ class Look:
         """Who looks after the run, by the coordinators that it names and the owners of its attempts; None while it is
         too young to say."""
         known = {owner.id: owner for owner in owners}
-        for name in names:
-            if name in self._beating and name not in known:
-                body = self._bucket.get(run.coordinator(name))
-                if body is not None:
-                    known[name] = unpack(Coordinator, run.coordinator(name), body)
+        known |= self._known(run, [name for name in names if name not in known])
         signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]
         by = tuple(sorted({who for sign, who in signs if sign.alive}))
         if by:
@@ -108,3 +127,10 @@ def _times(found: object) -> Mapping[str, float]:
     """The times of day of a map."""
     known = found if isinstance(found, dict) else {}
     return {str(name): since for name, at in known.items() if (since := _time(at))}
+
+
+def _sightings(found: object) -> Mapping[str, str]:
+    """The sightings of a map; what is none is left out."""
+    known = found if isinstance(found, dict) else {}
+    values = {sighting.value for sighting in Sighting}
+    return {str(nonce): seen for nonce, seen in known.items() if isinstance(seen, str) and seen in values}

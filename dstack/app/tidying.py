@@ -1,14 +1,14 @@
-"""Attempts that lie on a host although all of them is in the bucket: whoever should have told the host to forget them
-was killed just then, or did not reach it. The next coordinator that comes by does.
+"""Attempts that lie on a host although all of them is in the bucket, and orphans that run there: whoever should have
+told the host was killed just then, or did not reach it. The next coordinator of the account does.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited
 from dstack.core.keys import ProjectKeys
-from dstack.core.records import End, unpack
-from dstack.errors import BucketError, DstackError
+from dstack.errors import DstackError
 from dstack.model import Spooled
 from dstack.ports import Bucket, RunnerPort
 from dstack.wire import ENDED, VANISHED
@@ -25,6 +25,7 @@ async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> int:
     """
     forgotten = 0
     try:
+        await _end_orphans(runner, bucket, keys)
         over = [each.nonce for each in await runner.spool() if await asyncio.to_thread(_is_over, bucket, keys, each)]
         if not over:
             return 0
@@ -39,18 +40,19 @@ async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> int:
     return forgotten
 
 
+async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> None:
+    """End what lives of attempts that the records have ended, unless a run waits for what it makes."""
+    for orphan in await find_orphans(runner, bucket, keys):
+        if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):
+            await end_orphan(runner, bucket, orphan)
+
+
 def _is_over(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> bool:
     attempt = keys.attempt_in(spooled.attempt)
     if attempt is None or spooled.state not in (ENDED, VANISHED):
         return False
-    body = bucket.get(attempt.end)
-    if body is None:
-        return False
-    try:
-        end = unpack(End, attempt.end, body)
-    except BucketError:
-        return False
-    if end.nonce != spooled.nonce:
+    end = end_of(bucket, attempt)
+    if end is None or end.nonce != spooled.nonce:
         return False
     # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
     return end.status != "lost" or spooled.state == VANISHED or bucket.get(attempt.result) is not None

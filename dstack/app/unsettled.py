@@ -58,13 +58,14 @@ class Opened:
 
     view: JobView
     owner: Coordinator | None = None
+    nonce: str = ""
 
 
 def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look | None) -> RunView:
     """The run put together from what it has so far. Without `look`, who looks after it is not asked, nor since when its
     jobs run: for those who look again and again."""
     found = standing(bucket, keys, record)
-    jobs, owners = [], []
+    jobs, owners, nonces = [], [], {}
     for spec in record.plan.jobs:
         if spec.workflow in found.outcomes:
             jobs.append(told(found.outcomes[spec.workflow]))
@@ -73,8 +74,12 @@ def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look |
         jobs.append(opened.view)
         if opened.owner is not None:
             owners.append(opened.owner)
+            nonces[spec.workflow] = opened.nonce
     tended = None
     if look is not None:
+        if any(job.left for job in jobs):
+            seen = look.sightings(keys.run(record.id), found.coordinators)
+            jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
         tended = look.tended(keys.run(record.id), found.coordinators, owners, record.submitted)
     return RunView(
         id=record.id,
@@ -155,7 +160,7 @@ def _open(
     if look is not None:
         since = _since(bucket, attempt) if "started" in parts else 0.0
         view = _heard(replace(view, started=since), look, owner, claim)
-    return Opened(view=view, owner=owner)
+    return Opened(view=view, owner=owner, nonce=claim.nonce)
 
 
 def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobView:
@@ -164,6 +169,7 @@ def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobVi
     return replace(
         view,
         left=not sign.alive,
+        account="" if sign.alive else claim.account,
         unreachable=sign.unreachable.get(claim.nonce, 0.0),
         unheard=sign.seen if 0 < sign.seen < look.now - LATE else 0.0,
     )

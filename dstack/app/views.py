@@ -33,6 +33,12 @@ class JobView:
     """Nobody does any more: it runs on, or its result waits on its host."""
     unreachable: float = 0.0
     """Since when, in seconds since the epoch, the host has not answered whoever looks after the attempt."""
+    account: str = ""
+    """Whose the attempt is on its host, where nobody looks after it: only that account can bring it to its end."""
+    sighting: str = ""
+    """What somebody who reaches the host under another account sees of it: a value of `core.sightings.Sighting`."""
+    lost: tuple[int, ...] = ()
+    """Its attempts that were called lost and may live on their hosts."""
     unheard: float = 0.0
     """When that one itself was heard of last, where that is longer ago than it should be."""
 

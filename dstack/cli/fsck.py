@@ -19,6 +19,9 @@ def fsck(
     repair: Annotated[
         bool, typer.Option("--repair", help="Write or remove what follows from what is there, in this project.")
     ] = False,
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="Also ask the hosts for what runs there although its attempt has ended.")
+    ] = False,
 ) -> None:
     """Check the whole bucket, of all its projects: each record, result and log, and what they say of one another.
 
@@ -41,15 +44,33 @@ def fsck(
             _tell(each, repaired=repair and ours)
     finally:
         performer.close()
+    found += _check_hosts(session) if hosts else 0
+    left = found - repaired
     if not found:
         print("nothing is wrong")
         return
-    left = found - repaired
     done = f"{repaired} repaired, " if repair else ""
     print(f"{found} problem{'s' * (found != 1)}: {done}{left} left")
     if left:
         hint = f"`dstack fsck --repair` mends {derivable} of them" if derivable else "see docs/how-to/keep-house.md"
         raise BucketDamageError(f"the bucket has {left} problem{'s' * (left != 1)}", hint=hint)
+
+
+def _check_hosts(session: wiring.Session) -> int:
+    """Print the orphans of this account on all hosts, and which hosts could not be asked -> how many that are."""
+    from dstack.app.orphans import find_orphans
+    from dstack.cli.asking import ask_hosts
+
+    answers = ask_hosts(
+        session, session.inventory(), lambda host, runner, _: find_orphans(runner, session.bucket, session.keys)
+    )
+    count = 0
+    for answer in answers:
+        for line in [orphan.text for orphan in answer.said or ()] + ([str(answer.error)] if answer.error else []):
+            print(clean(answer.host.name))
+            print(clean(f"  {line}"), flush=True)
+            count += 1
+    return count
 
 
 def _tell(each: Finding, *, repaired: bool) -> None:

@@ -46,14 +46,16 @@ def lost(
 
 
 def _line(open_: Open) -> str:
-    owner = f"{open_.owner.user}@{open_.owner.machine}"
-    return f"{open_.workflow}: attempt {open_.keys.number} on {open_.claim.host}, looked after by {owner}"
+    claim, owner = open_.claim, f"{open_.owner.user}@{open_.owner.machine}"
+    spool = f"{claim.folder or '~/.dstack'} of {claim.account or 'its account'}"
+    told = f"{open_.workflow}: attempt {open_.keys.number} on {claim.host}, looked after by {owner}"
+    return f"{told}; its result may lie there, in {spool}"
 
 
 def _ask() -> None:
     if not sys.stdin.isatty():
         raise UsageError("nobody is there to be asked", hint="--yes says that you are sure")
-    if not typer.confirm("Is it lost? Should it live after all, it may run beside its next attempt", default=False):
+    if not typer.confirm("Mark as lost? If it is still alive, two copies may run", default=False):
         raise UsageError("nothing was changed")
 
 

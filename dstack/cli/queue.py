@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from dstack.app.orphans import Orphan, find_orphans
 from dstack.cli import wiring
 from dstack.cli.asking import ask_hosts
 from dstack.core.placement import slots_of
-from dstack.errors import NotFoundError
+from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, QueueEntry, Resources
 from dstack.ports import RunnerPort
 from dstack.ui.tables import Column, duration_text, size_text, table
@@ -35,6 +37,8 @@ class Queue:
 
     entries: tuple[QueueEntry, ...]
     shared: bool
+    orphans: tuple[str, ...] = ()
+    """A line for each attempt of this account that runs although the records have ended it."""
 
 
 def queue(
@@ -48,12 +52,14 @@ def queue(
         if name not in {host.name for host in inventory}:
             raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
     chosen = [host for host in inventory if not names or host.name in names]
-    found = ask_hosts(session, chosen, _queue_of)
+    found = ask_hosts(session, chosen, lambda host, runner, _: _queue_of(host, runner, session))
     rows = [_row(each.host, entry) for each in found if each.said for entry in each.said.entries]
     if rows:
         sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
     else:
         print("nothing runs or waits")
+    for line in (line for each in found if each.said for line in each.said.orphans):
+        print(clean(line))
     for each in found:
         if each.error is not None:
             print(clean_lines(f"{each.error}"), file=sys.stderr)
@@ -62,10 +68,14 @@ def queue(
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 
-async def _queue_of(host: Host, runner: RunnerPort, _: wiring.HostOpener) -> Queue:
+async def _queue_of(host: Host, runner: RunnerPort, session: wiring.Session) -> Queue:
     facts = await runner.facts()
     entries = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
-    return Queue(entries=tuple(entries), shared=facts.shared_slots)
+    orphans: list[Orphan] = []
+    with suppress(BucketError):  # the queue is the host's: it is shown whether or not the bucket can be read
+        orphans = await find_orphans(runner, session.bucket, session.keys) if entries else []
+    lines = tuple(f"{host.name}: {orphan.text}" for orphan in orphans)
+    return Queue(entries=tuple(entries), shared=facts.shared_slots, orphans=lines)
 
 
 def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:

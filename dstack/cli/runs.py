@@ -17,6 +17,7 @@ from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
+from dstack.core.sightings import describe
 from dstack.model import JobStatus, RunId, WorkflowName
 from dstack.ui.tables import Column, age_text, ago_text, duration_text, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
@@ -122,14 +123,26 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
     """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
     lines = []
     for job in view.jobs:
+        if job.lost:
+            lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
         where = f"{view.run}: {job.workflow} on {job.host}"
-        if job.unreachable:
+        if job.sighting:
+            seen = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
+            lines.append(f"{view.run}: {job.workflow}: {seen}")
+        elif job.unreachable:
             told = f"{where}: unreachable since {time.strftime('%H:%M', time.localtime(job.unreachable))}"
             lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
         elif job.unheard and not view.alone:
             ago = ago_text(job.unheard, now).replace("just now", f"{now - job.unheard:.0f} s ago")
             lines.append(f"{where}: {job.owner}, who looks after it, was heard of last {ago}")
     return lines
+
+
+def lost_text(attempts: tuple[int, ...]) -> str:
+    """`attempt 1 was called lost and may still run`."""
+    several = len(attempts) > 1
+    numbers = ", ".join(map(str, attempts))
+    return f"attempt{'s' * several} {numbers} {'were' if several else 'was'} called lost and may still run"
 
 
 def left_alone(view: RunView, now: float) -> list[str]:
@@ -142,11 +155,12 @@ def left_alone(view: RunView, now: float) -> list[str]:
     if view.tended.over:
         told = f"{view.tended.last}, who looks after it, had been lent credentials that ended "
         told += ago_text(view.tended.over, now)
-    waiting = Counter(job.host for job in view.jobs if job.left)
+    waiting = Counter((job.host, job.account) for job in view.jobs if job.left)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
-    for host, count in waiting.items():
+    for (host, account), count in waiting.items():
         noun = "1 result waits" if count == 1 else f"{count} results wait"
-        lines.append(f"  {noun} on {host}, or {'is' if count == 1 else 'are'} still being made there")
+        whose = f" for account {account}" if account else ""
+        lines.append(f"  {noun} on {host}{whose}, or {'is' if count == 1 else 'are'} still being made there")
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.app.overview import job_of, run_view
+from dstack.app.overview import job_of, run_view, with_lost_attempts
 from dstack.app.views import JobView
 from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
@@ -43,6 +43,7 @@ def stop(
     chosen = _chosen(session, record, workflow)
     if all(job.status in ENDED for job in chosen):
         print(_summary(record, chosen))
+        _end_orphans(session, record, chosen)
         return
     _ask(session, record, workflow, abort=abort)
     print(f"{record.name} is asked to stop", file=sys.stderr, flush=True)
@@ -51,6 +52,7 @@ def stop(
     except KeyboardInterrupt:
         jobs = _chosen(session, record, workflow)
     print(_summary(record, jobs))
+    _end_orphans(session, record, jobs)
 
 
 def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
@@ -76,8 +78,28 @@ def _wait(session: wiring.Session, record: RunRecord, workflow: str | None) -> t
         if waited > ALONE and not helped:
             _help(session, record)
             helped = True
+            if _are_foreign(session, record, jobs):
+                return jobs
             _say_where(jobs)
         time.sleep(LOOK)
+
+
+def _are_foreign(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
+    """Whether all that has not ended belongs to other accounts of its hosts, which alone can end it; says so."""
+    from dstack.cli.stop_hosts import foreign_lines
+
+    open_ = [job for job in jobs if job.status not in ENDED and job.host]
+    lines = foreign_lines(session, record, open_)
+    for line in lines:
+        print(clean(line), file=sys.stderr, flush=True)
+    return bool(lines) and len(lines) == len(open_)
+
+
+def _end_orphans(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> None:
+    if any(job.lost for job in jobs):
+        from dstack.cli.stop_hosts import end_orphans
+
+        end_orphans(session, record, jobs)
 
 
 def _say_where(jobs: tuple[JobView, ...]) -> None:
@@ -101,7 +123,7 @@ def _help(session: wiring.Session, record: RunRecord) -> None:
 
 
 def _chosen(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
-    view = run_view(session.bucket, session.keys, record)
+    view = with_lost_attempts(session.bucket, session.keys, run_view(session.bucket, session.keys, record))
     return view.jobs if workflow is None else (job_of(view, workflow),)
 
 

@@ -127,6 +127,10 @@ class AttemptKeys:
     def end(self) -> str:
         return f"{self.folder}end"
 
+    @property
+    def gone(self) -> str:
+        return f"{self.folder}gone"
+
 
 @dataclass(frozen=True, slots=True)
 class JobKeys:

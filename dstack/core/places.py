@@ -27,6 +27,7 @@ class Kind(Enum):
     DATA = "data"
     MANIFEST = "manifest"
     END = "end"
+    GONE = "gone"
     RESULT = "result"
     HEARTBEAT = "heartbeat"
     LOOKER = "looker"
@@ -89,6 +90,7 @@ _FORMS: Mapping[Kind, str] = {
     Kind.DATA: rf"{_ATTEMPT}/data/(?P<name>[0-9a-f]{{64}})",
     Kind.MANIFEST: rf"{_ATTEMPT}/manifest",
     Kind.END: rf"{_ATTEMPT}/end",
+    Kind.GONE: rf"{_ATTEMPT}/gone",
     Kind.HEARTBEAT: rf"coordinators/(?P<name>{_NAME})/hb",
     Kind.LOOKER: rf"runs/{_RUN}/coordinators/(?P<name>{_NAME})",
     Kind.OWN: rf"people/(?P<name>[A-Za-z0-9._=@-]{{1,200}})/{_RUN}",

@@ -179,6 +179,13 @@ class End:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """Nothing lives any more of an attempt that was called lost, by whoever could see that on its host."""
+
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The commit: attempt `attempt` holds everything that `manifest` (a sha256 of its body) names."""
 

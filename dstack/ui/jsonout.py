@@ -32,7 +32,8 @@ def run_fields(view: RunView) -> dict[str, Any]:
 
 
 def job_fields(job: JobView) -> dict[str, Any]:
-    """One job: `workflow, status, host, attempt, fingerprint, reused_from, reason, started, ended, unreachable_since`;
+    """One job: `workflow, status, host, attempt, fingerprint, reused_from, reason, started, ended, unreachable_since,
+    sighting`;
     null where there is nothing. The times are those of the job's host; those of a reused job are of the job that made
     the result."""
     return {
@@ -46,6 +47,7 @@ def job_fields(job: JobView) -> dict[str, Any]:
         "started": moment(job.started) if job.started else None,
         "ended": moment(job.ended) if job.ended else None,
         "unreachable_since": moment(job.unreachable) if job.unreachable else None,
+        "sighting": job.sighting or None,
     }
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from dstack.app import attempts
 from dstack.app import effects as fx
 from dstack.app.jobs import Job
-from dstack.core.records import Claim, unpack
+from dstack.app.lease import SILENCE
+from dstack.core.keys import AttemptKeys
+from dstack.core.records import Claim, End, unpack
+from dstack.model import Retry
 from tests.app.bucket_story import Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 
@@ -43,3 +48,69 @@ def test_a_job_of_hours_is_looked_at_less_often_but_soon_enough_for_a_stop() -> 
     assert max(looks) <= 3.0
     assert reads < HOUR * 1.1
     steps.close()
+
+
+def taken(job: Job, mine: AttemptKeys, bucket: MemoryBucket, *, silent: float = 0.0) -> list[str]:
+    """The names of the effects of looking after an attempt whose host gives no sign, to the end of the steps."""
+    claim = unpack(Claim, mine.claim, bucket.get(mine.claim) or b"")
+    steps = attempts.look_after(job, mine, claim)
+    asked: list[str] = []
+    answer: Any = None
+    for _ in range(30):
+        try:
+            effect = steps.send(answer)
+        except StopIteration:
+            return asked
+        asked.append(type(effect).__name__)
+        answer = None
+        match effect:
+            case fx.HowSilent():
+                answer = fx.Silence(seconds=silent, since="12:00")
+            case fx.PutNew(key, body):
+                answer = bucket.create(key, body)
+            case fx.Read(key):
+                answer = bucket.get(key)
+            case fx.ListKeys(prefix):
+                answer = bucket.list(prefix)
+    steps.close()
+    return asked
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story(MemoryBucket())
+
+
+def waiting_for(story: Story, retry: Retry) -> tuple[Job, AttemptKeys]:
+    train = spec("train", retry=retry)
+    record = story.run("one", train)
+    job = Job(run=record, spec=train, fingerprint=story.fingerprint(train), project=story.keys)
+    return job, story.attempt(record, train)
+
+
+AGAIN = Retry(attempts=2, on=("lost",))
+
+
+@pytest.mark.parametrize("retry", [Retry(), AGAIN])
+def test_a_coordinator_obeys_the_word_that_its_own_attempt_is_lost(story: Story, retry: Retry) -> None:
+    """Within one look, also while the host is away: the attempt is watched aside, and the next may be made."""
+    job, mine = waiting_for(story, retry)
+    story.end(mine, "lost")
+    asked = taken(job, mine, story.bucket)  # type: ignore[arg-type]
+    assert asked.count("Watch") == 1
+    assert asked[-1] == "Linger"
+
+
+@pytest.mark.parametrize(
+    ("retry", "silent", "lost"), [(AGAIN, SILENCE, True), (AGAIN, SILENCE - 1, False), (Retry(), 1e6, False)]
+)
+def test_its_own_silent_host_is_given_up_where_retry_says_so(
+    story: Story, retry: Retry, silent: float, lost: bool
+) -> None:
+    job, mine = waiting_for(story, retry)
+    asked = taken(job, mine, story.bucket, silent=silent)  # type: ignore[arg-type]
+    body = story.bucket.get(mine.end)
+    assert (body is not None) is lost
+    assert (asked[-1] == "Linger") is lost
+    if body is not None:
+        assert unpack(End, mine.end, body).reason == "gpu-1 unreachable since 12:00"

@@ -36,6 +36,7 @@ JOB = {
     "started": "When it started, by the clock of its host; of a reused job, when the job did that made the result.",
     "ended": "When it ended, likewise.",
     "unreachable_since": "Since when its host has not answered whoever looks after it, by that one's clock.",
+    "sighting": "Of another account's attempt that nobody looks after: `alive`, `unseen`, `unknown` or `restarted`.",
 }
 WEIGHTS = {
     "bytes": "Of everything of the project.",
@@ -78,7 +79,7 @@ def json_page() -> str:
     empty = replace(
         _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING)), tended=Tended(by=("alice@laptop",))
     )
-    told = [job_fields(job) for job in (*full.jobs, replace(_failed(), unreachable=1_760_000_003.5))]
+    told = [job_fields(job) for job in (*full.jobs, replace(_failed(), unreachable=1_760_000_003.5, sighting="unseen"))]
     job = {name: next(fields[name] for fields in told if fields[name] is not None) for name in told[0]}
     error = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")], hint="h")))["error"]
     bare = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")])))["error"]

@@ -2,6 +2,80 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import PROTOCOL, Mutant
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="foreign-is-silence",
+        breaks="another account's attempt on a host that answers is taken for one on a silent host, and lost",
+        file="dstack/app/settling.py",
+        old="        yield from _foreign(job, live, want, verdict.sighting)\n",
+        new="        yield from _unreachable(job, live, want)\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="unseen-is-dead",
+        breaks="an attempt of another account that is not seen to run is called lost, and its result waits in vain",
+        file="dstack/app/settling.py",
+        old="    may_lose = want is not None and sighting is Sighting.RESTARTED\n",
+        new="    may_lose = want is not None and sighting is not Sighting.ALIVE\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="any-ticket-believed",
+        breaks="a ticket that another account made proves that an attempt lives",
+        file="dstack/runner/sightings.py",
+        old="        if stat.S_ISREG(found.st_mode) and found.st_uid == uid:\n",
+        new="        if stat.S_ISREG(found.st_mode):\n",
+        tests=("tests/unit/runner/test_sightings.py",),
+    ),
+    Mutant(
+        name="boot-alone-is-death",
+        breaks="another boot id counts as a restart although another machine may have answered",
+        file="dstack/core/sightings.py",
+        old="    if claim.machine and claim.machine == facts.machine:\n        return Sighting.RESTARTED",
+        new="    if not is_same_boot(claim, facts):\n        return Sighting.RESTARTED",
+        tests=("tests/app/test_foreign.py",),
+    ),
+    Mutant(
+        name="entry-decides",
+        breaks="the entry of the inventory in use decides whose an attempt is",
+        file="dstack/app/fleet.py",
+        old="        found.append(self._entry_of(claim))\n",
+        new="        found += [] if named is not None else [self._entry_of(claim)]\n",
+        tests=("tests/app/test_foreign.py",),
+    ),
+    Mutant(
+        name="own-attempts-exempt",
+        breaks="a coordinator goes on with its own attempt although the records say that it is lost",
+        file="dstack/app/attempts.py",
+        old="""        yield from _lose_silent(job, mine, claim)
+        end = yield from _end_of(mine)
+        if end is not None:
+            if end.status == "lost":
+                yield Linger(claim, _linger(job, mine, claim))
+            return
+        stop""",
+        new="""        end = yield from _end_of(mine)
+        if end is not None and end.status != "lost":
+            return
+        stop""",
+        tests=("tests/app/test_attempts.py",),
+    ),
+    Mutant(
+        name="orphans-stay",
+        breaks="what was called lost and lives keeps its slot for ever",
+        file="dstack/app/tidying.py",
+        old="            await end_orphan(runner, bucket, orphan)\n",
+        new="            continue\n",
+        tests=("tests/app/test_orphans.py",),
+    ),
+    Mutant(
+        name="awaited-orphan-ended",
+        breaks="an attempt that was called lost is ended although a run waits for the result that it may give",
+        file="dstack/app/tidying.py",
+        old="        if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):\n",
+        new="        if orphan:\n",
+        tests=("tests/app/test_orphans.py",),
+    ),
+)

@@ -29,6 +29,7 @@ SPELLED = {
     Kind.DATA: ATTEMPT.pack("cd" * 32),
     Kind.MANIFEST: ATTEMPT.manifest,
     Kind.END: ATTEMPT.end,
+    Kind.GONE: ATTEMPT.gone,
     Kind.RESULT: JOB.result,
     Kind.HEARTBEAT: KEYS.heartbeat("0f" * 16),
     Kind.LOOKER: RUN.coordinator("0f" * 16),

@@ -1,0 +1,81 @@
+"""What `dstack stop` asks hosts: whose the attempts are that it cannot end, and what lost attempts left running."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from dstack.app.fleet import Fleet
+from dstack.app.losing import Open, open_attempts
+from dstack.app.orphans import end_orphan, find_orphans, record_gone
+from dstack.app.overview import attempt_of
+from dstack.app.views import JobView
+from dstack.cli import wiring
+from dstack.core.records import Claim, RunRecord, unpack
+from dstack.core.sightings import belongs
+from dstack.errors import DstackError
+from dstack.ui.terminal import clean
+
+
+def foreign_lines(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> list[str]:
+    """A line for each open attempt whose host answers under another account than the attempt's, with the command that
+    ends it. Asks the hosts of open attempts; one that gives no answer has no line."""
+    found = open_attempts(session.bucket, session.keys, jobs)
+    return asyncio.run(_foreign(session, record, found)) if found else []
+
+
+async def _foreign(session: wiring.Session, record: RunRecord, found: Sequence[Open]) -> list[str]:
+    lines = []
+    async with wiring.hosts(session) as hosts:
+        for each in found:
+            if await _is_foreign(hosts.fleet, each.claim):
+                who, where = each.claim.account or "its owner", f"{each.workflow} on {each.claim.host}"
+                lines.append(f"{where} belongs to {who}, who alone can end it: dstack attach {record.name}")
+    return lines
+
+
+async def _is_foreign(fleet: Fleet, claim: Claim) -> bool:
+    try:
+        _, reached = await fleet.locate(claim)
+    except DstackError:
+        return False
+    return not belongs(claim, reached.facts)
+
+
+def end_orphans(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> None:
+    """End what still runs of attempts of the run that were called lost; says what was ended, and what could not be."""
+    lost = {
+        last.attempt(number).folder: last.attempt(number)
+        for job in jobs
+        if job.lost and (last := attempt_of(session.keys, job)) is not None
+        for number in job.lost
+    }
+    claims = [(keys, session.bucket.get(keys.claim)) for keys in lost.values()]
+    found = {keys.folder: unpack(Claim, keys.claim, body) for keys, body in claims if body is not None}
+    if found:
+        asyncio.run(_end(session, found))
+
+
+async def _end(session: wiring.Session, claims: dict[str, Claim]) -> None:
+    async with wiring.hosts(session) as hosts:
+        for folder, claim in claims.items():
+            try:
+                line = await _end_one(session, hosts.fleet, folder, claim)
+            except DstackError as error:
+                line = f"{error}; what may still run there ends when you reach it: dstack stop {claim.run_name}"
+            print(clean(line), file=sys.stderr)
+
+
+async def _end_one(session: wiring.Session, fleet: Fleet, folder: str, claim: Claim) -> str:
+    _, reached = await fleet.locate(claim)
+    if not belongs(claim, reached.facts):
+        return f"{claim.host}: only {claim.account} can end what may still run there: dstack stop {claim.run_name}"
+    for orphan in await find_orphans(reached.runner, session.bucket, session.keys):
+        if orphan.attempt.folder == folder:
+            await end_orphan(reached.runner, session.bucket, orphan)
+            return f"{claim.host}: a lost attempt of {claim.run_name} still ran, and was ended"
+    keys = session.keys.attempt_in(folder)
+    if keys is not None:
+        await asyncio.to_thread(record_gone, session.bucket, keys, claim.nonce)
+    return f"{claim.host}: nothing of a lost attempt of {claim.run_name} runs any more"
