@@ -1,4 +1,4 @@
-"""Check the Spin model of the protocol, whole, and see that each of its mutants fails.
+"""Check the Spin models of the protocol, whole, and see that each of its mutants fails.
 
 `python -m tests.model [--require-spin]`: needs `spin` and `gcc`; without them it says so and does nothing, or fails
 where they are required.
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-MODEL = Path(__file__).with_name("keeping.pml")
+KEEPING, ACCOUNTS = (Path(__file__).with_name(name) for name in ("keeping.pml", "accounts.pml"))
 PROGRAMS = ("spin", "gcc")
 REQUIRED = "--require-spin"
 MEMORY = 2500
@@ -45,13 +45,18 @@ MUTANTS: Mapping[str, tuple[str, ...]] = {
     "UNASKED_HOST": CLAIMS,
     "START_UNSTOPPED": STOPS,
 }
+SHARED_HOSTS: Mapping[str, tuple[str, ...]] = {
+    "two accounts on one host": (),
+    "the same, and the host falls silent": ("CUTS",),
+}
+SHARED_HOST_MUTANTS = ("FOREIGN_IS_SILENCE", "UNSEEN_IS_DEATH", "OTHER_MACHINE_IS_RESTART")
 
 
-def search(defines: tuple[str, ...]) -> tuple[bool, str]:
+def search(model: Path, defines: tuple[str, ...]) -> tuple[bool, str]:
     """Whether nothing is violated in the whole state space, and its size; raises SystemExit when Spin cannot tell."""
     with tempfile.TemporaryDirectory(prefix="dstack-model-") as folder:
         options = [f"-D{each}" for each in defines]
-        _call(["spin", "-a", *options, str(MODEL)], folder)
+        _call(["spin", "-a", *options, str(model)], folder)
         memory = f"-DMEMLIM={MEMORY}"
         _call(["gcc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", memory, "-o", "pan", "pan.c"], folder)
         told = _call(["./pan", "-m200000", "-n"], folder)
@@ -79,16 +84,20 @@ def main() -> int:
             f"{'FAILED' if required else 'skipped'}: the model needs {' and '.join(missing)} (apt-get install spin gcc)"
         )
         return 1 if required else 0
+    worlds = [(KEEPING, *world) for world in WORLDS.items()] + [(ACCOUNTS, *world) for world in SHARED_HOSTS.items()]
+    mutants = [(KEEPING, *mutant) for mutant in MUTANTS.items()] + [
+        (ACCOUNTS, each, ()) for each in SHARED_HOST_MUTANTS
+    ]
     wrong = 0
-    for name, defines in WORLDS.items():
-        good, told = search(defines)
+    for model, name, defines in worlds:
+        good, told = search(model, defines)
         print(f"{'holds   ' if good else 'VIOLATED'} {name}: {told}", flush=True)
         wrong += not good
-    for mutant, defines in MUTANTS.items():
-        good, told = search((*defines, mutant))
+    for model, mutant, defines in mutants:
+        good, told = search(model, (*defines, mutant))
         print(f"{'SURVIVED' if good else 'caught  '} {mutant}: {told}", flush=True)
         wrong += good
-    print(f"{len(WORLDS) + len(MUTANTS) - wrong} passed, {wrong} failed")
+    print(f"{len(worlds) + len(mutants) - wrong} passed, {wrong} failed")
     return 1 if wrong else 0
 
 
