@@ -29,6 +29,12 @@ SHORTEST_SECRET = 4
 LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
 """The program that a host's python3 is started with, over SSH and locally: it reads the bootstrap, and becomes it."""
 
+LEASE = 60
+"""Seconds: a runner to which nothing came for that long ends, where `hello` said so. Its coordinator sleeps, or is cut
+off, and would keep slots that it cannot use."""
+BEAT = 15.0
+"""Seconds between two signs of life of a coordinator that has a lease."""
+
 # The operations of a runner. Each request is {"id", "op", …}; the answer is {"id", "ok": {…}} or
 # {"id", "error": {"kind", "message", "hint"}}. docs/format.md has the fields of each.
 HELLO = "hello"

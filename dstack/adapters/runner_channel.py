@@ -145,6 +145,16 @@ class Channel:
             _, frame = self._begin(op, fields, streams=False)
             _ = self._start(self._written(frame))
 
+    def keep_lease(self) -> None:
+        """From here on until the channel is dead, let the runner hear of this process before its lease is over."""
+        _ = self._start(self._beat())
+
+    async def _beat(self) -> None:
+        sign = wire.pack_message({"op": wire.CREDIT, "request": 0, "bytes": 0})
+        while self._dead is None:
+            await asyncio.sleep(wire.BEAT)
+            await self._written(sign)
+
     async def close(self) -> None:
         """End the runner's input; every request under way fails with HostUnreachableError."""
         host = self.host

@@ -252,7 +252,9 @@ class RunnerClient:
         try:
             first = await start_runner(transport, self._program, deadline=START_DEADLINE)
             channel = Channel(transport, first)
-            self._first_facts = answers.facts(self.name, await channel.ask(wire.HELLO, {}, deadline=QUICK))
+            hello = await channel.ask(wire.HELLO, {"lease": wire.LEASE}, deadline=QUICK)
+            self._first_facts = answers.facts(self.name, hello)
+            channel.keep_lease()
             return channel
         except BaseException:
             with suppress(DstackError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
 import traceback
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from dstack import wire
 from dstack.runner import nursery
@@ -18,10 +19,12 @@ from dstack.runner.refusal import Refusal
 PIECE = 1 << 18
 MOST = 1024
 """Requests under way at once; more are refused."""
+LONGEST = 86_400
+"""Seconds of the longest lease."""
 
 
 def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
-    """Serve until `stdin` ends, then end this process and, by that, everything that was only held."""
+    """Serve until `stdin` ends or its lease is over, then end this process and, by that, all that was only held."""
     try:
         os.setsid()
     except OSError:
@@ -56,6 +59,7 @@ class _Loop:
         self._writer = writer
         self._lock = threading.Lock()
         self._requests: Dict[int, Request] = {}
+        self._lease: Optional[int] = None
 
     def run(self, first: bytes, stdin: int) -> None:
         reader = wire.FrameReader()
@@ -69,12 +73,26 @@ class _Loop:
                     request = self._requests.get(number)
                     if request is not None:
                         request.take(piece)
-            data = os.read(stdin, PIECE)
+            data = self._more(stdin)
+
+    def _more(self, stdin: int) -> bytes:
+        """The next bytes; none at the end of `stdin`, and after a silence as long as the lease."""
+        if self._lease is not None and not select.select([stdin], [], [], self._lease)[0]:
+            sys.stderr.write("dstack: nothing came from the coordinator for %d s\n" % self._lease)
+            return b""
+        return os.read(stdin, PIECE)
+
+    def _take_lease(self, lease: object) -> None:
+        """From here on a silence ends this runner; a lease that is none changes nothing."""
+        if type(lease) is int and 0 < lease <= LONGEST:
+            self._lease = lease
 
     def _message(self, message: Dict[str, Any]) -> None:
         if message.get("op") == wire.CREDIT:
             self._credit(message)
             return
+        if message.get("op") == wire.HELLO:
+            self._take_lease(message.get("lease"))
         if not isinstance(message.get("id"), int):
             raise wire.ProtocolError("a request without a number")
         request = Request(message, self._writer, self._finished)
