@@ -10,8 +10,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -43,19 +45,21 @@ def python_of(facts: HostFacts) -> tuple[int, int]:
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
 
-def library_for(facts: HostFacts, cache: Path) -> Library:
+def library_for(facts: HostFacts, cache: Path, given_up: threading.Event | None = None) -> Library:
     """The libraries for a host: this machine's own copy where it fits, else wheels fetched by pip; kept in `cache`.
 
-    Raises DstackError, saying what to do, when there are none for that platform or they cannot be fetched.
+    Blocks for minutes; `given_up` ends a fetch for which nobody waits any more. Raises DstackError, saying what to do,
+    when there are none for that platform or they cannot be fetched.
     """
     machine = _machine(facts)
     major, minor = python_of(facts)
     fits = _fits(facts, machine)
     name = f"{metadata.version('obstore')}-here" if fits else f"{machine}-py{major}{minor}"
+    given_up = given_up or threading.Event()
     kept = cache / f"obstore-{name}.zip"
     if not kept.exists():
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        library = _zipped(_installed() if fits else _fetched(machine, f"{major}.{minor}", cache))
+        library = _zipped(_installed() if fits else _fetched(machine, f"{major}.{minor}", cache, given_up))
         with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
             file.write(library.body)
         os.replace(file.name, kept)
@@ -94,24 +98,38 @@ def _installed() -> Iterator[tuple[str, bytes]]:
                 yield file.as_posix(), path.read_bytes()
 
 
-def _fetched(machine: str, python: str, cache: Path) -> Iterator[tuple[str, bytes]]:
+def _fetched(machine: str, python: str, cache: Path, given_up: threading.Event) -> Iterator[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--implementation=cp", f"--python-version={python}", f"--dest={folder}"]
         command += [f"--platform=manylinux_{version}_{machine}" for version in GLIBC]
         command += ["--platform=any", f"--platform=manylinux2014_{machine}", *NAMES]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise _no_library(python, machine, str(error)) from None
-        if done.returncode != 0:
-            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise _no_library(python, machine, lines[-1] if lines else "pip failed")
+        why = _run(command, given_up)
+        if why:
+            raise _no_library(python, machine, why)
         for wheel in sorted(Path(folder).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 for name in archive.namelist():
                     if not name.endswith(("/", *_LEFT_OUT)):
                         yield name, archive.read(name)
+
+
+def _run(command: Sequence[str], given_up: threading.Event) -> str:
+    """Run pip, until `given_up` at most -> why it failed, "" when it did not."""
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        except OSError as error:
+            return str(error)
+        deadline = time.monotonic() + DEADLINE
+        while process.poll() is None:
+            if given_up.wait(0.1) or time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                return "it was given up" if given_up.is_set() else f"pip took longer than {DEADLINE:.0f} s"
+        said.seek(0)
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    return "" if process.returncode == 0 else lines[-1] if lines else "pip failed"
 
 
 def _no_library(python: str, machine: str, why: str) -> DstackError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dstack.model import JobSpec
+from dstack.core.placement import misfit
+from dstack.model import HostFacts, JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,12 @@ def given(spec: JobSpec) -> Iterator[Given]:
 def lacking(spec: JobSpec, caller: Mapping[str, str], user: str) -> str | None:
     """What the job waits for, None when the caller's values have all that it needs."""
     return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)
+
+
+def for_host(specs: Iterable[JobSpec], caller: Mapping[str, str], facts: HostFacts) -> dict[str, str]:
+    """Those of the caller's values that a job needs which the host can run: nothing else is told to its coordinator."""
+    keys = {one.key for spec in specs if misfit(spec, facts) is None for one in given(spec)}
+    return {key: value for key, value in caller.items() if key in keys}
 
 
 def environment(spec: JobSpec, caller: Mapping[str, str]) -> dict[str, str]:

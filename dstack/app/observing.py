@@ -37,6 +37,10 @@ class Observer:
         self._seen[coordinator.id] = seen
         return False if silent(seen, now, after=SILENCE) else None
 
+    def forget(self, coordinator: Coordinator) -> None:
+        """Whatever was seen of its heartbeat counts no more."""
+        self._seen.pop(coordinator.id, None)
+
     def is_late(self, coordinator: Coordinator) -> bool:
         """Whether the heartbeat that `alive` looked at is overdue."""
         seen = self._seen.get(coordinator.id)

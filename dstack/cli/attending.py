@@ -12,21 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.fleet import Fleet
 from dstack.app.handing import Handed
+from dstack.app.heart import Heart
 from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
+from dstack.cli.standby import Noticing, Standby
 from dstack.cli.telling import telling
-from dstack.core.records import Final, RunRecord
+from dstack.core.records import Coordinator, Final, RunRecord
 from dstack.errors import DstackError
 from dstack.model import JobSpec, RunStatus
 from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
 from dstack.ui.terminal import clean
+
+if TYPE_CHECKING:
+    from dstack.cli.handing import Handing
 
 EXIT = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunStatus.LOST: 1}
 DETACHED = 130
@@ -47,6 +53,8 @@ class Attendance:
     as_json: bool = False
     renews: bool = False
     """Whether the hosts first get the run once more: the credentials that they had been lent are over."""
+    stands_by: bool = False
+    """Whether hosts get the run to stand by: it is this user's own, and nobody else works on it."""
 
 
 async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, needs_host: bool) -> int:
@@ -127,7 +135,7 @@ async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
 
 async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:
     with open_screen(record, quiet=attendance.as_json) as screen, attendance.session.saying(_in_loop(screen.message)):
-        final = await _until_interrupted(attendance, record, fleet=hosts.fleet, screen=screen)
+        final = await _until_interrupted(attendance, record, hosts=hosts, screen=screen)
     if final is None:
         await _detach(attendance, record, hosts)
         return DETACHED
@@ -185,12 +193,14 @@ def lent(handed: Handed, run: str) -> list[str]:
 
 
 async def _until_interrupted(
-    attendance: Attendance, record: RunRecord, *, fleet: Fleet, screen: Screen
+    attendance: Attendance, record: RunRecord, *, hosts: wiring.Hosts, screen: Screen
 ) -> Final | None:
     """The summary of the run, None when Ctrl-C came first, or the terminal was closed."""
     session = attendance.session
+    noticing = Noticing(screen)
     with wiring.coordinator(session) as me:
-        means = wiring.make_means(session, fleet, me, screen=screen, caller=attendance.caller)
+        means = wiring.make_means(session, hosts.fleet, me, screen=noticing, caller=attendance.caller)
+        standby = asyncio.create_task(_keep_standby(attendance, record, hosts, noticing, me=me, heart=means.heart))
         work = asyncio.create_task(Coordination(means, record, me).finish())
         interrupted = asyncio.Event()
         waiting = asyncio.create_task(interrupted.wait())
@@ -203,9 +213,23 @@ async def _until_interrupted(
         finally:
             for number in LEAVING:
                 loop.remove_signal_handler(number)
-            for task in (work, waiting):
+            for task in (work, waiting, standby):
                 task.cancel()
-            await asyncio.gather(work, waiting, return_exceptions=True)
+            await asyncio.gather(work, waiting, standby, return_exceptions=True)
+
+
+async def _keep_standby(
+    attendance: Attendance, record: RunRecord, hosts: wiring.Hosts, screen: Noticing, *, me: Coordinator, heart: Heart
+) -> None:
+    """Leave the run to its hosts in stand-by, beside its coordination here."""
+
+    def handing() -> Handing:
+        from dstack.cli.handing import Handing
+
+        return Handing(attendance.session, hosts, attendance.caller)
+
+    if attendance.stands_by:
+        await Standby(handing, hosts.fleet, record, screen=screen).keep(me, heart)
 
 
 def print_json(session: wiring.Session, record: RunRecord) -> None:

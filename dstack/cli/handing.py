@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,12 @@ from dstack.adapters.coordinator_client import CoordinatorClient, Seeing
 from dstack.adapters.coordinator_library import OLDEST, Library, library_for, python_of
 from dstack.adapters.credentials import forwardable
 from dstack.app.fleet import Reached
+from dstack.app.given import for_host
 from dstack.app.handing import Handed, Ready, hand_out, make_ready
 from dstack.cli import wiring
 from dstack.core.handover import HandOver, digest, is_folder, unseen
 from dstack.core.placement import Peer
-from dstack.core.records import RunRecord, pack
+from dstack.core.records import Coordinator, RunRecord, pack
 from dstack.errors import HostError
 from dstack.model import Host, HostFacts, RunId
 
@@ -66,11 +68,15 @@ class Handing:
             images=sorted({job.image for job in run.plan.jobs if job.image}),
         )
 
-    async def hand(self, ready: Ready, record: RunRecord) -> Handed:
-        """Hand the recorded run to the hosts that are ready."""
+    async def hand(self, ready: Ready, record: RunRecord, *, attendant: Coordinator | None = None) -> Handed:
+        """Hand the recorded run to the hosts that are ready, each with the values of the jobs that it can run.
+
+        They begin at once, or stand by for the `attendant`.
+        """
 
         async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
-            given = self._sight.given(reached.host, record, peers=peers, caller=self._caller)
+            caller = for_host(record.plan.jobs, self._caller, reached.facts)
+            given = self._sight.given(reached.host, record, peers=peers, caller=caller, attendant=attendant)
             client = await self._sight.client(reached.host)
             await client.hand(given, await self._sight.library(reached.host, reached.facts))
             return given.until
@@ -89,6 +95,7 @@ class Sight:
         self._opener = opener
         self._libraries: dict[str, Library | None] = {}
         self._packing = asyncio.Lock()
+        self._closed = threading.Event()
         self._clients: dict[str, CoordinatorClient] = {}
 
     async def client(self, host: Host) -> CoordinatorClient:
@@ -99,6 +106,7 @@ class Sight:
         return self._clients[host.name]
 
     async def close(self) -> None:
+        self._closed.set()
         for client in self._clients.values():
             await client.close()
 
@@ -122,6 +130,7 @@ class Sight:
         *,
         peers: Sequence[Peer] = (),
         caller: Mapping[str, str] | None = None,
+        attendant: Coordinator | None = None,
     ) -> HandOver:
         """The hand-over of a run to a host; without a run, for a look. Raises CredentialsError."""
         settings = self._session.settings
@@ -141,6 +150,7 @@ class Sight:
             host=host,
             peers=tuple(peers),
             caller=caller or {},
+            attendant=attendant,
         )
 
     async def library(self, host: Host, facts: HostFacts) -> Library | None:
@@ -154,7 +164,7 @@ class Sight:
         async with self._packing:
             if kind not in self._libraries:
                 cache = self._session.home / ".dstack" / "libraries"
-                self._libraries[kind] = await asyncio.to_thread(library_for, facts, cache)
+                self._libraries[kind] = await asyncio.to_thread(library_for, facts, cache, self._closed)
         return self._libraries[kind]
 
 

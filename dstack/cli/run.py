@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from dstack.adapters.identity import machine_name, user_name
 from dstack.app.foreseeing import Fate, foresee
 from dstack.app.handing import Handed
 from dstack.app.overview import run_view
@@ -63,7 +64,7 @@ def start(session: wiring.Session, asked: Asked) -> int:
         print(plan_text(fates))
         return 0
     caller = caller_values(session, jobs)
-    attendance = Attendance(session=session, caller=caller, jobs=tuple(jobs), as_json=asked.as_json)
+    attendance = Attendance(session=session, caller=caller, jobs=tuple(jobs), as_json=asked.as_json, stands_by=True)
     needs_host = bool(jobs)
     if needs_host:
         # Not before it is known: importing the SSH library costs a reused run more than all else it does.
@@ -113,8 +114,14 @@ def attach(
     caller = caller_values(session, record.plan.jobs, required=False)
     tended = run_view(session.bucket, session.keys, record, look=session.look).tended
     renews = tended is not None and tended.over > 0
-    attendance = Attendance(session=session, caller=caller, as_json=as_json, renews=renews)
+    stands_by = _is_own(record) and not renews and not (tended is not None and tended.by)
+    attendance = Attendance(session=session, caller=caller, as_json=as_json, renews=renews, stands_by=stands_by)
     return asyncio.run(attend(attendance, lambda: record, needs_host=False))
+
+
+def _is_own(record: RunRecord) -> bool:
+    """Whether this user made the run on this machine: nobody else's is left to hosts that stand by."""
+    return (record.user, record.machine) == (user_name(), machine_name())
 
 
 def _already(session: wiring.Session, record: RunRecord, final: Final, *, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from dstack import wire
 from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.running import Coordination
+from dstack.app.views import at_machine
 from dstack.coordinator.refusal import Refusal
 from dstack.coordinator.wiring import Hosting
 from dstack.core.codec import build
@@ -57,6 +58,8 @@ class Detached:
         self._log = LogScreen()
         self._hosting = Hosting(root, me, self._log)
         self._runs: dict[RunId, asyncio.Task[None]] = {}
+        self._handed: dict[RunId, asyncio.Event] = {}
+        """Set when a run that is here already was handed over once more."""
         self._talks = 0
         self._change = asyncio.Event()
 
@@ -124,17 +127,55 @@ class Detached:
             raise Refusal("run", "the run's record in the bucket is not the one that was handed over")
         record = unpack(RunRecord, key, body)
         self._hosting.remember(hand)
-        if hand.run not in self._runs:
+        if hand.run in self._runs:
+            self._handed[hand.run].set()
+        else:
             self._log.message(f"takes {record.name} of {record.user}")
-            task = asyncio.create_task(self._bring(record))
+            self._handed[hand.run] = asyncio.Event()
+            task = asyncio.create_task(self._look_after(record))
             self._runs[hand.run] = task
             task.add_done_callback(lambda _: self._ended(hand.run))
         return {"coordinator": self._me.id, "pid": self._me.pid, "machine": self._me.machine}
 
     def _ended(self, run: RunId) -> None:
         self._runs.pop(run, None)
+        self._handed.pop(run, None)
         self._hosting.forget(run)
         self._change.set()
+
+    async def _look_after(self, record: RunRecord) -> None:
+        try:
+            if await self._is_ours(record):
+                await self._bring(record)
+        except Exception:
+            traceback.print_exc()
+
+    async def _is_ours(self, record: RunRecord) -> bool:
+        """Stand by for as long as somebody else attends the run -> whether it is to be worked on here then.
+
+        A hand-over that names no attendant ends that at once; one that names another makes it wait for that one.
+        """
+        handed = self._handed[record.id]
+        while (attendant := self._hosting.attendant(record.id)) is not None:
+            handed.clear()
+            watching = asyncio.create_task(self._stand_by(record, attendant))
+            again = asyncio.create_task(handed.wait())
+            done, pending = await asyncio.wait({watching, again}, return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            if watching in done and not handed.is_set():
+                return watching.result()
+        return True
+
+    async def _stand_by(self, record: RunRecord, attendant: Coordinator) -> bool:
+        def told(text: str) -> None:
+            self._log.message(f"{record.name}: {text}")
+
+        told(f"stands by for {at_machine(attendant.user, attendant.machine)}")
+        goes_on = await self._hosting.stand_by(record.id, attendant, told)
+        told("its attendant is gone: takes it up" if goes_on else "needs nobody to stand by any more")
+        return goes_on
 
     async def _bring(self, record: RunRecord) -> None:
         """A run to its end, whatever the bucket does meanwhile."""

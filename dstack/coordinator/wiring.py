@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from dstack.app.heart import Heart
 from dstack.app.means import Means
 from dstack.app.observing import Observer
 from dstack.app.probe import writable
+from dstack.app.standby import StandBy
 from dstack.coordinator import shipped
 from dstack.core.codec import plain
 from dstack.core.fingerprint import fingerprint, ingredients
@@ -96,6 +98,22 @@ class Hosting:
         """
         self._hands[hand.run] = hand
         self._values.setdefault(hand.run, {}).update(hand.caller)
+
+    def attendant(self, run: RunId) -> Coordinator | None:
+        """For whom this host stands by, as the latest hand-over of the run says; None: it is to work on it."""
+        return self._hands[run].attendant
+
+    async def stand_by(self, run: RunId, attendant: Coordinator, told: Callable[[str], None]) -> bool:
+        """Wait until the attendant is gone -> whether the run is to be worked on here then. Raises BucketError."""
+        hand = self._hands[run]
+        bucket = self._bucket or self.bucket(hand)
+        project = self._project(hand.project, bucket)
+        standing = StandBy(bucket, project.observer, told=told, is_over=self._is_over)
+        return await standing.wait(project.keys.run(run), attendant)
+
+    def _is_over(self) -> bool:
+        """Whether the credentials that were lent have ended, where it is known when they do."""
+        return self._until is not None and time.time() >= self._until
 
     def forget(self, run: RunId) -> None:
         """The run is final: its secrets go."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from dstack.core.codec import plain
 from dstack.core.placement import Peer
+from dstack.core.records import Coordinator
 from dstack.model import Host, RunId
 
 
@@ -36,6 +37,8 @@ class HandOver:
     peers: tuple[Peer, ...] = ()
     """All hosts that the run was handed to, this one included."""
     caller: Mapping[str, str] = field(default_factory=dict)
+    attendant: Coordinator | None = None
+    """Whoever works on the run now: the host stands by until that one is gone. None: it begins at once."""
 
 
 def is_folder(bucket: str) -> bool:

@@ -25,11 +25,12 @@ from dstack.adapters.runner_client import RunnerClient
 from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
 from dstack.app.overview import run_view
 from dstack.app.running import submit
+from dstack.app.standby import PACE
 from dstack.cli.runline import read_arguments
 from dstack.cli.submitting import plan_run, rename
 from dstack.cli.wiring import Session
 from dstack.core.handover import HandOver, digest
-from dstack.core.records import RunRecord, pack
+from dstack.core.records import Coordinator, Final, RunRecord, pack
 from dstack.model import Host, HostName, RunStatus
 from tests.system.hosts.waiting import until
 from tests.system.laptop import Laptop
@@ -43,6 +44,10 @@ def is_too_old() -> bool:
 
 
 pytestmark = pytest.mark.skipif(is_too_old(), reason="the shipped coordinator needs a later Python")
+
+
+ATTENDANT = Coordinator(id="a" * 32, user="alice", machine="laptop", boot_id="other", pid=1, lock="/nowhere")
+"""A coordinator on another machine; the tests beat for it."""
 
 
 class Place:
@@ -118,6 +123,18 @@ workflows:
             return await client.look(given, None)
         finally:
             await client.close()
+
+    def beat(self, number: int = 0) -> None:
+        """ATTENDANT lives, as far as the bucket shows."""
+        self.session.bucket.put(self.session.keys.heartbeat(ATTENDANT.id), b'{"beat":%d}' % number)
+
+    def leave(self) -> None:
+        """ATTENDANT leaves its runs."""
+        self.session.bucket.delete(self.session.keys.heartbeat(ATTENDANT.id))
+
+    def objects(self) -> dict[str, bytes]:
+        """Everything in the bucket, as the file system shows it."""
+        return {str(path): path.read_bytes() for path in self.bucket.rglob("*") if path.is_file()}
 
     def status(self, record: RunRecord) -> RunStatus:
         return run_view(self.session.bucket, self.session.keys, record).status
@@ -274,3 +291,67 @@ def test_a_silent_bucket_ends_no_coordinator(place: Place) -> None:
     place.wait(record)
     assert place.status(record) is RunStatus.SUCCEEDED, place.log()
     assert time.monotonic() - begin < 60
+
+
+async def handed(place: Place, *runs: tuple[RunRecord, Coordinator | None]) -> None:
+    """Each run is handed over, with its code, for whom it is attended by."""
+    for record, attendant in runs:
+        await place.push(record)
+        await place.hand(replace(place.given(record), attendant=attendant))
+
+
+def test_it_writes_nothing_while_somebody_attends_and_goes_on_once_that_one_has_left(place: Place) -> None:
+    """Two attended runs: one is left by its attendant, of the other it is ended."""
+    left, ended = place.submit("train"), place.submit("train", "--rerun=train")
+    other = replace(ATTENDANT, id="b" * 32)
+    place.session.bucket.put(place.session.keys.heartbeat(other.id), b"{}")
+    place.beat()
+    before = place.objects()
+    place.gate.touch()
+    asyncio.run(handed(place, (left, ATTENDANT), (ended, other)))
+    until("it stands by", lambda: place.log().count("stands by for alice@laptop") == 2, told=place.log)
+    begin = time.monotonic()
+    until("it has looked a second time", lambda: time.monotonic() - begin > PACE + 2, seconds=2 * PACE)
+    assert place.objects() == before, "whoever stands by writes nothing"
+    assert not place.marks.exists()
+    place.session.bucket.put(place.session.keys.run(ended.id).final, final_of(ended))
+    place.session.bucket.delete(place.session.keys.heartbeat(other.id))
+    place.leave()
+    place.wait(left)
+    assert place.status(left) is RunStatus.SUCCEEDED, place.log()
+    assert place.marks.read_text() == "prepare\ntrain s3cret\n"
+    until("it has ended", lambda: not place.processes(), seconds=PACE + 10)
+    assert f"{ended.name}: needs nobody" in place.log()
+
+
+def final_of(record: RunRecord) -> bytes:
+    return pack(
+        Final(
+            nonce="f",
+            run=record.name,
+            user=record.user,
+            machine=record.machine,
+            submitted=record.submitted,
+            workflow=record.workflow,
+            status=RunStatus.STOPPED,
+            ended=1.0,
+            jobs=(),
+        )
+    )
+
+
+def test_a_hand_over_without_an_attendant_ends_a_stand_by_at_once_and_none_begins_it_again(place: Place) -> None:
+    """As Ctrl-C of an attached run does, and `attach` later on while the host works."""
+    record = place.submit("train")
+    place.beat()
+    asyncio.run(handed(place, (record, ATTENDANT)))
+    until("it stands by", lambda: "stands by" in place.log(), told=place.log)
+    begin = time.monotonic()
+    asyncio.run(handed(place, (record, None)))
+    until("the job runs", lambda: place.marks.exists(), told=place.log, seconds=PACE - 5)
+    assert time.monotonic() - begin < PACE - 5
+    asyncio.run(handed(place, (record, ATTENDANT)))
+    place.gate.touch()
+    place.wait(record)
+    assert place.marks.read_text() == "prepare\ntrain s3cret\n"
+    assert place.log().count("stands by") == 1

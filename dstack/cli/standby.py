@@ -1,0 +1,128 @@
+"""Leaves an attended run to its hosts in stand-by, so that they go on when this machine falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dstack.app.fleet import Fleet, few
+from dstack.app.handing import Handed
+from dstack.app.heart import Heart
+from dstack.core.records import Coordinator, RunRecord
+from dstack.errors import DstackError
+from dstack.model import JobStatus
+from dstack.ports import Screen
+
+if TYPE_CHECKING:
+    from dstack.cli.handing import Handing
+
+QUIET = 5.0
+"""Seconds from the start of the first job until hosts are asked: a run that is over sooner asks none."""
+LATER = (60.0, 600.0, 0.0)
+"""Seconds until it is looked for hosts that were not reached before, after each time that hosts were asked."""
+EARLY = 300.0
+"""Seconds before the end of lent credentials at which hosts get new ones."""
+EVERY = 60.0
+"""Seconds between two looks at that end."""
+BEGUN = (JobStatus.RUNNING, JobStatus.QUEUED)
+"""A job with such a status is past its start, or waits for others: nothing that is done now slows it."""
+
+
+class Noticing:
+    """A `Screen` that shows all on another one, and notices when the first job has begun, or waits for a slot."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self.begun = asyncio.Event()
+
+    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+        if status in BEGUN:
+            self.begun.set()
+        self._screen.job(workflow, status, host, note, took)
+
+    def log(self, workflow: str, data: bytes) -> None:
+        self._screen.log(workflow, data)
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        self._screen.progress(label, done, total)
+
+    def message(self, text: str) -> None:
+        self._screen.message(text)
+
+
+class Standby:
+    """One attended run on its way to hosts that stand by for `me`; whatever goes wrong is one line on the screen."""
+
+    def __init__(self, handing: Callable[[], Handing], fleet: Fleet, record: RunRecord, *, screen: Noticing) -> None:
+        """`handing` is called once the run has gone on for a while: what it loads is not paid by the start."""
+        self._open = handing
+        self._fleet = fleet
+        self._record = record
+        self._screen = screen
+        self._asked: frozenset[str] = frozenset()
+        self._until: float | None = None
+        self._said = ""
+
+    async def keep(self, me: Coordinator, heart: Heart) -> None:
+        """Hand the run over once it has begun, to hosts that come late too, and again before lent credentials end.
+
+        Goes on for as long as there is something to do; cancelled when the run ends or is left.
+        """
+        if all(link.host.local for link in self._fleet.links.values()):
+            return
+        await self._screen.begun.wait()
+        # Whoever finds no heartbeat takes the run up.
+        await heart.begin()
+        await asyncio.sleep(QUIET)
+        handing = self._open()
+        try:
+            await self._hand_on(handing, me)
+        except DstackError as error:
+            self._say(f"no host stands by: {error}")
+        except Exception as error:
+            self._say(f"no host stands by: {type(error).__name__}: {error}; report this")
+        finally:
+            await handing.close()
+
+    async def _hand_on(self, handing: Handing, me: Coordinator) -> None:
+        for pause in LATER:
+            if self._reached() - self._asked:
+                await self._hand(handing, me)
+            await asyncio.sleep(pause)
+        while self._until is not None and time.time() < self._until:
+            await asyncio.sleep(EVERY)
+            if time.time() >= self._until - EARLY:
+                await self._hand(handing, me)
+
+    def _reached(self) -> frozenset[str]:
+        return frozenset(name for name, link in self._fleet.links.items() if link.reached)
+
+    async def _hand(self, handing: Handing, me: Coordinator) -> None:
+        self._asked = self._reached()
+        ready = await handing.ready(self._record)
+        handed = await handing.hand(ready, self._record, attendant=me)
+        self._until = min((end for _, end in handed.until), default=None)
+        self._say(standing(handed))
+
+    def _say(self, line: str) -> None:
+        if line and line != self._said:
+            self._said = line
+            self._screen.message(line)
+
+
+def standing(handed: Handed) -> str:
+    """Who goes on when this machine falls silent, and why the others do not; "" where there is nothing to say."""
+    why = next((why for _, why in handed.left if why), "")
+    if not handed.taken:
+        return f"the run needs this machine: {why}" if why else ""
+    taken = _named(handed.taken)
+    if not handed.left:
+        return f"{taken} would go on without this machine: it may be shut"
+    rest = _named([name for name, _ in handed.left])
+    return f"{taken} would go on without this machine, {rest} would not{f': {why}' if why else ''}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return few([str(name) for name in names])
