@@ -68,19 +68,21 @@ def test_wheels_that_cannot_be_fetched_say_why(tmp_path: Path, monkeypatch: pyte
 
 def test_a_fetch_that_nobody_waits_for_any_more_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From an index that takes the connection and says nothing."""
-    given_up = threading.Event()
+    given_up, ended = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as index:
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/simple")
         for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE", "PIP_NO_INDEX"):
             monkeypatch.delenv(name, raising=False)
 
         def give_up() -> None:
-            index.accept()
-            given_up.set()
+            with index.accept()[0]:
+                given_up.set()
+                ended.wait(60)
 
         threading.Thread(target=give_up, daemon=True).start()
         with pytest.raises(DstackError, match="it was given up"):
             library_for(named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path, given_up)
+        ended.set()
     assert list(tmp_path.iterdir()) == [], "nothing of it is left"
 
 
