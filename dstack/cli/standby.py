@@ -76,33 +76,34 @@ class Standby:
         # Whoever finds no heartbeat takes the run up.
         await heart.begin()
         await asyncio.sleep(QUIET)
-        handing = self._open()
-        try:
-            await self._hand_on(handing, me)
-        except DstackError as error:
-            self._say(f"no host stands by: {error}")
-        except Exception as error:
-            self._say(f"no host stands by: {type(error).__name__}: {error}; report this")
-        finally:
-            await handing.close()
-
-    async def _hand_on(self, handing: Handing, me: Coordinator) -> None:
         for pause in LATER:
             if self._reached() - self._asked:
-                await self._hand(handing, me)
+                await self._try(me)
             await asyncio.sleep(pause)
         while self._until is not None and time.time() < self._until:
             await asyncio.sleep(EVERY)
             if time.time() >= self._until - EARLY:
-                await self._hand(handing, me)
+                await self._try(me)
+
+    async def _try(self, me: Coordinator) -> None:
+        try:
+            await self._hand(me)
+        except DstackError as error:
+            self._say(f"no host stands by: {error}")
+        except Exception as error:
+            self._say(f"no host stands by: {type(error).__name__}: {error}; report this")
 
     def _reached(self) -> frozenset[str]:
         return frozenset(name for name, link in self._fleet.links.items() if link.reached)
 
-    async def _hand(self, handing: Handing, me: Coordinator) -> None:
+    async def _hand(self, me: Coordinator) -> None:
         self._asked = self._reached()
-        ready = await handing.ready(self._record)
-        handed = await handing.hand(ready, self._record, attendant=me)
+        handing = self._open()
+        try:
+            ready = await handing.ready(self._record)
+            handed = await handing.hand(ready, self._record, attendant=me)
+        finally:
+            await handing.close()
         self._until = min((end for _, end in handed.until), default=None)
         self._say(standing(handed))
 

@@ -16,6 +16,7 @@ from typing import Any
 from dstack.app import effects as fx
 from dstack.app import settling
 from dstack.app.jobs import Job
+from dstack.app.standby import stand_by
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import may_follow
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
@@ -43,6 +44,8 @@ PROJECT = ProjectKeys.of("sim")
 QUIET_AFTER = 400
 """Turns with faults; after them every run must come to its end."""
 ONCE = Retry()
+STANDBY = "stands by"
+"""The one task of a peer that stands by: no workflow is called so."""
 LIMIT = 6000
 """Turns after which a run that has no end counts as stuck."""
 
@@ -80,6 +83,8 @@ class Peer:
     paused_until: float = 0.0
     foreign: dict[str, Sighting] = field(default_factory=dict)
     """What the host answered last of attempts of other accounts."""
+    attendant: Coordinator | None = None
+    """For whom it stands by, until that one was called dead."""
 
 
 def spec_of(workflow: str, retry: Retry = ONCE) -> JobSpec:
@@ -162,6 +167,9 @@ class World:
                 continue
             for _ in range(self.random.randint(1, 2)):
                 self.start_peer(run)
+        if seed % 4 == 0:
+            for peer in list(self.peers):
+                self.start_peer(peer.run, attendant=peer)
 
     # -- life of coordinators ---------------------------------------------------------------------
 
@@ -174,19 +182,30 @@ class World:
             return self.random.choice(awaited)
         return self.random.choice([run.user, run.user, *(other.user for other in self.runs)])
 
-    def start_peer(self, run: RunRecord) -> None:
+    def start_peer(self, run: RunRecord, *, attendant: Peer | None = None) -> None:
+        """A coordinator of the run, which works on it at once, or stands by for its attendant, under whose account it
+        is on the host."""
         number = len(self.peers) + 1
-        account = self.account_of(run)
+        account = attendant.account if attendant is not None else self.account_of(run)
         identity = Coordinator(id=f"c{number}", user=run.user, machine="m", boot_id="b", pid=number, lock="/x")
         peer = Peer(identity=identity, number=number, run=run, account=account)
+        self.peers.append(peer)
+        if attendant is None:
+            self._take_up(peer)
+        else:
+            peer.attendant = attendant.identity
+            peer.tasks[STANDBY] = iter(stand_by(PROJECT.run(run.id), attendant.identity))
+            peer.answers[STANDBY] = None
+
+    def _take_up(self, peer: Peer) -> None:
+        run = peer.run
         for spec in run.plan.jobs:
             fingerprint = Fingerprint(hashlib.sha256(spec.workflow.encode()).hexdigest())
             fresh = "asked for" if self.fresh[run.id] else ""
             job = Job(run=run, spec=spec, fingerprint=fingerprint, project=PROJECT, fresh=fresh)
             peer.jobs[spec.workflow] = job
-            peer.tasks[spec.workflow] = iter(settling.settle(job, identity))
+            peer.tasks[spec.workflow] = iter(settling.settle(job, peer.identity))
             peer.answers[spec.workflow] = None
-        self.peers.append(peer)
 
     def crash(self, peer: Peer) -> None:
         peer.crashed = True
@@ -312,8 +331,10 @@ class World:
         try:
             effect = task.send(peer.answers[name])  # type: ignore[attr-defined]
         except StopIteration as end:
-            if name not in peer.jobs:  # a lost attempt came to its end
+            if name not in peer.jobs:  # a lost attempt came to its end, or there is nobody to stand by for
                 del peer.tasks[name]
+                if name == STANDBY and end.value:
+                    self._take_up(peer)
                 return
             self._show(peer, name, fx.Show(workflow=WorkflowName(name), status=end.value.status))
             peer.outcomes[name] = end.value
@@ -499,7 +520,13 @@ class World:
         return None
 
     def _alive(self, peer: Peer, name: str, effect: fx.Alive) -> bool | None:
-        other = next(each for each in self.peers if each.identity.id == effect.coordinator.id)
+        alive = self._is_alive(effect.coordinator)
+        if alive is False and peer.attendant == effect.coordinator:
+            peer.attendant = None
+        return alive
+
+    def _is_alive(self, coordinator: Coordinator) -> bool | None:
+        other = next(each for each in self.peers if each.identity.id == coordinator.id)
         if other.crashed:
             return None if self.chance(0.2) else False
         if not other.tasks:
@@ -509,6 +536,8 @@ class World:
     # -- the judge --------------------------------------------------------------------------------
 
     def check_put(self, peer: Peer, effect: fx.PutNew) -> None:
+        if peer.attendant is not None:
+            raise Violation(f"{peer.identity.id} writes {effect.key} while {peer.attendant.id} attends the run")
         if "/claim/" in effect.key:
             nonce = unpack(Claim, effect.key, effect.body).nonce
             if nonce not in self.supervisors:

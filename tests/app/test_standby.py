@@ -22,18 +22,26 @@ KEYS = ProjectKeys.of("p")
 RUN = KEYS.run(RunId("0000000000001-aaaaaaaaaa"))
 ATTENDANT = Coordinator(id="laptop", user="alice", machine="laptop", boot_id="l", pid=1, lock="/x/laptop.lock")
 HEARTBEAT = KEYS.heartbeat(ATTENDANT.id)
+FIRST = -8.0
+"""When the attendant beat first, before the scene begins."""
 SO_LONG = 4000.0
 """Seconds after which a scene ends in which nobody takes the run up."""
 
 
 class Scene(MemoryBucket):
-    """A bucket on a clock of its own, in which an attendant beats from 0.0 until `dies`, but not while it is `away`.
+    """A bucket on a clock of its own, in which an attendant beats until `dies` (None: for ever).
 
-    `away` are spans in which the bucket answers nobody. `dies` None: never. `leaves`: its heartbeat goes with it.
+    `leaves`: its heartbeat goes with it. `away` are spans in which the bucket answers nobody, `mute` one in which it
+    takes no writes.
     """
 
     def __init__(
-        self, *, dies: float | None = None, leaves: bool = False, away: tuple[tuple[float, float], ...] = ()
+        self,
+        *,
+        dies: float | None = None,
+        leaves: bool = False,
+        away: tuple[tuple[float, float], ...] = (),
+        mute: tuple[float, float] = (-1.0, -1.0),
     ) -> None:
         super().__init__()
         self.now = 0.0
@@ -41,6 +49,7 @@ class Scene(MemoryBucket):
         self._dies = dies
         self._leaves = leaves
         self._away = away
+        self._mute = mute
 
     def _is_away(self, now: float) -> bool:
         return any(begin <= now < end for begin, end in self._away)
@@ -54,8 +63,9 @@ class Scene(MemoryBucket):
         if self._leaves and self._dies is not None and self.now >= self._dies:
             return None
         last = self.now if self._dies is None else min(self.now, self._dies)
-        beats = [number for number in range(int(last // BEAT) + 1) if not self._is_away(number * BEAT)]
-        return str(beats[-1]).encode() if beats else None
+        beats = [FIRST + number * BEAT for number in range(int((last - FIRST) // BEAT) + 1)]
+        begin, end = self._mute
+        return str([at for at in beats if not self._is_away(at) and not begin <= at < end][-1]).encode()
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -74,7 +84,7 @@ class Scene(MemoryBucket):
 def test_the_run_is_taken_up_when_the_heartbeat_stood_still_for_the_silence(dies: int) -> None:
     scene = Scene(dies=dies)
     assert scene.play() is True
-    last = dies // BEAT * BEAT
+    last = FIRST + (dies - FIRST) // BEAT * BEAT
     assert last + SILENCE <= scene.now <= last + SILENCE + 2 * PACE
 
 
@@ -115,8 +125,9 @@ def test_a_bucket_that_is_away_for_both_is_no_silence_of_the_attendant(away: lis
 
 
 def test_a_bucket_that_comes_back_is_looked_at_before_the_attendant_has_beaten() -> None:
-    """Two looks before the outage, one just behind it: the same beat over more than the silence, from a live one."""
-    scene = Scene(away=((35.0, 35.0 + SILENCE + 4 * PACE),))
+    """Two looks at the last beat before the outage, one just behind it: longer than the silence, and a live one."""
+    outage = 10 * PACE - 1.0
+    scene = Scene(mute=(FIRST + 3 * BEAT, outage), away=((3 * PACE - 1.0, outage),))
     with pytest.raises(TimeoutError):
         scene.play()
 

@@ -2,6 +2,56 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import PROTOCOL, Mutant
 
-MUTANTS: tuple[Mutant, ...] = ()
+STANDING = ("tests/app/test_standby.py",)
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="standby-claims-beside-the-laptop",
+        breaks="whoever stands by takes the run up while its attendant lives, and claims",
+        file="dstack/app/standby.py",
+        old="    while (yield Alive(attendant, None)) is not False:",
+        new="    while (yield Alive(attendant, None)) is None:",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="standby-takes-doubt-for-death",
+        breaks="a heartbeat that is merely read once counts as the attendant's death",
+        file="dstack/app/standby.py",
+        old="    while (yield Alive(attendant, None)) is not False:",
+        new="    while (yield Alive(attendant, None)) is True:",
+        tests=STANDING,
+    ),
+    Mutant(
+        name="standby-takes-an-outage-for-silence",
+        breaks="the time in which the bucket answered nobody counts as silence of the attendant",
+        file="dstack/app/standby.py",
+        old="                self._observer.forget(attendant)\n",
+        new="",
+        tests=STANDING,
+    ),
+    Mutant(
+        name="standby-takes-up-what-has-ended",
+        breaks="a run that ended is taken up because its attendant has left",
+        file="dstack/app/standby.py",
+        old="    return (yield Read(run.final)) is None",
+        new="    return (yield Read(run.final)) is not run",
+        tests=STANDING,
+    ),
+    Mutant(
+        name="hosts-get-all-secrets",
+        breaks="a host is told the secrets of jobs that it cannot run",
+        file="dstack/app/given.py",
+        old="if misfit(spec, facts) is None for one in given(spec)",
+        new="for one in given(spec)",
+        tests=("tests/app/test_given.py",),
+    ),
+    Mutant(
+        name="a-silent-coordinator-keeps-slots",
+        breaks="a runner whose coordinator has fallen silent holds what it was asked to hold for ever",
+        file="dstack/runner/serve.py",
+        old="[stdin], [], [], self._lease)",
+        new="[stdin], [], [], None)",
+        tests=("tests/unit/runner/test_lease.py",),
+    ),
+)

@@ -16,6 +16,7 @@ _LINE = re.compile(r"\b(GET|HEAD|PUT|POST|DELETE) (/\S*) \S+ ?(\S*)$")
 LIMIT = 30
 FORMAT = Path(__file__).resolve().parents[2] / "docs/format.md"
 SECOND = "each second of a running job, more"
+STANDBY = "each host in stand-by, each half minute"
 OPEN = "ps, one of the runs goes on with one job, more"
 """Rows that are counted otherwise than by running a command."""
 

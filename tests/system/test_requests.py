@@ -14,7 +14,7 @@ from dstack.adapters.bucket_open import open_bucket
 from tests.contract.object_stores import ministack
 from tests.system.laptop import Laptop
 from tests.system.old_runs import old_run
-from tests.system.request_log import OPEN, SECOND, RequestLog, Requests, documented
+from tests.system.request_log import OPEN, SECOND, STANDBY, RequestLog, Requests, documented
 
 OTHERS = 10_000
 """Final runs of other people in the bucket."""
@@ -94,7 +94,7 @@ TIMED = {"run, one job": "run one", "run, one job of four seconds": "run slow"}
 
 
 def test_the_table_has_a_row_for_each_command_that_is_counted() -> None:
-    assert set(documented()) == {*COMMANDS, OPEN, "run, one job", SECOND}
+    assert set(documented()) == {*COMMANDS, OPEN, "run, one job", SECOND, STANDBY}
 
 
 @pytest.mark.parametrize("row", COMMANDS)

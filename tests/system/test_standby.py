@@ -1,0 +1,255 @@
+"""An attended run whose laptop falls silent: the hosts stood by, go on by themselves, and the laptop may come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dstack.app.standby import PACE
+from dstack.cli.standby import QUIET
+from dstack.core.liveness import SILENCE
+from dstack.wire import LEASE
+from tests.contract.object_stores import ministack
+from tests.system.hosts.farm import Farm, TestHost
+from tests.system.hosts.home import Home
+from tests.system.hosts.waiting import until
+from tests.system.laptop import Laptop
+from tests.system.pipeline import GATE, MARKS, entry, marks, write_inventory
+from tests.system.request_log import STANDBY, RequestLog, Requests, documented
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def parts(run: str) -> str:
+    """Three jobs at once and one after them: more than two hosts of one slot can hold."""
+    text = ""
+    for number in (1, 2, 3):
+        text += f"""
+  - name: {run}-{number}
+    depends-on: {{repo: {{include: []}}}}
+    commands:
+      - echo {run}-{number} >> {MARKS}
+      - while [ ! -e {GATE} ]; do sleep 0.05; done
+      - echo {number} > {number}.txt
+    artifacts: ["{number}.txt"]"""
+    return f"""{text}
+  - name: {run}
+    depends-on: [{run}-1, {run}-2, {run}-3]
+    commands:
+      - echo {run} >> {MARKS}
+      - cat 1.txt 2.txt 3.txt > all.txt
+    artifacts: [all.txt]"""
+
+
+ONE = f"""workflows:
+  - name: one
+    commands:
+      - echo one >> {MARKS}
+      - while [ ! -e {GATE} ]; do sleep 0.05; done
+  - {{name: quick, commands: [echo quick]}}
+"""
+
+
+def said(host: TestHost) -> str:
+    """What the coordinators of a host have written; "" where there was none."""
+    done = host.exec(["sh", "-c", "cat /home/alice/.dstack/coordinators/*.log"])
+    return done.output.decode() if done.code == 0 else ""
+
+
+def work_on(laptop: Laptop, hosts: dict[str, TestHost], home: Home, bucket: str, workflows: str, **more: str) -> Laptop:
+    """Give the laptop these hosts, this bucket, and a project."""
+    home.trust(*hosts.values())
+    write_inventory(laptop, {name: entry(host, home.key.file, **more) for name, host in hosts.items()})
+    (laptop.home / ".dstack/config.yaml").write_text(f"bucket: {bucket}\n")
+    laptop.write({".dstack/workflows.yaml": workflows})
+    laptop.commit()
+    return laptop
+
+
+def end(process: subprocess.Popen[str], seconds: float = 90) -> str:
+    """All that an attended run printed, which must succeed."""
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, out + err
+    return out + err
+
+
+def newest(laptop: Laptop, count: int) -> list[str]:
+    return [line.split()[0] for line in laptop.dstack("ps").stdout.splitlines()[1 : count + 1]]
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    """A folder that hosts and laptops share."""
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    return folder
+
+
+def test_hosts_go_on_when_laptops_fall_silent_and_one_of_them_comes_back(
+    farm: Farm, ssh_home: Home, bucket: Path, tmp_path: Path
+) -> None:
+    """One laptop is killed, the other freezes with jobs that run, and with places in the queues of both hosts."""
+    hosts = farm.start(2, shared=bucket)
+    workflows = f"workflows:{parts('killed')}{parts('frozen')}\n"
+    laptop = Laptop(tmp_path, home=ssh_home.path)
+    work_on(laptop, {"gpu-1": hosts[0], "gpu-2": hosts[1]}, ssh_home, str(bucket), workflows)
+    killed, frozen = laptop.start("run", "killed"), laptop.start("run", "frozen")
+    for host in hosts:
+        until("both runs are left to it", lambda host=host: said(host).count("stands by") == 2, seconds=60)  # type: ignore[misc]
+    running = marks(hosts)
+    assert len(running) == 2, "each host has one slot"
+    killed.kill()
+    killed.communicate()
+    os.kill(frozen.pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    try:
+        for host in hosts:
+            host.run(["touch", GATE], user="alice")
+        until("the steps are done", lambda: {"killed", "frozen"} <= {*marks(hosts)}, seconds=SILENCE + 4 * PACE + LEASE)
+        assert time.monotonic() - begin > SILENCE - PACE, "nobody took it while the laptop may have lived"
+        names = newest(laptop, 2)
+        for name in names:
+            until("it is final", lambda name=name: laptop.show(name)["status"] != "running", seconds=60)  # type: ignore[misc]
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+    assert "frozen" in end(frozen)
+    steps = [f"{run}{part}" for run in ("killed", "frozen") for part in ("", "-1", "-2", "-3")]
+    assert Counter(marks(hosts)) == Counter(steps), "each step started once"
+    for name in names:
+        assert {job["status"] for job in laptop.show(name)["jobs"]} == {"succeeded"}
+        assert laptop.dstack("artifacts", "ls", name).stdout.count("all.txt") == 1
+    for host in hosts:
+        until("nobody is left", lambda host=host: not at_work(host), seconds=60)  # type: ignore[misc]
+
+
+def at_work(host: TestHost) -> list[str]:
+    """Whatever of dstack is at work on a host, as /proc shows it."""
+    return [line for line in host.processes() if "python3 -I -S" in line]
+
+
+def test_stand_by_reads_one_key_each_half_minute_and_ends_with_the_run(
+    farm: Farm, ssh_home: Home, tmp_path: Path
+) -> None:
+    """While the laptop is frozen all that the store is asked for comes from the host."""
+    host = farm.start(1)[0]
+    store = ministack(farm.gateway())
+    name = f"standby-{farm.id}"
+    url = store.make(name)
+    laptop = Laptop(tmp_path, home=ssh_home.path)
+    laptop.environment |= store.environment
+    work_on(laptop, {"gpu": host}, ssh_home, url, ONE, **{"forward-credentials": "true"})
+    log = RequestLog(store, name)
+    process = laptop.start("run", "one")
+    until("it stands by", lambda: "stands by" in said(host), seconds=60)
+    shown = laptop.dstack("show").stdout
+    assert host.run(["hostname"]).decode().strip() not in shown, "whoever stands by looks after nothing"
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        log.since()
+        begin = time.monotonic()
+        until("it has looked twice more", lambda: time.monotonic() - begin > 2 * PACE + 5, seconds=3 * PACE)
+        asked, each = log.since(), documented()[STANDBY]
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert asked in (
+        Requests(lists=looks * each.lists, reads=looks * each.reads, writes=looks * each.writes) for looks in (2, 3)
+    )
+    assert marks([host]) == ["one"]
+    host.run(["touch", GATE], user="alice")
+    assert "gpu would go on without this machine: it may be shut" in end(process)
+    until("stand-by ends with the run", lambda: not at_work(host), seconds=PACE + 15)
+    assert said(host).count("takes it up") == 0
+
+
+def test_a_short_run_is_left_to_nobody_and_a_host_without_the_bucket_is_named(
+    farm: Farm, ssh_home: Home, tmp_path: Path
+) -> None:
+    host = farm.start(1)[0]
+    laptop = Laptop(tmp_path, home=ssh_home.path)
+    work_on(laptop, {"gpu": host}, ssh_home, str(tmp_path / "bucket"), ONE)
+    laptop.dstack("init", "--bucket", str(tmp_path / "bucket"))
+    laptop.dstack("run", "quick")
+    assert host.exec(["ls", "/home/alice/.dstack/coordinators"]).code != 0, "not even the coordinator was brought"
+    process = laptop.start("run", "one")
+    until("it runs", lambda: marks([host]) == ["one"], seconds=60)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "needs this machine" in line:
+            break
+    assert "the run needs this machine: this host does not see the bucket" in lines[-1].replace("gpu: ", "")
+    host.run(["touch", GATE], user="alice")
+    assert "needs this machine" not in end(process), "it is said once"
+    assert QUIET < 10
+
+
+MEMORY = """
+import os, sys, glob
+value = sys.argv[1].encode()
+logs = [fd for fd in glob.glob("/proc/[0-9]*/fd/1") if "/.dstack/coordinators/" in os.readlink(fd)]
+[pid] = {fd.split("/")[2] for fd in logs}
+found = 0
+with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+    for line in maps:
+        span, mode = line.split()[:2]
+        begin, end = (int(number, 16) for number in span.split("-"))
+        if "r" in mode and "[v" not in line:
+            try:
+                memory.seek(begin)
+                found += memory.read(end - begin).count(value)
+            except OSError:
+                continue
+print("times", found)
+"""
+
+
+def holds(host: TestHost, value: str) -> bool:
+    """Whether the detached coordinator on the host has the value anywhere in its memory, as the kernel shows it."""
+    code, output = host.container.exec_run(["python3", "-c", MEMORY, value], privileged=True)
+    assert code == 0, output
+    word, times = output.decode().split()
+    assert word == "times"
+    return int(times) > 0
+
+
+def test_a_host_gets_the_secrets_of_the_jobs_that_it_can_run_and_no_others(
+    farm: Farm, ssh_home: Home, bucket: Path, tmp_path: Path
+) -> None:
+    """The small host has not the memory that the second job asks for."""
+    large, small = farm.start(2, shared=bucket)
+    small.container.update(mem_limit="512m", memswap_limit="512m")
+    workflows = f"""workflows:
+  - name: plain
+    secrets: [PLAIN]
+    commands:
+      - echo plain >> {MARKS}
+      - while [ ! -e {GATE} ]; do sleep 0.05; done
+  - name: heavy
+    depends-on: [plain]
+    secrets: [HEAVY]
+    resources: {{memory: 1GB}}
+    commands: ["echo heavy ${{#HEAVY}} >> {MARKS}"]
+"""
+    laptop = Laptop(tmp_path, home=ssh_home.path)
+    work_on(laptop, {"large": large, "small": small}, ssh_home, str(bucket), workflows)
+    values = {"PLAIN": "Quiet-Fjord-88121", "HEAVY": "Loud-Meadow-40917"}
+    (laptop.root / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    (laptop.root / ".gitignore").write_text(".env\n")
+    process = laptop.start("run", "heavy")
+    for host in (large, small):
+        until("it stands by", lambda host=host: "stands by" in said(host), seconds=60)  # type: ignore[misc]
+    assert {name: holds(large, value) for name, value in values.items()} == {"PLAIN": True, "HEAVY": True}
+    assert {name: holds(small, value) for name, value in values.items()} == {"PLAIN": True, "HEAVY": False}
+    process.kill()
+    process.communicate()
+    for host in (large, small):
+        host.run(["touch", GATE], user="alice")
+    until("the run goes on", lambda: "heavy 17" in marks([large]), seconds=SILENCE + 4 * PACE)
+    assert Counter(marks([large, small])) == Counter(["plain", "heavy 17"])
