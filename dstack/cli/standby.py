@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 QUIET = 5.0
 """Seconds from the start of the first job until hosts are asked: a run that is over sooner asks none."""
-LATER = (60.0, 600.0, 0.0)
-"""Seconds until it is looked for hosts that were not reached before, after each time that hosts were asked."""
+TRIES = 3
+"""Times that the run is handed out because a host was reached that had not been before."""
 EARLY = 300.0
 """Seconds before the end of lent credentials at which hosts get new ones."""
 EVERY = 60.0
-"""Seconds between two looks at that end."""
+"""Seconds between two looks whether a host came late, or that end is near."""
 BEGUN = (JobStatus.RUNNING, JobStatus.QUEUED)
 """A job with such a status is past its start, or waits for others: nothing that is done now slows it."""
 
@@ -68,7 +68,7 @@ class Standby:
     async def keep(self, me: Coordinator, heart: Heart) -> None:
         """Hand the run over once it has begun, to hosts that come late too, and again before lent credentials end.
 
-        Goes on for as long as there is something to do; cancelled when the run ends or is left.
+        Goes on until it is cancelled, when the run ends or is left.
         """
         if all(link.host.local for link in self._fleet.links.values()):
             return
@@ -76,14 +76,16 @@ class Standby:
         # Whoever finds no heartbeat takes the run up.
         await heart.begin()
         await asyncio.sleep(QUIET)
-        for pause in LATER:
-            if self._reached() - self._asked:
+        tries = TRIES
+        while True:
+            is_news = tries > 0 and bool(self._reached() - self._asked)
+            if is_news or self._is_due():
+                tries -= is_news
                 await self._try(me)
-            await asyncio.sleep(pause)
-        while self._until is not None and time.time() < self._until:
             await asyncio.sleep(EVERY)
-            if time.time() >= self._until - EARLY:
-                await self._try(me)
+
+    def _is_due(self) -> bool:
+        return self._until is not None and self._until - EARLY <= time.time() < self._until
 
     async def _try(self, me: Coordinator) -> None:
         try:
@@ -104,7 +106,7 @@ class Standby:
             handed = await handing.hand(ready, self._record, attendant=me)
         finally:
             await handing.close()
-        self._until = min((end for _, end in handed.until), default=None)
+        self._until = min((end for _, end in handed.until), default=self._until)
         self._say(standing(handed))
 
     def _say(self, line: str) -> None:
