@@ -39,6 +39,22 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=STANDING,
     ),
     Mutant(
+        name="standby-slows-the-start",
+        breaks="hosts are asked to stand by before the first job has begun",
+        file="dstack/cli/standby.py",
+        old="        await self._screen.begun.wait()\n",
+        new="",
+        tests=("tests/cli/test_standby.py",),
+    ),
+    Mutant(
+        name="standby-before-the-heartbeat",
+        breaks="hosts watch for a heartbeat that was never written, and take the run up at once",
+        file="dstack/cli/standby.py",
+        old="        await heart.begin()\n",
+        new="",
+        tests=("tests/cli/test_standby.py",),
+    ),
+    Mutant(
         name="hosts-get-all-secrets",
         breaks="a host is told the secrets of jobs that it cannot run",
         file="dstack/app/given.py",
