@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 QUIET = 5.0
 """Seconds from the start of the first job until hosts are asked: a run that is over sooner asks none."""
-TRIES = 3
-"""Times that the run is handed out because a host was reached that had not been before."""
+LOOKS = 10
+"""Looks for hosts that were not reached before; what comes later yet is left out."""
+SLOW = 10.0
+"""Seconds that hosts have at each look to be reached."""
 EARLY = 300.0
 """Seconds before the end of lent credentials at which hosts get new ones."""
 EVERY = 60.0
@@ -76,13 +78,19 @@ class Standby:
         # Whoever finds no heartbeat takes the run up.
         await heart.begin()
         await asyncio.sleep(QUIET)
-        tries = TRIES
+        looks = 0
         while True:
-            is_news = tries > 0 and bool(self._reached() - self._asked)
-            if is_news or self._is_due():
-                tries -= is_news
+            looks += 1
+            if (looks <= LOOKS and await self._is_news()) or self._is_due():
                 await self._try(me)
             await asyncio.sleep(EVERY)
+
+    async def _is_news(self) -> bool:
+        """Whether a host is reached that was not when the run was handed out last."""
+        # Whoever came back to a run has asked no host so far.
+        await self._fleet.ready(SLOW)
+        await self._fleet.tried(SLOW)
+        return bool(self._reached() - self._asked)
 
     def _is_due(self) -> bool:
         return self._until is not None and self._until - EARLY <= time.time() < self._until

@@ -46,11 +46,6 @@ class Lab:
 
     async def _facts(self) -> None: ...
 
-    async def reach(self) -> None:
-        for link in self.fleet.links.values():
-            if link.host.name in self.there:
-                await link.reach()
-
     def opened(self) -> Any:
         self.open += 1
         return self
@@ -76,7 +71,6 @@ class Lab:
         """The scene, beside what keeps the run left to its hosts."""
 
         async def both() -> None:
-            await self.reach()
             heart = Heart(self.bucket, "projects/p/coordinators/me/hb", print)
             async with heart:
                 keeping = asyncio.create_task(
@@ -152,15 +146,11 @@ def test_a_host_that_comes_late_gets_the_run_and_one_that_comes_and_goes_does_no
         begin(lab)
         await lab.awaits(1)
         lab.there.add("b")
-        await lab.reach()
         await lab.awaits(2)
         link = lab.fleet.links["b"]
         for _ in range(5):
-            assert link.reached is not None
-            await link.lost(link.reached.runner)
-            await asyncio.sleep(0.15)
-            await lab.reach()
-            await asyncio.sleep(0.15)
+            await link.lost((await link.reach()).runner)
+            await asyncio.sleep(0.1)
 
     lab.play(scene)
     assert lab.handed == [("a",), ("a", "b")]
