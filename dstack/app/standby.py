@@ -29,10 +29,10 @@ def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[bool]:
     return (yield Read(run.final)) is None
 
 
-class StandBy:
+class AttendantWatch:
     """Stands by for attendants of runs of one project.
 
-    `told` hears of a bucket that gives no answer, and `is_over` says that it can give none any more.
+    `say` is told of a bucket that gives no answer, and `is_over` says that it can give none any more.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class StandBy:
         bucket: Bucket,
         observer: Observer,
         *,
-        told: Callable[[str], None],
+        say: Callable[[str], None],
         is_over: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._bucket = bucket
         self._observer = observer
-        self._told = told
+        self._say = say
         self._is_over = is_over
         self._sleep = sleep
 
@@ -55,18 +55,18 @@ class StandBy:
 
         A bucket that gave no answer may have kept the attendant from beating too: the silence begins anew then.
         """
-        said = ""
+        last = ""
         while True:
             try:
                 return await take(stand_by(run, attendant), self._perform)
             except BucketError as error:
                 self._observer.forget(attendant)
                 if self._is_over():
-                    self._told("the credentials that were lent have ended: stands by no more")
+                    self._say("the credentials that were lent have ended: stands by no more")
                     return False
-                if said != str(error):
-                    said = str(error)
-                    self._told(said)
+                if last != str(error):
+                    last = str(error)
+                    self._say(last)
             await self._sleep(PACE)
 
     async def _perform(self, effect: Effect) -> Any:

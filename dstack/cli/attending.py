@@ -21,7 +21,7 @@ from dstack.app.heart import Heart
 from dstack.app.overview import run_view
 from dstack.app.running import Coordination
 from dstack.cli import wiring
-from dstack.cli.standby import Noticing, Standby
+from dstack.cli.standby import Standby, StartScreen
 from dstack.cli.telling import telling
 from dstack.core.records import Coordinator, Final, RunRecord
 from dstack.errors import DstackError
@@ -197,10 +197,10 @@ async def _until_interrupted(
 ) -> Final | None:
     """The summary of the run, None when Ctrl-C came first, or the terminal was closed."""
     session = attendance.session
-    noticing = Noticing(screen)
+    start_screen = StartScreen(screen)
     with wiring.coordinator(session) as me:
-        means = wiring.make_means(session, hosts.fleet, me, screen=noticing, caller=attendance.caller)
-        standby = asyncio.create_task(_keep_standby(attendance, record, hosts, noticing, me=me, heart=means.heart))
+        means = wiring.make_means(session, hosts.fleet, me, screen=start_screen, caller=attendance.caller)
+        standby = asyncio.create_task(_keep_standby(attendance, record, hosts, start_screen, me=me, heart=means.heart))
         work = asyncio.create_task(Coordination(means, record, me).finish())
         interrupted = asyncio.Event()
         waiting = asyncio.create_task(interrupted.wait())
@@ -219,7 +219,13 @@ async def _until_interrupted(
 
 
 async def _keep_standby(
-    attendance: Attendance, record: RunRecord, hosts: wiring.Hosts, screen: Noticing, *, me: Coordinator, heart: Heart
+    attendance: Attendance,
+    record: RunRecord,
+    hosts: wiring.Hosts,
+    screen: StartScreen,
+    *,
+    me: Coordinator,
+    heart: Heart,
 ) -> None:
     """Leave the run to its hosts in stand-by, beside its coordination here."""
 

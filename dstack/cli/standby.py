@@ -28,20 +28,20 @@ EARLY = 300.0
 """Seconds before the end of lent credentials at which hosts get new ones."""
 EVERY = 60.0
 """Seconds between two looks whether a host came late, or that end is near."""
-BEGUN = (JobStatus.RUNNING, JobStatus.QUEUED)
+PAST_START = (JobStatus.RUNNING, JobStatus.QUEUED)
 """A job with such a status is past its start, or waits for others: nothing that is done now slows it."""
 
 
-class Noticing:
-    """A `Screen` that shows all on another one, and notices when the first job has begun, or waits for a slot."""
+class StartScreen:
+    """A `Screen` that shows all on another one, and tells when the first job has begun, or waits for a slot."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self.begun = asyncio.Event()
+        self.start = asyncio.Event()
 
     def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        if status in BEGUN:
-            self.begun.set()
+        if status in PAST_START:
+            self.start.set()
         self._screen.job(workflow, status, host, note, took)
 
     def log(self, workflow: str, data: bytes) -> None:
@@ -57,15 +57,15 @@ class Noticing:
 class Standby:
     """One attended run on its way to hosts that stand by for `me`; whatever goes wrong is one line on the screen."""
 
-    def __init__(self, handing: Callable[[], Handing], fleet: Fleet, record: RunRecord, *, screen: Noticing) -> None:
+    def __init__(self, handing: Callable[[], Handing], fleet: Fleet, record: RunRecord, *, screen: StartScreen) -> None:
         """`handing` is called once the run has gone on for a while: what it loads is not paid by the start."""
         self._open = handing
         self._fleet = fleet
         self._record = record
         self._screen = screen
-        self._asked: frozenset[str] = frozenset()
+        self._reached_then: frozenset[str] = frozenset()
         self._until: float | None = None
-        self._said = ""
+        self._line = ""
 
     async def keep(self, me: Coordinator, heart: Heart) -> None:
         """Hand the run over once it has begun, to hosts that come late too, and again before lent credentials end.
@@ -74,7 +74,7 @@ class Standby:
         """
         if all(link.host.local for link in self._fleet.links.values()):
             return
-        await self._screen.begun.wait()
+        await self._screen.start.wait()
         # Whoever finds no heartbeat takes the run up.
         await heart.begin()
         await asyncio.sleep(QUIET)
@@ -90,7 +90,7 @@ class Standby:
         # Whoever came back to a run has asked no host so far.
         await self._fleet.ready(SLOW)
         await self._fleet.tried(SLOW)
-        return bool(self._reached() - self._asked)
+        return bool(self._reached() - self._reached_then)
 
     def _is_due(self) -> bool:
         return self._until is not None and self._until - EARLY <= time.time() < self._until
@@ -107,7 +107,7 @@ class Standby:
         return frozenset(name for name, link in self._fleet.links.items() if link.reached)
 
     async def _hand(self, me: Coordinator) -> None:
-        self._asked = self._reached()
+        self._reached_then = self._reached()
         handing = self._open()
         try:
             ready = await handing.ready(self._record)
@@ -115,15 +115,15 @@ class Standby:
         finally:
             await handing.close()
         self._until = min((end for _, end in handed.until), default=self._until)
-        self._say(standing(handed))
+        self._say(outlook(handed))
 
     def _say(self, line: str) -> None:
-        if line and line != self._said:
-            self._said = line
+        if line and line != self._line:
+            self._line = line
             self._screen.message(line)
 
 
-def standing(handed: Handed) -> str:
+def outlook(handed: Handed) -> str:
     """Who goes on when this machine falls silent, and why the others do not; "" where there is nothing to say."""
     why = next((why for _, why in handed.left if why), "")
     if not handed.taken:

@@ -58,7 +58,7 @@ class Detached:
         self._log = LogScreen()
         self._hosting = Hosting(root, me, self._log)
         self._runs: dict[RunId, asyncio.Task[None]] = {}
-        self._handed: dict[RunId, asyncio.Event] = {}
+        self._again: dict[RunId, asyncio.Event] = {}
         """Set when a run that is here already was handed over once more."""
         self._talks = 0
         self._change = asyncio.Event()
@@ -128,10 +128,10 @@ class Detached:
         record = unpack(RunRecord, key, body)
         self._hosting.remember(hand)
         if hand.run in self._runs:
-            self._handed[hand.run].set()
+            self._again[hand.run].set()
         else:
             self._log.message(f"takes {record.name} of {record.user}")
-            self._handed[hand.run] = asyncio.Event()
+            self._again[hand.run] = asyncio.Event()
             task = asyncio.create_task(self._look_after(record))
             self._runs[hand.run] = task
             task.add_done_callback(lambda _: self._ended(hand.run))
@@ -139,7 +139,7 @@ class Detached:
 
     def _ended(self, run: RunId) -> None:
         self._runs.pop(run, None)
-        self._handed.pop(run, None)
+        self._again.pop(run, None)
         self._hosting.forget(run)
         self._change.set()
 
@@ -155,26 +155,26 @@ class Detached:
 
         A hand-over that names no attendant ends that at once; one that names another makes it wait for that one.
         """
-        handed = self._handed[record.id]
+        again = self._again[record.id]
         while (attendant := self._hosting.attendant(record.id)) is not None:
-            handed.clear()
+            again.clear()
             watching = asyncio.create_task(self._stand_by(record, attendant))
-            again = asyncio.create_task(handed.wait())
-            done, pending = await asyncio.wait({watching, again}, return_when=asyncio.FIRST_COMPLETED)
+            waiting = asyncio.create_task(again.wait())
+            done, pending = await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-            if watching in done and not handed.is_set():
+            if watching in done and not again.is_set():
                 return watching.result()
         return True
 
     async def _stand_by(self, record: RunRecord, attendant: Coordinator) -> bool:
-        def told(text: str) -> None:
+        def say(text: str) -> None:
             self._log.message(f"{record.name}: {text}")
 
-        told(f"stands by for {at_machine(attendant.user, attendant.machine)}")
-        goes_on = await self._hosting.stand_by(record.id, attendant, told)
-        told("its attendant is gone: takes it up" if goes_on else "needs nobody to stand by any more")
+        say(f"stands by for {at_machine(attendant.user, attendant.machine)}")
+        goes_on = await self._hosting.stand_by(record.id, attendant, say)
+        say("its attendant is gone: takes it up" if goes_on else "needs nobody to stand by any more")
         return goes_on
 
     async def _bring(self, record: RunRecord) -> None:

@@ -24,7 +24,7 @@ from dstack.app.heart import Heart
 from dstack.app.means import Means
 from dstack.app.observing import Observer
 from dstack.app.probe import writable
-from dstack.app.standby import StandBy
+from dstack.app.standby import AttendantWatch
 from dstack.coordinator import shipped
 from dstack.core.codec import plain
 from dstack.core.fingerprint import fingerprint, ingredients
@@ -103,12 +103,12 @@ class Hosting:
         """For whom this host stands by, as the latest hand-over of the run says; None: it is to work on it."""
         return self._hands[run].attendant
 
-    async def stand_by(self, run: RunId, attendant: Coordinator, told: Callable[[str], None]) -> bool:
+    async def stand_by(self, run: RunId, attendant: Coordinator, say: Callable[[str], None]) -> bool:
         """Wait until the attendant is gone -> whether the run is to be worked on here then. Raises BucketError."""
         hand = self._hands[run]
         bucket = self._bucket or self.bucket(hand)
         project = self._project(hand.project, bucket)
-        standing = StandBy(bucket, project.observer, told=told, is_over=self._is_over)
+        standing = AttendantWatch(bucket, project.observer, say=say, is_over=self._is_over)
         return await standing.wait(project.keys.run(run), attendant)
 
     def _is_over(self) -> bool:

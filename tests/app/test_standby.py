@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstack.app.observing import Observer
-from dstack.app.standby import PACE, StandBy
+from dstack.app.standby import PACE, AttendantWatch
 from dstack.core.keys import ProjectKeys
 from dstack.core.liveness import BEAT, SILENCE
 from dstack.core.records import Coordinator
@@ -75,7 +75,7 @@ class Scene(MemoryBucket):
     def play(self, *, sure: bool | None = None, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Whether the run is taken up; raises TimeoutError when that is never decided."""
         observer = Observer(self, KEYS, sure=lambda other: sure, boottime=lambda: self.now)
-        standing = StandBy(self, observer, told=lambda text: None, is_over=is_over, sleep=self.sleep)
+        standing = AttendantWatch(self, observer, say=lambda text: None, is_over=is_over, sleep=self.sleep)
         return asyncio.run(standing.wait(RUN, ATTENDANT))
 
 

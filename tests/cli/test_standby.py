@@ -15,7 +15,7 @@ from dstack.app.fleet import Fleet
 from dstack.app.handing import Handed
 from dstack.app.heart import Heart
 from dstack.cli import standby
-from dstack.cli.standby import Noticing, Standby, standing
+from dstack.cli.standby import Standby, StartScreen, outlook
 from dstack.core.records import Coordinator
 from dstack.errors import CredentialsError, HostUnreachableError
 from dstack.model import Host, HostName, JobStatus
@@ -36,7 +36,7 @@ class Lab:
         self.until: float | None = None
         self.fails: Exception | None = None
         self.fleet = Fleet(tuple(Host(name=HostName(name), local=local) for name in ("a", "b")), self._opened)
-        self.screen = Noticing(LogScreen())
+        self.screen = StartScreen(LogScreen())
         self.bucket = MemoryBucket()
 
     async def _opened(self, host: Host) -> Any:
@@ -195,8 +195,8 @@ def handed(*taken: str, **left: str) -> Handed:
 
 
 def test_people_are_told_whether_the_lid_may_be_shut() -> None:
-    assert standing(handed("a", "b")) == "a, b would go on without this machine: it may be shut"
-    assert standing(handed(a="a: it is full")) == "the run needs this machine: a: it is full"
-    assert standing(handed(here="")) == ""
-    assert standing(handed("a", here="")) == "a would go on without this machine, here would not"
-    assert standing(handed("a", b="b: it is full")) == "a would go on without this machine, b would not: b: it is full"
+    assert outlook(handed("a", "b")) == "a, b would go on without this machine: it may be shut"
+    assert outlook(handed(a="a: it is full")) == "the run needs this machine: a: it is full"
+    assert outlook(handed(here="")) == ""
+    assert outlook(handed("a", here="")) == "a would go on without this machine, here would not"
+    assert outlook(handed("a", b="b: it is full")) == "a would go on without this machine, b would not: b: it is full"

@@ -42,7 +42,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="standby-slows-the-start",
         breaks="hosts are asked to stand by before the first job has begun",
         file="dstack/cli/standby.py",
-        old="        await self._screen.begun.wait()\n",
+        old="        await self._screen.start.wait()\n",
         new="",
         tests=("tests/cli/test_standby.py",),
     ),

@@ -62,8 +62,8 @@ ONE = f"""workflows:
 """
 
 
-def said(host: TestHost) -> str:
-    """What the coordinators of a host have written; "" where there was none."""
+def log_of(host: TestHost) -> str:
+    """The log of the coordinators of a host; "" where there was none."""
     done = host.exec(["sh", "-c", "cat /home/alice/.dstack/coordinators/*.log"])
     return done.output.decode() if done.code == 0 else ""
 
@@ -113,7 +113,7 @@ def test_hosts_go_on_when_laptops_fall_silent_and_one_of_them_comes_back(
     set_secrets(laptop, {"TOKEN": "Quiet-Fjord-88121"})
     killed, frozen = laptop.start("run", "killed"), laptop.start("run", "frozen")
     for host in hosts:
-        until("both runs are left to it", lambda host=host: said(host).count("stands by") == 2, seconds=60)  # type: ignore[misc]
+        until("both runs are left to it", lambda host=host: log_of(host).count("stands by") == 2, seconds=60)  # type: ignore[misc]
     running = marks(hosts)
     assert len(running) == 2, "each host has one slot"
     killed.kill()
@@ -159,7 +159,7 @@ def test_stand_by_reads_one_key_each_half_minute_and_ends_with_the_run(
     work_on(laptop, {"gpu": host}, ssh_home, url, ONE, **{"forward-credentials": "true"})
     log = RequestLog(store, name)
     process = laptop.start("run", "one")
-    until("it stands by", lambda: "stands by" in said(host), seconds=60)
+    until("it stands by", lambda: "stands by" in log_of(host), seconds=60)
     shown = laptop.dstack("show").stdout
     assert host.run(["hostname"]).decode().strip() not in shown, "whoever stands by looks after nothing"
     os.kill(process.pid, signal.SIGSTOP)
@@ -177,7 +177,7 @@ def test_stand_by_reads_one_key_each_half_minute_and_ends_with_the_run(
     host.run(["touch", GATE], user="alice")
     assert "gpu would go on without this machine: it may be shut" in end(process)
     until("stand-by ends with the run", lambda: not at_work(host), seconds=PACE + 15)
-    assert said(host).count("takes it up") == 0
+    assert log_of(host).count("takes it up") == 0
 
 
 def test_attach_leaves_ones_own_run_to_hosts_again_and_a_colleagues_to_none(
@@ -186,12 +186,12 @@ def test_attach_leaves_ones_own_run_to_hosts_again_and_a_colleagues_to_none(
     own, theirs = farm.start(2, shared=bucket)
     laptop = work_on(Laptop(tmp_path, home=ssh_home.path), {"gpu": own}, ssh_home, str(bucket), ONE)
     killed = laptop.start("run", "one")
-    until("it stands by", lambda: said(own).count("stands by") == 1, seconds=60)
+    until("it stands by", lambda: log_of(own).count("stands by") == 1, seconds=60)
     killed.kill()
     killed.communicate()
     [name] = newest(laptop, 1)
     attached = laptop.start("attach", name)
-    until("it stands by for attach", lambda: said(own).count("stands by") == 2, seconds=60)
+    until("it stands by for attach", lambda: log_of(own).count("stands by") == 2, seconds=60)
 
     (laptop.root / "theirs.yaml").write_text(f"hosts:\n  far: {entry(theirs, ssh_home.key.file)}\n")
     ssh_home.trust(theirs)
@@ -297,7 +297,7 @@ def test_a_host_gets_the_secrets_of_the_jobs_that_it_can_run_and_no_others(
     process = laptop.start("run", "heavy")
     try:
         for host in (large, small):
-            until("it stands by", lambda host=host: "stands by" in said(host), seconds=60)  # type: ignore[misc]
+            until("it stands by", lambda host=host: "stands by" in log_of(host), seconds=60)  # type: ignore[misc]
         assert {name: holds(large, value) for name, value in values.items()} == {"PLAIN": True, "HEAVY": True}
         assert {name: holds(small, value) for name, value in values.items()} == {"PLAIN": True, "HEAVY": False}
     finally:
