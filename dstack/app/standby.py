@@ -10,12 +10,13 @@ from dstack.app.driver import take
 from dstack.app.effects import Alive, Effect, Pause, Read, Steps
 from dstack.app.observing import Observer
 from dstack.core.keys import RunKeys
+from dstack.core.liveness import SILENCE
 from dstack.core.records import Coordinator
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
-PACE = 30.0
-"""Seconds between two looks at the attendant's heartbeat."""
+PACE = SILENCE / 4
+"""Seconds between two looks at the attendant's heartbeat: enough of them in a silence to call it one."""
 
 
 def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[bool]:
