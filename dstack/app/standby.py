@@ -8,9 +8,9 @@ from typing import Any
 
 from dstack.app.driver import take
 from dstack.app.effects import Alive, Effect, Pause, Read, Steps
+from dstack.app.lease import SILENCE
 from dstack.app.observing import Observer
 from dstack.core.keys import RunKeys
-from dstack.core.liveness import SILENCE
 from dstack.core.records import Coordinator
 from dstack.errors import BucketError
 from dstack.ports import Bucket

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dstack.app.lease import BEAT, SILENCE
 from dstack.app.observing import Observer
 from dstack.app.standby import PACE, AttendantWatch
 from dstack.core.keys import ProjectKeys
-from dstack.core.liveness import BEAT, SILENCE
 from dstack.core.records import Coordinator
 from dstack.errors import BucketError
 from dstack.model import RunId
