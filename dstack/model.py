@@ -94,7 +94,10 @@ class Demand:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueEntry:
     """One attempt of anybody's that waits on a host or runs there. `gpus` is None while it waits, and `why` says why;
-    `since` is seconds ago."""
+    `since` is seconds ago.
+
+    `fault` says what is wrong with a malformed ticket, which is the file `file`; it takes a slot where it `counts`.
+    """
 
     title: str
     user: str
@@ -103,6 +106,22 @@ class QueueEntry:
     gpus: tuple[int, ...] | None = None
     why: str = ""
     resources: Resources = Resources()
+    fault: str = ""
+    file: str = ""
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostQueue:
+    """The queue of one host, the oldest first, and how many `more` tickets there are.
+
+    `shared`: of all its accounts. `unfit` says why private places of the queue are not used.
+    """
+
+    entries: tuple[QueueEntry, ...]
+    shared: bool
+    more: int = 0
+    unfit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, Manifest, Nonce, QueueEntry, Snapshot, Spooled
+from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
 
 
 class Put(Enum):
@@ -135,15 +135,19 @@ class RunnerPort(Protocol):
         """Bring a snapshot to the host, sending only what it lacks; returns the bytes sent."""
         ...
 
-    async def hold(self, nonce: Nonce, demand: Demand) -> None:
+    async def hold(self, nonce: Nonce, demand: Demand, told: Callable[[str], None] = ...) -> None:
         """Wait in the host's queue for what is asked for, all or nothing; a supervisor then holds it and waits.
 
-        Ended by `drop` or a lost connection; raises HostError when the host can never give it.
+        `told` is given why the queue itself cannot be used for now, and "" once it can again. Ended by `drop` or a lost
+        connection; raises HostError when the host can never give it.
         """
         ...
 
-    async def queue(self, slots: int, gpu_shares: int) -> Sequence[QueueEntry]:
-        """Everything that waits or runs on the host, the oldest first, judged by these numbers of slots and shares."""
+    async def queue(self, slots: int, gpu_shares: int) -> HostQueue:
+        """Everything that waits or runs on the host, judged by these numbers of slots and shares.
+
+        Raises HostError, with the holder's name, while the lock of the queue is held by somebody.
+        """
         ...
 
     async def images(self, names: Sequence[str]) -> Sequence[str]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from dstack import wire
+from dstack.adapters.runner_start import opening
 from dstack.core.codec import build
 from dstack.core.manifests import MAX_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import BucketError, HostError
-from dstack.model import Entry, ExitReport, HostFacts, Manifest, QueueEntry, Spooled
+from dstack.model import Entry, ExitReport, HostFacts, HostQueue, Manifest, Spooled
 
 T = TypeVar("T")
 
@@ -91,22 +92,28 @@ def spool(host: str, answer: Mapping[str, Any]) -> list[Spooled]:
     return found
 
 
-def queue(host: str, answer: Mapping[str, Any]) -> list[QueueEntry]:
-    """The tickets of `queue`; raises HostError for one that makes no sense."""
+def queue(host: str, answer: Mapping[str, Any]) -> HostQueue:
+    """The answer to `queue`; raises HostError for one that makes no sense."""
     tickets = answer.get("tickets")
     if not isinstance(tickets, list):
         _nonsense(host, wire.QUEUE, "tickets is not a list")
-    return [_ticket(host, item) for item in tickets]
+    return _built(HostQueue, host, wire.QUEUE, {**answer, "entries": [_ticket(item) for item in tickets]})
 
 
-def _ticket(host: str, item: object) -> QueueEntry:
+def last_line(data: bytes) -> str:
+    """The last of whole lines that a host sent for people, safe to be shown; "" for an empty one."""
+    return opening(data.rstrip(b"\n").rpartition(b"\n")[2].decode("utf-8", "replace"), MAX_TEXT)
+
+
+def _ticket(item: object) -> dict[str, Any]:
+    """A ticket of the wire in the fields of a QueueEntry."""
     fields = dict(item) if isinstance(item, dict) else {}
     asked = fields.pop("demand", None)
     demand: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
     count = demand.get("gpus")
     gpu = {"count": count, "name": demand.get("gpu_name"), "memory": demand.get("gpu_memory")} if count else None
     resources = {"cpu": demand.get("cpu"), "memory": demand.get("memory"), "gpu": gpu}
-    return _built(QueueEntry, host, wire.QUEUE, {**fields, "resources": resources})
+    return {**fields, "resources": resources}
 
 
 def flag(host: str, op: str, value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -13,7 +13,7 @@ from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
 from dstack.errors import DstackError, HostUnreachableError
-from dstack.model import Demand, ExitReport, Gpu, HostFacts, Manifest, Nonce, QueueEntry, Snapshot, Spooled
+from dstack.model import Demand, ExitReport, Gpu, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
 from dstack.ports import CodeSource, OpenTransport
 
 START_DEADLINE = 60.0
@@ -124,7 +124,7 @@ class RunnerClient:
 
     # -- one attempt, until it runs ------------------------------------------------------------------------------
 
-    async def queue(self, slots: int, gpu_shares: int) -> list[QueueEntry]:
+    async def queue(self, slots: int, gpu_shares: int) -> HostQueue:
         """Everything that waits or runs on the host, of all users where its queue is shared, the oldest first."""
         answer = await (await self._channel()).ask(wire.QUEUE, {"slots": slots, "gpu_shares": gpu_shares})
         return answers.queue(self.name, answer)
@@ -137,17 +137,15 @@ class RunnerClient:
         answer = await (await self._channel()).ask(wire.COORDINATORS_ENDED, {"ids": list(ids)})
         return answers.subset(self.name, wire.COORDINATORS_ENDED, answer.get("ended"), ids)
 
-    async def hold(self, nonce: Nonce, demand: Demand) -> None:
+    async def hold(self, nonce: Nonce, demand: Demand, told: Callable[[str], None] = lambda text: None) -> None:
         """Wait for what is asked for and a supervisor that holds it; cancelled, the host is told to drop both."""
         channel = await self._channel()
-        exchange = None
         try:
-            exchange = await channel.send(wire.HOLD, {"nonce": nonce, **_asked(demand)})
-            await asyncio.shield(exchange.answer)
+            async with aclosing(channel.download(wire.HOLD, {"nonce": nonce, **_asked(demand)})) as lines:
+                async for data in lines:
+                    told(answers.last_line(data))
         except asyncio.CancelledError:
-            # Both: `cancel` ends a hold that still waits, `drop` one whose answer is on its way already.
-            if exchange is not None:
-                channel.give_up(exchange)
+            # Both: `download` cancels a hold that still waits, `drop` ends one whose answer is on its way already.
             channel.later(wire.DROP, {"nonce": nonce})
             raise
 

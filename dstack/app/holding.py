@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from dstack.app.effects import Held
@@ -30,11 +31,12 @@ class Holding:
         self._tasks: dict[str, asyncio.Task[Reached]] = {}
         self._errors: dict[str, str] = {}
         self._refused: set[str] = set()
+        self._stuck: dict[str, str] = {}
         self.won: Link | None = None
 
     async def wait(self, patience: float) -> Held | str | Literal[False] | None:
-        """Held, None when no slot was free within `patience`, or in words why no host can be asked now; False when
-        every host that could be asked has refused this nonce, which it does for ever."""
+        """Held, None when no slot was free within `patience`, or in words why no host can be asked now or the queue of
+        one cannot be used; False when every host that could be asked has refused this nonce, which it does for ever."""
         self._ask_next()
         if not self._tasks and self._refused:
             return False
@@ -45,6 +47,7 @@ class Holding:
             if task not in done:
                 continue
             del self._tasks[name]
+            self._stuck.pop(name, None)
             try:
                 reached = task.result()
             except DstackError as error:
@@ -64,7 +67,13 @@ class Holding:
                 place=reached.facts.place,
                 machine=reached.facts.machine,
             )
-        return None
+        return "; ".join(sorted(self._stuck.values())) or None
+
+    def _told(self, name: str, text: str) -> None:
+        """A host that is waited for says why its queue cannot be used, or that it can again."""
+        self._stuck.pop(name, None)
+        if text:
+            self._stuck[name] = f"waits: {name}: {text}"
 
     def why(self) -> str:
         """What the hosts said last, for people."""
@@ -84,7 +93,7 @@ class Holding:
         demand = replace(self._demand, slots=slots, gpu_shares=reached.host.gpu_shares or 1)
         try:
             async with link.turns(slots):
-                await reached.runner.hold(self._nonce, demand)
+                await reached.runner.hold(self._nonce, demand, partial(self._told, reached.host.name))
         except HostUnreachableError:
             await link.lost(reached.runner)
             raise
@@ -100,6 +109,7 @@ class Holding:
     async def close(self) -> None:
         """Forget what is asked for: the end of the connection drops it on the host."""
         tasks, self._tasks = self._tasks, {}
+        self._stuck.clear()
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)

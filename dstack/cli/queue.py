@@ -11,10 +11,10 @@ import typer
 
 from dstack.app.orphans import Orphan, find_orphans
 from dstack.cli import wiring
-from dstack.cli.asking import ask_hosts
+from dstack.cli.asking import Answer, ask_hosts
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
-from dstack.model import Host, QueueEntry, Resources
+from dstack.model import Host, HostQueue, QueueEntry, Resources
 from dstack.ports import RunnerPort
 from dstack.ui.tables import Column, duration_text, size_text, table
 from dstack.ui.terminal import clean, clean_lines
@@ -32,13 +32,11 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """What waits and runs on one host; `shared`: of all its accounts."""
+class Shown:
+    """The queue of one host, with a line for each attempt of this account that the records have ended and that runs on."""
 
-    entries: tuple[QueueEntry, ...]
-    shared: bool
+    queue: HostQueue
     orphans: tuple[str, ...] = ()
-    """A line for each attempt of this account that runs although the records have ended it."""
 
 
 def queue(
@@ -52,39 +50,66 @@ def queue(
         if name not in {host.name for host in inventory}:
             raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
     chosen = [host for host in inventory if not names or host.name in names]
-    found = ask_hosts(session, chosen, lambda host, runner, _: _queue_of(host, runner, session))
-    rows = [_row(each.host, entry) for each in found if each.said for entry in each.said.entries]
+    found = ask_hosts(session, chosen, lambda host, runner, _: _shown(host, runner, session))
+    rows = [row for each in found for row in _rows(each)]
     if rows:
         sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
-    else:
+    elif found:
         print("nothing runs or waits")
-    for line in (line for each in found if each.said for line in each.said.orphans):
+    for line in (line for each in found for line in _notes(each)):
         print(clean(line))
     for each in found:
         if each.error is not None:
-            print(clean_lines(f"{each.error}"), file=sys.stderr)
-        elif each.said and not each.said.shared and not each.host.local:
-            print(clean(f"{each.host.name}: own account only; `dstack hosts check` says how to see all"))
+            hint = f"\n  {each.error.hint}" if each.error.hint else ""
+            print(clean_lines(f"{each.error}{hint}"), file=sys.stderr)
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 
-async def _queue_of(host: Host, runner: RunnerPort, session: wiring.Session) -> Queue:
+async def _shown(host: Host, runner: RunnerPort, session: wiring.Session) -> Shown:
     facts = await runner.facts()
-    entries = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
+    found = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
     orphans: list[Orphan] = []
     with suppress(BucketError):  # the queue is the host's: it is shown whether or not the bucket can be read
-        orphans = await find_orphans(runner, session.bucket, session.keys) if entries else []
-    lines = tuple(f"{host.name}: {orphan.text}" for orphan in orphans)
-    return Queue(entries=tuple(entries), shared=facts.shared_slots, orphans=lines)
+        orphans = await find_orphans(runner, session.bucket, session.keys) if found.entries else []
+    return Shown(queue=found, orphans=tuple(f"{host.name}: {orphan.text}" for orphan in orphans))
+
+
+def _rows(found: Answer[Shown]) -> list[tuple[str, ...]]:
+    """The rows of one host; one that failed has a row too, so that nobody takes it for idle."""
+    if found.error is not None:
+        why = str(found.error).removeprefix(f"{found.host.name}: ")
+        return [(found.host.name, "-", "-", "failed", "-", "-", why)]
+    return [_row(found.host, entry) for entry in (found.said.queue.entries if found.said else ())]
 
 
 def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
+    if entry.fault:
+        wants = "a slot" if entry.counts else "-"
+        return (host.name, "-", entry.user, "malformed", duration_text(entry.since), wants, entry.fault)
     state = "waiting" if entry.gpus is None else "running"
     gpus = f"on GPU {', '.join(map(str, entry.gpus))}" if entry.gpus else ""
     wants = wants_text(entry.resources)
     if entry.priority:
         wants = f"{wants}, priority {entry.priority}"
     return (host.name, entry.title or "-", entry.user, state, duration_text(entry.since), wants, entry.why or gpus)
+
+
+def _notes(found: Answer[Shown]) -> list[str]:
+    """What a person must know of the queue of one host beside its rows."""
+    if found.said is None:
+        return []
+    name, said = found.host.name, found.said.queue
+    notes = list(found.said.orphans)
+    for entry in said.entries:
+        if entry.fault:
+            takes = "takes a slot" if entry.counts else "takes no slot"
+            notes.append(f"{name}: {entry.user} has a file that is no ticket and {takes}: {entry.file}: {entry.fault}")
+    if said.more:
+        notes.append(f"{name}: and {said.more} more")
+    notes += [f"{name}: {reason}, so the queue lies elsewhere" for reason in said.unfit]
+    if not said.shared and not found.host.local:
+        notes.append(f"{name}: own account only; `dstack hosts check` says how to see all")
+    return notes
 
 
 def wants_text(resources: Resources) -> str:

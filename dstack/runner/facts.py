@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any, Dict, List, Optional
 
-from dstack.runner import devices, slots
+from dstack.runner import devices, slot_folders
 from dstack.runner.asking import DEADLINE, ask
 from dstack.runner.grants import Capacity
 from dstack.runner.processes import boot_id
@@ -44,7 +44,7 @@ def hello(root: str) -> Dict[str, Any]:
         "git": asked.get("git"),
         "gpus": asked.get("gpus", []),
         "docker": asked.get("docker", False),
-        "shared_slots": slots.shared(),
+        "shared_slots": slot_folders.shared(),
         "place": place(root),
     }
 

@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import Any, Dict, Optional
 
-from dstack.runner import slots
+from dstack.runner import tickets
 from dstack.runner.channel import Request
 from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
@@ -25,14 +25,17 @@ class Holds:
         self._controls: Dict[str, socket.socket] = {}
 
     def hold(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
-        """Fork a supervisor and wait until it has a slot; `drop` and `cancel` end the wait."""
+        """Fork a supervisor and wait until it has a slot; `drop` and `cancel` end the wait.
+
+        Meanwhile each line of the request's stream says why the queue itself cannot be used; an empty one that it can.
+        """
         order = {
             "nonce": attempt.nonce,
             "slots": request.whole("slots"),
             "shares": request.whole_or("gpu_shares", 1),
-            "priority": request.whole_or("priority", 0),
-            "title": str(request.fields.get("title") or ""),
-            "demand": slots.demand_of(request.fields.get("demand"))._asdict(),
+            "priority": tickets.priority_of(request.whole_or("priority", 0)),
+            "title": tickets.title_of(str(request.fields.get("title") or "")),
+            "demand": tickets.demand_of(request.fields.get("demand"))._asdict(),
         }
         with self._lock:
             if attempt.nonce in self._controls:
@@ -40,6 +43,9 @@ class Holds:
             control = self._controls[attempt.nonce] = self._nursery.fork(order)
         request.on_cancel(lambda: _hang_up(control))
         said = _hear(control)
+        while said is not None and "waits" in said:
+            request.data(str(said["waits"]).encode("utf-8", "replace") + b"\n")
+            said = _hear(control)
         if said is None or "error" in said:
             self._forget(attempt.nonce)
             control.close()
@@ -112,11 +118,11 @@ def _hang_up(control: socket.socket) -> None:
 
 
 def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
-    """One line of JSON from a supervisor; None when it is gone."""
+    """One line of JSON from a supervisor, and no byte of the next; None when it is gone."""
     line = bytearray()
     while not line.endswith(b"\n"):
         try:
-            data = control.recv(4096)
+            data = control.recv(1)
         except OSError:
             return None
         if not data:

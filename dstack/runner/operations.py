@@ -205,7 +205,7 @@ class Operations:
 
     def _queue(self, request: Request) -> Dict[str, Any]:
         there = capacity(request.whole("slots"), request.whole_or("gpu_shares", 1))
-        return {"tickets": slots.listed(there), "shared": slots.shared()}
+        return slots.listed(self._root, there)
 
     def _spool(self, request: Request) -> Dict[str, Any]:
         return {"attempts": [_spooled(item) for item in islice(attempts(self._root), _MOST)]}

@@ -8,29 +8,24 @@ changes happen under one lock, which is held for milliseconds; what was taken wa
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import pwd
-import stat
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from dstack.runner import devices
+from dstack.runner import devices, queue_lock, slot_folders, tickets
 from dstack.runner.grants import Capacity, Card, Demand, Ticket, decide, never
+from dstack.runner.queue_lock import Patience
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import try_lock
+from dstack.runner.tickets import Found
 
-SHARED = "/var/lib/dstack-slots"
-"""Made by root once, for all users of the host. Not under $HOME: flock is not to be trusted on network file systems."""
-OWN = "/var/tmp/dstack-slots-%d"  # noqa: S108 - checked to be this user's own before it is used
-"""Where root has made nothing: then each account sees its own jobs only."""
-LOCK = "lock"
 MOST = 4096
-TEXT = 200
-"""Longest title of a ticket."""
-BODY = 4096
+"""Slots of a host."""
+SHOWN = 500
+"""Tickets that a list of the queue names: they fit into one answer."""
 CARDS_AGE = 0.5
 """Seconds for which the answer of nvidia-smi is believed."""
+LIST_LIMIT = 5.0
+"""Seconds that a list of the queue waits for its lock."""
 
 
 class Wanted(NamedTuple):
@@ -51,52 +46,43 @@ class Slot(NamedTuple):
     path: str
 
 
-def shared() -> bool:
-    """Whether the queue is that of all users; else of this account alone."""
-    return bool(os.environ.get("DSTACK_SLOTS_DIR")) or _is_roots(SHARED)
+def places(root: str = "") -> List[str]:
+    """All folders whose tickets count for this account; `root` is the folder of dstack on this host (`dir:`)."""
+    return slot_folders.places(root)
 
 
-def folder() -> str:
-    """Where the tickets of this host are; DSTACK_SLOTS_DIR is for tests."""
-    return os.environ.get("DSTACK_SLOTS_DIR") or (SHARED if _is_roots(SHARED) else OWN % os.getuid())
-
-
-def _is_roots(path: str) -> bool:
-    """Whether root has made the folder as it must be: nobody but the owner of a ticket can take it away."""
-    try:
-        found, lock = os.lstat(path), os.lstat(os.path.join(path, LOCK))
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX) and found.st_uid == lock.st_uid == 0
-
-
-def take(wanted: Wanted, given_up: Callable[[float], bool]) -> Optional[Slot]:
+def take(
+    root: str, wanted: Wanted, given_up: Callable[[float], bool], told: Callable[[str], None] = lambda text: None
+) -> Optional[Slot]:
     """Wait in the queue until everything that is wanted is free, and take it whole.
 
     `given_up(seconds)` is called between looks: it waits at most that long and says whether nobody wants it any more;
-    then the answer is None. Raises Refusal when this host can never give it, or when the queue cannot be used.
+    then the answer is None. `told` is given why the queue itself cannot be used for now, and "" once it can again.
+    Raises Refusal when this host can never give it, or when the queue cannot be used.
     """
     capacity = wanted.capacity
     if not 1 <= capacity.slots <= MOST:
         raise Refusal("slots", "a host has 1 to %d slots, not %r" % (MOST, capacity.slots))
-    with _Queue() as queue:
-        cards = _Cards(wanted.demand.gpus > 0)
-        impossible = never(capacity._replace(cards=tuple(cards.now())), wanted.demand)
-        if impossible:
-            raise Refusal("slots", impossible, "ask for less under `resources:`, or add a host that has it")
-        own = queue.enter(wanted)
-        try:
-            began = time.monotonic()
-            while True:
-                now = capacity._replace(cards=tuple(cards.now()))
-                gpus = queue.start(own, now)
-                if gpus is not None:
-                    return Slot(gpus, own.keep(), own.path)
-                waited = time.monotonic() - began
-                if given_up(0.01 if waited < 2 else 0.05):
-                    return None
-        finally:
-            own.leave()
+    cards = _Cards(wanted.demand.gpus > 0)
+    impossible = never(capacity._replace(cards=tuple(cards.now())), wanted.demand)
+    if impossible:
+        raise Refusal("slots", impossible, "ask for less under `resources:`, or add a host that has it")
+    queue = _Queue(root, Patience(given_up, told))
+    own = queue.enter(wanted)
+    if own is None:
+        return None
+    try:
+        began = time.monotonic()
+        while True:
+            now = capacity._replace(cards=tuple(cards.now()))
+            gpus = queue.start(own, now)
+            if gpus is not None:
+                return Slot(gpus, own.keep(), own.path)
+            waited = time.monotonic() - began
+            if given_up(0.01 if waited < 2 else 0.05):
+                return None
+    finally:
+        own.leave()
 
 
 def give_back(slot: Slot) -> None:
@@ -107,29 +93,52 @@ def give_back(slot: Slot) -> None:
         pass  # an unlocked ticket counts for nothing, and whoever comes next removes it
 
 
-def listed(capacity: Capacity) -> List[Dict[str, Any]]:
-    """The queue as people see it, the oldest first: `title, user, priority, gpus` (null while it waits), `since`
-    (seconds ago), `why` it waits, and what it asked for."""
+def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
+    """The answer to `queue` (docs/format.md section 2): `tickets`, the oldest first, and how many `more` there are.
+
+    Raises Refusal, with the holder's name, when the lock of the queue cannot be had within LIST_LIMIT.
+    """
     now = time.clock_gettime(_CLOCK)
-    with _Queue() as queue:
-        tickets = queue.tickets()
-    cards = tuple(_Cards(any(ticket.demand.gpus for ticket in tickets)).now())
-    found = []
-    for ticket in sorted(tickets, key=lambda ticket: ticket.order):
-        others = [other for other in tickets if other is not ticket]
-        why = decide(capacity._replace(cards=cards), others, ticket) if ticket.gpus is None else ""
-        found.append(
-            {
-                "title": ticket.title,
-                "user": ticket.user,
-                "priority": ticket.priority,
-                "gpus": None if ticket.gpus is None else list(ticket.gpus),
-                "since": max(0, int(now - int(ticket.order.partition("-")[0]) / 1e9)),
-                "why": why if isinstance(why, str) else "about to start",
-                "demand": ticket.demand._asdict(),
-            }
-        )
-    return found
+    found = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found() or []
+    found.sort(key=lambda each: each.ticket.order)
+    living = [each.ticket for each in found if each.counts]
+    cards = tuple(_Cards(any(ticket.demand.gpus for ticket in living)).now())
+    there = capacity._replace(cards=cards)
+    items = [_item(each, living, there, now) for each in found[:SHOWN]]
+    return {
+        "tickets": items,
+        "more": len(found) - len(items),
+        "shared": slot_folders.shared(),
+        "unfit": slot_folders.unfit(root),
+    }
+
+
+def _item(found: Found, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
+    """One ticket as people see it: `gpus` are null while it waits, `since` is in seconds, `why` says why it waits.
+
+    A malformed one has `fault` and `file` besides; without `counts` it takes no slot.
+    """
+    ticket = found.ticket
+    why: Any = ""
+    if ticket.gpus is None:
+        why = decide(capacity, [other for other in living if other is not ticket], ticket)
+    item = {
+        "title": ticket.title,
+        "user": ticket.user,
+        "priority": ticket.priority,
+        "gpus": None if ticket.gpus is None else list(ticket.gpus),
+        "since": max(0, int(now - int(ticket.order.partition("-")[0]) / 1e9)),
+        "why": why if isinstance(why, str) else "about to start",
+        "demand": ticket.demand._asdict(),
+    }
+    if found.fault:
+        item.update(fault=found.fault, file=tickets.title_of(found.path), counts=found.counts)
+    return item
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -163,14 +172,8 @@ class _Own:
 
     def write(self, ticket: Ticket) -> None:
         """One write of the whole body, so that who is killed over it has written all or nothing."""
-        body = {
-            "title": ticket.title,
-            "priority": ticket.priority,
-            "gpus": None if ticket.gpus is None else list(ticket.gpus),
-            "demand": ticket.demand._asdict(),
-        }
         assert self._fd is not None
-        os.pwrite(self._fd, json.dumps(body).encode("ascii").ljust(BODY), 0)
+        os.pwrite(self._fd, tickets.encode(ticket), 0)
         self.ticket = ticket
 
     def keep(self) -> int:
@@ -191,139 +194,68 @@ class _Own:
 
 
 class _Queue:
-    """The folder of tickets. Nothing in it is trusted: it belongs to all users."""
+    """The folders of tickets. Nothing in them is trusted: the first may belong to all users.
 
-    def __init__(self) -> None:
-        self._folder = folder()
-        try:
-            self._lock = _open_lock(self._folder)
-        except OSError as error:
-            raise Refusal(
-                "slots",
-                "the slots of this host cannot be used: %s" % error,
-                "remove %s as root and try again" % self._folder,
-            ) from None
+    Each method waits for the lock as `patience` says, and answers None when it was given up.
+    """
 
-    def __enter__(self) -> "_Queue":
-        return self
+    def __init__(self, root: str, patience: Patience) -> None:
+        self._root = root
+        self._folder = slot_folders.first(root)
+        self._patience = patience
 
-    def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
+    def _folders(self) -> List[str]:
+        """The folder of the own ticket, and all others that count, in the order in which everybody locks them."""
+        found = slot_folders.places(self._root)
+        return found if self._folder in found else [self._folder, *found]
 
-    def enter(self, wanted: Wanted) -> _Own:
+    def _lock(self) -> Optional[queue_lock.Lock]:
+        return queue_lock.take(self._folders, self._patience)
+
+    def enter(self, wanted: Wanted) -> Optional[_Own]:
         """Take a ticket, the youngest of all."""
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        lock = self._lock()
+        if lock is None:
+            return None
         try:
-            order = "%020d-%s" % (time.clock_gettime_ns(_CLOCK), wanted.nonce[:16])
-            path = os.path.join(self._folder, order)
-            ticket = Ticket(order, wanted.demand, wanted.priority, None, wanted.title[:TEXT])
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            own = _Own(path, fd, ticket)
-            os.fchmod(fd, 0o644)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            own.write(ticket)
-            return own
+            with lock:
+                return self._entered(wanted)
         except OSError as error:
             raise Refusal("slots", "no ticket can be taken: %s" % error, "make room in %s" % self._folder) from None
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _entered(self, wanted: Wanted) -> _Own:
+        order = "%020d-%s" % (time.clock_gettime_ns(_CLOCK), wanted.nonce[:16])
+        path = os.path.join(self._folder, order)
+        ticket = Ticket(order, wanted.demand, wanted.priority, None, tickets.title_of(wanted.title))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        own = _Own(path, fd, ticket)
+        os.fchmod(fd, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        own.write(ticket)
+        return own
 
     def start(self, own: _Own, capacity: Capacity) -> Optional[Tuple[int, ...]]:
         """The GPUs of the ticket (often none) if it may start, which is then recorded in it; else None."""
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            others = [ticket for ticket in self._read() if ticket.order != own.ticket.order]
+        lock = self._lock()
+        if lock is None:
+            return None
+        with lock:
+            others = [each.ticket for each in _read(lock.folders) if each.counts and each.path != own.path]
             decision = decide(capacity, others, own.ticket)
             if isinstance(decision, str):
                 return None
             own.write(own.ticket._replace(gpus=decision))
             return decision
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def tickets(self) -> List[Ticket]:
-        """Every ticket that counts."""
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            return list(self._read())
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-    def _read(self) -> Iterator[Ticket]:
-        """The lock must be held: nobody else looks at a ticket meanwhile, nor is one half made."""
-        for name in os.listdir(self._folder):
-            order = name.partition("-")[0]
-            if len(order) != 20 or not order.isdigit():
-                continue
-            path = os.path.join(self._folder, name)
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            except OSError:
-                continue
-            try:
-                found = os.fstat(fd)
-                if not stat.S_ISREG(found.st_mode):
-                    continue
-                if try_lock(fd, fcntl.LOCK_SH):
-                    os.unlink(path)
-                    continue
-                yield _ticket(name, os.pread(fd, BODY, 0), _user(found.st_uid))
-            except OSError:
-                continue  # it ended a moment ago and is another user's to remove
-            finally:
-                os.close(fd)
+    def found(self) -> Optional[List[Found]]:
+        """Every ticket that counts, and what lies there in the form of one."""
+        lock = self._lock()
+        if lock is None:
+            return None
+        with lock:
+            return _read(lock.folders)
 
 
-def _ticket(order: str, body: bytes, user: str) -> Ticket:
-    """What stands in a ticket; one that makes no sense still has a slot."""
-    try:
-        value = json.loads(body.decode("ascii"))
-        gpus = value["gpus"]
-        return Ticket(
-            order,
-            demand_of(value["demand"]),
-            int(value["priority"]),
-            None if gpus is None else tuple(int(index) for index in gpus),
-            str(value["title"])[:TEXT],
-            user,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, Refusal):
-        return Ticket(order, Demand(), 0, (), "", user)
-
-
-def demand_of(value: object) -> Demand:
-    """A demand from JSON; raises Refusal for one that makes no sense. Absent fields ask for nothing."""
-    fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    numbers = [fields.get(name, 0) for name in ("cpu", "memory", "gpus", "gpu_memory")]
-    kind = fields.get("gpu_name", "")
-    if not isinstance(kind, str) or not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise Refusal("request", "hold: field 'demand' makes no sense")
-    cpu, memory, gpus, gpu_memory = numbers
-    return Demand(cpu, memory, gpus, kind, gpu_memory)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _open_lock(path: str) -> int:
-    """The queue's lock, made where it is this user's own to make."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.getuid()):
-        raise PermissionError("%s belongs to somebody else" % path)
-    lock = os.path.join(path, LOCK)
-    try:
-        fd = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError("%s is not a plain file" % lock)
-    return fd
+def _read(folders: List[str]) -> List[Found]:
+    """The locks must be held: nobody else looks at a ticket meanwhile, nor is one half made."""
+    return [each for folder in folders for each in tickets.in_folder(folder)]

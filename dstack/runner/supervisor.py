@@ -13,7 +13,7 @@ import signal
 import socket
 from typing import Any, Dict, NamedTuple, Optional
 
-from dstack.runner import slots
+from dstack.runner import slots, tickets
 from dstack.runner.facts import capacity
 from dstack.runner.processes import become_subreaper, identity
 from dstack.runner.refusal import Refusal
@@ -33,8 +33,8 @@ class Hold(NamedTuple):
 def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
     """Hold attempt `order["nonce"]` once the host has what it wants, run it when told to, and return at its end.
 
-    Says over `control`, one line of JSON each: {"held": [GPU]} or {"error": …}, then {"started": bool}. The end
-    of `control` before `go` makes the verdict REFUSED.
+    Says over `control`, one line of JSON each: {"waits": why} any number of times, {"held": [GPU]} or {"error": …},
+    then {"started": bool}. The end of `control` before `go` makes the verdict REFUSED.
     """
     _detach(control.fileno())
     name_supervisor(order["nonce"])
@@ -54,6 +54,9 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
     except OSError as error:
         text = "attempt %s cannot be held: %s" % (attempt.nonce, error)
         _say(control, {"error": {"kind": "spool", "message": text, "hint": "make room on the host, or set `dir:`"}})
+    except Exception as error:
+        text = "attempt %s cannot be held: %s: %s" % (attempt.nonce, type(error).__name__, error)
+        _say(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})
 
 
 def _detach(keep: int) -> None:
@@ -85,12 +88,14 @@ def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Op
     write_json(attempt.supervisor, identity(os.getpid()))
     wanted = slots.Wanted(
         nonce=attempt.nonce,
-        demand=slots.demand_of(order["demand"]),
+        demand=tickets.demand_of(order["demand"]),
         capacity=capacity(order["slots"], order["shares"]),
         priority=order["priority"],
         title=order["title"],
     )
-    slot = slots.take(wanted, lambda seconds: _hung_up(control, seconds))
+    slot = slots.take(
+        attempt.root, wanted, lambda seconds: _hung_up(control, seconds), lambda text: _say(control, {"waits": text})
+    )
     if slot is None:
         return None
     os.close(os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -54,8 +54,9 @@ class FakeRunner:
         await asyncio.sleep(0)
         return [name for name in names if name in self.has]
 
-    async def hold(self, nonce: Nonce, demand: Demand) -> None:
+    async def hold(self, nonce: Nonce, demand: Demand, told: Callable[[str], None] = lambda text: None) -> None:
         self.asked += 1
+        self.told = told
         await self._answer()
 
     async def drop(self, nonce: Nonce) -> None: ...

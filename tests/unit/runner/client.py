@@ -61,9 +61,22 @@ class Stream:
 class Client:
     """One connection to a freshly started runner."""
 
-    def __init__(self, root: Path, slots: Path, *, python: str = "python3", command: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        slots: Path | None,
+        *,
+        python: str = "python3",
+        command: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+        uid: int | None = None,
+    ) -> None:
+        """`slots` None: where the host has them. `uid` is the account, this one by default."""
         self.root = root
-        environment = {**os.environ, "DSTACK_SLOTS_DIR": str(slots)}
+        environment = {**os.environ, **(environment or {})}
+        environment.pop("DSTACK_SLOTS_DIR", None)
+        if slots is not None:
+            environment["DSTACK_SLOTS_DIR"] = str(slots)
         self.process = subprocess.Popen(
             command or [python, "-I", "-S", "-c", LAUNCHER],
             stdin=subprocess.PIPE,
@@ -71,6 +84,9 @@ class Client:
             env=environment,
             bufsize=0,
             start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
         )
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
