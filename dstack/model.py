@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType
+from typing import Annotated, NewType
+
+from dstack.bounds import Count, ExitCode, Few, Line, Long, Port, Priority, SignalNumber, Slots, Text, Whole
 
 WorkflowName = NewType("WorkflowName", str)
 RunId = NewType("RunId", str)
@@ -60,8 +62,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    count: int
-    name: str | None = None
+    count: Count
+    name: Line | None = None
     memory: int | None = None
     """Bytes of each GPU."""
 
@@ -99,15 +101,15 @@ class QueueEntry:
     `fault` says what is wrong with a malformed ticket, which is the file `file`; it takes a slot where it `counts`.
     """
 
-    title: str
-    user: str
-    priority: int
+    title: Line
+    user: Line
+    priority: Priority
     since: int
-    gpus: tuple[int, ...] | None = None
-    why: str = ""
+    gpus: Few[Count] | None = None
+    why: Line = ""
     resources: Resources = Resources()
-    fault: str = ""
-    file: str = ""
+    fault: Line = ""
+    file: Line = ""
     counts: bool = True
 
 
@@ -118,10 +120,10 @@ class HostQueue:
     `shared`: of all its accounts. `unfit` says why private places of the queue are not used.
     """
 
-    entries: tuple[QueueEntry, ...]
+    entries: Few[QueueEntry]
     shared: bool
     more: int = 0
-    unfit: tuple[str, ...] = ()
+    unfit: Few[Line] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,12 +194,12 @@ class Host:
     name: HostName
     address: str | None = None
     user: str | None = None
-    port: int | None = None
+    port: Port | None = None
     identity_file: str | None = None
     jump: str | None = None
     labels: tuple[str, ...] = ()
-    slots: int | None = None
-    gpu_shares: int | None = None
+    slots: Slots | None = None
+    gpu_shares: Slots | None = None
     """Jobs that may have one GPU at a time; None means 1."""
     local: bool = False
     forward_credentials: bool = False
@@ -211,24 +213,24 @@ class Host:
 class HostFacts:
     """What a runner says of its host at `hello`. Sizes are bytes."""
 
-    boot_id: str
-    hostname: str
-    user: str
-    uid: int
-    python: str
-    platform: str
-    cpus: int
+    boot_id: Annotated[str, Text(most=200, least=1, shown=True)]
+    hostname: Line
+    user: Line
+    uid: Annotated[int, Whole(most=2**32 - 1)]
+    python: Line
+    platform: Line
+    cpus: Count
     memory: int
-    gpus: tuple[Gpu, ...]
-    git: str | None
+    gpus: Few[Gpu]
+    git: Line | None
     docker: bool
     disk_free: int
-    dir: str
+    dir: Line
     shared_slots: bool = False
     """Whether its queue is that of all its users; else of this account alone."""
-    place: str = ""
+    place: Line = ""
     """Random, made once for the folder of dstack: the same words may lead to another folder on another machine."""
-    machine: str = ""
+    machine: Line = ""
     """The same at every boot of the machine, and for all its accounts; "" where that cannot be told."""
 
 
@@ -270,23 +272,23 @@ class JobSpec:
     """
 
     workflow: WorkflowName
-    script: str
-    arguments: tuple[str, ...]
-    environment: Mapping[str, str]
-    env: Mapping[str, str]
+    script: Long
+    arguments: tuple[Long, ...]
+    environment: Mapping[str, Long]
+    env: Mapping[str, Long]
     env_from_caller: tuple[str, ...]
     secrets: tuple[str, ...]
     image: str | None
     artifacts: tuple[str, ...]
     inputs: tuple[Dependency, ...]
-    variables: Mapping[str, str]
+    variables: Mapping[str, Long]
     code: str
     resources: Resources = Resources()
     retry: Retry = Retry()
     max_duration: int | None = None
     ports: tuple[int, ...] = ()
     reuse: bool = True
-    priority: int = 0
+    priority: Priority = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +296,7 @@ class RunPlan:
     """The jobs of a run in an order in which every job comes after its inputs; the last is the asked-for one."""
 
     jobs: tuple[JobSpec, ...]
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Long] = field(default_factory=dict)
     """Variables given on the command line, as written."""
 
 
@@ -339,8 +341,8 @@ class Spooled:
     "" before it was prepared. Both are the host's word."""
 
     nonce: Nonce
-    state: str
-    attempt: str = ""
+    state: Line
+    attempt: Line = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,10 +353,10 @@ class ExitReport:
     the host's own clock, seconds since the epoch, for people only.
     """
 
-    code: int | None
-    signal: int | None = None
+    code: ExitCode | None
+    signal: SignalNumber | None = None
     stopped: bool = False
-    reason: str = ""
+    reason: Long = ""
     missing: tuple[str, ...] = ()
     started: float = 0.0
     ended: float = 0.0

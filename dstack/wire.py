@@ -121,6 +121,8 @@ def unpack_message(payload: bytes) -> Dict[str, Any]:
         message = json.loads(payload.decode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise ProtocolError("a message is not JSON: %s" % error) from None
+    except RecursionError:
+        raise ProtocolError("a message is nested too deep") from None
     if not isinstance(message, dict):
         raise ProtocolError("a message is not a JSON object")
     return message

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from dstack import wire
 from dstack.adapters.runner_start import opening
+from dstack.bounds import LATEST, Few
 from dstack.core.codec import build
 from dstack.core.manifests import MAX_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import BucketError, HostError
@@ -21,8 +22,6 @@ MAX_LINE = 1 << 20
 """Bytes of one entry of a manifest as it comes over the wire."""
 MAX_TEXT = 4096
 """Characters of any one text of a host's but its messages."""
-LATEST = 253402300800.0
-"""The year 10000, in seconds since the epoch."""
 MAX_SIZE = 2**63 - 1
 
 _NONCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -38,34 +37,28 @@ class AttemptStatus:
     exit: ExitReport | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spool:
+    attempts: Few[Spooled]
+
+
 def facts(host: str, answer: Mapping[str, Any]) -> HostFacts:
     """The answer to `hello`; raises HostError when it speaks another wire version or makes no sense."""
     spoken = answer.get("wire")
     if spoken != wire.WIRE_VERSION:
         _other_version(host, spoken)
     gpus = answer.get("gpus")
-    if not isinstance(gpus, list) or len(gpus) > 1024 or not all(isinstance(gpu, dict) for gpu in gpus):
+    if not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
         _nonsense(host, "hello", "gpus is not a list of objects")
     found = _built(HostFacts, host, "hello", {**answer, "gpus": [{**gpu, "count": 1} for gpu in gpus]})
-    if min(found.cpus, found.memory, found.disk_free, found.uid) < 0 or max(found.cpus, found.uid) > 2**32:
-        _nonsense(host, "hello", "a number is out of range")
-    texts = [found.boot_id, found.hostname, found.user, found.python, found.platform, found.dir, found.git or ""]
-    texts += [found.place, found.machine]
-    texts += [gpu.name or "" for gpu in found.gpus]
-    if any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
-        _nonsense(host, "hello", "a text is too long or holds control characters")
-    if not found.boot_id or not found.dir.startswith("/"):
-        _nonsense(host, "hello", "boot_id is empty or dir is not absolute")
+    if not found.dir.startswith("/"):
+        _nonsense(host, "hello", "dir is not absolute")
     return found
 
 
 def exit_report(host: str, op: str, value: object) -> ExitReport:
     """The `exit` of an answer; raises HostError when it is none."""
     report = _built(ExitReport, host, op, value)
-    if report.code is not None and not 0 <= report.code <= 255:
-        _nonsense(host, op, "an exit code is out of range")
-    if report.signal is not None and not 1 <= report.signal <= 128:
-        _nonsense(host, op, "a signal is out of range")
     if report.code is None and report.signal is None and not report.reason:
         _nonsense(host, op, "an exit has neither code nor signal nor reason")
     return report
@@ -80,16 +73,10 @@ def status(host: str, answer: Mapping[str, Any]) -> AttemptStatus:
 
 
 def spool(host: str, answer: Mapping[str, Any]) -> list[Spooled]:
-    attempts = answer.get("attempts")
-    if not isinstance(attempts, list):
-        _nonsense(host, wire.SPOOL, "attempts is not a list")
-    found = []
-    for item in attempts:
-        each = _built(Spooled, host, wire.SPOOL, item)
-        if not _NONCE.fullmatch(each.nonce) or each.state not in wire.STATES:
-            _nonsense(host, wire.SPOOL, "an attempt is none")
-        found.append(each)
-    return found
+    attempts = _built(_Spool, host, wire.SPOOL, answer).attempts
+    if not all(_NONCE.fullmatch(each.nonce) and each.state in wire.STATES for each in attempts):
+        _nonsense(host, wire.SPOOL, "an attempt is none")
+    return list(attempts)
 
 
 def queue(host: str, answer: Mapping[str, Any]) -> HostQueue:
@@ -123,7 +110,7 @@ def flag(host: str, op: str, value: object) -> bool:
 
 
 def moment(host: str, op: str, value: object) -> float:
-    """Seconds since the epoch, above 0 and below the year 10000."""
+    """Seconds since the epoch, above 0 and before LATEST."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LATEST:
         _nonsense(host, op, "expected a time")
     return float(value)
@@ -209,7 +196,7 @@ def _nonsense(host: str, op: str, what: str) -> NoReturn:
 
 
 def _other_version(host: str, spoken: object) -> NoReturn:
-    if type(spoken) is not int:
+    if type(spoken) is not int or not 0 <= spoken <= MAX_SIZE:
         _nonsense(host, wire.HELLO, "it names no wire version")
     ours = wire.WIRE_VERSION
     older = "the runner there is older: update dstack on the machine that started it, or remove the runner folder there"

@@ -194,7 +194,7 @@ def _files(bucket: Bucket, keys: ProjectKeys, digest: str) -> Mapping[str, str] 
         return None
     try:
         files = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         files = None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         raise BucketError(f"{key} is not a list of files", hint="remove the object and run again")

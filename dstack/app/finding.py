@@ -77,7 +77,7 @@ def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
         return None
     try:
         run = json.loads(body)["run"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         run = None
     if not isinstance(run, str) or not _RUN_ID.fullmatch(run):
         raise BucketError(f"{key} does not hold the id of a run", hint="remove the object and run again")

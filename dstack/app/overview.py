@@ -16,7 +16,7 @@ from dstack.app.views import JobView, RunView, time_of_day, told
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import Final, RunRecord, unpack
-from dstack.errors import NotFoundError
+from dstack.errors import BucketError, NotFoundError
 from dstack.model import Fingerprint, JobStatus, RunId
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Looker = Callable[[], Look]
     """Gives the one look that serves all runs, made for the first that is not final."""
+    Faults = dict[RunId, BucketError]
+    """The runs whose records make no sense, and the first error of each."""
 
 _RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
 
@@ -46,31 +48,52 @@ def _ids(names: Sequence[str]) -> list[RunId]:
 
 
 def views_of(
-    bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], *, look: Looker | None = None, at_once: int = 1
+    bucket: Bucket,
+    keys: ProjectKeys,
+    runs: Sequence[RunId],
+    *,
+    look: Looker | None = None,
+    at_once: int = 1,
+    faults: Faults | None = None,
 ) -> Iterator[RunView]:
     """These runs in this order: one read for each that is final, `at_once` of them at a time.
 
-    A run whose record is not there yet is left out.
+    A run whose record is not there yet is left out. One whose records make no sense raises BucketError; where `faults`
+    is given, its error is put there and the others are shown.
     """
     for run, final in zip(runs, _finals(bucket, keys, runs, at_once), strict=True):
-        if final is not None:
-            yield with_lost_attempts(bucket, keys, _settled(run, final))
+        try:
+            view = _view(bucket, keys, run, final, look)
+        except BucketError as error:
+            if faults is None:
+                raise
+            # A bucket that does not answer raises here, and is no fault of one run.
+            bucket.get(keys.run(run).record)
+            faults[run] = error
             continue
-        body = bucket.get(keys.run(run).record)
-        if body is not None:
-            yield _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
+        if view is not None:
+            yield view
 
 
-def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: int) -> Iterator[Final | None]:
+def _view(bucket: Bucket, keys: ProjectKeys, run: RunId, final: bytes | None, look: Looker | None) -> RunView | None:
+    """One run, whose summary has the body `final`; None while its record is not there."""
+    if final is not None:
+        return with_lost_attempts(bucket, keys, _settled(run, unpack(Final, keys.run(run).final, final)))
+    body = bucket.get(keys.run(run).record)
+    return None if body is None else _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
+
+
+def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: int) -> Iterator[bytes | None]:
+    """The bodies of the summaries of these runs, in their order."""
     if at_once == 1 or len(runs) < 2:
-        yield from (final_of(bucket, keys, run) for run in runs)
+        yield from (bucket.get(keys.run(run).final) for run in runs)
         return
     # Imported here on purpose: a folder answers faster than this is imported.
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(at_once)
     try:
-        yield from pool.map(lambda run: final_of(bucket, keys, run), runs)
+        yield from pool.map(lambda run: bucket.get(keys.run(run).final), runs)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

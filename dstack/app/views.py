@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.bounds import LATEST
 from dstack.core.keycheck import is_part
 from dstack.core.lifecycle import ENDED, GOOD
 from dstack.core.records import Outcome
@@ -56,10 +57,6 @@ class Tended:
     last: str = ""
     seen: float = 0.0
     over: float = 0.0
-
-
-LATEST = 253_402_214_400.0
-"""The last day of the year 9999 begins, in seconds since the epoch: no calendar goes on."""
 
 
 def time_of_day(seconds: float) -> float:

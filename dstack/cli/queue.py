@@ -33,7 +33,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The queue of one host, with a line for each attempt of this account that the records have ended and that runs on."""
+    """The queue of one host, and a line for each attempt of this account that runs on after its recorded end."""
 
     queue: HostQueue
     orphans: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
+from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
 from dstack.ui.tables import Column, age_text, ago_text, duration_text, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
@@ -48,7 +50,7 @@ def ps(
     everything: Annotated[bool, typer.Option("-a", "--all", help="All runs.")] = False,
     number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="The newest N runs.")] = RECENT,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-) -> None:
+) -> int:
     """List the newest runs of this project, everybody's, newest first.
 
     TIME is how long a run took, or has run so far. No host is asked.
@@ -56,23 +58,33 @@ def ps(
     session = wiring.open_session()
     limit = None if everything else number
     found = _chosen(session, None if limit is None else limit + 1, mine=mine)
-    views = views_of(session.bucket, session.keys, found[:limit], look=session.look, at_once=session.at_once)
+    faults: dict[RunId, BucketError] = {}
+    shown = list(
+        views_of(session.bucket, session.keys, found[:limit], look=session.look, at_once=session.at_once, faults=faults)
+    )
     if as_json:
         from dstack.ui.jsonout import runs_json
 
-        print(runs_json(views))
-        return
-    shown = list(views)
-    if not shown:
+        print(runs_json(shown))
+    elif shown or faults:
+        _show_runs(shown, faults)
+    else:
         sys.stderr.write(clean_lines(_none(session, mine=mine)))
-        return
+    if not as_json and len(found) > len(shown) + len(faults) and limit is not None:
+        sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
+    for run, error in faults.items():
+        sys.stderr.write(clean_lines(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip()) + "\n")
+    return max((error.exit_code for error in faults.values()), default=0)
+
+
+def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) -> None:
+    """The table of runs, those whose records make no sense below the others, and what needs a person's eye."""
     now = time.time()
-    sys.stdout.write(table(_RUNS, [_run_row(view, now) for view in shown], sys.stdout))
+    damaged = [(run, "-", "damaged", *["-"] * 5) for run in faults]
+    sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
     for view in shown:
         for line in (*out_of_sight(view, now), *left_alone(view, now)):
             sys.stdout.write(f"{clean(line)}\n")
-    if len(found) > len(shown) and limit is not None:
-        sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
 
 
 def _none(session: wiring.Session, *, mine: bool) -> str:

@@ -1,8 +1,9 @@
 """Frozen dataclasses to JSON-able values and back.
 
-What is read was written by somebody else: `build` checks every value against the type hints of our own classes and
-answers anything that does not fit with one BucketError that names the object and the field. The checks of a class
-are put together once, when it is first met; hints are evaluated of our classes only, never of data.
+What is read was written by somebody else: `build` checks every value against the type hints of our own classes, and
+each against the bound of its type (`bounds.py`). It answers anything that does not fit with one BucketError that names
+the object and the field. The checks of a class are put together once, when it is first met; hints are evaluated of our
+classes only, never of data.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from dstack.bounds import DEFAULTS, DEPTH, Bound
 from dstack.errors import BucketError
 
 T = TypeVar("T")
@@ -93,18 +95,21 @@ def _describe(value: object) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
-    text = repr(value) if not isinstance(value, str) else ascii(value)
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of many digits"
+    text = repr(value) if not isinstance(value, str) else ascii(value[:40])
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 @cache
-def _reader(hint: Any) -> Reader:
-    """The check for one type hint, which gives the value; raises TypeError for a hint that records do not use."""
+def _reader(hint: Any, bound: Bound | None = None) -> Reader:
+    """The check for one type hint and its bound, which gives the value; raises TypeError for a hint that records do not
+    use."""
     hint = getattr(hint, "__supertype__", hint)
+    if get_origin(hint) is Annotated:
+        return _reader(hint.__origin__, next((each for each in hint.__metadata__ if isinstance(each, Bound)), bound))
     if hint in _SCALARS:
-        return _SCALARS[hint]
-    if hint is Any:
-        return lambda value: value
+        return _SCALARS[hint](bound or DEFAULTS.get(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _enum_reader(hint)
     if isinstance(hint, type) and is_dataclass(hint):
@@ -113,22 +118,45 @@ def _reader(hint: Any) -> Reader:
     if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
         return _optional_reader(next(argument for argument in arguments if argument is not NoneType))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _tuple_reader(arguments[0])
+        return _tuple_reader(arguments[0], bound or DEFAULTS[tuple])
     if isinstance(origin, type) and issubclass(origin, Mapping) and arguments[0] is str:
-        return _mapping_reader(arguments[1])
+        return _mapping_reader(arguments[1], bound or DEFAULTS[Mapping])
     raise TypeError(f"{hint!r} is not a type of a record")
 
 
-def _read_str(value: object) -> str:
-    if not isinstance(value, str):
-        raise _misfit("a string", value)
-    return value
+def _text_reader(bound: Any) -> Reader:
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise _misfit("a string", value)
+        if not bound.least <= len(value) <= bound.most:
+            raise _MisfitError(f"expected {bound.least} to {bound.most} characters, found {len(value)}")
+        if bound.shown and not value.isprintable():
+            raise _misfit("text without control characters", value)
+        if not value.isascii() and not _is_writable(value):
+            raise _misfit("text that can be written", value)
+        return value
+
+    return read
 
 
-def _read_int(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _misfit("a whole number", value)
-    return value
+def _is_writable(text: str) -> bool:
+    """Whether the text stands for bytes: valid Unicode, or bytes of a name that are none."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _whole_reader(bound: Any) -> Reader:
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _misfit("a whole number", value)
+        if not bound.least <= value <= bound.most:
+            raise _misfit(f"a whole number from {bound.least} to {bound.most}", value)
+        return value
+
+    return read
 
 
 def _read_bool(value: object) -> bool:
@@ -137,19 +165,56 @@ def _read_bool(value: object) -> bool:
     return value
 
 
-def _read_float(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _misfit("a number", value)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise _misfit("a finite number", number)
-    return number
+def _real_reader(bound: Any) -> Reader:
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _misfit("a number", value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise _misfit("a finite number", number)
+        return number if bound.least <= number <= bound.most else cast(float, bound.instead)
+
+    return read
 
 
-_SCALARS: dict[Any, Reader] = {str: _read_str, int: _read_int, bool: _read_bool, float: _read_float}
+def _read_any(value: object, depth: int = DEPTH) -> object:
+    """Any JSON whose parts are within the bounds of their types."""
+    if isinstance(value, dict | list) and depth <= 0:
+        raise _MisfitError(f"expected at most {DEPTH} objects and lists inside one another")
+    if isinstance(value, dict):
+        return {_read_key(key): _read_any(item, depth - 1) for key, item in _few(value, DEFAULTS[Mapping]).items()}
+    if isinstance(value, list):
+        return [_read_any(item, depth - 1) for item in _few(value, DEFAULTS[tuple])]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _misfit("a finite number", value)
+        return value
+    if value is None or isinstance(value, bool):
+        return value
+    return _reader(int if isinstance(value, int) else str)(value)
+
+
+_SCALARS: dict[Any, Callable[[Any], Reader]] = {
+    str: _text_reader,
+    int: _whole_reader,
+    bool: lambda bound: _read_bool,
+    float: _real_reader,
+    Any: lambda bound: _read_any,
+}
+
+
+def _read_key(key: object) -> str:
+    return cast(str, _reader(str)(key))
+
+
+def _few(value: Any, bound: Any) -> Any:
+    """The list or object itself, which has no more items than it may."""
+    if len(value) > bound.most:
+        raise _MisfitError(f"expected at most {bound.most} items, found {len(value)}")
+    return value
 
 
 def _enum_reader(cls: type[Enum]) -> Reader:
@@ -168,17 +233,18 @@ def _optional_reader(inner: Any) -> Reader:
     return lambda value: None if value is None else reader(value)
 
 
-def _tuple_reader(inner: Any) -> Reader:
+def _tuple_reader(inner: Any, bound: Any) -> Reader:
     reader = _reader(inner)
 
     def read(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise _misfit("a list", value)
         try:
-            return tuple(map(reader, value))
+            return tuple(map(reader, _few(value, bound)))
         except _MisfitError as misfit:
             # Which one it was is found only now: the good case counts nothing.
-            misfit.path.append(f"[{_first_misfit(reader, value)}]")
+            if len(value) <= bound.most:
+                misfit.path.append(f"[{_first_misfit(reader, value)}]")
             raise
 
     return read
@@ -193,16 +259,16 @@ def _first_misfit(reader: Reader, items: list[object]) -> int:
     raise AssertionError("a reader refused a value and then took it")
 
 
-def _mapping_reader(inner: Any) -> Reader:
+def _mapping_reader(inner: Any, bound: Any) -> Reader:
     reader = _reader(inner)
 
     def read(value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _misfit("an object", value)
         result = {}
-        for key, item in value.items():
+        for key, item in _few(value, bound).items():
             try:
-                result[_read_str(key)] = reader(item)
+                result[_read_key(key)] = reader(item)
             except _MisfitError as misfit:
                 misfit.path.append(f".{_describe(key)}")
                 raise
@@ -212,7 +278,7 @@ def _mapping_reader(inner: Any) -> Reader:
 
 
 def _object_reader(cls: type[Any]) -> Reader:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     parts = [(f.name, _reader(hints[f.name]), _required(f)) for f in fields(cls) if f.init]
 
     def read(value: object) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from dstack.bounds import ExitCode, Long, SignalNumber
 from dstack.core.codec import build, plain
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot, WorkflowName
@@ -131,7 +132,7 @@ class Why:
 
     nonce: str
     run: RunId
-    reason: str
+    reason: Long
     shared: bool = False
     """Every run may work in it, as in the first; else only the one that opened it, until there is a result."""
 
@@ -150,7 +151,7 @@ class Tomb:
 
     nonce: str
     user: str
-    reason: str = ""
+    reason: Long = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class Stop:
 
     nonce: str
     user: str
-    reason: str = ""
+    reason: Long = ""
     abort: bool = False
 
 
@@ -170,9 +171,9 @@ class End:
 
     nonce: str
     status: str
-    reason: str = ""
-    code: int | None = None
-    signal: int | None = None
+    reason: Long = ""
+    code: ExitCode | None = None
+    signal: SignalNumber | None = None
     host: str = ""
     started: float = 0.0
     ended: float = 0.0
@@ -208,7 +209,7 @@ class Outcome:
     nonce: str
     workflow: WorkflowName
     status: JobStatus
-    reason: str = ""
+    reason: Long = ""
     fingerprint: str = ""
     generation: int = 0
     attempt: int = 0
@@ -234,7 +235,7 @@ class RunRecord:
     snapshot: Snapshot
     rerun: tuple[WorkflowName, ...] = ()
     """Workflows for which a new generation is opened."""
-    command: tuple[str, ...] = ()
+    command: tuple[Long, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
