@@ -188,13 +188,9 @@ def _read_any(value: object, depth: int = DEPTH) -> object:
         return {_read_key(key): _read_any(item, depth - 1) for key, item in _few(value, DEFAULTS[Mapping]).items()}
     if isinstance(value, list):
         return [_read_any(item, depth - 1) for item in _few(value, DEFAULTS[tuple])]
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _misfit("a finite number", value)
-        return value
     if value is None or isinstance(value, bool):
         return value
-    return _reader(int if isinstance(value, int) else str)(value)
+    return _reader(type(value) if isinstance(value, int | float) else str)(value)
 
 
 _SCALARS: dict[Any, Callable[[Any], Reader]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from dstack.app.overview import attempt_of, job_of, list_runs, run_ids, run_view
 from dstack.app.tending import Look
 from dstack.core.records import RunRecord, Started, pack, unpack
 from dstack.errors import BucketError, NotFoundError
-from dstack.model import JobStatus, RunStatus, WorkflowName
+from dstack.model import JobStatus, RunId, RunStatus, WorkflowName
 from dstack.ui.jsonout import run_json
 from tests.app.bucket_story import Story, spec
 
@@ -90,6 +91,24 @@ def test_many_reads_at_once_give_the_same_in_the_same_order(story: Story) -> Non
     one, many = (list(views_of(story.bucket, story.keys, runs, at_once=count)) for count in (1, 16))
     assert [view.run for view in many] == [f"run-{39 - number}" for number in range(40)]
     assert many == one
+
+
+@pytest.mark.parametrize("part", ["final", "record"])
+def test_a_run_whose_record_makes_no_sense_does_not_hide_the_others(story: Story, part: str) -> None:
+    for name in ("a-1", "b-2", "c-3"):
+        finish(story, name)
+    runs = run_ids(story.bucket, story.keys)
+    bad = story.keys.run(runs[1])
+    if part == "record":
+        story.bucket.delete(bad.final)
+    fields = json.loads(story.bucket.get(bad.record if part == "record" else bad.final) or b"")
+    story.bucket.put(getattr(bad, part), json.dumps({**fields, "submitted": "then", "workflow": 10**30}).encode())
+    faults: dict[RunId, BucketError] = {}
+    shown = list(views_of(story.bucket, story.keys, runs, faults=faults))
+    assert [view.run for view in shown] == ["c-3", "a-1"]
+    assert list(faults) == [runs[1]]
+    with pytest.raises(BucketError):
+        list(views_of(story.bucket, story.keys, runs))
 
 
 def test_a_run_that_is_being_recorded_is_left_out(story: Story) -> None:

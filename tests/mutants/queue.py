@@ -4,4 +4,53 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="malformed-ticket-is-fatal",
+        breaks="a ticket whose body is nested too deep, of another account, stops everybody's queue",
+        file="dstack/runner/tickets.py",
+        old="    except RecursionError:\n        raise MalformedError",
+        new="    except ZeroDivisionError:\n        raise MalformedError",
+        tests=("tests/unit/runner/test_tickets.py",),
+    ),
+    Mutant(
+        name="malformed-ticket-is-free",
+        breaks="a malformed ticket that is locked counts for nothing, so its owner may have any number of slots",
+        file="dstack/runner/slots.py",
+        old="if each.counts and each.path != own.path]",
+        new="if each.counts and not each.fault and each.path != own.path]",
+        tests=("tests/hostile/test_queue_tickets.py",),
+    ),
+    Mutant(
+        name="queue-lock-blocks",
+        breaks="the lock of the queue is waited for without an end, whoever keeps it",
+        file="dstack/runner/queue_lock.py",
+        old="if not try_lock(fd, fcntl.LOCK_EX)), None)",
+        new="if fcntl.flock(fd, fcntl.LOCK_EX)), None)",
+        tests=("tests/unit/runner/test_queue_lock.py",),
+    ),
+    Mutant(
+        name="one-place-of-the-queue",
+        breaks="tickets of this account in another of its private places do not count: a GPU is given twice",
+        file="dstack/runner/slot_folders.py",
+        old="    return ([SHARED] if _is_roots(SHARED) else []) + private\n",
+        new="    return ([SHARED] if _is_roots(SHARED) else []) + private[:1]\n",
+        tests=("tests/hostile/test_queue_planted.py",),
+    ),
+    Mutant(
+        name="foreign-numbers-without-bounds",
+        breaks="a whole number from a host or a bucket is believed whatever its size",
+        file="dstack/core/codec.py",
+        old='        if not bound.least <= value <= bound.most:\n            raise _misfit(f"a whole number from',
+        new='        if False:\n            raise _misfit(f"a whole number from',
+        tests=("tests/hostile/test_foreign_numbers.py",),
+    ),
+    Mutant(
+        name="one-bad-run-hides-all",
+        breaks="a run whose records make no sense keeps `ps` from showing the others",
+        file="dstack/app/overview.py",
+        old="            if faults is None:\n                raise\n",
+        new="            raise\n",
+        tests=("tests/app/test_overview.py",),
+    ),
+)
