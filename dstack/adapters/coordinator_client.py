@@ -69,7 +69,7 @@ class CoordinatorClient:
         `library` goes along when the host lacks it.
         """
         answer = await self._ask(wire.HAND, given, library)
-        return str(answer.get("coordinator"))
+        return opening(answer.get("coordinator"), 200)
 
     async def close(self) -> None:
         """End the front; a coordinator goes on. Never raises for a lost connection."""

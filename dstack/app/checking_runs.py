@@ -10,7 +10,7 @@ from dstack.app.effects import NewNonce, Steps
 from dstack.app.findings import SETTLING, Check, Finding, Records, run_of
 from dstack.app.views import overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import JobKeys, RunKeys
+from dstack.core.keys import JobKeys, RunKeys, numbers
 from dstack.core.lifecycle import ENDED, GOOD
 from dstack.core.places import Kind
 from dstack.core.records import Final, Outcome, Result, RunRecord, Want, pack, unpack
@@ -172,10 +172,8 @@ class _Run(Records):
             return
         digests = {str(each.workflow): each.digest for each in inputs if each is not None}
         print_ = fingerprint(ingredients(spec, digests))
-        for name in self._check.bucket.children(self._check.keys.job(print_, 1).job):
-            keys = self._check.keys.job(print_, int(name.rstrip("/"))) if name.rstrip("/").isdigit() else None
-            if keys is not None:
-                self._offer(record, spec, keys)
+        for number in numbers(self._check.bucket.children(self._check.keys.job(print_, 1).job)):
+            self._offer(record, spec, self._check.keys.job(print_, number))
 
     def _offer(self, record: RunRecord, spec: JobSpec, keys: JobKeys) -> None:
         body = self._check.bucket.get(keys.want(self.run))

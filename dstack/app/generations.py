@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dstack.app.creating import create, read_record
 from dstack.app.effects import Children, NewNonce, Read, Steps
 from dstack.app.jobs import Job, latest_of
-from dstack.core.keys import JobKeys
+from dstack.core.keys import JobKeys, numbers
 from dstack.core.records import Pin, Want, Why, pack, unpack
 
 PRUNED = "its result was pruned"
@@ -117,7 +117,7 @@ def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
 
 def _numbers(job: Job) -> Steps[list[int]]:
     names = yield Children(job.generation(1).job)
-    return sorted(int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit())
+    return numbers(names)
 
 
 def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:

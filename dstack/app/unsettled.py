@@ -9,7 +9,7 @@ from dstack.app.lease import BEAT
 from dstack.app.tending import Look
 from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys
+from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Started, Stop, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
@@ -115,8 +115,7 @@ def open_job(
 def _wanted(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
     """The highest generation of a job that the run waits for."""
     children = bucket.children(keys.job(print_, 1).job)
-    numbers = sorted((int(name.rstrip("/")) for name in children if name.rstrip("/").isdigit()), reverse=True)
-    for number in numbers:
+    for number in reversed(numbers(children)):
         generation = keys.job(print_, number)
         if bucket.get(generation.want(run)) is not None:
             return generation
@@ -140,8 +139,8 @@ def _open(
         generation=generation.generation,
         reason="waits for a slot; `dstack queue` says who has them",
     )
-    claims = bucket.children(generation.claims)
-    attempt = generation.attempt(int(claims[-1])) if claims else None
+    claims = numbers(bucket.children(generation.claims))
+    attempt = generation.attempt(claims[-1]) if claims else None
     body = bucket.get(attempt.claim) if attempt else None
     if attempt is None or body is None:
         return Opened(view=view)

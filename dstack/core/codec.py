@@ -190,7 +190,8 @@ def _read_any(value: object, depth: int = DEPTH) -> object:
         return [_read_any(item, depth - 1) for item in _few(value, DEFAULTS[tuple])]
     if value is None or isinstance(value, bool):
         return value
-    return _reader(type(value) if isinstance(value, int | float) else str)(value)
+    plain_type: Any = type(value) if isinstance(value, int | float) else str
+    return _reader(plain_type)(value)
 
 
 _SCALARS: dict[Any, Callable[[Any], Reader]] = {

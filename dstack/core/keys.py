@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dstack.model import Fingerprint, RunId, RunName, WorkflowName
@@ -11,7 +12,15 @@ FORMAT = "dstack.json"
 ALL = "_all"
 MAX_NAME = 90
 _ATTEMPT = re.compile(r"(jobs/[0-9a-f]{64}/[0-9]{6}/)a/([0-9]{6})/")
+_NUMBER = re.compile(r"[0-9]{6}", re.ASCII)
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def numbers(names: Iterable[str]) -> list[int]:
+    """The numbers of generations or attempts among the last parts of listed keys, ascending; other names are left out:
+    whoever may write to the bucket may have put anything there."""
+    parts = (name.rstrip("/").rpartition("/")[2] for name in names)
+    return sorted(int(part) for part in parts if _NUMBER.fullmatch(part))
 
 
 def inverted(milliseconds: int) -> str:

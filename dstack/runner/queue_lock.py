@@ -56,6 +56,7 @@ def take(folders: Callable[[], List[str]], patience: Patience) -> Optional[Lock]
     later folder without such a lock is left out.
     """
     began, said, pause = time.monotonic(), "", 0.001
+    name_at = began + (SOON if patience.limit is None else min(SOON, patience.limit))
     while True:
         fds = _opened(folders())
         held = _first_held(fds.values())
@@ -63,14 +64,15 @@ def take(folders: Callable[[], List[str]], patience: Patience) -> Optional[Lock]
             if said:
                 patience.told("")
             return Lock(fds)
-        waited = time.monotonic() - began
-        text = said if waited < SOON and (patience.limit is None or waited < patience.limit) else _held_by(held)
+        now = time.monotonic()
+        over = patience.limit is not None and now - began >= patience.limit
+        text = _held_by(held) if over or now >= name_at else said
         Lock(fds).__exit__()
-        if patience.limit is not None and waited >= patience.limit:
+        if over:
             raise Refusal("lock", text, KINDLY)
         if text != said:
             patience.told(text)
-            said = text
+            said, name_at = text, now + SOON
         if patience.given_up(pause):
             return None
         pause = min(STEP, 2 * pause)
