@@ -116,6 +116,19 @@ def test_a_host_that_refused_the_nonce_is_not_asked_again_while_another_lets_it_
     assert (dead.asked, busy.asked) == (1, 1)
 
 
+def test_why_the_queue_of_a_host_cannot_be_used_is_said_until_it_can() -> None:
+    async def stuck() -> None:
+        runner.told("the lock is held by bob")
+        await asyncio.sleep(0.12)
+        runner.told("")
+        await asyncio.Event().wait()
+
+    runner = FakeRunner("a", stuck)
+    found = asyncio.run(answers(runner))
+    assert found[0] == "waits: a: the lock is held by bob"
+    assert found[-1] is None
+
+
 def test_a_nonce_that_every_host_has_refused_is_given_up() -> None:
     one, two = FakeRunner("a", refuse), FakeRunner("b", refuse)
     found = asyncio.run(answers(one, two))
