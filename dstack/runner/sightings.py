@@ -15,7 +15,7 @@ import stat
 import sys
 from typing import Iterator, Optional
 
-from dstack.runner import file_locks, slots
+from dstack.runner import file_locks, slot_folders
 from dstack.runner.spool import NONCE, try_lock
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 
@@ -35,7 +35,7 @@ def sighting(nonce: object, account: object) -> str:
     uid = _uid_of(account)
     if uid is None or not isinstance(nonce, str) or not NONCE.match(nonce):
         return UNKNOWN
-    ticket = _ticket_is_locked(nonce, uid) if slots.shared() else None
+    ticket = _ticket_is_locked(nonce, uid) if slot_folders.shared() else None
     if ticket:
         return ALIVE
     supervisor = _supervisor_runs(nonce, uid)
@@ -66,7 +66,7 @@ def _uid_of(account: object) -> Optional[int]:
 def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
     """Whether the account's ticket is in the shared queue and locked; None when the queue cannot be read."""
     try:
-        tickets = list(_tickets(slots.folder(), nonce, uid))
+        tickets = [fd for folder in slot_folders.places()[:1] for fd in _tickets(folder, nonce, uid)]
     except OSError:
         return None
     try:

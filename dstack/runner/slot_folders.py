@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import Iterator, List
 
 from dstack.runner.file_locks import file_id
@@ -121,7 +122,7 @@ def _foreign(path: str) -> str:
 
 def _chosen(path: str) -> str:
     try:
-        if not os.path.isdir(path):
+        with suppress(FileExistsError):
             os.mkdir(path, 0o700)
         found = os.lstat(path)
     except OSError as error:
