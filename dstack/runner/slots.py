@@ -24,6 +24,7 @@ SHOWN = 500
 """Tickets that a list of the queue names: they fit into one answer."""
 CARDS_AGE = 0.5
 """Seconds for which the answer of nvidia-smi is believed."""
+BLIND = "nvidia-smi does not answer"
 LIST_LIMIT = 5.0
 """Seconds that a list of the queue waits for its lock."""
 
@@ -102,15 +103,27 @@ def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
     found = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found() or []
     found.sort(key=lambda each: each.ticket.order)
     living = [each.ticket for each in found if each.counts]
-    cards = tuple(_Cards(any(ticket.demand.gpus for ticket in living)).now())
-    there = capacity._replace(cards=cards)
+    cards = _cards_for(living)
+    there = capacity._replace(cards=tuple(cards or ()))
     items = [_item(each, living, there, now) for each in found[:SHOWN]]
+    if cards is None:
+        for item in items:
+            if item["gpus"] is None and item["demand"]["gpus"]:
+                item["why"] = BLIND
     return {
         "tickets": items,
         "more": len(found) - len(items),
         "shared": slot_folders.shared(),
         "unfit": slot_folders.unfit(root),
     }
+
+
+def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
+    """The GPUs of the host where a ticket wants any; None where nvidia-smi does not answer."""
+    try:
+        return _Cards(any(ticket.demand.gpus for ticket in living)).now()
+    except Refusal:
+        return None
 
 
 def _item(found: Found, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
@@ -157,7 +170,7 @@ class _Cards:
         if self._wanted and (not self._asked or time.monotonic() - self._asked > CARDS_AGE):
             found = devices.cards()
             if found is None and not self._asked:
-                raise Refusal("slots", "nvidia-smi does not answer", "try `nvidia-smi` on the host")
+                raise Refusal("slots", BLIND, "try `nvidia-smi` on the host")
             self._found = found if found is not None else [card._replace(used=True) for card in self._found]
             self._asked = time.monotonic()
         return self._found

@@ -16,8 +16,9 @@ import pytest
 
 PYTHON = "/usr/bin/python3"
 """An interpreter that every account may run; this one's own may lie in a private home."""
-ALICE, BOB = 61001, 61002
-"""Accounts without a name; nothing else on a machine has these numbers."""
+ALICE = 20_000 + 2 * (os.getpid() % 20_000)
+BOB = ALICE + 1
+"""Accounts without a name, others in each process of the suite: what lies in /var/tmp has their numbers in its name."""
 FOLDER, FIFO, LINK = "folder", "fifo", "link"
 PLANT = """
 import base64, fcntl, json, os, sys

@@ -82,6 +82,15 @@ def test_a_gpu_that_a_process_from_outside_uses_is_not_given(host: Host, gpus: G
     assert waiting.result() == {"gpus": [0, 1]}
 
 
+def test_the_queue_is_listed_while_nvidia_smi_gives_no_answer(host: Host, gpus: Gpus) -> None:
+    gpus.use(0, 1, 2)
+    client = host.connect()
+    client.ask("hold", nonce=host.nonce(), slots=4, demand={"gpus": 2})
+    until(lambda: len(client.call("queue", slots=4)["tickets"]) == 1, "it waits")
+    (gpus.path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    assert client.call("queue", slots=4)["tickets"][0]["why"] == "nvidia-smi does not answer"
+
+
 def test_the_kind_of_a_gpu_counts(host: Host, gpus: Gpus) -> None:
     client = host.connect()
     wanted = {"gpus": 1, "gpu_name": "a100", "gpu_memory": 40960 << 20}
