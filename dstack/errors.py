@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+RERUN = "make it anew: dstack run WORKFLOW --rerun"
+"""The way out where an object of the bucket is damaged and the error does not know whose it is."""
+
 
 class DstackError(Exception):
     """A failure that a user, a host or a bucket can cause.
@@ -95,6 +98,32 @@ class BucketError(DstackError):
     """The bucket does not answer, refuses, or holds what it must not hold."""
 
     exit_code = 6
+
+
+class DamagedObjectError(BucketError):
+    """An object of the bucket is gone, or holds what no dstack wrote there: waiting does not mend it.
+
+    `key` names the object within the bucket. An error of the store itself, which may pass, is a plain BucketError.
+    """
+
+    def __init__(self, key: str, message: str, *, hint: str | None = None) -> None:
+        self.key = key
+        super().__init__(message, hint=hint or RERUN)
+
+
+class DamagedInputError(DamagedObjectError):
+    """What a job takes as input is damaged in the bucket: the artifacts of `workflow`, at `key`."""
+
+    def __init__(self, workflow: str, key: str, message: str) -> None:
+        self.workflow = workflow
+        super().__init__(key, message, hint=f"make it anew: dstack run {workflow} --rerun")
+
+
+class LaterVersionError(BucketError):
+    """An object of the bucket was written by a later version of dstack, which this one cannot read."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
 
 
 class UndecidedError(BucketError):

@@ -65,11 +65,11 @@ class Bucket(Protocol):
         ...
 
     def get(self, key: str) -> bytes | None:
-        """The whole object, None when absent; raises BucketError above 64 MiB."""
+        """The whole object, None when absent; raises DamagedObjectError above 64 MiB."""
         ...
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
-        """`length` bytes from `offset` in pieces; raises BucketError when absent or shorter."""
+        """`length` bytes from `offset` in pieces; raises DamagedObjectError when the object is absent or shorter."""
         ...
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:

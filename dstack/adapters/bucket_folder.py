@@ -11,6 +11,7 @@ A folder that its group may write to (`chmod g+rwxs` makes one) is shared: sub-f
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ from dstack.adapters.bucket_folder_files import (
 from dstack.adapters.bucket_folder_writing import Writing, is_shared
 from dstack.core.keycheck import check_key, check_prefix, check_range
 from dstack.core.keys import FORMAT
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
 
 MAX_GET = 64 << 20
@@ -94,7 +95,8 @@ class FolderBucket:
             try:
                 size = regular_size(fd)
                 if size > MAX_GET:
-                    raise BucketError(f"{self._place(key)} is {size} bytes long; at most {MAX_GET} are read at once")
+                    message = f"{self._place(key)} is {size} bytes long; at most {MAX_GET} are read at once"
+                    raise DamagedObjectError(key, message)
                 body = read_up_to(fd, size)
             finally:
                 os.close(fd)
@@ -110,7 +112,7 @@ class FolderBucket:
         with self._explained("read", key):
             fd = open_object(self.path, parts)
         if fd is None:
-            raise BucketError(f"{self._place(key)} does not exist", hint="run what needs it with --rerun")
+            raise DamagedObjectError(key, f"{self._place(key)} does not exist")
         try:
             end = offset + length
             with self._explained("read", key):
@@ -123,9 +125,7 @@ class FolderBucket:
                 offset += len(piece)
                 yield piece
             if offset < end or size < end:
-                raise BucketError(
-                    f"{self._place(key)} is shorter than {end} bytes", hint="run what needs it with --rerun"
-                )
+                raise DamagedObjectError(key, f"{self._place(key)} is shorter than {end} bytes")
         finally:
             os.close(fd)
 
@@ -191,7 +191,10 @@ class FolderBucket:
                 )
             yield
         except OSError as error:
-            raise explain(error, doing, self._place(key)) from None
+            explained = explain(error, doing, self._place(key))
+            if doing == "read" and error.errno in (errno.EISDIR, errno.ELOOP):
+                raise DamagedObjectError(key, str(explained)) from None  # a folder, pipe or link stands in its place
+            raise explained from None
 
     def _is_same(self, body: bytes) -> bool:
         """Whether the folder is the one whose format was read, also where it was mounted anew meanwhile."""

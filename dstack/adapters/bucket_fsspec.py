@@ -20,7 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dstack.adapters.bucket_remote import MAX_GET, PIECE, brief, collected, redacted, too_long
 from dstack.core.keycheck import check_key, check_prefix, check_range
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
 
 _MEMORY = threading.RLock()
@@ -101,7 +101,7 @@ class FsspecBucket:
             try:
                 size = self._fs.info(path)["size"]
                 if size > MAX_GET:
-                    raise too_long(self._place(key), size)
+                    raise too_long(key, self._place(key), size)
                 return bytes(self._fs.cat_file(path))
             except FileNotFoundError:
                 return None
@@ -110,11 +110,12 @@ class FsspecBucket:
         path = self._path(key)
         check_range(key, offset, length)
         with self._explained("read", key):
-            size = self._fs.info(path)["size"]
+            try:
+                size = self._fs.info(path)["size"]
+            except FileNotFoundError:
+                raise DamagedObjectError(key, f"{self._place(key)} does not exist") from None
         if size < offset + length:
-            raise BucketError(
-                f"{self._place(key)} is shorter than {offset + length} bytes", hint="run what needs it with --rerun"
-            )
+            raise DamagedObjectError(key, f"{self._place(key)} is shorter than {offset + length} bytes")
         for start in range(offset, offset + length, PIECE):
             end = min(start + PIECE, offset + length)
             with self._explained("read", key):

@@ -39,7 +39,7 @@ from dstack.adapters.bucket_remote import (
     too_long,
 )
 from dstack.core.keycheck import check_key, check_prefix, check_range
-from dstack.errors import BucketError, CredentialsError
+from dstack.errors import BucketError, CredentialsError, DamagedObjectError
 from dstack.ports import Listed, Put
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ READS_AT_ONCE = 4
 BULK_TIMEOUT = "600s"
 """For one part or piece on a slow line; a record has the library's 30 s."""
 _RENEW = "renew them (`aws sso login`, `gcloud auth application-default login`, `az login`), or correct `bucket:`"
-_SHORT = "run what needs it with --rerun"
 _ABSENT = (NotFoundError, FileNotFoundError)
 _REFUSALS = (
     *_ABSENT,
@@ -188,7 +187,7 @@ class ObstoreBucket:
                 return None
             size = found.meta["size"]
             if size > MAX_GET:
-                raise too_long(self._place(key), size)
+                raise too_long(key, self._place(key), size)
             return bytes(found.bytes())
 
         return self._asked("read", key, fetch)
@@ -238,7 +237,7 @@ class ObstoreBucket:
     def _check_size(self, key: str, wanted: int) -> None:
         size = self._asked("read", key, lambda: obstore.head(self._store, key))["size"]
         if size < wanted:
-            raise BucketError(f"{self._place(key)} is shorter than {wanted} bytes", hint=_SHORT)
+            raise DamagedObjectError(key, f"{self._place(key)} is shorter than {wanted} bytes")
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
         check_prefix(prefix)
@@ -318,6 +317,8 @@ class ObstoreBucket:
         text = str(error)
         if _no_container(error):
             return no_container(self._label)
+        if doing == "read" and isinstance(error, _ABSENT):
+            return DamagedObjectError(key, f"{self._place(key)} does not exist")
         if isinstance(error, UnauthenticatedError) and self._provider is not None and self._provider.failure:
             return self._provider.failure
         if isinstance(error, UnauthenticatedError) or refuses_credentials(text):

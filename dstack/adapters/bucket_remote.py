@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 
 MAX_GET = 64 << 20
 MAX_BULK = 256 << 20
@@ -142,5 +142,6 @@ def no_container(label: str) -> BucketError:
     return BucketError(f"there is no {word} {scheme}://{name}", hint=hint)
 
 
-def too_long(place: str, size: int) -> BucketError:
-    return BucketError(f"{place} is {size} bytes long; at most {MAX_GET} are read at once")
+def too_long(key: str, place: str, size: int) -> DamagedObjectError:
+    """The error for an object that is larger than any that dstack reads at once; `size` is in bytes."""
+    return DamagedObjectError(key, f"{place} is {size} bytes long; at most {MAX_GET} are read at once")

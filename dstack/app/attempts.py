@@ -11,13 +11,14 @@ from dstack.app.effects import (
     AskVerdict,
     Collect,
     Collected,
+    DamagedInput,
     Drop,
     Go,
     Held,
     Hold,
     HowSilent,
+    Later,
     Linger,
-    ListKeys,
     NewNonce,
     Pause,
     Prepare,
@@ -33,6 +34,7 @@ from dstack.app.lease import SILENCE
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, Coordinator, End, Gone, Outcome, Result, Started, Want, pack, unpack
+from dstack.errors import DamagedInputError, DamagedObjectError
 from dstack.model import ExitReport, JobStatus, Nonce
 from dstack.wire import STARTED
 
@@ -40,6 +42,8 @@ STOP_TRIES = 10
 """Times that a host is asked to end an attempt that nobody waits for."""
 PATIENCE = 1.0
 """Seconds between two looks at stop requests and at other coordinators' results, at first."""
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
+"""Seconds between two tries of what the bucket does not answer: at first, and at most."""
 LONGEST = 3.0
 """The same of a job that has run for minutes: each look costs three requests."""
 
@@ -50,7 +54,11 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
     Returns the job's outcome where another coordinator of the run has recorded one meanwhile, else None.
     """
     nonce = yield NewNonce()
-    held = yield from _hold(job, keys, nonce)
+    try:
+        held = yield from _hold(job, keys, nonce, number)
+    except DamagedObjectError:
+        yield Drop(nonce)
+        raise
     if held is None:
         yield Drop(nonce)
         return None
@@ -83,7 +91,7 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | None]
     its run an outcome; when it was very slow, its run may have been pruned, record first.
     """
     stop = yield from stop_asked(job)
-    told = yield Read(job.run_keys.job(job.spec.workflow))
+    told = yield Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow))
     if told is None and (yield Read(job.run_keys.record)) is None:
         yield Drop(Nonce(claim.nonce))
         report = ExitReport(code=None, reason="the records of its run were pruned")
@@ -96,13 +104,15 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | None]
     reason = stop.reason if stop else "the run has an outcome of it already"
     report = ExitReport(code=None, stopped=stop is not None, reason=reason)
     yield from _end(mine, claim, report, status="stopped" if stop else "void")
-    return unpack(Outcome, "the job's outcome", told) if told is not None else None
+    if told is not None and job.again:
+        return (yield from job.outcome(JobStatus.STOPPED, reason=reason))
+    return unpack(Outcome, job.run_keys.job(job.spec.workflow), told) if told is not None else None
 
 
-def _hold(job: Job, keys: JobKeys, nonce: Nonce) -> Steps[Held | None]:
-    """Wait for a slot; None when the job needs none any more (stopped, done by another, claimed by another)."""
+def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Held | None]:
+    """Wait for a slot for attempt `number`; None when the job needs none any more: it was stopped, or done by another,
+    or another took that attempt."""
     workflow = job.spec.workflow
-    claims = len((yield from _claims(keys)))
     while True:
         held = yield Hold(nonce, workflow, PATIENCE)
         if isinstance(held, Held):
@@ -113,19 +123,21 @@ def _hold(job: Job, keys: JobKeys, nonce: Nonce) -> Steps[Held | None]:
         yield Show(workflow=workflow, status=JobStatus.QUEUED, note=note)
         if (yield from stop_asked(job)) is not None or (yield Read(keys.result)) is not None:
             return None
-        if len((yield from _claims(keys))) != claims:
+        if (yield Read(keys.attempt(number).claim)) is not None:
             return None
-
-
-def _claims(keys: JobKeys) -> Steps[tuple[str, ...]]:
-    return tuple((yield ListKeys(keys.claims)))
 
 
 def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     """The claim is ours: bring everything to the host and let the supervisor go."""
     workflow = job.spec.workflow
     yield Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True)
-    failure = yield Prepare(claim, workflow, mine)
+    failure = yield from _prepare(job, mine, claim)
+    if isinstance(failure, DamagedInput):
+        yield Drop(Nonce(claim.nonce))
+        report = ExitReport(code=None, reason=f"its input {failure.workflow} is damaged: {failure.why}")
+        yield from _end(mine, claim, report, status="void")
+        yield Release(claim)
+        raise DamagedInputError(failure.workflow, failure.key, failure.why)
     if isinstance(failure, str):
         yield Drop(Nonce(claim.nonce))
         yield Collect(claim, workflow, mine, partial=True, keep=False)
@@ -141,6 +153,21 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         yield from void(mine, claim)
         return
     yield from look_after(job, mine, claim, at=at or 0.0)
+
+
+def _prepare(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[DamagedInput | str | bool | None]:
+    """Prepare, also after silences of the bucket -> as `Prepare` answers; False when it is not wanted any more."""
+    pause = FIRST_PAUSE
+    while True:
+        found: DamagedInput | Later | str | bool | None = yield Prepare(claim, job.spec.workflow, mine)
+        if not isinstance(found, Later):
+            return found
+        note = f"{found.why}; trying again"
+        yield Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note, mine=True)
+        yield Pause(pause)
+        pause = min(LONGEST_PAUSE, pause * 1.5)
+        if (yield from stop_asked(job)) is not None or (yield Read(mine.end)) is not None:
+            return False
 
 
 def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
@@ -192,7 +219,12 @@ def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
 def _end_of(mine: AttemptKeys) -> Steps[End | None]:
     """How the attempt ended by the records, whoever wrote that; None while it has not."""
     body = yield Read(mine.end)
-    return unpack(End, mine.end, body) if body is not None else None
+    if body is None:
+        return None
+    try:
+        return unpack(End, mine.end, body)
+    except DamagedObjectError:
+        return None  # whatever it says: a result that comes before the next attempt is the result
 
 
 def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[None]:

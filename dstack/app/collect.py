@@ -19,7 +19,7 @@ from dstack.app.streams import Meter, Progress, each, feed, in_blocks, in_thread
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
 from dstack.core.manifests import ChangedBytesError
-from dstack.errors import BucketError, DstackError, HostError
+from dstack.errors import BucketError, DamagedObjectError, DstackError, HostError
 from dstack.model import Entry, Manifest, Nonce
 from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
 
@@ -133,7 +133,8 @@ async def stage_inputs(
 
     `inputs` are the workflows whose artifacts the job takes, and where these are. Long lists of entries go as a blob of
     their own (docs/format.md, kind `entries`), so that `prepare` stays one message. Raises UsageError when two inputs
-    have the same path, BucketError when bytes are gone or damaged, and what the runner raises.
+    have the same path, DamagedObjectError when bytes are gone or damaged, also when they are read once more,
+    BucketError when the store does not answer, and what the runner raises.
     """
     entries = manifests.merge([(workflow, manifest) for workflow, _, manifest in inputs])
     wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack or entry.pieces})
@@ -146,7 +147,13 @@ async def stage_inputs(
     meter = Meter(progress, sum(run.size for run in runs))
 
     async def push(run: Run) -> None:
-        await _push_run(runner, bucket, run, meter)
+        try:
+            await _push_run(runner, bucket, run, meter)
+        except DamagedObjectError as error:
+            await in_thread(lambda check: _read_again(bucket, run, check))
+            raise BucketError(
+                f"{error}; read once more it is whole", hint="something on the way changes bytes"
+            ) from None
 
     await each(runs, push, limit=2)
     return await _as_list(runner, [manifests.to_wire(entry) for entry in entries])
@@ -160,6 +167,12 @@ async def _push_run(runner: RunnerPort, bucket: Bucket, run: Run, meter: Meter) 
     blobs = [(entry.sha256, entry.size) for entry in run.files]
     pieces = (piece for _, piece in run.read(bucket))
     await runner.push_blobs(blobs, pulled(meter.counted(in_blocks(pieces))))
+
+
+def _read_again(bucket: Bucket, run: Run, check: Callable[[], None]) -> None:
+    """Raises DamagedObjectError unless the bytes are right now: what came may not have been what lies there."""
+    for _ in run.read(bucket):
+        check()
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:

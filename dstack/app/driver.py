@@ -6,23 +6,27 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.claim_hosts import ClaimHosts
 from dstack.app.collect import collect_artifacts, stage_inputs
+from dstack.app.inputs import Inputs
+from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.means import Means
 from dstack.app.placing import Placing
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
 from dstack.core.lifecycle import ENDED
-from dstack.core.records import Claim, Coordinator, Outcome, Result, RunRecord, Started, unpack
+from dstack.core.records import Claim, Coordinator, RunRecord, Started, unpack
 from dstack.errors import (
     BucketError,
+    DamagedObjectError,
     DstackError,
     HostError,
     HostUnreachableError,
@@ -30,7 +34,7 @@ from dstack.errors import (
     SnapshotError,
     UsageError,
 )
-from dstack.model import Fingerprint, JobSpec, JobStatus, Manifest, Nonce, WorkflowName
+from dstack.model import JobSpec, JobStatus, Nonce, WorkflowName
 from dstack.ports import RunnerPort
 
 T = TypeVar("T")
@@ -41,13 +45,18 @@ LAST_WORDS = 5.0
 async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
     """Run steps to their end, giving each effect's answer back to them."""
     answer: Any = None
+    damage: DamagedObjectError | None = None
     while True:
         try:
-            effect = steps.send(answer)
+            effect = steps.send(answer) if damage is None else steps.throw(damage)
         except StopIteration as end:
             result: T = end.value
             return result
-        answer = await perform(effect)
+        answer, damage = None, None
+        try:
+            answer = await perform(effect)
+        except DamagedObjectError as error:
+            damage = error  # the steps know the way on
 
 
 class Driver:
@@ -57,7 +66,10 @@ class Driver:
         self._means = means
         self._run = run
         self._specs = {spec.workflow: spec for spec in run.plan.jobs}
-        self.outcomes: dict[WorkflowName, Outcome] = {}
+        self.specs = run.plan.jobs
+        self._takers: dict[WorkflowName, WorkflowName] = {}
+        self.inputs = Inputs(means.bucket, means.keys)
+        self.outcomes = self.inputs.outcomes
         self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
         self._hosts = ClaimHosts(means.fleet, means.observer, means.screen)
         means.heart.tells(self._hosts)
@@ -82,6 +94,10 @@ class Driver:
                 return await asyncio.to_thread(bucket.list, prefix)
             case fx.Children(prefix):
                 return await asyncio.to_thread(bucket.children, prefix)
+            case fx.Sizes(prefix):
+                return await asyncio.to_thread(sizes_now, bucket, prefix)
+            case fx.Reaches(key, size):
+                return await asyncio.to_thread(reaches_now, bucket, key, size)
             case fx.Delete(keys):
                 for key in keys:
                     await asyncio.to_thread(bucket.delete, key)
@@ -153,7 +169,9 @@ class Driver:
         """Jobs of the run that are at work, by host, whoever started them."""
         return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
 
-    async def _prepare(self, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> str | bool | None:
+    async def _prepare(
+        self, claim: Claim, spec: JobSpec, attempt: AttemptKeys
+    ) -> fx.DamagedInput | fx.Later | str | bool | None:
         link = self._means.fleet.link_of(claim)
         if link.reached is None:
             return False
@@ -167,11 +185,15 @@ class Driver:
             return False
         except (HostError, SnapshotError, UsageError) as error:
             return str(error)
+        except DamagedObjectError as error:
+            return fx.DamagedInput(workflow=self.inputs.maker(spec, error), key=error.key, why=str(error))
+        except BucketError as error:
+            return fx.Later(why=str(error))
         return None
 
     async def _bring(self, runner: RunnerPort, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> None:
         means, snapshot = self._means, self._run.snapshot
-        inputs = [await self._input(dependency.workflow) for dependency in spec.inputs]
+        inputs = [await self.inputs.read(dependency.workflow) for dependency in spec.inputs]
         _, entries = await asyncio.gather(
             runner.push_code(means.project, snapshot, means.code),
             stage_inputs(runner, means.bucket, inputs, progress=self._progress(f"{spec.workflow}: inputs")),
@@ -207,19 +229,6 @@ class Driver:
             "job_id": claim.nonce[:12],
             "JOB_ID": claim.nonce[:12],
         }
-
-    async def _input(self, workflow: WorkflowName) -> tuple[str, AttemptKeys, Manifest]:
-        outcome = self.outcomes[workflow]
-        generation = self._means.keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
-        keys = generation.attempt(outcome.attempt)
-        committed, body = await asyncio.gather(
-            asyncio.to_thread(self._means.bucket.get, generation.result),
-            asyncio.to_thread(self._means.bucket.get, keys.manifest),
-        )
-        if committed is None or body is None:
-            raise SnapshotError(f"the artifacts of {workflow} are gone from the bucket", hint="run it again")
-        result = unpack(Result, generation.result, committed)
-        return workflow, keys, manifests.decode(keys.manifest, body, sha256=result.manifest)
 
     async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
         values = given.environment(spec, self._means.caller)
@@ -331,7 +340,20 @@ class Driver:
     def _progress(self, label: str) -> Callable[[int, int], None]:
         return lambda done, total: self._means.screen.progress(label, done, total)
 
+    @contextmanager
+    def shown_as(self, workflow: WorkflowName, taker: WorkflowName) -> Iterator[None]:
+        """What is shown of a job inside the block, which has its outcome already, is shown of `taker`, which waits."""
+        self._takers[workflow] = taker
+        try:
+            yield
+        finally:
+            del self._takers[workflow]
+
     def _show(self, effect: fx.Show) -> None:
+        taker = self._takers.get(effect.workflow)
+        if taker is not None:
+            note = f"{effect.workflow} is made anew: {effect.status}{f' ({effect.note})' if effect.note else ''}"
+            effect = replace(effect, workflow=taker, status=JobStatus.QUEUED, note=note)
         state = (effect.status.value, effect.host, effect.note)
         if self._shown.get(effect.workflow) != state:
             self._shown[effect.workflow] = state
@@ -357,6 +379,6 @@ class Driver:
         at = 0.0
         with suppress(BucketError):  # one that is damaged: `fsck` says so, and the log is shown all the same
             at = unpack(Started, attempt.started, body).at if body is not None else 0.0
-        state = self._shown[workflow]
-        if at and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
+        state = self._shown.get(workflow)
+        if at and state and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
             self._means.screen.job(workflow, *state, max(0.0, time.time() - at))

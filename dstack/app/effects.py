@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dstack.core.keys import AttemptKeys
 from dstack.core.records import Claim, Coordinator
 from dstack.core.sightings import Sighting
+from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, Nonce, WorkflowName
 
 T = TypeVar("T")
@@ -30,13 +31,18 @@ Steps = Generator[Effect, Any, T]
 def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
     """Run steps to their end on the spot, giving each effect's answer back to them; `driver.take` is its other form."""
     answer: Any = None
+    damage: DamagedObjectError | None = None
     while True:
         try:
-            effect = steps.send(answer)
+            effect = steps.send(answer) if damage is None else steps.throw(damage)
         except StopIteration as end:
             result: T = end.value
             return result
-        answer = perform(effect)
+        answer, damage = None, None
+        try:
+            answer = perform(effect)
+        except DamagedObjectError as error:
+            damage = error  # the steps know the way on
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,29 @@ class Read(Effect):
 
 @dataclass(frozen=True, slots=True)
 class ListKeys(Effect):
-    """-> all keys below a folder, ascending."""
+    """-> all keys below a folder, ascending. What came lately may lack: ask for it by key before deciding on it."""
 
     prefix: str
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes(Effect):
+    """-> the objects below a folder, each with its size in bytes. What came lately may lack."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reaches(Effect):
+    """-> whether the object is there and has at least `size` bytes, of which there is one."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Children(Effect):
-    """-> names directly below a folder, ascending, folders with a trailing "/"."""
+    """-> names directly below a folder, ascending, folders with a trailing "/". What came lately may lack."""
 
     prefix: str
 
@@ -127,10 +148,26 @@ class Drop(Effect):
     nonce: Nonce
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """The bucket did not answer, for the reason `why`: the same may succeed later."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedInput:
+    """The object `key` of the artifacts of `workflow` is not what its manifest says, also when read once more."""
+
+    workflow: WorkflowName
+    key: str
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class Prepare(Effect):
     """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when it is out of
-    reach or holds the attempt no more."""
+    reach or holds the attempt no more, Later, or DamagedInput."""
 
     claim: Claim
     workflow: WorkflowName

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import generations, settling
 from dstack.app.jobs import Job, latest_of
+from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.running import fresh_reason
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys
@@ -44,7 +45,7 @@ class Remembered:
     """What was read of a bucket in one look ahead. What is there never changes; what is not may come."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+        self.store = bucket
         self._found: dict[str, bytes] = {}
         self.list = bucket.list
         self.children = bucket.children
@@ -52,13 +53,13 @@ class Remembered:
     def get(self, key: str) -> bytes | None:
         body = self._found.get(key)
         if body is None:
-            body = self._bucket.get(key)
+            body = self.store.get(key)
             if body is not None:
                 self._found[key] = body
         return body
 
 
-def read_only(steps: fx.Steps[T], bucket: Bucket | Remembered) -> T:
+def read_only(steps: fx.Steps[T], bucket: Remembered) -> T:
     """Run steps that only read, on the spot."""
 
     def perform(effect: fx.Effect) -> Any:
@@ -69,6 +70,10 @@ def read_only(steps: fx.Steps[T], bucket: Bucket | Remembered) -> T:
                 return bucket.list(prefix)
             case fx.Children(prefix):
                 return bucket.children(prefix)
+            case fx.Sizes(prefix):
+                return sizes_now(bucket.store, prefix)
+            case fx.Reaches(key, size):
+                return reaches_now(bucket.store, key, size)
         raise AssertionError(f"a look ahead must not ask for {effect!r}")
 
     return fx.answered(steps, perform)

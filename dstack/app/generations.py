@@ -12,10 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.app.creating import create, read_record
-from dstack.app.effects import Children, NewNonce, Read, Steps
+from dstack.app.effects import NewNonce, Read, Steps
 from dstack.app.jobs import Job, latest_of
-from dstack.core.keys import JobKeys, numbers
-from dstack.core.records import Pin, Want, Why, pack, unpack
+from dstack.app.listing import last_folder
+from dstack.core.keys import JobKeys
+from dstack.core.records import Pin, Tomb, Want, Why, pack, unpack
+from dstack.errors import DamagedObjectError
 
 PRUNED = "its result was pruned"
 
@@ -34,19 +36,27 @@ def first(job: Job) -> Steps[JobKeys]:
     its own when it must run afresh; else the one that counts, opened if need be."""
     numbers = yield from _numbers(job)
     if job.fresh:
-        return (yield from _fresh(job, max(numbers, default=1)))
+        return (yield from _fresh(job, numbers[-1]))
     for number in reversed(numbers):
-        body = yield Read(job.generation(number).want(job.run.id))
-        if body is not None and not unpack(Want, "a want", body).left:
+        if (yield from _is_in(job.generation(number).want(job.run.id))):
             return job.generation(number)
     return (yield from _choose(job, (yield from _stands(job, numbers, 0))))
+
+
+def _is_in(key: str) -> Steps[bool]:
+    """Whether this run waits where its want is `key`; a damaged want holds it nowhere."""
+    try:
+        body = yield Read(key)
+        return body is not None and not unpack(Want, key, body).left
+    except DamagedObjectError:
+        return False
 
 
 def following(job: Job, left: JobKeys) -> Steps[JobKeys]:
     """The generation to go on with for a run that has left one."""
     if job.fresh:
         numbers = yield from _numbers(job)
-        return (yield from _fresh(job, max(numbers, default=1), after=left.generation))
+        return (yield from _fresh(job, numbers[-1], after=left.generation))
     return (yield from _choose(job, (yield from standing(job, above=left.generation))))
 
 
@@ -58,7 +68,7 @@ def standing(job: Job, *, above: int = 0) -> Steps[Standing]:
     return (yield from _stands(job, (yield from _numbers(job)), above))
 
 
-def _stands(job: Job, numbers: list[int], above: int) -> Steps[Standing]:
+def _stands(job: Job, numbers: tuple[int, ...], above: int) -> Steps[Standing]:
     for number in reversed([each for each in numbers if each > above]):
         keys = job.generation(number)
         if (yield Read(keys.result)) is not None:
@@ -86,11 +96,18 @@ def shared(job: Job, after: int, reason: str) -> Steps[JobKeys]:
         keys = job.generation(number)
         body = yield Read(keys.why)
         if body is not None:
-            if unpack(Why, keys.why, body).shared:
+            why = _why(keys.why, body)
+            if why is not None and why.shared:
                 return keys
             number += 1
             continue
         yield from create(keys.why, pack(Why(nonce=(yield NewNonce()), run=job.run.id, reason=reason, shared=True)))
+
+
+def close(job: Job, number: int, reason: str) -> Steps[None]:
+    """Generation `number`, whose result names what is damaged, takes no new users: all runs go on above it."""
+    tomb = Tomb(nonce=(yield NewNonce()), user=job.run.user, reason=reason, damaged=True)
+    yield from create(job.generation(number).tomb, pack(tomb))
 
 
 def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
@@ -109,15 +126,36 @@ def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
     if not left and not settled:
         number, live = yield from latest_of(keys)
         ended = number if live is None else number - 1
-    made = Want(nonce=(yield NewNonce()), run=job.run.id, workflow=job.spec.workflow, ended=ended, left=left)
+    made = Want(
+        nonce=(yield NewNonce()),
+        run=job.run.id,
+        workflow=job.spec.workflow,
+        ended=ended,
+        left=left,
+        again=job.again,
+    )
     if (yield from create(key, pack(made))):
         return made
     return (yield from read_record(Want, key))
 
 
-def _numbers(job: Job) -> Steps[list[int]]:
-    names = yield Children(job.generation(1).job)
-    return numbers(names)
+def _numbers(job: Job) -> Steps[tuple[int, ...]]:
+    """All generations, ascending; the first, which needs no record, always."""
+
+    def is_there(number: int) -> Steps[bool]:
+        keys = job.generation(number)
+        # Of one that was pruned only the tomb is left.
+        return (yield Read(keys.why)) is not None or (yield Read(keys.tomb)) is not None
+
+    return tuple(range(1, (yield from last_folder(job.generation(1).job, is_there)) + 1))
+
+
+def _why(key: str, body: bytes) -> Why | None:
+    """The reason of a generation; None where that is damaged: then it is nobody's."""
+    try:
+        return unpack(Why, key, body)
+    except DamagedObjectError:
+        return None
 
 
 def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:
@@ -127,8 +165,8 @@ def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:
         keys = job.generation(number)
         body = yield Read(keys.why)
         if body is not None:
-            why = unpack(Why, keys.why, body)
-            if why.run == job.run.id and not why.shared:
+            why = _why(keys.why, body)
+            if why is not None and why.run == job.run.id and not why.shared:
                 return keys
         elif number > highest:
             made = Why(nonce=(yield NewNonce()), run=job.run.id, reason=job.fresh)

@@ -6,20 +6,26 @@ from dataclasses import dataclass
 
 from dstack.app.creating import read_record
 from dstack.app.effects import ListKeys, NewNonce, Read, Steps
+from dstack.app.listing import last_number
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack
+from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One workflow of a run whose inputs are settled. `fresh` says why no earlier result counts; "" when one does."""
+    """One workflow of a run whose inputs are settled. `fresh` says why no earlier result counts; "" when one does.
+
+    `again`: the run has its outcome of the job, whose artifacts turned out damaged, and needs the same ones anew.
+    """
 
     run: RunRecord
     spec: JobSpec
     fingerprint: Fingerprint
     project: ProjectKeys
     fresh: str = ""
+    again: bool = False
 
     @property
     def run_keys(self) -> RunKeys:
@@ -68,11 +74,14 @@ class Live:
 
 
 def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[Stop | None]:
-    """The stop request that covers this workflow of a run, None without one."""
+    """The stop request that covers this workflow of a run, None without one; a damaged one counts as well."""
     for key in (keys.stop(workflow), keys.stop(None)):
-        body = yield Read(key)
-        if body is not None:
-            return unpack(Stop, key, body)
+        try:
+            body = yield Read(key)
+            if body is not None:
+                return unpack(Stop, key, body)
+        except DamagedObjectError as error:
+            return Stop(nonce="", user="", reason=f"somebody asked for it, and nobody can say who: {error}")
     return None
 
 
@@ -89,9 +98,7 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
     wants = yield ListKeys(f"{attempt.generation}wants/")
     for key in wants:
         run = RunId(key.rpartition("/")[2])
-        if run == job.run.id:
-            continue
-        if (yield from _still_wants(job.project, run, (yield from read_record(Want, key)))):
+        if run != job.run.id and (yield from _still_wants(job.project, run, key)):
             return None
     return stop
 
@@ -100,21 +107,30 @@ def wanted(project: ProjectKeys, attempt: AttemptKeys) -> Steps[bool]:
     """Whether any run still waits for what the attempt makes."""
     wants = yield ListKeys(f"{attempt.generation}wants/")
     for key in wants:
-        body = yield Read(key)
-        run = RunId(key.rpartition("/")[2])
-        if body is not None and (yield from _still_wants(project, run, unpack(Want, key, body))):
+        if (yield from _still_wants(project, RunId(key.rpartition("/")[2]), key)):
             return True
     return False
 
 
-def _still_wants(project: ProjectKeys, run: RunId, want: Want) -> Steps[bool]:
+def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[bool]:
     keys = project.run(run)
-    if want.left or (yield Read(keys.job(want.workflow))) is not None:
+    try:
+        body = yield Read(key)
+        want = unpack(Want, key, body) if body is not None else None
+    except DamagedObjectError:
+        return not (yield from _is_over(keys))  # nobody can say for which workflow
+    if want is None or want.left:
+        return False
+    if (yield Read(keys.final if want.again else keys.job(want.workflow))) is not None:
         return False
     # A run that was pruned has no outcomes any more; its record went before them.
     if (yield Read(keys.record)) is None:
         return False
     return (yield from stop_of(keys, want.workflow)) is None
+
+
+def _is_over(run: RunKeys) -> Steps[bool]:
+    return (yield Read(run.final)) is not None or (yield Read(run.record)) is None
 
 
 def ends_of(keys: JobKeys | AttemptKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
@@ -130,15 +146,15 @@ def ends_of(keys: JobKeys | AttemptKeys, after: int, last: int) -> Steps[tuple[E
 
 def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
     """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
-    claims = yield ListKeys(keys.claims)
-    if not claims:
+    number = yield from last_number(keys.claims, lambda number: keys.attempt(number).claim)
+    if not number:
         return 0, None
-    attempt = keys.attempt(int(claims[-1].rpartition("/")[2]))
+    attempt = keys.attempt(number)
     if (yield Read(attempt.end)) is not None:
         return attempt.number, None
     claim = yield from read_record(Claim, attempt.claim)
-    owners = yield ListKeys(attempt.owners)
+    adoptions = yield from last_number(attempt.owners, attempt.owner)
     owner = claim.coordinator
-    if owners:
-        owner = (yield from read_record(Owner, owners[-1])).coordinator
-    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=len(owners))
+    if adoptions:
+        owner = (yield from read_record(Owner, attempt.owner(adoptions))).coordinator
+    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)

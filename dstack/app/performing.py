@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from dstack.app import effects as fx
+from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.observing import Observer
 from dstack.ports import Bucket
 
@@ -43,6 +44,10 @@ class Performer:
                 return self._bucket.list(prefix)
             case fx.Children(prefix):
                 return self._bucket.children(prefix)
+            case fx.Sizes(prefix):
+                return sizes_now(self._bucket, prefix)
+            case fx.Reaches(key, size):
+                return reaches_now(self._bucket, key, size)
             case fx.Delete(keys):
                 for _ in self._pool.map(self._bucket.delete, keys):
                     pass

@@ -11,13 +11,21 @@ from dstack.app.creating import create
 from dstack.app.driver import Driver, take
 from dstack.app.jobs import Job
 from dstack.app.means import Means
+from dstack.app.replacing import Replacements
 from dstack.app.tidying import tidy
 from dstack.app.views import overall_status
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
-from dstack.errors import BucketError, DstackError, UndecidedError
+from dstack.errors import (
+    BucketError,
+    DamagedInputError,
+    DamagedObjectError,
+    DstackError,
+    LaterVersionError,
+    UndecidedError,
+)
 from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket, Put
 
@@ -85,6 +93,7 @@ class Coordination:
         self._run = run
         self._me = me
         self._driver = Driver(means, run)
+        self._replacements = Replacements(self._driver, means.screen, me, job_of=self._again, one_at_a_time=self._alone)
         self._settled: dict[WorkflowName, asyncio.Task[Outcome]] = {}
         self._same: dict[Fingerprint, asyncio.Lock] = {}
 
@@ -115,10 +124,16 @@ class Coordination:
 
     async def _job(self, spec: JobSpec) -> Outcome:
         inputs = await self._inputs(spec)
-        pause, said = RETRY_PAUSE, ""
+        pause, said, hopeless = RETRY_PAUSE, "", ""
         while True:
             try:
-                outcome = await self._settle(spec, inputs)
+                outcome = await self._settle(spec, inputs, hopeless)
+            except DamagedInputError as error:
+                hopeless = await self._without(spec, error)
+                continue
+            except (DamagedObjectError, LaterVersionError) as error:
+                hopeless = f"{error}; {error.hint}"
+                continue
             except DstackError as error:
                 if said != str(error):
                     self._means.screen.message(f"{spec.workflow}: {error}; trying again")
@@ -134,6 +149,19 @@ class Coordination:
             self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
             return outcome
 
+    async def _without(self, spec: JobSpec, damage: DamagedInputError) -> str:
+        """Look for something that stands for a damaged input -> "" when it does, else why the job cannot be done."""
+        pause = RETRY_PAUSE
+        while True:
+            try:
+                why = await self._replacements.replace(spec, damage)
+            except DstackError as error:
+                self._means.screen.message(f"{spec.workflow}: {error}; trying again")
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 1.25)
+                continue
+            return f"its input {damage.workflow} is damaged: {damage}; {why}; {damage.hint}" if why else ""
+
     async def _inputs(self, spec: JobSpec) -> list[Outcome]:
         """What became of the jobs that this one takes artifacts of; says which it waits for."""
         waits = [dependency.workflow for dependency in spec.inputs]
@@ -142,7 +170,8 @@ class Coordination:
             await asyncio.wait([self._settled[name] for name in open_], return_when=asyncio.FIRST_COMPLETED)
         return [self._settled[name].result() for name in waits]
 
-    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome]) -> Outcome:
+    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], hopeless: str) -> Outcome:
+        """The outcome of the job; `hopeless` says why it cannot be done, "" where it can."""
         digests = {str(outcome.workflow): outcome.digest for outcome in inputs}
         job = Job(
             run=self._run,
@@ -152,11 +181,23 @@ class Coordination:
             fresh=fresh_reason(self._run, spec),
         )
         culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
-        steps = settling.settle(job, self._me) if culprit is None else settling.skip(job, culprit)
+        if hopeless:
+            steps = settling.give_up(job, hopeless)
+        else:
+            steps = settling.settle(job, self._me) if culprit is None else settling.skip(job, culprit)
+        async with self._alone(job.fingerprint):
+            return await take(steps, self._driver.perform)
+
+    def _alone(self, job: Fingerprint) -> asyncio.Lock:
         # Two workflows of a run may be the same job; to the steps an attempt of this coordinator's own that nobody is
         # looking after is one to take up again, so only one of them may be at it.
-        async with self._same.setdefault(job.fingerprint, asyncio.Lock()):
-            return await take(steps, self._driver.perform)
+        return self._same.setdefault(job, asyncio.Lock())
+
+    def _again(self, taken: Outcome) -> Job:
+        spec = next(spec for spec in self._run.plan.jobs if spec.workflow == taken.workflow)
+        return Job(
+            run=self._run, spec=spec, fingerprint=Fingerprint(taken.fingerprint), project=self._means.keys, again=True
+        )
 
     async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
         ended = max((outcome.ended for outcome in outcomes), default=0.0)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from dstack.app import attempts, generations
 from dstack.app.creating import create, read_record
-from dstack.app.effects import Alive, AskVerdict, Foreign, HowSilent, ListKeys, NewNonce, Pause, Read, Show, Steps
+from dstack.app.effects import Alive, AskVerdict, Foreign, HowSilent, NewNonce, Pause, Read, Show, Steps
 from dstack.app.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
 from dstack.app.lease import SILENCE
+from dstack.app.listing import are_there
 from dstack.app.views import at_machine
-from dstack.core import reuse
+from dstack.core import manifests, reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, pack, unpack
 from dstack.core.sightings import Sighting, describe
-from dstack.model import JobStatus
+from dstack.errors import DamagedObjectError
+from dstack.model import JobStatus, WorkflowName
 from dstack.wire import STARTED
 
 POLL = 0.5
@@ -29,6 +31,8 @@ ELSEWHERE = 5.0
 """Seconds between two looks at an attempt of another account, which only that account can bring to its end."""
 MAX_VOID = 16
 """Attempts in a row that never started before the job is called failed."""
+MAX_DAMAGED = 4
+"""Generations in a row that are left because of damage before the job is called failed: a store may damage them all."""
 
 
 def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
@@ -37,13 +41,65 @@ def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
     told = yield Read(key)
     if told is not None:
         return unpack(Outcome, key, told)
-    generation = yield from generations.first(job)
+    generation: JobKeys | None = None
+    damaged = 0
     while True:
-        found = yield from _step(job, me, generation)
+        try:
+            generation = generation or (yield from generations.first(job))
+            found = yield from _step(job, me, generation)
+        except DamagedObjectError as error:
+            damaged += 1
+            if generation is None or damaged > MAX_DAMAGED or not _is_left_behind(generation, error.key):
+                raise
+            found = yield from _above(job, generation, str(error))
         if isinstance(found, Outcome):
             return (yield from conclude(job, found))
         if found is not None:
             generation = found
+
+
+def again(job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str) -> Steps[Outcome | None]:
+    """What stands for an outcome of this run whose artifacts turned out damaged, as `why` says.
+
+    Closes the generation, and makes the job again in the next shared one, or takes what others made there. The run's
+    recorded outcome stays what it is. `job` is one that is `again`. None as soon as the workflow `taker`, which needs
+    the artifacts, has an outcome without them. Raises DamagedObjectError where the next generation is damaged as well.
+    """
+    yield from generations.close(job, taken.generation, why)
+    generation = yield from generations.shared(job, taken.generation, f"its result was damaged: {why}")
+    while True:
+        if (yield Read(job.run_keys.job(taker))) is not None:
+            return None
+        found = yield from _step(job, me, generation)
+        if isinstance(found, Outcome):
+            return found
+        if found is not None:
+            generation = found
+
+
+def give_up(job: Job, reason: str) -> Steps[Outcome]:
+    """Record that the job failed for this reason, which no waiting can change; returns the outcome that counts.
+
+    Where the record of the outcome is what is damaged, the returned one stands nowhere.
+    """
+    outcome = yield from job.outcome(JobStatus.FAILED, reason=reason)
+    try:
+        return (yield from conclude(job, outcome))
+    except DamagedObjectError:
+        return outcome
+
+
+def _is_left_behind(keys: JobKeys, key: str) -> bool:
+    """Whether the damage of `key` is left behind with the generation: of a claim, or of who looks after it, it is not,
+    for its job may run still."""
+    return key.startswith(keys.folder) and not key.startswith(keys.claims) and "/owner/" not in key
+
+
+def _above(job: Job, keys: JobKeys, why: str) -> Steps[JobKeys]:
+    """The generation to go on with where this one holds what is damaged."""
+    if job.fresh:
+        return (yield from generations.following(job, keys))
+    return (yield from generations.shared(job, keys.generation, f"its result was damaged: {why}"))
 
 
 def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
@@ -115,11 +171,8 @@ def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
 
 def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
     """The outcome that this result gives, or the next generation where the result has a hole."""
-    whole = yield from is_whole(keys.attempt(result.attempt), result)
-    if not whole and job.fresh:
-        return (yield from generations.following(job, keys))
-    if not whole:
-        return (yield from generations.shared(job, keys.generation, "its result was damaged"))
+    if not (yield from is_whole(keys.attempt(result.attempt), result)):
+        return (yield from _above(job, keys, "not all that it names is there"))
     own = result.run == job.run.id
     return (
         yield from job.outcome(
@@ -135,15 +188,19 @@ def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
 
 
 def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
-    """Whether everything that the result names is there."""
-    body = yield Read(attempt.manifest)
-    if body is None or reuse.manifest_digest(body) != result.manifest:
+    """Whether everything that the result names is there, as far as names, sizes and digests tell; no pack is read."""
+    try:
+        body = yield Read(attempt.manifest)
+        if body is None:
+            return False
+        manifest = manifests.decode(attempt.manifest, body, sha256=result.manifest)
+    except DamagedObjectError:
         return False
-    packs = reuse.packs_of(body)
-    if not packs:
-        return True
-    there = yield ListKeys(f"{attempt.folder}data/")
-    return {attempt.pack(name) for name in packs} <= set(there)
+    if manifest.partial or manifests.content_digest(manifest) != result.digest:
+        return False
+    packs = manifests.uploads(manifest)
+    sizes = {attempt.pack(name): manifests.pack_size(members) for name, members in packs.items()}
+    return (yield from are_there(attempt.pack(""), sizes))
 
 
 def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:

@@ -10,7 +10,7 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
 from dstack.core.manifests import ChangedBytesError
 from dstack.core.pieces import pieces_of
-from dstack.errors import BucketError
+from dstack.errors import DamagedObjectError
 from dstack.model import Entry, Manifest
 from dstack.ports import Bucket
 
@@ -20,8 +20,6 @@ RUN = 16 << 20
 """Bytes of the small files that are read at one go, at most."""
 FILES = 8_000
 """Files that are read at one go, at most: their digests are sent to a host in one message, of at most 1 MiB."""
-
-_DAMAGED = "the bucket is damaged there: run the workflow with --rerun"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +43,12 @@ class Run:
         return sum(source.length for source in self.sources)
 
     def read(self, bucket: Bucket) -> Iterator[tuple[Entry, bytes]]:
-        """The pieces of bytes, each with its file; raises BucketError when they are not what the manifest says."""
+        """The pieces of bytes, each with its file; raises DamagedObjectError when a file's bytes are not its own."""
         chunks = chain.from_iterable(bucket.read(each.key, each.offset, each.length) for each in self.sources)
         try:
             yield from manifests.split(self.files, chunks)
         except ChangedBytesError as error:
-            raise BucketError(f"{self.sources[0].key} is damaged: {error}", hint=_DAMAGED) from None
+            raise DamagedObjectError(self.sources[0].key, f"{self.sources[0].key} is damaged: {error}") from None
 
     def whole(self, bucket: Bucket) -> Iterator[tuple[Entry, bytes]]:
         """The same for small files, each whole."""

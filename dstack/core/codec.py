@@ -22,7 +22,7 @@ from dstack.errors import BucketError
 T = TypeVar("T")
 Reader = Callable[[object], Any]
 
-HINT = "the object is damaged or was written by something else; remove the object and run again"
+HINT = "it is damaged, or was written by something else"
 PLAIN = frozenset({str, int, bool, NoneType})
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dstack.core.artifact_paths import UnsafePathError, check_link, parts_of, raw, shown
 from dstack.core.pieces import are_pieces, pack_name, pieces_of
-from dstack.errors import BucketError, DstackError, UsageError
+from dstack.errors import DamagedObjectError, DstackError, LaterVersionError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
 
 VERSION = 1
@@ -25,7 +25,6 @@ MAX_SIZE = 1 << 50
 EMPTY = hashlib.sha256().hexdigest()
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_REMOVE = "the object is damaged or forged: run the workflow with --rerun"
 
 
 class BadManifestError(ValueError):
@@ -223,12 +222,13 @@ def to_wire(entry: Entry) -> dict[str, Any]:
 
 
 def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
-    """The checked manifest that `key` holds; raises BucketError for anything that dstack would not write.
+    """The checked manifest that `key` holds.
 
-    With `sha256`, the one by which a result names its manifest, also for any other body.
+    Raises DamagedObjectError for anything that dstack would not write, with `sha256`, the one by which a result names
+    its manifest, also for any other body; LaterVersionError where a later version of dstack wrote it.
     """
     if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
-        raise BucketError(f"{key} is not the manifest that its result names", hint=_REMOVE)
+        raise DamagedObjectError(key, f"{key} is not the manifest that its result names")
     try:
         if len(body) > MAX_BODY:
             raise BadManifestError(f"it is {len(body)} bytes long")
@@ -238,12 +238,14 @@ def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
         header = _object(lines[0]) if lines else {}
         if header.get("kind") != "manifest" or not isinstance(header.get("partial"), bool):
             raise BadManifestError("it has no header")
-        if not _number(header.get("v"), VERSION):
-            raise BucketError(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
+        if not _number(header.get("v"), MAX_SIZE):
+            raise BadManifestError("it does not say which version of dstack wrote it")
+        if header["v"] > VERSION:
+            raise LaterVersionError(key)
         entries = (entry_from_wire(_object(line)) for line in lines[1:])
         return manifest_of(entries, partial=header["partial"])
     except ValueError as error:
-        raise BucketError(f"{key} is not a manifest: {error}", hint=_REMOVE) from None
+        raise DamagedObjectError(key, f"{key} is not a manifest: {error}") from None
 
 
 def _object(line: str) -> dict[str, Any]:

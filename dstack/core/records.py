@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from dstack.bounds import ExitCode, Long, SignalNumber
 from dstack.core.codec import build, plain
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError, LaterVersionError
 from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot, WorkflowName
 
 R = TypeVar("R")
@@ -31,15 +31,18 @@ def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
-    """The fields of a record; raises BucketError when `body` is none of that kind or of a later version."""
+    """The fields of a record; raises DamagedObjectError when `body` is none of that kind, LaterVersionError when a
+    later version wrote it."""
     try:
         fields = json.loads(body) if len(body) <= MAX_RECORD else None
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("kind") != kind:
-        raise BucketError(f"{key} is not a record of kind {kind}", hint="remove the object and run again")
-    if not isinstance(fields.get("v"), int) or fields["v"] > VERSION:
-        raise BucketError(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
+        raise DamagedObjectError(key, f"{key} is not a record of kind {kind}")
+    if type(fields.get("v")) is not int:
+        raise DamagedObjectError(key, f"{key} does not say which version of dstack wrote it")
+    if fields["v"] > VERSION:
+        raise LaterVersionError(key)
     return fields
 
 
@@ -54,8 +57,13 @@ def pack(record: object) -> bytes:
 
 
 def unpack(cls: type[R], key: str, body: bytes) -> R:
-    """The record that `body`, read from `key`, holds; raises BucketError when it holds no `cls`, whatever the bytes."""
-    return build(cls, decode(kind_of(cls), key, body), key)
+    """The record that `body`, read from `key`, holds; raises DamagedObjectError when it holds no `cls`, whatever the
+    bytes, and LaterVersionError when a later version of dstack wrote it."""
+    fields = decode(kind_of(cls), key, body)
+    try:
+        return build(cls, fields, key)
+    except BucketError as error:
+        raise DamagedObjectError(key, str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +132,8 @@ class Want:
     ended: int
     left: bool = False
     """The run found a tomb here and went on to a later generation: it neither waits here nor uses anything."""
+    again: bool = False
+    """The run has an outcome of the job, whose artifacts turned out damaged, and waits here for the same ones anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +157,13 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tomb:
-    """The generation takes no new users: it is being pruned."""
+    """The generation takes no new users: it is being pruned, or is `damaged`."""
 
     nonce: str
     user: str
     reason: Long = ""
+    damaged: bool = False
+    """What its result names is not what lies there: `reason` says which object and how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from enum import Enum
 
-from dstack.core.pieces import names_of
 from dstack.model import Retry
 
 
@@ -51,15 +49,3 @@ def may_try_again(ends: Sequence[str], retry: Retry) -> bool:
 def manifest_digest(body: bytes) -> str:
     """The sha256 by which a result names its manifest."""
     return hashlib.sha256(body).hexdigest()
-
-
-def packs_of(body: bytes) -> frozenset[str]:
-    """The names of all packs that a manifest of the bucket refers to; its sha256 was checked before."""
-    names = set()
-    for line in body.splitlines():
-        fields = json.loads(line)
-        if fields.get("pack"):
-            names.add(str(fields["pack"]))
-        elif fields.get("pieces"):
-            names.update(names_of(fields["size"], fields["piece"], fields["pieces"]))
-    return frozenset(names)

@@ -6,13 +6,13 @@ between two objects. The judge sees every single deletion.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstack.app import effects as fx
 from dstack.app import pruning
+from dstack.core import manifests
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Coordinator, Final, Outcome, Pin, Result, Tomb, pack, unpack
@@ -179,6 +179,7 @@ class Keepers:
                 return
             self.check_delete(key)
             self.world.objects.pop(key, None)
+            self.world.faults.deleted[key] = self.world.now
             self.gone.add(key)
             self._check_result(key)
 
@@ -215,13 +216,17 @@ class Keepers:
         if not folder or result not in self.world.objects:
             return
         born = self.world.born
-        if result in self.gone or born.get(f"{folder}tomb", born[result]) < born[result]:
+        if (
+            self.world.faults.touched(key)
+            or result in self.gone
+            or born.get(f"{folder}tomb", born[result]) < born[result]
+        ):
             return  # a very late writer's, which nobody sees: the tomb stands
         attempt = _keys(self.project, folder).attempt(unpack(Result, result, self.world.objects[result]).attempt)
         needed = [attempt.manifest]
         body = self.world.objects.get(attempt.manifest)
         if body is not None:
-            needed.append(attempt.pack(json.loads(body)["pack"]))
+            needed += [attempt.pack(name) for name in manifests.uploads(manifests.decode(attempt.manifest, body))]
         if any(each not in self.world.objects for each in needed):
             raise Violation(f"{key} is deleted before {result}")
 

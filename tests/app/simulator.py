@@ -18,10 +18,10 @@ from dstack.app import settling
 from dstack.app.jobs import Job
 from dstack.app.standby import stand_by
 from dstack.core.keys import ProjectKeys
-from dstack.core.lifecycle import may_follow
+from dstack.core.lifecycle import GOOD, may_follow
 from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
 from dstack.core.sightings import Sighting, belongs, judge
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import (
     ExitReport,
     Fingerprint,
@@ -39,6 +39,7 @@ from dstack.model import (
 from dstack.ports import Put
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 from tests.app.keepers import Keepers, Violation
+from tests.app.store_faults import BODY, COLLECTED, CONTENT, PACK, StoreFaults
 
 PROJECT = ProjectKeys.of("sim")
 QUIET_AFTER = 400
@@ -79,6 +80,10 @@ class Peer:
     answers: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     shown: dict[str, JobStatus] = field(default_factory=dict)
+    sources: dict[str, Outcome] = field(default_factory=dict)
+    """Where the artifacts of settled jobs are taken from."""
+    again: dict[str, str] = field(default_factory=dict)
+    """Job -> the job before it whose artifacts are made anew for it now."""
     crashed: bool = False
     paused_until: float = 0.0
     foreign: dict[str, Sighting] = field(default_factory=dict)
@@ -160,6 +165,7 @@ class World:
             self.begins = {run.id: self.random.choice((0.0, self.random.random() * 25)) for run in self.runs}
             self.fresh |= {run.id: self.random.random() < 0.15 for run in self.runs}
         self.keepers = Keepers(self, PROJECT, active=prunes)
+        self.faults = StoreFaults(self, PROJECT)
         for run in self.runs:
             self.write(PROJECT.run(run.id).record, pack(run))
         for run in self.runs:
@@ -204,8 +210,9 @@ class World:
             fresh = "asked for" if self.fresh[run.id] else ""
             job = Job(run=run, spec=spec, fingerprint=fingerprint, project=PROJECT, fresh=fresh)
             peer.jobs[spec.workflow] = job
-            peer.tasks[spec.workflow] = iter(settling.settle(job, peer.identity))
-            peer.answers[spec.workflow] = None
+            if spec.workflow != self.faults.taker:
+                peer.tasks[spec.workflow] = iter(settling.settle(job, peer.identity))
+                peer.answers[spec.workflow] = None
 
     def crash(self, peer: Peer) -> None:
         peer.crashed = True
@@ -216,6 +223,7 @@ class World:
         if key in self.objects:
             return
         self.objects[key] = body
+        self.faults.made[key] = self.now
         self.written.setdefault(key, body)
         if "/claim/" in key or key not in self.born:
             self.born[key] = self.turns
@@ -269,6 +277,7 @@ class World:
             if at <= self.now:
                 self.late.remove((at, key, body))
                 self.write(key, body)
+        self.faults.strike()
         if self.chance(self.lost_rate):
             self._somebody_says_lost()
         if self.chance(self.reboot_rate):
@@ -331,14 +340,22 @@ class World:
         try:
             effect = task.send(peer.answers[name])  # type: ignore[attr-defined]
         except StopIteration as end:
+            if name in peer.again:
+                self.faults.replaced(peer, name, end.value)
+                return
             if name not in peer.jobs:  # a lost attempt came to its end, or there is nobody to stand by for
                 del peer.tasks[name]
                 if name == STANDBY and end.value:
                     self._take_up(peer)
                 return
             self._show(peer, name, fx.Show(workflow=WorkflowName(name), status=end.value.status))
-            peer.outcomes[name] = end.value
-            del peer.tasks[name]
+            self._settled(peer, name, end.value)
+            return
+        except DamagedObjectError as error:
+            if name not in peer.jobs:
+                del peer.tasks[name]
+                return
+            self.faults.damaged(peer, name, error)
             return
         except BucketError:
             # As `running.py` does: again, after a moment.
@@ -358,6 +375,17 @@ class World:
             self.crash(peer)
             return
         peer.answers[name] = answer
+
+    def _settled(self, peer: Peer, name: str, outcome: Outcome) -> None:
+        """The job has its outcome; the job that takes what it left behind may begin."""
+        peer.outcomes[name] = peer.sources[name] = outcome
+        del peer.tasks[name]
+        taker = self.faults.taker
+        if name == "a" and taker in peer.jobs:
+            job = peer.jobs[taker]
+            steps = settling.settle(job, peer.identity) if outcome.status in GOOD else settling.skip(job, outcome)
+            peer.tasks[taker] = iter(steps)
+            peer.answers[taker] = None
 
     def _looked_behind_stop(self, peer: Peer, effect: fx.Effect) -> bool:
         """Whether somebody looks for claims of a stopped run now: the maker of a later claim must see the stop."""
@@ -387,16 +415,24 @@ class World:
         return self.objects.get(effect.key)
 
     def _listkeys(self, peer: Peer, name: str, effect: fx.ListKeys) -> list[str]:
-        return sorted(key for key in self.objects if key.startswith(effect.prefix))
+        return self.faults.listed(effect.prefix)
+
+    def _sizes(self, peer: Peer, name: str, effect: fx.Sizes) -> dict[str, int]:
+        return self.faults.sizes(effect.prefix)
+
+    def _reaches(self, peer: Peer, name: str, effect: fx.Reaches) -> bool:
+        return self.faults.reaches(effect.key, effect.size)
 
     def _children(self, peer: Peer, name: str, effect: fx.Children) -> list[str]:
-        tails = {key[len(effect.prefix) :] for key in self.objects if key.startswith(effect.prefix)}
+        tails = {key[len(effect.prefix) :] for key in self.faults.listed(effect.prefix)}
         return sorted({tail.partition("/")[0] + ("/" if "/" in tail else "") for tail in tails})
 
     def _pause(self, peer: Peer, name: str, effect: fx.Pause) -> None:
         peer.wake[name] = self.now + effect.seconds * (0.5 + self.random.random())
 
     def _show(self, peer: Peer, name: str, effect: fx.Show) -> None:
+        if name in peer.again:
+            return
         before = peer.shown.get(name, JobStatus.WAITING)
         if not may_follow(before, effect.status):
             raise Violation(f"{peer.identity.id} shows {name} as {effect.status} after {before}")
@@ -433,10 +469,15 @@ class World:
         if supervisor is not None and supervisor.verdict is None:
             supervisor.verdict = "refused"
 
-    def _prepare(self, peer: Peer, name: str, effect: fx.Prepare) -> str | bool | None:
+    def _prepare(self, peer: Peer, name: str, effect: fx.Prepare) -> fx.DamagedInput | fx.Later | str | bool | None:
         if self.chance(0.02):
             self._cut(effect.claim)
             return False
+        if self.chance(0.02):
+            return fx.Later(why="the bucket does not answer")
+        damage = self.faults.inputs(peer, effect.workflow)
+        if damage is not None:
+            return damage
         return "no space left" if self.chance(0.01) else None
 
     def _cut(self, claim: Claim) -> None:
@@ -508,13 +549,12 @@ class World:
     def _collect(self, peer: Peer, name: str, effect: fx.Collect) -> fx.Collected | None:
         if self.chance(0.05):
             return None
-        body = b'{"pack":"p"}'
         if effect.keep:
-            self.write(effect.attempt.pack("p"), b"bytes")
+            self.write(effect.attempt.pack(PACK), CONTENT)
             if self.chance(0.1):
                 return None
-            self.write(effect.attempt.manifest, body)
-        return fx.Collected(manifest=hashlib.sha256(body).hexdigest(), digest="d")
+            self.write(effect.attempt.manifest, BODY)
+        return COLLECTED
 
     def _release(self, peer: Peer, name: str, effect: fx.Release) -> None:
         return None
@@ -604,7 +644,7 @@ class World:
         wants = {RunId(key.removeprefix(folder)): body for key, body in self.objects.items() if key.startswith(folder)}
         found = {run: unpack(Want, folder, body) for run, body in wants.items()}
         ends = [
-            (PROJECT.run(run).job(want.workflow), PROJECT.run(run).stop(None))
+            (PROJECT.run(run).final if want.again else PROJECT.run(run).job(want.workflow), PROJECT.run(run).stop(None))
             for run, want in found.items()
             if not want.left
         ]
@@ -621,8 +661,10 @@ class World:
     def check_end(self) -> None:
         """Everything has an outcome: hold the whole bucket against the whole host."""
         self._check_claims()
+        self.faults.check_runs()
         for supervisor in self.supervisors.values():
-            if supervisor.verdict == "started" and supervisor.report is None and not self._may_live(supervisor.nonce):
+            alone = supervisor.verdict == "started" and supervisor.report is None
+            if alone and not self._may_live(supervisor.nonce) and not self._is_replacement(supervisor.nonce):
                 raise Violation(f"{supervisor.nonce} still runs and nobody looks after it")
         for run in self.runs:
             for spec in run.plan.jobs:
@@ -648,7 +690,8 @@ class World:
 
     def _check_outcome(self, run: RunRecord, outcome: Outcome) -> None:
         keys = PROJECT.job(Fingerprint(outcome.fingerprint), outcome.generation)
-        if outcome.status is JobStatus.STOPPED and run.id not in self.stops:
+        skipped = outcome.workflow == self.faults.taker and outcome.reason.startswith("not run")
+        if outcome.status is JobStatus.STOPPED and run.id not in self.stops and not skipped:
             raise Violation(f"{run.name} is stopped and nobody asked")
         if outcome.status in (JobStatus.SUCCEEDED, JobStatus.REUSED):
             result = unpack(Result, keys.result, self.written[keys.result])
@@ -660,11 +703,27 @@ class World:
             end = self.written.get(attempt.end)
             if end is not None and unpack(End, attempt.end, end).status not in ("succeeded", "lost"):
                 raise Violation(f"{attempt.end}: the result's own attempt is not called succeeded")
+        if outcome.reason.startswith("given up"):
+            if not self.faults.struck:
+                raise Violation(f"{run.name} {outcome.workflow}: given up, and nothing was damaged")
+            return
         if outcome.status in (JobStatus.FAILED, JobStatus.LOST):
             want = unpack(Want, "want", self.written[keys.want(run.id)])
             ends = [self._end_of(keys.attempt(number)) for number in range(want.ended + 1, outcome.attempt + 1)]
             if not any(end and end.status in ("failed", "lost", "void") for end in ends):
                 raise Violation(f"{run.name} {outcome.workflow}: failed without an attempt since it came that did")
+
+    def _is_replacement(self, nonce: str) -> bool:
+        """Whether the attempt makes anew what a run has an outcome of: when the run came to its end without it, on a
+        host that had the bytes, it runs to its own end, and its claim stands for whoever needs the result next."""
+        key = next(k for k, body in self.objects.items() if "/claim/" in k and _nonce(k, body) == nonce)
+        wants = [body for k, body in self.objects.items() if k.startswith(key.partition("claim/")[0] + "wants/")]
+        return any(unpack(Want, "want", body).again for body in wants)
+
+    @staticmethod
+    def nonce_of(key: str, body: bytes) -> str:
+        """The nonce of a claim."""
+        return _nonce(key, body)
 
     def _end_of(self, attempt: Any) -> End | None:
         body = self.written.get(attempt.end)

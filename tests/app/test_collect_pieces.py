@@ -19,7 +19,6 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
 from dstack.core.manifests import BadManifestError
 from dstack.core.pieces import MAX_PIECES
-from dstack.core.reuse import packs_of
 from dstack.errors import BucketError, HostError
 from dstack.model import Manifest
 from dstack.ports import Put
@@ -117,7 +116,9 @@ def test_what_a_result_needs_names_every_piece(tmp_path: Path) -> None:
     host, bucket = host_with(tmp_path / "host", **SIZES), FolderBucket(tmp_path / "bucket")
     collected(host, bucket)
     body = bucket.get(KEYS.manifest) or b""
-    assert {KEYS.pack(name) for name in packs_of(body)} == set(bucket.list(KEYS.pack("")))
+    assert {KEYS.pack(name) for name in manifests.uploads(manifests.decode(KEYS.manifest, body))} == set(
+        bucket.list(KEYS.pack(""))
+    )
 
 
 def test_after_a_cut_only_the_pieces_that_lack_are_sent(tmp_path: Path) -> None:

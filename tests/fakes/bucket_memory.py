@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from dstack.core.keycheck import check_key, check_prefix, check_range
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
 
 MAX_GET = 64 << 20
@@ -70,7 +70,7 @@ class MemoryBucket:
             self.requests["get"] += 1
             body = self.objects.get(key)
         if body is not None and len(body) > MAX_GET:
-            raise BucketError(f"{key} is {len(body)} bytes long")
+            raise DamagedObjectError(key, f"{key} is {len(body)} bytes long")
         return body
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
@@ -80,7 +80,7 @@ class MemoryBucket:
             self.requests["read"] += 1
             body = self.objects.get(key)
         if body is None or len(body) < offset + length:
-            raise BucketError(f"{key} is absent or shorter than {offset + length} bytes")
+            raise DamagedObjectError(key, f"{key} is absent or shorter than {offset + length} bytes")
         for start in range(offset, offset + length, PIECE):
             yield body[start : min(start + PIECE, offset + length)]
 
