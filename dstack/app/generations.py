@@ -79,7 +79,7 @@ def _stands(job: Job, numbers: tuple[int, ...], above: int) -> Steps[Standing]:
 
 
 def _choose(job: Job, stands: Standing) -> Steps[JobKeys]:
-    for number in reversed([each for each in stands.numbers if each <= stands.closed]):
+    for number in reversed([each for each in stands.numbers if job.above < each <= stands.closed]):
         # Another coordinator of this run may be between its look for the tomb and its want: agree with it first.
         keys = job.generation(number)
         if (yield Read(keys.pin(job.run.id))) is not None and not (yield from want(job, keys)).left:

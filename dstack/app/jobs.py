@@ -17,7 +17,8 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, Workfl
 class Job:
     """One workflow of a run whose inputs are settled. `fresh` says why no earlier result counts; "" when one does.
 
-    `again`: the run has its outcome of the job, whose artifacts turned out damaged, and needs the same ones anew.
+    The generations up to `above` hold what is damaged, and are none for the run. `again`: it has its outcome of the job
+    already, whose artifacts are what is damaged, and needs the same ones anew.
     """
 
     run: RunRecord
@@ -25,6 +26,7 @@ class Job:
     fingerprint: Fingerprint
     project: ProjectKeys
     fresh: str = ""
+    above: int = 0
     again: bool = False
 
     @property

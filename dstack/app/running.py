@@ -196,7 +196,12 @@ class Coordination:
     def _again(self, taken: Outcome) -> Job:
         spec = next(spec for spec in self._run.plan.jobs if spec.workflow == taken.workflow)
         return Job(
-            run=self._run, spec=spec, fingerprint=Fingerprint(taken.fingerprint), project=self._means.keys, again=True
+            run=self._run,
+            spec=spec,
+            fingerprint=Fingerprint(taken.fingerprint),
+            project=self._means.keys,
+            above=taken.generation,
+            again=True,
         )
 
     async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:

@@ -7,6 +7,8 @@ generation a run works in is decided in `generations.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dstack.app import attempts, generations
 from dstack.app.creating import create, read_record
 from dstack.app.effects import Alive, AskVerdict, Foreign, HowSilent, NewNonce, Pause, Read, Show, Steps
@@ -41,21 +43,9 @@ def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
     told = yield Read(key)
     if told is not None:
         return unpack(Outcome, key, told)
-    generation: JobKeys | None = None
-    damaged = 0
-    while True:
-        try:
-            generation = generation or (yield from generations.first(job))
-            found = yield from _step(job, me, generation)
-        except DamagedObjectError as error:
-            damaged += 1
-            if generation is None or damaged > MAX_DAMAGED or not _is_left_behind(generation, error.key):
-                raise
-            found = yield from _above(job, generation, str(error))
-        if isinstance(found, Outcome):
-            return (yield from conclude(job, found))
-        if found is not None:
-            generation = found
+    outcome = yield from _to_the_end(job, me, (yield from generations.first(job)))
+    assert outcome is not None
+    return (yield from conclude(job, outcome))
 
 
 def again(job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str) -> Steps[Outcome | None]:
@@ -67,10 +57,26 @@ def again(job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why
     """
     yield from generations.close(job, taken.generation, why)
     generation = yield from generations.shared(job, taken.generation, f"its result was damaged: {why}")
+    return (yield from _to_the_end(job, me, generation, taker=taker))
+
+
+def _to_the_end(
+    job: Job, me: Coordinator, generation: JobKeys, *, taker: WorkflowName | None = None
+) -> Steps[Outcome | None]:
+    """Look and act until there is an outcome, from one generation to the next where it must be; None as soon as the
+    workflow `taker` has one. Raises DamagedObjectError where no later generation can help."""
+    damaged = 0
     while True:
-        if (yield Read(job.run_keys.job(taker))) is not None:
+        if taker is not None and (yield Read(job.run_keys.job(taker))) is not None:
             return None
-        found = yield from _step(job, me, generation)
+        try:
+            found = yield from _step(job, me, generation)
+        except DamagedObjectError as error:
+            damaged += 1
+            if damaged > MAX_DAMAGED or not _is_left_behind(generation, error.key):
+                raise
+            job = replace(job, above=generation.generation)
+            found = yield from _above(job, generation, str(error))
         if isinstance(found, Outcome):
             return found
         if found is not None:
@@ -169,10 +175,10 @@ def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
     return end if end is not None and end.status in ("stopped", "failed", "lost") else None
 
 
-def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome | JobKeys]:
-    """The outcome that this result gives, or the next generation where the result has a hole."""
+def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
+    """The outcome that this result gives; raises DamagedObjectError where the result has a hole."""
     if not (yield from is_whole(keys.attempt(result.attempt), result)):
-        return (yield from _above(job, keys, "not all that it names is there"))
+        raise DamagedObjectError(keys.result, f"not all is there that {keys.result} names")
     own = result.run == job.run.id
     return (
         yield from job.outcome(

@@ -588,7 +588,7 @@ class World:
             attempt = unpack(Result, effect.key, effect.body).attempt
             manifest = effect.key.removesuffix("result") + f"a/{attempt:06d}/manifest"
             buried = effect.key.removesuffix("result") + "tomb" in self.objects
-            if manifest not in self.objects and not buried:
+            if manifest not in self.objects and not buried and not self.faults.touched(manifest):
                 raise Violation(f"{effect.key}: the result comes before what it names")
 
     def _check_lost(self, peer: Peer, effect: fx.PutNew) -> None:
@@ -649,6 +649,8 @@ class World:
             if not want.left
         ]
         claimed = self.born[claim]
+        if any(set(found) & {peer.run.id} and "a" in peer.again.values() for peer in self.peers if not peer.crashed):
+            return True
         return any(all(self.born.get(key, self.turns + 1) > claimed for key in keys) for keys in ends)
 
     def _done(self, run: RunRecord) -> bool:

@@ -47,7 +47,7 @@ class StoreFaults:
         self.project = project
         draw = world.random.random()
         self.late = world.random.uniform(0.3, 0.7) if draw < 0.4 else 0.0
-        self.strikes = world.random.choice((0.002, 0.01)) if 0.3 < draw < 0.6 else 0.0
+        self.strikes = world.random.choice((0.02, 0.1)) if 0.25 < draw < 0.6 else 0.0
         self.made: dict[str, float] = {}
         """When each object was created last."""
         self.deleted: dict[str, float] = {}
@@ -156,6 +156,7 @@ class StoreFaults:
                 spec=peer.jobs[maker].spec,
                 fingerprint=peer.jobs[maker].fingerprint,
                 project=self.project,
+                above=source.generation,
                 again=True,
             )
             peer.again[name] = maker
