@@ -123,6 +123,7 @@ class LaterVersionError(BucketError):
     """An object of the bucket was written by a later version of dstack, which this one cannot read."""
 
     def __init__(self, key: str) -> None:
+        self.key = key
         super().__init__(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
 
 

@@ -9,6 +9,7 @@ from dstack.app import pruning
 from dstack.app.creating import create
 from dstack.app.effects import NewNonce, Steps
 from dstack.app.findings import Check, Finding, Records
+from dstack.app.listing import reaches_now
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.manifests import ChangedBytesError
@@ -49,7 +50,7 @@ class _Generation(Records):
         if self.keys.tomb in self.listed:
             self._check_remains()
             return self.findings
-        if self.keys.generation > 1 and self.keys.why not in self.listed:
+        if self.keys.generation > 1 and self.lacks(self.keys.why) and self.lacks(self.keys.tomb):
             self.wrong(self.keys.why, "the generation exists, and nothing says why")
         self._check_claims()
         for key, want in self.of(Kind.WANT).items():
@@ -70,6 +71,8 @@ class _Generation(Records):
 
         count = len(self.listed) - 1
         meaning = f"{count} objects are left behind a tomb: a prune was broken off, or could not finish then"
+        if tomb.damaged:
+            meaning = f"{count} objects are left of a generation that was closed, because {tomb.reason}"
         self.wrong(self.keys.tomb, meaning, remedy="finish the prune", repair=repair)
 
     def _used(self) -> bool:
@@ -85,7 +88,7 @@ class _Generation(Records):
     def _check_claims(self) -> None:
         claimed = sorted(place_of(key.removeprefix(self._check.keys.root)).number for key in self._keys(Kind.CLAIM))
         for number, expected in zip(claimed, range(1, len(claimed) + 1), strict=True):
-            if number != expected:
+            if number != expected and self.lacks(self.keys.attempt(expected).claim):
                 self.wrong(self.keys.attempt(expected).claim, f"attempt {expected} is missing: attempts have no gaps")
                 break
         attempts: dict[int, list[Listed]] = {number: [] for number in claimed}
@@ -94,7 +97,7 @@ class _Generation(Records):
                 attempts.setdefault(place_of(key.removeprefix(self._check.keys.root)).number, []).append(each)
         for number, listed in sorted(attempts.items()):
             attempt = self.keys.attempt(number)
-            if number not in claimed:
+            if number not in claimed and self.lacks(attempt.claim):
                 self.wrong(attempt.folder, f"{len(listed)} objects of attempt {number}, which nobody claimed")
                 continue
             self._check_attempt(attempt, listed)
@@ -112,7 +115,8 @@ class _Generation(Records):
         if end is not None:
             self._check_end(attempt, end)
         owners = sorted(each.key for each in listed if each.key.startswith(attempt.owners))
-        if owners != [attempt.owner(index) for index in range(1, len(owners) + 1)]:
+        numbered = [attempt.owner(index) for index in range(1, len(owners) + 1)]
+        if owners != numbered and any(self.lacks(key) for key in numbered):
             self.wrong(attempt.owners, "adoptions are not numbered without gaps")
         self._check_log(attempt, listed)
         if attempt.manifest in self.listed and attempt.number != self._winner():
@@ -121,11 +125,11 @@ class _Generation(Records):
     def _check_end(self, attempt: AttemptKeys, end: End) -> None:
         if end.status not in ENDS:
             self.wrong(attempt.end, f"an attempt cannot end as {end.status!a}")
-        if end.status == "succeeded" and self.keys.result not in self.listed:
+        if end.status == "succeeded" and self.lacks(self.keys.result):
             self.wrong(attempt.end, "the attempt succeeded, and the generation has no result")
         elif end.status == "succeeded" and self._winner() not in (0, attempt.number):
             self.wrong(attempt.end, f"the attempt succeeded, and attempt {self._winner()} is the result")
-        elif end.status != "succeeded" and self._winner() == attempt.number:
+        elif end.status not in ("succeeded", "lost") and self._winner() == attempt.number:
             self.wrong(attempt.end, f"the attempt is the result, and its end says {end.status}")
 
     def _winner(self) -> int:
@@ -135,10 +139,11 @@ class _Generation(Records):
     def _check_log(self, attempt: AttemptKeys, listed: list[Listed]) -> None:
         offset = 0
         for each in sorted((each for each in listed if each.key.startswith(attempt.logs)), key=lambda each: each.key):
-            if each.key != attempt.log(offset):
+            missing = attempt.log(offset)
+            if each.key != missing and self.lacks(missing):
                 self.wrong(each.key, f"the log has a gap: this piece should begin at {offset}")
                 return
-            offset += each.size
+            offset = int(each.key.rpartition("/")[2], 16) + each.size
 
     # -- results ----------------------------------------------------------------------------------
 
@@ -148,11 +153,11 @@ class _Generation(Records):
             return
         attempt = self.keys.attempt(result.attempt)
         claim = self.of(Kind.CLAIM).get(attempt.claim)
-        if attempt.claim not in self.listed:
+        if self.lacks(attempt.claim):
             self._damaged(self.keys.result, f"it names attempt {result.attempt}, which nobody claimed")
         elif claim is not None and claim.nonce != result.nonce:
             self._damaged(self.keys.result, f"it was not written by the claimant of attempt {result.attempt}")
-        if attempt.manifest not in self.listed:
+        if self.lacks(attempt.manifest):
             self._damaged(attempt.manifest, "the manifest of a result is missing")
             return
         manifest = self._manifest(attempt, result)
@@ -177,9 +182,9 @@ class _Generation(Records):
             return None
         for name, members in manifests.uploads(manifest).items():
             key, size = attempt.pack(name), manifests.pack_size(members)
-            if key not in self.listed:
+            if key not in self.listed and not reaches_now(self._check.bucket, key, size):
                 said(key, f"the artifacts are not whole: {size} bytes are missing")
-            elif self.listed[key].size != size:
+            elif key in self.listed and self.listed[key].size != size:
                 said(key, f"it has {self.listed[key].size} bytes, the manifest says {size}")
             elif self._check.deep:
                 try:

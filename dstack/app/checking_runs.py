@@ -8,7 +8,7 @@ from dstack.app import pruning
 from dstack.app.creating import create
 from dstack.app.effects import NewNonce, Steps
 from dstack.app.findings import SETTLING, Check, Finding, Records, run_of
-from dstack.app.views import overall_status
+from dstack.app.views import overall_status, summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, RunKeys, numbers
 from dstack.core.lifecycle import ENDED, GOOD
@@ -36,7 +36,7 @@ class _Run(Records):
     def check(self) -> list[Finding]:
         if not self.listed:
             return []
-        if self.keys.record not in self.listed:
+        if self.lacks(self.keys.record):
             self._headless()
             return self.findings
         record: RunRecord | None = self.of(Kind.RUN).get(self.keys.record)
@@ -52,7 +52,7 @@ class _Run(Records):
         final: Final | None = self.of(Kind.FINAL).get(self.keys.final)
         if final is not None:
             self._check_final(record, final, outcomes)
-        elif self.keys.final not in self.listed:
+        elif self.lacks(self.keys.final):
             self._check_open(record, outcomes)
         return self.findings
 
@@ -124,7 +124,7 @@ class _Run(Records):
             self.wrong(self.keys.final, f"it says {final.status}, which does not follow from its jobs")
         for workflow, outcome in told.items():
             key = self.keys.job(workflow)
-            if key not in self.listed:
+            if self.lacks(key):
                 self._missing_outcome(key, outcome)
             elif workflow in outcomes and outcomes[workflow] != outcome:
                 self.wrong(self.keys.final, f"it says something else of {workflow} than {key}")
@@ -140,7 +140,7 @@ class _Run(Records):
         """A run without a summary: has it ended all the same? A coordinator may be about to write what is missing."""
         if any(not self._check.old(self.listed[self.keys.job(each)], SETTLING) for each in outcomes):
             return
-        lacking = [spec for spec in record.plan.jobs if self.keys.job(spec.workflow) not in self.listed]
+        lacking = [spec for spec in record.plan.jobs if self.lacks(self.keys.job(spec.workflow))]
         if not lacking and len(outcomes) == len(record.plan.jobs):
             self._missing_final(record, outcomes)
         for spec in lacking:
@@ -150,17 +150,7 @@ class _Run(Records):
         jobs = tuple(outcomes[spec.workflow] for spec in record.plan.jobs)
 
         def repair() -> Steps[None]:
-            final = Final(
-                nonce=(yield NewNonce()),
-                run=record.name,
-                user=record.user,
-                submitted=record.submitted,
-                workflow=record.workflow,
-                status=overall_status([outcome.status for outcome in jobs]),
-                ended=max((outcome.ended for outcome in jobs), default=0.0),
-                jobs=jobs,
-            )
-            yield from create(self.keys.final, pack(final))
+            yield from create(self.keys.final, pack(summary_of(record, jobs, (yield NewNonce()))))
 
         meaning = "every job has an outcome, and the run has no summary: it counts as running"
         self.wrong(self.keys.final, meaning, remedy="write the summary", repair=repair)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dstack.app.listing import reaches_now
 from dstack.core import manifests
 from dstack.core.keys import JobKeys
-from dstack.core.records import Outcome, Result, unpack
+from dstack.core.records import Result, Tomb, unpack
 from dstack.errors import DamagedObjectError
 from dstack.model import Manifest
 from dstack.ports import Bucket
 
 
-def committed_manifest(bucket: Bucket, generation: JobKeys, outcome: Outcome) -> Manifest:
-    """The manifest of the result that an outcome names.
+def committed_manifest(bucket: Bucket, generation: JobKeys, attempt: int, digest: str = "") -> Manifest:
+    """The manifest of the result that `attempt` of the generation came to, with this digest of its content ("": any).
 
     Raises DamagedObjectError when the result or its manifest is gone, or is not what was committed; BucketError when
     the store does not answer.
@@ -20,15 +21,9 @@ def committed_manifest(bucket: Bucket, generation: JobKeys, outcome: Outcome) ->
     if body is None:
         raise DamagedObjectError(generation.result, f"{generation.result} is gone")
     result = unpack(Result, generation.result, body)
-    manifest = manifest_of_result(bucket, generation, result)
-    if (result.attempt, result.digest) != (outcome.attempt, outcome.digest):
-        raise DamagedObjectError(generation.result, f"{generation.result} is another one than the outcome names")
-    return manifest
-
-
-def manifest_of_result(bucket: Bucket, generation: JobKeys, result: Result) -> Manifest:
-    """The manifest that a result names; raises as `committed_manifest`."""
-    key = generation.attempt(result.attempt).manifest
+    if result.attempt != attempt or digest not in ("", result.digest):
+        raise DamagedObjectError(generation.result, f"{generation.result} is another one than the run had")
+    key = generation.attempt(attempt).manifest
     body = bucket.get(key)
     if body is None:
         raise DamagedObjectError(key, f"{key} is gone")
@@ -36,3 +31,16 @@ def manifest_of_result(bucket: Bucket, generation: JobKeys, result: Result) -> M
     if manifests.content_digest(manifest) != result.digest:
         raise DamagedObjectError(key, f"{key} lists other artifacts than its result says")
     return manifest
+
+
+def was_pruned(bucket: Bucket, generation: JobKeys) -> bool:
+    """Whether the generation is closed because somebody pruned it, so that nothing of it need be there."""
+    body = bucket.get(generation.tomb)
+    return body is not None and not unpack(Tomb, generation.tomb, body).damaged
+
+
+def require_left(bucket: Bucket, generation: JobKeys, attempt: int) -> None:
+    """Raises DamagedObjectError when the manifest of a job that succeeded is gone without having been pruned."""
+    key = generation.attempt(attempt).manifest
+    if not reaches_now(bucket, key, 1) and not was_pruned(bucket, generation):
+        raise DamagedObjectError(key, f"{key} is gone")

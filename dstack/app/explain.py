@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dstack.app.overview import final_of, job_of, run_ids
+from dstack.app.committed import require_left
+from dstack.app.overview import attempt_of, final_of, job_of, run_ids
 from dstack.app.unsettled import standing
 from dstack.app.views import JobView, RunView
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Outcome, RunRecord, Why, unpack
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 from dstack.ports import Bucket
 
@@ -51,10 +52,20 @@ class Explainer:
         self._view = view
 
     def explain(self, workflow: WorkflowName) -> Explanation:
-        """Why this job of the run ran or was reused; raises NotFoundError when the run has no such workflow.
+        """Why this job of the run ran or was reused; raises NotFoundError when the run has no such workflow, and
+        DamagedObjectError when it succeeded and what it left behind is gone.
 
         Of earlier jobs, the one that differs least counts, of several the latest.
         """
+        job = job_of(self._view, workflow)
+        attempt = attempt_of(self._past.keys, job)
+        if job.status in GOOD and attempt is not None:
+            generation = self._past.keys.job(Fingerprint(job.fingerprint), job.generation)
+            try:
+                require_left(self._past.bucket, generation, attempt.number)
+            except DamagedObjectError as error:
+                hint = f"make it anew: dstack run {workflow} --rerun"
+                raise DamagedObjectError(error.key, f"{workflow}: {error}", hint=hint) from None
         return _explain(self._past, self._view, workflow)
 
 
@@ -154,11 +165,14 @@ def _earlier(past: Past, workflow: WorkflowName) -> Iterator[Earlier]:
     """Earlier jobs of the workflow with different fingerprints, newest first; jobs that never had one are left out."""
     seen: set[str] = set()
     for run in past.runs:
-        outcomes = past.outcomes_of(run)
-        outcome = outcomes.get(workflow)
-        if outcome is None or not outcome.fingerprint or outcome.fingerprint in seen:
-            continue
-        other = past.record_of(run)
+        try:
+            outcomes = past.outcomes_of(run)
+            outcome = outcomes.get(workflow)
+            if outcome is None or not outcome.fingerprint or outcome.fingerprint in seen:
+                continue
+            other = past.record_of(run)
+        except DamagedObjectError:
+            continue  # one damaged run is not compared; `dstack fsck` tells it
         parts = _parts(other, workflow, outcomes) if other is not None else None
         if other is None or parts is None:
             continue

@@ -103,6 +103,10 @@ class Records:
         """Key -> record of all records of a kind."""
         return self.found.get(kind, {})
 
+    def lacks(self, key: str) -> bool:
+        """Whether the record is not there; what the list lacks is asked for by key."""
+        return key not in self.listed and self._check.bucket.get(key) is None
+
     def wrong(self, key: str, meaning: str, *, remedy: str = "", repair: Repair | None = None) -> None:
         self.findings.append(Finding(key=key, meaning=meaning, remedy=remedy, repair=repair))
 

@@ -12,7 +12,7 @@ from dstack.app.views import JobView
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import RunRecord
-from dstack.errors import NotFoundError
+from dstack.errors import DamagedObjectError, NotFoundError
 from dstack.ports import Bucket
 
 SHORTEST = 0.1
@@ -50,15 +50,25 @@ def read_logs(
     """The logs that are there, job by job in the order of the plan, a piece at a time.
 
     Of a long log `at_once` pieces are read at a time, and so many are in memory. `attempt` picks another one than the
-    last; raises NotFoundError when there is no such workflow or attempt.
+    last; raises NotFoundError when there is no such workflow or attempt, and, behind all that there is,
+    DamagedObjectError when a log lacks a piece.
     """
+    damages: list[DamagedObjectError] = []
     for job in _chosen(bucket, keys, record, workflow):
         keys_of_attempt = attempt_of(keys, job)
         if attempt is not None:
             keys_of_attempt = _numbered(bucket, keys_of_attempt, job, attempt)
         if keys_of_attempt is not None:
-            yield from _drain(bucket, Reader(workflow=job.workflow, attempt=keys_of_attempt), at_once)
+            reader = Reader(workflow=job.workflow, attempt=keys_of_attempt)
+            yield from _drain(bucket, reader, at_once)
             yield job.workflow, b""
+            try:
+                if job.status in ENDED:
+                    _require_end(bucket, reader)
+            except DamagedObjectError as error:
+                damages.append(error)
+    if damages:
+        raise damages[0]
 
 
 def follow_logs(
@@ -106,6 +116,19 @@ def _advance(bucket: Bucket, keys: ProjectKeys, reader: Reader, *, job: JobView,
     if job.status in ENDED:
         reader.done = True
         yield reader.workflow, b""
+        _require_end(bucket, reader)
+
+
+def _require_end(bucket: Bucket, reader: Reader) -> None:
+    """Raises DamagedObjectError when there is more of the log than the reader could come to: a piece of it was cut, or
+    is gone."""
+    if reader.attempt is None:
+        return
+    key = reader.attempt.log(reader.offset)
+    last = max(bucket.list(reader.attempt.logs), default="")
+    if last >= key and not bucket.get(key):
+        hint = f"the rest of the log begins behind it; dstack run {reader.workflow} --rerun makes another one"
+        raise DamagedObjectError(key, f"{reader.workflow}: the log lacks {key}, or a part before it", hint=hint)
 
 
 def _drain(bucket: Bucket, reader: Reader, at_once: int) -> Iterator[Piece]:

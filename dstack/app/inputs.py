@@ -36,9 +36,13 @@ class Inputs:
         """The workflow, the keys of its artifacts, and their manifest; raises DamagedObjectError when that is gone or
         not what was committed, also when it is read once more."""
         generation, outcome = self.generation(workflow), self.outcomes[workflow]
+
+        def read() -> Manifest:
+            return committed_manifest(self._bucket, generation, outcome.attempt, outcome.digest)
+
         try:
-            manifest = await asyncio.to_thread(committed_manifest, self._bucket, generation, outcome)
+            manifest = await asyncio.to_thread(read)
         except DamagedObjectError:
             # What came may not be what lies there.
-            manifest = await asyncio.to_thread(committed_manifest, self._bucket, generation, outcome)
+            manifest = await asyncio.to_thread(read)
         return workflow, generation.attempt(outcome.attempt), manifest

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from dstack.app.effects import Children, ListKeys, Reaches, Read, Sizes, Steps
+from dstack.core.keys import numbers
 from dstack.errors import DamagedObjectError
 from dstack.ports import Bucket
 
@@ -69,5 +70,4 @@ def reaches_now(bucket: Bucket, key: str, size: int) -> bool:
 
 
 def _highest(names: Iterable[str]) -> int:
-    numbers = (name.rstrip("/").rpartition("/")[2] for name in names)
-    return max((int(number) for number in numbers if number.isascii() and number.isdigit()), default=0)
+    return max(numbers(names), default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.app.listing import last_number_now
 from dstack.app.overview import attempt_of
 from dstack.app.running import create_record
 from dstack.app.views import JobView
@@ -37,9 +38,10 @@ def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) ->
             continue
         claim = unpack(Claim, attempt.claim, body)
         owner = claim.coordinator
-        owners = bucket.list(attempt.owners)
-        if owners:
-            owner = unpack(Owner, owners[-1], bucket.get(owners[-1]) or b"").coordinator
+        adoptions = last_number_now(bucket, attempt.owners, attempt.owner)
+        if adoptions:
+            key = attempt.owner(adoptions)
+            owner = unpack(Owner, key, bucket.get(key) or b"").coordinator
         found.append(Open(workflow=job.workflow, keys=attempt, claim=claim, owner=owner))
     return tuple(found)
 

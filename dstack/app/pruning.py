@@ -66,12 +66,13 @@ def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> 
 
 def _sweep(keys: JobKeys) -> Steps[int]:
     found = [key for key in (yield ListKeys(keys.folder)) if key != keys.tomb]
-    tiers: list[list[str]] = [[], [], [], []]
-    for key in found:
+    # The result by its key: a late list may lack it, and behind a result nothing may be missing.
+    tiers: list[list[str]] = [[keys.result], [], [], []]
+    for key in set(found) - {keys.result}:
         tiers[_tier(key.removeprefix(keys.folder))].append(key)
     for tier in tiers:
         if tier:
-            yield Delete(tuple(tier))
+            yield Delete(tuple(sorted(tier)))
     return len(found)
 
 
@@ -164,7 +165,8 @@ def forget_run(project: ProjectKeys, run: RunId) -> Steps[int]:
     if body is not None:
         gone += yield from _forget_name(project, run, body)
     rest = found - {keys.record, keys.final}
-    for tier in ({keys.record} & found, rest, {keys.final} & found):
+    # Record and summary by their keys: a late list may lack them, and their order counts.
+    for tier in ({keys.record}, rest, {keys.final}):
         if tier:
             yield Delete(tuple(sorted(tier)))
     return gone + len(found)

@@ -12,8 +12,9 @@ from dstack.app.driver import Driver, take
 from dstack.app.jobs import Job
 from dstack.app.means import Means
 from dstack.app.replacing import Replacements
+from dstack.app.settling import Loss
 from dstack.app.tidying import tidy
-from dstack.app.views import overall_status
+from dstack.app.views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
@@ -124,15 +125,16 @@ class Coordination:
 
     async def _job(self, spec: JobSpec) -> Outcome:
         inputs = await self._inputs(spec)
-        pause, said, hopeless = RETRY_PAUSE, "", ""
+        pause, said = RETRY_PAUSE, ""
+        loss: Loss | None = None
         while True:
             try:
-                outcome = await self._settle(spec, inputs, hopeless)
+                outcome = await self._settle(spec, inputs, loss)
             except DamagedInputError as error:
-                hopeless = await self._without(spec, error)
+                loss = await self._without(spec, error)
                 continue
             except (DamagedObjectError, LaterVersionError) as error:
-                hopeless = f"{error}; {error.hint}"
+                loss = Loss(key=error.key, reason=f"{error}; {_way_out(spec, error)}")
                 continue
             except DstackError as error:
                 if said != str(error):
@@ -149,8 +151,8 @@ class Coordination:
             self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
             return outcome
 
-    async def _without(self, spec: JobSpec, damage: DamagedInputError) -> str:
-        """Look for something that stands for a damaged input -> "" when it does, else why the job cannot be done."""
+    async def _without(self, spec: JobSpec, damage: DamagedInputError) -> Loss | None:
+        """Look for something that stands for a damaged input -> None when it does, else why the job cannot be done."""
         pause = RETRY_PAUSE
         while True:
             try:
@@ -160,7 +162,8 @@ class Coordination:
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 1.25)
                 continue
-            return f"its input {damage.workflow} is damaged: {damage}; {why}; {damage.hint}" if why else ""
+            reason = f"its input {damage.workflow} is damaged: {damage}; {why}; {damage.hint}"
+            return Loss(key=damage.key, reason=reason) if why else None
 
     async def _inputs(self, spec: JobSpec) -> list[Outcome]:
         """What became of the jobs that this one takes artifacts of; says which it waits for."""
@@ -170,8 +173,8 @@ class Coordination:
             await asyncio.wait([self._settled[name] for name in open_], return_when=asyncio.FIRST_COMPLETED)
         return [self._settled[name].result() for name in waits]
 
-    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], hopeless: str) -> Outcome:
-        """The outcome of the job; `hopeless` says why it cannot be done, "" where it can."""
+    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], loss: Loss | None) -> Outcome:
+        """The outcome of the job; `loss` says why it cannot be done."""
         digests = {str(outcome.workflow): outcome.digest for outcome in inputs}
         job = Job(
             run=self._run,
@@ -181,8 +184,8 @@ class Coordination:
             fresh=fresh_reason(self._run, spec),
         )
         culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
-        if hopeless:
-            steps = settling.give_up(job, hopeless)
+        if loss is not None:
+            steps = settling.give_up(job, loss)
         else:
             steps = settling.settle(job, self._me) if culprit is None else settling.skip(job, culprit)
         async with self._alone(job.fingerprint):
@@ -205,18 +208,7 @@ class Coordination:
         )
 
     async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
-        ended = max((outcome.ended for outcome in outcomes), default=0.0)
-        final = Final(
-            nonce=self._means.new_nonce(),
-            run=self._run.name,
-            user=self._run.user,
-            machine=self._run.machine,
-            submitted=self._run.submitted,
-            workflow=self._run.workflow,
-            status=overall_status([outcome.status for outcome in outcomes]),
-            ended=ended,
-            jobs=outcomes,
-        )
+        final = summary_of(self._run, outcomes, self._means.new_nonce())
         key = self._means.keys.run(self._run.id).final
         if await take(create(key, pack(final)), self._driver.perform):
             return final
@@ -239,6 +231,12 @@ class Coordination:
             await asyncio.to_thread(self._means.bucket.create, mine, pack(self._me))
         except BucketError as error:
             self._means.screen.message(str(error))
+
+
+def _way_out(spec: JobSpec, error: DamagedObjectError | LaterVersionError) -> str:
+    if isinstance(error, LaterVersionError):
+        return f"{error.hint}"
+    return f"make it anew: dstack run {spec.workflow} --rerun"
 
 
 def fresh_reason(run: RunRecord, spec: JobSpec) -> str:

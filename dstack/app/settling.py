@@ -7,7 +7,7 @@ generation a run works in is decided in `generations.py`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dstack.app import attempts, generations
 from dstack.app.creating import create, read_record
@@ -83,12 +83,20 @@ def _to_the_end(
             generation = found
 
 
-def give_up(job: Job, reason: str) -> Steps[Outcome]:
-    """Record that the job failed for this reason, which no waiting can change; returns the outcome that counts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Why a job cannot be done, however long one waits: the object `key` of the bucket is damaged."""
+
+    key: str
+    reason: str
+
+
+def give_up(job: Job, loss: Loss) -> Steps[Outcome]:
+    """Record that the job failed because of the loss; returns the outcome that counts.
 
     Where the record of the outcome is what is damaged, the returned one stands nowhere.
     """
-    outcome = yield from job.outcome(JobStatus.FAILED, reason=reason)
+    outcome = replace((yield from job.outcome(JobStatus.FAILED, reason=loss.reason)), damaged=loss.key)
     try:
         return (yield from conclude(job, outcome))
     except DamagedObjectError:

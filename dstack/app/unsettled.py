@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dstack.app.lease import BEAT
+from dstack.app.listing import last_number_now
 from dstack.app.tending import Look
 from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told
 from dstack.core.fingerprint import fingerprint, ingredients
@@ -139,8 +140,8 @@ def _open(
         generation=generation.generation,
         reason="waits for a slot; `dstack queue` says who has them",
     )
-    claims = numbers(bucket.children(generation.claims))
-    attempt = generation.attempt(claims[-1]) if claims else None
+    number = last_number_now(bucket, generation.claims, lambda number: generation.attempt(number).claim)
+    attempt = generation.attempt(number) if number else None
     body = bucket.get(attempt.claim) if attempt else None
     if attempt is None or body is None:
         return Opened(view=view)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstack.bounds import LATEST
 from dstack.core.keycheck import is_part
 from dstack.core.lifecycle import ENDED, GOOD
-from dstack.core.records import Outcome
+from dstack.core.records import Final, Outcome, RunRecord
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 
 RAN = ENDED - {JobStatus.REUSED}
@@ -126,6 +126,21 @@ def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
     if JobStatus.LOST in found:
         return RunStatus.LOST
     return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED
+
+
+def summary_of(run: RunRecord, outcomes: Sequence[Outcome], nonce: str) -> Final:
+    """The summary of a run whose jobs have these outcomes, in the order of its plan."""
+    return Final(
+        nonce=nonce,
+        run=run.name,
+        user=run.user,
+        machine=run.machine,
+        submitted=run.submitted,
+        workflow=run.workflow,
+        status=overall_status([outcome.status for outcome in outcomes]),
+        ended=max((outcome.ended for outcome in outcomes), default=0.0),
+        jobs=tuple(outcomes),
+    )
 
 
 def told(outcome: Outcome) -> JobView:

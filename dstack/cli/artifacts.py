@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dstack.app.committed import committed_manifest, was_pruned
 from dstack.app.overview import attempt_of, job_of, run_view
 from dstack.app.views import JobView
 from dstack.cli import wiring
@@ -18,10 +19,10 @@ from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys
-from dstack.core.lifecycle import ENDED
+from dstack.core.lifecycle import ENDED, GOOD
 from dstack.core.records import RunRecord
-from dstack.errors import NotFoundError, SnapshotError, UsageError
-from dstack.model import EntryKind, Manifest
+from dstack.errors import DamagedObjectError, NotFoundError, SnapshotError, UsageError
+from dstack.model import EntryKind, Fingerprint, Manifest
 from dstack.project.locate import FOLDER
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean_lines
@@ -52,7 +53,8 @@ def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, W
     """
     session = wiring.open_session()
     record = session.require_run(run)
-    found = list(_left(session, record, workflow))
+    damages: list[DamagedObjectError] = []
+    found = list(_left(session, record, workflow, damages))
     rows = [
         (left.job.workflow, _path(left, entry.path, entry.kind, entry.target), size_text(entry.size))
         for left in found
@@ -61,8 +63,10 @@ def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, W
     ]
     if rows:
         sys.stdout.write(table(_FILES, rows, sys.stdout))
-        return
-    sys.stderr.write(f"{record.name} left nothing behind\n")
+    if damages:
+        raise damages[0]
+    if not rows:
+        sys.stderr.write(f"{record.name} left nothing behind\n")
 
 
 def _path(left: Left, path: str, kind: EntryKind, target: str) -> str:
@@ -94,7 +98,10 @@ def pull(
 
     session = wiring.open_session()
     record = session.require_run(run)
-    found = list(_left(session, record, workflow))
+    damages: list[DamagedObjectError] = []
+    found = list(_left(session, record, workflow, damages))
+    if not found and damages:
+        raise damages[0]
     if not found:
         raise NotFoundError(f"{record.name} left nothing behind", hint="`dstack show RUN` says what became of its jobs")
     target = output or Path(record.name)
@@ -103,10 +110,24 @@ def pull(
     with read_pinned(session, [left.attempt for left in found]):
         for left in found:
             folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
-            _pull(session, left, folder)
+            with _named(left.job, damages):
+                _pull(session, left, folder)
     if _is_code(session, target):
         say = f"{target} lies in the project: the next run takes it for code; add it to .gitignore\n"
         sys.stderr.write(clean_lines(say))
+    if damages:
+        # The others are there, whole: what is damaged is told last, where it is seen.
+        raise damages[0]
+
+
+@contextmanager
+def _named(job: JobView, damages: list[DamagedObjectError]) -> Iterator[None]:
+    """What is damaged of a job goes to `damages`, with the command that makes it anew."""
+    try:
+        yield
+    except DamagedObjectError as error:
+        hint = f"make it anew: dstack run {job.workflow} --rerun"
+        damages.append(DamagedObjectError(error.key, f"{job.workflow}: {error}", hint=hint))
 
 
 def _hide_from_git(folder: Path) -> None:
@@ -163,21 +184,47 @@ def _progress(workflow: str) -> Progress | None:
     return show
 
 
-def _left(session: wiring.Session, record: RunRecord, workflow: str | None) -> Iterator[Left]:
-    """The jobs that have artifacts in the bucket; raises UsageError when the asked-for one has not ended."""
+def _left(
+    session: wiring.Session, record: RunRecord, workflow: str | None, damages: list[DamagedObjectError]
+) -> Iterator[Left]:
+    """The jobs that have artifacts in the bucket; those that should and have not go to `damages`.
+
+    Raises UsageError when the asked-for one has not ended.
+    """
     view = run_view(session.bucket, session.keys, record)
     for job in (job_of(view, workflow),) if workflow else view.jobs:
         attempt = attempt_of(session.keys, job)
-        body = session.bucket.get(attempt.manifest) if attempt else None
-        if attempt is not None and body is not None:
-            yield Left(job=job, attempt=attempt, manifest=manifests.decode(attempt.manifest, body))
-        elif attempt is not None and session.bucket.get(f"{attempt.generation}tomb") is not None:
-            sys.stderr.write(clean_lines(f"{job.workflow}: its artifacts were pruned; a run makes them again\n"))
+        manifest = None
+        with _named(job, damages):
+            manifest = _manifest(session, job)
+        if attempt is not None and manifest is not None:
+            yield Left(job=job, attempt=attempt, manifest=manifest)
         elif workflow and job.status not in ENDED:
             raise UsageError(
                 f"{workflow} of {record.name} is {job.status}: its artifacts come when it has ended",
                 hint=f"dstack logs -f {record.name} {workflow}",
             )
+
+
+def _manifest(session: wiring.Session, job: JobView) -> Manifest | None:
+    """What the job left behind; None for nothing, or where that was pruned, which is said.
+
+    Raises DamagedObjectError when it should be there and is not, or is not what was committed.
+    """
+    attempt = attempt_of(session.keys, job)
+    if attempt is None:
+        return None
+    generation = session.keys.job(Fingerprint(job.fingerprint), job.generation)
+    try:
+        if job.status in GOOD:
+            return committed_manifest(session.bucket, generation, attempt.number)
+        body = session.bucket.get(attempt.manifest)
+        return manifests.decode(attempt.manifest, body) if body is not None else None
+    except DamagedObjectError:
+        if not was_pruned(session.bucket, generation):
+            raise
+        sys.stderr.write(clean_lines(f"{job.workflow}: its artifacts were pruned; a run makes them again\n"))
+        return None
 
 
 group = LazyGroup(

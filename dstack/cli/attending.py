@@ -24,7 +24,7 @@ from dstack.cli import wiring
 from dstack.cli.standby import Standby, StartScreen
 from dstack.cli.telling import telling
 from dstack.core.records import Coordinator, Final, RunRecord
-from dstack.errors import DstackError
+from dstack.errors import BucketError, DstackError
 from dstack.model import JobSpec, RunStatus
 from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
@@ -34,6 +34,7 @@ from dstack.ui.terminal import clean
 if TYPE_CHECKING:
     from dstack.cli.handing import Handing
 
+DAMAGED = BucketError.exit_code
 EXIT = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunStatus.LOST: 1}
 DETACHED = 130
 SLOW_HOSTS = 10.0
@@ -141,7 +142,7 @@ async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
         return DETACHED
     if attendance.as_json:
         print_json(attendance.session, record)
-    return EXIT[final.status]
+    return DAMAGED if any(outcome.damaged for outcome in final.jobs) else EXIT[final.status]
 
 
 def _in_loop(show: Callable[[str], None]) -> Callable[[str], None]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dstack.app import pruning
+from dstack.app.committed import was_pruned
 from dstack.app.lease import BEAT
 from dstack.app.performing import Performer
 from dstack.app.probe import writable
@@ -62,9 +63,11 @@ def _hold(
     writable(session.bucket)
     pin = Pin(nonce=me.id, reader=me)
     for keys in dict.fromkeys(_generation(session, each) for each in attempts):
-        if not performer.take(pruning.hold(keys, pin)):
+        if performer.take(pruning.hold(keys, pin)):
+            held.append(keys)
+        elif was_pruned(session.bucket, keys):
             raise NotFoundError("these artifacts are being pruned", hint="run the workflow again to make them")
-        held.append(keys)
+        # Else something of them was found damaged: what is whole is read while it is there.
 
 
 def _generation(session: wiring.Session, attempt: AttemptKeys) -> JobKeys:

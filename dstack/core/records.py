@@ -230,6 +230,8 @@ class Outcome:
     reused_from: RunName | None = None
     started: float = 0.0
     ended: float = 0.0
+    damaged: str = ""
+    """The object of the bucket whose damage made the job fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ class StoreFaults:
             peer.tasks[name] = iter(steps)
             return
         peer.again.pop(name, None)
-        peer.tasks[name] = iter(settling.give_up(job, f"given up: {error}"))
+        peer.tasks[name] = iter(settling.give_up(job, settling.Loss(key=error.key, reason=f"given up: {error}")))
 
     def replaced(self, peer: Peer, name: str, found: Outcome | None) -> None:
         """The steps of `settling.again` are at their end: the taker goes on."""
@@ -175,8 +175,8 @@ class StoreFaults:
                 peer.sources[maker] = found
             peer.tasks[name] = iter(settling.settle(peer.jobs[name], peer.identity))
             return
-        reason = f"given up: made anew it {found.status}"
-        peer.tasks[name] = iter(settling.give_up(peer.jobs[name], reason))
+        loss = settling.Loss(key="a", reason=f"given up: made anew it {found.status}")
+        peer.tasks[name] = iter(settling.give_up(peer.jobs[name], loss))
 
     # -- the judge --------------------------------------------------------------------------------
 
