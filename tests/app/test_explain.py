@@ -11,8 +11,11 @@ import pytest
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.app.explain import Explainer, Explanation
 from dstack.app.overview import run_view
-from dstack.core.records import RunRecord
-from dstack.model import JobSpec, WorkflowName
+from dstack.core import manifests
+from dstack.core.lifecycle import GOOD
+from dstack.core.records import Outcome, RunRecord, Tomb, pack
+from dstack.errors import DamagedObjectError
+from dstack.model import Fingerprint, JobSpec, Manifest, WorkflowName
 from tests.app.bucket_story import Story, spec
 
 
@@ -23,8 +26,18 @@ def story(tmp_path: Path) -> Story:
 
 def done(story: Story, name: str, job: JobSpec, status: str = "succeeded", **changes: Any) -> RunRecord:
     record = story.run(name, job)
-    story.final(record, "succeeded" if status == "reused" else status, story.outcome(record, job, status, **changes))
+    outcome = story.outcome(record, job, status, **changes)
+    story.final(record, "succeeded" if status == "reused" else status, left(story, outcome))
     return record
+
+
+def left(story: Story, outcome: Outcome) -> Outcome:
+    """The outcome, with the manifest that a good one has; several of these runs may be of one job."""
+    if outcome.status in GOOD:
+        keys = story.keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
+        body = manifests.encode(Manifest(entries=(), partial=False))
+        story.bucket.create(keys.attempt(outcome.attempt).manifest, body)
+    return outcome
 
 
 def why(story: Story, record: RunRecord, workflow: str = "train") -> Explanation:
@@ -72,8 +85,8 @@ def test_an_input_whose_content_changed_is_named(story: Story) -> None:
         story.final(
             last,
             "succeeded",
-            story.outcome(last, prepare, digest=digest),
-            story.outcome(last, train, inputs={"prepare": digest}),
+            left(story, story.outcome(last, prepare, digest=digest)),
+            left(story, story.outcome(last, train, inputs={"prepare": digest})),
         )
     assert last is not None
     assert why(story, last).differences == ("the content of input prepare changed",)
@@ -117,10 +130,29 @@ def test_a_rerun_says_who_asked(story: Story) -> None:
     done(story, "a-1", job)
     again = story.run("b-2", job, rerun=["train"])
     story.reopened(again, job, 2, "alice asked for it to run again")
-    story.final(again, "succeeded", story.outcome(again, job, generation=2))
+    story.final(again, "succeeded", left(story, story.outcome(again, job, generation=2)))
     assert why(story, again).verdict == "ran again: alice asked for it to run again"
 
 
 def test_a_job_that_waits_says_for_what(story: Story) -> None:
     record = story.run("a-1", spec("prepare"), spec("train", ["prepare"]))
     assert why(story, record).verdict == "waiting: waits for prepare"
+
+
+def test_a_job_that_succeeded_and_whose_manifest_is_gone_is_an_error_unless_it_was_pruned(story: Story) -> None:
+    job = spec("train")
+    record = done(story, "a-1", job)
+    keys = story.keys.job(story.fingerprint(job), 1)
+    story.bucket.delete(keys.attempt(1).manifest)
+    with pytest.raises(DamagedObjectError, match="manifest is gone") as caught:
+        why(story, record)
+    assert caught.value.exit_code == 6
+    assert caught.value.hint == "make it anew: dstack run train --rerun"
+    story.put(keys.tomb, pack(Tomb(nonce="n", user="alice")))
+    assert "no earlier job" in why(story, record).verdict
+
+
+def test_a_damaged_run_before_it_is_not_compared(story: Story) -> None:
+    first = done(story, "a-1", spec("train", variables={"lr": "0"}))
+    story.bucket.put(story.keys.run(first.id).final, b"{")
+    assert "no earlier job" in why(story, done(story, "b-2", spec("train"))).verdict
