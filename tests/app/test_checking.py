@@ -6,6 +6,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 import pytest
 
@@ -14,8 +15,8 @@ from dstack.app.findings import Finding
 from dstack.app.observing import Observer
 from dstack.app.performing import Performer
 from dstack.app.probe import Format
-from dstack.core.records import Claim, End, Outcome, Pin, Result, Tomb, Want, pack, unpack
-from dstack.model import JobStatus
+from dstack.core.records import Claim, End, Final, Outcome, Pin, Result, Tomb, Want, pack, unpack
+from dstack.model import JobStatus, RunId
 from tests.app.bucket_story import ME, Story, spec
 from tests.app.test_pruning import TRAIN, finished, generation
 from tests.fakes.bucket_memory import MemoryBucket
@@ -376,3 +377,21 @@ def test_memory_does_not_grow_with_the_number_of_objects(story: Story) -> None:
     tracemalloc.stop()
     assert found == []
     assert peak < 12_000_000
+
+
+def test_an_attempt_that_was_called_lost_and_committed_first_is_right(story: Story) -> None:
+    keys = generation(story)
+    _change(story, keys.attempt(1).end, End, status="lost")
+    assert told(story) == []
+
+
+def test_a_summary_that_is_written_again_has_all_that_was_in_it(story: Story) -> None:
+    key = story.keys.run(RunId(_rid(story))).final
+    before = unpack(Final, key, story.bucket.get(key) or b"")
+    story.bucket.delete(key)
+    age(story)
+    mend(story, told(story))
+    after = unpack(Final, key, story.bucket.get(key) or b"")
+    differing = {each.name for each in fields(Final) if getattr(before, each.name) != getattr(after, each.name)}
+    assert differing <= {"nonce", "ended"}  # an outcome of this story has no time, its summary has
+    assert (after.machine, after.user) == (before.machine, before.user) != ("", "")

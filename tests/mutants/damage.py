@@ -2,6 +2,63 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import PROTOCOL, Mutant
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="damage-is-silence",
+        breaks="a damaged input is taken for a bucket that does not answer, and tried again for ever",
+        file="dstack/app/driver.py",
+        old="        except DamagedObjectError as error:\n            return fx.DamagedInput(",
+        new="        except () as error:\n            return fx.DamagedInput(",
+        tests=("tests/hostile/test_damage.py::test_a_run_that_takes_what_is_damaged_has_it_made_anew_once",),
+    ),
+    Mutant(
+        name="back-to-the-damaged",
+        breaks="who makes a damaged result anew agrees with the damaged generation, in which the run is already",
+        file="dstack/app/generations.py",
+        old="if job.above < each <= stands.closed",
+        new="if each <= stands.closed",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="missing-manifest-is-nothing",
+        breaks="a job that succeeded and whose manifest is gone left nothing behind",
+        file="dstack/cli/artifacts.py",
+        old="        if job.status in GOOD:\n            return committed_manifest(session.bucket, generation, attempt.number)\n",
+        new="",
+        tests=("tests/hostile/test_damage.py::test_every_reader_names_what_is_damaged_and_the_way_out",),
+    ),
+    Mutant(
+        name="believe-a-late-list",
+        breaks="a pack that a list lacks is called missing without asking for it by key",
+        file="dstack/app/listing.py",
+        old="if key not in found and not (yield Reaches(key, size)):",
+        new="if key not in found:",
+        tests=("tests/app/test_listing.py", *PROTOCOL),
+    ),
+    Mutant(
+        name="claims-by-a-list",
+        breaks="the last attempt is the last one that a list shows",
+        file="dstack/app/listing.py",
+        old="    number = _highest((yield ListKeys(folder)))\n    while (yield Read(key_of(number + 1))) is not None:\n",
+        new="    number = _highest((yield ListKeys(folder)))\n    while False:\n",
+        tests=PROTOCOL,
+    ),
+    Mutant(
+        name="fsck-denies-the-lost",
+        breaks="fsck calls a result damage whose attempt had been called lost",
+        file="dstack/app/checking_jobs.py",
+        old='end.status not in ("succeeded", "lost") and',
+        new='end.status != "succeeded" and',
+        tests=("tests/app/test_checking.py",),
+    ),
+    Mutant(
+        name="summary-without-machine",
+        breaks="a summary that fsck writes lacks the machine of its run",
+        file="dstack/app/views.py",
+        old="        machine=run.machine,\n",
+        new="",
+        tests=("tests/app/test_checking.py",),
+    ),
+)
