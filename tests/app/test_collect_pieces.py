@@ -15,12 +15,17 @@ import pytest
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.adapters.files import SafeFolder
 from dstack.app.collect import collect_artifacts, pull, stage_inputs
+from dstack.app.observing import Observer
+from dstack.app.performing import Performer
+from dstack.app.settling import is_whole
 from dstack.core import manifests
-from dstack.core.keys import AttemptKeys
+from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.manifests import BadManifestError
 from dstack.core.pieces import MAX_PIECES
+from dstack.core.records import Result
+from dstack.core.reuse import manifest_digest
 from dstack.errors import BucketError, HostError
-from dstack.model import Manifest
+from dstack.model import Manifest, RunId, RunName
 from dstack.ports import Put
 from dstack.runner import pieces
 from tests.fakes.runner_inside import NONCE, InsideRunner
@@ -112,13 +117,24 @@ def test_cut_files_come_back_as_they_were(tmp_path: Path) -> None:
     assert described(tmp_path / "pulled") == described(host.work) == described(other.work)
 
 
-def test_what_a_result_needs_names_every_piece(tmp_path: Path) -> None:
+def test_a_result_that_lacks_one_piece_is_not_whole(tmp_path: Path) -> None:
     host, bucket = host_with(tmp_path / "host", **SIZES), FolderBucket(tmp_path / "bucket")
     collected(host, bucket)
     body = bucket.get(KEYS.manifest) or b""
-    assert {KEYS.pack(name) for name in manifests.uploads(manifests.decode(KEYS.manifest, body))} == set(
-        bucket.list(KEYS.pack(""))
+    digest = manifests.content_digest(manifests.decode(KEYS.manifest, body))
+    result = Result(
+        nonce="n", attempt=1, manifest=manifest_digest(body), digest=digest, run=RunId("r"), name=RunName("r")
     )
+    performer = Performer(bucket, Observer(bucket, ProjectKeys.of("p"), sure=lambda _: None, boottime=float), str)
+    assert performer.take(is_whole(KEYS, result))
+    for key in bucket.list(KEYS.pack("")):
+        piece = b"".join(
+            bucket.read(key, 0, next(each.size for each in bucket.survey(KEYS.pack("")) if each.key == key))
+        )
+        bucket.delete(key)
+        assert not performer.take(is_whole(KEYS, result))
+        bucket.create_from(key, [piece])
+    performer.close()
 
 
 def test_after_a_cut_only_the_pieces_that_lack_are_sent(tmp_path: Path) -> None:

@@ -54,16 +54,16 @@ MUTANTS: tuple[Mutant, ...] = (
         name="claim-before-slot",
         breaks="the attempt is claimed before a slot is held",
         file="dstack/app/attempts.py",
-        old="""    held = yield from _hold(job, keys, nonce)
-    if held is None:
+        old="""    nonce = yield NewNonce()
+    try:
 """,
-        new="""    early = Claim(
+        new="""    nonce = yield NewNonce()
+    early = Claim(
         nonce=nonce, run=job.run.id, run_name=job.run.name, host="h", address={}, boot_id="b", coordinator=me
     )
     if not (yield from create(keys.attempt(number).claim, pack(early))):
         return
-    held = yield from _hold(job, keys, nonce)
-    if held is None:
+    try:
 """,
         tests=PROTOCOL,
     ),
@@ -251,8 +251,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="heartbeat-before-lock",
         breaks="a heartbeat counts for a coordinator whose process is known to be gone",
         file="dstack/app/tending.py",
-        old="        if sure is not None:\n            return Sign(alive=sure)\n",
-        new="        if sure:\n            return Sign(alive=sure)\n",
+        old="        if sure is False or coordinator.id not in self._beating:",
+        new="        if coordinator.id not in self._beating:",
         tests=("tests/app/test_tending.py",),
     ),
     Mutant(
@@ -348,9 +348,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pieces-not-looked-for",
         breaks="a result counts as whole without the pieces of its large files",
-        file="dstack/core/reuse.py",
-        old='        elif fields.get("pieces"):',
-        new='        elif fields.get("no pieces"):',
+        file="dstack/app/settling.py",
+        old="    packs = manifests.uploads(manifest)",
+        new="    packs = manifests.packs(manifest)",
         tests=("tests/app/test_collect_pieces.py",),
     ),
     Mutant(
@@ -430,8 +430,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="summary-before-record",
         breaks="the summary of a run is pruned before its record: it looks unfinished, and is worked on again",
         file="dstack/app/pruning.py",
-        old="    for tier in ({keys.record} & found, rest, {keys.final} & found):\n",
-        new="    for tier in ({keys.final} & found, rest, {keys.record} & found):\n",
+        old="    for tier in ({keys.record}, rest, {keys.final}):\n",
+        new="    for tier in ({keys.final}, rest, {keys.record}):\n",
         tests=("tests/app/test_pruning.py",),
     ),
     Mutant(
