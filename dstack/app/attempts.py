@@ -234,7 +234,7 @@ def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[None]:
 
 def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[bool]:
     """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
-    return (yield Read(mine.result)) is not None or not (yield from wanted(job.project, mine))
+    return (yield Read(mine.result)) is not None or not (yield from wanted(job.project, mine, job.run.id))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:

@@ -97,21 +97,28 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
     stop = yield from stop_asked(job)
     if stop is None:
         return None
-    wants = yield ListKeys(f"{attempt.generation}wants/")
-    for key in wants:
-        run = RunId(key.rpartition("/")[2])
+    for run, key in (yield from _wants(attempt, job.run.id)).items():
         if run != job.run.id and (yield from _still_wants(job.project, run, key)):
             return None
     return stop
 
 
-def wanted(project: ProjectKeys, attempt: AttemptKeys) -> Steps[bool]:
-    """Whether any run still waits for what the attempt makes."""
-    wants = yield ListKeys(f"{attempt.generation}wants/")
-    for key in wants:
-        if (yield from _still_wants(project, RunId(key.rpartition("/")[2]), key)):
+def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[bool]:
+    """Whether any run still waits for what the attempt makes; of `runs` it is asked by key."""
+    for run, key in (yield from _wants(attempt, *runs)).items():
+        if (yield from _still_wants(project, run, key)):
             return True
     return False
+
+
+def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[dict[RunId, str]]:
+    """The keys of all wants of the attempt's generation, by run; those of `runs` and the claimant's also where a list
+    lacks them."""
+    folder = f"{attempt.generation}wants/"
+    claimant = (yield from read_record(Claim, attempt.claim)).run
+    listed = yield ListKeys(folder)
+    found = {RunId(key.removeprefix(folder)) for key in listed} | {claimant, *runs}
+    return {run: f"{folder}{run}" for run in sorted(found)}
 
 
 def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[bool]:
