@@ -1,7 +1,9 @@
 """Every check of the project. `nox` runs what CI runs; `nox -s soak`, `mutants` and `bench` are run by hand.
 
-Arguments after `--` go to pytest, for example `nox -- --require-docker`. When nox runs out of a virtual environment
-that holds `-e .[dev]`, as the README's command makes it, all sessions use that one; else each makes its own.
+Arguments after `--` go to pytest, for example `nox -- --require-docker --require-spin`: what a machine lacks is skipped
+with its reason, unless it is required. `--skipped-before` plays the tests alone that earlier runs skipped so.
+When nox runs out of a virtual environment that holds `-e .[dev]`, as the README's command makes it, all sessions use
+that one; else each makes its own.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ COORDINATOR = "tests/contract/test_coordinator.py"
 """Skipped on Pythons that it does not promise."""
 WRITE = "--write"
 """Of `nox -s docs -- --write`; nothing for pytest."""
+REQUIRE_SPIN = "--require-spin"
+"""Of `nox -s model -- --require-spin`; nothing for pytest."""
 
 
 def _is_installed(requirement: Requirement) -> bool:
@@ -63,7 +67,7 @@ def _run(session: nox.Session, program: str, *arguments: str, env: dict[str, str
 
 
 def _pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
-    given = [argument for argument in session.posargs if argument != WRITE]
+    given = [argument for argument in session.posargs if argument not in (WRITE, REQUIRE_SPIN)]
     _run(session, "python", "-m", "pytest", *arguments, *given, env=env)
 
 
@@ -139,12 +143,12 @@ def hosts_python(session: nox.Session) -> None:
 
 @nox.session
 def model(session: nox.Session) -> None:
-    """The Spin model of the protocol, whole, and its mutants; skipped where spin or gcc is missing, unless CI asks."""
-    required = "--require-docker" in session.posargs
+    """The Spin model of the protocol, whole, and its mutants; skipped where spin or gcc is missing, unless required."""
+    required = REQUIRE_SPIN in session.posargs
     if not required and not (shutil.which("spin") and shutil.which("gcc")):
         session.skip("spin or gcc is not on this machine: apt-get install spin gcc")
     _install(session)
-    _run(session, "python", "-m", "tests.model", *(["--require-spin"] if required else []))
+    _run(session, "python", "-m", "tests.model", *([REQUIRE_SPIN] if required else []))
 
 
 @nox.session

@@ -14,7 +14,7 @@ from dstack.app.probe import FULL, LIGHT, Effort, check_format, ensure_probed
 from dstack.core.keys import FORMAT
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
-from tests.contract.bucket_kinds import KINDS, LookThenWrite
+from tests.contract.bucket_kinds import KINDS, LookThenWrite, opened
 
 
 class Overwriter(FolderBucket):
@@ -81,7 +81,7 @@ def ensure(bucket: Bucket, effort: Effort = FULL) -> None:
 @pytest.mark.parametrize("effort", [FULL, LIGHT], ids=["full", "light"])
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_good_bucket_passes_and_holds_nothing_but_the_record(tmp_path: Path, kind: str, effort: Effort) -> None:
-    bucket = KINDS[kind](tmp_path / "b")
+    bucket = opened(kind, tmp_path / "b")
     ensure(bucket, effort)
     assert list(bucket.list("")) == [FORMAT]
     assert json.loads(bucket.get(FORMAT) or b"") == {

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from obstore.store import MemoryStore
 
 from dstack.adapters.bucket_folder import FolderBucket
@@ -16,6 +15,7 @@ from dstack.adapters.bucket_open import open_bucket
 from dstack.ports import Bucket, Put
 from tests.contract import object_stores, other_stores
 from tests.fakes.bucket_memory import MemoryBucket
+from tests.lacking import missing
 
 
 def folder(path: Path) -> Bucket:
@@ -71,7 +71,7 @@ def store_of(kind: str) -> object_stores.Store:
     try:
         return STORES[kind]()
     except object_stores.Unavailable as reason:
-        pytest.skip(str(reason))
+        missing("azurite", str(reason))
 
 
 def opened(kind: str, path: Path) -> Bucket:
@@ -79,7 +79,7 @@ def opened(kind: str, path: Path) -> Bucket:
     try:
         return KINDS[kind](path)
     except object_stores.Unavailable as reason:
-        pytest.skip(str(reason))
+        missing("azurite", str(reason))
 
 
 class LookThenWrite(FolderBucket):

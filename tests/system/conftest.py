@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.lacking import is_required, missing
 from tests.system.hosts.farm import Farm, TestHost
 from tests.system.hosts.home import ClientKey, Home, make_key
 from tests.system.hosts.image import EngineMissing, engine
@@ -22,19 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def client_key(tmp_path_factory: pytest.TempPathFactory) -> ClientKey:
     """A fresh key pair of this session."""
+    if shutil.which("ssh-keygen") is None:
+        missing("openssh", "there is no ssh-keygen")
     return make_key(tmp_path_factory.mktemp("key") / "id_ed25519")
 
 
 @pytest.fixture(scope="session")
-def docker_engine(request: pytest.FixtureRequest) -> None:
+def docker_engine() -> None:
     """Passes where a Docker engine answers, else skips; a failure with --require-docker."""
     try:
         engine().close()
     except EngineMissing as error:
-        reason = f"no Docker engine answers: {error}"
-        if request.config.getoption("--require-docker", default=False):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("docker", str(error))
 
 
 @pytest.fixture
@@ -76,13 +77,14 @@ def shared_host(session_farm: Farm) -> TestHost:
 
 
 @pytest.fixture
-def any_host(request: pytest.FixtureRequest, client_key: ClientKey, tmp_path: Path) -> Iterator[TestHost | LocalHost]:
+def any_host(client_key: ClientKey, tmp_path: Path) -> Iterator[TestHost | LocalHost]:
     """One host of this test's own: a container, or without an engine this machine's own sshd, else a skip."""
     try:
         made = Farm(public_key=client_key.public, client=engine())
-    except EngineMissing as missing:
-        if request.config.getoption("--require-docker", default=False):
-            pytest.fail(f"no Docker engine answers: {missing}")
+    except EngineMissing as error:
+        engine_trouble = str(error)
+        if is_required("docker"):
+            missing("docker", engine_trouble)
     else:
         try:
             yield made.start()[0]
@@ -94,7 +96,7 @@ def any_host(request: pytest.FixtureRequest, client_key: ClientKey, tmp_path: Pa
         folder.mkdir(mode=0o700)
         local = LocalHost(folder, client_key.public)
     except SshdMissing as reason:
-        pytest.skip(f"no Docker engine, and {reason}")
+        missing("docker", f"{engine_trouble}; and {reason}")
     try:
         yield local
     finally:

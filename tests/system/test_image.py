@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lacking import missing
 from tests.system.hosts.farm import SOCKET, Farm, TestHost
 from tests.system.hosts.home import Home
 from tests.system.hosts.waiting import until
@@ -30,7 +31,7 @@ def shared(tmp_path: Path) -> Path:
 @pytest.fixture
 def host(farm: Farm, shared: Path) -> TestHost:
     if not Path(SOCKET).is_socket():
-        pytest.skip(f"the engine has no socket at {SOCKET}")
+        missing("docker", f"this one has no socket at {SOCKET}")
     return farm.with_docker(shared)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import keyring_backends
+from tests.lacking import missing
 from tests.system.canaries import SAY, VALUE, Sampler, encodings, leaks, leaks_below, leaks_in_processes
 from tests.system.hosts.farm import SOCKET, Farm, TestHost
 from tests.system.hosts.home import Home
@@ -135,7 +136,7 @@ def test_no_trace_of_a_secret_on_a_host_over_ssh(farm: Farm, ssh_home: Home, tmp
 
 def test_no_trace_of_a_secret_of_a_container(farm: Farm, ssh_home: Home, tmp_path: Path) -> None:
     if not Path(SOCKET).is_socket():
-        pytest.skip(f"the engine has no socket at {SOCKET}")
+        missing("docker", f"this one has no socket at {SOCKET}")
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     host = farm.with_docker(shared)

@@ -185,7 +185,12 @@ class Farm:
 
     def gateway(self) -> str:
         """The address of this machine as hosts see it."""
-        return str(self.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+        # Asked of a container: an engine that was just installed does not name it for the network itself.
+        container = self._container()
+        container.reload()
+        address = str(container.attrs["NetworkSettings"]["Networks"]["bridge"]["Gateway"])
+        container.remove(force=True, v=True)
+        return address
 
     def with_docker(self, folder: Path) -> TestHost:
         """A host where alice may use this machine's engine; `folder` is hers and has the same path inside and outside,

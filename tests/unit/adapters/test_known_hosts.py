@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dstack.adapters.known_hosts import (
     parse_key,
     refusal,
 )
+from tests.lacking import missing
 
 
 def _key(number: int, algorithm: str = "ssh-ed25519") -> PublicKey:
@@ -92,7 +94,13 @@ def test_a_second_confirmed_key_is_no_change(tmp_path: Path) -> None:
     assert known.judge("h", 22, A).trust is known.judge("h", 22, B).trust is Trust.CONFIRMED
 
 
-def test_hashed_names_are_those_of_ssh_keygen(tmp_path: Path) -> None:
+@pytest.fixture
+def ssh_keygen() -> None:
+    if shutil.which("ssh-keygen") is None:
+        missing("openssh", "there is no ssh-keygen")
+
+
+def test_hashed_names_are_those_of_ssh_keygen(ssh_keygen: None, tmp_path: Path) -> None:
     """Lines that the real ssh-keygen has hashed match their host and port and no other."""
     file = tmp_path / "known_hosts"
     file.write_text(f"h {A.text}\n[h]:2222 {B.text}\n")
@@ -104,7 +112,7 @@ def test_hashed_names_are_those_of_ssh_keygen(tmp_path: Path) -> None:
     assert known.judge("other", 22, A).trust is Trust.UNKNOWN
 
 
-def test_the_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
+def test_the_fingerprint_is_that_of_ssh_keygen(ssh_keygen: None, tmp_path: Path) -> None:
     """People compare it with what ssh-keygen -l prints."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "key"], check=True)
     algorithm, text = (tmp_path / "key.pub").read_text().split()[:2]

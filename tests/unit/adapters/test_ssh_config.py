@@ -13,6 +13,7 @@ import pytest
 from dstack.adapters.ssh_config import Hop, Route, Surroundings, resolve
 from dstack.errors import ConfigError, UsageError
 from dstack.model import Host, HostName
+from tests.lacking import missing
 
 
 class Place:
@@ -212,7 +213,7 @@ def test_what_is_not_followed_is_said(line: str, note: str, place: Place) -> Non
 def test_an_apostrophe_is_left_to_openssh(place: Place) -> None:
     """asyncssh's parser cannot read the file; `ssh -G` gives the same hop, with $HOME's files."""
     if shutil.which("ssh") is None:
-        pytest.skip("no OpenSSH client")
+        missing("openssh", "there is no ssh")
     text = (
         "Host gpu\n  HostName real\n  Port 2222\n  User ann\n  IdentityFile ~/.ssh/mine\n  IdentitiesOnly yes\n"
         "  UserKnownHostsFile none\n  ProxyJump gate\n  StrictHostKeyChecking no\n"
@@ -267,7 +268,7 @@ CORPUS = [
 def test_the_resolution_agrees_with_openssh(text: str, place: Place) -> None:
     """For a corpus of configurations address, port, user, ways and keys are those that `ssh -G` prints."""
     if shutil.which("ssh") is None:
-        pytest.skip("no OpenSSH client")
+        missing("openssh", "there is no ssh")
     place.config(text)
     file = place.home / ".ssh" / "config"
     done = subprocess.run(["ssh", "-G", "-F", str(file), "gpu"], check=True, capture_output=True, text=True)

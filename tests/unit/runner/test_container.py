@@ -18,6 +18,7 @@ import pytest
 from dstack.runner import container
 from dstack.runner.container import create_argv, given
 from dstack.runner.spool import Attempt
+from tests.lacking import missing
 from tests.unit.runner.client import until
 from tests.unit.runner.conftest import Host
 
@@ -30,14 +31,12 @@ def docker(*arguments: str) -> str:
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> None:
+def engine() -> None:
     if shutil.which("docker") is None or not docker("version", "--format", "{{.Server.Version}}"):
-        if request.config.getoption("--require-docker"):
-            pytest.fail("no Docker engine answers")
-        pytest.skip("no Docker engine answers")
+        missing("docker", "none answers")
     for image in (SMALL, PYTHON):
         if not docker("image", "inspect", "--format", "{{.Id}}", image):
-            pytest.skip(f"the engine has no image {image}")
+            missing("docker", f"this one has no image {image}")
 
 
 @pytest.fixture
