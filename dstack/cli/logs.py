@@ -50,14 +50,20 @@ def logs(
 
 
 def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
-    """Give every piece as soon as it is there."""
+    """Give every piece as soon as it is there. However this ends, the terminal is left without colours."""
     out = sys.stdout.buffer
     streams = LogStreams(prefixed=prefixed)
-    for name, data in pieces:
-        if raw:
-            out.write(data)
-        else:
-            out.write(streams.feed(name, data) if data else streams.finish(name))
-        out.flush()
-    out.write(streams.finish_all())
-    out.flush()
+    try:
+        try:
+            for name, data in pieces:
+                if raw:
+                    out.write(data)
+                else:
+                    out.write(streams.feed(name, data) if data else streams.finish(name))
+                out.flush()
+        finally:
+            out.write(streams.finish_all())
+            out.flush()
+    except BrokenPipeError:
+        streams.unread()
+        raise

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from dstack.ui.logstream import LogStreams
 from dstack.ui.plain import ENDED, ending, in_sum
-from dstack.ui.tables import RESET, Column, cut, display_width, duration_text, size_text, table_lines
+from dstack.ui.tables import Column, cut, display_width, duration_text, size_text, table_lines
 from dstack.ui.terminal import clean
 
 FRAMES = 10
@@ -192,8 +192,6 @@ class LiveScreen:
         # Everything in one write, so that no terminal shows a state in between.
         parts = [b"\r\x1b[%dA" % height if height else b"\r", b"\x1b[J"]
         parts += self._pending
-        if self._pending:
-            parts.append(RESET.encode())
         self._pending, self._waiting = [], 0
         parts += [line.encode() + b"\n" for _, line in lines]
         self._frame = Frame(widths=[width for width, _ in lines])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dstack.ui.colours import Colours, restore_beside
 from dstack.ui.terminal import LinePrefixer, TerminalFilter, clean
 
 PROGRESS_EVERY = 2.0
@@ -11,11 +12,15 @@ PROGRESS_EVERY = 2.0
 
 
 class LogStream:
-    """One job's log. With `prefix` or `whole_lines` only whole lines come out; else bytes come out as they went in."""
+    """One job's log. With `prefix` or `whole_lines` only whole lines come out; else bytes come out as they went in.
+
+    Colours that the log leaves on are taken off at its end.
+    """
 
     def __init__(self, prefix: str = "", *, whole_lines: bool = False) -> None:
         self._filter = TerminalFilter()
         self._lines = LinePrefixer(clean(prefix).encode()) if prefix or whole_lines else None
+        self._colours = Colours()
         self._released = time.monotonic()
 
     def feed(self, data: bytes) -> bytes:
@@ -24,12 +29,18 @@ class LogStream:
         if self._filter.holding and time.monotonic() - self._released >= PROGRESS_EVERY:
             self._released = time.monotonic()
             shown += self._filter.release()
-        return self._lines.feed(shown) if self._lines else shown
+        return self._given(shown)
 
     def finish(self) -> bytes:
         """The rest, at the end of the log."""
         shown = self._filter.finish()
-        return self._lines.feed(shown) + self._lines.flush() if self._lines else shown
+        rest = self._given(shown) + (self._lines.flush() if self._lines else b"")
+        return rest + self._colours.reset
+
+    def _given(self, shown: bytes) -> bytes:
+        given = self._lines.feed(shown) if self._lines else shown
+        self._colours.follow(given)
+        return given
 
 
 class LogStreams:
@@ -39,6 +50,7 @@ class LogStreams:
         self._prefixed = prefixed
         self._whole_lines = whole_lines
         self._streams: dict[str, LogStream] = {}
+        self._coloured = False
 
     def feed(self, workflow: str, data: bytes) -> bytes:
         """What is ready to be shown after `data` of this job."""
@@ -46,7 +58,9 @@ class LogStreams:
         if stream is None:
             prefix = f"[{workflow}] " if self._prefixed else ""
             stream = self._streams[workflow] = LogStream(prefix, whole_lines=self._whole_lines)
-        return stream.feed(data)
+        shown = stream.feed(data)
+        self._coloured = self._coloured or b"\x1b" in shown
+        return shown
 
     def finish(self, workflow: str) -> bytes:
         """The rest of this job's log; the job may begin again afterwards (another attempt)."""
@@ -56,3 +70,8 @@ class LogStreams:
     def finish_all(self) -> bytes:
         """The rest of all logs."""
         return b"".join(self.finish(workflow) for workflow in list(self._streams))
+
+    def unread(self) -> None:
+        """Nobody reads the output any more: give the terminal beside it back when any log was coloured."""
+        if self._coloured:
+            restore_beside()

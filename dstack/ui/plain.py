@@ -94,3 +94,5 @@ class PlainScreen:
             self._out.flush()
         except (OSError, ValueError):
             self._gone = True
+            if self._logs:
+                self._logs.unread()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from dstack.ui.colours import Colours
+
 MAX_HELD = 64 * 1024
 """Characters of an unfinished line that are held back at most."""
 MAX_SEQUENCE = 64
@@ -194,11 +196,16 @@ def _encode(text: str) -> bytes:
 
 
 class LinePrefixer:
-    """Puts a prefix before every line of a stream, and gives whole lines only, so that streams can be mixed."""
+    """Puts a prefix before every line of a stream, and gives whole lines only, so that streams can be mixed.
+
+    A line that leaves colours on is ended without them, and the next one begins with them: no line colours the prefix,
+    another stream or what is drawn below.
+    """
 
     def __init__(self, prefix: bytes = b"") -> None:
         self._prefix = prefix
         self._rest = b""
+        self._colours = Colours()
 
     def feed(self, data: bytes) -> bytes:
         """The lines that are complete with `data`; a line beyond MAX_HELD bytes is cut."""
@@ -208,13 +215,22 @@ class LinePrefixer:
             return self.flush() if len(self._rest) > MAX_HELD else b""
         body = self._rest + data[:end] if self._rest else data[:end]
         self._rest = data[end + 1 :]
-        if not self._prefix:
-            return body + b"\n"
-        return self._prefix + body.replace(b"\n", b"\n" + self._prefix) + b"\n"
+        return self._lines(body)
 
     def flush(self) -> bytes:
         """The last line, whole or not, with a newline."""
         if not self._rest:
             return b""
-        line, self._rest = self._prefix + self._rest + b"\n", b""
-        return line
+        body, self._rest = self._rest, b""
+        return self._lines(body)
+
+    def _lines(self, body: bytes) -> bytes:
+        if b"\x1b" in body:
+            return b"".join(map(self._coloured, body.split(b"\n")))
+        head, end = self._prefix + self._colours.in_force, self._colours.reset + b"\n"
+        return head + body.replace(b"\n", end + head) + end
+
+    def _coloured(self, line: bytes) -> bytes:
+        head = self._prefix + self._colours.in_force
+        self._colours.follow(line)
+        return head + line + self._colours.reset + b"\n"

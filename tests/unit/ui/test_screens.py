@@ -195,7 +195,7 @@ def test_colours_of_a_job_do_not_leak_into_the_table() -> None:
     with live(sink, ["w"]) as screen:
         screen.log("w", b"\x1b[31mred for ever\n")
         wait_for(lambda: b"red for ever" in sink.data)
-    assert b"red for ever\n\x1b[0m" in sink.data
+    assert b"red for ever\x1b[0m\n" in sink.data
 
 
 def test_a_terminal_that_is_gone_raises_nothing() -> None:
