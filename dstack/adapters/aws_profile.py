@@ -87,15 +87,16 @@ class KeyProvider:
         self._source = source
         self._lock = threading.Lock()
         self._keys: Keys | None = None
-        self._until = 0.0
+        self._since = self._until = 0.0
         self.failure: BucketError | None = None
         """Why the last question had no answer: the library passes errors on as text only."""
 
     def __call__(self) -> dict[str, Any]:
         with self._lock:
             now = time.time()
-            if self._keys is None or now >= self._until:
-                self._keys = self._asked()
+            # A clock that was set back would make them last for ever.
+            if self._keys is None or not self._since <= now < self._until:
+                self._keys, self._since = self._asked(), now
                 # Without an end they are those of a file, which may be another one soon.
                 end = self._keys.expires_at
                 self._until = now + FRESH if end is None else max(end - EARLY, now + 1)

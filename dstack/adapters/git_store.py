@@ -7,6 +7,7 @@ take the trees of the excluded commits into account all the same: without it eve
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -60,7 +61,7 @@ class CodeStore:
         parent = self.path / "quarantine"
         parent.mkdir(exist_ok=True, mode=0o700)
         sweep(parent)
-        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder, locked(folder):
             yield Path(folder)
 
     def has(self, commit: str) -> bool:
@@ -223,9 +224,33 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Show to `sweep` that the folder is in use, whatever the clock says, where the file system has locks."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
 def sweep(parent: Path) -> None:
     """Remove quarantines that a killed process left."""
     for entry in os.scandir(parent):
         with contextlib.suppress(OSError):
-            if time.time() - entry.stat().st_mtime > STALE:
+            if time.time() - entry.stat().st_mtime > STALE and not _in_use(entry.path):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _in_use(folder: str) -> bool:
+    """Whether the process that made the folder lives; raises OSError where there are no locks."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

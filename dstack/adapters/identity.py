@@ -82,7 +82,7 @@ def new_nonce() -> Nonce:
 
 
 def new_run_id(now: float) -> RunId:
-    """An id that sorts before all earlier ones; `now` is in seconds since the epoch."""
+    """An id that sorts before all earlier ones; `now` is in seconds since the epoch, by whatever clock."""
     tail = "".join(secrets.choice(_BASE32) for _ in range(10))
     return RunId(f"{inverted(int(now * 1000))}-{tail}")
 

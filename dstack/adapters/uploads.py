@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,10 +26,11 @@ _NAMES = {
 """boto3's name -> the names under which the options of a bucket may hold it."""
 
 
-def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, older_than: float = OLD) -> int:
+def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, now: float, older_than: float = OLD) -> int:
     """End the uploads below `prefix` of the bucket at `url` that began more than `older_than` seconds ago -> how many.
 
-    0 for a bucket that is not on S3, and without boto3. Raises BucketError when the store refuses.
+    `now` is the time of day by the store's clock. 0 for a bucket that is not on S3, and without boto3. Raises
+    BucketError when the store refuses.
     """
     found = _S3.fullmatch(url)
     if found is None:
@@ -44,7 +44,7 @@ def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, older_th
     try:
         client = boto3.Session(profile_name=options.get("profile")).client("s3", **_arguments(options))
         try:
-            return _abort(client, name, f"{folder}/{prefix}" if folder else prefix, time.time() - older_than)
+            return _abort(client, name, f"{folder}/{prefix}" if folder else prefix, now - older_than)
         finally:
             client.close()
     except (BotoCoreError, ClientError) as error:

@@ -25,8 +25,11 @@ PAUSE = 1.0
 BATCH = 64
 
 
-def check_bucket(bucket: Bucket, *, deep: bool, pause: float = PAUSE) -> Iterator[Finding]:
-    """Everything that is wrong in a bucket, as it is found; raises BucketError when the store does not answer."""
+def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = PAUSE) -> Iterator[Finding]:
+    """Everything that is wrong in a bucket, as it is found; raises BucketError when the store does not answer.
+
+    `now` is the time of day by the store's clock, in seconds since the epoch.
+    """
     for name in bucket.children(""):
         if name not in (FORMAT, "projects/", "probe/"):
             yield Finding(key=name, meaning="no dstack of this version writes this key")
@@ -34,7 +37,7 @@ def check_bucket(bucket: Bucket, *, deep: bool, pause: float = PAUSE) -> Iterato
         yield Finding(key=FORMAT, meaning="the bucket has no format record: a later version may misread it")
     for name in bucket.children("projects/"):
         keys = ProjectKeys(f"projects/{name}")
-        yield from check_project(Check(bucket=bucket, keys=keys, now=time.time(), deep=deep), pause=pause)
+        yield from check_project(Check(bucket=bucket, keys=keys, now=now, deep=deep), pause=pause)
 
 
 def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:

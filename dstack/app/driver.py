@@ -24,6 +24,7 @@ from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import Claim, Coordinator, RunRecord, Started, unpack
+from dstack.core.spans import span
 from dstack.errors import (
     BucketError,
     DamagedObjectError,
@@ -381,4 +382,4 @@ class Driver:
             at = unpack(Started, attempt.started, body).at if body is not None else 0.0
         state = self._shown.get(workflow)
         if at and state and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
-            self._means.screen.job(workflow, *state, max(0.0, time.time() - at))
+            self._means.screen.job(workflow, *state, span(at, time.time()) or 0.0)

@@ -19,6 +19,7 @@ from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
+from dstack.core.spans import span
 from dstack.errors import (
     BucketError,
     DamagedInputError,
@@ -147,7 +148,7 @@ class Coordination:
             note = outcome.reason
             if outcome.reused_from:
                 note = f"from {outcome.reused_from}"
-            took = 0.0 if outcome.reused_from else max(0.0, outcome.ended - outcome.started)
+            took = 0.0 if outcome.reused_from else span(outcome.started, outcome.ended) or 0.0
             self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
             return outcome
 

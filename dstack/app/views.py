@@ -9,6 +9,7 @@ from dstack.bounds import LATEST
 from dstack.core.keycheck import is_part
 from dstack.core.lifecycle import ENDED, GOOD
 from dstack.core.records import Final, Outcome, RunRecord
+from dstack.core.spans import span
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 
 RAN = ENDED - {JobStatus.REUSED}
@@ -103,12 +104,13 @@ class RunView:
         return tuple(dict.fromkeys(places))
 
     def took(self, now: float) -> float | None:
-        """Seconds from the start of its first job to its end, or to `now` while one runs; None where none has run."""
+        """Seconds from the start of its first job to its end, or to `now` while one runs; None where none has run, or
+        where a clock is wrong."""
         starts = [job.started for job in self.jobs if job.started and job.status is not JobStatus.REUSED]
         if not starts:
             return None
         ends = [job.ended for job in self.jobs if job.status in RAN]
-        return (max(ends) if self.status is not RunStatus.RUNNING and ends else now) - min(starts)
+        return span(min(starts), max(ends) if self.status is not RunStatus.RUNNING and ends else now)
 
     @property
     def alone(self) -> bool:

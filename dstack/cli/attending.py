@@ -30,6 +30,7 @@ from dstack.ports import Screen
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
 from dstack.ui.terminal import clean
+from dstack.ui.times import clock_text
 
 if TYPE_CHECKING:
     from dstack.cli.handing import Handing
@@ -184,7 +185,7 @@ def lent(handed: Handed, run: str) -> list[str]:
     """How long the hosts can write to the bucket with the credentials that they were lent, and what then is to do."""
 
     def moment(end: float) -> str:
-        return time.strftime("%H:%M" if end < time.time() + 12 * 3600 else "%Y-%m-%d %H:%M", time.localtime(end))
+        return clock_text("%H:%M" if end < time.time() + 12 * 3600 else "%Y-%m-%d %H:%M", end)
 
     return [
         f"{name} has your credentials for the bucket until {moment(end)}: what ends later waits there for"

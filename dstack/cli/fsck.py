@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Annotated
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from dstack.app.checking import check_bucket
 from dstack.app.findings import Finding
 from dstack.app.probe import writable
+from dstack.app.trial import store_time
 from dstack.cli import wiring
 from dstack.errors import BucketDamageError
 from dstack.ui.terminal import clean
@@ -30,10 +33,11 @@ def fsck(
     session = wiring.open_session()
     if repair:
         writable(session.bucket)
+    now = store_time(session.bucket, os.urandom(16).hex(), own=time.time())
     found = repaired = derivable = 0
     performer = wiring.make_performer(session)
     try:
-        for each in check_bucket(session.bucket, deep=deep):
+        for each in check_bucket(session.bucket, now=now, deep=deep):
             found += 1
             ours = each.repair is not None and each.key.startswith(session.keys.root)
             if repair and ours and each.repair is not None:

@@ -17,8 +17,8 @@ from dstack.core.records import Inventory
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import Host
 from dstack.project.hostshare import checked, merged, own_setting, shared_part
-from dstack.ui.tables import ago_text
 from dstack.ui.terminal import clean
+from dstack.ui.times import ago_text
 
 SHOWN = ".dstack/hosts.yaml"
 YES = typer.Option("--yes", help="Without asking.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ import typer
 from dstack.app.keeping import Done, Doomed, DoomedRun, Housekeeper, Plan
 from dstack.app.probe import writable
 from dstack.app.surveying import survey
+from dstack.app.trial import store_time
 from dstack.cli import wiring
 from dstack.core.retention import Policy
 from dstack.errors import BucketError, UsageError
-from dstack.ui.tables import Column, ago_text, size_text, table
+from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean
+from dstack.ui.times import ago_text
 
 _GOING = (
     Column(title="WHAT", floor=8),
@@ -54,20 +57,20 @@ def prune(
     _refuse_tags(session)
     found = survey(session.bucket, session.keys)
     with housekeeper(session) as keeper:
-        now = time.time()
+        now = store_time(session.bucket, os.urandom(16).hex(), own=time.time())
         plan = keeper.plan(found, policy, now=now)
         _show(plan, policy, now)
         if yes:
-            _remove(session, keeper, plan)
+            _remove(session, keeper, plan, now)
         elif plan.objects:
             print("nothing was removed: this is what --yes removes")
 
 
-def _remove(session: wiring.Session, keeper: Housekeeper, plan: Plan) -> None:
+def _remove(session: wiring.Session, keeper: Housekeeper, plan: Plan, now: float) -> None:
     writable(session.bucket)
     if plan.objects:
         print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
-    aborted = session.abort_uploads()
+    aborted = session.abort_uploads(now=now)
     if aborted:
         print(f"ended {_counted(aborted, 'interrupted upload')}")
 

@@ -16,8 +16,9 @@ from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, HostQueue, QueueEntry, Resources
 from dstack.ports import RunnerPort
-from dstack.ui.tables import Column, duration_text, size_text, table
+from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean, clean_lines
+from dstack.ui.times import duration_text
 
 HOSTS = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
 _COLUMNS = (

@@ -21,8 +21,9 @@ from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, age_text, ago_text, duration_text, styled, table, use_colour
+from dstack.ui.tables import Column, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
+from dstack.ui.times import age_text, ago_text, clock_text, duration_text, since_text
 
 RECENT = 20
 _RUNS = (
@@ -142,7 +143,7 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
             seen = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
             lines.append(f"{view.run}: {job.workflow}: {seen}")
         elif job.unreachable:
-            told = f"{where}: unreachable since {time.strftime('%H:%M', time.localtime(job.unreachable))}"
+            told = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
             lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
         elif job.unheard and not view.alone:
             ago = ago_text(job.unheard, now).replace("just now", f"{now - job.unheard:.0f} s ago")
@@ -224,8 +225,7 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
         "workflow": clean(record.workflow),
         "status": status,
         "user": clean(view.person),
-        "submitted": f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(view.submitted))}"
-        f" ({ago_text(view.submitted, now)})",
+        "submitted": f"{clock_text('%Y-%m-%d %H:%M:%S', view.submitted)} ({ago_text(view.submitted, now)})",
         "code": clean(f"{snapshot.commit[:12]} {head}{branch}{dirty}"),
     }
     if view.tended is not None and view.tended.by:
@@ -239,7 +239,7 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
 def _job_row(job: JobView, now: float) -> tuple[str, ...]:
     time_ = "-"
     if job.started and job.status is not JobStatus.REUSED:
-        time_ = duration_text((job.ended or now) - job.started)
+        time_ = since_text(job.started, job.ended or now)
     note = f"from {job.reused_from}" if job.reused_from else job.reason
     return (job.workflow, job.status, job.host or "-", str(job.attempt) if job.attempt else "-", time_, note)
 

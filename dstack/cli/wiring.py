@@ -139,11 +139,12 @@ class Session:
             return
         ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
 
-    def abort_uploads(self) -> int:
-        """End uploads in parts below this project that were broken off long ago -> how many."""
+    def abort_uploads(self, *, now: float) -> int:
+        """End uploads in parts below this project that were broken off long ago -> how many. `now` is the time of day
+        by the store's clock."""
         from dstack.adapters.uploads import abort_uploads
 
-        return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root)
+        return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root, now=now)
 
     @cached_property
     def keys(self) -> ProjectKeys:

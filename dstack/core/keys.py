@@ -24,8 +24,8 @@ def numbers(names: Iterable[str]) -> list[int]:
 
 
 def inverted(milliseconds: int) -> str:
-    """13 digits that sort newest first."""
-    return f"{10**13 - milliseconds:013d}"
+    """13 digits that sort newest first. `milliseconds` since the epoch; a time that has no place is the nearest one."""
+    return f"{10**13 - max(1, min(milliseconds, 10**13 - 1)):013d}"
 
 
 def _spelled(name: str) -> str:

@@ -15,6 +15,7 @@ from dstack.runner.maskedlog import MaskedLog
 from dstack.runner.processes import PROC, Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, read_json
+from dstack.runner.stopwatch import Stopwatch
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL where nobody says otherwise."""
@@ -44,7 +45,7 @@ class Watch:
         self._childless = False
         self._masked: Optional[MaskedLog] = None
         self._subreaper = become_subreaper()
-        self._started = time.time()
+        self._watch = Stopwatch()
         self._ooms = job.oom_kills()
         self._wake, wakeup = os.pipe()
         os.set_blocking(self._wake, False)
@@ -247,7 +248,7 @@ class Watch:
     def _report(self) -> None:
         attempt = self._attempt
         report = failed_report(self._failure)
-        report["started"] = self._started
+        report["started"] = self._watch.began
         if self._status is not None:
             report.update(self._outcome(self._status))
         report["stopped"] = self._stopped
@@ -258,7 +259,7 @@ class Watch:
         if self._masked is not None:
             self._masked.finish()
         _sync(attempt.log)
-        report["ended"] = time.time()
+        report["ended"] = self._watch.now()
         while True:
             try:
                 attempt.write_exit(report)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dstack.app.views import JobView, RunView
+from dstack.bounds import LATEST
 from dstack.errors import ConfigError, DstackError
 
 if TYPE_CHECKING:
@@ -86,5 +87,7 @@ def error_json(error: DstackError) -> str:
 
 
 def moment(seconds: float) -> str:
-    """Seconds since the epoch as `2026-11-22T21:57:03.120Z`."""
+    """Seconds since the epoch as `2026-11-22T21:57:03.120Z`; what no calendar has is its beginning."""
+    if not 0 < seconds < LATEST:
+        seconds = 0.0
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,8 +16,9 @@ from typing import BinaryIO
 
 from dstack.ui.logstream import LogStreams
 from dstack.ui.plain import ENDED, ending, in_sum
-from dstack.ui.tables import Column, cut, display_width, duration_text, size_text, table_lines
+from dstack.ui.tables import Column, cut, display_width, size_text, table_lines
 from dstack.ui.terminal import clean
+from dstack.ui.times import duration_text
 
 FRAMES = 10
 HIDE = b"\x1b[?25l"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -196,39 +195,3 @@ def size_text(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 9.95 else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError("unreachable: TB takes everything")
-
-
-def duration_text(seconds: float) -> str:
-    """`0:07`, `12:05`, `3:04:05`, `2d 03:04`."""
-    whole = max(0, int(seconds))
-    days, rest = divmod(whole, 86400)
-    hours, rest = divmod(rest, 3600)
-    minutes, left = divmod(rest, 60)
-    if days:
-        return f"{days}d {hours:02d}:{minutes:02d}"
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
-
-
-def ago_text(then: float, now: float) -> str:
-    """`just now`, `5 min ago`, `3 h ago`, `2 days ago`, and the date beyond a week."""
-    seconds = now - then
-    if seconds < 60:
-        return "just now"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min ago"
-    if seconds < 86400:
-        return f"{int(seconds // 3600)} h ago"
-    if seconds < 7 * 86400:
-        days = int(seconds // 86400)
-        return f"{days} day{'s' if days > 1 else ''} ago"
-    return time.strftime("%Y-%m-%d", time.localtime(then))
-
-
-def age_text(then: float, now: float) -> str:
-    """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`, and the date beyond a week."""
-    seconds = now - then
-    if seconds >= 7 * 86400:
-        return ago_text(then, now)
-    if seconds >= 86400:
-        return f"{int(seconds // 86400)}d"
-    return f"{int(seconds // 3600)}h" if seconds >= 3600 else f"{max(0, int(seconds // 60))}m"

@@ -41,7 +41,7 @@ def age(story: Story) -> None:
 
 
 def told(story: Story, *, deep: bool = False) -> list[Finding]:
-    return list(check_bucket(story.bucket, deep=deep, pause=0.0))
+    return list(check_bucket(story.bucket, now=time.time(), deep=deep, pause=0.0))
 
 
 def mend(story: Story, findings: list[Finding]) -> None:
@@ -372,7 +372,7 @@ def test_memory_does_not_grow_with_the_number_of_objects(story: Story) -> None:
     endless.objects = {"dstack.json": story.bucket.get("dstack.json") or b""}
     endless.objects["projects/p/names/x"] = b'{"run":"0000000000001-aaaaaaaaaa"}'
     tracemalloc.start()
-    found = list(check_bucket(endless, deep=False, pause=0.0))
+    found = list(check_bucket(endless, now=time.time(), deep=False, pause=0.0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == []

@@ -29,4 +29,20 @@ MUTANTS: tuple[Mutant, ...] = (
 """,
         tests=("tests/cli/test_given_back.py",),
     ),
+    Mutant(
+        name="clock-of-the-laptop",
+        breaks="what is old enough to be pruned goes by the laptop's clock, which may be 20 years off",
+        file="dstack/app/trial.py",
+        old="        return try_bucket(bucket, nonce)\n    except",
+        new="        try_bucket(bucket, nonce)\n        return own\n    except",
+        tests=("tests/cli/test_clocks.py::test_a_prune_goes_by_the_clock_of_the_store",),
+    ),
+    Mutant(
+        name="jump-taken-for-time",
+        breaks="a job's time is the difference of two readings of a clock that was set meanwhile",
+        file="dstack/runner/stopwatch.py",
+        old="        return self.began + max(0.0, self._even() - self._start)",
+        new="        return time.time()",
+        tests=("tests/unit/ui/test_times.py",),
+    ),
 )

@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 
 from dstack.ui.tables import (
     Column,
-    age_text,
-    ago_text,
     cut,
     display_width,
-    duration_text,
     screen_width,
     size_text,
     table_lines,
@@ -22,6 +19,7 @@ from dstack.ui.tables import (
     wrapped,
 )
 from dstack.ui.terminal import clean
+from dstack.ui.times import age_text, ago_text, duration_text
 
 COLUMNS = (Column(title="RUN", floor=6), Column(title="STATUS", floor=6, styled=True), Column(title="N", right=True))
 
