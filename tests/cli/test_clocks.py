@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -50,7 +51,8 @@ class Laptop(Project):
         (folder / "site/sitecustomize.py").write_text(JUMPING)
         self.clock = folder / "clock"
         self.gate = folder / "gate"
-        self.environment |= {"PYTHONPATH": str(folder / "site"), "CLOCK": str(self.clock), "GATE": str(self.gate)}
+        path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH", "")]))
+        self.environment |= {"PYTHONPATH": path, "CLOCK": str(self.clock), "GATE": str(self.gate)}
         self.write(FILES)
         self.git()
 
