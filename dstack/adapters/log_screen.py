@@ -10,12 +10,14 @@ class LogScreen:
     """Implements `Screen`."""
 
     def __init__(self) -> None:
-        self._last: dict[str, str] = {}
+        self._last: dict[str, tuple[str, str]] = {}
 
     def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
         line = " ".join(part for part in (workflow, status, host, note) if part)
-        if self._last.get(workflow) != line:
-            self._last[workflow] = line
+        last = self._last.get(workflow, ("", ""))
+        # What a job still waits for changes with every input that comes: it is said once.
+        if line != last[1] and not last[0] == status == "waiting":
+            self._last[workflow] = (status, line)
             self.message(line)
 
     def log(self, workflow: str, data: bytes) -> None:

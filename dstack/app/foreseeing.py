@@ -10,6 +10,7 @@ from dstack.app import generations, settling
 from dstack.app.jobs import Job, latest_of
 from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.running import fresh_reason
+from dstack.app.views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.records import Result, RunRecord, unpack
@@ -87,9 +88,7 @@ def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight
     for spec in run.plan.jobs:
         open_inputs = [dependency.workflow for dependency in spec.inputs if dependency.workflow not in digests]
         if open_inputs:
-            found.append(
-                Foresight(workflow=spec.workflow, fate=Fate.WAITS, reason=f"waits for {', '.join(open_inputs)}")
-            )
+            found.append(Foresight(workflow=spec.workflow, fate=Fate.WAITS, reason=waits_text(open_inputs)))
             continue
         inputs = {str(dependency.workflow): digests[dependency.workflow] for dependency in spec.inputs}
         print_ = fingerprint(ingredients(spec, inputs))

@@ -14,7 +14,7 @@ from dstack.app.means import Means
 from dstack.app.replacing import Replacements
 from dstack.app.settling import Loss
 from dstack.app.tidying import tidy
-from dstack.app.views import summary_of
+from dstack.app.views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD
@@ -170,7 +170,7 @@ class Coordination:
         """What became of the jobs that this one takes artifacts of; says which it waits for."""
         waits = [dependency.workflow for dependency in spec.inputs]
         while open_ := [name for name in waits if not self._settled[name].done()]:
-            self._means.screen.job(spec.workflow, JobStatus.WAITING, "", f"waits for {', '.join(open_)}")
+            self._means.screen.job(spec.workflow, JobStatus.WAITING, "", waits_text(open_))
             await asyncio.wait([self._settled[name] for name in open_], return_when=asyncio.FIRST_COMPLETED)
         return [self._settled[name].result() for name in waits]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dstack.app.lease import BEAT
 from dstack.app.listing import last_number_now
 from dstack.app.tending import Look
-from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told
+from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
 from dstack.core.lifecycle import GOOD
@@ -102,8 +102,8 @@ def open_job(
     names = [dependency.workflow for dependency in spec.inputs]
     waits = [name for name in names if name not in found.outcomes or found.outcomes[name].status not in GOOD]
     if waits:
-        reason = f"waits for {', '.join(waits)}"
-        return Opened(view=JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=reason))
+        view = JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=waits_text(waits))
+        return Opened(view=view)
     print_ = fingerprint(ingredients(spec, {name: found.outcomes[name].digest for name in names}))
     generation = _wanted(bucket, keys, record.id, print_)
     if generation is None:

@@ -12,6 +12,8 @@ from dstack.core.records import Final, Outcome, RunRecord
 from dstack.core.spans import span
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 
+NAMED = 3
+"""Jobs that are named where a job waits for them; of more only their number is said."""
 RAN = ENDED - {JobStatus.REUSED}
 
 
@@ -63,6 +65,12 @@ class Tended:
 def time_of_day(seconds: float) -> float:
     """Seconds since the epoch out of a record; 0.0, as for "not known", where no clock can have said so."""
     return seconds if 0 < seconds < LATEST else 0.0
+
+
+def waits_text(workflows: Sequence[str]) -> str:
+    """What a job waits for: `waits for a, b`; `waits for 97 jobs` where naming them would fill the screen."""
+    few = len(workflows) <= NAMED
+    return f"waits for {', '.join(workflows)}" if few else f"waits for {len(workflows)} jobs"
 
 
 def at_machine(user: str, machine: str) -> str:

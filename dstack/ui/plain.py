@@ -54,7 +54,9 @@ class PlainScreen:
     def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
         with self._lock:
             state = (status, host, note)
-            if self._shown.get(workflow) == state:
+            last = self._shown.get(workflow)
+            # What a job still waits for changes with every input that comes: it is said once.
+            if last == state or (last is not None and last[0] == status == "waiting"):
                 return
             self._shown[workflow] = state
             self._statuses[workflow] = in_sum(status, host)

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from dstack.adapters.log_screen import LogScreen
+from dstack.app.views import waits_text
+from dstack.ports import Screen
 from dstack.ui.live import JobRow, LiveScreen, bar, table_rows
 from dstack.ui.plain import PlainScreen
 from dstack.ui.tables import display_width
@@ -269,3 +272,25 @@ def test_hosts_and_reasons_cannot_steer_the_terminal() -> None:
     text = plain(lambda screen: screen.job("w", "failed", "\x1b]0;x\x07h", "a\nb\x1b[2J"), ["w"])
     assert "\x1b" not in text
     assert "w: failed on h (a b)\n" in text
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 1000])
+def test_a_fan_of_jobs_is_told_in_as_many_lines_as_it_has_jobs(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job that waits for all others is told to wait once, in a short line, however many of them end before it."""
+    inputs = [f"part-{number}" for number in range(count)]
+
+    def events(screen: Screen) -> None:
+        for done in range(count):
+            screen.job("sum", "waiting", "", waits_text(inputs[done:]))
+            screen.job(inputs[done], "succeeded", "local", "")
+        screen.job("sum", "running", "local", "")
+        screen.job("sum", "succeeded", "local", "")
+
+    text = plain(events, [*inputs, "sum"])
+    waits = [line for line in text.splitlines() if "waits for" in line]
+    assert len(waits) == 1
+    assert len(waits[0]) < 60
+    assert waits[0].endswith("(waits for part-0)" if count == 1 else "part-2)" if count == 3 else f"{count} jobs)")
+    assert len(text.splitlines()) == count + 5
+    events(LogScreen())
+    assert len(capsys.readouterr().out.splitlines()) == count + 3
