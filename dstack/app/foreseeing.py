@@ -28,6 +28,8 @@ class Fate(Word):
     JOINS = "joins"
     WAITS = "waits"
     """Its inputs run first; whether it runs then depends on what they make."""
+    NOWHERE = "nowhere"
+    """No host can run it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ def _help(session: wiring.Session, asked: Asked) -> int:
 
 
 def start(session: wiring.Session, asked: Asked) -> int:
-    """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run writes nothing."""
+    """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run records nothing."""
     planned, submission = plan_run(session, asked)
     fates = foresee(session.bucket, session.keys, planned)
     running = {fate.workflow for fate in fates if fate.fate is not Fate.REUSED}
@@ -59,9 +59,9 @@ def start(session: wiring.Session, asked: Asked) -> int:
     jobs = [spec for spec in planned.plan.jobs if spec.workflow in running]
     require_secrets(session.secrets, jobs)
     if asked.dry_run:
-        from dstack.ui.plan import plan_text
+        from dstack.cli.dry_run import print_plan
 
-        print(plan_text(fates))
+        print_plan(session, fates, jobs, offline=asked.offline)
         return 0
     caller = caller_values(session, jobs)
     attendance = Attendance(session=session, caller=caller, jobs=tuple(jobs), as_json=asked.as_json, stands_by=True)

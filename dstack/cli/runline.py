@@ -12,6 +12,7 @@ FLAGS = {
     "-d": "detach",
     "--detach": "detach",
     "--dry-run": "dry_run",
+    "--offline": "offline",
     "--json": "as_json",
     "-h": "wants_help",
     "--help": "wants_help",
@@ -26,6 +27,8 @@ class Asked:
     workflow: str | None = None
     detach: bool = False
     dry_run: bool = False
+    offline: bool = False
+    """A dry run that asks no host."""
     as_json: bool = False
     wants_help: bool = False
     hosts: str | None = None
@@ -39,7 +42,7 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
     """Take `dstack run …` apart: an option of ours wins over a variable of the same name.
 
     The workflow is the first word that is not the value of an option before it. `--rerun` alone means the asked-for
-    workflow, `--rerun=NAME` another one of the run. Raises UsageError for an option without its value.
+    workflow, `--rerun=NAME` another one of the run. Raises UsageError for an option without its value or its companion.
     """
     asked = Asked()
     rest: list[str] = []
@@ -73,6 +76,10 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
         raise UsageError(
             f"say which workflow to run before {rest[0]}", hint=f"{hint}dstack run WORKFLOW [--VARIABLE VALUE]"
         )
+    if asked.offline and not asked.dry_run:
+        raise UsageError(
+            "--offline goes with --dry-run: a run needs its hosts", hint="for a variable: --var offline=VALUE"
+        )
     names = tuple(name or (asked.workflow or "") for name in again)
     return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
 
@@ -83,6 +90,8 @@ def _flagged(asked: Asked, flag: str) -> Asked:
             return replace(asked, detach=True)
         case "dry_run":
             return replace(asked, dry_run=True)
+        case "offline":
+            return replace(asked, offline=True)
         case "as_json":
             return replace(asked, as_json=True)
     return replace(asked, wants_help=True)

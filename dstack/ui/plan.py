@@ -9,7 +9,13 @@ from typing import TextIO
 from dstack.app.foreseeing import Fate, Foresight
 from dstack.ui.tables import Column, table
 
-_WORDS = {Fate.REUSED: "reused", Fate.RUNS: "will run", Fate.JOINS: "joins", Fate.WAITS: "waits"}
+_WORDS = {
+    Fate.REUSED: "reused",
+    Fate.RUNS: "will run",
+    Fate.JOINS: "joins",
+    Fate.WAITS: "waits",
+    Fate.NOWHERE: "no host",
+}
 _COLUMNS = (
     Column(title="WORKFLOW", floor=8),
     Column(title="PLAN"),

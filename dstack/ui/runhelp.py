@@ -19,7 +19,9 @@ _OPTIONS = """\
 Options:
   -d, --detach       Leave the run to the hosts that see the bucket, else to the
                      background of this machine.
-  --dry-run          Print what would run and what would be reused; do nothing.
+  --dry-run          Print what would run and what would be reused, and whether
+                     the hosts can run it; do nothing.
+  --offline          With --dry-run: ask no host.
   --rerun[=NAME]     Run the workflow (or workflow NAME of the run) again even
                      where there is a result.
   --var NAME=VALUE   Set a variable; needed where it has the name of an option.

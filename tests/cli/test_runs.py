@@ -214,6 +214,34 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(told: Project) -> None:
     assert runs(told) == before
 
 
+def test_a_dry_run_ends_as_the_run_would_where_no_host_can_run_it(fresh: Project) -> None:
+    """`--offline` asks no host, and so cannot know."""
+    big = "  - name: big\n    depends-on: [prepare]\n    resources: {gpu: 64}\n    commands: [echo big]\n"
+    fresh.write({".dstack/workflows.yaml": FILES[".dstack/workflows.yaml"] + big})
+    wide = {"COLUMNS": "200"}
+    planned, run = fresh.run("run", "big", "--dry-run", env=wide), fresh.run("run", "big", env=wide)
+    assert (planned.code, planned.err) == (run.code, run.err) == (3, planned.err)
+    assert planned.err.startswith("error: no host can run big: ")
+    rows = [line.split() for line in planned.out.splitlines()[1:3]]
+    assert [row[0] for row in rows] == ["prepare", "big"]
+    assert (rows[0][1:3], rows[1][1:3]) == (["will", "run"], ["no", "host"])
+    offline = fresh.run("run", "big", "--dry-run", "--offline", env=wide)
+    assert (offline.code, offline.err) == (0, "")
+    assert [line.split()[1] for line in offline.out.splitlines()[1:3]] == ["will", "waits"]
+    assert runs(fresh) == []
+    fresh.write({"hosts.yaml": "hosts:\n  gpu: {address: 127.0.0.1, port: 1, user: nobody}\n"})
+    away = ("--hosts", "hosts.yaml")
+    planned, run = fresh.run("run", "train", "--dry-run", *away), fresh.run("run", "train", *away)
+    assert (planned.code, planned.err) == (run.code, run.err) == (3, planned.err)
+    assert "no host" in planned.out
+    assert fresh.run("run", "train", "--dry-run", "--offline", *away).code == 0
+    refused = fresh.run("run", "train", "--offline")
+    assert (refused.code, refused.err.splitlines()[0]) == (
+        2,
+        "error: --offline goes with --dry-run: a run needs its hosts",
+    )
+
+
 def test_the_output_of_a_run_in_a_pipe(fresh: Project) -> None:
     done = fresh.run("run", "fails")
     name = names(done.out)[0]

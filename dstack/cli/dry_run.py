@@ -1,0 +1,50 @@
+"""`dstack run --dry-run`: the plan, and whether the hosts can run it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dstack.app.foreseeing import Fate, Foresight
+from dstack.cli import wiring
+from dstack.cli.telling import telling
+from dstack.errors import DstackError, NoHostError
+from dstack.model import JobSpec, WorkflowName
+from dstack.ui.plan import plan_text
+
+
+def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequence[JobSpec], *, offline: bool) -> None:
+    """Print what would become of every job. `jobs` are those that need a host.
+
+    Raises, after the plan, what `dstack run` itself would end with: that no host can be used, or can run a job. With
+    `offline` no host is asked.
+    """
+    refused = asyncio.run(_refused(session, jobs)) if jobs and not offline else {}
+    print(plan_text([_judged(fate, refused.get(fate.workflow)) for fate in fates]))
+    for spec in jobs:
+        if spec.workflow in refused:
+            raise refused[spec.workflow]
+
+
+def _judged(fate: Foresight, error: DstackError | None) -> Foresight:
+    if error is None:
+        return fate
+    return replace(fate, fate=Fate.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
+
+
+async def _refused(session: wiring.Session, jobs: Sequence[JobSpec]) -> Mapping[WorkflowName, DstackError]:
+    """Why a job cannot be run by any host, by its workflow; nothing is laid down on the hosts but the runner."""
+    refused: dict[WorkflowName, DstackError] = {}
+    async with wiring.hosts(session) as hosts:
+        try:
+            with telling(f"connecting to {hosts.fleet.named()}"):
+                await hosts.fleet.connect()
+        except DstackError as error:
+            return {spec.workflow: error for spec in jobs}
+        for spec in jobs:
+            try:
+                hosts.fleet.require(spec)
+            except NoHostError as error:
+                refused[spec.workflow] = error
+    return refused
