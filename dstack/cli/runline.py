@@ -70,6 +70,13 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
             rest.append(word)
             if word.startswith("--") and not equals and words and not words[0].startswith("--"):
                 rest.append(words.pop(0))
+    _require_companions(asked, rest)
+    names = tuple(name or (asked.workflow or "") for name in again)
+    return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
+
+
+def _require_companions(asked: Asked, rest: Sequence[str]) -> None:
+    """Raises UsageError for words that say nothing without another one; `rest` are the words for variables."""
     if asked.workflow is None and rest and not asked.wants_help:
         near = get_close_matches(rest[0].partition("=")[0], OPTIONS, n=1)
         hint = f"or did you mean the option {near[0]}? " if near else ""
@@ -77,11 +84,8 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
             f"say which workflow to run before {rest[0]}", hint=f"{hint}dstack run WORKFLOW [--VARIABLE VALUE]"
         )
     if asked.offline and not asked.dry_run:
-        raise UsageError(
-            "--offline goes with --dry-run: a run needs its hosts", hint="for a variable: --var offline=VALUE"
-        )
-    names = tuple(name or (asked.workflow or "") for name in again)
-    return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
+        hint = "for a variable of that name: --var offline=VALUE"
+        raise UsageError("--offline goes with --dry-run: a run needs its hosts", hint=hint)
 
 
 def _flagged(asked: Asked, flag: str) -> Asked:
