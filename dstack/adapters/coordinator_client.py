@@ -22,10 +22,14 @@ from dstack.ports import Transport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seeing:
-    """As whom a host sees a bucket, in words, and whether that shows that a dstack has used it."""
+    """As whom a host sees a bucket, in words, and whether that shows that a dstack has used it.
+
+    `trouble` is what keeps the account from writing to it, or, where `who` is "", from reading it; else "".
+    """
 
     who: str
     used: bool
+    trouble: str = ""
 
 
 class CoordinatorClient:
@@ -61,7 +65,8 @@ class CoordinatorClient:
     async def look(self, given: HandOver, library: Library | None) -> Seeing:
         """How the host sees the bucket of a hand-over; starts no coordinator."""
         answer = await self._ask(wire.LOOK, given, library)
-        return Seeing(who=opening(answer.get("who"), 200), used=answer.get("used") is True)
+        trouble = opening(answer.get("trouble"), 1000)
+        return Seeing(who=opening(answer.get("who"), 200), used=answer.get("used") is True, trouble=trouble)
 
     async def hand(self, given: HandOver, library: Library | None) -> str:
         """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.

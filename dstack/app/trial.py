@@ -20,8 +20,9 @@ def try_bucket(bucket: Bucket, nonce: str) -> float:
     try:
         written = bucket.create(key, body)
         if bucket.get(key) != body:
-            lost = f": {bucket.trouble}" if written is not Put.CREATED and bucket.trouble else ""
-            raise BucketError(f"an object that was just written cannot be read{lost}")
+            if written is not Put.CREATED:
+                raise BucketError(f"nothing can be written: {bucket.trouble or 'the store gave no answer'}")
+            raise BucketError("an object that was just written cannot be read")
         listed = [each for each in bucket.survey(folder) if each.key == key]
         if not listed:
             raise BucketError("a list does not show an object that was just written")

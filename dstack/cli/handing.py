@@ -112,8 +112,11 @@ class Sight:
 
     async def able(self, host: Host, facts: HostFacts) -> None:
         """Raises DstackError with what keeps the host's coordinator from working alone."""
-        if not (await self.look(host, facts)).used:
+        seeing = await self.look(host, facts)
+        if not seeing.used:
             raise HostError(host.name, unseen(redacted(self._session.settings.bucket)))
+        if seeing.trouble:
+            raise HostError(host.name, f"its account cannot use the bucket: {seeing.trouble}")
 
     async def look(self, host: Host, facts: HostFacts) -> Seeing:
         """How the host sees the bucket, be it in use or not; raises DstackError where it does not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 
 from dstack.adapters.bucket_remote import redacted
 from dstack.adapters.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
-from dstack.app.probe import check_format
+from dstack.app.probe import check_format, writable
+from dstack.app.trial import try_bucket
 from dstack.cli import wiring
 from dstack.cli.asking import Answer, ask_hosts
 from dstack.cli.handing import Sight
@@ -27,6 +29,7 @@ LITTLE_DISK = 5_000_000_000
 UNFIT = 5
 SLOTS = "/var/lib/dstack-slots"
 MOUNT = "mount it there at the same path, or name a storage that all machines reach (docs/how-to/share-a-bucket.md)"
+RIGHTS = "give the account the right to read and write there (docs/how-to/share-a-bucket.md)"
 AWAKE = "its jobs need this machine to be awake; see docs/how-to/shut-the-laptop.md"
 _COLUMNS = (
     Column(title="HOST", floor=8),
@@ -103,13 +106,15 @@ class Seen:
     """What a host has, and as whom it sees the bucket: "" where it does not; then why and what helps, where that is
     worth a line: the default folder is one of this machine's.
 
-    `fresh` is a bucket that is not in use as seen from this machine either.
+    `trouble` is what the account cannot do with a bucket that is there. `fresh` is a bucket that is not in use as seen
+    from this machine either.
     """
 
     facts: HostFacts
     who: str = ""
     unseen: str = ""
     help: str = ""
+    trouble: str = ""
     fresh: bool = False
 
 
@@ -123,12 +128,12 @@ class Looks:
         """One host; that it does not see the bucket is no error, for most buckets are folders of one machine."""
         facts = await runner.facts()
         if host.local:
-            return Seen(facts=facts, who=facts.user)
+            return await asyncio.to_thread(self._here, facts)
         sight, bucket = Sight(self._session, opener), self._session.settings.bucket
         try:
             seeing = await sight.look(host, facts)
             if seeing.used:
-                return Seen(facts=facts, who=seeing.who)
+                return Seen(facts=facts, who=seeing.who, trouble=seeing.trouble)
             if await self._is_fresh():
                 return Seen(facts=facts, who=seeing.who, fresh=True)
             return Seen(facts=facts, unseen=unseen(redacted(bucket)))
@@ -141,6 +146,19 @@ class Looks:
             return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: "), help=fix)
         finally:
             await sight.close()
+
+    def _here(self, facts: HostFacts) -> Seen:
+        """This machine, by a real read and write; a bucket that is not used yet is not written to."""
+        try:
+            if not writable(self._session.bucket):
+                return Seen(facts=facts, who=facts.user)
+        except BucketError as error:
+            return Seen(facts=facts, trouble=str(error), help=error.hint or "")
+        try:
+            try_bucket(self._session.bucket, os.urandom(16).hex())
+        except BucketError as error:
+            return Seen(facts=facts, who=facts.user, trouble=str(error), help=error.hint or "")
+        return Seen(facts=facts, who=facts.user)
 
     async def _is_fresh(self) -> bool:
         """Whether nobody has used the bucket as seen from here; nothing is written to find out."""
@@ -206,7 +224,7 @@ def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
     if facts is not None and not facts.shared_slots and not found.host.local:
         told.append(
             (
-                "its slots count the jobs of your own account only",
+                "jobs of other accounts are not counted in its slots",
                 f"for all accounts, once as root: install -d -m 1777 {SLOTS} && install -m 0444 /dev/null {SLOTS}/lock",
             )
         )
@@ -214,6 +232,9 @@ def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
         told.append(
             (f"only {size_text(facts.disk_free)} free below {facts.dir}", "make room, or set `dir:` to a larger disk")
         )
+    if found.said is not None and found.said.trouble:
+        lacks = "can read the bucket, and not write to it" if found.said.who else "cannot read the bucket"
+        told.append((f"its account {lacks}: {found.said.trouble}", found.said.help or RIGHTS))
     if found.said is not None and found.said.unseen:
         fix = f"{found.said.help}; until then {AWAKE}" if found.said.help else AWAKE
         told.append((found.said.unseen, fix))
@@ -223,7 +244,11 @@ def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
 def _code(found: Answer[Seen]) -> int:
     if found.error is not None:
         return found.error.exit_code
-    return UNFIT if found.said is not None and not found.said.facts.git else 0
+    if found.said is None:
+        return 0
+    if found.said.trouble:
+        return BucketError.exit_code
+    return 0 if found.said.facts.git else UNFIT
 
 
 def _row(found: Answer[Seen]) -> tuple[str, ...]:
@@ -232,7 +257,7 @@ def _row(found: Answer[Seen]) -> tuple[str, ...]:
     facts = found.said.facts
     return (
         found.host.name,
-        "ok" if facts.git else "unfit",
+        "ok" if facts.git and not found.said.trouble else "unfit",
         facts.python,
         (facts.git or "no").removeprefix("git version "),
         "yes" if facts.docker else "no",
@@ -241,8 +266,17 @@ def _row(found: Answer[Seen]) -> tuple[str, ...]:
         _gpus(facts.gpus),
         str(slots_of(found.host, facts)),
         size_text(facts.disk_free),
-        f"as {found.said.who}" if found.said.who else "not used yet" if found.said.fresh else "no",
+        _bucket(found.said),
     )
+
+
+def _bucket(seen: Seen) -> str:
+    """How the account of a host sees the bucket: `yes (alice)`, `read only`, `no`."""
+    if seen.trouble:
+        return "read only" if seen.who else "no"
+    if seen.fresh and not seen.who:
+        return "not used yet"
+    return f"yes ({seen.who})" if seen.who else "no"
 
 
 def _failure(error: DstackError | None) -> str:

@@ -11,14 +11,20 @@ from dstack.adapters.bucket_open import open_bucket
 from dstack.adapters.bucket_options import opening
 from dstack.adapters.identity import user_name
 from dstack.app.probe import writable
+from dstack.app.trial import try_bucket
 from dstack.coordinator.refusal import Refusal
 from dstack.core.handover import HandOver, is_folder, unseen
 from dstack.errors import BucketError
+from dstack.ports import Bucket
+
+LONGEST = 1000
+"""Characters of a message at most: the answer goes through a pipe in one piece."""
 
 
 def look(hand: HandOver, library: str | None) -> dict[str, Any]:
-    """Returns `who`, in words, when the bucket can be read from here, and whether it was `used` before; raises Refusal
-    (kind `bucket`) when it cannot, or is a folder that shows no use: one that is not mounted looks like that, too."""
+    """Returns `who`, in words, when the bucket can be read from here, whether it was `used` before, and the `trouble`
+    that this account has with reading it or writing to it. Raises Refusal (kind `bucket`) when the bucket cannot be
+    reached, or is a folder that shows no use: one that is not mounted looks like that, too."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -39,20 +45,45 @@ def _found(hand: HandOver, library: str | None) -> dict[str, Any]:
     if library is not None:
         sys.path.append(library)
     try:
-        used = writable(open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/"))
+        bucket = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
+        used = writable(bucket)
         if not used and is_folder(hand.bucket):
             return {"message": unseen(hand.bucket)}
-        return {"who": _who(hand), "used": used}
+        return {"who": _who(hand), "used": used, "trouble": _trouble(bucket) if used else ""}
     except BucketError as error:
-        return {"message": str(error), "hint": error.hint or ""}
+        if _is_shut(hand.bucket):
+            return {"who": "", "used": True, "trouble": str(error)[:LONGEST]}
+        return {"message": str(error)[:LONGEST], "hint": error.hint or ""}
     except Exception as error:
         return {"message": f"{type(error).__name__}: {error}"[:1000], "hint": "report this"}
+
+
+def _trouble(bucket: Bucket) -> str:
+    """What keeps this account from writing to the bucket; "" where nothing does."""
+    try:
+        try_bucket(bucket, os.urandom(16).hex())
+    except BucketError as error:
+        return str(error)[:LONGEST]
+    return ""
+
+
+def _is_shut(bucket: str) -> bool:
+    """Whether the bucket is a folder that lies here, so that it is this account that is kept out."""
+    if not is_folder(bucket):
+        return False
+    try:
+        os.stat(bucket.partition("://")[2] or bucket)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _who(hand: HandOver) -> str:
     """Whose credentials opened it."""
     if hand.credentials:
-        return "you (forwarded)"
+        return "you, forwarded"
     if is_folder(hand.bucket):
         return user_name()
     return opening(hand.bucket, hand.options, os.environ).who

@@ -6,10 +6,13 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
 from dstack.cli.asking import Answer
 from dstack.cli.hostcheck import Seen, told_once
 from dstack.model import Host, HostFacts, HostName
 from tests.cli.conftest import Done, Project
+from tests.fakes.guarded_store import Guarded
 from tests.fakes.refusing_store import Refusing
 from tests.system.hosts.farm import Farm, TestHost
 from tests.system.hosts.home import ClientKey
@@ -199,7 +202,7 @@ def test_a_host_that_reaches_a_new_bucket_is_shown_as_reaching_it(
         done = checked(project(), ssh_host, client_key, "s3://fresh", env)
     finally:
         store.close()
-    assert "as you (forwarded)" in done.out.splitlines()[1], done.out
+    assert "yes (you, forwarded)" in done.out.splitlines()[1], done.out
     assert done.out.endswith("the bucket s3://fresh is not used yet\n  dstack init --bucket s3://fresh    tries it\n")
     assert set(store.methods) == {"GET"}
 
@@ -224,8 +227,52 @@ def test_a_folder_that_nobody_has_used_is_told_from_one_that_the_host_does_not_s
     assert made.run("init", "--bucket", str(bucket)).code == 0
     used = checked(made, ssh_host, client_key, f"file://{bucket}", {})
     assert "not used yet" not in used.out
-    if not used.out.splitlines()[1].endswith(f" as {ssh_host.user}"):
+    if not used.out.splitlines()[1].endswith(f" yes ({ssh_host.user})"):
         assert f"this host does not see the bucket file://{bucket}" in used.out
+
+
+def test_a_host_says_what_its_account_can_do_with_the_bucket_by_doing_it(
+    project: Make, farm: Farm, client_key: ClientKey, tmp_path: Path
+) -> None:
+    """A folder that all machines see: the laptop may do everything, the account on the host what its mode says."""
+    bucket = tmp_path / "shared"
+    bucket.mkdir()
+    host = farm.start(shared=bucket)[0]
+    made = project({".dstack/workflows.yaml": "workflows: []\n"})
+    assert made.run("init", "--bucket", str(bucket)).code == 0
+    made.run("hosts", "add", "gpu", *options(host, client_key), "--yes", fingerprint(host))
+    where = {"DSTACK_BUCKET": str(bucket), "COLUMNS": "200"}
+    host.run(["chmod", "-R", "a+rwX", str(bucket)])
+    good = made.run("hosts", "check", env=where)
+    assert (good.code, good.out.splitlines()[1].endswith(f" yes ({host.user})")) == (0, True), good.out
+    host.run(["sh", "-c", f"chown -R root {bucket} && chmod -R 755 {bucket}"])
+    reads = made.run("hosts", "check", env=where)
+    assert (reads.code, reads.out.splitlines()[1].split()[1]) == (6, "unfit"), reads.out
+    assert reads.out.splitlines()[1].endswith(" read only")
+    assert "gpu: its account can read the bucket, and not write to it: " in reads.out
+    host.run(["chmod", "700", str(bucket)])
+    shut = made.run("hosts", "check", env=where)
+    assert (shut.code, shut.out.splitlines()[1].split()[1]) == (6, "unfit"), shut.out
+    assert shut.out.splitlines()[1].endswith(" no")
+    assert "gpu: its account cannot read the bucket: " in shut.out
+    assert not list((bucket / "probe").glob("*/*"))
+
+
+@pytest.mark.parametrize("can", ["everything", "read", "nothing"])
+def test_this_machine_is_judged_by_a_real_read_and_write(project: Make, can: str) -> None:
+    store = Guarded(reads=can != "nothing", writes=can == "everything")
+    env = {"AWS_ENDPOINT_URL": store.url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "x"}
+    try:
+        done = project().run("hosts", "check", env={"DSTACK_BUCKET": "s3://lab", "COLUMNS": "200", **env})
+    finally:
+        store.close()
+    row, words = done.out.splitlines()[1], done.out
+    told = {"everything": "yes (alice)", "read": "read only", "nothing": "no"}[can]
+    assert row.split()[1] == ("ok" if can == "everything" else "unfit"), words
+    assert row.endswith(f" {told}"), words
+    assert done.code == (0 if can == "everything" else 6)
+    assert ("its account can" in words) == (can != "everything")
+    assert set(store.objects) == {"dstack.json"}
 
 
 def answer(name: str, *, docker: bool, unseen: str = "") -> Answer[Seen]:

@@ -53,4 +53,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new="            if last == state:",
         tests=("tests/unit/ui/test_screens.py",),
     ),
+    Mutant(
+        name="check-believes",
+        breaks="`hosts check` calls a bucket usable that its account may read and not write to",
+        file="dstack/cli/hostcheck.py",
+        old="            try_bucket(self._session.bucket, os.urandom(16).hex())\n",
+        new="            check_format(self._session.bucket)\n",
+        tests=("tests/cli/test_hosts.py::test_this_machine_is_judged_by_a_real_read_and_write",),
+    ),
 )
