@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dstack.app.overview import job_of, run_view, with_lost_attempts
-from dstack.app.views import JobView
+from dstack.app.views import JobView, at_machine
 from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.core.lifecycle import ENDED
@@ -29,10 +29,12 @@ def stop(
     run: Annotated[str | None, THE_RUN] = None,
     workflow: Annotated[str | None, WORKFLOW] = None,
     abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before stopping somebody else's run.")] = False,
     hosts: Annotated[str | None, HOSTS] = None,
 ) -> None:
     """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
 
+    Before the run of somebody else, or of another machine of yours, it asks; without a terminal it then needs --yes.
     A job that another run waits for too goes on for that run. RUN may be the beginning of a name; `-` is your own last
     run on this machine.
     """
@@ -45,7 +47,9 @@ def stop(
         print(_summary(record, chosen))
         _end_orphans(session, record, chosen)
         return
-    _ask(session, record, workflow, abort=abort)
+    if not yes:
+        _confirm(record)
+    _request(session, record, workflow, abort=abort)
     print(f"{record.name} is asked to stop", file=sys.stderr, flush=True)
     try:
         jobs = _wait(session, record, workflow)
@@ -55,7 +59,21 @@ def stop(
     _end_orphans(session, record, jobs)
 
 
-def _ask(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
+def _confirm(record: RunRecord) -> None:
+    """Ask before a run that is not this user's, made on this machine (as `ps --mine` has it); raises UsageError unless
+    the answer is yes."""
+    from dstack.adapters.identity import machine_name, user_name
+
+    if (record.user, record.machine) == (user_name(), machine_name()):
+        return
+    told = clean(f"{record.name} is {at_machine(record.user, record.machine)}'s run")
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{told}, and nobody is there to be asked", hint="--yes stops it without a question")
+    if not typer.confirm(f"{told}; stop it?", default=False, err=True):
+        raise UsageError("nothing was stopped")
+
+
+def _request(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
     """Write the stop request; one that is there already stays as it is."""
     from dstack.adapters.identity import new_nonce, user_name
     from dstack.app.running import create_record

@@ -333,3 +333,25 @@ def test_ps_without_runs_says_where_it_looked_and_where_those_are_from_before_a_
     )
     made.write({".dstack/config.yaml": "project: project\n"})
     assert len(made.run("ps").out.splitlines()) == 2
+
+
+def test_somebody_elses_run_is_stopped_only_after_a_question(slow: Project) -> None:
+    """Another machine has the same bucket and another name; the run goes on until somebody says yes there."""
+    (run,) = runs(slow)
+    site = slow.root.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import socket\nsocket.gethostname = lambda: 'desk'\n")
+    name, owner = run["run"], f"{run['user']}@{run['machine']}"
+    bob = {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
+    told = f"{name} is {owner}'s run"
+    refused = slow.run("stop", name, env=bob)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"error: {told}, and nobody is there to be asked\n  --yes stops it without a question\n"
+    declined = slow.terminal("stop", name, env=bob, answer="n\n", answer_at="stop it?")
+    assert (declined.code, f"{told}; stop it? [y/N]" in declined.out) == (2, True), declined.out
+    assert runs(slow)[0]["status"] == "running"
+    agreed = slow.terminal("stop", name, env=bob, answer="y\n", answer_at="stop it?")
+    assert agreed.code == 0
+    assert f"slow: stopped on local (stopped by {run['user']})" in agreed.out
+    # Of a run that has ended nothing is asked.
+    assert slow.run("stop", name, env=bob).code == 0

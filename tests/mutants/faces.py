@@ -61,4 +61,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new="            check_format(self._session.bucket)\n",
         tests=("tests/cli/test_hosts.py::test_this_machine_is_judged_by_a_real_read_and_write",),
     ),
+    Mutant(
+        name="stops-unasked",
+        breaks="a colleague's run is stopped without a question",
+        file="dstack/cli/stop.py",
+        old="    if not yes:\n        _confirm(record)\n",
+        new="",
+        tests=("tests/cli/test_runs.py::test_somebody_elses_run_is_stopped_only_after_a_question",),
+    ),
 )

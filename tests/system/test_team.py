@@ -131,7 +131,10 @@ def test_a_colleagues_run_is_followed_attached_to_and_stopped(members: tuple[Mem
     following, attached = bob.start("logs", "-f", run["run"]), bob.start("attach", run["run"])
     try:
         until(lambda: "begun" in alice.said("logs", run["run"]), "its log is there")
-        stopped = bob.said("stop", run["run"])
+        refused = bob.said("stop", run["run"], code=2)
+        assert f"{run['run']} is {user_name()}@laptop's run, and nobody is there to be asked" in refused
+        assert json.loads(bob.said("show", run["run"], "--json"))["status"] == "running"
+        stopped = bob.said("stop", run["run"], "--yes")
         assert f"slow: stopped on local (stopped by {user_name()})" in stopped
         out, _ = following.communicate(timeout=LIMIT)
         assert (following.returncode, out) == (0, "begun\n")
