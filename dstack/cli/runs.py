@@ -23,7 +23,7 @@ from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
 from dstack.ui.tables import Column, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
-from dstack.ui.times import age_text, ago_text, clock_text, duration_text, since_text
+from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
 RECENT = 20
 _RUNS = (
@@ -146,8 +146,7 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
             told = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
             lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
         elif job.unheard and not view.alone:
-            ago = ago_text(job.unheard, now).replace("just now", f"{now - job.unheard:.0f} s ago")
-            lines.append(f"{where}: {job.owner}, who looks after it, was heard of last {ago}")
+            lines.append(f"{where}: {silence_text(job.owner, job.unheard, now)}")
     return lines
 
 
@@ -164,10 +163,9 @@ def left_alone(view: RunView, now: float) -> list[str]:
         return []
     told = "nobody looks after it"
     if view.tended.seen:
-        told = f"{view.tended.last}, who looks after it, was heard of last {ago_text(view.tended.seen, now)}"
+        told = silence_text(view.tended.last, view.tended.seen, now)
     if view.tended.over:
-        told = f"{view.tended.last}, who looks after it, had been lent credentials that ended "
-        told += ago_text(view.tended.over, now)
+        told = f"the credentials that {view.tended.last} had been lent ended {ago_text(view.tended.over, now)}"
     waiting = Counter((job.host, job.account) for job in view.jobs if job.left)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
     for (host, account), count in waiting.items():
@@ -216,9 +214,9 @@ def _print_diff(body: bytes) -> None:
 def _head(record: RunRecord, view: RunView, now: float) -> str:
     """The facts of a run, one a line."""
     snapshot = record.snapshot
-    head = f"on {snapshot.head[:12]}" if snapshot.head else "without a commit below it"
+    head = f"on {snapshot.head[:12]}" if snapshot.head else "no commit yet"
     branch = f" ({snapshot.branch})" if snapshot.branch else ""
-    dirty = ", with changes that are not committed" if snapshot.dirty else ""
+    dirty = ", uncommitted changes" if snapshot.dirty else ""
     status = styled(view.status) if use_colour(sys.stdout) else view.status.value
     facts = {
         "run": clean(record.name),

@@ -51,6 +51,15 @@ def ago_text(then: float, now: float) -> str:
     return f"{days} day{'s' if days > 1 else ''} ago"
 
 
+def silence_text(who: str, heard: float, now: float) -> str:
+    """`no sign of alice@laptop for 5 min`; with the date beyond a week."""
+    ago = ago_text(heard, now)
+    if ago == "just now":
+        return f"no sign of {who} for {max(0.0, now - heard):.0f} s"
+    since = f"for {ago.removesuffix(' ago')}" if ago.endswith(" ago") else f"since {ago}"
+    return f"no sign of {who} {since}"
+
+
 def age_text(then: float, now: float) -> str:
     """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`; the date beyond a week, and of what is yet to come."""
     seconds = now - then

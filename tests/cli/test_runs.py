@@ -128,7 +128,7 @@ def test_show(told: Project) -> None:
         "status     succeeded",
         "user       WHO",
         "submitted  WHEN",
-        "code       COMMIT without a commit below it (main), with changes that are not committed",
+        "code       COMMIT no commit yet (main), uncommitted changes",
         "variables  --lr 0.5",
         "",
         "WORKFLOW  STATUS     HOST   ATTEMPT  TIME  NOTE",

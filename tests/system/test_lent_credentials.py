@@ -90,7 +90,7 @@ def test_results_wait_on_the_host_and_new_credentials_bring_them(
     proxy.over.add("OLD")
     host.run(["touch", GATE], user="alice")
     sign_in(laptop, "NEW", 3600)
-    saying = "alice@gpu, who looks after it, had been lent credentials that ended just now"
+    saying = "the credentials that alice@gpu had been lent ended just now"
     machine = host.run(["hostname"]).decode().strip()
     saying = saying.replace("@gpu", f"@{machine}")
     until("ps says why nothing comes", lambda: saying in laptop.dstack("ps").stdout, seconds=100)

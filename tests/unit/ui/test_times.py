@@ -16,7 +16,7 @@ from dstack.core.spans import LONGEST, SKEW, span
 from dstack.model import JobStatus, RunName, RunStatus, WorkflowName
 from dstack.runner.stopwatch import Stopwatch
 from dstack.ui.jsonout import moment, runs_json
-from dstack.ui.times import age_text, ago_text, clock_text, duration_text, since_text
+from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
 YEARS = 20 * 365.25 * 86400
 NOW = 1_795_830_000.0
@@ -56,6 +56,17 @@ def test_a_run_is_shown_whatever_its_clocks_said(submitted: float, started: floa
 @example(1e12)
 def test_every_clock_gives_the_id_of_a_run(now: float) -> None:
     assert is_run_id(new_run_id(now))
+
+
+@pytest.mark.parametrize(
+    ("silent", "words"), [(12, "for 12 s"), (300, "for 5 min"), (7200, "for 2 h"), (86400 * 2, "for 2 days")]
+)
+def test_a_silence_is_told_by_its_length(silent: float, words: str) -> None:
+    assert silence_text("alice@laptop", NOW - silent, NOW) == f"no sign of alice@laptop {words}"
+
+
+def test_a_long_silence_is_told_by_its_date() -> None:
+    assert silence_text("a", NOW - YEARS, NOW) == f"no sign of a since {clock_text('%Y-%m-%d', NOW - YEARS)}"
 
 
 def test_clocks_that_agree_are_believed() -> None:
