@@ -49,11 +49,15 @@ def fsck(
     finally:
         performer.close()
     found += _check_hosts(session) if hosts else 0
-    left = found - repaired
     if not found:
         print("nothing is wrong")
         return
     done = f"{repaired} repaired, " if repair else ""
+    _conclude(found, found - repaired, done, derivable)
+
+
+def _conclude(found: int, left: int, done: str, derivable: int) -> None:
+    """Print the sum; raises BucketDamageError when a problem is left."""
     print(f"{found} problem{'s' * (found != 1)}: {done}{left} left")
     if left:
         hint = f"`dstack fsck --repair` mends {derivable} of them" if derivable else "see docs/how-to/keep-house.md"
