@@ -8,7 +8,7 @@ from functools import cache
 from dstack.adapters.runner_zipapp import bootstrap_source, modules, runner_zipapp, zipped
 
 ENTRY = "dstack.coordinator.__main__"
-SINGLE = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "wire.py")
+SINGLE = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py", "wire.py")
 PACKAGES = ("core", "app", "coordinator")
 ADAPTERS = (
     "__init__.py",

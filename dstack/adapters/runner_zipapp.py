@@ -9,13 +9,22 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
+PRIVATE_FOLDER = b"from dstack.private_folder import make_folder, open_folder, open_trusted, secure\n"
+"""The one import of the bootstrap's that a host cannot resolve: the module's own text takes its place."""
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
 
 
 @cache
 def bootstrap_source() -> bytes:
-    """The source text that `wire.LAUNCHER` executes; goes over the wire after a line with its length in bytes."""
-    return files("dstack.runner").joinpath("bootstrap.py").read_bytes() + b"\n\nboot(sys.stdin.buffer)\n"
+    """The source text that `wire.LAUNCHER` executes; goes over the wire after a line with its length in bytes.
+
+    The check of the host's folder comes before anything there is executed, so it travels in the bootstrap.
+    """
+    source = files("dstack.runner").joinpath("bootstrap.py").read_bytes()
+    before, line, after = source.partition(PRIVATE_FOLDER)
+    assert line, "the bootstrap imports what is put in here"
+    check = files("dstack").joinpath("private_folder.py").read_bytes()
+    return before + check + after + b"\n\nboot(sys.stdin.buffer)\n"
 
 
 @cache
@@ -24,7 +33,7 @@ def runner_zipapp() -> tuple[bytes, str]:
 
     The same sources give the same bytes: fixed dates, order and modes. Built once in a process.
     """
-    sources = modules(["__init__.py", "wire.py"], ["runner"])
+    sources = modules(["__init__.py", "private_folder.py", "wire.py"], ["runner"])
     del sources["dstack/runner/bootstrap.py"]
     return zipped(sources)
 

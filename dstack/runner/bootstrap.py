@@ -3,17 +3,21 @@
 The coordinator that is shipped to hosts starts in the same way, by another `entry`.
 
 Sent as source text and run by an unknown python3, so this file must parse on Python 3.6 and imports only what
-every version has. docs/format.md section 2 describes the talk. Nothing is executed whose sha256 was not checked.
+every version has; the text of dstack.private_folder takes the place of its import. docs/format.md section 2 describes
+the talk. Nothing is executed whose sha256 was not checked, or that another account may have put in its place.
 """
 
 import hashlib
 import importlib
+import io
 import json
 import marshal
 import os
 import sys
 from importlib.machinery import ModuleSpec
-from typing import Any, BinaryIO, Dict
+from typing import Any, BinaryIO, Dict, List, NamedTuple
+
+from dstack.private_folder import make_folder, open_folder, open_trusted, secure
 
 OLDEST = (3, 9)
 
@@ -32,15 +36,22 @@ def boot(stdin: BinaryIO) -> None:
     os.dup2(2, 1)
     request = json.loads(line.decode("utf-8"))
     try:
-        folder, archive = _runner(request, stdin, stdout)
+        place = _place(request)
+        archive = _runner(request, place, stdin, stdout)
+        codes = _compiled(place, archive)
     except Exception as error:
         _answer(stdout, request, {"error": "dstack cannot start here: %s" % error, "hint": _hint(error)})
         return
-    sys.meta_path.insert(0, Modules(_compiled(archive)))
+    sys.meta_path.insert(0, Modules(codes))
     entry = importlib.import_module(request.get("entry") or "dstack.runner.__main__")
 
-    _answer(stdout, request, {"ready": True})
-    entry.main(_rest(stdin), _move_stdin(), stdout, folder)
+    said = {"closed": place.closed} if place.closed else {}  # type: Dict[str, Any]
+    _answer(stdout, request, {"ready": True, **said})
+    entry.main(_rest(stdin), _move_stdin(), stdout, place.folder)
+
+
+Place = NamedTuple("Place", [("folder", str), ("closed", List[str]), ("runner", int), ("name", str)])
+"""dstack's folder on this host, what of it was open until now, a descriptor of `runner/` there, the zipapp's name."""
 
 
 class Modules:
@@ -67,30 +78,38 @@ class Modules:
         exec(code, module.__dict__)  # noqa: S102 - it is the verified zipapp's
 
 
-def _compiled(archive: str) -> Dict[str, Any]:
+def _compiled(place: Place, archive: bytes) -> Dict[str, Any]:
     """The code of every module in the verified zipapp: compiling it takes longer than all else of a start, so the
-    result is kept beside it for this very version of Python, with a hash against damage."""
-    kept = "%s.%x" % (archive, sys.hexversion)
+    result is kept beside it for this very version of Python.
+
+    Believed is only a file of this account's own (or root's) that nobody else may change, in a folder that is so, too:
+    no other account can make one. A hash over it and the zipapp's name is against damage and mistaken identity.
+    """
+    kept = "%s.%x" % (place.name, sys.hexversion)
     try:
-        with open(kept, "rb") as file:
-            digest, body = file.read(32), file.read()
-        if hashlib.sha256(body).digest() == digest:
-            return dict(marshal.loads(body))  # noqa: S302 - written below, in this user's own folder
+        kept_bytes = _read(place, kept)
+        body = kept_bytes[32:]
+        if kept_bytes[:32] == _seal(place, body):
+            return dict(marshal.loads(body))  # noqa: S302 - written below, by this account
     except OSError:
         pass
     import zipfile  # costs 10 ms, and is needed once on a host
 
-    with zipfile.ZipFile(archive) as archived:
+    with zipfile.ZipFile(io.BytesIO(archive)) as archived:
         codes = {
             name: compile(archived.read(name), "dstack-runner/" + name, "exec", dont_inherit=True)
             for name in archived.namelist()
         }
     body = marshal.dumps(codes)
     try:
-        _write(kept, hashlib.sha256(body).digest() + body)
+        _write(place, kept, _seal(place, body) + body)
     except OSError:
         pass
     return codes
+
+
+def _seal(place: Place, body: bytes) -> bytes:
+    return hashlib.sha256(place.name.encode("ascii") + body).digest()
 
 
 def _rest(stdin: Any) -> bytes:
@@ -112,6 +131,8 @@ def _move_stdin() -> int:
 
 
 def _hint(error: Exception) -> str:
+    if getattr(error, "hint", None):
+        return str(error.hint)  # type: ignore[attr-defined]
     if isinstance(error, RuntimeError):
         return "install Python 3.9 or later so that `python3` finds it in a non-interactive shell"
     if isinstance(error, OSError):
@@ -119,43 +140,55 @@ def _hint(error: Exception) -> str:
     return "try again"
 
 
-def _runner(request: Dict[str, Any], stdin: BinaryIO, stdout: int) -> Any:
-    """The folder of dstack and the verified zipapp in it."""
+def _place(request: Dict[str, Any]) -> Place:
+    """The folder of dstack, closed to other accounts; raises UntrustedError where it, or a part of it, is another's."""
     if sys.version_info < OLDEST:
         raise RuntimeError("python3 is %s (%s), too old" % (sys.version.split()[0], sys.executable))
     folder = os.path.abspath(os.path.expanduser(request["dir"]))
     sha256 = request["runner"]
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise ValueError("the coordinator named no sha256")
-    os.makedirs(os.path.join(folder, "runner"), mode=0o700, exist_ok=True)
-    archive = os.path.join(folder, "runner", sha256 + ".pyz")
-    if not _verified(archive, sha256):
-        _answer(stdout, request, {"need": True})
-        _receive(archive, sha256, stdin.read(request["size"]))
-    return folder, archive
-
-
-def _verified(archive: str, sha256: str) -> bool:
     try:
-        with open(archive, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest() == sha256
+        closed = secure(folder)
     except FileNotFoundError:
-        return False
+        closed = []
+    runner = os.path.join(folder, "runner")
+    make_folder(runner)
+    return Place(folder, closed, open_folder(runner), sha256 + ".pyz")
 
 
-def _receive(archive: str, sha256: str, body: bytes) -> None:
-    if hashlib.sha256(body).hexdigest() != sha256:
-        raise ValueError("the runner came damaged (%d bytes)" % len(body))
-    _write(archive, body)
+def _runner(request: Dict[str, Any], place: Place, stdin: BinaryIO, stdout: int) -> bytes:
+    """The verified zipapp, from this host or else from the coordinator."""
+    try:
+        body = _read(place, place.name)
+    except OSError:
+        body = b""
+    if not _verified(request, body):
+        _answer(stdout, request, {"need": True})
+        body = stdin.read(request["size"])
+        if not _verified(request, body):
+            raise ValueError("the runner came damaged (%d bytes)" % len(body))
+        _write(place, place.name, body)
+    return body
 
 
-def _write(path: str, body: bytes) -> None:
-    temporary = "%s.%d.tmp" % (path, os.getpid())
-    with open(temporary, "wb") as file:
+def _verified(request: Dict[str, Any], body: bytes) -> bool:
+    return hashlib.sha256(body).hexdigest() == str(request["runner"])
+
+
+def _read(place: Place, name: str) -> bytes:
+    with os.fdopen(open_trusted(name, place.runner), "rb") as file:
+        return file.read()
+
+
+def _write(place: Place, name: str, body: bytes) -> None:
+    temporary = "%s.%d.tmp" % (name, os.getpid())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=place.runner), "wb") as file:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(temporary, path)
+    os.rename(temporary, name, src_dir_fd=place.runner, dst_dir_fd=place.runner)
 
 
 def _answer(stdout: int, request: Dict[str, Any], answer: Dict[str, Any]) -> None:

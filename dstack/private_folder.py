@@ -1,0 +1,261 @@
+"""Folders and files that are this account's alone, whatever the umask is, and the check that they still are.
+
+One mechanism for both sides: a laptop uses it for `~/.dstack`, a host for its `dir:`. The bootstrap is sent with this
+module's text inside, so it must parse on Python 3.6 and imports only the standard library. The umask of the process is
+never touched: threads share it, and what users pull or commit follows it.
+"""
+
+import errno
+import os
+import pwd
+import shlex
+import shutil
+import stat
+from contextlib import contextmanager
+from typing import Iterator, List, Optional
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+OTHERS = 0o077
+"""Every right of group and others."""
+WRITERS = 0o022
+SEARCH = 0o011
+"""What a shared folder deeper down needs of the folders above it: they may be passed, not listed or changed."""
+FOLDERS = ("runner", "spool", "code", "store", "library", "coordinators", "snapshots", "libraries")
+"""What dstack makes right below its folder."""
+FILES = ("config.yaml", "hosts.yaml", "known_hosts", "secrets.json", "secrets.lock", "workflows.yaml", "variables.yaml")
+"""What dstack believes right below its folder."""
+TRIES = 100
+
+
+class UntrustedError(PermissionError):
+    """A folder or file of dstack's belongs to another account, or may be changed by one; `hint` says what to type."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(errno.EPERM, message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def secure(root: str) -> List[str]:
+    """Close the folder of dstack's to other accounts, and what dstack executes or believes right below it.
+
+    Returns the paths that others could enter or read until now, the root first; none after the first call. A folder
+    below that is shared on purpose (a bucket of a team) is left as it is, and its way stays passable. Raises
+    UntrustedError for what belongs to another account than this one and root, for a file that others may change, and
+    for what cannot be closed; FileNotFoundError where there is no such folder.
+    """
+    fd = _open_folder(root)
+    try:
+        keep = SEARCH if _holds_shared(fd) else 0
+        closed = [root] if _settle(root, ".", fd, keep) else []
+        for name in FOLDERS:
+            path = os.path.join(root, name)
+            if _exists(name, fd) and _settle(path, name, fd):
+                closed.append(path)
+        for name in FILES:
+            if _exists(name, fd):
+                _judge_file(os.stat(name, dir_fd=fd), os.path.join(root, name))
+        return closed
+    finally:
+        os.close(fd)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and those of its parents that are missing, each 0700; a folder that is there is closed.
+
+    Any number of processes may make it at once. Raises UntrustedError where it belongs to another account, or OSError.
+    """
+    for _ in range(TRIES):
+        try:
+            os.mkdir(path, FOLDER_MODE)
+        except FileNotFoundError:
+            make_folder(os.path.dirname(os.path.abspath(path)))
+            continue
+        except FileExistsError:
+            pass
+        except PermissionError:
+            # Another process of this account has just made the parent, under a umask that takes its owner's rights.
+            if not _give_rights(os.path.dirname(os.path.abspath(path)), FOLDER_MODE):
+                raise
+            continue
+        _settle(path, path)
+        return
+    raise OSError(errno.EAGAIN, "the folder does not stay", path)
+
+
+def open_folder(path: str) -> int:
+    """A descriptor of a folder that is this account's alone, to open its files by. Raises UntrustedError, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        _judge_owner(found, path)
+        _judge_writers(found, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_file(path: str, flags: int) -> int:
+    """A descriptor of a file with the given flags, made with mode 0600 where it is missing, and closed to others.
+
+    A symbolic link is not followed. Raises UntrustedError where it belongs to another account, or OSError.
+    """
+    wanted = flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, wanted, FILE_MODE)
+    except PermissionError:
+        # Another process of this account has just made it, under a umask that takes its owner's rights.
+        if not _give_rights(path, FILE_MODE):
+            raise
+        fd = os.open(path, wanted, FILE_MODE)
+    try:
+        found = os.fstat(fd)
+        _judge_owner(found, path)
+        if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != FILE_MODE and found.st_uid == os.getuid():
+            os.fchmod(fd, FILE_MODE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_trusted(path: str, folder: Optional[int] = None) -> int:
+    """A descriptor for reading a file that this account or root wrote, and nobody else may have changed.
+
+    `folder` is the descriptor that a relative path begins at. What is read from it is what was judged, whatever is put
+    under its name meanwhile. Raises UntrustedError, or OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _judge_file(os.fstat(fd), path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def write_file(path: str, body: bytes) -> None:
+    """Replace a file whole, with mode 0600; on disk when this returns. Raises OSError, and then nothing is changed."""
+    temporary = "%s.%d.%s.tmp" % (path, os.getpid(), os.urandom(6).hex())
+    try:
+        with os.fdopen(open_file(temporary, os.O_WRONLY | os.O_EXCL), "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise
+
+
+@contextmanager
+def temporary_folder(parent: str, prefix: str = "tmp-") -> Iterator[str]:
+    """A new folder below `parent`, 0700; whatever is in it goes with the end of the block."""
+    path = os.path.join(parent, prefix + os.urandom(8).hex())
+    make_folder(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_folder(path: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        if not _give_rights(path, FOLDER_MODE):
+            raise
+        return os.open(path, flags)
+
+
+def _exists(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _holds_shared(folder: int) -> bool:
+    """Whether this account keeps a folder below that others may write to on purpose, such as a bucket of a team."""
+    for name in os.listdir(folder):
+        found = os.lstat(name, dir_fd=folder)
+        is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if is_own and found.st_mode & WRITERS and name not in FOLDERS:
+            return True
+    return False
+
+
+def _settle(path: str, name: str, folder: Optional[int] = None, keep: int = 0) -> bool:
+    """Close a folder but for the rights `keep` -> whether it was open. `path` is what people call `name`."""
+    _judge_owner(os.lstat(name, dir_fd=folder), path)
+    found = os.stat(name, dir_fd=folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    _judge_owner(found, path)
+    if found.st_uid != os.getuid():
+        _judge_writers(found, path)
+        return False
+    was_open = bool(found.st_mode & OTHERS & ~keep)
+    wanted = (stat.S_IMODE(found.st_mode) | FOLDER_MODE) & ~(OTHERS & ~keep)
+    if wanted != stat.S_IMODE(found.st_mode):
+        os.chmod(name, wanted, dir_fd=folder)
+    if was_open and os.stat(name, dir_fd=folder).st_mode & OTHERS & ~keep:
+        hint = "choose a folder on another file system: this one keeps no modes"
+        raise UntrustedError("%s stays open to other accounts" % path, hint)
+    return was_open
+
+
+def _judge_file(found: os.stat_result, path: str) -> None:
+    _judge_owner(found, path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    if found.st_mode & WRITERS:
+        hint = "look at what it says, then: chmod go-w %s" % shlex.quote(path)
+        raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
+
+
+def _judge_writers(found: os.stat_result, path: str) -> None:
+    if found.st_mode & WRITERS:
+        hint = "use a folder of your own, below it or elsewhere"
+        raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
+
+
+def _judge_owner(found: os.stat_result, path: str) -> None:
+    if found.st_uid in (os.getuid(), 0):
+        return
+    quoted = shlex.quote(path)
+    raise UntrustedError(
+        "%s belongs to %s, so it is not trusted: whoever owns it could run code as %s"
+        % (path, _account(found.st_uid), _account(os.getuid())),
+        "if it is none of yours: mv %s %s.untrusted; if it is: sudo chown -R %d %s"
+        % (quoted, quoted, os.getuid(), quoted),
+    )
+
+
+def _account(uid: int) -> str:
+    try:
+        return "%s (uid %d)" % (pwd.getpwuid(uid).pw_name, uid)
+    except KeyError:
+        return "uid %d" % uid
+
+
+def _give_rights(path: str, mode: int) -> bool:
+    """Give the owner's rights back to a folder or file of this account's own -> whether some were missing."""
+    try:
+        found = os.lstat(path)
+        if found.st_uid != os.getuid() or stat.S_ISLNK(found.st_mode) or found.st_mode & mode == mode:
+            return False
+        os.chmod(path, mode)
+    except OSError:
+        return False
+    return True
