@@ -54,6 +54,12 @@ class ConfigError(DstackError):
         super().__init__("\n".join(str(problem) for problem in self.problems), hint=hint)
 
 
+class NotPrivateError(DstackError):
+    """A folder or file of dstack's on this machine belongs to another account, or may be changed by one."""
+
+    exit_code = 2
+
+
 class JobFailedError(DstackError):
     """A job of the run failed."""
 

@@ -29,12 +29,16 @@ TRIES = 100
 
 
 class UntrustedError(PermissionError):
-    """A folder or file of dstack's belongs to another account, or may be changed by one; `hint` says what to type."""
+    """A folder or file of dstack's belongs to another account, or may be changed by one; `hint` says what to type.
+
+    `closed` are the folders that were closed before this came up.
+    """
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(errno.EPERM, message)
         self.message = message
         self.hint = hint
+        self.closed = []  # type: List[str]
 
     def __str__(self) -> str:
         return self.message
@@ -49,9 +53,10 @@ def secure(root: str) -> List[str]:
     for what cannot be closed; FileNotFoundError where there is no such folder.
     """
     fd = _open_folder(root)
+    closed = []  # type: List[str]
     try:
-        keep = SEARCH if _holds_shared(fd) else 0
-        closed = [root] if _settle(root, ".", fd, keep) else []
+        if _settle(root, ".", fd, SEARCH if _holds_shared(fd) else 0):
+            closed.append(root)
         for name in FOLDERS:
             path = os.path.join(root, name)
             if _exists(name, fd) and _settle(path, name, fd):
@@ -59,9 +64,12 @@ def secure(root: str) -> List[str]:
         for name in FILES:
             if _exists(name, fd):
                 _judge_file(os.stat(name, dir_fd=fd), os.path.join(root, name))
-        return closed
+    except UntrustedError as error:
+        error.closed = closed
+        raise
     finally:
         os.close(fd)
+    return closed
 
 
 def make_folder(path: str) -> None:
@@ -154,6 +162,12 @@ def write_file(path: str, body: bytes) -> None:
         except OSError:
             pass
         raise
+
+
+def write_scratch(path: str, body: bytes) -> None:
+    """Write a file of a temporary folder, with mode 0600: neither whole nor on disk until this returns."""
+    with os.fdopen(open_file(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+        file.write(body)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from dstack.adapters.bucket_folder_files import OPEN_FOLDER, OPEN_ROOT, NoLinksError, absent
 from dstack.core.keycheck import RESERVED
 from dstack.ports import Put
+from dstack.private_folder import FOLDER_MODE
 
 TRIES = 100
 """How often a name is looked up again because its folder, being empty, was removed or replaced by somebody."""
@@ -62,12 +63,15 @@ class Writing:
         self._open: list[int] = []
         self._name = os.urandom(12).hex()
         self._staged = False
+        self._is_umasked = False
+        """Whether the umask takes a right that everything in the bucket has."""
         try:
             self._root = self._keep(_open_root(root))
             self._rights = _rights(os.fstat(self._root))
             self._staging, self._fd = self._stage()
             self._staged = True
-            if self._rights.shared:
+            if os.fstat(self._fd).st_mode & self._rights.file != self._rights.file:
+                self._is_umasked = True
                 os.fchmod(self._fd, self._rights.file)
             _sweep(self._staging, now=os.fstat(self._fd).st_mtime, mode=self._rights.file)
         except BaseException:
@@ -157,7 +161,7 @@ class Writing:
     def _make_folder(self, parent: int, name: str, *, staging: int) -> None:
         """Make a folder with the bucket's rights; that it exists is fine, and that `parent` is gone the caller sees."""
         try:
-            if self._rights.shared:
+            if self._rights.shared or self._is_umasked or name == RESERVED:
                 self._move_folder(parent, name, staging)
             else:
                 os.mkdir(name, self._rights.folder, dir_fd=parent)
@@ -171,8 +175,9 @@ class Writing:
         It takes the place of an empty folder of another process, which then finds its folder gone and looks again.
         """
         spare = f"{RESERVED}.{os.urandom(12).hex()}"
-        os.mkdir(spare, 0o700, dir_fd=staging)
+        os.mkdir(spare, FOLDER_MODE, dir_fd=staging)
         try:
+            os.chmod(spare, FOLDER_MODE, dir_fd=staging)
             fd = os.open(spare, OPEN_FOLDER, dir_fd=staging)
             try:
                 os.fchmod(fd, self._rights.folder | (os.fstat(fd).st_mode & stat.S_ISGID))
@@ -224,7 +229,8 @@ def _open_root(path: str) -> int:
 def _make_root(path: str) -> None:
     parent = os.path.dirname(path)
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(path, FOLDER_MODE)
+        os.chmod(path, FOLDER_MODE)
     except FileExistsError:
         return
     except FileNotFoundError:
@@ -276,7 +282,9 @@ def _sweep(staging: int, *, now: float, mode: int) -> None:
         if mark is not None and now - mark.st_mtime < SWEEP_EVERY:
             return
         absent(os.unlink, _SWEPT, dir_fd=staging)
-        os.close(os.open(_SWEPT, _NEW, mode, dir_fd=staging))
+        swept = os.open(_SWEPT, _NEW, mode, dir_fd=staging)
+        os.fchmod(swept, mode)
+        os.close(swept)
         with os.scandir(staging) as entries:
             for entry, _ in zip(entries, range(SWEEP_LIMIT), strict=False):
                 _sweep_one(staging, entry, now - STALE_AFTER)

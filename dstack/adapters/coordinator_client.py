@@ -55,12 +55,12 @@ class CoordinatorClient:
             entry=ENTRY,
         )
         try:
-            first = await start_runner(transport, program, deadline=START_DEADLINE)
+            started = await start_runner(transport, program, deadline=START_DEADLINE)
         except BaseException:
             with suppress(DstackError):
                 await transport.close()
             raise
-        return cls(transport, Channel(transport, first))
+        return cls(transport, Channel(transport, started.first))
 
     async def look(self, given: HandOver, library: Library | None) -> Seeing:
         """How the host sees the bucket of a hand-over; starts no coordinator."""

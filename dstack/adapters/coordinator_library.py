@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dstack.errors import DstackError
 from dstack.model import HostFacts
+from dstack.private_folder import make_folder, open_trusted, temporary_folder, write_file
 
 OLDEST = (3, 10)
 """The oldest Python that the shipped coordinator runs on."""
@@ -58,12 +59,11 @@ def library_for(facts: HostFacts, cache: Path, given_up: threading.Event | None 
     given_up = given_up or threading.Event()
     kept = cache / f"obstore-{name}.zip"
     if not kept.exists():
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(str(cache))
         library = _zipped(_installed() if fits else _fetched(machine, f"{major}.{minor}", cache, given_up))
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
-            file.write(library.body)
-        os.replace(file.name, kept)
-    body = kept.read_bytes()
+        write_file(str(kept), library.body)
+    with os.fdopen(open_trusted(str(kept)), "rb") as file:
+        body = file.read()
     return Library(body=body, sha256=hashlib.sha256(body).hexdigest())
 
 
@@ -99,7 +99,7 @@ def _installed() -> Iterator[tuple[str, bytes]]:
 
 
 def _fetched(machine: str, python: str, cache: Path, given_up: threading.Event) -> Iterator[tuple[str, bytes]]:
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    with temporary_folder(str(cache)) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--implementation=cp", f"--python-version={python}", f"--dest={folder}"]
         command += [f"--platform=manylinux_{version}_{machine}" for version in GLIBC]

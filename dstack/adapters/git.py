@@ -18,6 +18,7 @@ from dstack.adapters.git_place import Repository, find
 from dstack.adapters.git_store import KNOWN, CodeStore, end
 from dstack.errors import SnapshotError
 from dstack.model import CodeFile, Snapshot
+from dstack.private_folder import make_folder, write_scratch
 
 UNTRACKED_LIMIT = 50_000_000
 """Bytes of untracked files that a snapshot may hold."""
@@ -153,10 +154,8 @@ class Packing:
         self._folder = folder
         self._store = store
         self._objects = folder / "objects"
-        (self._objects / "info").mkdir(parents=True)
-        (self._objects / "info/alternates").write_text(
-            quoted(store.path / "objects") + "\n", encoding="utf-8", errors="surrogateescape"
-        )
+        make_folder(str(self._objects / "info"))
+        write_scratch(str(self._objects / "info/alternates"), os.fsencode(quoted(store.path / "objects") + "\n"))
         self._sources: list[Path] = []
         self._layers: list[Layer] = []
         self._foreign: set[bytes] = set()

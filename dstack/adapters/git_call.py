@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dstack.errors import SnapshotError
+from dstack.private_folder import OTHERS
 
 NO_GIT_HINT = "install git 2.20 or newer on this machine"
 SAFE = (
@@ -98,9 +99,12 @@ def finish(
 
 
 def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **streams: object) -> subprocess.Popen[bytes]:
-    """Start git with the given streams; raises SnapshotError when there is no git."""
+    """Start git with the given streams; raises SnapshotError when there is no git.
+
+    All that it writes is private: it writes to folders of dstack's alone.
+    """
     try:
-        return subprocess.Popen(argv(arguments), env=dict(env), cwd=cwd, **streams)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(argv(arguments), env=dict(env), cwd=cwd, umask=OTHERS, **streams)  # type: ignore[call-overload,no-any-return]
     except OSError as error:
         raise not_started(error, cwd) from None
 

@@ -23,6 +23,7 @@ from subprocess import CompletedProcess
 from dstack.adapters.git_call import begin, call, environment, finish, quoted
 from dstack.adapters.git_place import Repository
 from dstack.errors import SnapshotError
+from dstack.private_folder import make_folder, open_file, write_scratch
 
 RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
 CONVERTING = ("filter", "ident", "working-tree-encoding")
@@ -101,7 +102,7 @@ class Layer:
         if stale:
             self._note_changes()
             self._index_info(reset(entry) for entry in stale.values() if not secret(entry.path, tracked=True))
-        (self.folder / "info/attributes").write_text(RAW_ATTRIBUTES)
+        write_scratch(str(self.folder / "info/attributes"), RAW_ATTRIBUTES.encode())
 
     def hash(self) -> None:
         """Bring the copied index up to the work tree; the new objects go to the quarantine."""
@@ -270,21 +271,29 @@ class Layer:
 def furnish(folder: Path, repository: Repository) -> None:
     """Make a GIT_DIR in `folder` that takes from the user's repository what says which files there are."""
     for name in ("refs", "info"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "HEAD").write_text("ref: refs/heads/none\n")
+        make_folder(str(folder / name))
+    write_scratch(str(folder / "HEAD"), b"ref: refs/heads/none\n")
     version = "1\n[extensions]\n\tobjectFormat = sha256" if repository.sha256 else "0"
     lines = [f"[core]\n\trepositoryFormatVersion = {version}\n[core]\n\tbare = false\n\tcompression = 1\n"]
     lines.append(f"\tattributesFile = {quoted(repository.user_attributes)}\n")
     lines += [f"\t{name.removeprefix('core.')} = {value}\n" for name, value in repository.settings.items()]
-    (folder / "config").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    write_scratch(str(folder / "config"), os.fsencode("".join(lines)))
     excludes = [path.read_bytes() for path in repository.excludes if path.is_file()]
-    (folder / "info/exclude").write_bytes(b"\n".join(excludes))
+    write_scratch(str(folder / "info/exclude"), b"\n".join(excludes))
     attributes = repository.attributes
-    (folder / "info/attributes").write_bytes(attributes.read_bytes() if attributes.is_file() else b"")
+    write_scratch(str(folder / "info/attributes"), attributes.read_bytes() if attributes.is_file() else b"")
     for shared in repository.index.parent.glob("sharedindex.*"):
-        shutil.copy2(shared, folder / shared.name)
+        copy(shared, folder / shared.name)
     if repository.index.exists():
-        shutil.copy2(repository.index, folder / "index")  # the time of the copy keeps the stat data in it valid
+        copy(repository.index, folder / "index")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an index with its times: that of the copy keeps the stat data in it valid. Its mode stays private."""
+    found = source.stat()
+    with source.open("rb") as stream, os.fdopen(open_file(str(target), os.O_WRONLY | os.O_TRUNC), "wb") as file:
+        shutil.copyfileobj(stream, file)
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def parse_tracked(listing: bytes) -> Iterator[Tracked]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from dstack.adapters.git_call import call, environment, failure, start
 from dstack.adapters.git_layer import RAW_ATTRIBUTES
 from dstack.errors import SnapshotError
+from dstack.private_folder import UntrustedError, make_folder, temporary_folder, write_file, write_scratch
 
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 CHUNK = 256 * 1024
@@ -41,14 +42,11 @@ class CodeStore:
         self._env = environment(home=path, extra={"GIT_DIR": str(path)})
 
     def ensure(self, *, sha256: bool) -> None:
-        """Create the store unless it is there; raises SnapshotError when it is not ours to use."""
+        """Create the store unless it is there; raises SnapshotError when it cannot be used, UntrustedError when it
+        belongs to another account."""
         if not self.path.exists():
             self._create(sha256=sha256)
-        found = self.path.stat()
-        if found.st_uid != os.getuid():
-            raise SnapshotError(f"the code store {self.path} belongs to another user", hint=f"remove {self.path}")
-        if found.st_mode & 0o077:
-            self.path.chmod(0o700)
+        make_folder(str(self.path))
         if ("sha256" in (self.path / "config").read_text()) != sha256:
             raise SnapshotError(
                 f"the code store {self.path} was made for repositories with another kind of object id",
@@ -59,9 +57,9 @@ class CodeStore:
     def quarantine(self) -> Iterator[Path]:
         """A folder of our own on the store's file system, gone afterwards."""
         parent = self.path / "quarantine"
-        parent.mkdir(exist_ok=True, mode=0o700)
+        make_folder(str(parent))
         sweep(parent)
-        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder, locked(folder):
+        with temporary_folder(str(parent)) as folder, locked(folder):
             yield Path(folder)
 
     def has(self, commit: str) -> bool:
@@ -133,17 +131,18 @@ class CodeStore:
 
     def _create(self, *, sha256: bool) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryDirectory(dir=self.path.parent, ignore_cleanup_errors=True) as folder:
+            make_folder(str(self.path.parent))
+            with temporary_folder(str(self.path.parent)) as folder:
                 fresh = Path(folder) / "store"
                 kind = ["--object-format=sha256"] if sha256 else []
                 call(["init", "-q", "--bare", "--template=", *kind, str(fresh)], env=self._env, cwd=Path(folder))
-                (fresh / "info").mkdir(exist_ok=True)
-                (fresh / "info/attributes").write_text(RAW_ATTRIBUTES)
-                (fresh / "refs/dstack").mkdir()
-                fresh.chmod(0o700)
+                make_folder(str(fresh / "info"))
+                write_scratch(str(fresh / "info/attributes"), RAW_ATTRIBUTES.encode())
+                make_folder(str(fresh / "refs/dstack"))
                 with contextlib.suppress(FileExistsError, OSError):
                     fresh.rename(self.path)  # fails when another process was first, which is as good
+        except UntrustedError:
+            raise
         except OSError as error:
             raise SnapshotError(f"the code store {self.path} cannot be made: {error.strerror}") from None
         if not self.path.is_dir():
@@ -173,11 +172,7 @@ class CodeStore:
 
     def _note(self, commit: str) -> None:
         """Write the ref, whole and durable, once all objects are there."""
-        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix="ref-", delete=False) as file:
-            file.write(commit + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, self.path / "refs/dstack" / commit)
+        write_file(str(self.path / "refs/dstack" / commit), f"{commit}\n".encode())
 
     def _tidy(self) -> None:
         """Join many small packs into one; nothing is dropped, so other processes are not disturbed."""

@@ -18,6 +18,7 @@ from dstack.core.keys import inverted
 from dstack.core.names import NAMES, run_name
 from dstack.core.records import Coordinator
 from dstack.model import Nonce, RunId, RunName
+from dstack.private_folder import make_folder, open_file
 
 KEPT = 7 * 24 * 3600.0
 """Seconds for which the lock file of an ended coordinator is kept: with it a peer is sure that it ended."""
@@ -109,11 +110,10 @@ class CoordinatorLock:
 
     def __enter__(self) -> CoordinatorLock:
         folder = self.path.parent
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(str(folder))
         _sweep(folder)
         # Python opens files so that programs started later do not inherit them: the lock is this process's alone.
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fd = open_file(str(self.path), os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:

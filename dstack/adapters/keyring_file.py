@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.errors import SecretError
+from dstack.private_folder import make_folder, open_file, write_file
 
 SHOWN = "~/.dstack/secrets.json"
 VERSION = 1
@@ -69,8 +70,8 @@ class SecretsFile:
         """What is kept, to be changed in the block and written at its end; nobody else changes it meanwhile."""
         folder = self._path.parent
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(folder / "secrets.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_folder(str(folder))
+            lock = open_file(str(folder / "secrets.lock"), os.O_RDWR)
         except OSError as error:
             raise SecretError(f"~/.dstack cannot be written: {error.strerror}") from None
         try:
@@ -84,17 +85,9 @@ class SecretsFile:
             os.close(lock)
 
     def _write(self, kept: Mapping[tuple[Scope, str], Kept]) -> None:
-        temporary = self._path.with_name(f".secrets.{os.getpid()}.tmp")
         try:
-            temporary.unlink(missing_ok=True)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(_encoded(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            write_file(str(self._path), _encoded(kept))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise SecretError(f"{SHOWN} cannot be written: {error.strerror}") from None
 
 

@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from dstack.errors import HostKeyError
+from dstack.private_folder import make_folder, open_file
 
 DEFAULT_PORT = 22
 MAX_FILE = 16 << 20
@@ -203,11 +204,10 @@ def confirm(path: Path, scanned: ScannedKey) -> None:
     The file is made with mode 0600 (its folder 0700). The line is written whole by one append under a lock, so
     that no reader sees half of it and no other writer's line is lost. A line that is there already is not repeated.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    make_folder(str(path.parent))
+    descriptor = open_file(str(path), os.O_RDWR | os.O_APPEND)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.fchmod(descriptor, 0o600)
         line = f"{scanned.name} {scanned.key.text}".encode()
         held = os.pread(descriptor, MAX_FILE, 0)
         if line in held.splitlines():

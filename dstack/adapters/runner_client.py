@@ -49,6 +49,8 @@ class RunnerClient:
         self._program = Program(
             bootstrap=bootstrap, zipapp=zipapp[0], sha256=zipapp[1], directory=directory or DEFAULT_DIRECTORY
         )
+        self.closed: tuple[str, ...] = ()
+        """Folders of dstack's on the host that were open to other accounts when the runner started, and are closed."""
         self._connecting = asyncio.Lock()
         self._open: Channel | None = None
         self._first_facts: HostFacts | None = None
@@ -248,8 +250,9 @@ class RunnerClient:
         transport = await self._open_transport()
         channel = None
         try:
-            first = await start_runner(transport, self._program, deadline=START_DEADLINE)
-            channel = Channel(transport, first)
+            started = await start_runner(transport, self._program, deadline=START_DEADLINE)
+            self.closed = started.closed
+            channel = Channel(transport, started.first)
             hello = await channel.ask(wire.HELLO, {"lease": wire.LEASE}, deadline=QUICK)
             self._first_facts = answers.facts(self.name, hello)
             channel.keep_lease()

@@ -19,6 +19,8 @@ MAX_LINE = 64 * 1024
 """Bytes of the bootstrap's one line of JSON."""
 QUOTED = 200
 """Characters of a host's noise that a message quotes."""
+CLOSED = 16
+"""Folders that a host may name as having been open."""
 STATUS_WAIT = 1.0
 """Seconds for which the exit status may come after the end of the stream."""
 _READ = 64 * 1024
@@ -36,8 +38,17 @@ class Program:
     """The module of the zipapp whose `main` is called; "" is the runner's."""
 
 
-async def start_runner(transport: Transport, program: Program, *, deadline: float) -> bytes:
-    """Start the runner; returns the bytes of frames that came with the last line of the bootstrap.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A runner that is ready: the bytes of frames that came with the bootstrap's last line, and the folders of dstack's
+    there that were open to other accounts until now."""
+
+    first: bytes
+    closed: tuple[str, ...]
+
+
+async def start_runner(transport: Transport, program: Program, *, deadline: float) -> Started:
+    """Start the runner.
 
     Raises HostError when there is no usable python3, too much noise or a bootstrap that says no, and
     HostUnreachableError when the connection is lost or nothing is heard for `deadline` seconds. The caller closes the
@@ -67,7 +78,12 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
             opening(answer.get("error"), 1000) or "the runner did not start",
             hint=opening(answer.get("hint"), 1000) or None,
         )
-    return bytes(talk.rest)
+    return Started(first=bytes(talk.rest), closed=_closed(answer.get("closed")))
+
+
+def _closed(said: object) -> tuple[str, ...]:
+    """Paths of a host that it says were open; at most CLOSED, cut to one line each."""
+    return tuple(opening(path, QUOTED) for path in said[:CLOSED] if path) if isinstance(said, list) else ()
 
 
 async def _booted(talk: _Talk, first: bytes, program: Program) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from dstack.core.records import Coordinator, Final, RunRecord
 from dstack.errors import BucketError, DstackError
 from dstack.model import JobSpec, RunStatus
 from dstack.ports import Screen
+from dstack.private_folder import make_folder, open_file
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
 from dstack.ui.terminal import clean
@@ -252,14 +254,15 @@ def spawn_coordinator(attendance: Attendance, record: RunRecord, only: Sequence[
     """
     session = attendance.session
     folder = session.home / ".dstack" / "coordinators"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(str(folder))
     # -P: it begins in the project's folder, whose modules must not stand in for Python's.
     command = [sys.executable, "-P", "-m", "dstack", "_coordinate", record.id]
     if session.hosts_file:
         command += ["--hosts", str(Path(session.hosts_file).absolute())]
     for name in only or ():
         command += ["--only", name]
-    with (folder / f"{record.name}.log").open("ab") as log:
+    log_file = open_file(str(folder / f"{record.name}.log"), os.O_WRONLY | os.O_APPEND)
+    with os.fdopen(log_file, "ab") as log:
         process = subprocess.Popen(
             command, cwd=session.root, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )

@@ -37,7 +37,7 @@ class HostsSession(wiring.Session):
     """A session that needs no project: outside one only the user's own inventory counts."""
 
     def __init__(self, hosts_file: str | None) -> None:
-        self.home = Path.home()
+        self.home = wiring.own_home()
         self.environ = os.environ
         self.hosts_file = hosts_file
         self.project_folder = _project_folder(self.home)
@@ -132,7 +132,7 @@ def _add(host: Host, *, project: bool, confirmed: tuple[str, ...], offline: bool
         hostcheck.confirm_keys(session.inventory(), listed or host, confirmed)
     if written is not None:
         hostfile.replace(written)
-        print(f"added {host.name} to {written.shown}")
+        print(f"added {host.name} to {written.place.shown}")
     elif listed is not None:
         print(f"{host.name}: its key is confirmed")
 
@@ -141,7 +141,7 @@ def rm(name: Annotated[str, NAME], project: Annotated[bool, PROJECT] = False) ->
     """Remove a host from the inventory; its confirmed key stays."""
     written = hostfile.prepare_remove(_file(HostsSession(None), project), name)
     hostfile.replace(written)
-    print(f"removed {name} from {written.shown}")
+    print(f"removed {name} from {written.place.shown}")
 
 
 def check(
@@ -161,10 +161,12 @@ def check(
 
 def _file(session: HostsSession, project: bool) -> hostfile.Place:
     if not project:
-        return hostfile.Place(path=session.home / ".dstack" / "hosts.yaml", shown="~/.dstack/hosts.yaml")
+        return hostfile.Place(path=session.home / ".dstack" / "hosts.yaml", shown="~/.dstack/hosts.yaml", private=True)
     if session.project_folder is None:
         raise UsageError("--project: no project here", hint="go to your project, or leave --project out")
-    return hostfile.Place(path=session.project_folder / ".dstack" / "hosts.yaml", shown=".dstack/hosts.yaml")
+    return hostfile.Place(
+        path=session.project_folder / ".dstack" / "hosts.yaml", shown=".dstack/hosts.yaml", private=False
+    )
 
 
 group = LazyGroup(

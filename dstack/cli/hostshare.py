@@ -84,7 +84,7 @@ def pull(yes: Annotated[bool, YES] = False) -> None:
     if latest.inventory is None:
         raise NotFoundError("nobody has pushed hosts to this bucket yet", hint="dstack hosts push")
     wanted = checked(latest.inventory)
-    place = hostfile.Place(path=session.root / SHOWN, shown=SHOWN)
+    place = hostfile.Place(path=session.root / SHOWN, shown=SHOWN, private=False)
     change = hostfile.prepare(place, lambda before: merged(before, wanted, SHOWN))
     if change.before == change.after:
         print(f"{SHOWN} has them already")

@@ -10,7 +10,8 @@ import click
 
 from dstack import __version__
 from dstack.cli.lazy import Lazy, LazyGroup
-from dstack.errors import ConfigError, DstackError
+from dstack.errors import ConfigError, DstackError, NotPrivateError
+from dstack.private_folder import UntrustedError
 from dstack.ui.terminal import clean, clean_lines
 
 COMMANDS = {
@@ -81,6 +82,8 @@ def execute(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except DstackError as error:
         return _failed(error, as_json=as_json)
+    except UntrustedError as error:
+        return _failed(NotPrivateError(str(error), hint=error.hint), as_json=as_json)
     except click.ClickException as error:
         return _misused(error)
     except (click.Abort, KeyboardInterrupt):

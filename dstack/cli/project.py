@@ -65,13 +65,14 @@ def _check_includes(session: wiring.Session, project: Project, problems: list[Pr
 
 def _name_bucket(root: Path, url: str) -> None:
     """Try a bucket and write its name; raises BucketError when it is none, UsageError when another one is named."""
-    settings = read_settings(home=Path.home(), root=root, environment={})
+    home = wiring.own_home()
+    settings = read_settings(home=home, root=root, environment={})
     here = settings.origin == starter.CONFIG_FILE
-    wanted = read_settings(home=Path.home(), root=root, environment={"DSTACK_BUCKET": url}).bucket
+    wanted = read_settings(home=home, root=root, environment={"DSTACK_BUCKET": url}).bucket
     if here and settings.bucket != wanted:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
-    store = open_bucket(wanted, settings.options if here else {}, Path.home())
+    store = open_bucket(wanted, settings.options if here else {}, home)
     found = WaitingBucket(store, redacted(wanted), wiring.say)
     began = time.monotonic()
     known = check_format(found)

@@ -53,7 +53,7 @@ def set_(
         raise UsageError(fault)
     scope = _scope(everywhere)
     value = _checked(name, _read(name, stdin=stdin))
-    place = SecretStore(Path.home()).put(scope, name, value)
+    place = SecretStore(wiring.own_home()).put(scope, name, value)
     print(f"{name} is kept in {place}, for {_shown(scope)}")
     if place.why:
         print(f"  not in a keyring: {place.why}", file=sys.stderr)
@@ -65,7 +65,7 @@ def set_(
 
 def ls() -> None:
     """List the secrets that runs here find, without their values. Of one name the first line counts."""
-    home, root = Path.home(), _project_folder()
+    home, root = wiring.own_home(), _project_folder()
     store = SecretStore(home)
     rows: list[tuple[str, str, str]] = []
     if root is not None:
@@ -83,7 +83,7 @@ def ls() -> None:
 def rm(name: Annotated[str, NAME], everywhere: Annotated[bool, GLOBAL] = False) -> None:
     """Forget a secret of this project, or with --global the one for all projects."""
     scope = _scope(everywhere)
-    store = SecretStore(Path.home())
+    store = SecretStore(wiring.own_home())
     if store.remove(scope, name):
         print(f"{name} is forgotten, for {_shown(scope)}")
         return
@@ -120,7 +120,7 @@ def _shown(scope: Scope) -> str:
 
 def _project_folder() -> Path | None:
     try:
-        return find_project(Path.cwd(), home=Path.home())
+        return find_project(Path.cwd(), home=wiring.own_home())
     except UsageError:
         return None
 

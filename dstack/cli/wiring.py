@@ -24,6 +24,7 @@ from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
 from dstack.errors import BucketError, SnapshotError
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen, Transport
+from dstack.private_folder import UntrustedError, secure
 
 if TYPE_CHECKING:
     from dstack.adapters.git import GitCode
@@ -38,11 +39,35 @@ if TYPE_CHECKING:
     from dstack.project.settings import Settings
 
 
+WAS_OPEN = "%s was open to other accounts; it is closed now, and only yours"
+
+
 def say(text: str) -> None:
     """One line on standard error."""
     from dstack.ui.terminal import clean
 
     print(clean(text), file=sys.stderr, flush=True)
+
+
+def own_home() -> Path:
+    """The user's home, once `~/.dstack` is closed to other accounts; what was open until now is said.
+
+    Every command gets the home here. Raises UntrustedError where `~/.dstack`, or what dstack executes or believes in
+    it, belongs to another account or may be changed by one.
+    """
+    home = Path.home()
+    closed: list[str] = []
+    try:
+        closed = secure(str(home / ".dstack"))
+    except FileNotFoundError:
+        pass
+    except UntrustedError as error:
+        closed = error.closed
+        raise
+    finally:
+        for path in closed:
+            say(WAS_OPEN % path)
+    return home
 
 
 class Session:
@@ -97,7 +122,7 @@ class Session:
         Raises BucketError for a later format, and for a folder that somebody named and that is not there: where its
         file system is not mounted, all that is written would go to another disk.
         """
-        bucket = WaitingBucket(self._store, redacted(self.settings.bucket), self._tell)
+        bucket = WaitingBucket(self._store, redacted(self.settings.bucket), self.tell)
         self._format = check_format(bucket)
         if self._format is None:
             self.require_folder()
@@ -114,7 +139,8 @@ class Session:
         """The bucket itself, whose kind can be seen."""
         return open_bucket(self.settings.bucket, self.settings.options, self.home)
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
+        """One line for the person at the terminal, wherever that is shown now."""
         self._say(text)
 
     @contextmanager
@@ -216,7 +242,7 @@ class Session:
 
 def open_session(*, hosts_file: str | None = None) -> Session:
     """The session of the current folder; raises UsageError outside a project."""
-    return Session(start=Path.cwd(), home=Path.home(), environ=os.environ, hosts_file=hosts_file)
+    return Session(start=Path.cwd(), home=own_home(), environ=os.environ, hosts_file=hosts_file)
 
 
 class HostOpener:
@@ -239,6 +265,8 @@ class HostOpener:
             directory=host.dir,
         )
         await client.connect()
+        for path in client.closed:
+            self._session.tell(f"{host.name}: {WAS_OPEN % path}")
         return client
 
     async def transport(self, host: Host) -> Transport:

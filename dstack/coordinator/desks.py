@@ -16,6 +16,7 @@ from dstack.coordinator import shipped
 from dstack.coordinator.refusal import Refusal
 from dstack.core.codec import plain
 from dstack.core.handover import HandOver, desk
+from dstack.private_folder import make_folder, open_file
 
 DEADLINE = 45.0
 """Seconds for a coordinator to answer, one that is about to end and the start of another included."""
@@ -32,7 +33,7 @@ def hand(root: str, given: HandOver, library: str | None) -> dict[str, Any]:
     """
     name = desk(given, boot_id(), shipped.PROGRAM)
     folder = os.path.join(root, "coordinators")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_folder(folder)
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         _start_if_none(root, folder, name, library)
@@ -45,7 +46,7 @@ def hand(root: str, given: HandOver, library: str | None) -> dict[str, Any]:
 
 def _start_if_none(root: str, folder: str, name: str, library: str | None) -> None:
     """Become the parent of a coordinator unless one has the lock. Lock and socket are there before it runs."""
-    lock = os.open(os.path.join(folder, name + ".held"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    lock = open_file(os.path.join(folder, name + ".held"), os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,8 +93,7 @@ def _detach(root: str, place: str, library: str | None, kept: set[int], listener
 
 
 def _redirect(log: str, kept: set[int]) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    out = os.open(log, flags, 0o600)
+    out = open_file(log, os.O_WRONLY | os.O_APPEND)
     if os.fstat(out).st_size > LOG_LIMIT:
         os.ftruncate(out, 0)
     null = os.open(os.devnull, os.O_RDONLY)

@@ -51,7 +51,7 @@ def _answer(message: dict[str, Any], frames: Iterator[wire.Frame], root: str) ->
         case wire.HAND | wire.LOOK as op:
             hand = build(HandOver, message.get("handover"), "the hand-over")
             wanted = str(message.get("library") or "")
-            folder = library.folder(root, wanted) if wanted else None
+            folder = library.importable(root, wanted) if wanted else None
             return desks.hand(root, hand, folder) if op == wire.HAND else looking.look(hand, folder)
     raise Refusal("request", f"this coordinator knows no operation {message.get('op')!r}", "update dstack")
 

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterable
 
 from dstack.coordinator.refusal import Refusal
+from dstack.private_folder import make_folder, open_folder
 
 LIMIT = 200 << 20
 """Bytes, packed and unpacked."""
@@ -23,6 +24,13 @@ def folder(root: str, sha256: str) -> str:
     return os.path.join(root, "library", sha256)
 
 
+def importable(root: str, sha256: str) -> str:
+    """The same, once it is seen to be this account's alone: it is about to be executed. Raises OSError else."""
+    path = folder(root, sha256)
+    os.close(open_folder(path))
+    return path
+
+
 def is_there(root: str, sha256: str) -> bool:
     return os.path.isdir(folder(root, sha256))
 
@@ -31,7 +39,7 @@ def receive(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
     """Unpack the zip file that `pieces` are; raises Refusal when it is not what its name says. May be repeated."""
     target = folder(root, sha256)
     parent = os.path.dirname(target)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
+    make_folder(parent)
     found = hashlib.sha256()
     with tempfile.TemporaryFile(dir=parent) as file:
         for piece in pieces:

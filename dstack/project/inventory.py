@@ -45,7 +45,7 @@ def read_inventory(*, home: Path, root: Path | None, file: Path | None = None) -
     report = Report()
     hosts: dict[HostName, Host] = {}
     for path, shown in _paths(home, root, file):
-        loaded = load_file(path, shown)
+        loaded = load_file(path, shown, personal=file is None and path == home / FILE)
         if loaded.missing and file is not None:
             raise UsageError(f"{file} does not exist")
         for host in read_hosts(report, loaded):

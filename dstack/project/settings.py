@@ -11,7 +11,7 @@ from typing import Any
 from dstack.errors import ConfigError
 from dstack.model import Position
 from dstack.project.checking import Report, absent, expected, quoted, read_fields, read_map, read_text
-from dstack.project.strict import ListNode, MapNode, Node, ScalarNode, load_file
+from dstack.project.strict import ListNode, Loaded, MapNode, Node, ScalarNode, load_file
 from dstack.project.vocabulary import BUCKET, CONFIG, spellings
 
 FILE = ".dstack/config.yaml"
@@ -58,25 +58,27 @@ def read_settings(*, home: Path, root: Path | None, environment: Mapping[str, st
     report = Report()
     files: list[_File] = []
     if root is not None and root.resolve() != home.resolve():
-        files.append(_read(report, root / FILE, FILE, base=root, home=home, personal=False))
+        project = load_file(root / FILE, FILE)
+        files.append(_read(report, project, base=root, home=home, personal=False))
     personal = root is None or bool(files)
-    files.append(_read(report, home / FILE, f"~/{FILE}", base=home, home=home, personal=personal))
+    own = load_file(home / FILE, f"~/{FILE}", personal=True)
+    files.append(_read(report, own, base=home, home=home, personal=personal))
     if report.problems:
         raise ConfigError(report.problems)
-    project = next((file.project for file in files if file.project), None)
+    name = next((file.project for file in files if file.project), None)
     given = environment.get(VARIABLE)
     if given:
-        return Settings(bucket=_location(given, root or home, home), origin=VARIABLE, project=project)
+        return Settings(bucket=_location(given, root or home, home), origin=VARIABLE, project=name)
     for file in files:
         if file.bucket is not None:
             return Settings(
-                bucket=file.bucket, origin=file.shown, options=file.options, position=file.position, project=project
+                bucket=file.bucket, origin=file.shown, options=file.options, position=file.position, project=name
             )
-    return Settings(bucket=str(home / ".dstack" / "bucket"), origin=DEFAULT, project=project)
+    return Settings(bucket=str(home / ".dstack" / "bucket"), origin=DEFAULT, project=name)
 
 
-def _read(report: Report, path: Path, shown: str, *, base: Path, home: Path, personal: bool) -> _File:
-    node = report.take(load_file(path, shown))
+def _read(report: Report, loaded: Loaded, *, base: Path, home: Path, personal: bool) -> _File:
+    node = report.take(loaded)
     if node is None or absent(node):
         return _File()
     top = read_map(report, node, "the file")
@@ -90,7 +92,7 @@ def _read(report: Report, path: Path, shown: str, *, base: Path, home: Path, per
         options=options,
         position=bucket.position if bucket else None,
         project=_read_project(report, fields["project"].value) if "project" in fields else None,
-        shown=shown,
+        shown=loaded.file,
     )
 
 

@@ -10,6 +10,7 @@ a file to read: `ps` in a project without a config.yaml has none.
 from __future__ import annotations
 
 import bisect
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstack.errors import Problem
 from dstack.model import Position
+from dstack.private_folder import UntrustedError, open_trusted
 
 if TYPE_CHECKING:
     import yaml
@@ -138,15 +140,20 @@ def resolve(text: str) -> Value:
     return text
 
 
-def load_file(path: Path, shown: str) -> Loaded:
-    """Read one file under the name `shown`. Raises nothing: what is wrong is in `problems`."""
+def load_file(path: Path, shown: str, *, personal: bool = False) -> Loaded:
+    """Read one file under the name `shown`. Raises nothing: what is wrong is in `problems`.
+
+    A `personal` file is one of `~/.dstack`: it must not belong to another account, nor be changeable by one.
+    """
     try:
         if not path.exists():
             return Loaded(file=shown, root=None, missing=True)
         if not path.is_file():
             return _failed(shown, "is not a regular file")
-        with path.open("rb") as stream:
+        with os.fdopen(open_trusted(str(path)), "rb") if personal else path.open("rb") as stream:
             source = stream.read(MAX_BYTES + 1)
+    except UntrustedError as error:
+        return _failed(shown, f"{error}; {error.hint}")
     except OSError as error:
         return _failed(shown, f"cannot be read: {error.strerror or error}")
     return load(source, shown)

@@ -20,6 +20,7 @@ import tempfile
 import time
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from dstack.private_folder import UntrustedError, make_folder
 from dstack.runner.refusal import Refusal
 
 OLDEST = (2, 17)
@@ -43,6 +44,8 @@ SAFE = (
     "core.attributesFile=/dev/null",
     "core.excludesFile=/dev/null",
     "core.compression=1",
+    # stores and indexes are private whatever the umask is, which work trees follow
+    "core.sharedRepository=0600",
     "protocol.allow=never",
     "protocol.file.allow=always",
     "submodule.recurse=false",
@@ -72,6 +75,8 @@ def told() -> Iterator[None]:
     """Turns what the operating system refuses into a CodeError."""
     try:
         yield
+    except UntrustedError as error:
+        raise CodeError("host", "the code cannot be kept: %s" % error, error.hint) from None
     except OSError as error:
         hint = "look at that path on the host, and at its free disk space"
         raise CodeError("host", "the code cannot be kept: %s: %s" % (error.strerror, error.filename), hint) from None
@@ -112,8 +117,8 @@ def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -
         raise CodeError("code", "this host lacks %s, on which the bundle builds" % lacking[0], "run the command again")
     with quarantine(store) as folder:
         objects = os.path.join(folder, "objects")
-        os.makedirs(os.path.join(objects, "pack"))
-        os.makedirs(os.path.join(objects, "info"))
+        make_folder(os.path.join(objects, "pack"))
+        make_folder(os.path.join(objects, "info"))
         with open(os.path.join(objects, "info", "alternates"), "w") as file:
             file.write("../../../objects\n")
         env = {"GIT_OBJECT_DIRECTORY": objects}
@@ -184,12 +189,11 @@ def has(store: str, commit: str) -> bool:
 
 
 def check_owner(store: str) -> None:
-    """Raises CodeError unless the store is a real folder of our own that nobody else may write."""
+    """Raises CodeError unless the store is a real folder of our own; it is closed to everybody else."""
     found = os.lstat(store)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise CodeError("host", "%s is not a folder of this account" % store, "remove it on the host")
-    if found.st_mode & 0o077:
-        os.chmod(store, 0o700)
+    make_folder(store)
 
 
 def ensure_store(root: str, project: str, sha256: bool) -> str:
@@ -198,7 +202,7 @@ def ensure_store(root: str, project: str, sha256: bool) -> str:
     if not os.path.lexists(store):
         check_version()
         parent = os.path.dirname(store)
-        os.makedirs(parent, mode=0o700, exist_ok=True)
+        make_folder(parent)
         fresh = tempfile.mkdtemp(dir=parent, prefix=".new-")
         try:
             furnish(fresh, sha256)
@@ -217,7 +221,7 @@ def furnish(folder: str, sha256: bool) -> None:
     kind = ["--object-format=sha256"] if sha256 else []
     git(folder, ["init", "-q", "--bare", "--template=", *kind, folder], env={}, cwd=folder)
     for name in ("info", "refs/dstack", "laid", "quarantine"):
-        os.makedirs(os.path.join(folder, name), exist_ok=True)
+        make_folder(os.path.join(folder, name))
     with open(os.path.join(folder, "info", "attributes"), "w") as file:
         file.write(RAW_ATTRIBUTES)
 
@@ -295,7 +299,7 @@ def tidy(store: str) -> None:
 def quarantine(store: str) -> Iterator[str]:
     """A folder of our own on the store's file system, gone afterwards; old ones of killed runners go too."""
     parent = os.path.join(store, "quarantine")
-    os.makedirs(parent, mode=0o700, exist_ok=True)
+    make_folder(parent)
     for entry in os.scandir(parent):
         with contextlib.suppress(OSError):
             if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE:
@@ -309,10 +313,9 @@ def quarantine(store: str) -> Iterator[str]:
 
 def empty_folder(target: str) -> None:
     """Make `target`, 0700; raises CodeError when it is anything but a new or empty folder."""
-    os.makedirs(target, mode=0o700, exist_ok=True)
+    make_folder(target)
     if os.path.islink(target) or os.listdir(target):
         raise CodeError("host", "%s is not an empty folder" % target, "remove it on the host")
-    os.chmod(target, 0o700)
 
 
 def read_text(path: str) -> Optional[str]:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple
 
+from dstack.private_folder import make_folder
 from dstack.runner import devices, job
 from dstack.runner.maskedlog import fifo
 from dstack.runner.spool import Attempt, read_json, write_json
@@ -50,6 +51,7 @@ while set -- /proc/[0-9]*; [ $# -gt 2 ]; do
   _dstack_looks=$((_dstack_looks + 1))
   sleep 0.1 2>/dev/null || sleep 1
 done
+umask 077
 echo "$_dstack_status" >"$_dstack_code"
 exit "$_dstack_status"
 """
@@ -173,7 +175,7 @@ def fork_keeper(
 ) -> int:
     """Start the keeper of a container; returns its pid. Call in a single-threaded process. The keeper closes `close`:
     what only the supervisor shall read."""
-    os.makedirs(os.path.join(attempt.container, "home"), mode=0o700, exist_ok=True)
+    make_folder(os.path.join(attempt.container, "home"))
     pid = os.fork()
     if pid == 0:
         for fd in close:

@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
+from dstack.private_folder import make_folder
 from dstack.runner import artifacts, eviction, trees
 from dstack.runner.refusal import Refusal
 from dstack.runner.store import Verified, blob, checked, copied, has, identity_of, is_number, temporary_name
@@ -142,7 +143,7 @@ class _Incoming:
             try:
                 self.fd = os.open(self._path, trees.NEW, 0o600)
             except FileNotFoundError:
-                os.makedirs(self._store, mode=0o700, exist_ok=True)
+                make_folder(self._store)
                 self.fd = os.open(self._path, trees.NEW, 0o600)
         except OSError as error:
             raise self._full(error) from None
@@ -155,7 +156,7 @@ class _Incoming:
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1 or state.st_uid != os.geteuid():
             return False
         try:
-            os.makedirs(self._store, mode=0o700, exist_ok=True)
+            make_folder(self._store)
             os.rename(name, self._path, src_dir_fd=folder)
         except OSError:
             return False  # a folder that is read-only, or another disk
@@ -177,7 +178,7 @@ class _Incoming:
             try:
                 os.rename(self._path, self._final)
             except FileNotFoundError:
-                os.makedirs(os.path.dirname(self._final), mode=0o700, exist_ok=True)
+                make_folder(os.path.dirname(self._final))
                 os.rename(self._path, self._final)
         except OSError as error:
             raise self._full(error) from None

@@ -6,6 +6,7 @@ import fcntl
 import os
 from typing import Iterable, Optional
 
+from dstack.private_folder import make_folder
 from dstack.runner.masking import Masker
 from dstack.runner.spool import Attempt
 from dstack.wire import CHUNK
@@ -35,7 +36,7 @@ class MaskedLog:
         self.writer: Optional[int] = None
         self._log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if self._fifo is not None:
-            os.makedirs(attempt.container, mode=0o700, exist_ok=True)
+            make_folder(attempt.container)
             os.mkfifo(self._fifo, 0o600)
             # For both ways: then it has no end before its last reader closes it, whoever comes and goes inside.
             self.reader: Optional[int] = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

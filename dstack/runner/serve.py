@@ -11,6 +11,7 @@ import traceback
 from typing import Any, Dict, Optional
 
 from dstack import wire
+from dstack.private_folder import make_folder
 from dstack.runner import nursery
 from dstack.runner.channel import Request, Writer
 from dstack.runner.operations import Operations
@@ -31,7 +32,7 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
         pass  # the leader of its group already
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    os.makedirs(root, mode=0o700, exist_ok=True)
+    make_folder(root)
     nest = nursery.start(root, [stdin, stdout])
     threading.Thread(target=_end_with, args=(nest.pid,), daemon=True).start()
     try:
@@ -124,7 +125,8 @@ class _Loop:
         except Refusal as refusal:
             request.fail(refusal)
         except OSError as error:
-            request.fail(Refusal("host", "%s: %s" % (request.op, error), "look at the disk and the limits of the host"))
+            hint = getattr(error, "hint", "look at the disk and the limits of the host")
+            request.fail(Refusal("host", "%s: %s" % (request.op, error), hint))
         except Exception as error:
             traceback.print_exc()
             request.fail(Refusal("bug", "%s failed: %s: %s" % (request.op, type(error).__name__, error), "report this"))

@@ -14,6 +14,7 @@ import re
 import time
 from typing import Any, Dict, Iterator, Optional
 
+from dstack.private_folder import make_folder
 from dstack.runner.refusal import Refusal
 from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED
 
@@ -46,8 +47,8 @@ class Attempt:
         self.container = os.path.join(self.folder, "container")
 
     def make(self) -> None:
-        """Create the folder; an existing one is fine."""
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        """Create the folder; an existing one of this account's is fine."""
+        make_folder(self.folder)
 
     def exists(self) -> bool:
         return os.path.isdir(self.folder)

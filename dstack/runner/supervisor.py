@@ -53,7 +53,8 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
         _say(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
     except OSError as error:
         text = "attempt %s cannot be held: %s" % (attempt.nonce, error)
-        _say(control, {"error": {"kind": "spool", "message": text, "hint": "make room on the host, or set `dir:`"}})
+        hint = getattr(error, "hint", "make room on the host, or set `dir:`")
+        _say(control, {"error": {"kind": "spool", "message": text, "hint": hint}})
     except Exception as error:
         text = "attempt %s cannot be held: %s: %s" % (attempt.nonce, type(error).__name__, error)
         _say(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})

@@ -61,7 +61,7 @@ def test_hosts_ls_says_where_each_host_stands(project: Make) -> None:
 
 def test_a_host_is_added_and_removed_and_the_rest_stays(project: Make) -> None:
     made = project()
-    inventory(made).parent.mkdir()
+    inventory(made).parent.mkdir(mode=0o700)
     before = "# mine\nhosts:\n  a: {address: 10.0.0.1}  # first\n"
     inventory(made).write_text(before)
     done = made.run("hosts", "add", "b", "--address", "10.0.0.2", "--slots", "2", "--offline")

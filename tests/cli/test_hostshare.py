@@ -82,7 +82,7 @@ def test_nobody_drops_what_another_pushed_unasked(pair: tuple[Project, Project])
 
 def test_a_personal_inventory_is_not_pushed_unasked(pair: tuple[Project, Project]) -> None:
     _, bob = pair
-    (bob.home / ".dstack").mkdir()
+    (bob.home / ".dstack").mkdir(mode=0o700)
     (bob.home / ".dstack/hosts.yaml").write_text("hosts: {my-server: {}}\n")
     assert bob.run("hosts", "push").code == 2
     done = bob.run("hosts", "push", "--hosts", str(bob.home / ".dstack/hosts.yaml"))

@@ -70,9 +70,9 @@ def test_while_a_screen_is_open_it_gets_the_lines_from_the_event_loop(
             seen.set()
 
         with made.saying(_in_loop(show)):
-            await asyncio.to_thread(made._tell, "in between")
+            await asyncio.to_thread(made.tell, "in between")
             await asyncio.wait_for(seen.wait(), LIMIT)
-        made._tell("afterwards")
+        made.tell("afterwards")
 
     asyncio.run(scene())
     assert shown == [("in between", threading.get_ident())]

@@ -234,9 +234,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="secrets-file-for-all",
         breaks="the file of secrets can be read by others",
-        file="dstack/adapters/keyring_file.py",
-        old="os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)",
-        new="os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)",
+        file="dstack/private_folder.py",
+        old="FILE_MODE = 0o600",
+        new="FILE_MODE = 0o644",
         tests=("tests/cli/test_secrets.py::test_without_a_keyring_a_file_of_the_owners_keeps_it_and_that_is_said",),
     ),
     Mutant(
