@@ -23,7 +23,16 @@ SEARCH = 0o011
 """What a shared folder deeper down needs of the folders above it: they may be passed, not listed or changed."""
 FOLDERS = ("runner", "spool", "code", "store", "library", "coordinators", "snapshots", "libraries")
 """What dstack makes right below its folder."""
-FILES = ("config.yaml", "hosts.yaml", "known_hosts", "secrets.json", "secrets.lock", "workflows.yaml", "variables.yaml")
+FILES = (
+    "config.yaml",
+    "hosts.yaml",
+    "known_hosts",
+    "secrets.json",
+    "secrets.lock",
+    "workflows.yaml",
+    "variables.yaml",
+    "place",
+)
 """What dstack believes right below its folder."""
 TRIES = 100
 

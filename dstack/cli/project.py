@@ -63,9 +63,8 @@ def _check_includes(session: wiring.Session, project: Project, problems: list[Pr
     return ""
 
 
-def _name_bucket(root: Path, url: str) -> None:
+def _name_bucket(root: Path, home: Path, url: str) -> None:
     """Try a bucket and write its name; raises BucketError when it is none, UsageError when another one is named."""
-    home = wiring.own_home()
     settings = read_settings(home=home, root=root, environment={})
     here = settings.origin == starter.CONFIG_FILE
     wanted = read_settings(home=home, root=root, environment={"DSTACK_BUCKET": url}).bucket
@@ -87,7 +86,7 @@ def _name_bucket(root: Path, url: str) -> None:
     if path := private_folder(store):
         print(clean(f"only your account can use it; for a team: {_to_share(path)}"))
     if not here:
-        print(f"wrote {starter.write_bucket(root, wanted)}")
+        print(f"wrote {starter.write_bucket(root, wanted, home=home)}")
 
 
 def _to_share(path: str) -> str:
@@ -120,10 +119,10 @@ def init(
     With --bucket the storage is tried first (s3://, gs://, az://, a folder): where several writers at once can create
     the same object it is refused, and nothing is written.
     """
-    root = Path.cwd()
+    root, home = Path.cwd(), wiring.own_home()
     if bucket is not None:
-        _name_bucket(root, bucket)
-    written = {path.relative_to(root).as_posix() for path in write_starter(root)}
+        _name_bucket(root, home, bucket)
+    written = {path.relative_to(root).as_posix() for path in write_starter(root, home=home)}
     for name in FILES:
         if starter.is_there(root / name):
             print(f"{'wrote' if name in written else 'kept '} {name}")

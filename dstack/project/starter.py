@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from dstack.errors import UsageError
+from dstack.private_folder import UntrustedError, make_folder, open_file
 
 WORKFLOWS = """\
 # The steps of this project. `dstack check` validates this file, `dstack run train` runs a step and all it needs.
@@ -52,7 +54,7 @@ CONFIG_FILE = ".dstack/config.yaml"
 FILES = {".dstack/workflows.yaml": WORKFLOWS, ".dstack/variables.yaml": VARIABLES}
 
 
-def write_bucket(root: Path, url: str) -> str:
+def write_bucket(root: Path, url: str, *, home: Path) -> str:
     """Name the bucket in .dstack/config.yaml below `root`; the rest of the file stays as it is.
 
     Returns the file's name. The caller has read the file: it names no bucket yet.
@@ -60,13 +62,11 @@ def write_bucket(root: Path, url: str) -> str:
     """
     path = root / CONFIG_FILE
     try:
-        (root / ".dstack").mkdir(exist_ok=True)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         line = f"bucket: {json.dumps(url, ensure_ascii=False)}\n"
         if text and not text.endswith("\n"):
             line = "\n" + line
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
+        _add(path, line, os.O_APPEND, home=home)
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
     return CONFIG_FILE
@@ -77,7 +77,7 @@ def is_there(path: Path) -> bool:
     return any(path.with_suffix(end).exists() for end in (".yaml", ".yml"))
 
 
-def write_starter(root: Path) -> tuple[Path, ...]:
+def write_starter(root: Path, *, home: Path) -> tuple[Path, ...]:
     """Write the files that are not there yet below `root`; never touches one that is. Where there are workflows
     already, nothing is written: variables of the starter's own would be of workflows that do not exist.
 
@@ -85,16 +85,28 @@ def write_starter(root: Path) -> tuple[Path, ...]:
     """
     written: list[Path] = []
     try:
-        (root / ".dstack").mkdir(exist_ok=True)
         for name, text in FILES.items():
             path = root / name
             if is_there(path):
                 if text is WORKFLOWS:
                     return ()
                 continue
-            with path.open("x", encoding="utf-8") as stream:
-                stream.write(text)
+            _add(path, text, os.O_EXCL, home=home)
             written.append(path)
+    except UntrustedError:
+        raise
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or root}: {error.strerror or error}") from None
     return tuple(written)
+
+
+def _add(path: Path, text: str, flags: int, *, home: Path) -> None:
+    """Write to a file that is made where it is missing: private in `~/.dstack`, elsewhere as the umask says."""
+    if path.parent.resolve() == (home / ".dstack").resolve():
+        make_folder(str(path.parent))
+        fd = open_file(str(path), os.O_WRONLY | flags)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
+    with os.fdopen(fd, "w", encoding="utf-8") as stream:
+        stream.write(text)

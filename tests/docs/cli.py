@@ -59,7 +59,7 @@ def _help(context: click.Context) -> str:
 
 def _run() -> list[str]:
     with TemporaryDirectory() as folder:
-        write_starter(Path(folder))
+        write_starter(Path(folder), home=Path.home())
         project = load_project(Path(folder))
         return [
             "In a project that `dstack init` made:",

@@ -108,9 +108,20 @@ def test_a_run_with_artifacts_and_secrets_leaves_private_folders_and_files(folde
     assert not open_paths(account.own)
     made = {path.name for path in account.own.iterdir()}
     assert {"bucket", "code", "coordinators", "runner", "secrets.json", "snapshots", "spool", "store"} <= made
-    if umask != 0o777:  # else the folder that a pull makes is one that nobody may enter, as asked for
-        account.dstack("artifacts", "pull", "-", "-o", str(folder / "pulled"))
+    # What is pulled follows the umask: with 0777 into a folder that nobody may enter.
+    account.dstack("artifacts", "pull", "-", "-o", str(folder / "pulled"), code=1 if umask == 0o777 else 0)
+    if umask != 0o777:
         assert (folder / "pulled/out/umask").read_text().strip() == "0022", "the job has its own"
+
+
+@pytest.mark.parametrize("umask", [0, 0o002, 0o777], ids=oct)
+def test_a_project_in_the_home_itself_is_private_too(folder: Path, umask: int) -> None:
+    account = Account(folder, umask)
+    account.laptop.root = account.laptop.home
+    account.dstack("init", "--bucket", str(folder / "bucket"))
+    assert {path.name for path in account.own.iterdir()} == {"config.yaml", "workflows.yaml", "variables.yaml"}
+    assert not open_paths(account.own)
+    account.dstack("ps")
 
 
 @pytest.mark.parametrize("umask", UMASKS if ROUNDS > 1 else (0, 0o777), ids=oct)

@@ -239,17 +239,17 @@ def test_all_files_under_workflows_are_read_in_order(tmp_path: Path) -> None:
 
 
 def test_the_starter_passes_its_own_check_and_is_never_written_over_a_file(tmp_path: Path) -> None:
-    assert write_starter(tmp_path) == tuple(tmp_path / name for name in FILES)
+    assert write_starter(tmp_path, home=tmp_path / "home") == tuple(tmp_path / name for name in FILES)
     loaded = load_project(tmp_path)
     assert loaded.notes == ()
     assert [spec.workflow for spec in make_plan(loaded, "train", files=()).jobs] == ["prepare", "train"]
     (tmp_path / ".dstack" / "workflows.yaml").write_text("mine", encoding="utf-8")
     (tmp_path / ".dstack" / "variables.yaml").rename(tmp_path / ".dstack" / "variables.yml")
-    assert write_starter(tmp_path) == ()
+    assert write_starter(tmp_path, home=tmp_path / "home") == ()
     assert (tmp_path / ".dstack" / "workflows.yaml").read_text(encoding="utf-8") == "mine"
 
 
 def test_where_the_starter_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / ".dstack").write_text("a file", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot write"):
-        write_starter(tmp_path)
+        write_starter(tmp_path, home=tmp_path / "home")
