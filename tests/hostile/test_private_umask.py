@@ -71,6 +71,7 @@ class Account:
         )
         assert done.returncode == code, done.stdout
         assert "Traceback" not in done.stdout
+        assert "was open to other accounts" not in done.stdout, "not even for a moment"
         return done.stdout
 
 

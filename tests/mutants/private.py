@@ -14,7 +14,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/private_folder.py",
         old="            make_folder(os.path.dirname(os.path.abspath(path)))\n",
         new="            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)\n",
-        tests=(f"{UMASKS}::test_a_run_with_artifacts_and_secrets_leaves_private_folders_and_files[0o2]",),
+        tests=("tests/unit/runner/test_private_folder.py::test_a_folder_and_its_missing_parents_are_private",),
     ),
     Mutant(
         name="open-folder-left-open",
