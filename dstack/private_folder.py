@@ -34,7 +34,10 @@ FILES = (
     "place",
 )
 """What dstack believes right below its folder."""
-TRIES = 100
+OTHERS_OF_OWN = ("bucket", "store.looked")
+"""What else dstack makes there; bundles on their way have names of their own."""
+OWN_NAME = ".dstack"
+TRIES = 20
 
 
 class UntrustedError(PermissionError):
@@ -57,14 +60,15 @@ def secure(root: str) -> List[str]:
     """Close the folder of dstack's to other accounts, and what dstack executes or believes right below it.
 
     Returns the paths that others could enter or read until now, the root first; none after the first call. A folder
-    below that is shared on purpose (a bucket of a team) is left as it is, and its way stays passable. Raises
-    UntrustedError for what belongs to another account than this one and root, for a file that others may change, and
-    for what cannot be closed; FileNotFoundError where there is no such folder.
+    below that is shared on purpose (a bucket of a team) is left as it is, and its way stays passable; so is a `root` of
+    the user's that holds other things than dstack's, unless others may write to it. Raises UntrustedError for that, for
+    what belongs to another account than this one and root, for a file that others may change, and for what cannot be
+    closed; FileNotFoundError where there is no such folder.
     """
     fd = _open_folder(root)
     closed = []  # type: List[str]
     try:
-        if _settle(root, ".", fd, SEARCH if _holds_shared(fd) else 0):
+        if _settle_root(root, fd):
             closed.append(root)
         for name in FOLDERS:
             path = os.path.join(root, name)
@@ -86,22 +90,26 @@ def make_folder(path: str) -> None:
 
     Any number of processes may make it at once. Raises UntrustedError where it belongs to another account, or OSError.
     """
-    for _ in range(TRIES):
+    path = os.path.abspath(path)
+    for left in reversed(range(TRIES)):
         try:
-            os.mkdir(path, FOLDER_MODE)
+            try:
+                os.mkdir(path, FOLDER_MODE)
+            except FileExistsError:
+                pass
+            _settle(path, path)
+            return
         except FileNotFoundError:
-            make_folder(os.path.dirname(os.path.abspath(path)))
-            continue
-        except FileExistsError:
-            pass
-        except PermissionError:
-            # Another process of this account has just made the parent, under a umask that takes its owner's rights.
-            if not _give_rights(os.path.dirname(os.path.abspath(path)), FOLDER_MODE):
+            if not left or os.path.islink(path):
                 raise
-            continue
-        _settle(path, path)
-        return
-    raise OSError(errno.EAGAIN, "the folder does not stay", path)
+            make_folder(os.path.dirname(path))
+        except UntrustedError:
+            raise
+        except PermissionError:
+            # Another process of this account has just made a parent, under a umask that takes its owner's rights.
+            if not left:
+                raise
+            _give_rights_above(path)
 
 
 def open_folder(path: str) -> int:
@@ -123,13 +131,7 @@ def open_file(path: str, flags: int) -> int:
     A symbolic link is not followed. Raises UntrustedError where it belongs to another account, or OSError.
     """
     wanted = flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(path, wanted, FILE_MODE)
-    except PermissionError:
-        # Another process of this account has just made it, under a umask that takes its owner's rights.
-        if not _give_rights(path, FILE_MODE):
-            raise
-        fd = os.open(path, wanted, FILE_MODE)
+    fd = _open_made(path, wanted)
     try:
         found = os.fstat(fd)
         _judge_owner(found, path)
@@ -190,13 +192,29 @@ def temporary_folder(parent: str, prefix: str = "tmp-") -> Iterator[str]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _open_made(path: str, flags: int) -> int:
+    for left in reversed(range(TRIES)):
+        try:
+            return os.open(path, flags, FILE_MODE)
+        except PermissionError:
+            # Another process of this account has just made it, under a umask that takes its owner's rights.
+            if not left:
+                raise
+            _give_rights_above(path)
+            _give_rights(path, FILE_MODE)
+    raise AssertionError("the last try returns or raises")
+
+
 def _open_folder(path: str) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         return os.open(path, flags)
     except PermissionError:
-        if not _give_rights(path, FOLDER_MODE):
-            raise
+        found = os.stat(path)
+        if found.st_uid != os.getuid():
+            hint = "sudo chown -R %d %s" % (os.getuid(), shlex.quote(path))
+            raise UntrustedError("%s cannot be entered by this account" % path, hint) from None
+        os.chmod(path, stat.S_IMODE(found.st_mode) | FOLDER_MODE)
         return os.open(path, flags)
 
 
@@ -206,6 +224,19 @@ def _exists(name: str, folder: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _settle_root(root: str, fd: int) -> bool:
+    """Close the folder of dstack's -> whether it was open. One of the user's for other things too is only judged."""
+    found = os.fstat(fd)
+    names = os.listdir(fd)
+    known = {*FOLDERS, *FILES, *OTHERS_OF_OWN}
+    is_own = os.path.basename(root) == OWN_NAME or all(name in known or name.startswith("bundle-") for name in names)
+    if not is_own or found.st_mode & stat.S_ISVTX:
+        _judge_owner(found, root)
+        _judge_writers(found, root)
+        return False
+    return _settle(root, ".", fd, SEARCH if _holds_shared(fd) else 0)
 
 
 def _holds_shared(folder: int) -> bool:
@@ -249,7 +280,7 @@ def _judge_file(found: os.stat_result, path: str) -> None:
 
 def _judge_writers(found: os.stat_result, path: str) -> None:
     if found.st_mode & WRITERS:
-        hint = "use a folder of your own, below it or elsewhere"
+        hint = "give dstack a folder of its own, such as %s" % shlex.quote(os.path.join(path, "dstack"))
         raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
 
 
@@ -272,13 +303,18 @@ def _account(uid: int) -> str:
         return "uid %d" % uid
 
 
-def _give_rights(path: str, mode: int) -> bool:
-    """Give the owner's rights back to a folder or file of this account's own -> whether some were missing."""
+def _give_rights_above(path: str) -> None:
+    """Give back the owner's rights to those folders above that a umask has left without any, the highest first."""
+    above = os.path.dirname(path)
+    if above != path:
+        _give_rights_above(above)
+        _give_rights(above, FOLDER_MODE)
+
+
+def _give_rights(path: str, mode: int) -> None:
     try:
         found = os.lstat(path)
-        if found.st_uid != os.getuid() or stat.S_ISLNK(found.st_mode) or found.st_mode & mode == mode:
-            return False
-        os.chmod(path, mode)
+        if found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode) and not found.st_mode & FOLDER_MODE:
+            os.chmod(path, stat.S_IMODE(found.st_mode) | mode)
     except OSError:
-        return False
-    return True
+        pass  # it is another account's, or just went

@@ -177,7 +177,8 @@ class Writing:
         spare = f"{RESERVED}.{os.urandom(12).hex()}"
         os.mkdir(spare, FOLDER_MODE, dir_fd=staging)
         try:
-            os.chmod(spare, FOLDER_MODE, dir_fd=staging)
+            made = os.stat(spare, dir_fd=staging).st_mode
+            os.chmod(spare, stat.S_IMODE(made) | FOLDER_MODE, dir_fd=staging)
             fd = os.open(spare, OPEN_FOLDER, dir_fd=staging)
             try:
                 os.fchmod(fd, self._rights.folder | (os.fstat(fd).st_mode & stat.S_ISGID))
@@ -230,7 +231,7 @@ def _make_root(path: str) -> None:
     parent = os.path.dirname(path)
     try:
         os.mkdir(path, FOLDER_MODE)
-        os.chmod(path, FOLDER_MODE)
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | FOLDER_MODE)
     except FileExistsError:
         return
     except FileNotFoundError:

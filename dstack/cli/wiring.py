@@ -22,7 +22,7 @@ from dstack.adapters.bucket_waiting import WaitingBucket
 from dstack.app.probe import Format, check_format, ensure_probed, require_writer
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Coordinator, RunRecord
-from dstack.errors import BucketError, SnapshotError
+from dstack.errors import BucketError, NotPrivateError, SnapshotError
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen, Transport
 from dstack.private_folder import UntrustedError, secure
 
@@ -64,6 +64,8 @@ def own_home() -> Path:
     except UntrustedError as error:
         closed = error.closed
         raise
+    except OSError as error:
+        raise NotPrivateError(f"{home / '.dstack'} cannot be used: {error.strerror}", hint="look at it") from None
     finally:
         for path in closed:
             say(WAS_OPEN % path)

@@ -32,7 +32,8 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
         pass  # the leader of its group already
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    make_folder(root)
+    if not os.path.isdir(root):
+        make_folder(root)
     nest = nursery.start(root, [stdin, stdout])
     threading.Thread(target=_end_with, args=(nest.pid,), daemon=True).start()
     try:

@@ -164,6 +164,11 @@ def test_what_another_account_may_have_written_is_not_believed(place: Place, nam
     assert not (place.folder / "planted").exists()
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(place: Place) -> None:
+    place.own.write_text("x")
+    assert f"{place.own} cannot be used: Not a directory" in place.dstack("ps", code=2)
+
+
 def test_what_root_wrote_and_what_others_only_read_is_believed(place: Place) -> None:
     place.own.mkdir(mode=0o700)
     (place.own / "hosts.yaml").write_text("hosts: {mine: {}}")
@@ -209,7 +214,7 @@ class Target:
         """Start a runner -> its answer to `spool`; raises Refused."""
         client = Client(self.root, self._place.folder / "slots", python=sys.executable)
         try:
-            return dict(client.start(closed=True).call("spool"))
+            return dict(client.start().call("spool"))
         finally:
             client.kill()
             client.discard()

@@ -12,8 +12,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="parents-by-umask",
         breaks="only the last part of a path is private: parents get the umask, as makedirs gives them",
         file="dstack/private_folder.py",
-        old="            make_folder(os.path.dirname(os.path.abspath(path)))\n",
-        new="            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)\n",
+        old="            make_folder(os.path.dirname(path))\n",
+        new="            os.makedirs(os.path.dirname(path), exist_ok=True)\n",
         tests=("tests/unit/runner/test_private_folder.py::test_a_folder_and_its_missing_parents_are_private",),
     ),
     Mutant(

@@ -92,10 +92,11 @@ class Client:
         self._lock = threading.Lock()
         self.streams: dict[int, Stream] = {}
         self.sent_zipapp = False
+        self.closed: list[str] = []
+        """Folders of the host that were open until now."""
         self.reader: threading.Thread | None = None
 
-    def start(self, body: bytes | None = None, *, closed: bool = False) -> Client:
-        """Become a runner; with `closed` the host may say that folders were open."""
+    def start(self, body: bytes | None = None) -> Client:
         zipapp, sha256 = runner_zipapp()
         source = bootstrap_source()
         greeting = {"sentinel": "sentinel-of-a-test", "dir": str(self.root), "runner": sha256, "size": len(zipapp)}
@@ -107,7 +108,7 @@ class Client:
             answer = self.answer()
         if "error" in answer:
             raise Refused({"kind": "bootstrap", "message": answer["error"], "hint": answer["hint"]})
-        assert answer.pop("closed", None) is None or closed
+        self.closed = answer.pop("closed", [])
         assert answer == {"ready": True}
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dstack
@@ -97,11 +97,44 @@ def test_many_processes_make_the_same_under_the_worst_umask(tmp_path: Path) -> N
     command = [*drop, sys.executable, "-c", RACE, str(tmp_path / "top")]
     racers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
     for racer in racers:
-        assert racer.communicate(timeout=60)[1] == ""
+        assert racer.communicate(timeout=240)[1] == ""
         assert racer.returncode == 0
     for number in range(30):
         assert (tmp_path / "top" / str(number) / "a/b/file").read_bytes() == b"x" * 6
     assert {mode(path) for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
+
+
+@pytest.mark.parametrize(("bits", "is_taken"), [(0o755, True), (0o775, False), (0o1777, False)], ids=oct)
+def test_a_folder_of_the_users_for_other_things_too_is_never_closed(tmp_path: Path, bits: int, is_taken: bool) -> None:
+    root = tmp_path / "scratch"
+    (root / "data").mkdir(parents=True, mode=0o755)
+    (root / "spool").mkdir(mode=0o755)
+    root.chmod(bits)
+    if is_taken:
+        assert secure(str(root)) == [str(root / "spool")]
+    else:
+        with pytest.raises(UntrustedError) as error:
+            secure(str(root))
+        assert str(root / "dstack") in error.value.hint
+    assert (mode(root), mode(root / "data")) == (bits, 0o755)
+
+
+def test_an_empty_folder_for_everybody_is_not_taken_for_dstacks(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UntrustedError):
+        secure(str(tmp_path))
+    assert mode(tmp_path) == 0o1777
+
+
+def test_what_its_owner_closed_to_himself_stays_so(tmp_path: Path) -> None:
+    """Only what has no right at all, as a umask leaves it, gets rights back: a read-only folder is somebody's wish."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept").chmod(0o500)
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
+    code = f"from dstack.private_folder import make_folder; make_folder({str(tmp_path / 'kept/new')!r})"
+    done = subprocess.run([*drop, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "PermissionError" in done.stderr
+    assert mode(tmp_path / "kept") == 0o500
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
@@ -117,6 +150,7 @@ def test_a_link_to_a_folder_elsewhere_is_followed_and_closed(tmp_path: Path) -> 
     assert mode(tmp_path / "big") == 0o700
 
 
+@settings(deadline=None, max_examples=60)
 @given(top=st.integers(0, 0o777), modes=st.dictionaries(st.sampled_from(private_folder.FOLDERS), st.integers(0, 0o777)))
 def test_every_mode_of_every_folder_becomes_private_once(
     tmp_path_factory: pytest.TempPathFactory, top: int, modes: dict[str, int]
@@ -134,6 +168,7 @@ def test_every_mode_of_every_folder_becomes_private_once(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from([*private_folder.FOLDERS, *private_folder.FILES]), min_size=1, unique=True), st.data())
 def test_one_foreign_or_writable_part_is_enough(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
