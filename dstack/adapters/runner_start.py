@@ -83,7 +83,8 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
 
 def _closed(said: object) -> tuple[str, ...]:
     """Paths of a host that it says were open; at most CLOSED, cut to one line each."""
-    return tuple(opening(path, QUOTED) for path in said[:CLOSED] if path) if isinstance(said, list) else ()
+    paths = said[:CLOSED] if isinstance(said, list) else []
+    return tuple(text for path in paths if (text := opening(path, QUOTED)))
 
 
 async def _booted(talk: _Talk, first: bytes, program: Program) -> dict[str, Any]:

@@ -145,6 +145,17 @@ def test_a_folder_that_was_open_is_closed_and_that_is_said_once(place: Place) ->
     assert "was open" not in second
 
 
+def test_a_hosts_folder_that_was_open_is_closed_and_that_is_said_once(place: Place) -> None:
+    folder = place.folder / "host"
+    (folder / "runner").mkdir(parents=True, mode=0o755)
+    place.laptop.write({".dstack/hosts.yaml": f"hosts: {{here: {{local: true, dir: {folder}}}}}"})
+    first, second = (place.dstack("run", "hello", "--rerun") for _ in range(2))
+    for path in (folder, folder / "runner"):
+        assert first.count(f"here: {path} was open to other accounts; it is closed now, and only yours") == 1
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert "was open" not in second
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "hosts.yaml", "known_hosts", "secrets.json"])
 @pytest.mark.parametrize("whose", ["another's", "open"])
 def test_what_another_account_may_have_written_is_not_believed(place: Place, name: str, whose: str) -> None:

@@ -74,6 +74,20 @@ def test_the_zipapp_is_pushed_where_the_host_lacks_it_and_nowhere_else() -> None
     against(script, connects)
 
 
+@pytest.mark.parametrize("said", ["no list", 7, None, {}, [{}, 7, "", "/a\x1b[2J b", *["/x" * 500] * 40]])
+def test_folders_that_a_host_says_were_open_are_few_short_and_clean(said: object) -> None:
+    async def script(far: FarSide) -> None:
+        header = await far.header()
+        await far.say(f"\n{header['sentinel']}{json.dumps({'ready': True, 'closed': said})}\n".encode())
+        await far.ok(await far.request(wire.HELLO), HELLO)
+
+    async def scene(client: RunnerClient) -> None:
+        await client.connect()
+        assert client.closed == (("/a [2J b", *["/x" * 100] * 12) if isinstance(said, list) else ())
+
+    against(script, scene)
+
+
 def test_frames_that_come_with_the_last_line_of_the_bootstrap_are_kept() -> None:
     async def script(far: FarSide) -> None:
         header = await far.header()
