@@ -70,7 +70,7 @@ def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
     except OSError:
         return None
     try:
-        return any(_is_locked(fd) for fd in tickets)
+        return any(_is_locked(fd, uid) for fd in tickets)
     finally:
         for fd in tickets:
             os.close(fd)
@@ -93,15 +93,18 @@ def _tickets(folder: str, nonce: str, uid: int) -> Iterator[int]:
             os.close(fd)
 
 
-def _is_locked(fd: int) -> bool:
+def _is_locked(fd: int, uid: int) -> bool:
     """By the kernel's list where that shows the lock; a lock that it hides is tried, shared and for an instant.
 
-    The try disturbs nobody: a claimed attempt locked its ticket before it was claimed, and whoever removes unlocked
-    tickets takes the same shared lock.
+    Any account may lock the file: a lock that living processes of other accounts hold, and nobody else, proves nothing.
+    One whose holder is not found is the account's: a job keeps the lock that its killed supervisor took. The try
+    disturbs nobody: a claimed attempt locked its ticket before it was claimed, and whoever removes unlocked tickets
+    takes the same shared lock.
     """
     try:
-        if file_locks.file_id(fd) in file_locks.holders():
-            return True
+        pids = file_locks.holders().get(file_locks.file_id(fd))
+        if pids is not None:
+            return not pids or any(_owner(str(pid)) in (None, uid) for pid in pids)
     except OSError:
         pass  # no such list on this system
     return not try_lock(fd, fcntl.LOCK_SH)

@@ -70,8 +70,30 @@ def test_a_ticket_of_another_account_proves_nothing(locked: Path) -> None:
     """Anybody may make a ticket of that name."""
     assert sightings.sighting(NONCE, OTHER) == UNSEEN
     os.chown(locked, pwd.getpwnam(OTHER).pw_uid, -1)
-    assert sightings.sighting(NONCE, OTHER) == ALIVE
     assert sightings.sighting(NONCE, ME) == UNSEEN
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second account")
+def test_a_lock_that_another_account_holds_on_the_ticket_proves_nothing(locked: Path) -> None:
+    """Anybody who may read the ticket may lock it."""
+    os.chown(locked, pwd.getpwnam(OTHER).pw_uid, -1)
+    assert sightings.sighting(NONCE, OTHER) == UNSEEN
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second account")
+def test_a_job_that_outlived_its_supervisor_keeps_the_ticket_locked(queue: Path) -> None:
+    path = ticket(queue)
+    script = "import fcntl, os, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nfcntl.flock(fd, fcntl.LOCK_EX)\n"
+    script += "child = os.fork()\nif child == 0:\n  os.read(0, 1)\nelse:\n  print(child, flush=True)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdin is not None
+        supervisor.stdout.readline()
+        supervisor.wait(timeout=30)
+        assert sightings.sighting(NONCE, ME) == ALIVE
+        supervisor.stdin.close()
 
 
 def test_the_ticket_of_another_attempt_is_none_of_this_one(locked: Path) -> None:
