@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from typing import Iterator, List
 
 from dstack.runner.file_locks import file_id
@@ -92,13 +91,19 @@ def _unfit(path: str) -> str:
     """Why the place cannot be used, "" when it is there now and this account's own."""
     try:
         for folder in (os.path.dirname(path), path):
-            if not os.path.lexists(folder):
-                os.mkdir(folder, 0o700)
-    except FileExistsError:
-        pass  # another process of this account was faster, or another account was
+            _make(folder)
     except OSError as error:
         return str(error)
     return _foreign(path) or ("" if _is_trusted(path) else "%s is not on a disk of this host" % path)
+
+
+def _make(path: str) -> None:
+    """A folder of mode 0700, whatever the umask, unless something is there already: who asks looks at that next."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    os.chmod(path, 0o700)
 
 
 def _is_trusted(path: str) -> bool:
@@ -122,8 +127,7 @@ def _foreign(path: str) -> str:
 
 def _chosen(path: str) -> str:
     try:
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+        _make(path)
         found = os.lstat(path)
     except OSError as error:
         raise Refusal("slots", "the slots of this host cannot be used: %s" % error, "set DSTACK_SLOTS_DIR") from None

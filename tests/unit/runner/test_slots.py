@@ -59,7 +59,7 @@ def test_slot_is_taken_as_long_as_a_grandchild_lives(host: Host) -> None:
 def test_tickets_can_be_read_by_all_and_written_by_none_but_their_owner(host: Host) -> None:
     client = host.connect()
     client.call("hold", nonce=host.nonce(), slots=2)
-    assert sorted(path.stat().st_mode & 0o777 for path in host.slots.iterdir()) == [0o400, 0o644]
+    assert sorted(path.stat().st_mode & 0o777 for path in host.slots.iterdir()) == [0o444, 0o644]
 
 
 def test_a_lock_that_is_a_link_is_not_followed(host: Host) -> None:
