@@ -13,7 +13,7 @@ from dstack.core.codec import build, plain
 from dstack.core.placement import Candidate, nowhere
 from dstack.core.records import Claim, Coordinator
 from dstack.core.sightings import belongs, is_other_machine, is_same_boot
-from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
+from dstack.errors import BucketError, DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostFacts, JobSpec
 from dstack.ports import RunnerPort
 
@@ -211,17 +211,26 @@ class Fleet:
         return list(dict.fromkeys(found))
 
     def link_of(self, claim: Claim) -> Link:
-        """The link to the host of a claim: where the attempt was located, or by the entry in the claim."""
+        """The link to the host of a claim: where the attempt was located, or by the entry in the claim.
+
+        Raises DamagedObjectError when the claim does not say where its host is.
+        """
         return self._located.get(claim.nonce) or self._entry_of(claim)
 
     def _entry_of(self, claim: Claim) -> Link:
-        """The inventory's link when it has the same entry as the claim, else one made from the claim."""
+        """The inventory's link when it has the same entry as the claim, else one made from the claim; raises
+        DamagedObjectError as `link_of` does."""
         link = self.links.get(claim.host)
         if link is not None and address_of(link.host) == claim.address:
             return link
         entry = json.dumps([claim.host, claim.address], sort_keys=True)
         if entry not in self._foreign:
-            self._foreign[entry] = Link(build(Host, dict(claim.address), claim.host), self._open)
+            try:
+                host = build(Host, dict(claim.address), claim.host)
+            except BucketError as error:
+                where = f"the claim of {claim.run_name} on {claim.host}"
+                raise DamagedObjectError(where, f"{where} does not say where that host is: {error}") from None
+            self._foreign[entry] = Link(host, self._open)
         return self._foreign[entry]
 
     async def connect(self) -> None:

@@ -14,7 +14,7 @@ from dstack.app.driver import Driver, take
 from dstack.app.jobs import Job
 from dstack.core.lifecycle import GOOD
 from dstack.core.records import Coordinator, Outcome
-from dstack.errors import DamagedInputError, DamagedObjectError
+from dstack.errors import DamagedInputError, DamagedObjectError, LaterVersionError
 from dstack.model import Fingerprint, JobSpec, WorkflowName
 from dstack.ports import Screen
 
@@ -62,7 +62,7 @@ class Replacements:
                     why = await self.replace(spec, deeper)
                     if why:
                         return f"it cannot be made anew, because its own input {deeper.workflow} is damaged: {why}"
-                except DamagedObjectError as error:
+                except (DamagedObjectError, LaterVersionError) as error:
                     return f"it cannot be made anew: {error}"
         return ""
 

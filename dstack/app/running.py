@@ -213,8 +213,13 @@ class Coordination:
         key = self._means.keys.run(self._run.id).final
         if await take(create(key, pack(final)), self._driver.perform):
             return final
-        there = await asyncio.to_thread(self._means.bucket.get, key)
-        return unpack(Final, key, there or b"")
+        try:
+            there = await asyncio.to_thread(self._means.bucket.get, key)
+            return unpack(Final, key, there or b"")
+        except DamagedObjectError as error:
+            # The run is over all the same; who asks for it is told by every command that reads the summary.
+            self._means.screen.message(str(error))
+            return final
 
     async def _tidy(self) -> None:
         """Once, and not in the way of what the run is there for."""

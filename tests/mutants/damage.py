@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/listing.py",
         old="    while (yield Read(key_of(number + 1))) is not None:",
         new="    while False:",
-        tests=PROTOCOL,
+        tests=("tests/app/test_listing.py",),
     ),
     Mutant(
         name="fsck-denies-the-lost",
