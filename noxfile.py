@@ -26,6 +26,9 @@ COORDINATOR = "tests/contract/test_coordinator.py"
 """Skipped on Pythons that it does not promise."""
 WRITE = "--write"
 """Of `nox -s docs -- --write`; nothing for pytest."""
+SKIPPED_BEFORE = "--skipped-before"
+LACKING = ROOT / ".pytest_cache/v/dstack/lacking"
+"""Where tests/lacking.py keeps what each session skipped."""
 REQUIRE_SPIN = "--require-spin"
 """Of `nox -s model -- --require-spin`; nothing for pytest."""
 
@@ -66,7 +69,14 @@ def _run(session: nox.Session, program: str, *arguments: str, env: dict[str, str
     session.run(found, *arguments, env=env, external=READY)
 
 
+def _has_skipped(name: str) -> bool:
+    return any(json.loads(file.read_text()) for file in LACKING.glob(f"{name}*"))
+
+
 def _pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
+    if SKIPPED_BEFORE in session.posargs and not _has_skipped(session.name):
+        session.log("this session has skipped nothing for want of something on this machine")
+        return
     given = [argument for argument in session.posargs if argument not in (WRITE, REQUIRE_SPIN)]
     _run(session, "python", "-m", "pytest", *arguments, *given, env=env)
 
