@@ -131,15 +131,7 @@ def _members(nonce_folder: str, pack: str) -> List[Dict[str, Any]]:
 
 def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
     parts = trees.split(entry["path"], "changed")
-    try:
-        folder = trees.open_folder(top, parts[:-1])
-        try:
-            fd = os.open(parts[-1], trees.FILE, dir_fd=folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        message = "artifact %s cannot be read any more: %s" % (trees.shown(entry["path"]), error.strerror)
-        raise Refusal("changed", message, _CHANGED) from None
+    fd = _open_member(top, parts)
     try:
         digest = hashlib.sha256()
         size = 0
@@ -152,6 +144,29 @@ def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
         os.close(fd)
     if size != entry["size"] or longer or digest.hexdigest() != entry["sha256"]:
         raise Refusal("changed", "artifact %s changed after the job had ended" % trees.shown(entry["path"]), _CHANGED)
+
+
+def _open_member(top: int, parts: List[bytes]) -> int:
+    """The descriptor of a file that the manifest names; raises Refusal("changed") when something else stands there."""
+    shown = trees.shown(b"/".join(parts))
+    try:
+        folder = trees.open_folder(top, parts[:-1])
+        try:
+            state = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+            fd = os.open(parts[-1], trees.FILE, dir_fd=folder) if stat.S_ISREG(state.st_mode) else -1
+        finally:
+            os.close(folder)
+    except OSError as error:
+        message = "artifact %s cannot be read any more: %s" % (shown, error.strerror)
+        raise Refusal("changed", message, _CHANGED) from None
+    if fd >= 0:
+        # Between the two calls another one may have come: a pipe has no places to read from.
+        state = os.fstat(fd)
+        if stat.S_ISREG(state.st_mode):
+            return fd
+        os.close(fd)
+    message = "artifact %s changed into %s while it was stored" % (shown, trees.kind(state.st_mode))
+    raise Refusal("changed", message, _CHANGED)
 
 
 class _Walk:

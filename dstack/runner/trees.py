@@ -35,6 +35,21 @@ _IGNORED = dict.fromkeys(
     [0xFEFF, *range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070)],
 )
 
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def kind(mode: int) -> str:
+    """What stands at a path of this `st_mode`, in words for messages."""
+    return _KINDS.get(stat.S_IFMT(mode), "something unknown")
+
 
 def text(path: bytes) -> str:
     """The path as it stands in manifests."""

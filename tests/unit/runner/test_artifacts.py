@@ -260,6 +260,40 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(job, change):
     assert caught.value.kind == "changed"
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("pipe", "changed into a named pipe while it was stored"),
+        ("socket", "changed into a socket while it was stored"),
+        ("folder", "changed into a folder while it was stored"),
+        ("link", "changed into a symbolic link while it was stored"),
+    ],
+)
+def test_what_a_file_changed_into_is_said(job, change, words):
+    write(job.out / "b", b"abc")
+    job.manifest()
+    pack = job.entries()["out/b"]["pack"]
+    (job.out / "b").unlink()
+    here = os.getcwd()
+    os.chdir(str(job.out))  # the path of a socket is short
+    try:
+        if change == "pipe":
+            os.mkfifo("b")
+        elif change == "folder":
+            os.mkdir("b")
+        elif change == "link":
+            os.symlink("elsewhere", "b")
+        else:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind("b")
+    finally:
+        os.chdir(here)
+    with pytest.raises(Refusal, match="out/b") as caught:
+        job.pack(pack)
+    assert caught.value.kind == "changed"
+    assert words in str(caught.value)
+
+
 def test_a_folder_swapped_for_a_link_is_not_followed(job, tmp_path):
     (job.out / "sub").mkdir()
     write(job.out / "sub" / "file", b"abc")
