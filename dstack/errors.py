@@ -92,6 +92,10 @@ class NotHeldError(HostError):
     """What held an attempt on the host is gone: it never begins there, and that is nobody's failure."""
 
 
+class UnkillableError(HostError):
+    """Processes of a job are in the kernel and do not end, as with a disk or a network share that hangs."""
+
+
 class HostUnreachableError(NoHostError):
     """The connection to one host failed or was lost."""
 

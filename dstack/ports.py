@@ -131,6 +131,11 @@ class RunnerPort(Protocol):
 
     async def facts(self) -> HostFacts: ...
 
+    async def pulse(self, patience: float) -> None:
+        """Return as soon as the runner shows a sign of life; raises HostUnreachableError when none comes within
+        `patience` seconds: a runner that is frozen, or that waits for a disk that hangs."""
+        ...
+
     async def push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
         """Bring a snapshot to the host, sending only what it lacks; returns the bytes sent."""
         ...
@@ -184,7 +189,8 @@ class RunnerPort(Protocol):
         ...
 
     async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:
-        """End the job's whole process tree: TERM, grace, KILL until quiet."""
+        """End the job's whole process tree: TERM, grace, KILL until quiet; raises UnkillableError, which names them,
+        when processes are left that the kernel does not end."""
         ...
 
     async def manifest(self, nonce: Nonce) -> Manifest:

@@ -89,6 +89,8 @@ STARTED = "started"
 REFUSED = "refused"
 NOT_HELD = "held"
 """Kind of the refusal of what needs a held attempt, when nothing holds it (any more)."""
+UNKILLABLE = "unkillable"
+"""Kind of the refusal of `stop` when the kernel does not let processes of the job end (state D)."""
 
 
 class Frame(NamedTuple):

@@ -11,7 +11,7 @@ from dstack import wire
 from dstack.adapters.deadline import within
 from dstack.adapters.runner_start import ending, opening
 from dstack.adapters.runner_streams import WINDOW, Exchange
-from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError
+from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, UnkillableError
 from dstack.ports import Transport
 
 QUICK = 60.0
@@ -261,7 +261,7 @@ class Channel:
     def _refusal(self, op: str, error: dict[str, Any]) -> HostError:
         message = opening(error.get("message"), _SAID) or f"the runner refused {op!r} without a reason"
         kind, hint = opening(error.get("kind"), 40), opening(error.get("hint"), _SAID) or None
-        refusal = NotHeldRefusedError if kind == wire.NOT_HELD else RefusedError
+        refusal = _REFUSALS.get(kind, RefusedError)
         return refusal(self.host, message, kind=kind, hint=hint)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -299,3 +299,13 @@ class RefusedError(HostError):
 
 class NotHeldRefusedError(RefusedError, NotHeldError):
     """The refusal of kind `held`."""
+
+
+class UnkillableRefusedError(RefusedError, UnkillableError):
+    """The refusal of kind `unkillable`."""
+
+
+_REFUSALS: Mapping[str, type[RefusedError]] = {
+    wire.NOT_HELD: NotHeldRefusedError,
+    wire.UNKILLABLE: UnkillableRefusedError,
+}

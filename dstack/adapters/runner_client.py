@@ -9,6 +9,7 @@ from typing import Any
 
 from dstack import wire
 from dstack.adapters import runner_answers as answers
+from dstack.adapters.deadline import within
 from dstack.adapters.runner_answers import AttemptStatus, Listing
 from dstack.adapters.runner_channel import QUICK, Channel
 from dstack.adapters.runner_start import Program, start_runner
@@ -66,6 +67,18 @@ class RunnerClient:
             facts, self._first_facts = self._first_facts, None
             return facts
         return answers.facts(self.name, await channel.ask(wire.HELLO, {}))
+
+    async def pulse(self, patience: float) -> None:
+        channel = await self._channel()
+        try:
+            # No request has this number: nothing is cancelled, and there is an answer at once.
+            await within(patience, channel.ask(wire.CANCEL, {"request": 0}, deadline=None))
+        except TimeoutError:
+            raise HostUnreachableError(
+                self.name,
+                f"the runner gave no sign of life for {patience:.0f} s",
+                hint="it is frozen, or a disk of the host hangs; the job, if it runs, goes on",
+            ) from None
 
     # -- bringing things to the host -----------------------------------------------------------------------------
 

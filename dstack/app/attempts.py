@@ -248,7 +248,7 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
     yield from create(mine.started, pack(Started(nonce=claim.nonce, at=at)))
     abort = False
     report: ExitReport | None = None
-    patience = PATIENCE
+    patience, note = PATIENCE, ""
     while report is None:
         report = yield Watch(claim, workflow, mine, patience)
         patience = min(LONGEST, patience * 1.02)
@@ -263,8 +263,11 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
         stop = yield from unwanted(job, mine)
         if stop is not None:
             abort = stop.abort
-            yield Show(workflow=workflow, status=JobStatus.STOPPING, host=claim.host, attempt=mine, mine=True)
-            report = yield StopJob(claim, abort)
+            yield Show(
+                workflow=workflow, status=JobStatus.STOPPING, host=claim.host, note=note, attempt=mine, mine=True
+            )
+            ended = yield StopJob(claim, abort)
+            report, note = (ended, "") if isinstance(ended, ExitReport) else (None, ended or "")
     yield from _finish(job, mine, claim, report, abort=abort)
 
 
@@ -282,7 +285,7 @@ def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         if (yield from _is_in_vain(job, mine)):
             break
     for _ in range(STOP_TRIES):
-        if (yield StopJob(claim, True)) is not None:
+        if isinstance((yield StopJob(claim, True)), ExitReport):
             yield from record_gone(mine, claim)
             yield Release(claim)
             return

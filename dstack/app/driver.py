@@ -19,6 +19,7 @@ from dstack.app.inputs import Inputs
 from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.means import Means
 from dstack.app.placing import Placing
+from dstack.app.pulse import ask_living
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
@@ -33,9 +34,10 @@ from dstack.errors import (
     HostUnreachableError,
     NotHeldError,
     SnapshotError,
+    UnkillableError,
     UsageError,
 )
-from dstack.model import JobSpec, JobStatus, Nonce, WorkflowName
+from dstack.model import ExitReport, JobSpec, JobStatus, Nonce, WorkflowName
 from dstack.ports import RunnerPort
 
 T = TypeVar("T")
@@ -141,7 +143,7 @@ class Driver:
             case fx.Watch(claim, workflow, attempt, patience):
                 return await self._watching(claim, workflow, attempt).wait(patience)
             case fx.StopJob(claim, abort):
-                return await self._hosts.ask(claim, lambda runner: runner.stop(Nonce(claim.nonce), abort=abort))
+                return await self._stop(claim, abort=abort)
             case fx.Collect():
                 return await self._collect(effect)
             case fx.Release(claim):
@@ -254,6 +256,21 @@ class Driver:
         """Let lost attempts that live be ended, at most for so long: nobody waits for them any more."""
         if self._lingering:
             await asyncio.wait(self._lingering, timeout=seconds)
+
+    async def _stop(self, claim: Claim, *, abort: bool) -> ExitReport | str | None:
+        """The end of the job, in words what the kernel does not end, None when the host cannot be reached.
+
+        A stop takes as long as the job's grace, so a runner that is frozen is known by its pulse alone.
+        """
+
+        def stop(runner: RunnerPort) -> Awaitable[ExitReport]:
+            return runner.stop(Nonce(claim.nonce), abort=abort)
+
+        link = self._means.fleet.link_of(claim)
+        try:
+            return await self._hosts.ask(claim, lambda _: ask_living(link, stop))
+        except UnkillableError as error:
+            return str(error)
 
     def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
         watching = self._watchings.get(claim.nonce)

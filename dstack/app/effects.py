@@ -227,7 +227,7 @@ class Watch(Effect):
 
 @dataclass(frozen=True, slots=True)
 class StopJob(Effect):
-    """End the job's process tree -> ExitReport | None when the host cannot be reached."""
+    """End the job's process tree -> ExitReport | None when the host cannot be reached | str: what does not end yet."""
 
     claim: Claim
     abort: bool

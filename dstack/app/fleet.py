@@ -21,6 +21,8 @@ OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 AHEAD = 4
+BEAT, MUTE = 20.0, 60.0
+"""Seconds between two looks whether an open runner lives, and without a sign of life until it is given up."""
 LATECOMERS = 1.0
 """Seconds that the first host to answer waits for the others, so that the best of them is chosen."""
 
@@ -46,6 +48,8 @@ class Link:
         """Whether Docker has them here, of those that were asked for."""
         self._open = open_runner
         self._reached: Reached | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._wait = 0.0
@@ -66,7 +70,18 @@ class Link:
         async with self._lock:
             if self._reached is None:
                 self._reached = await self._connect()
+                self._beating = asyncio.create_task(self._beat(self._reached.runner))
             return self._reached
+
+    async def _beat(self, runner: RunnerPort) -> None:
+        """Give up a runner that gives no sign of life for MUTE seconds: whoever waits for its answer, or for more of a
+        log, would wait for ever."""
+        try:
+            while True:
+                await asyncio.sleep(BEAT)
+                await runner.pulse(MUTE)
+        except DstackError:
+            await self.lost(runner)
 
     async def _connect(self) -> Reached:
         if self._wait:
@@ -105,15 +120,23 @@ class Link:
                 pass  # whoever needs the host next is told why
 
     async def lost(self, runner: RunnerPort) -> None:
-        """This runner's connection failed: the next `reach` opens another."""
+        """This runner's connection failed: the next `reach` opens another, and does not wait for this one's end."""
         if self._reached is not None and self._reached.runner is runner:
             self._reached = None
-            await _close(runner)
+            if self._beating is not None and self._beating is not asyncio.current_task():
+                self._beating.cancel()
+            closing = asyncio.create_task(_close(runner))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            # What waited for an answer of this runner hears of the loss before anything else is asked.
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
         if self._reached is not None:
-            reached, self._reached = self._reached, None
-            await _close(reached.runner)
+            await self.lost(self._reached.runner)
+        await asyncio.gather(*self._closing)
 
 
 async def _quietly(link: Link) -> None:

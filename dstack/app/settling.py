@@ -27,6 +27,8 @@ from dstack.wire import STARTED
 POLL = 0.5
 MOST = 5.0
 """Seconds between two looks at an attempt that somebody else looks after: first POLL, then ever more up to this."""
+STOPPED = 5.0
+"""Seconds that the owner of an attempt that is to be stopped is given to do so, before another one does."""
 FAR = 2.0
 """Seconds between two tries of a host that does not answer."""
 ELSEWHERE = 5.0
@@ -239,24 +241,30 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | N
 
 
 def _outlive(job: Job, live: Live) -> Steps[bool]:
-    """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again."""
+    """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again.
+
+    An owner that lives and does not stop what is to be stopped (a frozen process holds its lock) counts as dead after
+    STOPPED seconds: two may stop one attempt, and what both then write is the same.
+    """
     own = live.claim.run == job.run.id
     who = at_machine(live.owner.user, live.owner.machine)
     note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
-    pause = POLL
+    pause, late = POLL, -1.0
     while True:
-        if (yield Alive(live.owner, live.claim)) is False:
+        if late >= STOPPED or (yield Alive(live.owner, live.claim)) is False:
             return True
         yield Show(
             workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
         )
         yield Pause(pause)
-        pause = min(MOST, pause * 1.25)
+        waited, pause = pause, min(MOST, pause * 1.25)
         if (yield Read(live.keys.end)) is not None:
             return False
-        stop = yield from stop_asked(job)
-        if stop is not None and (yield from unwanted(job, live.keys)) is None:
+        if (yield from stop_asked(job)) is None:
+            continue
+        if (yield from unwanted(job, live.keys)) is None:
             return False  # the others go on with it, and this run is stopped
+        late, pause = (0.0 if late < 0 else late + waited), POLL
 
 
 def _foreign(job: Job, live: Live, want: Want | None, sighting: Sighting) -> Steps[None]:

@@ -22,7 +22,7 @@ from dstack.runner.processes import (
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import Attempt, read_json, write_json
 from dstack.runner.watch import GRACE, failed_report
-from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, VANISHED
+from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED
 
 LOOK = 0.01
 _LOOK_THERE = "look at these processes on the host"
@@ -39,7 +39,7 @@ def state(attempt: Attempt) -> str:
 def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
     """End the attempt; answers once nothing of it is left. One that never started is refused for good.
 
-    Raises Refusal("unkillable") naming the processes that the kernel does not let go.
+    Raises Refusal(UNKILLABLE) naming the processes that the kernel does not let go.
     """
     grace = request.fields.get("grace", GRACE)
     if not isinstance(grace, (int, float)) or isinstance(grace, bool) or grace < 0:
@@ -71,7 +71,7 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
             return
         if time.monotonic() > deadline:
             left = descendants(int(str(named["pid"])))
-            raise Refusal("unkillable", "the kernel does not end: %s" % describe(left), _LOOK_THERE)
+            raise Refusal(UNKILLABLE, "the kernel does not end: %s" % describe(left), _LOOK_THERE)
         if request.pause(LOOK):
             raise Refusal("cancelled", "the request was cancelled; the stop goes on")
 
@@ -89,7 +89,7 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
         raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
     if left or attempt.lives():
         who = describe(left) or "somebody who holds %s" % attempt.alive
-        raise Refusal("unkillable", "the kernel does not end: %s" % who, _LOOK_THERE)
+        raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _LOOK_THERE)
     report = failed_report("its supervisor had been killed; what was left of the job was ended")
     report["stopped"] = True
     report["missing"] = []

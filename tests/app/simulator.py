@@ -540,8 +540,10 @@ class World:
             return None
         return report
 
-    def _stopjob(self, peer: Peer, name: str, effect: fx.StopJob) -> ExitReport | None:
+    def _stopjob(self, peer: Peer, name: str, effect: fx.StopJob) -> ExitReport | str | None:
         supervisor = self.supervisors[effect.claim.nonce]
+        if supervisor.report is None and self.chance(0.1):
+            return "the kernel does not end: 7 (job, state D)"
         if supervisor.report is None and not self.chance(0.1):
             supervisor.report = ExitReport(code=None, signal=15, stopped=True)
         return None if self.chance(0.1) else supervisor.report

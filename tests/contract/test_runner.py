@@ -205,6 +205,21 @@ def test_stop_ends_the_whole_tree_and_says_so(on_host: Play) -> None:
     on_host(scene)
 
 
+def test_a_runner_shows_life_while_a_stop_takes_its_time(on_host: Play) -> None:
+    async def scene(bench: Bench) -> None:
+        client = await bench.client()
+        nonce = await bench.started(client, "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+        await first_of(client, nonce, b"ready")
+        stopping = asyncio.create_task(client.stop(nonce))
+        for _ in range(3):
+            await client.pulse(30)
+        assert not stopping.done()
+        await client.stop(nonce, abort=True)
+        assert (await stopping).stopped
+
+    on_host(scene)
+
+
 def test_stop_with_abort_does_not_wait_for_who_ignores_it(on_host: Play) -> None:
     async def scene(bench: Bench) -> None:
         client = await bench.client()
