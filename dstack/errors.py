@@ -92,6 +92,14 @@ class NotHeldError(HostError):
     """What held an attempt on the host is gone: it never begins there, and that is nobody's failure."""
 
 
+class NoRoomError(HostError):
+    """A disk of a host is full, so that the host could not do what it was asked to."""
+
+
+class LogLostError(HostError):
+    """A host could not write all of the log of a job: what is there is incomplete."""
+
+
 class UnkillableError(HostError):
     """Processes of a job are in the kernel and do not end, as with a disk or a network share that hangs."""
 

@@ -360,6 +360,8 @@ class ExitReport:
     missing: tuple[str, ...] = ()
     started: float = 0.0
     ended: float = 0.0
+    log_lost: str = ""
+    """In words what of the log is missing for good; "" for nothing."""
     vanished: bool = False
     """Nobody can know: supervisor and job are gone without a report, or the host was started anew."""
 

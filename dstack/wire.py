@@ -89,6 +89,8 @@ STARTED = "started"
 REFUSED = "refused"
 NOT_HELD = "held"
 """Kind of the refusal of what needs a held attempt, when nothing holds it (any more)."""
+NO_ROOM = "room"
+"""Kind of every refusal for want of room on a disk of the host: full, a quota, no inode left."""
 UNKILLABLE = "unkillable"
 """Kind of the refusal of `stop` when the kernel does not let processes of the job end (state D)."""
 

@@ -61,6 +61,8 @@ def exit_report(host: str, op: str, value: object) -> ExitReport:
     report = _built(ExitReport, host, op, value)
     if report.code is None and report.signal is None and not report.reason:
         _nonsense(host, op, "an exit has neither code nor signal nor reason")
+    if len(report.log_lost) > MAX_TEXT or not report.log_lost.isprintable():
+        _nonsense(host, op, "a text is too long or holds control characters")
     return report
 
 

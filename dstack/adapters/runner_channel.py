@@ -11,7 +11,7 @@ from dstack import wire
 from dstack.adapters.deadline import within
 from dstack.adapters.runner_start import ending, opening
 from dstack.adapters.runner_streams import WINDOW, Exchange
-from dstack.errors import DstackError, HostError, HostUnreachableError, NotHeldError, UnkillableError
+from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError, UnkillableError
 from dstack.ports import Transport
 
 QUICK = 60.0
@@ -301,11 +301,16 @@ class NotHeldRefusedError(RefusedError, NotHeldError):
     """The refusal of kind `held`."""
 
 
+class NoRoomRefusedError(RefusedError, NoRoomError):
+    """The refusal of kind `room`."""
+
+
 class UnkillableRefusedError(RefusedError, UnkillableError):
     """The refusal of kind `unkillable`."""
 
 
 _REFUSALS: Mapping[str, type[RefusedError]] = {
     wire.NOT_HELD: NotHeldRefusedError,
+    wire.NO_ROOM: NoRoomRefusedError,
     wire.UNKILLABLE: UnkillableRefusedError,
 }

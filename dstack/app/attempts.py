@@ -20,6 +20,7 @@ from dstack.app.effects import (
     Later,
     Linger,
     NewNonce,
+    NotBegun,
     Pause,
     Prepare,
     Read,
@@ -147,19 +148,22 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     if (yield Read(mine.end)) is not None:
         yield Drop(Nonce(claim.nonce))  # called lost meanwhile: nothing of it may begin now
         return
-    at = None if failure is False else (yield Go(claim, workflow))
+    at = None if isinstance(failure, NotBegun) else (yield Go(claim, workflow))
     started = at > 0 if at is not None else (yield from _verdict(job, mine, claim))
     if not started:
-        yield from void(mine, claim)
+        lost = f"the connection to {claim.host} was lost before the job began" if at is None else ""
+        yield Drop(Nonce(claim.nonce))
+        yield from void(mine, claim, failure.why if isinstance(failure, NotBegun) else lost)
+        yield Release(claim)
         return
     yield from look_after(job, mine, claim, at=at or 0.0)
 
 
-def _prepare(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[DamagedInput | str | bool | None]:
-    """Prepare, also after silences of the bucket -> as `Prepare` answers; False when it is not wanted any more."""
+def _prepare(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[DamagedInput | NotBegun | str | None]:
+    """Prepare, also after silences of the bucket -> as `Prepare` answers; NotBegun too when it is wanted no more."""
     pause = FIRST_PAUSE
     while True:
-        found: DamagedInput | Later | str | bool | None = yield Prepare(claim, job.spec.workflow, mine)
+        found: DamagedInput | Later | NotBegun | str | None = yield Prepare(claim, job.spec.workflow, mine)
         if not isinstance(found, Later):
             return found
         note = f"{found.why}; trying again"
@@ -167,7 +171,7 @@ def _prepare(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[DamagedInput | 
         yield Pause(pause)
         pause = min(LONGEST_PAUSE, pause * 1.5)
         if (yield from stop_asked(job)) is not None or (yield Read(mine.end)) is not None:
-            return False
+            return NotBegun(why="it was not wanted any more when the bucket answered")
 
 
 def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
@@ -184,9 +188,9 @@ def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
         yield Pause(PATIENCE)
 
 
-def void(attempt_keys: AttemptKeys, claim: Claim) -> Steps[None]:
+def void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[None]:
     """The host has refused this attempt for ever: whoever looks next may claim the following one."""
-    report = ExitReport(code=None, reason=f"it never started on {claim.host}")
+    report = ExitReport(code=None, reason=why or f"it never started on {claim.host}")
     yield from _end(attempt_keys, claim, report, status="void")
 
 
@@ -317,7 +321,9 @@ def _record(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
         status = yield from _commit(mine, claim, report, collected)
         yield from _end(mine, claim, report, status=status)
     else:
-        reason = collected if isinstance(collected, str) and report.succeeded else report.reason
+        reason = report.reason
+        if isinstance(collected, str):
+            reason = collected if report.succeeded else f"{reason}; what it left could not be kept: {collected}"
         yield from _end(mine, claim, report, status=_failed(report), reason=reason)
     yield Release(claim)
 
@@ -343,6 +349,7 @@ def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
         host=claim.host,
         started=report.started,
         ended=report.ended,
+        log_lost=report.log_lost,
     )
     won = yield from create(mine.result, pack(result))
     return "succeeded" if won else "superseded"
@@ -358,5 +365,6 @@ def _end(mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: str, re
         host=claim.host,
         started=report.started,
         ended=report.ended,
+        log_lost=report.log_lost,
     )
     yield from create(mine.end, pack(end))

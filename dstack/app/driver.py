@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.claim_hosts import ClaimHosts
-from dstack.app.collect import collect_artifacts, stage_inputs
+from dstack.app.collect import collect_artifacts
 from dstack.app.inputs import Inputs
 from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.means import Means
 from dstack.app.placing import Placing
+from dstack.app.preparation import Preparation
 from dstack.app.pulse import ask_living
 from dstack.app.watching import Watching, carry_log, tail
 from dstack.core import manifests
@@ -32,15 +33,16 @@ from dstack.errors import (
     DstackError,
     HostError,
     HostUnreachableError,
+    NoRoomError,
     NotHeldError,
-    SnapshotError,
     UnkillableError,
-    UsageError,
 )
 from dstack.model import ExitReport, JobSpec, JobStatus, Nonce, WorkflowName
 from dstack.ports import RunnerPort
 
 T = TypeVar("T")
+ROOM_PATIENCE = 300.0
+"""Seconds that a full disk has to find room for the list of an ended job's artifacts."""
 LAST_WORDS = 5.0
 """Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
 
@@ -74,6 +76,9 @@ class Driver:
         self.inputs = Inputs(means.bucket, means.keys)
         self.outcomes = self.inputs.outcomes
         self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
+        self._preparation = Preparation(means, run, self.inputs, holder=self._placing.holder)
+        self._full_since: dict[str, float] = {}
+        """When a host first had no room for the list of an ended attempt's artifacts, by this machine's own clock."""
         self._hosts = ClaimHosts(means.fleet, means.observer, means.screen)
         means.heart.tells(self._hosts)
         self._lost: set[str] = set()
@@ -133,7 +138,7 @@ class Driver:
             case fx.Drop(nonce):
                 return await self._placing.drop(nonce)
             case fx.Prepare(claim, workflow, attempt):
-                return await self._prepare(claim, self._specs[workflow], attempt)
+                return await self._preparation.prepare(claim, self._specs[workflow], attempt)
             case fx.Go(claim, workflow):
                 return await self._go(claim, self._specs[workflow])
             case fx.AskVerdict(claim):
@@ -172,70 +177,12 @@ class Driver:
         """Jobs of the run that are at work, by host, whoever started them."""
         return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
 
-    async def _prepare(
-        self, claim: Claim, spec: JobSpec, attempt: AttemptKeys
-    ) -> fx.DamagedInput | fx.Later | str | bool | None:
-        link = self._means.fleet.link_of(claim)
-        if link.reached is None:
-            return False
-        runner = link.reached.runner
-        try:
-            await self._bring(runner, claim, spec, attempt)
-        except HostUnreachableError:
-            await link.lost(runner)
-            return False
-        except NotHeldError:
-            return False
-        except (HostError, SnapshotError, UsageError) as error:
-            return str(error)
-        except DamagedObjectError as error:
-            return fx.DamagedInput(workflow=self.inputs.maker(spec, error), key=error.key, why=str(error))
-        except BucketError as error:
-            return fx.Later(why=str(error))
-        return None
-
-    async def _bring(self, runner: RunnerPort, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> None:
-        means, snapshot = self._means, self._run.snapshot
-        inputs = [await self.inputs.read(dependency.workflow) for dependency in spec.inputs]
-        _, entries = await asyncio.gather(
-            runner.push_code(means.project, snapshot, means.code),
-            stage_inputs(runner, means.bucket, inputs, progress=self._progress(f"{spec.workflow}: inputs")),
-        )
-        wanted = spec.resources
-        await runner.prepare(
-            Nonce(claim.nonce),
-            {
-                "attempt": attempt.folder,
-                "project": means.project,
-                "commit": snapshot.commit,
-                "tree": snapshot.tree,
-                "prefix": snapshot.prefix,
-                "script": spec.script,
-                "arguments": list(spec.arguments),
-                "environment": self._environment(spec, claim),
-                "image": spec.image,
-                "artifacts": list(spec.artifacts),
-                "inputs": entries,
-                "shm_size": wanted.shm_size,
-                "max_duration": claim.max_duration,
-                "title": f"{claim.run_name}/{spec.workflow}/{attempt.number}",
-            },
-        )
-
-    def _environment(self, spec: JobSpec, claim: Claim) -> dict[str, str]:
-        """Variables, then `env:`, then what only the claiming run knows (and no fingerprint holds)."""
-        return {
-            **spec.environment,
-            **spec.env,
-            "run_name": claim.run_name,
-            "RUN_NAME": claim.run_name,
-            "job_id": claim.nonce[:12],
-            "JOB_ID": claim.nonce[:12],
-        }
-
     async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
         values = given.environment(spec, self._means.caller)
-        return await self._hosts.ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
+        try:
+            return await self._hosts.ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
+        except NotHeldError:
+            return None  # another connection than the one that held it: only the verdict tells
 
     # -- the running attempt ----------------------------------------------------------------------
 
@@ -311,8 +258,20 @@ class Driver:
             if runner is not None:
                 await link.lost(runner)
             return None
+        except NoRoomError as error:
+            return self._wait_for_room(effect, str(error))
         except HostError as error:
             return str(error)
+
+    def _wait_for_room(self, effect: fx.Collect, why: str) -> str | None:
+        """The host has no room for the list of what the job left: None for as long as that may change, then why it
+        is lost. The job has ended, and its work may be that of days."""
+        now = time.monotonic()
+        if now - self._full_since.setdefault(effect.claim.nonce, now) > ROOM_PATIENCE:
+            return why
+        note = f"{why}; waits for room"
+        self._show(fx.Show(workflow=effect.workflow, status=JobStatus.UPLOADING, host=effect.claim.host, note=note))
+        return None
 
     async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> fx.Collected:
         await collect_artifacts(
@@ -348,6 +307,7 @@ class Driver:
             await watching.close()
         self._placing.release(claim.nonce)
         self._hosts.forget(claim)
+        self._full_since.pop(claim.nonce, None)
         try:
             await self._hosts.ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
         except HostError as error:

@@ -156,6 +156,14 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotBegun:
+    """An attempt did not begin, and the job has no part in that: its host is out of reach, does not hold the attempt
+    any more, or its disk is full. Another attempt may be made. `why` is for people."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedInput:
     """The object `key` of the artifacts of `workflow` is not what its manifest says, also when read once more."""
 
@@ -166,8 +174,8 @@ class DamagedInput:
 
 @dataclass(frozen=True, slots=True)
 class Prepare(Effect):
-    """Code, inputs and work tree to the claim's host -> None when done, str why it failed, False when it is out of
-    reach or holds the attempt no more, Later, or DamagedInput."""
+    """Code, inputs and work tree to the claim's host -> None when done, str why the job cannot be prepared,
+    NotBegun, Later, or DamagedInput."""
 
     claim: Claim
     workflow: WorkflowName

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from dstack.ports import RunnerPort
 
 OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
 FIRST_WAIT = 0.5
+FULL_WAIT = 1.0
 LONGEST_WAIT = 30.0
 AHEAD = 4
 BEAT, MUTE = 20.0, 60.0
@@ -46,6 +48,10 @@ class Link:
         self.error: DstackError | None = None
         self.images: dict[str, bool] = {}
         """Whether Docker has them here, of those that were asked for."""
+        self.full = ""
+        """In words that its disk was full when something was brought there last, "" when it was not."""
+        self._empty_at = 0.0
+        self._full_wait = 0.0
         self._open = open_runner
         self._reached: Reached | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -108,6 +114,19 @@ class Link:
     @property
     def reached(self) -> Reached | None:
         return self._reached
+
+    def filled(self, why: str) -> None:
+        """Its disk is full: nothing is brought there for a while, which is longer each time."""
+        self._full_wait = min(LONGEST_WAIT, max(FULL_WAIT, self._full_wait * 2))
+        self.full, self._empty_at = why, time.monotonic() + self._full_wait
+
+    def fitted(self) -> None:
+        """There was room for what was brought."""
+        self.full, self._full_wait = "", 0.0
+
+    @property
+    def has_room(self) -> bool:
+        return not self.full or time.monotonic() >= self._empty_at
 
     async def look_for(self, image: str) -> None:
         """Find out whether the image is on the reached host, once; nothing is learned where it gives no answer."""
@@ -327,6 +346,13 @@ class Fleet:
         if len(self.links) > 1:
             await asyncio.gather(*(link.look_for(image) for link in self.links.values()))
 
+    def full(self) -> str:
+        """In words why nothing can be brought to any reached host now; "" where one has room, or none is reached."""
+        reached = [link for link in self.links.values() if link.reached]
+        if any(link.has_room for link in reached):
+            return ""
+        return "; ".join(link.full for link in reached)
+
     def candidates(self, inputs: Mapping[str, int], *, image: str | None = None) -> tuple[Candidate, ...]:
         """The reached hosts, with how many of the job's inputs were made on each, and whether its image is there."""
         return tuple(
@@ -338,7 +364,7 @@ class Fleet:
                 has_image=image is not None and link.images.get(image, False),
             )
             for name, link in self.links.items()
-            if link.reached
+            if link.reached and link.has_room
         )
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from dstack.app.overview import attempt_of, job_of, run_view
 from dstack.app.views import JobView
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.lifecycle import ENDED
-from dstack.core.records import RunRecord
+from dstack.core.records import End, RunRecord, unpack
 from dstack.errors import DamagedObjectError, NotFoundError
 from dstack.ports import Bucket
 
@@ -25,7 +25,16 @@ SHORT = 16
 """Pieces that are read one after another before a list tells of all that are there."""
 
 Piece = tuple[str, bytes]
-"""Workflow and bytes of its log; no bytes: that log is complete."""
+"""Workflow and bytes of its log; no bytes: no more of it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What the log of a job lacks for good, in words, and the host that could not write it."""
+
+    workflow: str
+    host: str
+    what: str
 
 
 @dataclass(slots=True)
@@ -46,8 +55,10 @@ def read_logs(
     workflow: str | None = None,
     attempt: int | None = None,
     at_once: int = 1,
+    losses: list[Loss] | None = None,
 ) -> Iterator[Piece]:
-    """The logs that are there, job by job in the order of the plan, a piece at a time.
+    """The logs that are there, job by job in the order of the plan, a piece at a time; what they lack comes to
+    `losses`.
 
     Of a long log `at_once` pieces are read at a time, and so many are in memory. `attempt` picks another one than the
     last; raises NotFoundError when there is no such workflow or attempt, and, behind all that there is,
@@ -61,6 +72,7 @@ def read_logs(
         if keys_of_attempt is not None:
             reader = Reader(workflow=job.workflow, attempt=keys_of_attempt)
             yield from _drain(bucket, reader, at_once)
+            _note_loss(bucket, job.workflow, keys_of_attempt, losses)
             yield job.workflow, b""
             try:
                 if job.status in ENDED:
@@ -79,8 +91,10 @@ def follow_logs(
     workflow: str | None = None,
     pause: Callable[[float], None],
     at_once: int = 1,
+    losses: list[Loss] | None = None,
 ) -> Iterator[Piece]:
-    """The logs that are there and all that comes, until every chosen job has its outcome and all was given.
+    """The logs that are there and all that comes, until every chosen job has its outcome and all was given; what they
+    lack comes to `losses`.
 
     `pause` waits for so many seconds. The next piece of a log is found by its offset: a look costs one read for each
     running job, at most ten times a second and at least once a second; every STATE seconds the jobs are looked at too.
@@ -98,10 +112,20 @@ def follow_logs(
                 for piece in _advance(bucket, keys, reader, job=jobs[reader.workflow], at_once=at_once):
                     moved = True
                     yield piece
+                if reader.done:
+                    _note_loss(bucket, reader.workflow, reader.attempt, losses)
         wait = SHORTEST if moved else min(LONGEST, wait * 1.5)
         since += wait
         if any(not reader.done for reader in readers):
             pause(wait)
+
+
+def _note_loss(bucket: Bucket, workflow: str, attempt: AttemptKeys | None, losses: list[Loss] | None) -> None:
+    """Add what the end of the attempt says that its log lacks."""
+    body = bucket.get(attempt.end) if attempt is not None and losses is not None else None
+    end = unpack(End, attempt.end, body) if attempt is not None and body is not None else None
+    if end is not None and end.log_lost and losses is not None:
+        losses.append(Loss(workflow, end.host, end.log_lost))
 
 
 def _advance(bucket: Bucket, keys: ProjectKeys, reader: Reader, *, job: JobView, at_once: int) -> Iterator[Piece]:

@@ -11,8 +11,9 @@ from typing import Literal
 from dstack.app.effects import Held
 from dstack.app.fleet import Fleet, Link, Reached, address_of
 from dstack.core.placement import slots_of
-from dstack.errors import DstackError, HostError, HostUnreachableError
+from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError
 from dstack.model import Demand, Nonce
+from dstack.ports import RunnerPort
 
 Ranking = Callable[[], Sequence[str]]
 
@@ -33,6 +34,8 @@ class Holding:
         self._refused: set[str] = set()
         self._stuck: dict[str, str] = {}
         self.won: Link | None = None
+        self.holder: RunnerPort | None = None
+        """The runner through which the attempt is held: the end of its connection ends the hold."""
 
     async def wait(self, patience: float) -> Held | str | Literal[False] | None:
         """Held, None when no slot was free within `patience`, or in words why no host can be asked now or the queue of
@@ -52,12 +55,10 @@ class Holding:
                 reached = task.result()
             except DstackError as error:
                 self._fleet.links[name].busy -= 1
-                self._errors[name] = str(error)
-                if isinstance(error, HostError):
-                    self._refused.add(name)
+                self._note(name, error)
                 continue
             await self._release_others()
-            self.won = self._fleet.links[name]
+            self.won, self.holder = self._fleet.links[name], reached.runner
             return Held(
                 host=name,
                 boot_id=reached.facts.boot_id,
@@ -74,6 +75,16 @@ class Holding:
         self._stuck.pop(name, None)
         if text:
             self._stuck[name] = f"waits: {name}: {text}"
+
+    def _note(self, name: str, error: DstackError) -> None:
+        """Remember why a host does not hold the attempt."""
+        if isinstance(error, NoRoomError):
+            self._fleet.links[name].filled(str(error))
+        # After a lost connection the host has refused this nonce for ever: the loss is the reason, not the refusal.
+        if not (isinstance(error, NotHeldError) and name in self._errors):
+            self._errors[name] = str(error)
+        if isinstance(error, HostError):
+            self._refused.add(name)
 
     def why(self) -> str:
         """What the hosts said last, for people."""

@@ -12,6 +12,7 @@ from dstack.app.means import Means
 from dstack.core.placement import Standing, nowhere, rank
 from dstack.core.records import Outcome, RunRecord
 from dstack.model import Demand, JobSpec, Nonce, WorkflowName
+from dstack.ports import RunnerPort
 
 
 class Placing:
@@ -50,6 +51,10 @@ class Placing:
                 return None
             holding = self._holdings[nonce] = self._holding(nonce, spec)
         await self._means.fleet.ready(patience)
+        full = self._means.fleet.full()
+        if full:
+            await asyncio.sleep(patience)
+            return full
         if spec.image:
             await self._means.fleet.look_for(spec.image)
         answer = await holding.wait(patience)
@@ -99,6 +104,11 @@ class Placing:
             if outcome is not None:
                 made[outcome.host] = made.get(outcome.host, 0) + 1
         return made
+
+    def holder(self, nonce: str) -> RunnerPort | None:
+        """The runner through which the attempt is held, None where it is not."""
+        holding = self._holdings.get(nonce)
+        return holding.holder if holding is not None else None
 
     async def drop(self, nonce: Nonce) -> None:
         """Give up waiting for it, and what is held."""

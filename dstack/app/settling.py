@@ -193,6 +193,7 @@ def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
     return (
         yield from job.outcome(
             JobStatus.SUCCEEDED if own else JobStatus.REUSED,
+            reason=result.log_lost,
             keys=keys,
             attempt=result.attempt,
             digest=result.digest,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NoReturn
 
 import typer
 
-from dstack.app.follow import Piece, follow_logs, read_logs
+from dstack.app.follow import Loss, Piece, follow_logs, read_logs
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
-from dstack.errors import UsageError
+from dstack.errors import LogLostError, UsageError
 from dstack.ui.logstream import LogStreams
 
 
@@ -41,12 +41,23 @@ def logs(
     session = wiring.open_session()
     record = session.require_run(run)
     bucket, many = session.bucket, session.at_once
+    losses: list[Loss] = []
+    keys = session.keys
     if follow:
-        pieces = follow_logs(bucket, session.keys, record, workflow=workflow, pause=time.sleep, at_once=many)
+        pieces = follow_logs(bucket, keys, record, workflow=workflow, pause=time.sleep, at_once=many, losses=losses)
     else:
-        pieces = read_logs(bucket, session.keys, record, workflow=workflow, attempt=attempt, at_once=many)
+        pieces = read_logs(bucket, keys, record, workflow=workflow, attempt=attempt, at_once=many, losses=losses)
     prefixed = workflow is None and len(record.plan.jobs) > 1
     _write(pieces, prefixed=prefixed, raw=raw)
+    if losses:
+        _tell(losses)
+
+
+def _tell(losses: Sequence[Loss]) -> NoReturn:
+    """End with what the logs lack, after all that there is of them."""
+    said = "; ".join(f"{loss.workflow}: {loss.what}" for loss in losses)
+    hint = "make room on the host; `dstack run --rerun` runs the job again, and its log is whole then"
+    raise LogLostError(", ".join(sorted({loss.host for loss in losses})), said, hint=hint)
 
 
 def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:

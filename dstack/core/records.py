@@ -189,6 +189,8 @@ class End:
     host: str = ""
     started: float = 0.0
     ended: float = 0.0
+    log_lost: str = ""
+    """In words what of the log the host could not write; "" for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +214,8 @@ class Result:
     host: str = ""
     started: float = 0.0
     ended: float = 0.0
+    log_lost: str = ""
+    """As in the attempt's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ every version has; the text of dstack.private_folder takes the place of its impo
 the talk. Nothing is executed whose sha256 was not checked, or that another account may have put in its place.
 """
 
+import errno
 import hashlib
 import importlib
 import io
@@ -40,7 +41,7 @@ def boot(stdin: BinaryIO) -> None:
         archive = _runner(request, place, stdin, stdout)
         codes = _compiled(place, archive)
     except Exception as error:
-        _answer(stdout, request, {"error": "dstack cannot start here: %s" % error, "hint": _hint(error)})
+        _answer(stdout, request, {"error": "dstack cannot start here: %s" % _said(error), "hint": _hint(error)})
         return
     sys.meta_path.insert(0, Modules(codes))
     entry = importlib.import_module(request.get("entry") or "dstack.runner.__main__")
@@ -128,6 +129,11 @@ def _move_stdin() -> int:
     os.dup2(null, 0)
     os.close(null)
     return fd
+
+
+def _said(error: Exception) -> str:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk of the host is full: %s" % error if full else str(error)
 
 
 def _hint(error: Exception) -> str:

@@ -21,7 +21,9 @@ import time
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from dstack.private_folder import UntrustedError, make_folder
+from dstack.runner import room
 from dstack.runner.refusal import Refusal
+from dstack.wire import NO_ROOM
 
 OLDEST = (2, 17)
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -59,7 +61,8 @@ UPDATE_HINT = "run the command again; if it stays so, remove %s on the host"
 
 
 class CodeError(Refusal):
-    """A snapshot that cannot be received or laid; kind `code` is the coordinator's fault, `host` this machine's."""
+    """A snapshot that cannot be received or laid; kind `code` is the coordinator's fault, `host` this machine's,
+    NO_ROOM that of its full disk."""
 
 
 class Bundle(NamedTuple):
@@ -78,8 +81,9 @@ def told() -> Iterator[None]:
     except UntrustedError as error:
         raise CodeError("host", "the code cannot be kept: %s" % error, error.hint) from None
     except OSError as error:
-        hint = "look at that path on the host, and at its free disk space"
-        raise CodeError("host", "the code cannot be kept: %s: %s" % (error.strerror, error.filename), hint) from None
+        message = "the code cannot be kept: %s: %s" % (error.strerror, error.filename)
+        refusal = room.refusal(error, "host", message, "look at that path on the host")
+        raise CodeError(refusal.kind, refusal.message, refusal.hint) from None
 
 
 @told()
@@ -386,6 +390,8 @@ def git(
     if done.returncode != 0:
         lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
         last = lines[-1].strip() if lines else "exit code %d" % done.returncode
-        hint = "free some disk space on this host" if "No space left" in last else UPDATE_HINT % store
-        raise CodeError("code", "git %s: %s" % (arguments[0], last), hint)
+        message = "git %s: %s" % (arguments[0], last)
+        if room.ran_out("\n".join(lines), cwd):
+            raise CodeError(NO_ROOM, "%s: %s" % (room.FULL, message), room.HINT)
+        raise CodeError("code", message, UPDATE_HINT % store)
     return done.stdout

@@ -12,7 +12,7 @@ import stat
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 from dstack.private_folder import make_folder
-from dstack.runner import artifacts, eviction, trees
+from dstack.runner import artifacts, eviction, room, trees
 from dstack.runner.refusal import Refusal
 from dstack.runner.store import Verified, blob, checked, copied, has, identity_of, is_number, temporary_name
 
@@ -93,7 +93,7 @@ def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
                 except Refusal:
                     break
                 except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    if room.is_lack(error):
                         break
                     continue
                 files += came
@@ -191,4 +191,5 @@ class _Incoming:
             os.unlink(self._path)
 
     def _full(self, error: OSError) -> Refusal:
-        return Refusal("store", "cannot write to %s: %s" % (self._store, error.strerror), "make room on that disk")
+        message = "cannot write to %s: %s" % (self._store, error.strerror)
+        return room.refusal(error, "store", message, "look at that folder on the host")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from typing import Dict, List, Mapping, Optional
@@ -68,14 +67,6 @@ def oom_kills() -> int:
     except (OSError, ValueError):
         pass
     return 0
-
-
-def disk_is_full(path: str) -> bool:
-    try:
-        free = os.statvfs(path)
-    except OSError:
-        return False
-    return free.f_bavail * free.f_frsize < 1 << 20 or (free.f_files > 0 and free.f_favail == 0)
 
 
 def reason(code: Optional[int], number: Optional[int], *, out_of_memory: bool, disk_full: bool) -> str:

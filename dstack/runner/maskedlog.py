@@ -7,6 +7,7 @@ import os
 from typing import Iterable, Optional
 
 from dstack.private_folder import make_folder
+from dstack.runner import room
 from dstack.runner.masking import Masker
 from dstack.runner.spool import Attempt
 from dstack.wire import CHUNK
@@ -14,6 +15,8 @@ from dstack.wire import CHUNK
 ROOM = 1 << 20
 """Bytes that the pipe takes where the system allows it: a job need not wait for its supervisor to wake."""
 _F_SETPIPE_SZ = 1031
+KEPT = 1 << 20
+"""Bytes of the log that wait in memory for room on the disk; when there are more, the log is cut."""
 FIFO = "output"
 """The pipe's name in the attempt's container folder, for a job in a container."""
 
@@ -26,12 +29,19 @@ def fifo(attempt: Attempt) -> str:
 class MaskedLog:
     """The reading end. `writer` is for the job, to be closed by `started`; a container opens `fifo` instead.
 
-    Nothing here waits but for the disk. When the log cannot be written any more the pipe is closed: the job's next
-    write then fails, as it fails without secrets.
+    Nothing here waits for the disk: what it does not take is kept, at most KEPT bytes, until it does. Beyond them the
+    log is cut and the pipe is closed: the job's next write then fails, as it fails without secrets. `lost` says what of
+    the log is missing for good, "" for nothing; a line of the log says so in its place as soon as there is room.
     """
 
     def __init__(self, attempt: Attempt, patterns: Iterable[bytes], *, contained: bool) -> None:
+        self.lost = ""
         self._masker = Masker(patterns)
+        self._waiting = bytearray()
+        self._why = ""
+        self._missing = 0
+        self._last_words = b""
+        self._attempt = attempt
         self._fifo: Optional[str] = fifo(attempt) if contained else None
         self.writer: Optional[int] = None
         self._log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -79,11 +89,34 @@ class MaskedLog:
         self.started()
         self.drain()
         self._hang_up()
-        if self._log >= 0:
-            self._write(self._masker.finish())
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
+        if self._log < 0:
+            return
+        self._write(self._masker.finish())
+        self.flush()
+        if self._waiting or self._last_words:
+            self._cut(0)
+            # Of all that is missing the last words matter most, and need the room that was kept for them.
+            self._attempt.give_room()
+            self.flush()
+        os.close(self._log)
+        self._log = -1
+
+    def note(self, text: str) -> None:
+        """A line of dstack's own, after all that the job has said."""
+        self.drain()
+        self._write(("[dstack] %s\n" % text).encode("utf-8", "replace"))
+
+    def flush(self) -> None:
+        """Write what waits, as far as there is room."""
+        if self._log < 0:
+            return
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._log, self._waiting[:CHUNK])]
+            while self._last_words:
+                self._last_words = self._last_words[os.write(self._log, self._last_words) :]
+        except OSError as error:
+            self._why = room.FULL if room.is_lack(error) else str(error.strerror)
 
     def _hang_up(self) -> None:
         if self.reader is not None:
@@ -97,11 +130,26 @@ class MaskedLog:
             self._fifo = None
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
+        if self.lost:
+            return
+        self._waiting += data
+        self.flush()
+        if len(self._waiting) > KEPT:
+            self._cut(KEPT)
+
+    def _cut(self, kept: int) -> None:
+        """Keep so many of the bytes that wait; all that comes after them is missing, and said to be."""
+        self._missing += len(self._waiting) - kept
+        del self._waiting[kept:]
+        for _ in range(2 * ROOM // CHUNK + 1):
+            self._missing += len(self._rest())
+        self._hang_up()
+        self.lost = "%d bytes of the log could not be written, and none after them: %s" % (self._missing, self._why)
+        self._last_words = ("\n[dstack] the log is cut here: %s\n" % self.lost).encode("utf-8", "replace")
+
+    def _rest(self) -> bytes:
+        """What the job has said and nobody has taken yet."""
         try:
-            while view:
-                view = view[os.write(self._log, view) :]
-        except OSError:
-            self._hang_up()
-            os.close(self._log)
-            self._log = -1
+            return os.read(self.reader, CHUNK) if self.reader is not None else b""
+        except BlockingIOError:
+            return b""

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, code, container, eviction, intake, slots, store, trees
+from dstack.runner import artifacts, code, container, eviction, intake, room, slots, store, trees
 from dstack.runner.channel import Request
 from dstack.runner.coordinators import ended
 from dstack.runner.facts import capacity, hello
@@ -25,7 +25,7 @@ from dstack.runner.sightings import sighting
 from dstack.runner.spool import Attempt, attempts, write_durably, write_json
 from dstack.runner.stopping import state, stop
 from dstack.runner.watch import failed_report
-from dstack.wire import CHUNK, ENDED, HELD, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
+from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
 
 Operation = Callable[[Request], Dict[str, Any]]
 
@@ -102,9 +102,10 @@ class Operations:
         try:
             self._lay(request, attempt)
         except (Refusal, OSError) as error:
-            hint = getattr(error, "hint", "")
-            attempt.note("the job could not be prepared: %s%s" % (error, "; " + hint if hint else ""))
-            raise Refusal("prepare", str(error), hint) from None
+            refusal = _unprepared(error)
+            hint = "; " + refusal.hint if refusal.hint else ""
+            attempt.note("the job could not be prepared: %s%s" % (refusal.message, hint))
+            raise refusal from None
         return {}
 
     def _lay(self, request: Request, attempt: Attempt) -> None:
@@ -183,7 +184,8 @@ class Operations:
     def _release(self, request: Request) -> Dict[str, Any]:
         attempt = self._attempt(request)
         # A supervisor writes the exit report as its last act but one: it may still be about to end.
-        deadline = time.monotonic() + _LAST_ACT if attempt.state() == ENDED else 0.0
+        # One that was refused hears of it from its coordinator's end, a moment later.
+        deadline = time.monotonic() + _LAST_ACT if attempt.state() in (ENDED, UNKNOWN) else 0.0
         while attempt.lives() and time.monotonic() < deadline:
             request.pause(0.01)
         if attempt.lives():
@@ -209,6 +211,14 @@ class Operations:
 
     def _spool(self, request: Request) -> Dict[str, Any]:
         return {"attempts": [_spooled(item) for item in islice(attempts(self._root), _MOST)]}
+
+
+def _unprepared(error: Exception) -> Refusal:
+    """What `prepare` answers when `error` ended it: a full disk is told from all else, which is the job's own."""
+    if isinstance(error, OSError):
+        return room.refusal(error, "prepare", str(error), "")
+    kind = NO_ROOM if getattr(error, "kind", "") == NO_ROOM else "prepare"
+    return Refusal(kind, str(error), getattr(error, "hint", ""))
 
 
 def _spooled(attempt: Attempt) -> Dict[str, Any]:

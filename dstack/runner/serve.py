@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional
 
 from dstack import wire
 from dstack.private_folder import make_folder
-from dstack.runner import nursery
+from dstack.runner import nursery, room
 from dstack.runner.channel import Request, Writer
 from dstack.runner.operations import Operations
 from dstack.runner.refusal import Refusal
@@ -127,7 +127,7 @@ class _Loop:
             request.fail(refusal)
         except OSError as error:
             hint = getattr(error, "hint", "look at the disk and the limits of the host")
-            request.fail(Refusal("host", "%s: %s" % (request.op, error), hint))
+            request.fail(room.refusal(error, "host", "%s: %s" % (request.op, error), hint))
         except Exception as error:
             traceback.print_exc()
             request.fail(Refusal("bug", "%s failed: %s: %s" % (request.op, type(error).__name__, error), "report this"))

@@ -40,6 +40,7 @@ class Attempt:
         self.log = os.path.join(self.folder, "log")
         self.exit = os.path.join(self.folder, "exit.json")
         self._reserve = self.exit + ".reserve"
+        self._room = self.log + ".reserve"
         self.work = os.path.join(self.folder, "work")
         self.script = os.path.join(self.folder, "script.sh")
         self.stop = os.path.join(self.folder, "stop.json")
@@ -64,22 +65,27 @@ class Attempt:
 
     def read_verdict(self) -> Optional[str]:
         """STARTED, REFUSED, or None when nothing stands yet."""
-        try:
-            with open(self.verdict, encoding="ascii") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
+        return read_text(self.verdict)
 
     def decide(self, verdict: str) -> str:
-        """Write `verdict` unless one stands; returns the one that stands, for ever and on disk."""
-        temporary = "%s.%d.%d" % (self.verdict, os.getpid(), time.monotonic_ns())
-        write_durably(temporary, verdict.encode("ascii"))
+        """Write `verdict` unless one stands; returns the one that stands, for ever and on disk.
+
+        Where `reserve` has written both beforehand, neither needs room on the disk.
+        """
+        source = "%s.%s" % (self.verdict, verdict)
+        temporary = "" if read_text(source) == verdict else "%s.%d.%d" % (source, os.getpid(), time.monotonic_ns())
+        if temporary:
+            write_durably(temporary, verdict.encode("ascii"))
+        else:
+            sync_file(source)
+            os.utime(source)  # the time of a verdict is that of its decision
         try:
-            os.link(temporary, self.verdict)
+            os.link(temporary or source, self.verdict)
         except FileExistsError:
             pass
         finally:
-            os.unlink(temporary)
+            if temporary:
+                os.unlink(temporary)
         sync_folder(self.folder)
         return self.read_verdict() or verdict
 
@@ -110,8 +116,40 @@ class Attempt:
         sync_folder(self.folder)
 
     def reserve(self) -> None:
-        """Take the room that the exit report will need."""
-        write_durably(self._reserve, b" " * RESERVE)
+        """Take the room that is needed where a full disk must not keep anybody from deciding, stopping or reporting:
+        for both verdicts, a wish to stop, the exit report and the last words of the log."""
+        bodies = dict.fromkeys((self._reserve, self.stop + ".reserve", self._room), b" " * RESERVE)
+        bodies.update({"%s.%s" % (self.verdict, each): each.encode("ascii") for each in (STARTED, REFUSED)})
+        for path, body in bodies.items():
+            with open(path, "wb") as file:
+                file.write(body)
+
+    def give_room(self) -> None:
+        """Give back the room that was taken for the last words of the log, for them to be written now."""
+        try:
+            os.unlink(self._room)
+        except OSError:
+            pass
+
+    def write_stop(self, wish: Dict[str, Any]) -> None:
+        """Leave the wish to stop; on a full disk in the room that was taken for it, and where that has been used, the
+        earlier wish stands."""
+        try:
+            write_json(self.stop, wish)
+            return
+        except OSError:
+            mine = "%s.%d.%d" % (self.stop, os.getpid(), time.monotonic_ns())
+            try:
+                os.rename(self.stop + ".reserve", mine)
+            except FileNotFoundError:
+                if os.path.exists(self.stop):
+                    return
+                raise
+        with open(mine, "r+b") as file:
+            file.write(json.dumps(wish).encode("ascii").ljust(RESERVE))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(mine, self.stop)
 
     def read_attempt(self) -> Optional[Dict[str, Any]]:
         return read_json(self.attempt)
@@ -122,14 +160,15 @@ class Attempt:
         except FileNotFoundError:
             return 0
 
-    def note(self, text: str) -> None:
-        """Add a line of dstack's own to the job's log; a full disk is not an error here."""
+    def note(self, text: str, *, apart: bool = False) -> None:
+        """Add a line of dstack's own to the job's log; a full disk is not an error here. `apart`: the job may be in the
+        middle of a line."""
         try:
             fd = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return
         try:
-            os.write(fd, ("[dstack] %s\n" % text).encode("utf-8", "replace"))
+            os.write(fd, ("%s[dstack] %s\n" % ("\n" * apart, text)).encode("utf-8", "replace"))
         except OSError:
             pass
         finally:
@@ -200,6 +239,15 @@ def try_lock(fd: int, how: int) -> bool:
     return True
 
 
+def read_text(path: str) -> Optional[str]:
+    """The text of a small file; None when there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
 def read_json(path: str) -> Optional[Dict[str, Any]]:
     try:
         with open(path, "rb") as file:
@@ -225,6 +273,15 @@ def write_durably(path: str, body: bytes) -> None:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_file(path: str) -> None:
+    """Bring to the disk what was written; raises OSError where the disk does not take it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_folder(path: str) -> None:

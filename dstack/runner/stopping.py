@@ -20,7 +20,7 @@ from dstack.runner.processes import (
     send,
 )
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import Attempt, read_json, write_json
+from dstack.runner.spool import Attempt, read_json
 from dstack.runner.watch import GRACE, failed_report
 from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED
 
@@ -52,7 +52,7 @@ def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
             return {"exit": None}
         now = state(attempt)
     if now == RUNNING:
-        write_json(attempt.stop, {"grace": grace, "abort": abort})
+        attempt.write_stop({"grace": grace, "abort": abort})
         _until_ended(request, attempt, 0.0 if abort else float(grace))
     return {"exit": attempt.read_exit()}
 

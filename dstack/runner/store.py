@@ -15,7 +15,7 @@ import stat
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from dstack.runner import artifacts, trees
+from dstack.runner import artifacts, room, trees
 from dstack.runner.refusal import Refusal
 
 EMPTY = hashlib.sha256().hexdigest()
@@ -79,7 +79,7 @@ def stage(root: str, project_folder: str, entries: Sequence[object], verified: O
                 _lay(root, top, item, known)
             except OSError as error:
                 message = "input %s cannot be laid: %s" % (trees.shown(item.path), error.strerror)
-                raise Refusal("inputs", message, "look at the free space and the snapshot's files there") from None
+                raise room.refusal(error, "inputs", message, "look at the snapshot's files there") from None
     finally:
         os.close(top)
 

@@ -13,14 +13,14 @@ import signal
 import socket
 from typing import Any, Dict, NamedTuple, Optional
 
-from dstack.runner import slots, tickets
+from dstack.runner import room, slots, tickets
 from dstack.runner.facts import capacity
 from dstack.runner.processes import become_subreaper, identity
 from dstack.runner.refusal import Refusal
 from dstack.runner.sightings import name_supervisor
 from dstack.runner.spool import Attempt, write_json
 from dstack.runner.watch import Watch, failed_report
-from dstack.wire import REFUSED, STARTED
+from dstack.wire import NOT_HELD, REFUSED, STARTED
 
 
 class Hold(NamedTuple):
@@ -53,8 +53,9 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
         _say(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
     except OSError as error:
         text = "attempt %s cannot be held: %s" % (attempt.nonce, error)
-        hint = getattr(error, "hint", "make room on the host, or set `dir:`")
-        _say(control, {"error": {"kind": "spool", "message": text, "hint": hint}})
+        hint = getattr(error, "hint", "look at that path on the host, or set `dir:`")
+        full = room.refusal(error, "spool", text, hint)
+        _say(control, {"error": {"kind": full.kind, "message": full.message, "hint": full.hint}})
     except Exception as error:
         text = "attempt %s cannot be held: %s: %s" % (attempt.nonce, type(error).__name__, error)
         _say(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})
@@ -84,7 +85,7 @@ def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Op
     attempt.make()
     alive = attempt.lock_alive()
     if attempt.read_verdict() is not None:
-        raise Refusal("verdict", "attempt %s was decided already" % attempt.nonce, "take a new nonce")
+        raise Refusal(NOT_HELD, "attempt %s was decided already" % attempt.nonce, "take a new nonce")
     attempt.reserve()
     write_json(attempt.supervisor, identity(os.getpid()))
     wanted = slots.Wanted(

@@ -9,12 +9,13 @@ import subprocess
 import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from dstack.runner import artifacts, container, devices, job
+from dstack.runner import artifacts, container, devices, job, room
 from dstack.runner.encodings import patterns
+from dstack.runner.logroom import LogRoom
 from dstack.runner.maskedlog import MaskedLog
 from dstack.runner.processes import PROC, Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.refusal import Refusal
-from dstack.runner.spool import Attempt, read_json
+from dstack.runner.spool import Attempt, read_json, sync_file
 from dstack.runner.stopwatch import Stopwatch
 
 GRACE = 10.0
@@ -23,6 +24,8 @@ LEFTOVER_GRACE = 5.0
 """The same for what a script leaves behind when it ends by itself."""
 LOOK = 1.0
 """Seconds between looks at what needs no haste."""
+LOG_LOOK = 0.05
+"""Seconds between looks at the room of the log: a disk that is full for less may go unnoticed."""
 JOB_UMASK = 0o022
 """The usual one, so that the modes of artifacts do not depend on the host."""
 
@@ -44,6 +47,9 @@ class Watch:
         self._reason = ""
         self._childless = False
         self._masked: Optional[MaskedLog] = None
+        self._log_room = LogRoom(attempt.log)
+        self._loss_noted = False
+        self._looked = time.monotonic()
         self._subreaper = become_subreaper()
         self._watch = Stopwatch()
         self._ooms = job.oom_kills()
@@ -202,22 +208,39 @@ class Watch:
             pass
         self._reap()
 
+    def _look_at_log(self) -> None:
+        """See once in a while to what the log needs: room, and that what waits for room is written."""
+        if time.monotonic() - self._looked >= LOG_LOOK:
+            self._looked = time.monotonic()
+            self._log_room.look()
+            if self._masked is not None:
+                self._masked.flush()
+            elif self._log_room.lost and not self._log_room.full:
+                self._note_loss()
+
+    def _note_loss(self) -> None:
+        if not self._loss_noted:
+            self._loss_noted = True
+            self._attempt.note(self._log_room.lost, apart=True)
+
     def _carry_until(self, deadline: float) -> None:
         """Wait until a signal comes or the time has passed; meanwhile carry what the job says."""
         masked = self._masked
         while True:
             sources = [self._wake] if masked is None or masked.reader is None else [self._wake, masked.reader]
-            ready, _, _ = select.select(sources, [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select(sources, [], [], max(0.0, min(LOG_LOOK, deadline - time.monotonic())))
             if masked is not None and masked.reader in ready:
                 masked.pump()
-            if not ready or self._wake in ready or time.monotonic() >= deadline:
+            self._look_at_log()
+            if self._wake in ready or time.monotonic() >= deadline:
                 return
 
     def _note(self, text: str) -> None:
         """A line of dstack's own in the log, after all that the job has said before."""
         if self._masked is not None:
-            self._masked.drain()
-        self._attempt.note(text)
+            self._masked.note(text)
+        else:
+            self._attempt.note(text)
 
     def _reap(self) -> None:
         while True:
@@ -256,9 +279,7 @@ class Watch:
         if report["code"] == 0 and report["missing"] and not self._stopped:
             report["reason"] = "artifacts that do not exist: %s" % ", ".join(report["missing"])
             self._note(report["reason"])
-        if self._masked is not None:
-            self._masked.finish()
-        _sync(attempt.log)
+        report["log_lost"] = self._end_log()
         report["ended"] = self._watch.now()
         while True:
             try:
@@ -266,6 +287,24 @@ class Watch:
                 return
             except OSError:
                 time.sleep(LOOK)  # a full or sick disk: this is all that is left to do
+
+    def _end_log(self) -> str:
+        """Bring the log to the disk -> in words what of it is missing for good, "" for nothing."""
+        self._log_room.look()
+        lost = self._log_room.lost
+        if self._masked is not None:
+            self._masked.finish()
+            lost = self._masked.lost
+        elif lost:
+            self._attempt.give_room()
+            self._note_loss()
+        try:
+            sync_file(self._attempt.log)
+        except OSError as error:
+            # Some file systems, of the network above all, only say now that they had no room.
+            lost = lost or "the end of the log may be missing: %s" % error.strerror
+        self._log_room.close()
+        return lost
 
     def _missing(self) -> List[str]:
         """The artifacts that were named and do not exist."""
@@ -284,7 +323,7 @@ class Watch:
             code,
             number,
             out_of_memory=job.oom_kills() > self._ooms or bool(told.get("oom")),
-            disk_full=job.disk_is_full(self._attempt.folder),
+            disk_full=bool(self._log_room.lost) or room.is_full(self._attempt.folder),
         )
         if told.get("unknown"):
             code = None
@@ -309,6 +348,7 @@ def failed_report(reason: str) -> Dict[str, Any]:
         "stopped": False,
         "reason": reason,
         "missing": [],
+        "log_lost": "",
         "started": now,
         "ended": now,
     }
@@ -321,16 +361,3 @@ def _prefer_for_oom(pid: int) -> None:
             file.write("100")
     except OSError:
         pass
-
-
-def _sync(path: str) -> None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)

@@ -469,16 +469,20 @@ class World:
         if supervisor is not None and supervisor.verdict is None:
             supervisor.verdict = "refused"
 
-    def _prepare(self, peer: Peer, name: str, effect: fx.Prepare) -> fx.DamagedInput | fx.Later | str | bool | None:
+    def _prepare(
+        self, peer: Peer, name: str, effect: fx.Prepare
+    ) -> fx.DamagedInput | fx.Later | fx.NotBegun | str | None:
         if self.chance(0.02):
             self._cut(effect.claim)
-            return False
+            return fx.NotBegun(why="the connection was lost")
+        if self.chance(0.03):
+            return fx.NotBegun(why="the disk is full")  # held on, until it is dropped
         if self.chance(0.02):
             return fx.Later(why="the bucket does not answer")
         damage = self.faults.inputs(peer, effect.workflow)
         if damage is not None:
             return damage
-        return "no space left" if self.chance(0.01) else None
+        return "an input lies in the way" if self.chance(0.01) else None
 
     def _cut(self, claim: Claim) -> None:
         """The connection to the host is lost: what was only held refuses."""

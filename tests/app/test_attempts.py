@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -114,3 +115,47 @@ def test_its_own_silent_host_is_given_up_where_retry_says_so(
     assert (asked[-1] == "Linger") is lost
     if body is not None:
         assert unpack(End, mine.end, body).reason == "gpu-1 unreachable since 12:00"
+
+
+def ends_of_a_start(answers: dict[type[fx.Effect], Any]) -> tuple[str, str, list[type[fx.Effect]]]:
+    """What the end of an attempt says that was claimed and did not begin, and the hosts' part of the effects."""
+    bucket = MemoryBucket()
+    story = Story(bucket)
+    record = story.run("one", TRAIN)
+    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+    mine = story.attempt(record, TRAIN)
+    claim = unpack(Claim, mine.claim, bucket.get(mine.claim) or b"")
+    steps = attempts._start(job, mine, claim)
+    seen: list[type[fx.Effect]] = []
+    answer: Any = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            effect = steps.send(answer)
+            match effect:
+                case fx.PutNew(key, body):
+                    answer = bucket.create(key, body)
+                case fx.Read(key):
+                    answer = bucket.get(key)
+                case _:
+                    answer = answers.get(type(effect))
+                    seen.append(type(effect))
+    end = unpack(End, mine.end, bucket.get(mine.end) or b"")
+    return end.status, end.reason, seen
+
+
+def test_what_kept_an_attempt_from_its_beginning_is_the_reason_of_its_end() -> None:
+    why = "gpu-1: the disk of the host is full: git read-tree: unable to write file touch"
+    status, reason, seen = ends_of_a_start({fx.Prepare: fx.NotBegun(why=why), fx.AskVerdict: "refused"})
+    assert (status, reason) == ("void", why)
+    assert fx.Go not in seen
+    assert seen[-1] is fx.Release  # half a work tree on a full disk is of use to nobody
+
+
+def test_a_connection_that_was_lost_between_hold_and_go_is_called_one() -> None:
+    status, reason, _ = ends_of_a_start({fx.Prepare: None, fx.Go: None, fx.AskVerdict: "refused"})
+    assert (status, reason) == ("void", "the connection to gpu-1 was lost before the job began")
+
+
+def test_a_job_that_cannot_be_prepared_fails_of_that() -> None:
+    status, reason, _ = ends_of_a_start({fx.Prepare: "the inputs name a path twice"})
+    assert (status, reason) == ("failed", "the inputs name a path twice")

@@ -15,7 +15,7 @@ from dstack.app.holding import Holding
 from dstack.app.watching import Watching
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import Claim, Coordinator
-from dstack.errors import DstackError, HostError, HostKeyError
+from dstack.errors import DstackError, HostError, HostKeyError, HostUnreachableError, NoRoomError, NotHeldError
 from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce, RunId, RunName
 from tests.fakes.bucket_memory import MemoryBucket
 
@@ -147,6 +147,55 @@ def test_what_a_host_said_when_it_refused_is_kept_for_people() -> None:
         return holding.why()
 
     assert "attempt was decided already" in asyncio.run(play())
+
+
+def test_a_connection_that_was_lost_while_it_waited_is_the_reason_and_not_what_follows_from_it() -> None:
+    said: list[Exception] = [HostUnreachableError("a", "the connection was lost"), NotHeldError("a", "decided already")]
+
+    async def cut_then_refuse() -> None:
+        raise said.pop(0)
+
+    async def play() -> str:
+        fleet = fleet_of(FakeRunner("a", cut_then_refuse))
+        await fleet.connect()
+        holding = Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
+        while await holding.wait(0.05) is not False:
+            pass
+        await fleet.close()
+        return holding.why()
+
+    assert asyncio.run(play()) == "a: the connection was lost"
+
+
+def test_a_host_whose_disk_is_full_is_passed_over_for_a_while_which_grows() -> None:
+    async def full() -> None:
+        raise NoRoomError("a", "the disk of the host is full")
+
+    async def play() -> list[Any]:
+        fleet = fleet_of(FakeRunner("a", full), FakeRunner("b", give))
+        await fleet.connect()
+        full_host, link = fleet.links["a"], Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
+        while await link.wait(0.05) is not False:
+            pass
+        found: list[Any] = [full_host.has_room, [each.host.name for each in fleet.candidates({})], fleet.full()]
+        fleet.links["b"].filled("b: the disk of the host is full")
+        found.append(fleet.full())
+        waits = []
+        for _ in range(7):
+            full_host.filled("again")
+            waits.append(round(full_host._full_wait))
+        full_host.fitted()
+        await fleet.close()
+        return [*found, waits, full_host.has_room]
+
+    assert asyncio.run(play()) == [
+        False,
+        ["b"],
+        "",
+        "a: the disk of the host is full; b: the disk of the host is full",
+        [2, 4, 8, 16, 30, 30, 30],
+        True,
+    ]
 
 
 def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:

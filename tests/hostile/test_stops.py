@@ -168,3 +168,23 @@ def test_what_the_kernel_does_not_end_stays_stopping_and_is_named(tmp_path: Path
 def _line_with(lines: IO[str], words: str) -> str:
     """The next line that holds the words; the test's own deadline ends the wait."""
     return next((line for line in lines if words in line), "")
+
+
+def test_a_connection_that_is_cut_between_hold_and_go_is_called_one(tmp_path: Path) -> None:
+    laptop = laptop_in(tmp_path / "laptop")
+    run = laptop.start("run", "train")
+    spool = laptop.home / ".dstack" / "spool"
+    deadline = time.monotonic() + 60
+    cut: set[str] = set()
+    while run.poll() is None and time.monotonic() < deadline and not laptop.local_marks():
+        held = {path.parent.name for path in spool.glob("*/supervisor.json")} - cut
+        if held:
+            cut |= held
+            kill_runner(run)
+    if run.poll() is None:
+        laptop.dstack("stop", "-")
+    out, err = run.communicate(timeout=60)
+    assert cut
+    assert "the connection was lost" in out + err, (out, err)
+    assert "was decided already" not in out + err, (out, err)
+    assert "never started" not in out + err, (out, err)
