@@ -96,6 +96,26 @@ def test_six_shapes_of_processes_end_with_the_run(laptop: Laptop, host: TestHost
     assert not exists(host, "/home/alice/began-all")
 
 
+def test_a_job_whose_runner_and_supervisor_are_frozen_is_stopped(laptop: Laptop, host: TestHost) -> None:
+    """The coordinator is an attached one on the laptop; all of dstack on the host is frozen, the job goes on."""
+    write_jobs(laptop, {"plain": SHAPES["plain"]})
+    attached = laptop.start("run", "all")
+    try:
+        until("plain runs", partial(exists, host, "/home/alice/began-plain"), seconds=60)
+        assert host.exec(["pkill", "-STOP", "-u", "alice", "python3"]).code == 0
+        out = laptop.dstack("stop", "-").stdout
+        assert "plain: stopped" in out
+        assert [line for line in processes_of_alice(host) if "sleep" in line] == []
+        attached.communicate(timeout=60)
+        assert attached.returncode == 1
+    finally:
+        host.exec(["pkill", "-CONT", "-u", "alice", "python3"])
+        if attached.poll() is None:
+            attached.kill()
+            attached.communicate()
+    until("nothing of alice runs", lambda: not processes_of_alice(host), seconds=60)
+
+
 POLITE = (
     "trap 'echo last words; exit 1' TERM; echo first; echo half > made.txt; touch ~/began-inside; "
     "while :; do sleep 0.05; done"
