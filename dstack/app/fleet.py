@@ -115,12 +115,12 @@ class Link:
     def reached(self) -> Reached | None:
         return self._reached
 
-    def filled(self, why: str) -> None:
+    def note_full(self, why: str) -> None:
         """Its disk is full: nothing is brought there for a while, which is longer each time."""
         self._full_wait = min(LONGEST_WAIT, max(FULL_WAIT, self._full_wait * 2))
         self.full, self._empty_at = why, time.monotonic() + self._full_wait
 
-    def fitted(self) -> None:
+    def note_room(self) -> None:
         """There was room for what was brought."""
         self.full, self._full_wait = "", 0.0
 

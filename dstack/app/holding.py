@@ -79,7 +79,7 @@ class Holding:
     def _note(self, name: str, error: DstackError) -> None:
         """Remember why a host does not hold the attempt."""
         if isinstance(error, NoRoomError):
-            self._fleet.links[name].filled(str(error))
+            self._fleet.links[name].note_full(str(error))
         # After a lost connection the host has refused this nonce for ever: the loss is the reason, not the refusal.
         if not (isinstance(error, NotHeldError) and name in self._errors):
             self._errors[name] = str(error)

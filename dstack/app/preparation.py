@@ -55,7 +55,7 @@ class Preparation:
         except NotHeldError as error:
             return self._not_begun(spec, f"{error}: its supervisor was killed")
         except NoRoomError as error:
-            link.filled(str(error))
+            link.note_full(str(error))
             return self._not_begun(spec, str(error))
         except (HostError, SnapshotError, UsageError) as error:
             return str(error)
@@ -63,7 +63,7 @@ class Preparation:
             return DamagedInput(workflow=self._inputs.maker(spec, error), key=error.key, why=str(error))
         except BucketError as error:
             return Later(why=str(error))
-        link.fitted()
+        link.note_room()
         return None
 
     def _not_begun(self, spec: JobSpec, why: str) -> NotBegun:

@@ -178,13 +178,13 @@ def test_a_host_whose_disk_is_full_is_passed_over_for_a_while_which_grows() -> N
         while await link.wait(0.05) is not False:
             pass
         found: list[Any] = [full_host.has_room, [each.host.name for each in fleet.candidates({})], fleet.full()]
-        fleet.links["b"].filled("b: the disk of the host is full")
+        fleet.links["b"].note_full("b: the disk of the host is full")
         found.append(fleet.full())
         waits = []
         for _ in range(7):
-            full_host.filled("again")
+            full_host.note_full("again")
             waits.append(round(full_host._full_wait))
-        full_host.fitted()
+        full_host.note_room()
         await fleet.close()
         return [*found, waits, full_host.has_room]
 

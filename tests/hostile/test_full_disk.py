@@ -40,7 +40,7 @@ open({marks!r}, "w").write(str(done))
 """A job that goes on whatever becomes of its log, and counts by itself how much of it could be written."""
 
 
-def told(host: Host, seed: int, *, secret: bool) -> str:
+def play_job(host: Host, seed: int, *, secret: bool) -> str:
     """Play one job that says WRITES lines while the disk fills and empties; "" when what is missing is what is said.
 
     What the job counted, in a file outside of the disk, is the judge.
@@ -79,7 +79,7 @@ def told(host: Host, seed: int, *, secret: bool) -> str:
 
 @pytest.mark.parametrize("secret", [True, False], ids=["masked", "plain"])
 def test_whenever_the_disk_fills_what_is_missing_is_said(small_disk: Host, secret: bool) -> None:
-    wrong = [told(small_disk, seed, secret=secret) for seed in range(ROUNDS)]
+    wrong = [play_job(small_disk, seed, secret=secret) for seed in range(ROUNDS)]
     assert not [text for text in wrong if text]
 
 
