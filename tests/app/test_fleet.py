@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from dstack.app.fleet import Fleet
-from dstack.errors import DstackError, HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Host, HostName
+from dstack.core.records import Claim, Coordinator
+from dstack.errors import DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
+from dstack.model import Host, HostName, RunId, RunName
 from dstack.ports import RunnerPort
 
 
@@ -84,3 +85,14 @@ def test_being_told_to_end_is_no_error_of_the_host() -> None:
         assert hosts.links["gpu-1"].error is None
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("address", [{}, {"name": 7}, {"name": "h", "port": "22"}, {"name": ["h"]}])
+def test_a_claim_that_does_not_say_where_its_host_is_is_damaged(address: Mapping[str, object]) -> None:
+    me = Coordinator(id="c", user="u", machine="m", boot_id="b", pid=1, lock="/x")
+    claim = Claim(
+        nonce="n", run=RunId("r"), run_name=RunName("calm-hawk-4"), host="gpu-1", address=address, boot_id="b",
+        coordinator=me,
+    )  # fmt: skip
+    with pytest.raises(DamagedObjectError, match="claim of calm-hawk-4 on gpu-1"):
+        fleet({}).link_of(claim)

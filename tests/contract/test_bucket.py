@@ -18,7 +18,7 @@ import pytest
 
 from dstack.adapters import bucket_remote
 from dstack.adapters.bucket_folder import FolderBucket
-from dstack.errors import BucketError
+from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Bucket, Put
 from tests.contract.bucket_kinds import KINDS, STORES, opened, store_of
 
@@ -271,9 +271,20 @@ def test_odd_keys_that_are_allowed_work(bucket: Bucket, key: str) -> None:
     assert list(bucket.list("")) == [key]
 
 
+@pytest.mark.parametrize(("offset", "length"), [(0, 6), (4, 2), (5, 1), (9, 3)])
+def test_what_is_absent_or_shorter_is_told_from_a_store_that_does_not_answer(
+    bucket: Bucket, offset: int, length: int
+) -> None:
+    bucket.create("a/b", b"short")
+    for key in ("a/b", "a/c"):
+        with pytest.raises(DamagedObjectError) as caught:
+            list(bucket.read(key, offset, length))
+        assert caught.value.key == key
+
+
 def test_an_object_above_the_limit_is_not_read_at_once(bucket: Bucket) -> None:
     bucket.create_from("a/b", (b"\0" * (1 << 20) for _ in range(65)))
-    with pytest.raises(BucketError, match="bytes long"):
+    with pytest.raises(DamagedObjectError, match="bytes long"):
         bucket.get("a/b")
     assert b"".join(bucket.read("a/b", (65 << 20) - 5, 5)) == b"\0" * 5
 
