@@ -142,6 +142,7 @@ class Farm:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:10])
     _hosts: list[TestHost] = field(default_factory=list)
     _networks: list[Any] = field(default_factory=list)
+    _volumes: list[Any] = field(default_factory=list)
 
     def start(
         self, count: int = 1, *, environment: dict[str, str] | None = None, shared: Path | None = None
@@ -183,6 +184,25 @@ class Farm:
             environment=environment,
         )
 
+    def network(self) -> str:
+        """A network of this farm's own, whose containers reach each other by their names -> its name."""
+        network = self.client.networks.create(self._name("net"), labels={LABEL: self.id})
+        self._networks.append(network)
+        return str(network.name)
+
+    def volume(self) -> str:
+        """A folder of this farm's own, for containers to share -> its name."""
+        volume = self.client.volumes.create(self._name("volume"), labels={LABEL: self.id})
+        self._volumes.append(volume)
+        return str(volume.name)
+
+    def inside(self, network: str, hostname: str, *, command: Sequence[str] = (), **settings: Any) -> TestHost:
+        """A container on a network of this farm, reached from there alone: with sshd or, with `command`, without."""
+        entry = {"entrypoint": list(command)} if command else {}
+        container = self._container(network=network, hostname=hostname, **entry, **settings)
+        self._hosts.append(TestHost(container, hostname, container.name, 22))
+        return self._hosts[-1]
+
     def gateway(self) -> str:
         """The address of this machine as hosts see it."""
         # Asked of a container: an engine that was just installed does not name it for the network itself.
@@ -211,7 +231,11 @@ class Farm:
         for network in self._networks:
             with contextlib.suppress(DockerException):
                 network.remove()
+        for volume in self._volumes:
+            with contextlib.suppress(DockerException):
+                volume.remove(force=True)
         self._networks.clear()
+        self._volumes.clear()
         self._hosts.clear()
 
     def close(self) -> None:
