@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+from dstack.app.lease import LATE
 from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited
 from dstack.core.keys import ProjectKeys
 from dstack.errors import DstackError
@@ -13,7 +14,7 @@ from dstack.model import Spooled
 from dstack.ports import Bucket, RunnerPort
 from dstack.wire import ENDED, VANISHED
 
-GRACE = 20.0
+GRACE = LATE
 """Seconds that whoever has just recorded an end is given to tell the host itself."""
 
 

@@ -144,11 +144,15 @@ def missing(lab: Lab, views: Mapping[str, dict[str, Any]]) -> list[str]:
     made = {(one.run, one.job): one for one in lab.tried() if one.ended}
     found = [f"no mark: {job} succeeded in {name}, and never ended" for name, job in good - set(made)]
     laptop = lab.laptops["bob"]
-    for (name, job), one in [each for each in made.items() if each[0] in good][:PULLED]:
-        laptop.dstack("artifacts", "pull", name, job, "-o", f"/tmp/pulled/{name}/{job}")
-        text = laptop.inside.run(["sh", "-c", f"cat $(find /tmp/pulled/{name}/{job} -name made)"]).decode()
-        if text != f"{job} of {one.seed}\n":
-            found.append(f"wrong result: {one} made {job} of {one.seed}, and what is pulled is {text!r}")
+    chosen = [one for key, one in made.items() if key in good][:PULLED]
+    pulls = [laptop.start("artifacts", "pull", one.run, one.job, "-o", f"/tmp/pulled/{one.id}") for one in chosen]
+    for one, pull in zip(chosen, pulls, strict=True):
+        assert pull is not None
+        laptop.wait(pull)
+        look = f"cat $(find /tmp/pulled/{one.id} -name made) /dev/null"
+        text = laptop.inside.run(["sh", "-c", look]).decode()
+        if text != f"{one.job} of {one.seed}\n":
+            found.append(f"wrong result: {one} made {one.job} of {one.seed}, and what is pulled is {text!r}\n{pull}")
     return found
 
 

@@ -1,0 +1,74 @@
+"""A lab of two accounts on each of two hosts, in a storm: 0 double, 0 orphans, 0 results left behind.
+
+DSTACK_ROUNDS plays more: 2 rounds by default, 100 in a soak (50). DSTACK_SEED plays the round of one seed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hostile import labjudge
+from tests.hostile.lab import Lab, Setting
+from tests.hostile.labstorm import Storm, make_peace
+from tests.system.hosts.farm import Farm
+from tests.system.hosts.home import ClientKey
+
+ROUNDS = 2 * int(os.environ.get("DSTACK_ROUNDS", "1"))
+SEEDS = [int(os.environ["DSTACK_SEED"])] if "DSTACK_SEED" in os.environ else list(range(1, ROUNDS + 1))
+PEACE = 60.0
+"""Seconds within which every run ends once its owners are back."""
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+
+def setting_of(seed: int) -> Setting:
+    """Folders and object stores by turns; with a queue for all accounts and without; users named and not."""
+    return Setting(store=("folder", "s3")[seed % 2], queue=seed // 2 % 2 == 0, named=seed // 4 % 2 == 1, silence=4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_job_runs_twice_and_nothing_is_left(farm: Farm, client_key: ClientKey, tmp_path: Path, seed: int) -> None:
+    lab = Lab(folder=tmp_path, farm=farm, key=client_key, setting=setting_of(seed))
+    try:
+        lab.open()
+        storm = Storm(lab, f"lab {seed}")
+        storm.rage()
+        lab.story.tell("peace")
+        views = [view for view in labjudge.runs(lab) if view["status"] == "running"]
+        make_peace(lab, [view["run"] for view in views], PEACE)
+        tidy(lab)
+        problems = judge(lab, storm)
+        assert not problems, "\n".join(problems)
+    except BaseException:
+        print(f"DSTACK_SEED={seed}: {lab.setting}\n{lab.report()}")
+        raise
+
+
+def tidy(lab: Lab) -> None:
+    """What was stored, and whose coordinator was killed before it could tell the host, goes with the next run."""
+    if labjudge.left_behind(lab):
+        lab.story.tell("tidying")
+        begun = [laptop.start("run", "tidy", "--seed", seed) for seed, laptop in zip("89", lab.laptops.values())]
+        end = time.monotonic() + PEACE
+        while time.monotonic() < end and not all(command is None or command.is_over() for command in begun):
+            time.sleep(0.1)
+
+
+def judge(lab: Lab, storm: Storm) -> list[str]:
+    """Every rule that was broken, in words."""
+    lab.story.tell("judging")
+    views = labjudge.shown(lab, [view["run"] for view in labjudge.runs(lab)])
+    return [
+        *labjudge.doubles(lab, storm.words),
+        *labjudge.orphans(lab),
+        *labjudge.left_behind(lab),
+        *labjudge.outcomes(lab, storm.words, views),
+        *labjudge.finished(lab, storm.words, views),
+        *labjudge.missing(lab, views),
+        *labjudge.checked(lab),
+        *labjudge.hung(lab),
+        *labjudge.tracebacks(lab),
+    ]
