@@ -362,6 +362,10 @@ class Lab:
     def tried_of(self, seed: str) -> list[Tried]:
         return [one for one in self.tried() if one.seed == seed]
 
+    def is_quiet(self) -> bool:
+        """Whether no command of anybody goes on."""
+        return all(command.is_over() for laptop in self.laptops.values() for command in laptop.commands)
+
     def heal(self) -> None:
         """Everything goes on that was frozen, and everything is started that was killed."""
         for host in self.hosts.values():

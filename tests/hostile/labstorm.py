@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tests.hostile.lab import PEOPLE, Lab, LabLaptop
-from tests.hostile.labjudge import Words, names_in
+from tests.hostile.labjudge import Words, names_in, runs
 from tests.system.hosts.waiting import until
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ ACTS = {
     "kill a laptop": 2, "freeze a laptop": 1, "kill a coordinator": 4, "freeze a host": 2, "reboot a host": 1,
 }  # fmt: skip
 """What may happen next, and how often."""
-LENGTH = 22
+LENGTH = 20
 """Acts of one storm."""
 COORDINATORS = """
 for out in /proc/[0-9]*/fd/1; do
@@ -140,14 +140,21 @@ class Storm:
             self._lab.story.tell(f"a coordinator on {machine.name} was killed, process {pid}")
 
 
-def make_peace(lab: Lab, names: list[str], seconds: float) -> None:
-    """Every owner comes back and attaches to each run that has not ended, until all have, or the time is over."""
-    begun = [laptop.start("attach", name) for name in names for laptop in lab.laptops.values()]
-    commands = [command for command in begun if command is not None]
-    assert len(commands) == len(begun), "a laptop is not there"
+def make_peace(lab: Lab, seconds: float) -> None:
+    """Both come back and attach to each run that has not ended, until all have and no command goes on, or the time is
+    over. A run may be recorded late: by a command that was frozen, or by a slow machine."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not all(command.is_over() for command in commands):
-        time.sleep(0.1)
+    attached: set[str] = set()
+    while time.monotonic() < end:
+        names = {view["run"] for view in runs(lab) if view["status"] == "running"} - attached
+        for name in sorted(names):
+            for laptop in lab.laptops.values():
+                laptop.start("attach", name)
+        attached |= names
+        while not lab.is_quiet() and time.monotonic() < end:
+            time.sleep(0.1)
+        if not names:
+            return
 
 
 def _share(things: list[T], share: float) -> T | None:
