@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.hostile.lab import PEOPLE, Lab, LabHost
+from tests.hostile.lab import Lab
+from tests.hostile.labmachines import PEOPLE, LabHost
 from tests.hostile.labwork import RETRIED, TICK, Tried
 
 MOMENT = 5 * TICK

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.hostile.lab import PEOPLE, Lab, LabLaptop
+from tests.hostile.lab import Lab
 from tests.hostile.labjudge import Words, names_in, runs
+from tests.hostile.labmachines import PEOPLE, LabLaptop
 from tests.system.hosts.waiting import until
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import labjudge
-from tests.hostile.lab import Command, Lab, LabLaptop, Setting, lay
+from tests.hostile.lab import Lab, Setting
+from tests.hostile.labmachines import Command, LabLaptop, lay
 from tests.hostile.labwork import GATE, Tried, inventory
 from tests.system.hosts.farm import Farm
 from tests.system.hosts.home import ClientKey

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tests.mutants import accounts, damage, endings, faces, private, queue, standby
+from tests.mutants import accounts, damage, endings, faces, lab, private, queue, standby
 from tests.mutants.mutant import PROTOCOL, Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *accounts.MUTANTS,
+    *lab.MUTANTS,
     *standby.MUTANTS,
     *private.MUTANTS,
     *queue.MUTANTS,
