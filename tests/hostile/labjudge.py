@@ -17,7 +17,7 @@ from tests.hostile.labwork import RETRIED, TICK, Tried
 
 MOMENT = 5 * TICK
 """Seconds by which the last mark of a job may be older than its end."""
-PULLED = 4
+PULLED = 2
 """Results that are pulled; all of them are read where they lie."""
 NAME = re.compile(r"^([a-z]+-[a-z]+-[0-9]+)\b", re.MULTILINE)
 LIVING = """
@@ -106,14 +106,10 @@ def runs(lab: Lab) -> list[dict[str, Any]]:
     return found
 
 
-def shown(lab: Lab, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Each run, as `show` shows it."""
-    laptop = lab.laptops["alice"]
-    begun = {name: laptop.start("show", name, "--json", tell=False) for name in names}
-    for command in begun.values():
-        assert command is not None
-        laptop.wait(command)
-    return {name: json.loads(command.output()) for name, command in begun.items() if command is not None}
+def views_of(lab: Lab, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    """These runs, or all, by their names."""
+    found = {view["run"]: view for view in runs(lab)}
+    return found if names is None else {name: found[name] for name in names}
 
 
 def outcomes(lab: Lab, words: Words, views: Mapping[str, dict[str, Any]]) -> list[str]:

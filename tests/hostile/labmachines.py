@@ -173,7 +173,7 @@ class LabLaptop:
         self._environment = dict(environment)
         self._boot = new_boot()
 
-    def start(self, *arguments: str, tell: bool = True) -> Command | None:
+    def start(self, *arguments: str) -> Command | None:
         """Begin `dstack ARGUMENTS`; None when the laptop is not there to begin it."""
         told = self._told / f"{len(self.commands):03}-{self.user}-{arguments[0]}"
         command = Command(self.user, " ".join(arguments), told)
@@ -193,8 +193,7 @@ class LabLaptop:
         except APIError:
             return None  # it was killed or frozen at this moment
         self.commands.append(command)
-        if tell:
-            self._story.tell(f"{self.user}$ dstack {command.words}")
+        self._story.tell(f"{self.user}$ dstack {command.words}")
         return command
 
     def dstack(self, *arguments: str, code: int | None = 0, seconds: float = WAIT) -> Command:

@@ -15,11 +15,11 @@ from tests.system.hosts.waiting import until
 
 T = TypeVar("T")
 ACTS = {
-    "run": 5, "attach": 5, "look": 2, "stop": 1, "lost": 3,
+    "run": 3, "attach": 5, "look": 1, "stop": 1, "lost": 2,
     "kill a laptop": 2, "freeze a laptop": 1, "kill a coordinator": 4, "freeze a host": 2, "reboot a host": 1,
 }  # fmt: skip
 """What may happen next, and how often."""
-LENGTH = 20
+LENGTH = 18
 """Acts of one storm."""
 COORDINATORS = """
 for out in /proc/[0-9]*/fd/1; do

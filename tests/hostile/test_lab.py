@@ -60,7 +60,7 @@ def tidy(lab: Lab) -> None:
 def judge(lab: Lab, storm: Storm) -> list[str]:
     """Every rule that was broken, in words."""
     lab.story.tell("judging")
-    views = labjudge.shown(lab, [view["run"] for view in labjudge.runs(lab)])
+    views = labjudge.views_of(lab)
     return [
         *labjudge.doubles(lab, storm.words),
         *labjudge.orphans(lab),

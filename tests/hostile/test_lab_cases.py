@@ -75,7 +75,7 @@ def test_a_colleague_who_attaches_starts_no_second_training(lab: Lab) -> None:
     problems += [wrong for seed, (_, what) in cases.items() for wrong in once(lab, seed, f"{what}, alice is back")]
     for command in attached.values():
         bob.wait(command)
-    views = labjudge.shown(lab, names.values())
+    views = labjudge.views_of(lab, names.values())
     problems += [*labjudge.outcomes(lab, labjudge.Words(), views), *labjudge.missing(lab, views)]
     problems += [*labjudge.orphans(lab), *labjudge.left_behind(lab), *labjudge.checked(lab)]
     assert not problems, "\n".join(problems)
@@ -121,7 +121,7 @@ def test_a_colleague_s_stop_ends_and_the_owner_s_attach_does_the_rest(lab: Lab) 
         problems.append(f"`stop -y` hangs: {stop.output()}")
     alice.revive()
     back = alice.dstack("attach", stopped, code=None, seconds=30)
-    if labjudge.shown(lab, [stopped])[stopped]["status"] != "stopped":
+    if labjudge.views_of(lab, [stopped])[stopped]["status"] != "stopped":
         problems.append(f"the run that bob stopped did not stop when alice came back: {back.output()}")
     host = lab.tried_of("1")[0].host
     open_gate(lab)
@@ -130,7 +130,7 @@ def test_a_colleague_s_stop_ends_and_the_owner_s_attach_does_the_rest(lab: Lab) 
     if back.code() != 0:
         problems.append(f"alice's own attach does not bring her result in from {host}: {back.output()}")
     problems += [*once(lab, "1", "the stopped one"), *once(lab, "2", "the other one")]
-    views = labjudge.shown(lab, [kept])
+    views = labjudge.views_of(lab, [kept])
     problems += [*labjudge.missing(lab, views), *labjudge.orphans(lab), *labjudge.left_behind(lab)]
     assert not problems, "\n".join(problems)
 
