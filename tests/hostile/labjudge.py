@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from tests.hostile.labmachines import PEOPLE, LabHost
 from tests.hostile.labwork import RETRIED, TICK, Tried
 
 MOMENT = 5 * TICK
-"""Seconds by which the last mark of a job may be older than its end."""
+"""Seconds between what happens on a host and what is written down about it."""
+ENDED = "after the first one had come to its end"
 PULLED = 2
 """Results that are pulled; all of them are read where they lie."""
 NAME = re.compile(r"^([a-z]+-[a-z]+-[0-9]+)\b", re.MULTILINE)
@@ -52,7 +54,7 @@ def doubles(lab: Lab, words: Words) -> list[str]:
         for number, first in enumerate(tried):
             for second in tried[number + 1 :]:
                 wrong = _double(first, second)
-                if wrong and not _excused(lab, words, first, second):
+                if wrong and not _excused(lab, words, first, second, wrong):
                     found.append(f"double: {second} began at {lab.story.at(second.began)}, {wrong} ({first})")
     return found
 
@@ -62,17 +64,24 @@ def _double(first: Tried, second: Tried) -> str:
     if first.last > second.began:
         return f"while the first one was at work, which began {second.began - first.began:.1f} s earlier"
     if first.ended:
-        return "after the first one had come to its end"
+        return ENDED
     return ""
 
 
-def _excused(lab: Lab, words: Words, first: Tried, second: Tried) -> bool:
+def _excused(lab: Lab, words: Words, first: Tried, second: Tried, wrong: str) -> bool:
     """Whether the second one was right to begin: a person said truly that the first is lost, or `retry` says that so
-    long a silence of its host is enough."""
+    long a silence of its host is enough, or the first was stopped or cut off at the last moment."""
     host = lab.hosts[first.host]
+    if wrong == ENDED and (first.run in words.stopped or was_cut(lab, first)):
+        return True
     dead = any(first.began < boot < second.began for boot in host.boots)
     told = any(first.began < moment < second.began + MOMENT for moment, _ in words.lost)
     return (dead and told) or (first.job in RETRIED and was_silent(host, first.began, second.began))
+
+
+def was_cut(lab: Lab, one: Tried) -> bool:
+    """Whether its host was started again just when it came to its end, so that nobody could write that down."""
+    return any(one.ended <= boot < one.ended + MOMENT for boot in lab.hosts[one.host].boots)
 
 
 def was_silent(host: LabHost, begin: float, end: float) -> bool:
@@ -80,13 +89,18 @@ def was_silent(host: LabHost, begin: float, end: float) -> bool:
     return any(min(end, thaw) - max(begin, freeze) >= host.silence for freeze, thaw in host.frozen)
 
 
-def orphans(lab: Lab) -> list[str]:
-    """0 orphans: no process of any job lives on a host, by /proc."""
-    return [
-        f"orphan: on {host.name} there is still: {line}"
-        for host in lab.hosts.values()
-        for line in host.inside.run(["sh", "-c", LIVING]).decode().splitlines()
-    ]
+def orphans(lab: Lab, *, seconds: float = 0.0) -> list[str]:
+    """0 orphans: no process of any job lives on a host, by /proc, once `seconds` have gone by."""
+    end = time.monotonic() + seconds
+    while True:
+        found = [
+            f"orphan: on {host.name} there is still: {line}"
+            for host in lab.hosts.values()
+            for line in host.inside.run(["sh", "-c", LIVING]).decode().splitlines()
+        ]
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.2)
 
 
 def left_behind(lab: Lab) -> list[str]:
@@ -161,11 +175,12 @@ def _is_new(job: Mapping[str, Any]) -> bool:
 def finished(lab: Lab, words: Words, views: Mapping[str, dict[str, Any]]) -> list[str]:
     """What came to its end by its own mark is a success of the run that it was tried for."""
     status = {(name, job["workflow"]): job["status"] for name, view in views.items() for job in view["jobs"]}
-    told = {run for _, run in words.lost} | words.stopped
+    excused = {run for _, run in words.lost} | words.stopped
+    ended = [one for one in lab.tried() if one.ended and one.run not in excused and not was_cut(lab, one)]
     return [
         f"lost work: {one} came to its end, and there it is {status.get((one.run, one.job))}"
-        for one in lab.tried()
-        if one.ended and one.run not in told and status.get((one.run, one.job)) not in ("succeeded", "reused")
+        for one in ended
+        if status.get((one.run, one.job)) not in ("succeeded", "reused")
     ]
 
 

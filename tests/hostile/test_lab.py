@@ -19,7 +19,7 @@ from tests.system.hosts.home import ClientKey
 
 ROUNDS = 2 * int(os.environ.get("DSTACK_ROUNDS", "1"))
 SEEDS = [int(os.environ["DSTACK_SEED"])] if "DSTACK_SEED" in os.environ else list(range(1, ROUNDS + 1))
-PEACE = 60.0
+PEACE = 90.0
 """Seconds within which every run ends once its owners are back."""
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -63,7 +63,7 @@ def judge(lab: Lab, storm: Storm) -> list[str]:
     views = labjudge.views_of(lab)
     return [
         *labjudge.doubles(lab, storm.words),
-        *labjudge.orphans(lab),
+        *labjudge.orphans(lab, seconds=20.0),
         *labjudge.left_behind(lab),
         *labjudge.outcomes(lab, storm.words, views),
         *labjudge.finished(lab, storm.words, views),

@@ -64,6 +64,8 @@ def test_a_colleague_who_attaches_starts_no_second_training(lab: Lab) -> None:
     alice.kill()
     attached = {seed: started(bob, "attach", name) for seed, name in names.items()}
     _watch_for_second_starts(lab, set(cases))
+    assert len(labjudge.orphans(lab)) >= 2, "the judge sees the processes of jobs"
+    assert len(labjudge.left_behind(lab)) >= 2, "the judge sees what lies in spools"
     problems = [wrong for seed, (_, what) in cases.items() for wrong in once(lab, seed, what)]
     for seed, command in attached.items():
         said = command.output()
