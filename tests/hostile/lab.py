@@ -6,6 +6,7 @@ A host gets its boot id from its sshd, a laptop from whoever logs in there: see 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ from tests.system.hosts.waiting import until
 
 SITE = Path(pytest.__file__).parents[1]
 PACKAGE = Path(dstack.__file__).parent
+HOST_PYTHON = (3, 11)
+"""Of the image of the test hosts, by which laptops run dstack with the libraries of this environment."""
+NEEDS_HOST_PYTHON = pytest.mark.skipif(
+    sys.version_info[:2] != HOST_PYTHON, reason="the image's Python cannot load these libraries"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

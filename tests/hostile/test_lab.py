@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import labjudge
-from tests.hostile.lab import Lab, Setting
+from tests.hostile.lab import NEEDS_HOST_PYTHON, Lab, Setting
 from tests.hostile.labstorm import Storm, make_peace
 from tests.system.hosts.farm import Farm
 from tests.system.hosts.home import ClientKey
@@ -21,7 +21,7 @@ ROUNDS = 2 * int(os.environ.get("DSTACK_ROUNDS", "1"))
 SEEDS = [int(os.environ["DSTACK_SEED"])] if "DSTACK_SEED" in os.environ else list(range(1, ROUNDS + 1))
 PEACE = 90.0
 """Seconds within which every run ends once its owners are back."""
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [NEEDS_HOST_PYTHON, pytest.mark.docker, pytest.mark.timeout(300)]
 
 
 def setting_of(seed: int) -> Setting:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import labjudge
-from tests.hostile.lab import Lab, Setting
+from tests.hostile.lab import NEEDS_HOST_PYTHON, Lab, Setting
 from tests.hostile.labmachines import Command, LabLaptop, lay
 from tests.hostile.labwork import GATE, Tried, inventory
 from tests.system.hosts.farm import Farm
 from tests.system.hosts.home import ClientKey
 from tests.system.hosts.waiting import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = [NEEDS_HOST_PYTHON, pytest.mark.docker, pytest.mark.timeout(240)]
 SILENCE = 3
 BEYOND = 4 * SILENCE
 """Seconds after which everybody who could take a silence for a death has done so."""
