@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from tests.hostile.lab import Lab
 from tests.hostile.labjudge import Words, names_in, runs
-from tests.hostile.labmachines import PEOPLE, LabLaptop
+from tests.hostile.labmachines import LabLaptop
+from tests.hostile.labwork import Tried
 from tests.system.hosts.waiting import until
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ ACTS = {
     "kill a laptop": 2, "freeze a laptop": 1, "kill a coordinator": 4, "freeze a host": 2, "reboot a host": 1,
 }  # fmt: skip
 """What may happen next, and how often."""
-LENGTH = 18
+LENGTH = 12
 """Acts of one storm."""
 COORDINATORS = """
 for out in /proc/[0-9]*/fd/1; do
@@ -43,7 +44,7 @@ class Act:
     @staticmethod
     def draw(chance: random.Random) -> Act:
         kind = chance.choices(list(ACTS), weights=list(ACTS.values()))[0]
-        seconds = chance.uniform(10.0, 14.0) if chance.random() < 0.5 else chance.uniform(0.4, 4.0)
+        seconds = chance.uniform(8.0, 12.0) if chance.random() < 0.3 else chance.uniform(0.4, 3.0)
         return Act(wait=chance.uniform(0.1, 1.1), kind=kind, who=chance.random(), what=chance.random(), seconds=seconds)
 
 
@@ -55,16 +56,36 @@ class Storm:
         self.words = Words()
         self._lab = lab
         self._acts = [Act.draw(chance) for _ in range(LENGTH)]
+        self._people = chance.sample(list(lab.laptops.values()), 2)
         self._due: list[tuple[float, Callable[[], None]]] = []
 
     def rage(self) -> None:
-        for user in PEOPLE:
-            self._lab.laptops[user].start("run", "both", "--seed", "1")
-        until("the first job begins", self._lab.tried, told=self._lab.report)
+        self._begin()
         for act in self._acts:
             self._pass(act.wait)
             self._carry_out(act)
         self._lab.heal()
+
+    def _begin(self) -> None:
+        """A laptop dies while its job is at work, the colleague attaches for longer than any silence is waited for,
+        and then the owner comes back: what ran a training twice in a real lab."""
+        owner, colleague = self._people
+        owner.start("run", "train", "--seed", "1")
+        colleague.start("run", "both", "--seed", "2")
+        [tried] = until("a training begins", self._trainings, seconds=90, told=self._lab.report)
+        owner.kill()
+        attached = colleague.start("attach", tried.run)
+        assert attached is not None
+        # First that the owner looks after the job, then what is made of the owner's silence.
+        until("the owner's silence is seen", lambda: attached.output().count("train: ") > 2, told=attached.output)
+        self._pass(3.0 * self._lab.setting.silence)
+        owner.heal()
+        back = owner.start("attach", tried.run)
+        assert back is not None
+        until("the owner sees it", lambda: back.is_over() or "train: " in back.output(), told=back.output)
+
+    def _trainings(self) -> list[Tried]:
+        return [one for one in self._lab.tried() if (one.job, one.seed) == ("train", "1")]
 
     def _pass(self, seconds: float) -> None:
         end = time.monotonic() + seconds

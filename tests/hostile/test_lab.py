@@ -26,7 +26,7 @@ pytestmark = [NEEDS_HOST_PYTHON, pytest.mark.docker, pytest.mark.timeout(300)]
 
 def setting_of(seed: int) -> Setting:
     """Folders and object stores by turns; with a queue for all accounts and without; users named and not."""
-    return Setting(store=("folder", "s3")[seed % 2], queue=seed // 2 % 2 == 0, named=seed // 4 % 2 == 1, silence=4)
+    return Setting(store=("folder", "s3")[seed % 2], queue=seed // 2 % 2 == 0, named=seed // 4 % 2 == 1, silence=3)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
