@@ -41,14 +41,16 @@ MUTANTS: tuple[Mutant, ...] = (
         name="result-before-artifacts",
         breaks="the result is created before everything that it names is in the bucket",
         file="dstack/app/attempts.py",
-        old="""    collected = None
-    while collected is None:
-""",
-        new="""    collected = None
-    if report.succeeded:
-        yield from _commit(mine, claim, report, Collected(manifest="0" * 64, digest="0" * 64))
-    while collected is None:
-""",
+        old=(
+            "    while True:\n"
+            "        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)\n"
+        ),
+        new=(
+            "    if report.succeeded:\n"
+            '        yield from _commit(mine, claim, report, Collected(manifest="0" * 64, digest="0" * 64))\n'
+            "    while True:\n"
+            "        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)\n"
+        ),
         tests=PROTOCOL,
     ),
     Mutant(
@@ -104,8 +106,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="forgetful-joiner",
         breaks="a joiner takes failures that came before it as its own outcome",
         file="dstack/app/settling.py",
-        old="    ends = yield from _ends(keys, want.ended, number)",
-        new="    ends = yield from _ends(keys, 0, number)",
+        old="    ends = yield from ends_of(keys, want.ended, number)\n    verdict",
+        new="    ends = yield from ends_of(keys, 0, number)\n    verdict",
         tests=PROTOCOL,
     ),
     Mutant(
@@ -135,9 +137,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="another-account's-spool",
         breaks="the verdict of an account that never heard of the attempt is believed",
-        file="dstack/app/fleet.py",
-        old="    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):",
-        new="    if facts.user:\n        return ''\n    if claim.account:",
+        file="dstack/core/sightings.py",
+        old=(
+            "    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):\n        return False\n"
+        ),
+        new="    if facts.user:\n        return True\n",
         tests=("tests/system/test_two_accounts.py", "-k", "colleague"),
     ),
     Mutant(
@@ -167,17 +171,20 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="never-held-is-failed",
         breaks="a job fails because its supervisor died before it began",
-        file="dstack/app/driver.py",
-        old="        except NotHeldError:\n            return False",
-        new="        except NotHeldError as error:\n            return str(error)",
+        file="dstack/app/preparation.py",
+        old=(
+            "        except NotHeldError as error:\n"
+            '            return self._not_begun(spec, f"{error}: its supervisor was killed")\n'
+        ),
+        new="        except NotHeldError as error:\n            return str(error)\n",
         tests=("tests/system/test_together_here.py", "-k", "supervisor"),
     ),
     Mutant(
         name="another-machine's-spool",
         breaks="the verdict of another machine, with the same account and folder, is believed",
-        file="dstack/app/fleet.py",
-        old="    if claim.place and claim.place != facts.place:",
-        new="    if False:",
+        file="dstack/core/sightings.py",
+        old="    return not claim.place or claim.place == facts.place\n",
+        new="    return True\n",
         tests=("tests/system/test_together_here.py", "-k", "another"),
     ),
     Mutant(
@@ -557,8 +564,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="tidied-by-number",
         breaks="a host forgets an attempt because another one of the same number, in another bucket, has ended",
         file="dstack/app/tidying.py",
-        old="    if end.nonce != spooled.nonce:\n",
-        new="    if not end.nonce:\n",
+        old="    if end is None or end.nonce != spooled.nonce:\n",
+        new="    if end is None:\n",
         tests=("tests/app/test_tidying.py",),
     ),
 )

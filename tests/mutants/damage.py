@@ -8,9 +8,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="damage-is-silence",
         breaks="a damaged input is taken for a bucket that does not answer, and tried again for ever",
-        file="dstack/app/driver.py",
-        old="        except DamagedObjectError as error:\n            return fx.DamagedInput(",
-        new="        except () as error:\n            return fx.DamagedInput(",
+        file="dstack/app/preparation.py",
+        old="        except DamagedObjectError as error:\n            return DamagedInput(",
+        new="        except () as error:\n            return DamagedInput(",
         tests=("tests/hostile/test_damage.py::test_a_run_that_takes_what_is_damaged_has_it_made_anew_once",),
     ),
     Mutant(

@@ -9,8 +9,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="stop-waits-for-the-frozen",
         breaks="a stop waits for a runner that gives no sign of life",
         file="dstack/app/driver.py",
-        old="return await self._ask(claim, lambda _: ask_living(link, stop))",
-        new="return await self._ask(claim, stop)",
+        old="return await self._hosts.ask(claim, lambda _: ask_living(link, stop))",
+        new="return await self._hosts.ask(claim, stop)",
         tests=("tests/hostile/test_stops.py",),
     ),
     Mutant(
