@@ -70,13 +70,14 @@ def _double(first: Tried, second: Tried) -> str:
 
 def _excused(lab: Lab, words: Words, first: Tried, second: Tried, wrong: str) -> bool:
     """Whether the second one was right to begin: a person said truly that the first is lost, or `retry` says that so
-    long a silence of its host is enough, or the first was stopped or cut off at the last moment."""
+    long a silence of its host, or its restart, is enough, or the first was stopped or cut off at the last moment."""
     host = lab.hosts[first.host]
     if wrong == ENDED and (first.run in words.stopped or was_cut(lab, first)):
         return True
     dead = any(first.began < boot < second.began for boot in host.boots)
     told = any(first.began < moment < second.began + MOMENT for moment, _ in words.lost)
-    return (dead and told) or (first.job in RETRIED and was_silent(host, first.began, second.began))
+    retried = first.job in RETRIED and (dead or was_silent(host, first.began, second.began))
+    return (dead and told) or retried
 
 
 def was_cut(lab: Lab, one: Tried) -> bool:

@@ -168,6 +168,7 @@ def make_peace(lab: Lab, seconds: float) -> None:
     end = time.monotonic() + seconds
     attached: set[str] = set()
     while time.monotonic() < end:
+        was_quiet = lab.is_quiet()
         names = {view["run"] for view in runs(lab) if view["status"] == "running"} - attached
         for name in sorted(names):
             for laptop in lab.laptops.values():
@@ -175,7 +176,7 @@ def make_peace(lab: Lab, seconds: float) -> None:
         attached |= names
         while not lab.is_quiet() and time.monotonic() < end:
             time.sleep(0.1)
-        if not names:
+        if was_quiet and not names:
             return
 
 
