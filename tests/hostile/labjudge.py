@@ -26,12 +26,13 @@ LIVING = """
 for environ in /proc/[0-9]*/environ; do
   process=${environ%/environ}
   if tr '\\0' '\\n' < $environ | grep -q '^DSTACK_ATTEMPT='; then
-    echo "$(stat -c %U $process) ${process#/proc/} $(tr '\\0' ' ' < $process/cmdline | head -c 200)"
+    echo "$(id -un) ${process#/proc/} $(tr '\\0' ' ' < $process/cmdline | head -c 200)"
   fi
 done 2> /dev/null
 true
 """
-"""Every process of a job: its environment names its attempt."""
+"""Every process of a job of the account that asks: its environment names its attempt. In a container root is not shown
+the environments of others."""
 
 
 @dataclass(slots=True)
@@ -97,7 +98,8 @@ def orphans(lab: Lab, *, seconds: float = 0.0) -> list[str]:
         found = [
             f"orphan: on {host.name} there is still: {line}"
             for host in lab.hosts.values()
-            for line in host.inside.run(["sh", "-c", LIVING]).decode().splitlines()
+            for user in PEOPLE
+            for line in host.inside.run(["sh", "-c", LIVING], user=user).decode().splitlines()
         ]
         if not found or time.monotonic() > end:
             return found

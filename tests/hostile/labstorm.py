@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tests.hostile.lab import Lab
 from tests.hostile.labjudge import Words, names_in, runs
-from tests.hostile.labmachines import LabLaptop
+from tests.hostile.labmachines import PEOPLE, LabLaptop
 from tests.hostile.labwork import Tried
 from tests.system.hosts.waiting import until
 
@@ -28,7 +28,7 @@ for out in /proc/[0-9]*/fd/1; do
 done 2> /dev/null
 true
 """
-"""Processes that look after runs, attached or not, by where they write to."""
+"""Processes of the account that asks which look after runs, attached or not, by where they write to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,8 @@ class Storm:
         machine = _share([*laptops, *hosts], act.who)
         if machine is None:
             return
-        pid = _share(machine.run(["sh", "-c", COORDINATORS]).decode().split(), act.what)
+        look = ["sh", "-c", COORDINATORS]
+        pid = _share([pid for user in PEOPLE for pid in machine.run(look, user=user).decode().split()], act.what)
         if pid:
             machine.exec(["kill", "-9", pid])
             self._lab.story.tell(f"a coordinator on {machine.name} was killed, process {pid}")
