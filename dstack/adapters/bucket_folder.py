@@ -193,7 +193,9 @@ class FolderBucket:
         except OSError as error:
             explained = explain(error, doing, self._place(key))
             if doing == "read" and error.errno in (errno.EISDIR, errno.ELOOP):
-                raise DamagedObjectError(key, str(explained)) from None  # a folder, pipe or link stands in its place
+                raise DamagedObjectError(
+                    key, str(explained), hint=explained.hint
+                ) from None  # a folder, pipe or link stands in its place
             raise explained from None
 
     def _is_same(self, body: bytes) -> bool:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from dstack.app.lease import SILENCE
 from dstack.model import Nonce
+
+GAP = SILENCE / 3
+"""Seconds that count at most between two vain questions: of a longer time in which nothing was asked, as when this
+process was stopped, nobody knows what the host would have answered."""
 
 
 @dataclass(slots=True)
 class _Silence:
-    began: float
+    asked: float
+    """When it was asked last, by a clock that is never set."""
     at: float
-    """The time of day, in seconds since the epoch."""
+    """The time of day at which it began, in seconds since the epoch."""
     why: str = ""
+    seconds: float = 0.0
 
 
 class Silences:
-    """The silence of each attempt's host, from the first vain question to the next answer."""
+    """The silence of each attempt's host, from the first vain question to the next answer. `clock` gives seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._silent: dict[Nonce, _Silence] = {}
 
     def vain(self, nonce: Nonce, why: str) -> bool:
         """No answer came -> whether that reason is news."""
-        silence = self._silent.setdefault(nonce, _new())
+        now = self._clock()
+        silence = self._silent.setdefault(nonce, _Silence(now, time.time()))
+        silence.seconds += min(now - silence.asked, GAP)
+        silence.asked = now
         known, silence.why = silence.why, why
         return known != why
 
@@ -32,14 +44,10 @@ class Silences:
         self._silent.pop(nonce, None)
 
     def of(self, nonce: Nonce) -> tuple[float, str]:
-        """Seconds of silence so far, and since when for people."""
-        silence = self._silent.get(nonce) or _new()
-        return time.monotonic() - silence.began, time.strftime("%H:%M", time.localtime(silence.at))
+        """Seconds of silence up to the last question, and since when for people."""
+        silence = self._silent.get(nonce) or _Silence(self._clock(), time.time())
+        return silence.seconds, time.strftime("%H:%M", time.localtime(silence.at))
 
     def all(self) -> dict[str, float]:
         """The time of day at which each silence began that lasts, by the nonce of the attempt."""
         return {str(nonce): silence.at for nonce, silence in self._silent.items()}
-
-
-def _new() -> _Silence:
-    return _Silence(time.monotonic(), time.time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_a_late_list_makes_nothing_of_a_good_bucket_damaged(seed: int) -> None:
     story.put("dstack.json", b"{}")
     age(story)
     late = LateBucket(there, seed, 0.5)
-    assert list(check_bucket(late, deep=True, pause=0.0)) == []
+    assert list(check_bucket(late, now=time.time(), deep=True, pause=0.0)) == []
     keys = generation(story)
     result = unpack(Result, keys.result, there.get(keys.result) or b"")
     assert performed(late, is_whole(keys.attempt(result.attempt), result)) is True

@@ -40,6 +40,8 @@ def play(bucket: MemoryBucket, steps: Iterator[Any], *, stop: Any, limit: float)
                 answer = True
             case fx.AskVerdict():
                 answer = "started"
+            case fx.HowSilent():
+                answer = fx.Silence(seconds=0.0, since="12:00")
             case fx.Pause(seconds):
                 now += seconds
             case fx.Watch(patience=patience):

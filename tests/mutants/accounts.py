@@ -78,4 +78,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new="        if orphan:\n",
         tests=("tests/app/test_orphans.py",),
     ),
+    Mutant(
+        name="pause-is-silence",
+        breaks="an hour in which a coordinator was stopped, and asked nothing, makes a host silent and its jobs lost",
+        file="dstack/app/silences.py",
+        old="        silence.seconds += min(now - silence.asked, GAP)\n",
+        new="        silence.seconds += now - silence.asked\n",
+        tests=("tests/app/test_silences.py",),
+    ),
 )

@@ -23,7 +23,10 @@ def small_disk(tmp_path: Path, snapshot: Snapshot) -> Iterator[Host]:
     """A host whose spool lies on a disk of 16 MB."""
     host = Host(tmp_path, snapshot)
     host.root.mkdir(mode=0o700)
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(host.root)]).returncode:
+    if (
+        os.getuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "small", str(host.root)]).returncode
+    ):
         pytest.skip("mounting a small disk needs root")
     try:
         yield host

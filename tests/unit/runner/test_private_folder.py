@@ -28,6 +28,7 @@ ELSEWHERE = {
     "private_folder.py": "the one place",
     "runner/bootstrap.py": "begins with a umask of 077 of its own process, in a folder that was checked",
     "runner/slots.py": "tickets are for every account to read",
+    "runner/slot_folders.py": "its folders may be another account's by then: it looks at them after it made them",
     "runner/trees.py": "work trees",
 }
 """Where folders or files are made by other means, and why that is right. Paths below `dstack/`."""

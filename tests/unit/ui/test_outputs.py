@@ -59,6 +59,7 @@ def test_what_is_not_known_is_null() -> None:
                 "started": None,
                 "ended": None,
                 "unreachable_since": None,
+                "sighting": None,
             }
         ],
         "machine": None,

@@ -1,0 +1,59 @@
+"""How long a host has been silent: only as long as it was asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstack.app.lease import SILENCE
+from dstack.app.silences import GAP, Silences
+from dstack.model import Nonce
+
+ATTEMPT = Nonce("n")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def asked(silences: Silences, clock: Clock, *gaps: float) -> float:
+    """Seconds of silence after a vain question, and one more after each gap."""
+    silences.vain(ATTEMPT, "no route")
+    for gap in gaps:
+        clock.now += gap
+        silences.vain(ATTEMPT, "no route")
+    return silences.of(ATTEMPT)[0]
+
+
+def test_a_silence_lasts_from_the_first_vain_question_to_the_last(clock: Clock) -> None:
+    assert asked(Silences(clock), clock, 1.0, 2.0, 30.0) == 33.0
+
+
+def test_the_first_vain_question_is_no_silence(clock: Clock) -> None:
+    assert asked(Silences(clock), clock) == 0.0
+
+
+def test_a_time_in_which_nothing_was_asked_is_none(clock: Clock) -> None:
+    """The process was stopped for an hour: two questions around that do not make a host lost."""
+    assert asked(Silences(clock), clock, 3600.0) == GAP < SILENCE
+    assert asked(Silences(clock), clock, 3600.0, 1.0) < SILENCE
+
+
+def test_an_answer_ends_it(clock: Clock) -> None:
+    silences = Silences(clock)
+    asked(silences, clock, 30.0)
+    silences.answered(ATTEMPT)
+    assert silences.of(ATTEMPT)[0] == 0.0
+    assert silences.all() == {}
+
+
+def test_only_a_new_reason_is_news(clock: Clock) -> None:
+    silences = Silences(clock)
+    assert [silences.vain(ATTEMPT, why) for why in ("no route", "no route", "refused")] == [True, False, True]
