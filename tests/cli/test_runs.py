@@ -97,7 +97,7 @@ def test_ps_json_has_the_promised_fields(told: Project) -> None:
     prepare, train = newest["jobs"]
     assert list(train) == [
         *("workflow", "status", "host", "attempt", "fingerprint", "reused_from", "reason"),
-        *("started", "ended", "unreachable_since"),
+        *("started", "ended", "unreachable_since", "sighting"),
     ]
     assert train["started"] < train["ended"] == newest["ended"]
     assert (prepare["status"], prepare["reused_from"]) == ("reused", runs(told)[1]["run"])

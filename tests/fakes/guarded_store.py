@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -52,6 +53,18 @@ class Guarded(Served):
                     return
                 objects.pop(self._key, None)
                 self._answer(204, b"")
+
+            def do_POST(self) -> None:
+                """`DeleteObjects`, which clients use for a single object too."""
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+                if not writes:
+                    self._refuse(403, "AccessDenied")
+                    return
+                keys = re.findall("<Key>([^<]*)</Key>", body)
+                for key in keys:
+                    objects.pop(key, None)
+                deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+                self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
 
             @property
             def _key(self) -> str:
