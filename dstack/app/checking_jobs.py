@@ -53,6 +53,7 @@ class _Generation(Records):
         if self.keys.generation > 1 and self.lacks(self.keys.why) and self.lacks(self.keys.tomb):
             self.wrong(self.keys.why, "the generation exists, and nothing says why")
         self._check_claims()
+        self._check_users()
         for key, want in self.of(Kind.WANT).items():
             if key != self.keys.want(want.run):
                 self.wrong(key, f"it is the want of another run, {want.run}")
@@ -82,6 +83,16 @@ class _Generation(Records):
             if self._check.bucket.get(run.final) is None and self._check.bucket.get(run.record) is not None:
                 return True
         return False
+
+    def _check_users(self) -> None:
+        """Whoever looks for users reads the register up to its first gap."""
+        for number, key in enumerate(sorted(self._keys(Kind.USER)), start=1):
+            expected = self.keys.user(number)
+            if key != expected and self.lacks(expected):
+                self.wrong(
+                    expected, f"user {number} is missing: users have no gaps, and only a list shows those behind"
+                )
+                return
 
     # -- attempts ---------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from dstack.app import pruning
 from dstack.app.creating import create
 from dstack.app.effects import NewNonce, Steps
 from dstack.app.findings import SETTLING, Check, Finding, Records, run_of
+from dstack.app.users import is_run_id
 from dstack.app.views import overall_status, summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, RunKeys, numbers
@@ -20,7 +21,7 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 
 def check_run(check: Check, run: RunId) -> list[Finding]:
     """All that is wrong with one run."""
-    if not pruning.is_run_id(run):
+    if not is_run_id(run):
         return [Finding(key=f"{check.keys.runs}{run}", meaning="it is not the id of a run")]
     return _Run(check, run).check()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstack.app.effects import Steps
-from dstack.app.pruning import is_run_id
+from dstack.app.users import is_run_id
 from dstack.core.keys import ProjectKeys
 from dstack.core.places import Kind, place_of
 from dstack.core.records import (
@@ -26,6 +26,7 @@ from dstack.core.records import (
     Started,
     Stop,
     Tomb,
+    User,
     Want,
     Why,
     unpack,
@@ -42,6 +43,7 @@ RECORDS: Mapping[Kind, type[Any]] = {
     Kind.WHY: Why,
     Kind.WANT: Want,
     Kind.PIN: Pin,
+    Kind.USER: User,
     Kind.TOMB: Tomb,
     Kind.CLAIM: Claim,
     Kind.OWNER: Owner,

@@ -15,6 +15,7 @@ from dstack.app.creating import create, read_record
 from dstack.app.effects import NewNonce, Read, Steps
 from dstack.app.jobs import Job, latest_of
 from dstack.app.listing import last_folder
+from dstack.app.users import register
 from dstack.core.keys import JobKeys
 from dstack.core.records import Pin, Tomb, Want, Why, pack, unpack
 from dstack.errors import DamagedObjectError
@@ -120,6 +121,7 @@ def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
     body = yield Read(key)
     if body is not None:
         return unpack(Want, key, body)
+    yield from register(keys, job.run.id)
     yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
     left = (yield Read(keys.tomb)) is not None
     ended = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.app.creating import read_record
-from dstack.app.effects import ListKeys, NewNonce, Read, Steps
+from dstack.app.effects import NewNonce, Read, Steps
 from dstack.app.listing import last_number
+from dstack.app.users import is_run_id, users_of
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack
 from dstack.errors import DamagedObjectError
@@ -112,13 +113,12 @@ def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[bo
 
 
 def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[dict[RunId, str]]:
-    """The keys of all wants of the attempt's generation, by run; those of `runs` and the claimant's also where a list
-    lacks them."""
-    folder = f"{attempt.generation}wants/"
+    """The keys of the wants of all runs that ever came to the attempt's generation, by run; those of `runs` and the
+    claimant's whoever is registered."""
     claimant = (yield from read_record(Claim, attempt.claim)).run
-    listed = yield ListKeys(folder)
-    found = {RunId(key.removeprefix(folder)) for key in listed} | {claimant, *runs}
-    return {run: f"{folder}{run}" for run in sorted(found)}
+    users = yield from users_of(attempt, attempt.wants)
+    found = {RunId(name) for name in users if is_run_id(name)} | {claimant, *runs}
+    return {run: attempt.want(run) for run in sorted(found)}
 
 
 def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[bool]:

@@ -9,18 +9,16 @@ record either. Each of these may be broken off at any point and done again.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 
 from dstack.app.creating import create
 from dstack.app.effects import Alive, Delete, ListKeys, NewNonce, Read, Steps
+from dstack.app.users import is_run_id, register, users_of
 from dstack.core.keys import JobKeys, ProjectKeys, RunKeys
 from dstack.core.records import Pin, RunRecord, Tomb, Want, pack, unpack
 from dstack.errors import BucketError
 from dstack.model import Nonce, RunId
-
-is_run_id = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}", re.ASCII).fullmatch
 
 
 class Use(Enum):
@@ -82,15 +80,13 @@ def _tier(name: str) -> int:
         return 0
     if name.endswith("/manifest"):
         return 1
-    return 3 if name.startswith(("wants/", "pins/")) else 2
+    return 3 if name.startswith(("wants/", "pins/", "users/")) else 2
 
 
 def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[Use]:
-    """Who uses the generation: a run that pinned it and has neither ended nor left, or a process that reads it."""
-    pins = [key.rpartition("/")[2] for key in (yield ListKeys(keys.pins))]
-    wants = [key.rpartition("/")[2] for key in (yield ListKeys(keys.wants))]
+    """Who uses the generation: a run that came to it and has neither ended nor left, or a process that reads it."""
     doubt = False
-    for name in sorted({*pins, *wants}):
+    for name in sorted((yield from users_of(keys, keys.pins, keys.wants))):
         if is_run_id(name):
             if (yield from _run_uses(project, keys, RunId(name), ended)):
                 return Use.RUN
@@ -139,6 +135,7 @@ def hold(keys: JobKeys, pin: Pin) -> Steps[bool]:
     False: it is being pruned, and may go at any moment. Every byte must still be checked: the heartbeat of a reader
     that is cut off from the bucket for minutes is taken for dead.
     """
+    yield from register(keys, pin.nonce)
     yield from create(keys.pin(pin.nonce), pack(pin))
     if (yield Read(keys.tomb)) is None:
         return True

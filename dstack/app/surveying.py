@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dstack.app.pruning import is_run_id
+from dstack.app.users import is_run_id
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.places import Kind, Place, place_of, sort_of
 from dstack.model import Fingerprint, RunId
@@ -29,8 +29,9 @@ class Amount:
 
 @dataclass(slots=True)
 class Generation:
-    """One generation of a job. `modified` is when something of it was last written, a user's pin too; `made` when its
-    result came, 0.0 without one. `remains` are the objects beside the tomb."""
+    """One generation of a job. `modified` is when something of it was last written, a user's pin too, but not the
+    register, where those who only read stay; `made` when its result came, 0.0 without one. `remains` are the objects
+    beside the tomb."""
 
     keys: JobKeys
     sorts: dict[str, Amount] = field(default_factory=dict)
@@ -118,7 +119,8 @@ def _of_job(found: Survey, keys: ProjectKeys, each: Listed, place: Place) -> Non
         return
     generation.remains += 1
     generation.sorts.setdefault(sort_of(place.kind), Amount()).add(each.size)
-    generation.modified = max(generation.modified, each.modified)
+    if place.kind is not Kind.USER:
+        generation.modified = max(generation.modified, each.modified)
     if place.kind is Kind.RESULT:
         generation.made = each.modified
     elif place.kind is Kind.WANT:

@@ -96,8 +96,15 @@ class AttemptKeys:
         """The commit of the generation, whichever attempt gave it."""
         return f"{self.generation}result"
 
+    @property
+    def wants(self) -> str:
+        return f"{self.generation}wants/"
+
     def want(self, run: RunId) -> str:
         return f"{self.generation}wants/{run}"
+
+    def user(self, index: int) -> str:
+        return f"{self.generation}users/{index:06d}"
 
     @property
     def claim(self) -> str:
@@ -188,6 +195,14 @@ class JobKeys:
     def pin(self, user: str) -> str:
         """`user` is the id of a run, or of a process that reads the artifacts for somebody."""
         return f"{self.folder}pins/{user}"
+
+    @property
+    def users(self) -> str:
+        return f"{self.folder}users/"
+
+    def user(self, index: int) -> str:
+        """Entry `index` (from 1, no gaps) in the register of everybody who ever came to use the generation."""
+        return f"{self.users}{index:06d}"
 
     def attempt(self, number: int) -> AttemptKeys:
         return AttemptKeys(self.folder, number)

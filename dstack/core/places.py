@@ -19,6 +19,7 @@ class Kind(Enum):
     WHY = "why"
     WANT = "want"
     PIN = "pin"
+    USER = "user"
     TOMB = "tomb"
     CLAIM = "claim"
     OWNER = "owner"
@@ -56,7 +57,8 @@ SORTS: Mapping[Kind, str] = {
 class Place:
     """A key of a project, taken apart. Empty and 0 where the kind has no such part.
 
-    `name` is the last part that is not fixed: a run's name, a workflow, the user of a pin, a pack, a digest.
+    `name` is the last part that is not fixed: a run's name, a workflow, the user of a pin, the number of a user, a
+    pack, a digest.
     """
 
     kind: Kind
@@ -81,6 +83,7 @@ _FORMS: Mapping[Kind, str] = {
     Kind.WHY: rf"{_GENERATION}/why",
     Kind.WANT: rf"{_GENERATION}/wants/{_RUN}",
     Kind.PIN: rf"{_GENERATION}/pins/(?P<name>{_NAME})",
+    Kind.USER: rf"{_GENERATION}/users/(?P<name>[0-9]{{6}})",
     Kind.TOMB: rf"{_GENERATION}/tomb",
     Kind.CLAIM: rf"{_GENERATION}/claim/(?P<number>[0-9]{{6}})",
     Kind.RESULT: rf"{_GENERATION}/result",

@@ -156,6 +156,14 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Somebody came to use what the generation holds, and pins it under `name`: a run's id, or that of a process."""
+
+    nonce: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tomb:
     """The generation takes no new users: it is being pruned, or is `damaged`."""
 

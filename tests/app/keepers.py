@@ -158,6 +158,9 @@ class Keepers:
                 if world.chance(0.1):
                     return Put.UNKNOWN
                 return Put.EXISTS if there else Put.CREATED
+            case fx.NewNonce():
+                world.nonces += 1
+                return Nonce(f"n{world.nonces}")
             case fx.Pause(seconds):
                 keeper.wake = world.now + seconds
                 return None
@@ -166,7 +169,7 @@ class Keepers:
             case fx.Read(key):
                 return world.objects.get(key)
             case fx.ListKeys(prefix):
-                return sorted(key for key in world.objects if key.startswith(prefix))
+                return world.faults.listed(prefix)
         raise AssertionError(f"a keeper must not ask for {effect!r}")
 
     def _delete(self, keeper: Keeper, keys: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from dstack.app.findings import Finding
 from dstack.app.observing import Observer
 from dstack.app.performing import Performer
 from dstack.app.probe import Format
-from dstack.core.records import Claim, End, Final, Outcome, Pin, Result, Tomb, Want, pack, unpack
+from dstack.core.records import Claim, End, Final, Outcome, Pin, Result, Tomb, User, Want, pack, unpack
 from dstack.model import JobStatus, RunId
 from tests.app.bucket_story import ME, Story, spec
 from tests.app.test_pruning import TRAIN, finished, generation
@@ -255,6 +255,19 @@ def a_want_of_another(story: Story) -> tuple[str, str]:
     key = generation(story).want(_rid(story))  # type: ignore[arg-type]
     _change(story, key, Want, run="other")
     return key, "another run"
+
+
+@breaking(mended=False)
+def a_gap_among_the_users(story: Story) -> tuple[str, str]:
+    for number in (1, 3):
+        story.put(generation(story).user(number), pack(User(nonce="n", name="reader")))
+    return generation(story).user(2), "users have no gaps"
+
+
+@breaking(mended=False)
+def a_user_that_does_not_decode(story: Story) -> tuple[str, str]:
+    story.bucket.put(generation(story).user(1), b"[]")
+    return generation(story).user(1), "is not a record of kind user"
 
 
 @breaking(mended=True)

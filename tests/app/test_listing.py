@@ -8,15 +8,18 @@ import time
 import pytest
 
 from dstack.app import effects as fx
+from dstack.app import generations, pruning
 from dstack.app.checking import check_bucket
-from dstack.app.jobs import latest_of
+from dstack.app.jobs import Job, latest_of, unwanted, wanted
 from dstack.app.listing import are_there, last_folder, last_number, last_number_now
 from dstack.app.observing import Observer
 from dstack.app.performing import Performer
+from dstack.app.pruning import Fate, Use
 from dstack.app.settling import is_whole
+from dstack.app.users import users_of
 from dstack.core.keys import JobKeys, ProjectKeys
-from dstack.core.records import Owner, Result, pack, unpack
-from dstack.model import Fingerprint
+from dstack.core.records import Owner, Pin, Result, Tomb, User, pack, unpack
+from dstack.model import Fingerprint, Nonce
 from tests.app.bucket_story import ME, Story, spec
 from tests.app.test_checking import age
 from tests.app.test_pruning import TRAIN, finished, generation
@@ -97,3 +100,69 @@ def test_who_looks_after_an_attempt_is_the_last_who_adopted_it_whatever_a_list_l
     for seed in SEEDS:
         number, live = performed(LateBucket(there, seed, 0.7), latest_of(keys))  # type: ignore[misc]
         assert (number, live.adoptions) == (2, 2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_everybody_who_uses_a_generation_is_found_whatever_a_list_lacks(seed: int) -> None:
+    """Some have left, some have ended: as long as one is there a prune takes nothing, and a stop ends no attempt that
+    another run waits for."""
+    chance = random.Random(seed)
+    there = MemoryBucket()
+    story = Story(there)
+    runs = [story.run(f"run-{number}", TRAIN) for number in range(chance.randrange(2, 6))]
+    claimant = runs[0]
+    attempt = story.attempt(claimant, TRAIN)
+    keys = story.keys.job(story.fingerprint(TRAIN), 1)
+    late = LateBucket(there, seed, 0.9)
+    jobs = [Job(run=run, spec=TRAIN, fingerprint=keys.fingerprint, project=story.keys) for run in runs]
+    for job in jobs[1:]:
+        assert not performed(late, generations.want(job, keys)).left  # type: ignore[attr-defined]
+        if chance.random() < 0.5:
+            assert performed(late, pruning.hold(keys, Pin(nonce=f"r{job.run.id[:13]}", reader=ME))) is True
+    registered = [key for key in there.objects if key.startswith(keys.users)]
+    assert sorted(registered) == [keys.user(number) for number in range(1, len(registered) + 1)]
+    for run in runs:
+        story.stop(run)
+    assert performed(late, unwanted(jobs[0], attempt)) is not None
+    waits = chance.choice(runs[1:])
+    there.delete(story.keys.run(waits.id).stop(None))
+    for run in runs:
+        if run is not waits:
+            story.final(run, "stopped", story.outcome(run, TRAIN, "stopped"))
+    for _ in range(5):
+        assert performed(late, unwanted(jobs[0], attempt)) is None
+        assert performed(late, wanted(story.keys, attempt)) is True
+        buried = performed(late, pruning.bury(story.keys, keys, Tomb(nonce="t", user="u"), set()))
+        assert buried == pruning.Burial(fate=Fate.USED, use=Use.RUN)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_process_that_reads_is_found_whatever_a_list_lacks_and_nothing_of_the_register_stays(seed: int) -> None:
+    there = MemoryBucket()
+    story = Story(there)
+    finished(story, "one")
+    keys, late = generation(story), LateBucket(there, seed, 0.9)
+    tomb = Tomb(nonce="t", user="u")
+    # Without a heartbeat it has ended; `performed` knows nothing else of it.
+    there.put(story.keys.heartbeat(ME.id), b"1")
+    for number in range(1, 4):
+        assert performed(late, pruning.hold(keys, Pin(nonce=f"r{number}", reader=ME))) is True
+        assert keys.user(number) in there.objects
+        for earlier in range(1, number):
+            performed(late, pruning.release(keys, Nonce(f"r{earlier}")))
+        assert performed(late, pruning.bury(story.keys, keys, tomb, set())).use is Use.DOUBT  # type: ignore[attr-defined]
+    performed(late, pruning.release(keys, Nonce("r3")))
+    assert performed(there, pruning.bury(story.keys, keys, tomb, set())).fate is Fate.GONE  # type: ignore[attr-defined]
+    assert there.list(keys.folder) == [keys.tomb]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"", pack(User(nonce="n", name="../../x")), pack(User(nonce="n", name=""))])
+def test_an_entry_that_names_nobody_hides_nobody_behind_it(body: bytes) -> None:
+    there = MemoryBucket()
+    story = Story(there)
+    finished(story, "one")
+    keys = generation(story)
+    there.create(keys.user(1), body)
+    there.put(story.keys.heartbeat(ME.id), b"1")
+    assert performed(there, pruning.hold(keys, Pin(nonce="reader", reader=ME))) is True
+    assert performed(there, users_of(keys)) == {"reader"}

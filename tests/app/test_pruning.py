@@ -290,6 +290,20 @@ def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
     assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).objects == 0
 
 
+def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "old")
+    now = time.time()
+    for key in bucket.objects:
+        bucket.times[key] = now - 40 * DAY
+    assert performer.take(pruning.hold(generation(story), Pin(nonce="r1", reader=ME))) is True
+    assert not planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
+    performer.take(pruning.release(generation(story), Nonce("r1")))
+    assert generation(story).user(1) in bucket.objects
+    assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
+
+
 def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, performer: Performer) -> None:
     """As versions that did not pin left it."""
     done = finished(story, "one")

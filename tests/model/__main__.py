@@ -38,6 +38,8 @@ WORLDS: Mapping[str, tuple[str, ...]] = {
 MUTANTS: Mapping[str, tuple[str, ...]] = {
     "NO_TOMB": PRUNE_ONE,
     "LATE_PIN": PRUNE_ONE,
+    "LATE_ENTRY": PRUNE_ONE,
+    "LATE_LIST": PRUNE_ONE,
     "NO_SECOND_LOOK": PRUNE_ONE,
     "DATA_FIRST": PRUNE_ONE,
     "LONE_WANT": REUSE,

@@ -6,8 +6,11 @@
    suspended, takes no further step, which every interleaving allows at every point. Each request is one atomic step. An
    answer that was lost is the object read back, so it adds no behaviour.
 
-   Mutants, each of which must fail: NO_TOMB, LATE_PIN, NO_SECOND_LOOK, DATA_FIRST, LONE_WANT, BAD_COMMIT, UNASKED_HOST,
-   START_UNSTOPPED. */
+   Users are found by the register of a generation, read by key to its first gap (users.py): each that registered before
+   the look began is found. What lists show of pins and wants is looked at besides, and adds none.
+
+   Mutants, each of which must fail: NO_TOMB, LATE_PIN, LATE_ENTRY, LATE_LIST (users are found by a list, which may lack
+   any of them), NO_SECOND_LOOK, DATA_FIRST, LONE_WANT, BAD_COMMIT, UNASKED_HOST, START_UNSTOPPED. */
 
 #ifndef RUNS
 #define RUNS 2
@@ -41,6 +44,7 @@ bit data[G * A];         /* manifest and packs of an attempt */
 byte claim[G * A];       /* coordinator + 1 */
 bit ended[G * A];
 bit tomb[G + 1];
+bit entry[G * RUNS];     /* in the register of users */
 bit pin[G * RUNS];
 byte want[G * RUNS];
 byte outcome[RUNS];      /* the generation whose result it has, or STOPPED */
@@ -103,10 +107,17 @@ look:
   :: else ->
 #ifdef LATE_PIN
      saw = tomb[g];
+     entry[P(g, r)] = 1;
      pin[P(g, r)] = 1;
 #else
+#ifndef LATE_ENTRY
+     entry[P(g, r)] = 1;
+#endif
      pin[P(g, r)] = 1;
      saw = tomb[g];
+#ifdef LATE_ENTRY
+     entry[P(g, r)] = 1;
+#endif
 #endif
      create(want[P(g, r)], (saw -> LEFT : IN))
   fi;
@@ -221,12 +232,15 @@ gone:
   skip
 }
 
-#define user(r, g) ((pin[P(g, r)] || want[P(g, r)] != 0) && want[P(g, r)] != LEFT && !final[r])
+#define user(r, g) (entry[P(g, r)] && want[P(g, r)] != LEFT && !final[r])
 
 inline look_for_users() {
   used = 0; i = 0;
   do
   :: i < RUNS -> if :: user(i, g) -> used = 1 :: else fi; i++
+#ifdef LATE_LIST
+  :: i < RUNS -> i++
+#endif
   :: else -> break
   od;
   i = 0

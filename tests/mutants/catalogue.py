@@ -381,12 +381,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="pin-after-look",
-        breaks="a run looks for the tomb before its pin stands",
+        breaks="a run looks for the tomb before it is registered and its pin stands",
         file="dstack/app/generations.py",
-        old="""    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
+        old="""    yield from register(keys, job.run.id)
+    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
     left = (yield Read(keys.tomb)) is not None
 """,
         new="""    left = (yield Read(keys.tomb)) is not None
+    yield from register(keys, job.run.id)
     yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
 """,
         tests=PROTOCOL,

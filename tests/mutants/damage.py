@@ -46,6 +46,14 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/app/test_listing.py",),
     ),
     Mutant(
+        name="users-by-a-list",
+        breaks="who uses a generation is whom the lists of pins and wants show",
+        file="dstack/app/users.py",
+        old="    found = yield from _registered(keys)\n",
+        new="    found: set[str] = set()\n",
+        tests=("tests/app/test_listing.py",),
+    ),
+    Mutant(
         name="fsck-denies-the-lost",
         breaks="fsck calls a result damage whose attempt had been called lost",
         file="dstack/app/checking_jobs.py",

@@ -21,6 +21,7 @@ SPELLED = {
     Kind.WHY: JOB.why,
     Kind.WANT: JOB.want(RUN.run),
     Kind.PIN: JOB.pin(RUN.run),
+    Kind.USER: JOB.user(7),
     Kind.TOMB: JOB.tomb,
     Kind.CLAIM: ATTEMPT.claim,
     Kind.OWNER: ATTEMPT.owner(1),

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.adapters.identity import new_run_id
-from dstack.app.pruning import is_run_id
+from dstack.app.users import is_run_id
 from dstack.app.views import JobView, RunView
 from dstack.core.spans import LONGEST, SKEW, span
 from dstack.model import JobStatus, RunName, RunStatus, WorkflowName
