@@ -98,6 +98,8 @@ def _remote(url: str, options: Mapping[str, Any], extra: str | None) -> Bucket:
     except ImportError as error:
         missing = error.name or str(error)
         hint = (
-            f"pip install 'dstack[{extra or 's3'}]'" if extra or missing == "fsspec" else "install the library it names"
+            f"in dstack's checkout: pip install '.[{extra or 's3'}]'"
+            if extra or missing == "fsspec"
+            else "install the library it names"
         )
         raise BucketError(f"{redacted(url)} needs a library that is not installed: {missing}", hint=hint) from None

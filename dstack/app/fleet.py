@@ -322,6 +322,12 @@ class Fleet:
                 hint = "install Docker, add the user to its group, or `dstack hosts add` a host that has it"
             raise NoHostError(f"no host can run {spec.workflow}: {why}", hint=hint)
 
+    def awaited(self, spec: JobSpec) -> str | None:
+        """Which silent hosts the job would wait for, where none of the others can run it; else None."""
+        silent = [name for name, link in self.links.items() if link.reached is None]
+        why = nowhere(spec, self.facts()) if silent else None
+        return f"waits for {few(silent)}, not reached; {why}" if why is not None else None
+
     async def ready(self, patience: float) -> None:
         """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""
         for name, link in self.links.items():

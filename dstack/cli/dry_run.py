@@ -13,6 +13,9 @@ from dstack.errors import DstackError, NoHostError
 from dstack.model import JobSpec, WorkflowName
 from dstack.ui.plan import plan_text
 
+LATE_HOSTS = 5.0
+"""Seconds that hosts which are slow to answer have, where none of the others can run a job."""
+
 
 def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequence[JobSpec], *, offline: bool) -> None:
     """Print what would become of every job. `jobs` are those that need a host.
@@ -20,21 +23,25 @@ def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequen
     Raises, after the plan, what `dstack run` itself would end with: that no host can be used, or can run a job. With
     `offline` no host is asked.
     """
-    refused = asyncio.run(_refused(session, jobs)) if jobs and not offline else {}
-    print(plan_text([_judged(fate, refused.get(fate.workflow)) for fate in fates]))
+    waits: dict[WorkflowName, str] = {}
+    refused = asyncio.run(_refused(session, jobs, waits)) if jobs and not offline else {}
+    print(plan_text([_judged(fate, refused.get(fate.workflow), waits.get(fate.workflow)) for fate in fates]))
     for spec in jobs:
         if spec.workflow in refused:
             raise refused[spec.workflow]
 
 
-def _judged(fate: Foresight, error: DstackError | None) -> Foresight:
+def _judged(fate: Foresight, error: DstackError | None, waits: str | None) -> Foresight:
     if error is None:
-        return fate
+        return fate if waits is None else replace(fate, reason=waits)
     return replace(fate, fate=Fate.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
 
 
-async def _refused(session: wiring.Session, jobs: Sequence[JobSpec]) -> Mapping[WorkflowName, DstackError]:
-    """Why a job cannot be run by any host, by its workflow; nothing is laid down on the hosts but the runner."""
+async def _refused(
+    session: wiring.Session, jobs: Sequence[JobSpec], waits: dict[WorkflowName, str]
+) -> Mapping[WorkflowName, DstackError]:
+    """Why a job cannot be run by any host, by its workflow; nothing is laid down on the hosts but the runner.
+    A job that would wait for a host that does not answer comes to `waits`, with the reason."""
     refused: dict[WorkflowName, DstackError] = {}
     async with wiring.hosts(session) as hosts:
         try:
@@ -47,4 +54,9 @@ async def _refused(session: wiring.Session, jobs: Sequence[JobSpec]) -> Mapping[
                 hosts.fleet.require(spec)
             except NoHostError as error:
                 refused[spec.workflow] = error
+        waiting = {spec.workflow: hosts.fleet.awaited(spec) for spec in jobs if spec.workflow not in refused}
+        if any(waiting.values()):
+            await hosts.fleet.tried(LATE_HOSTS)
+            waiting = {workflow: hosts.fleet.awaited(spec) for spec in jobs if (workflow := spec.workflow) in waiting}
+        waits.update({workflow: why for workflow, why in waiting.items() if why is not None})
     return refused

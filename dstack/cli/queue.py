@@ -86,7 +86,7 @@ def _rows(found: Answer[Shown]) -> list[tuple[str, ...]]:
 def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
     if entry.fault:
         wants = "a slot" if entry.counts else "-"
-        return (host.name, "-", entry.user, "malformed", duration_text(entry.since), wants, entry.fault)
+        return (host.name, "-", entry.user, "malformed", "-", wants, entry.fault)
     state = "waiting" if entry.gpus is None else "running"
     gpus = f"on GPU {', '.join(map(str, entry.gpus))}" if entry.gpus else ""
     wants = wants_text(entry.resources)

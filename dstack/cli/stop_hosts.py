@@ -31,7 +31,10 @@ async def _foreign(session: wiring.Session, record: RunRecord, found: Sequence[O
         for each in found:
             if await _is_foreign(hosts.fleet, each.claim):
                 who, where = each.claim.account or "its owner", f"{each.workflow} on {each.claim.host}"
-                lines.append(f"{where} belongs to {who}, who alone can end it: dstack attach {record.name}")
+                told = (
+                    f"{where} belongs to account {who}, whose coordinators alone can end it: within minutes where hosts"
+                )
+                lines.append(f"{told} stand by, else once {who} types: dstack attach {record.name}")
     return lines
 
 
