@@ -14,6 +14,7 @@ from dstack.app.views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys
 from dstack.core.records import Result, RunRecord, unpack
+from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, RunName, Word, WorkflowName
 from dstack.ports import Bucket
 
@@ -110,7 +111,7 @@ def _look(
     job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
     stands = read_only(generations.standing(job), bucket)
     generation = job.generation(stands.result or stands.closed + 1)
-    result = _result(bucket, generation) if stands.result else None
+    result, damage = _result(bucket, generation) if stands.result else (None, "")
     if result is not None:
         foresight = Foresight(
             workflow=spec.workflow,
@@ -130,14 +131,18 @@ def _look(
             ),
             None,
         )
-    reason = generations.PRUNED if stands.closed else "no result yet"
+    reason = damage or (generations.PRUNED if stands.closed else "no result yet")
     return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=reason, fingerprint=fingerprint_), None
 
 
-def _result(bucket: Remembered, generation: JobKeys) -> Result | None:
+def _result(bucket: Remembered, generation: JobKeys) -> tuple[Result | None, str]:
+    """The result that the job would reuse, or why there is none that can be, "" where nothing is damaged."""
     body = bucket.get(generation.result)
     if body is None or bucket.get(generation.tomb) is not None:
-        return None
-    result = unpack(Result, generation.result, body)
+        return None, ""
+    try:
+        result = unpack(Result, generation.result, body)
+    except DamagedObjectError as error:
+        return None, f"its result is damaged: {error}"
     whole = read_only(settling.is_whole(generation.attempt(result.attempt), result), bucket)
-    return result if whole else None
+    return (result, "") if whole else (None, "its result is damaged: not all that it names is there")

@@ -11,7 +11,7 @@ import pytest
 from dstack.app.fleet import Fleet
 from dstack.core.records import Claim, Coordinator
 from dstack.errors import DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Host, HostName, RunId, RunName
+from dstack.model import Host, HostName, Resources, RunId, RunName
 from dstack.ports import RunnerPort
 from tests.app.bucket_story import spec
 from tests.app.test_foreign import FACTS

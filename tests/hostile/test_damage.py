@@ -18,7 +18,7 @@ from tests.hostile.damage import DAMAGES, PREPARED, WORKFLOWS, Store
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 PIECES = {"pack": "a/000001/data/*", "manifest": "a/000001/manifest", "result": "result"}
 CASES = [(kind, damage) for kind in PIECES for damage in DAMAGES]
-SAMPLE = [("pack", "flip"), ("pack", "cut"), ("manifest", "forge")]
+SAMPLE = [("pack", "flip"), ("pack", "cut"), ("manifest", "forge"), ("result", "empty")]
 RECORDS = (
     "jobs/*/*/claim/*",
     "jobs/*/*/a/*/end",
