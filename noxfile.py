@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent
 TWO = ("-n", "2")
+WAITING = ("-n", "4", "--dist", "worksteal")
+"""For tests that wait for clocks and hosts far more than they compute."""
 HOST_PYTHONS = ("3.9", "3.10")
 """The oldest Pythons that a host may have."""
 COORDINATOR = "tests/contract/test_coordinator.py"
@@ -117,7 +119,7 @@ def cli(session: nox.Session) -> None:
 def hostile(session: nox.Session) -> None:
     """Attacks from outside: other accounts, damage, lying hosts, full disks. DSTACK_ROUNDS plays more of each."""
     _install(session)
-    _pytest(session, "tests/hostile", *TWO)
+    _pytest(session, "tests/hostile", *WAITING)
 
 
 @nox.session

@@ -25,7 +25,8 @@ from dstack.core import records
 from dstack.core.records import kind_of, unpack
 from dstack.errors import BucketError, HostError
 from dstack.model import Host, HostFacts, HostName, HostQueue
-from dstack.ui.tables import Column, ago_text, duration_text, size_text, table
+from dstack.ui.tables import Column, size_text, table
+from dstack.ui.times import ago_text, duration_text
 from tests.unit.adapters.runner_script import HELLO
 from tests.unit.core.any_value import any_value
 
