@@ -14,6 +14,7 @@ FileId = Tuple[int, int, int]
 """Major and minor number of the device, and the inode."""
 
 LOCKS = "/proc/locks"
+MOUNTS = "/proc/self/mountinfo"
 MOST = 16 << 20
 """Bytes of the list that are read: some 250,000 locks."""
 
@@ -60,20 +61,54 @@ def file_id(fd: int) -> FileId:
 
     The kernel lists the device of the whole file system, which stat(2) does not give on btrfs; the mount has it.
     """
-    found = os.fstat(fd)
-    device = _device_of_mount(fd)
-    if device is None:
-        device = os.major(found.st_dev), os.minor(found.st_dev)
-    return device[0], device[1], found.st_ino
+    return Snapshot().file_id(fd)
 
 
-def _device_of_mount(fd: int) -> Optional[Tuple[int, int]]:
+class Snapshot:
+    """The locks and the mounts as they stand when first asked for: for any number of files each is read once at most.
+
+    Every account can make both lists long, so whoever looks at many files must not read a list for each of them.
+    """
+
+    def __init__(self) -> None:
+        self._holders: Optional[Dict[FileId, List[int]]] = None
+        self._devices: Optional[Dict[str, Tuple[int, int]]] = None
+
+    def holders_of(self, fd: int) -> Optional[List[int]]:
+        """The processes that hold the lock of the open file `fd`, as `holders` gives them; None when none is listed.
+
+        Raises OSError where the system has no list of locks, and for a descriptor that is not open.
+        """
+        if self._holders is None:
+            self._holders = holders()
+        return self._holders.get(self.file_id(fd))
+
+    def file_id(self, fd: int) -> FileId:
+        """What the function `file_id` says."""
+        found = os.fstat(fd)
+        device = self._device_of_mount(fd)
+        if device is None:
+            device = os.major(found.st_dev), os.minor(found.st_dev)
+        return device[0], device[1], found.st_ino
+
+    def _device_of_mount(self, fd: int) -> Optional[Tuple[int, int]]:
+        if self._devices is None:
+            self._devices = _devices()
+        try:
+            with open("/proc/self/fdinfo/%d" % fd, encoding="ascii") as file:
+                return self._devices.get(next(line.split()[1] for line in file if line.startswith("mnt_id:")))
+        except (OSError, StopIteration, IndexError, ValueError):
+            return None
+
+
+def _devices() -> Dict[str, Tuple[int, int]]:
+    """The number of each mount -> major and minor of its device; nothing where the system has no such table."""
+    found: Dict[str, Tuple[int, int]] = {}
     try:
-        with open("/proc/self/fdinfo/%d" % fd, encoding="ascii") as file:
-            mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            device = next(words[2] for words in map(str.split, file) if words[0] == mount)
-        major, minor = device.split(":")
-        return int(major), int(minor)
-    except (OSError, StopIteration, IndexError, ValueError):
-        return None
+        with open(MOUNTS, encoding="utf-8", errors="replace") as file:
+            for words in map(str.split, file):
+                major, minor = words[2].split(":")
+                found[words[0]] = int(major), int(minor)
+    except (OSError, IndexError, ValueError):
+        pass  # what was read until then is true
+    return found

@@ -115,7 +115,7 @@ def _held_by(fd: int) -> str:
     """In words who has the lock of the open file `fd`."""
     path = os.readlink("/proc/self/fd/%d" % fd) if os.path.exists("/proc/self/fd") else "the lock"
     try:
-        pids = file_locks.holders().get(file_locks.file_id(fd), [])
+        pids = file_locks.Snapshot().holders_of(fd) or []
     except OSError:
         pids = []
     names = [name for name in map(_process, pids) if name]

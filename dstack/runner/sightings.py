@@ -13,7 +13,7 @@ import os
 import pwd
 import stat
 import sys
-from typing import Iterator, Optional
+from typing import List, Optional
 
 from dstack.runner import file_locks, slot_folders
 from dstack.runner.spool import NONCE, try_lock
@@ -66,34 +66,37 @@ def _uid_of(account: object) -> Optional[int]:
 def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
     """Whether the account's ticket is in the shared queue and locked; None when the queue cannot be read."""
     try:
-        tickets = [fd for folder in slot_folders.places()[:1] for fd in _tickets(folder, nonce, uid)]
+        paths = [path for folder in slot_folders.places()[:1] for path in _paths(folder, nonce, uid)]
     except OSError:
         return None
+    locks = file_locks.Snapshot()
+    return any(_ticket_lives(path, uid, locks) for path in paths)
+
+
+def _paths(folder: str, nonce: str, uid: int) -> List[str]:
+    """The files that have the name of a ticket of that nonce and belong to the account."""
+    with os.scandir(folder) as entries:
+        return [entry.path for entry in entries if _is_named(entry.name, nonce) and _owner(entry.path) == uid]
+
+
+def _is_named(name: str, nonce: str) -> bool:
+    order, _, mark = name.partition("-")
+    return mark == nonce[:16] and len(order) == 20 and order.isdecimal()
+
+
+def _ticket_lives(path: str, uid: int, locks: file_locks.Snapshot) -> bool:
     try:
-        return any(_is_locked(fd, uid) for fd in tickets)
-    finally:
-        for fd in tickets:
-            os.close(fd)
-
-
-def _tickets(folder: str, nonce: str, uid: int) -> Iterator[int]:
-    """Open descriptors of the tickets of that nonce which the account owns."""
-    for name in os.listdir(folder):
-        order, _, mark = name.partition("-")
-        if mark != nonce[:16] or len(order) != 20 or not order.isdecimal():
-            continue
-        try:
-            fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            continue  # it was given back a moment ago, or is no ticket
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False  # it was given back a moment ago, or is no ticket
+    try:
         found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode) and found.st_uid == uid:
-            yield fd
-        else:
-            os.close(fd)
+        return stat.S_ISREG(found.st_mode) and found.st_uid == uid and _is_locked(fd, uid, locks)
+    finally:
+        os.close(fd)
 
 
-def _is_locked(fd: int, uid: int) -> bool:
+def _is_locked(fd: int, uid: int, locks: file_locks.Snapshot) -> bool:
     """By the kernel's list where that shows the lock; a lock that it hides is tried, shared and for an instant.
 
     Any account may lock the file: a lock that living processes of other accounts hold, and nobody else, proves nothing.
@@ -102,9 +105,9 @@ def _is_locked(fd: int, uid: int) -> bool:
     takes the same shared lock.
     """
     try:
-        pids = file_locks.holders().get(file_locks.file_id(fd))
+        pids = locks.holders_of(fd)
         if pids is not None:
-            return not pids or any(_owner(str(pid)) in (None, uid) for pid in pids)
+            return not pids or any(_owner(os.path.join(PROC, str(pid))) in (None, uid) for pid in pids)
     except OSError:
         pass  # no such list on this system
     return not try_lock(fd, fcntl.LOCK_SH)
@@ -119,7 +122,7 @@ def _supervisor_runs(nonce: str, uid: int) -> Optional[bool]:
     except OSError:
         return None
     wanted = _name(nonce)
-    return any(_comm(pid) == wanted and _owner(pid) == uid for pid in pids)
+    return any(_comm(pid) == wanted and _owner(os.path.join(PROC, pid)) == uid for pid in pids)
 
 
 def _sees_others() -> bool:
@@ -135,8 +138,8 @@ def _comm(pid: str) -> Optional[str]:
         return None
 
 
-def _owner(pid: str) -> Optional[int]:
+def _owner(path: str) -> Optional[int]:
     try:
-        return os.stat(os.path.join(PROC, pid)).st_uid
+        return os.lstat(path).st_uid
     except OSError:
         return None
