@@ -100,7 +100,7 @@ def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
     Raises Refusal, with the holder's name, when the lock of the queue cannot be had within LIST_LIMIT.
     """
     now = time.clock_gettime(_CLOCK)
-    found = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found() or []
+    found, left_out = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found()
     found.sort(key=lambda each: each.ticket.order)
     living = [each.ticket for each in found if each.counts]
     cards = _cards_for(living)
@@ -112,7 +112,7 @@ def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
                 item["why"] = BLIND
     return {
         "tickets": items,
-        "more": len(found) - len(items),
+        "more": len(found) - len(items) + left_out,
         "shared": slot_folders.shared(),
         "unfit": slot_folders.unfit(root),
     }
@@ -253,22 +253,31 @@ class _Queue:
         if lock is None:
             return None
         with lock:
-            others = [each.ticket for each in _read(lock.folders) if each.counts and each.path != own.path]
+            found = self._read(lock)
+            if found is None:
+                return None
+            others = [each.ticket for each in found[0] if each.counts and each.path != own.path]
             decision = decide(capacity, others, own.ticket)
             if isinstance(decision, str):
                 return None
             own.write(own.ticket._replace(gpus=decision))
             return decision
 
-    def found(self) -> Optional[List[Found]]:
-        """Every ticket that counts, and what lies there in the form of one."""
+    def found(self) -> Tuple[List[Found], int]:
+        """Every ticket that counts, what lies there in the form of one, and how many more files can be none.
+
+        Nothing at all when this was given up.
+        """
         lock = self._lock()
         if lock is None:
-            return None
+            return [], 0
         with lock:
-            return _read(lock.folders)
+            return self._read(lock) or ([], 0)
 
-
-def _read(folders: List[str]) -> List[Found]:
-    """The locks must be held: nobody else looks at a ticket meanwhile, nor is one half made."""
-    return [each for folder in folders for each in tickets.in_folder(folder)]
+    def _read(self, lock: queue_lock.Lock) -> Optional[Tuple[List[Found], int]]:
+        """What `found` says. With the lock nobody else looks at a ticket meanwhile, nor is one half made."""
+        look = tickets.Look(lambda: self._patience.given_up(0))
+        try:
+            return [each for folder in lock.folders for each in tickets.in_folder(folder, look)], look.left_out
+        except tickets.GivenUpError:
+            return None

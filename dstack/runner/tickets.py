@@ -13,7 +13,7 @@ import pwd
 import re
 import stat
 from functools import lru_cache
-from typing import Any, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
 from dstack.runner import file_locks
 from dstack.runner.grants import Demand, Ticket
@@ -24,6 +24,10 @@ BODY = 4096
 """Bytes of a ticket, padded with spaces."""
 TEXT = 200
 """Characters of the title, and of the name of a GPU."""
+STRAYS = 100
+"""Files of one account that can be no tickets (not readable, or no plain files) and are looked at in one look."""
+STEP = 64
+"""Files of the queue between two questions whether anybody still wants the look."""
 CARDS = 256
 """GPUs that one ticket may have."""
 LIMITS: Dict[str, Tuple[int, int]] = {
@@ -42,6 +46,10 @@ _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISLNK, 
 
 class MalformedError(Exception):
     """A body that is no ticket; the message says what is wrong with it."""
+
+
+class GivenUpError(Exception):
+    """A look that nobody wanted any more before it was over."""
 
 
 class Found(NamedTuple):
@@ -148,26 +156,66 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def in_folder(folder: str) -> List[Found]:
+class Look:
+    """One look at the queue, of all its folders: what its files have in common, and the bounds of the look.
+
+    Any account may fill the folders, and whoever looks has the queue's lock. So the work for each file is small and
+    the same, `left_out` counts the files past the STRAYS of their account, and `given_up()` ends the look.
+    """
+
+    def __init__(self, given_up: Callable[[], bool] = lambda: False) -> None:
+        self.locks = file_locks.Snapshot()
+        self.left_out = 0
+        self._given_up = given_up
+        self._files = 0
+        self._strays: Dict[int, int] = {}
+
+    def step(self) -> None:
+        """Count one more file; raises GivenUpError when the look is not wanted any more."""
+        self._files += 1
+        if self._files % STEP == 0 and self._given_up():
+            raise GivenUpError
+
+    def admits(self, uid: int) -> bool:
+        """Whether one more stray of that account is looked at; else `left_out` counts it."""
+        strays = self._strays.get(uid, 0)
+        if strays >= STRAYS:
+            self.left_out += 1
+            return False
+        self._strays[uid] = strays + 1
+        return True
+
+
+def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
     """Every ticket of the folder that counts, and what lies there in the form of one; call with the queue locked.
 
-    An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out.
-    Raises OSError when the folder cannot be listed.
+    An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out. Every plain
+    file that can be read is looked at; of all others only those that `look` admits, and no ticket is among the rest:
+    a ticket is made readable for everybody before it counts.
+    Raises OSError when the folder cannot be listed, and GivenUpError when the look is given up.
     """
-    found = (_found(folder, name) for name in os.listdir(folder) if _NAME.match(name))
-    return [each for each in found if each is not None]
+    look = look or Look()
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            look.step()
+            each = _found(entry.path, entry.name, look) if _NAME.match(entry.name) else None
+            if each is not None:
+                found.append(each)
+    return found
 
 
-def _found(folder: str, name: str) -> Optional[Found]:
-    path = os.path.join(folder, name)
+def _found(path: str, name: str, look: Look) -> Optional[Found]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return _unopened(path, name)
+        return _unopened(path, name, look)
     user = ""
     try:
         status = os.fstat(fd)
         plain = stat.S_ISREG(status.st_mode)
+        if not plain and not look.admits(status.st_uid):
+            return None
         counts = not try_lock(fd, fcntl.LOCK_SH)
         if not counts and plain:
             os.unlink(path)
@@ -186,7 +234,7 @@ def _found(folder: str, name: str) -> Optional[Found]:
         os.close(fd)
 
 
-def _unopened(path: str, name: str) -> Optional[Found]:
+def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
     """What stands there cannot be opened; only the kernel's list says whether its owner lives."""
     try:
         fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -194,7 +242,9 @@ def _unopened(path: str, name: str) -> Optional[Found]:
         return None
     try:
         status = os.fstat(fd)
-        counts = file_locks.file_id(fd) in file_locks.holders()
+        if not look.admits(status.st_uid):
+            return None
+        counts = look.locks.holders_of(fd) is not None
         plain = stat.S_ISREG(status.st_mode)
         fault = "it cannot be read" if plain else "it is %s" % _kind(status.st_mode)
         return _malformed(name, path, account(status.st_uid), fault, counts)
