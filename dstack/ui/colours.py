@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import lru_cache
 
 RESET = b"\x1b[0m"
 """Turns every colour and mode (bold, hidden, reversed …) off."""
+LISTED = frozenset([*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59])
+"""The parameters of `ESC [ … m` that a log may use, beside the bright colours and EXTENDED; RESET undoes each.
+
+Not among them are fonts (10 to 20): on the Linux console RESET does not undo these.
+"""
+BRIGHT = range(90, 108)
+EXTENDED = (38, 48, 58)
+"""Parameters that begin one of 256 colours (`38;5;N`) or red, green and blue (`38;2;R;G;B`), or these with colons."""
 MOST = 16
 """Sequences without a reset that are kept in force for the lines to come; of more only the last ones."""
 
@@ -41,6 +50,45 @@ class Colours:
             if found[1].strip(b"0;"):
                 self._in_force.append(found[0])
         del self._in_force[:-MOST]
+
+
+@lru_cache(maxsize=512)
+def keep_listed(parameters: str) -> str | None:
+    """Those of the parameters of one `ESC [ … m` that a log may use, as they were written; None where none is left.
+
+    No parameters at all are a reset, and stay. `parameters` has digits, `;` and `:` only.
+    """
+    rest = parameters.split(";")
+    kept: list[str] = []
+    while rest:
+        length = _length_of_listed(rest)
+        kept += rest[:length]
+        del rest[: length or 1]
+    return ";".join(kept) if kept else None
+
+
+def _length_of_listed(rest: list[str]) -> int:
+    """How many parameters at the beginning of `rest` are one that is listed; 0 where the first is not."""
+    if ":" in rest[0]:
+        head, *parts = map(_number, rest[0].split(":"))
+        is_listed = _is_colour(head, parts) or (head == 4 and len(parts) == 1 and parts[0] <= 5)
+        return 1 if is_listed else 0
+    head = _number(rest[0])
+    if head in EXTENDED:
+        return next((n for n in (3, 5) if len(rest) >= n and _is_colour(head, [*map(_number, rest[1:n])], "")), 0)
+    return 1 if head in LISTED or head in BRIGHT else 0
+
+
+def _is_colour(head: int, parts: list[int], between: str = ":") -> bool:
+    """Whether these are a whole colour; with colons it may name a colour space, which is left empty as a rule."""
+    lengths = {5: (1,), 2: (3, 4) if between else (3,)}.get(parts[0], ()) if parts else ()
+    return head in EXTENDED and len(parts) - 1 in lengths and max(parts) <= 255
+
+
+def _number(text: str) -> int:
+    """The number that a terminal reads; 256 and more, and what is none, are 256, which means nothing."""
+    digits = (text or "0").lstrip("0") or "0"
+    return min(int(digits), 256) if digits.isdigit() and len(digits) <= 3 else 256
 
 
 def restore_beside() -> None:

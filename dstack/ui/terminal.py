@@ -1,8 +1,8 @@
 """What a job, a host or a bucket wrote, made safe for a terminal.
 
-Kept: text, newline, tab, and colours (`ESC [ … m`). Dropped: every other control sequence and character, C1 in both
-forms, and the characters that reorder text. Bytes that are no UTF-8 become U+FFFD. Lines that were drawn over
-themselves with carriage returns (progress bars) are given once, as they stood last.
+Kept: text, newline, tab, and colours (`ESC [ … m`) with the parameters that a reset undoes. Dropped: every other
+control sequence and character, C1 in both forms, and the characters that reorder text. Bytes that are no UTF-8 become
+U+FFFD. Lines that were drawn over themselves with carriage returns (progress bars) are given once, as they stood last.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from dstack.ui.colours import Colours
+from dstack.ui.colours import Colours, keep_listed
 
 MAX_HELD = 64 * 1024
 """Characters of an unfinished line that are held back at most."""
@@ -33,7 +33,7 @@ _SEQUENCE = re.compile(
     r"(?<!\x1b(?=\[[0-9;:]{0,48}m))"
     rf"(?:(?<=\x1b)\[{_CSI}[@-~]|(?<=\x9b){_CSI}[@-~]|(?<=\x1b)[ -/]{{1,8}}[0-~]|(?<=\x1b)[0-OQ-WYZ\\`-~])?"
 )
-_COLOUR = re.compile(r"\x1b\[[0-9;:]{0,48}m")
+_COLOUR = re.compile(r"\x1b\[([0-9;:]{0,48})m")
 _STRING = re.compile("\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f]")
 _STRING_OPENERS = ("\x1b]", "\x1bP", "\x1bX", "\x1b^", "\x1b_")
 _STRING_END = re.compile("[\x07\x9c\x18\x1a\n]|\x1b\\\\?")
@@ -118,7 +118,7 @@ class TerminalFilter:
                 continue
             string = _STRING.search(text, position) if _may_hold_string(text) else None
             end = string.start() if string else self._end_of_finished(text, position)
-            kept.append(_SEQUENCE.sub("", text[position:end]))
+            kept.append(_COLOUR.sub(_listed, _SEQUENCE.sub("", text[position:end])))
             position = string.end() if string else len(text)
             self._in_string = string is not None
         return self._keep_return("".join(kept))
@@ -184,6 +184,12 @@ class TerminalFilter:
             self._in_line = False
         self._held = next((part for part in reversed(parts) if part), self._held)
         self._overwriting = True
+
+
+def _listed(colour: re.Match[str]) -> str:
+    """One `ESC [ … m` without the parameters that are not listed; nothing where none is left."""
+    kept = keep_listed(colour[1])
+    return "" if kept is None else f"\x1b[{kept}m"
 
 
 def _may_hold_string(text: str) -> bool:

@@ -69,4 +69,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new="",
         tests=("tests/cli/test_runs.py::test_somebody_elses_run_is_stopped_only_after_a_question",),
     ),
+    Mutant(
+        name="fonts-get-through",
+        breaks="a log switches the Linux console to another font, which no reset undoes",
+        file="dstack/ui/colours.py",
+        old="    return 1 if head in LISTED or head in BRIGHT else 0\n",
+        new="    return 1 if head in LISTED or head in BRIGHT or 10 <= head <= 20 else 0\n",
+        tests=("tests/unit/ui/test_terminal.py",),
+    ),
 )

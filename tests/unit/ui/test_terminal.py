@@ -110,6 +110,77 @@ def test_colours_are_kept() -> None:
     assert run([data[i : i + 1] for i in range(len(data))]) == data
 
 
+LISTED = {*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59}
+LISTED |= {*range(90, 108)}
+NUMBER = "0*(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9]|)"
+EXTENDED = re.compile(
+    f"0*[345]8(?:;0*5;{NUMBER}|;0*2(?:;{NUMBER}){{3}}|:0*5:{NUMBER}|:0*2(?::{NUMBER}?)?(?::{NUMBER}){{3}})(?:;|$)"
+    "|0*4:0*[0-5](?:;|$)"
+)
+
+
+def unlisted(shown: bytes) -> list[str]:
+    """The parameters of all colours that are not on the list, judged by a reading of the test's own."""
+    found = []
+    for colour in COLOUR.findall(shown):
+        rest = colour[2:-1].decode()
+        while rest:
+            extended = EXTENDED.match(rest)
+            one, _, rest = (extended[0], "", rest[extended.end() :]) if extended else rest.partition(";")
+            if not extended and not ((one or "0").isdigit() and int(one or 0) in LISTED):
+                found.append(one)
+    return found
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 120).map(str),
+            st.sampled_from(["", "38", "48", "58", "5", "2", "11", "012", "4294967307", "4:3", "4:9", "38:5:11"]),
+            st.sampled_from(
+                ["38:2::1:2:3", "48:2:1:2:3", "38:5", "11:12", ":11", "38;5;11", "38;2;11;12;13", "38;5;256"]
+            ),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from(";;;:"),
+    st.integers(1, 9),
+)
+def test_only_listed_parameters_of_a_colour_get_through(parameters: list[str], between: str, size: int) -> None:
+    """Others switch fonts on the Linux console, which a reset does not undo."""
+    data = f"a\x1b[{between.join(parameters)}mb".encode()
+    shown = run([data[i : i + size] for i in range(0, len(data), size)])
+    assert unlisted(shown) == []
+    if len(data) <= 48:
+        assert shown == data or unlisted(data)
+        assert COLOUR.sub(b"", shown) == b"ab"
+
+
+@given(st.lists(st.sampled_from([b"\x1b[", b"\x1b", b"[", b"m", b"1", b"11", b"38", b";", b":", b"5", b"\r", b"\n"])))
+def test_no_pieces_make_an_unlisted_parameter(pieces: list[bytes]) -> None:
+    assert unlisted(run(pieces)) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("\x1b[11m", ""),
+        ("\x1b[012;10m", ""),
+        ("\x1b[4294967307m", ""),
+        ("\x1b[0;10m", "\x1b[0m"),
+        ("\x1b[1;11;31m", "\x1b[1;31m"),
+        ("\x1b[38;5;11;12m", "\x1b[38;5;11m"),
+        ("\x1b[38;11m", ""),
+        ("\x1b[38;5;256m", "\x1b[5m"),
+        ("\x1b[4:3;58:2::1:2:3m", "\x1b[4:3;58:2::1:2:3m"),
+        ("\x1b[;m", "\x1b[;m"),
+        ("\x1b[m", "\x1b[m"),
+    ],
+)
+def test_what_is_not_listed_is_taken_out_of_a_colour(written: str, shown: str) -> None:
+    assert run([f"a{written}b".encode()]) == f"a{shown}b".encode()
+
+
 def test_windows_line_ends_become_newlines_even_when_cut() -> None:
     assert run([b"a\r", b"\nb\r\n", b"c\r\r\n"]) == b"a\nb\nc\n"
 
