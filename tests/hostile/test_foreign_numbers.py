@@ -112,7 +112,7 @@ def shown_facts(facts: HostFacts) -> None:
 
 
 def shown_queue(said: HostQueue) -> None:
-    found = Answer(host=HERE, said=said)
+    found = Answer(host=HERE, said=queue.Shown(queue=said))
     assert all(note.isprintable() for note in queue._notes(found))
     table(queue._COLUMNS, queue._rows(found), io.StringIO())
 
