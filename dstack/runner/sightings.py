@@ -66,17 +66,17 @@ def _uid_of(account: object) -> Optional[int]:
 def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
     """Whether the account's ticket is in the shared queue and locked; None when the queue cannot be read."""
     try:
-        paths = [path for folder in slot_folders.places()[:1] for path in _paths(folder, nonce, uid)]
+        paths = [path for folder in slot_folders.places()[:1] for path in _paths(folder, nonce)]
     except OSError:
         return None
     locks = file_locks.Snapshot()
     return any(_ticket_lives(path, uid, locks) for path in paths)
 
 
-def _paths(folder: str, nonce: str, uid: int) -> List[str]:
-    """The files that have the name of a ticket of that nonce and belong to the account."""
+def _paths(folder: str, nonce: str) -> List[str]:
+    """The files that have the name of a ticket of that nonce, whosever they are."""
     with os.scandir(folder) as entries:
-        return [entry.path for entry in entries if _is_named(entry.name, nonce) and _owner(entry.path) == uid]
+        return [entry.path for entry in entries if _is_named(entry.name, nonce)]
 
 
 def _is_named(name: str, nonce: str) -> bool:

@@ -25,8 +25,16 @@ MUTANTS: tuple[Mutant, ...] = (
         name="any-ticket-believed",
         breaks="a ticket that another account made proves that an attempt lives",
         file="dstack/runner/sightings.py",
-        old="        if stat.S_ISREG(found.st_mode) and found.st_uid == uid:\n",
-        new="        if stat.S_ISREG(found.st_mode):\n",
+        old="        return stat.S_ISREG(found.st_mode) and found.st_uid == uid and _is_locked(fd, uid, locks)\n",
+        new="        return stat.S_ISREG(found.st_mode) and _is_locked(fd, uid, locks)\n",
+        tests=("tests/unit/runner/test_sightings.py",),
+    ),
+    Mutant(
+        name="any-lock-believed",
+        breaks="a lock that another account holds on a ticket proves that the attempt of its owner lives",
+        file="dstack/runner/sightings.py",
+        old="            return not pids or any(_owner(os.path.join(PROC, str(pid))) in (None, uid) for pid in pids)\n",
+        new="            return True\n",
         tests=("tests/unit/runner/test_sightings.py",),
     ),
     Mutant(
