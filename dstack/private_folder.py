@@ -19,6 +19,7 @@ FILE_MODE = 0o600
 OTHERS = 0o077
 """Every right of group and others."""
 WRITERS = 0o022
+READERS = OTHERS & ~WRITERS
 SEARCH = 0o011
 """What a shared folder deeper down needs of the folders above it: they may be passed, not listed or changed."""
 FOLDERS = ("runner", "spool", "code", "store", "library", "coordinators", "snapshots", "libraries")
@@ -34,7 +35,7 @@ FILES = (
     "place",
 )
 """What dstack believes right below its folder."""
-OTHERS_OF_OWN = ("bucket", "store.looked")
+OTHERS_OF_OWN = ("bucket", "slots", "store.looked")
 """What else dstack makes there; bundles on their way have names of their own."""
 OWN_NAME = ".dstack"
 TRIES = 20
@@ -60,19 +61,25 @@ def secure(root: str) -> List[str]:
     """Close the folder of dstack's to other accounts, and what dstack executes or believes right below it.
 
     Returns the paths that others could enter or read until now, the root first; none after the first call. A folder
-    below that is shared on purpose (a bucket of a team) is left as it is, and its way stays passable; so is a `root` of
-    the user's that holds other things than dstack's, unless others may write to it. Raises UntrustedError for that, for
-    what belongs to another account than this one and root, for a file that others may change, and for what cannot be
-    closed; FileNotFoundError where there is no such folder.
+    below that is shared on purpose (a bucket of a team) is left as it is, and its way stays passable. A `root` that
+    holds other things than dstack's is the user's, and so may be `code` in it: there no mode is changed, and what
+    others may write to is refused. Raises UntrustedError for that, for what belongs to another account than this one
+    and root, for a file that others may change, and for what cannot be closed; FileNotFoundError where there is no
+    such folder.
     """
     fd = _open_folder(root)
     closed = []  # type: List[str]
     try:
-        if _settle_root(root, fd):
+        is_own = _is_own(root, fd)
+        if _settle_root(root, fd, is_own):
             closed.append(root)
         for name in FOLDERS:
             path = os.path.join(root, name)
-            if _exists(name, fd) and _settle(path, name, fd):
+            if not _exists(name, fd):
+                continue
+            if not is_own:
+                _judge_folder(path, name, fd, root)
+            elif _settle(path, name, fd):
                 closed.append(path)
         for name in FILES:
             if _exists(name, fd):
@@ -86,18 +93,20 @@ def secure(root: str) -> List[str]:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and those of its parents that are missing, each 0700; a folder that is there is closed.
+    """Make a folder and those of its parents that are missing, each 0700.
 
-    Any number of processes may make it at once. Raises UntrustedError where it belongs to another account, or OSError.
+    In a folder that is there others may not write from then on; their rights to read are left: `secure` takes these
+    where the folder is dstack's. Any number of processes may make it at once. Raises UntrustedError where it belongs
+    to another account, or OSError.
     """
     path = os.path.abspath(path)
     for left in reversed(range(TRIES)):
         try:
             try:
                 os.mkdir(path, FOLDER_MODE)
+                _settle(path, path)
             except FileExistsError:
-                pass
-            _settle(path, path)
+                _settle(path, path, keep=READERS)
             return
         except FileNotFoundError:
             if not left or os.path.islink(path):
@@ -110,6 +119,11 @@ def make_folder(path: str) -> None:
             if not left:
                 raise
             _give_rights_above(path)
+
+
+def close_folder(path: str) -> None:
+    """Close a folder that dstack made to other accounts. Raises UntrustedError where it is another's, or OSError."""
+    _settle(path, path)
 
 
 def open_folder(path: str) -> int:
@@ -226,12 +240,16 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
-def _settle_root(root: str, fd: int) -> bool:
+def _is_own(root: str, fd: int) -> bool:
+    """Whether the folder holds nothing but what dstack makes, or has dstack's name; else it is the user's."""
+    known = {*FOLDERS, *FILES, *OTHERS_OF_OWN}
+    names = os.listdir(fd)
+    return os.path.basename(root) == OWN_NAME or all(name in known or name.startswith("bundle-") for name in names)
+
+
+def _settle_root(root: str, fd: int, is_own: bool) -> bool:
     """Close the folder of dstack's -> whether it was open. One of the user's for other things too is only judged."""
     found = os.fstat(fd)
-    names = os.listdir(fd)
-    known = {*FOLDERS, *FILES, *OTHERS_OF_OWN}
-    is_own = os.path.basename(root) == OWN_NAME or all(name in known or name.startswith("bundle-") for name in names)
     if not is_own or found.st_mode & stat.S_ISVTX:
         _judge_owner(found, root)
         _judge_writers(found, root)
@@ -251,11 +269,7 @@ def _holds_shared(folder: int) -> bool:
 
 def _settle(path: str, name: str, folder: Optional[int] = None, keep: int = 0) -> bool:
     """Close a folder but for the rights `keep` -> whether it was open. `path` is what people call `name`."""
-    _judge_owner(os.lstat(name, dir_fd=folder), path)
-    found = os.stat(name, dir_fd=folder)
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    _judge_owner(found, path)
+    found = _owned_folder(path, name, folder)
     if found.st_uid != os.getuid():
         _judge_writers(found, path)
         return False
@@ -267,6 +281,23 @@ def _settle(path: str, name: str, folder: Optional[int] = None, keep: int = 0) -
         hint = "choose a folder on another file system: this one keeps no modes"
         raise UntrustedError("%s stays open to other accounts" % path, hint)
     return was_open
+
+
+def _owned_folder(path: str, name: str, folder: Optional[int]) -> os.stat_result:
+    _judge_owner(os.lstat(name, dir_fd=folder), path)
+    found = os.stat(name, dir_fd=folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    _judge_owner(found, path)
+    return found
+
+
+def _judge_folder(path: str, name: str, folder: int, root: str) -> None:
+    """Refuse a folder that others may write to in a `root` of the user's. It may be the user's too: its mode stays."""
+    if _owned_folder(path, name, folder).st_mode & WRITERS:
+        own = shlex.quote(os.path.join(root, "dstack"))
+        hint = "give dstack a folder of its own, such as %s, or: chmod go-w %s" % (own, shlex.quote(path))
+        raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
 
 
 def _judge_file(found: os.stat_result, path: str) -> None:

@@ -20,7 +20,7 @@ import tempfile
 import time
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from dstack.private_folder import UntrustedError, make_folder
+from dstack.private_folder import WRITERS, UntrustedError, close_folder, make_folder
 from dstack.runner import room
 from dstack.runner.refusal import Refusal
 from dstack.wire import NO_ROOM
@@ -193,11 +193,14 @@ def has(store: str, commit: str) -> bool:
 
 
 def check_owner(store: str) -> None:
-    """Raises CodeError unless the store is a real folder of our own; it is closed to everybody else."""
+    """Raises CodeError unless the store is a real folder that only this account may write to; dstack's are closed."""
     found = os.lstat(store)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise CodeError("host", "%s is not a folder of this account" % store, "remove it on the host")
-    make_folder(store)
+    is_made = os.path.isdir(os.path.join(store, "refs", "dstack"))  # else it is the user's, below `dir: ~`
+    is_alone = found.st_uid == os.getuid() and (is_made or not found.st_mode & WRITERS)
+    if not stat.S_ISDIR(found.st_mode) or not is_alone:
+        raise CodeError("host", "%s is not a folder of this account alone" % store, "move it away on the host")
+    if is_made:
+        close_folder(store)
 
 
 def ensure_store(root: str, project: str, sha256: bool) -> str:

@@ -68,4 +68,20 @@ MUTANTS: tuple[Mutant, ...] = (
         new="",
         tests=(f"{UMASKS}::test_a_run_with_artifacts_and_secrets_leaves_private_folders_and_files[0o0]",),
     ),
+    Mutant(
+        name="users-folders-closed",
+        breaks="a folder of the user's that has a name of dstack's, as ~/code, is closed to the user's colleagues",
+        file="dstack/private_folder.py",
+        old="            if not is_own:\n                _judge_folder(path, name, fd, root)\n            elif _settle",
+        new="            if _settle",
+        tests=("tests/unit/runner/test_private_folder.py",),
+    ),
+    Mutant(
+        name="users-folders-closed-by-making",
+        breaks="the same, by making what dstack keeps below it",
+        file="dstack/private_folder.py",
+        old="_settle(path, path, keep=READERS)",
+        new="_settle(path, path)",
+        tests=("tests/unit/runner/test_private_folder.py",),
+    ),
 )

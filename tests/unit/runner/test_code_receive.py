@@ -404,6 +404,19 @@ def test_folders_are_private(smith: Smith, root: str, tmp_path: Path) -> None:
     assert (tmp_path / "host/code/p.git").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_repository_of_the_users_in_the_place_of_a_store_keeps_its_mode(root: str, tmp_path: Path) -> None:
+    repository = tmp_path / "host/code/p.git"
+    repository.mkdir(parents=True)
+    for bits in (0o755, 0o775):
+        repository.chmod(bits)
+        if bits == 0o755:
+            host.check_owner(str(repository))
+        else:
+            with pytest.raises(host.CodeError, match="not a folder of this account alone"):
+                host.check_owner(str(repository))
+        assert repository.stat().st_mode & 0o777 == bits
+
+
 def test_no_git_on_the_host_is_said(smith: Smith, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit, tree = smith.files({"a": b"A"})
     spooled = smith.spool(smith.bundle(commit))

@@ -112,12 +112,51 @@ def test_a_folder_of_the_users_for_other_things_too_is_never_closed(tmp_path: Pa
     (root / "spool").mkdir(mode=0o755)
     root.chmod(bits)
     if is_taken:
-        assert secure(str(root)) == [str(root / "spool")]
+        assert secure(str(root)) == []
     else:
         with pytest.raises(UntrustedError) as error:
             secure(str(root))
         assert str(root / "dstack") in error.value.hint
-    assert (mode(root), mode(root / "data")) == (bits, 0o755)
+    assert (mode(root), mode(root / "data"), mode(root / "spool")) == (bits, 0o755, 0o755)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    modes=st.dictionaries(st.sampled_from(private_folder.FOLDERS), st.integers(0, 0o77).map(lambda bits: bits | 0o700))
+)
+def test_folders_of_the_users_that_have_a_name_of_dstacks_are_judged_and_left(
+    tmp_path_factory: pytest.TempPathFactory, modes: dict[str, int]
+) -> None:
+    """As `~/code` is where a host says `dir: ~`; also where dstack makes its own below."""
+    root = tmp_path_factory.mktemp("home")
+    (root / "Documents").mkdir()
+    root.chmod(0o755)
+    for name, bits in modes.items():
+        (root / name).mkdir()
+        (root / name).chmod(bits)
+    writable = [str(root / name) for name, bits in modes.items() if bits & 0o022]
+    if writable:
+        with pytest.raises(UntrustedError) as error:
+            secure(str(root))
+        assert any(f"chmod go-w {path}" in error.value.hint for path in writable)
+        assert str(root / "dstack") in error.value.hint
+    else:
+        assert secure(str(root)) == []
+        for name in modes:
+            make_folder(str(root / name))
+            make_folder(str(root / name / "new"))
+            assert mode(root / name / "new") == 0o700
+    assert {name: mode(root / name) for name in modes} == modes
+    assert mode(root) == 0o755
+    shutil.rmtree(root)
+
+
+def test_a_folder_with_everything_that_dstack_makes_is_dstacks_own(tmp_path: Path) -> None:
+    for name in (*private_folder.FOLDERS, "slots", "bundle-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o755)
+    tmp_path.chmod(0o755)
+    assert set(secure(str(tmp_path))) == {str(tmp_path), *(str(tmp_path / name) for name in private_folder.FOLDERS)}
 
 
 def test_an_empty_folder_for_everybody_is_not_taken_for_dstacks(tmp_path: Path) -> None:
