@@ -51,7 +51,7 @@ class ClaimHosts:
             seen = UNKNOWN
             if is_same_boot(claim, facts):
                 seen = await runner.sighting(Nonce(claim.nonce), claim.account)
-            return fx.Foreign(sighting=judge(claim, facts, seen))
+            return fx.Foreign(sighting=judge(claim, facts, seen), own_account=claim.account == facts.user)
 
         found: str | fx.Foreign | None = await self._at(claim, own_or_seen)
         if isinstance(found, fx.Foreign):

@@ -195,6 +195,8 @@ class Foreign:
     """The host of an attempt was reached, but not under the account whose attempt it is: what is seen of it there."""
 
     sighting: Sighting
+    own_account: bool = False
+    """The account is the same, and its folder is another one: it was made anew, or another machine answers."""
 
 
 @dataclass(frozen=True, slots=True)

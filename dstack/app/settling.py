@@ -19,7 +19,7 @@ from dstack.app.views import at_machine
 from dstack.core import manifests, reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, pack, unpack
-from dstack.core.sightings import Sighting, describe
+from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName
 from dstack.wire import STARTED
@@ -226,7 +226,7 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | N
         return
     verdict = yield AskVerdict(live.claim)
     if isinstance(verdict, Foreign):
-        yield from _foreign(job, live, want, verdict.sighting)
+        yield from _foreign(job, live, want, verdict)
         return
     if verdict is None:
         yield from _unreachable(job, live, want)
@@ -268,15 +268,18 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
         late, pause = (0.0 if late < 0 else late + waited), POLL
 
 
-def _foreign(job: Job, live: Live, want: Want | None, sighting: Sighting) -> Steps[None]:
+def _foreign(job: Job, live: Live, want: Want | None, verdict: Foreign) -> Steps[None]:
     """Its host answers, and it is another account's: only that account can bring it to its end, so whoever waits for it
     goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
-    may_lose = want is not None and sighting is Sighting.RESTARTED
+    may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
     if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
         yield from attempts.record_gone(live.keys, live.claim)
         yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
         return
-    note = describe(sighting, live.claim.host, live.claim.account, f"dstack attach {job.run.name}")
+    claim = live.claim
+    note = describe(verdict.sighting, claim.host, claim.account, f"dstack attach {job.run.name}")
+    if verdict.own_account:
+        note = describe_elsewhere(verdict.sighting, claim.host, f"dstack lost {job.run.name}")
     yield Show(workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys)
     yield Pause(ELSEWHERE)
 

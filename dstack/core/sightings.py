@@ -65,3 +65,9 @@ def describe(sighting: str, host: str, account: str, command: str) -> str:
         Sighting.RESTARTED: f"{host} was restarted since it began",
     }.get(Sighting(sighting), f"{host} does not show whether it runs")
     return f"{seen}; only {who} can say how it ended: {command}"
+
+
+def describe_elsewhere(sighting: str, host: str, command: str) -> str:
+    """One line for people, where the account is their own and the folder that was reached is not the attempt's."""
+    seen = "runs on" if sighting == Sighting.ALIVE else "not seen to run"
+    return f"{seen} in another folder or machine than {host} is now; if that will not be back: {command}"

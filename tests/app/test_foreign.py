@@ -146,7 +146,7 @@ def test_another_boot_is_a_death_of_the_same_machine_alone(machine: str, sightin
 def test_a_folder_that_was_made_anew_is_another_one() -> None:
     """The account's own ~/.dstack was removed: what ran there may run on."""
     lab = Lab({(None, "gpu.example.org"): replace(FACTS, place="made anew")}, seen=ALIVE)
-    assert found(lab, GPU)[0] == Foreign(sighting=Sighting.ALIVE)
+    assert found(lab, GPU)[0] == Foreign(sighting=Sighting.ALIVE, own_account=True)
 
 
 def test_a_claim_of_an_earlier_version_names_no_account_and_is_asked_about_as_before() -> None:

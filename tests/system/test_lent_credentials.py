@@ -96,7 +96,7 @@ def test_results_wait_on_the_host_and_new_credentials_bring_them(
     until("ps says why nothing comes", lambda: saying in laptop.dstack("ps").stdout, seconds=100)
     shown = laptop.dstack("show", name).stdout
     assert saying in shown
-    assert "1 result waits on gpu, or is still being made there" in shown
+    assert "1 result waits on gpu for account alice, or is still being made there" in shown
     assert marks([host]) == ["first"], "what it cannot record it does not build on"
 
     attached = laptop.start("attach", name)

@@ -159,7 +159,7 @@ def test_stand_by_reads_one_key_each_half_minute_and_ends_with_the_run(
     work_on(laptop, {"gpu": host}, ssh_home, url, ONE, **{"forward-credentials": "true"})
     log = RequestLog(store, name)
     process = laptop.start("run", "one")
-    until("it stands by", lambda: "stands by" in log_of(host), seconds=60)
+    until("it stands by", lambda: "stands by" in log_of(host) and marks([host]) == ["one"], seconds=60)
     shown = laptop.dstack("show").stdout
     assert host.run(["hostname"]).decode().strip() not in shown, "whoever stands by looks after nothing"
     os.kill(process.pid, signal.SIGSTOP)

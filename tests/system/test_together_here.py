@@ -109,7 +109,7 @@ def test_another_machine_with_the_same_account_and_folder_does_not_speak_for_the
     try:
         until(
             "it says so, or the job ran twice",
-            lambda: "another place" in crowded.logs()["told-1-attach"] or len(crowded.marks()) > 1,
+            lambda: "another folder or machine" in crowded.logs()["told-1-attach"] or len(crowded.marks()) > 1,
             told=lambda: str(crowded.logs()),
         )
         assert [mark[:2] for mark in crowded.marks()] == [["begin", "prepare"]], crowded.logs()
