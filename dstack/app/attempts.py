@@ -231,6 +231,16 @@ def _end_of(mine: AttemptKeys) -> Steps[End | None]:
         return None  # whatever it says: a result that comes before the next attempt is the result
 
 
+def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
+    """Whether the records say that this coordinator's own attempt has ended, whoever wrote that; a lost attempt is
+    watched aside from then on, so that the job can go on."""
+    yield from _lose_silent(job, mine, claim)
+    end = yield from _end_of(mine)
+    if end is not None and end.status == "lost":
+        yield Linger(claim, _linger(job, mine, claim))
+    return end is not None
+
+
 def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[None]:
     """Say of an attempt that is lost, or was called so, that nothing of it lives."""
     yield from create(mine.gone, pack(Gone(nonce=claim.nonce)))
@@ -258,11 +268,7 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
         patience = min(LONGEST, patience * 1.02)
         if report is not None:
             break
-        yield from _lose_silent(job, mine, claim)
-        end = yield from _end_of(mine)
-        if end is not None:
-            if end.status == "lost":
-                yield Linger(claim, _linger(job, mine, claim))
+        if (yield from _is_over(job, mine, claim)):
             return
         stop = yield from unwanted(job, mine)
         if stop is not None:
@@ -304,11 +310,7 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
         if collected is not None:
             yield from _record(mine, claim, report, collected)
             return
-        yield from _lose_silent(job, mine, claim)
-        end = yield from _end_of(mine)
-        if end is not None:
-            if end.status == "lost":
-                yield Linger(claim, _linger(job, mine, claim))
+        if (yield from _is_over(job, mine, claim)):
             return
         yield Pause(PATIENCE)
 

@@ -11,7 +11,7 @@ from dstack.app.creating import create
 from dstack.app.driver import Driver, take
 from dstack.app.jobs import Job
 from dstack.app.means import Means
-from dstack.app.replacing import Replacements
+from dstack.app.replacements import Replacements
 from dstack.app.settling import Loss
 from dstack.app.tidying import tidy
 from dstack.app.views import summary_of, waits_text

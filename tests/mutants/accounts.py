@@ -57,17 +57,14 @@ MUTANTS: tuple[Mutant, ...] = (
         name="own-attempts-exempt",
         breaks="a coordinator goes on with its own attempt although the records say that it is lost",
         file="dstack/app/attempts.py",
-        old="""        yield from _lose_silent(job, mine, claim)
-        end = yield from _end_of(mine)
-        if end is not None:
-            if end.status == "lost":
-                yield Linger(claim, _linger(job, mine, claim))
-            return
-        stop""",
-        new="""        end = yield from _end_of(mine)
-        if end is not None and end.status != "lost":
-            return
-        stop""",
+        old=(
+            "    yield from _lose_silent(job, mine, claim)\n"
+            "    end = yield from _end_of(mine)\n"
+            '    if end is not None and end.status == "lost":\n'
+            "        yield Linger(claim, _linger(job, mine, claim))\n"
+            "    return end is not None\n"
+        ),
+        new='    end = yield from _end_of(mine)\n    return end is not None and end.status != "lost"\n',
         tests=("tests/app/test_attempts.py",),
     ),
     Mutant(

@@ -488,14 +488,11 @@ MUTANTS: tuple[Mutant, ...] = (
         name="end-read-twice",
         breaks="a coordinator reads the end of an attempt again that a prune may have removed meanwhile",
         file="dstack/app/attempts.py",
-        old="""            if end.status == "lost":
-                yield Linger(claim, _linger(job, mine, claim))
-            return
-        stop""",
-        new="""            if unpack(End, mine.end, (yield Read(mine.end))).status == "lost":
-                yield Linger(claim, _linger(job, mine, claim))
-            return
-        stop""",
+        old='    if end is not None and end.status == "lost":\n        yield Linger(',
+        new=(
+            '    if end is not None and unpack(End, mine.end, (yield Read(mine.end))).status == "lost":\n'
+            "        yield Linger("
+        ),
         tests=("tests/app/test_pruning.py",),
     ),
     Mutant(
