@@ -150,7 +150,8 @@ def check(
 ) -> None:
     """Connect to hosts and show what they have; each problem comes with its way out.
 
-    Exits with 3 when a host cannot be reached, 4 when nobody confirmed its key, 5 when it lacks what runs need.
+    Exits with 3 when a host cannot be reached, 4 when nobody confirmed its key, 5 when it lacks what runs need, 6 when
+    its account cannot read and write the bucket: then it runs jobs, and needs this machine for that.
     """
     from dstack.cli import hostcheck
 
