@@ -13,7 +13,7 @@ GATE = f"{MARKS}/gate"
 """The long jobs of a host end when it is there."""
 TICK = 0.2
 """Seconds between two marks of a job that is at work."""
-JOBS = {"prep": 4, "train": 30, "plain": 20, "both": 4, "tidy": 30, "long": 0, "hard": 0}
+JOBS = {"prep": 4, "train": 30, "plain": 20, "both": 4, "tidy": 60, "long": 0, "hard": 0}
 """Ticks of each job; those of 0 wait for the gate."""
 INPUTS = {"train": ["prep"], "plain": ["prep"], "both": ["train", "plain"]}
 RETRIED = ("train", "hard")
