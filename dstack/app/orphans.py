@@ -33,7 +33,7 @@ class Orphan:
 
     @property
     def text(self) -> str:
-        """What it is, and what ends it, in one line."""
+        """The orphan, the end that its records say, and the command that stops it, in one line."""
         which = f"attempt {self.attempt.number} of {self.run_name or 'a run'}"
         told = f"{which} was recorded as {self.end.status}, and runs on"
         return f"{told}: dstack stop {self.run_name}" if self.run_name else told

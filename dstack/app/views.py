@@ -122,7 +122,7 @@ class RunView:
 
     @property
     def alone(self) -> bool:
-        """Whether it is known that nobody looks after it."""
+        """Whether the presence records were read and show that nobody looks after the run."""
         return self.tended is not None and not self.tended.by
 
 

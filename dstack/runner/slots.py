@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """What was taken: its GPUs, the descriptor that holds it, and its ticket's path."""
+    """A slot that was taken: its GPUs, the descriptor whose lock holds them, and the path of the ticket."""
 
     gpus: Tuple[int, ...]
     fd: int
