@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from enum import Enum
 
@@ -44,8 +43,3 @@ def may_try_again(ends: Sequence[str], retry: Retry) -> bool:
     statuses of those before it since this run came."""
     tried = sum(end in ("failed", "lost", "interrupted") for end in ends) + 1
     return "lost" in retry.on and tried < retry.attempts
-
-
-def manifest_digest(body: bytes) -> str:
-    """The sha256 by which a result names its manifest."""
-    return hashlib.sha256(body).hexdigest()

@@ -23,7 +23,6 @@ from dstack.core import manifests
 from dstack.core.keys import JobKeys
 from dstack.core.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
 from dstack.core.retention import Policy
-from dstack.core.reuse import manifest_digest
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
 from tests.app.bucket_story import ME, Story, spec
@@ -85,8 +84,8 @@ def finished(story: Story, name: str, job: JobSpec = TRAIN, *, final: bool = Tru
     story.put(attempt.pack(name_), b"hello")
     story.put(attempt.manifest, body)
     result = Result(
-        nonce="n1", attempt=1, manifest=manifest_digest(body), digest=manifests.content_digest(manifest), run=record.id,
-        name=record.name,
+        nonce="n1", attempt=1, manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest),
+        run=record.id, name=record.name,
     )  # fmt: skip
     story.put(keys.result, pack(result))
     story.put(attempt.end, pack(End(nonce="n1", status="succeeded")))
