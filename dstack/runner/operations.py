@@ -23,7 +23,7 @@ from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
 from dstack.runner.sightings import sighting
 from dstack.runner.spool import Attempt, attempts, write_durably, write_json
-from dstack.runner.stopping import state, stop
+from dstack.runner.stopping import remove_container, state, stop
 from dstack.runner.watch import failed_report
 from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
 
@@ -191,6 +191,8 @@ class Operations:
         if attempt.lives():
             raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
         if attempt.exists():
+            if attempt.read_exit() is None:
+                remove_container(attempt)
             self._keep_artifacts(attempt)
             trees.remove_tree(attempt.folder)
             eviction.make_room(self._root)

@@ -54,7 +54,18 @@ def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
     if now == RUNNING:
         attempt.write_stop({"grace": grace, "abort": abort})
         _until_ended(request, attempt, 0.0 if abort else float(grace))
+    elif now == VANISHED:
+        remove_container(attempt)
     return {"exit": attempt.read_exit()}
+
+
+def remove_container(attempt: Attempt) -> None:
+    """Remove the container of an attempt whose supervisor was killed before it could; it may have ended by itself.
+
+    Raises Refusal("container") where Docker does not remove it.
+    """
+    if container.was_created(attempt) and not container.remove(attempt.nonce):
+        raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
 
 
 def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
@@ -85,8 +96,7 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
 
     until = time.monotonic() + grace
     left = end_all(living, time.sleep, until=lambda: until)
-    if container.was_created(attempt) and not container.remove(attempt.nonce):
-        raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
+    remove_container(attempt)
     if left or attempt.lives():
         who = describe(left) or "somebody who holds %s" % attempt.alive
         raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _LOOK_THERE)

@@ -6,6 +6,14 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        name="ended-container-stays",
+        breaks="a container that ended after its supervisor was killed stays on the host for ever",
+        file="dstack/runner/operations.py",
+        old="            if attempt.read_exit() is None:\n                remove_container(attempt)\n",
+        new="",
+        tests=("tests/unit/runner/test_container.py",),
+    ),
+    Mutant(
         name="stop-waits-for-the-frozen",
         breaks="a stop waits for a runner that gives no sign of life",
         file="dstack/app/driver.py",

@@ -206,6 +206,22 @@ def test_container_that_outlived_everything_of_ours_is_running_and_can_be_stoppe
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("operation", ["stop", "release"])
+def test_ended_container_whose_supervisor_and_keeper_were_killed_is_removed(contained: Host, operation: str) -> None:
+    client = contained.connect()
+    nonce = contained.start(client, "echo up; while [ ! -e go ]; do sleep 0.05; done", image=SMALL)
+    contained.await_log(client, nonce, b"up")
+    top = supervisor(contained, nonce)
+    for pid in [top, *children_of(top), client_pid(nonce)]:
+        os.kill(pid, signal.SIGKILL)
+    (contained.folder(nonce) / "work" / "go").touch()
+    until(lambda: contained.state(client, nonce) == "vanished", "the container ended")
+    assert not gone(nonce)
+    client.call(operation, nonce=nonce, **({"grace": 0, "abort": True} if operation == "stop" else {}))
+    assert gone(nonce)
+
+
+@pytest.mark.docker
 def test_container_that_was_taken_away_is_no_success(contained: Host) -> None:
     client = contained.connect()
     nonce = contained.start(client, "echo up; sleep 1000", image=SMALL)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.runner.processes import is_alive
 from tests.unit.runner.client import Refused, until
 from tests.unit.runner.conftest import Host
 from tests.unit.runner.test_container import PYTHON, SMALL, client_pid, contained, docker, engine, gone
@@ -40,6 +41,13 @@ print(" end", file=sys.stderr)
 
 def supervisor(host: Host, nonce: str) -> int:
     return int(json.loads((host.folder(nonce) / "supervisor.json").read_text())["pid"])
+
+
+def kill_supervisor(host: Host, nonce: str) -> None:
+    """Returns when the kernel has closed its files: until then its end of a pipe still takes words."""
+    named = json.loads((host.folder(nonce) / "supervisor.json").read_text())
+    os.kill(int(named["pid"]), signal.SIGKILL)
+    until(lambda: not is_alive(named), "the supervisor is dead")
 
 
 def assert_clean(data: bytes, where: str) -> None:
@@ -192,7 +200,7 @@ def test_container_whose_supervisor_is_killed_does_not_hang_and_can_be_stopped(c
     script = "echo up; while [ ! -e go ]; do sleep 0.05; done; trap '' PIPE; echo $TOKEN; touch spoken; sleep 1000"
     nonce = contained.start(client, script, image=SMALL, secrets=SECRETS)
     contained.await_log(client, nonce, b"up")
-    os.kill(supervisor(contained, nonce), signal.SIGKILL)
+    kill_supervisor(contained, nonce)
     (contained.folder(nonce) / "work" / "go").touch()
     until(lambda: not client_pid(nonce), "the container ended")
     assert not (contained.folder(nonce) / "work" / "spoken").exists()
