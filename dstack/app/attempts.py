@@ -36,7 +36,7 @@ from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, Coordinator, End, Gone, Outcome, Result, Started, Want, pack, unpack
 from dstack.errors import DamagedInputError, DamagedObjectError
-from dstack.model import ExitReport, JobStatus, Nonce
+from dstack.model import ExitReport, JobStatus, Nonce, WorkflowName
 from dstack.wire import STARTED
 
 STOP_TRIES = 10
@@ -286,12 +286,8 @@ def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     nothing can come of it any more."""
     while True:
         report = yield Watch(claim, job.spec.workflow, mine, LONGEST)
-        if report is not None:
-            collected = yield Collect(claim, job.spec.workflow, mine, partial=not report.succeeded, keep=True)
-            if collected is not None:
-                yield from record_gone(mine, claim)
-                yield from _record(mine, claim, report, collected)
-                return
+        if report is not None and (yield from bring_in(mine, claim, report, job.spec.workflow)):
+            return
         if (yield from _is_in_vain(job, mine)):
             break
     for _ in range(STOP_TRIES):
@@ -300,6 +296,17 @@ def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
             yield Release(claim)
             return
         yield Pause(PATIENCE)
+
+
+def bring_in(mine: AttemptKeys, claim: Claim, report: ExitReport, workflow: WorkflowName) -> Steps[bool]:
+    """Bring all of a lost attempt that has ended into the bucket, then have the host forget it -> False while the host
+    cannot be reached. Its result counts if it comes first."""
+    collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=True)
+    if collected is None:
+        return False
+    yield from record_gone(mine, claim)
+    yield from _record(mine, claim, report, collected)
+    return True
 
 
 def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[None]:

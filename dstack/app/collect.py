@@ -14,6 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from dstack.app.effects import Collected
 from dstack.app.stored import SMALL, Run, Stored, stored
 from dstack.app.streams import Meter, Progress, each, feed, in_blocks, in_thread, pulled
 from dstack.core import manifests
@@ -62,6 +63,22 @@ async def collect_artifacts(
     await each(packs.items(), send, limit=PACKS_AT_ONCE)
     await asyncio.to_thread(_create_manifest, bucket, keys.manifest, manifests.encode(manifest))
     return manifest
+
+
+async def collect_to_commit(
+    runner: RunnerPort,
+    bucket: Bucket,
+    keys: AttemptKeys,
+    nonce: Nonce,
+    *,
+    partial: bool,
+    progress: Progress | None = None,
+) -> Collected:
+    """As `collect_artifacts` -> what a result says of the manifest, by the manifest's bytes in the bucket."""
+    await collect_artifacts(runner, bucket, keys, nonce, partial=partial, progress=progress)
+    body = await asyncio.to_thread(bucket.get, keys.manifest) or b""
+    manifest = manifests.decode(keys.manifest, body)
+    return Collected(manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest))
 
 
 def _checked(host: str, manifest: Manifest, partial: bool | None) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.claim_hosts import ClaimHosts
-from dstack.app.collect import collect_artifacts
+from dstack.app.collect import collect_to_commit
 from dstack.app.inputs import Inputs
 from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.means import Means
@@ -22,7 +21,6 @@ from dstack.app.placing import Placing
 from dstack.app.preparation import Preparation
 from dstack.app.pulse import ask_living
 from dstack.app.watching import Watching, carry_log, tail
-from dstack.core import manifests
 from dstack.core.keys import AttemptKeys, takes
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import Claim, Coordinator, RunRecord, Started, unpack
@@ -274,18 +272,9 @@ class Driver:
         return None
 
     async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> fx.Collected:
-        await collect_artifacts(
-            runner,
-            self._means.bucket,
-            effect.attempt,
-            Nonce(effect.claim.nonce),
-            partial=effect.partial,
-            progress=self._progress(f"{effect.workflow}: artifacts"),
-        )
-        key = effect.attempt.manifest
-        body = await asyncio.to_thread(self._means.bucket.get, key) or b""
-        manifest = manifests.decode(key, body)
-        return fx.Collected(manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest))
+        nonce, progress = Nonce(effect.claim.nonce), self._progress(f"{effect.workflow}: artifacts")
+        bucket, partial = self._means.bucket, effect.partial
+        return await collect_to_commit(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
 
     async def _rest_of_log(self, runner: RunnerPort, effect: fx.Collect) -> bool:
         """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""

@@ -1,16 +1,19 @@
-"""Attempts that lie on a host although all of them is in the bucket, and orphans that run there: whoever should have
-told the host was killed just then, or did not reach it. The next coordinator of the account does.
+"""Attempts that lie on a host although nobody looks after them any more, and orphans that run there: whoever should
+have told the host was killed just then, or did not reach it. The next coordinator of the account does.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from enum import Enum
 
+from dstack.app.late_results import bring_in_result
 from dstack.app.lease import LATE
 from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited
-from dstack.core.keys import ProjectKeys
+from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.errors import DstackError
-from dstack.model import Spooled
+from dstack.model import Nonce, Spooled
 from dstack.ports import Bucket, RunnerPort
 from dstack.wire import ENDED, VANISHED
 
@@ -18,27 +21,56 @@ GRACE = LATE
 """Seconds that whoever has just recorded an end is given to tell the host itself."""
 
 
-async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> int:
+class Rest(Enum):
+    """What is to be done with an attempt that lies on a host."""
+
+    LEAVE = "leave it as it is"
+    FORGET = "have the host forget it"
+    BRING_IN = "bring in what it has left first"
+
+
+async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
     """Have the host forget the attempts of this project that are over; returns how many.
 
-    Raises nothing: a host or a bucket that gives no answer is left as it is. An attempt whose end is not in the bucket
-    is never forgotten, nor one that was called lost and may still be the first to come to a result.
+    What an attempt that was called lost has left is brought into the bucket first; `say` is told of that. Raises
+    nothing: a host or a bucket that gives no answer is left as it is. An attempt whose end is not in the bucket is
+    never forgotten, unless its generation was pruned.
     """
     forgotten = 0
     try:
         await _end_orphans(runner, bucket, keys)
-        over = [each.nonce for each in await runner.spool() if await asyncio.to_thread(_is_over, bucket, keys, each)]
+        rests = {each: await asyncio.to_thread(rest_of, bucket, keys, each) for each in await runner.spool()}
+        over = [each for each, rest in rests.items() if rest is not Rest.LEAVE]
         if not over:
             return 0
         await asyncio.sleep(GRACE)
         left = {each.nonce for each in await runner.spool()}
-        for nonce in over:
-            if nonce in left:
-                await runner.release(nonce)
+        for each in over:
+            attempt = keys.attempt_in(each.attempt)
+            if each.nonce not in left:
+                continue
+            if rests[each] is Rest.FORGET or attempt is None:
+                await runner.release(each.nonce)
                 forgotten += 1
+            else:
+                forgotten += await _bring_in(runner, bucket, attempt, each.nonce, say)
     except DstackError:
         pass  # whoever needs the two next says so
     return forgotten
+
+
+async def _bring_in(
+    runner: RunnerPort, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce, say: Callable[[str], None]
+) -> bool:
+    """Whether all of it is in the bucket, and the host has forgotten it."""
+    try:
+        done = await bring_in_result(runner, bucket, attempt, nonce)
+    except DstackError as error:
+        say(f"{runner.name}: what a lost attempt has left could not be brought in: {error}")
+        return False
+    if done:
+        say(done)
+    return bool(done)
 
 
 async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> None:
@@ -48,12 +80,22 @@ async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) ->
             await end_orphan(runner, bucket, orphan)
 
 
-def _is_over(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> bool:
+def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
+    """What is to be done with this attempt, by the records. Blocking; raises BucketError."""
     attempt = keys.attempt_in(spooled.attempt)
     if attempt is None or spooled.state not in (ENDED, VANISHED):
-        return False
+        return Rest.LEAVE
     end = end_of(bucket, attempt)
-    if end is None or end.nonce != spooled.nonce:
-        return False
+    if end is None:
+        return Rest.FORGET if _was_pruned(bucket, attempt) else Rest.LEAVE
+    if end.nonce != spooled.nonce:
+        return Rest.LEAVE
     # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
-    return end.status != "lost" or spooled.state == VANISHED or bucket.get(attempt.result) is not None
+    if end.status != "lost" or spooled.state == VANISHED or bucket.get(attempt.result) is not None:
+        return Rest.FORGET
+    return Rest.BRING_IN
+
+
+def _was_pruned(bucket: Bucket, attempt: AttemptKeys) -> bool:
+    """Whether nothing but its tomb is left of the attempt's generation: the claim stood before the attempt began."""
+    return bucket.get(attempt.claim) is None and bucket.get(attempt.tomb) is not None

@@ -97,6 +97,11 @@ class AttemptKeys:
         return f"{self.generation}result"
 
     @property
+    def tomb(self) -> str:
+        """The tomb of the attempt's generation."""
+        return f"{self.generation}tomb"
+
+    @property
     def wants(self) -> str:
         return f"{self.generation}wants/"
 

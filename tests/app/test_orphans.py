@@ -63,7 +63,7 @@ def found(host: Host, story: Story) -> list[str]:
 
 def tidied(host: Host, story: Story, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tidying, "GRACE", 0.0)
-    asyncio.run(tidy(host, story.bucket, story.keys))  # type: ignore[arg-type]
+    asyncio.run(tidy(host, story.bucket, story.keys, say=lambda _: None))  # type: ignore[arg-type]
     return host.done
 
 

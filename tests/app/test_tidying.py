@@ -56,7 +56,7 @@ def spooled(state: str = "ended", folder: str | None = None) -> Spooled:
 
 def tidied(host: Spooling, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tidying, "GRACE", 0.0)
-    count = asyncio.run(tidy(host, bucket, KEYS))  # type: ignore[arg-type]
+    count = asyncio.run(tidy(host, bucket, KEYS, say=lambda _: None))  # type: ignore[arg-type]
     assert count == len(host.released)
     return host.released
 
@@ -128,4 +128,18 @@ def test_so_is_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_damaged_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = MemoryBucket()
     bucket.put(attempt().end, b"{")
+    assert tidied(Spooling(spooled()), bucket, monkeypatch) == []
+
+
+def test_one_whose_generation_was_pruned_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = MemoryBucket()
+    assert tidied(Spooling(spooled()), bucket, monkeypatch) == []
+    bucket.put(attempt().tomb, b"{}")
+    assert tidied(Spooling(spooled()), bucket, monkeypatch) == [NONCE]
+
+
+def test_one_whose_generation_is_about_to_be_pruned_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = MemoryBucket()
+    bucket.put(attempt().tomb, b"{}")
+    bucket.put(attempt().claim, b"{}")
     assert tidied(Spooling(spooled()), bucket, monkeypatch) == []

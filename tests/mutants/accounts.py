@@ -68,6 +68,22 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/app/test_attempts.py",),
     ),
     Mutant(
+        name="late-result-stays",
+        breaks="the result of an attempt that was called lost, and that no run waits for, lies on its host for ever",
+        file="dstack/app/tidying.py",
+        old="    return Rest.BRING_IN\n",
+        new="    return Rest.LEAVE\n",
+        tests=("tests/app/test_late_results.py",),
+    ),
+    Mutant(
+        name="late-result-dropped",
+        breaks="a host forgets the result of an attempt that was called lost before it is in the bucket",
+        file="dstack/app/tidying.py",
+        old="    return Rest.BRING_IN\n",
+        new="    return Rest.FORGET\n",
+        tests=("tests/app/test_late_results.py",),
+    ),
+    Mutant(
         name="orphans-stay",
         breaks="what was called lost and lives keeps its slot for ever",
         file="dstack/app/tidying.py",
