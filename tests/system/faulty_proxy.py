@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 FAULTS = ("answer-lost", "answer-cut", "request-cut", "busy", "late")
 """The store did it and nobody hears of it; half an answer; half a request; 503 and nothing done; a delay."""
@@ -77,6 +77,13 @@ class FaultyProxy:
             self.met[found] += 1
             return found
 
+    def took(self, path: str) -> None:
+        """The store has taken what was sent to `path`, or to a part of it."""
+
+    def listed(self, answer: bytes) -> bytes:
+        """What the store's answer to a list becomes."""
+        return answer
+
     def wait(self) -> float:
         with self._lock:
             return self._chance.uniform(0, LATE)
@@ -111,6 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(503, [("Retry-After", "0")], b"<Error><Code>SlowDown</Code></Error>")
             return
         status, headers, answer = self._asked(body)
+        if self.command in ("PUT", "POST") and status == 200:
+            proxy.took(urlsplit(self.path).path)
+        if self.command == "GET" and parse_qs(urlsplit(self.path).query).get("list-type"):
+            answer = proxy.listed(answer)
+            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
         if fault == "answer-lost":
             self._hang_up()
             return
