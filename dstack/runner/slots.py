@@ -216,6 +216,7 @@ class _Queue:
         self._root = root
         self._folder = slot_folders.first(root)
         self._patience = patience
+        self._blind = False
 
     def _folders(self) -> List[str]:
         """The folder of the own ticket, and all others that count, in the order in which everybody locks them."""
@@ -253,7 +254,18 @@ class _Queue:
         if lock is None:
             return None
         with lock:
-            found = self._read(lock)
+            try:
+                found = self._read(lock)
+            except OSError as error:
+                if error.errno not in tickets.SHORTAGES:
+                    raise
+                # What was not seen may hold everything: nothing is taken, and the next look decides.
+                self._patience.told("the queue cannot be read: %s" % error.strerror)
+                self._blind = True
+                return None
+            if self._blind:
+                self._patience.told("")
+                self._blind = False
             if found is None:
                 return None
             others = [each.ticket for each in found[0] if each.counts and each.path != own.path]
@@ -266,13 +278,16 @@ class _Queue:
     def found(self) -> Tuple[List[Found], int]:
         """Every ticket that counts, what lies there in the form of one, and how many more files can be none.
 
-        Nothing at all when this was given up.
+        Nothing at all when this was given up. Raises Refusal when they cannot be looked at.
         """
         lock = self._lock()
         if lock is None:
             return [], 0
-        with lock:
-            return self._read(lock) or ([], 0)
+        try:
+            with lock:
+                return self._read(lock) or ([], 0)
+        except OSError as error:
+            raise Refusal("slots", "the queue cannot be read: %s" % error, "try again later") from None
 
     def _read(self, lock: queue_lock.Lock) -> Optional[Tuple[List[Found], int]]:
         """What `found` says. With the lock nobody else looks at a ticket meanwhile, nor is one half made."""

@@ -6,6 +6,7 @@ body that breaks one is malformed as a whole. A malformed ticket counts as one s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -26,6 +27,8 @@ TEXT = 200
 """Characters of the title, and of the name of a GPU."""
 STRAYS = 100
 """Files of one account that can be no tickets (not readable, or no plain files) and are looked at in one look."""
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Of a process or its host: what fails by them is there all the same."""
 STEP = 64
 """Files of the queue between two questions whether anybody still wants the look."""
 CARDS = 256
@@ -192,7 +195,8 @@ def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
     An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out. Every plain
     file that can be read is looked at; of all others only those that `look` admits, and no ticket is among the rest:
     a ticket is made readable for everybody before it counts.
-    Raises OSError when the folder cannot be listed, and GivenUpError when the look is given up.
+    Raises OSError when the folder cannot be listed, or when this process or the host lacks what opening a file takes,
+    and GivenUpError when the look is given up.
     """
     look = look or Look()
     found = []
@@ -208,7 +212,9 @@ def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
 def _found(path: str, name: str, look: Look) -> Optional[Found]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
         return _unopened(path, name, look)
     user = ""
     try:
@@ -238,7 +244,9 @@ def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
     """What stands there cannot be opened; only the kernel's list says whether its owner lives."""
     try:
         fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
         return None
     try:
         status = os.fstat(fd)

@@ -6,6 +6,14 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        name="shortage-hides-tickets",
+        breaks="tickets hide from a process without free descriptors: its GPU is booked twice",
+        file="dstack/runner/tickets.py",
+        old="SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)",
+        new="SHORTAGES = (-1,)",
+        tests=("tests/unit/runner/test_queue_looks.py",),
+    ),
+    Mutant(
         name="malformed-ticket-is-fatal",
         breaks="a ticket whose body is nested too deep, of another account, stops everybody's queue",
         file="dstack/runner/tickets.py",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import stat
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dstack.runner import file_locks, sightings, slots, tickets
 from dstack.runner.grants import Capacity, Demand, Ticket
+from dstack.runner.refusal import Refusal
 from dstack.runner.tickets import GivenUpError, Look
 from tests.unit.runner.test_tickets import locked
 
@@ -56,6 +59,25 @@ def stray(path: Path, kind: str, uid: int) -> None:
         path.mkdir()
     if uid != os.getuid():
         os.chown(path, uid, -1, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """Within the block this process can open so many more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + count + 8, hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
 
 
 def links(folder: Path, count: int) -> None:
@@ -133,6 +155,41 @@ def test_a_wait_is_given_up_during_a_look_and_leaves_no_ticket(tmp_path: Path, m
     assert asked[0] == 0
     assert len(asked) == 2
     assert set(os.listdir(tmp_path)) == before
+
+
+def test_nothing_is_taken_while_files_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only slot is taken by a ticket that a process without free descriptors cannot open."""
+    monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
+    path = tmp_path / f"{1:020d}-x"
+    path.write_bytes(tickets.encode(Ticket(path.name, Demand(), 0, ())))
+    said: list[str] = []
+    with contextlib.ExitStack() as stack:
+        locked(path, stack)
+        shortage = contextlib.ExitStack()
+        steps: list[Callable[[], object]] = [
+            lambda: shortage.enter_context(files_left(2)),  # for the queue's lock, and for its folder
+            shortage.close,
+        ]
+
+        def given_up(seconds: float) -> bool:
+            if seconds and not steps:
+                return True
+            if seconds:
+                steps.pop(0)()
+            return False
+
+        assert slots.take(str(tmp_path), WANTED, given_up, said.append) is None
+    assert said == ["the queue cannot be read: Too many open files", ""]
+
+
+def test_a_list_of_the_queue_that_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
+    slots.listed(str(tmp_path), WANTED.capacity)
+    (tmp_path / f"{1:020d}-x").write_bytes(b"{}")
+    with files_left(2), pytest.raises(Refusal, match="the queue cannot be read"):
+        slots.listed(str(tmp_path), WANTED.capacity)
 
 
 def test_the_list_counts_what_it_does_not_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
