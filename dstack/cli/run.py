@@ -64,7 +64,9 @@ def start(session: wiring.Session, asked: Asked) -> int:
         print_plan(session, fates, jobs, offline=asked.offline)
         return 0
     caller = caller_values(session, jobs)
-    attendance = Attendance(session=session, caller=caller, jobs=tuple(jobs), as_json=asked.as_json, stands_by=True)
+    joining = {fate.workflow for fate in fates if fate.fate is Fate.JOINS}
+    placed = tuple(spec for spec in jobs if spec.workflow not in joining)
+    attendance = Attendance(session=session, caller=caller, jobs=placed, as_json=asked.as_json, stands_by=True)
     needs_host = bool(jobs)
     if needs_host:
         # Not before it is known: importing the SSH library costs a reused run more than all else it does.
