@@ -175,6 +175,16 @@ def prospect(
     return Prospect(note=f"{note}; no other host can run it: {'; '.join(said)}" if said else note, likely=likely)
 
 
+def elsewhere(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:
+    """What a job waits for that no host of this coordinator can run, as `why` says; `peers` have the run too."""
+    able = [str(peer.name) for peer in peers if misfit(spec, peer.facts) is None]
+    if able:
+        return f"waits for {few(able)}, which {'has' if len(able) == 1 else 'have'} the run too; {why}"
+    if peers:
+        return f"waits for a coordinator of {user} that reaches a host which can run it; {why}"
+    return f"no host can run it: {why}"
+
+
 def _told(reasons: Mapping[str, str | None]) -> list[str]:
     """The reasons of hosts, each with its host, in one order for everybody."""
     return [f"{name} {reason}" for name, reason in sorted(reasons.items())]
