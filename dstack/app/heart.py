@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dstack.app.lease import BEAT
+from dstack.bounds import REMARK
 from dstack.errors import BucketError
 from dstack.model import RunId, WorkflowName
 from dstack.ports import Bucket
 
 MOST = 1000
 """Attempts of which one beat says that they cannot be reached, or what is seen of them."""
-WAITING, LONGEST = 100, 300
-"""Jobs of which one beat says what they wait for, and the characters that are said of each."""
+WAITING = 100
+"""Jobs of which one beat says what they wait for."""
 AGAIN = 2.0
 """Seconds after which the first beat is tried again."""
 
@@ -89,7 +90,7 @@ class Heart:
         jobs = self._waits.setdefault(run, {})
         jobs.pop(workflow, None)
         if why and sum(map(len, self._waits.values())) < WAITING:
-            jobs[workflow] = why[:LONGEST]
+            jobs[workflow] = why[:REMARK]
         if not jobs:
             del self._waits[run]
 

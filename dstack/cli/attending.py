@@ -169,7 +169,7 @@ async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
     _, handed = await leave_to(attendance, record, lambda: record, hosts)
     with suppress(OSError):
         print(f"detached: {record.name} {where_it_goes_on(handed)}", file=sys.stderr)
-        for line in lent(handed, record.name):
+        for line in [*left_out(handed), *lent(handed, record.name)]:
             print(f"  {line}", file=sys.stderr)
         print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)
         print(f"  dstack stop {record.name}      ends it", file=sys.stderr)
@@ -184,6 +184,11 @@ def where_it_goes_on(handed: Handed) -> str:
         return f"goes on by itself on {taken}: this machine may be shut"
     rest = ", ".join(name for name, _ in handed.left)
     return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
+
+
+def left_out(handed: Handed) -> list[str]:
+    """Why hosts do not go on by themselves, a line for each host with a reason."""
+    return [f"{name}: {clean(why.removeprefix(f'{name}: '))}" for name, why in handed.left if why]
 
 
 def lent(handed: Handed, run: str) -> list[str]:
