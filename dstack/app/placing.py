@@ -95,9 +95,7 @@ class Placing:
         Nothing is given up here, however long: another coordinator may reach hosts that this one does not know.
         """
         prospect = self._prospects.of(spec)
-        if prospect is None:
-            return None
-        return f"no host can run it: {prospect.note}" if prospect.hopeless else prospect.note
+        return prospect.note if prospect is not None else None
 
     async def _is_turn(self, nonce: Nonce, spec: JobSpec, patience: float) -> bool:
         """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""

@@ -47,10 +47,10 @@ class Prospects:
         return Away(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)
 
     def require(self, spec: JobSpec) -> Prospect | None:
-        """The prospect of the job; raises NoHostError where it is hopeless."""
+        """The prospect of the job; raises NoHostError where that is a refusal."""
         found = self.of(spec)
-        if found is not None and found.hopeless:
-            raise NoHostError(f"no host can run {spec.workflow}: {found.note}", hint=self._way_out(spec))
+        if found is not None and found.refusal:
+            raise NoHostError(f"no host can run {spec.workflow}: {found.refusal}", hint=self._way_out(spec))
         return found
 
     def _way_out(self, spec: JobSpec) -> str:

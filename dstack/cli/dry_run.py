@@ -33,7 +33,7 @@ def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequen
 
 def _judged(fate: Foresight, error: DstackError | None, waits: str | None) -> Foresight:
     if error is None:
-        return fate if waits is None else replace(fate, reason=waits)
+        return fate if waits is None else replace(fate, fate=Fate.WAITS, reason=waits)
     return replace(fate, fate=Fate.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
 
 

@@ -134,14 +134,16 @@ class Away:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """The prospect of a job that no connected host can run: `note` says in one line what it waits for, and why.
+    """The prospect of a job that no connected host can run. Texts are one line each, and the same from look to look.
 
-    `likely`: a host that is away has shown once that it can run the job. `hopeless`: none has, and each had its time.
+    `note` says what the job waits for, and why. `refusal` says why the job need not be waited for any longer: no host
+    that is away has shown that it can run the job, and each had its time; "" while that is not so. `likely`: a host
+    that is away has shown once that it can run the job.
     """
 
     note: str
+    refusal: str = ""
     likely: bool = False
-    hopeless: bool = False
 
 
 def few(names: Sequence[str]) -> str:
@@ -166,13 +168,13 @@ def prospect(
     awaited = {name: host for name, host in away.items() if name not in unfit and name not in unusable}
     likely = None in seen.values()
     silent = bool(present) and not likely and all(host.seconds >= limit for host in awaited.values())
-    said = [*_told(unfit), *(host.why for _, host in sorted(unusable.items()))]
-    if silent or not awaited:
-        # The text stays the same from look to look: whoever shows it shows it once.
-        tried = (f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items()))
-        return Prospect(note="; ".join([*said, *tried]), hopeless=silent)
-    note = f"waits for {few(sorted(awaited))}, which cannot be reached"
-    return Prospect(note=f"{note}; no other host can run it: {'; '.join(said)}" if said else note, likely=likely)
+    why = "; ".join([*_told(unfit), *(host.why for _, host in sorted(unusable.items()))])
+    tried = (f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items()))
+    note = f"no host can run it: {why}"
+    if awaited:
+        note = f"waits for {few(sorted(awaited))}, which cannot be reached"
+        note = f"{note}; no other host can run it: {why}" if why else note
+    return Prospect(note=note, refusal="; ".join([why, *tried]) if silent else "", likely=likely)
 
 
 def elsewhere(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dstack.app import prospects
 from dstack.app.fleet import Fleet
 from dstack.app.prospects import Prospects
-from dstack.core.placement import Away, misfit, only_chances, prospect
+from dstack.core.placement import Away, Prospect, misfit, only_chances, prospect
 from dstack.errors import HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Gpu, Host, HostFacts, HostName, Resources
 from tests.app.bucket_story import spec
@@ -30,43 +30,44 @@ WAITS = f"waits for far, which cannot be reached; no other host can run it: {BAR
 # -- the decision ---------------------------------------------------------------------------------
 
 
-def judged(*, limit: float = LIMIT, present: Mapping[str, HostFacts] | None = None, **away: Away) -> tuple[str, bool]:
-    found = prospect(LARGE, {"near": FACTS} if present is None else present, away, limit=limit)
+def judged(*, present: Mapping[str, HostFacts] | None = None, **away: Away) -> Prospect:
+    found = prospect(LARGE, {"near": FACTS} if present is None else present, away, limit=LIMIT)
     assert found is not None
-    return found.note, found.hopeless
+    return found
 
 
 def test_a_host_that_never_answered_is_waited_for_until_the_limit_and_no_longer() -> None:
-    assert judged(far=Away(why="far: no route", seconds=LIMIT - 1)) == (WAITS, False)
-    assert judged(far=Away(why="far: no route", seconds=LIMIT)) == (f"{BARE}; far: no route, tried for 120 s", True)
-    assert judged(far=Away(why="far: no route", seconds=10**6))[0] == f"{BARE}; far: no route, tried for 120 s", (
-        "a text that counts on would be shown each second"
-    )
+    assert judged(far=Away(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
+    over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
+    assert judged(far=Away(why="far: no route", seconds=LIMIT)) == over
+    assert judged(far=Away(why="far: no route", seconds=10**6)) == over, "a text that counts on is shown each second"
 
 
 def test_a_host_that_could_run_the_job_when_it_answered_is_waited_for_however_long() -> None:
-    assert judged(far=Away(seconds=10**6, facts=WITH_GPU)) == (WAITS, False)
-    both = judged(far=Away(seconds=10**6, facts=WITH_GPU), gone=Away(seconds=10**6))
-    assert both[0].startswith("waits for far, gone, which cannot be reached")
-    assert not both[1]
+    able = Away(seconds=10**6, facts=WITH_GPU)
+    assert judged(far=able) == Prospect(note=WAITS, likely=True)
+    both = judged(far=able, gone=Away(seconds=10**6))
+    assert (both.note.partition(";")[0], both.refusal) == ("waits for far, gone, which cannot be reached", "")
 
 
 def test_a_host_that_could_not_run_the_job_when_it_answered_is_not_waited_for() -> None:
-    note = f"far has 0 fitting GPUs, 1 are asked for; {BARE}"
-    assert judged(far=Away(facts=FACTS)) == (note, True)
+    why = f"far has 0 fitting GPUs, 1 are asked for; {BARE}"
+    assert judged(far=Away(facts=FACTS)) == Prospect(note=f"no host can run it: {why}", refusal=why)
 
 
 def test_a_host_that_answered_and_cannot_be_used_is_not_waited_for() -> None:
-    assert judged(far=Away(why="the key of far is new", refused=True)) == (f"{BARE}; the key of far is new", True)
+    why = f"{BARE}; the key of far is new"
+    assert judged(far=Away(why="the key of far is new", refused=True)).refusal == why
 
 
 def test_while_no_host_answers_the_fault_may_be_this_machine_s() -> None:
     """A laptop without a network reaches nobody: that ends nothing."""
-    assert judged(present={}, far=Away(seconds=10**6)) == ("waits for far, which cannot be reached", False)
+    found = judged(present={}, far=Away(seconds=10**6))
+    assert found == Prospect(note="waits for far, which cannot be reached")
 
 
 def test_the_last_host_to_be_tried_decides() -> None:
-    assert not judged(far=Away(seconds=LIMIT), new=Away(seconds=3.0))[1]
+    assert judged(far=Away(seconds=LIMIT), new=Away(seconds=3.0)).refusal == ""
 
 
 facts = st.sampled_from((FACTS, WITH_GPU))
@@ -87,7 +88,8 @@ def test_a_job_is_given_up_only_where_no_host_ever_showed_that_it_can_run_it(
     patient = any(host.facts is None and not host.refused and host.seconds < LIMIT for host in away.values())
     assert (found is None) == any(misfit(LARGE, each) is None for each in present.values())
     if found is not None:
-        assert found.hopeless == (bool(present) and not able and not patient), "else it is waited for, or nobody knows"
+        given_up = bool(present) and not able and not patient
+        assert bool(found.refusal) == given_up, "else a host is waited for, or the fault may be this machine's"
         assert all(name in found.note for name in present), "each host that answers is named, with the reason"
 
 
@@ -228,7 +230,7 @@ def test_jobs_that_a_host_can_run_wait_for_nobody(lab: Lab) -> None:
 def test_a_host_that_was_lost_and_could_run_the_job_is_not_given_up(lab: Lab) -> None:
     lab.answer = WITH_GPU
 
-    async def scene() -> tuple[str, bool]:
+    async def scene() -> Prospect | None:
         link = lab.fleet.links["far"]
         lab.answer = None
         await link.lost((await link.reach()).runner)
@@ -236,7 +238,6 @@ def test_a_host_that_was_lost_and_could_run_the_job_is_not_given_up(lab: Lab) ->
         for _ in range(10):
             lab.now += 39
             found = lab.prospects.of(LARGE)
-        assert found is not None
-        return found.note, found.hopeless
+        return found
 
-    assert lab.play(scene) == (WAITS, False)
+    assert lab.play(scene) == Prospect(note=WAITS, likely=True)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Project
+from dstack.app.handing import Handed, Ready
+from dstack.cli import wiring
+from dstack.cli.handing import Handing
+from dstack.cli.wiring import Session
+from dstack.model import Gpu, HostName, Resources
+from tests.app.bucket_story import Story, spec
+from tests.cli.conftest import LIMIT, Project
+from tests.system.hosts.waiting import until
 
 BIG = """\
 workflows:
@@ -18,6 +30,17 @@ workflows:
   - name: small
     commands: [echo small]
 """
+RECORD = """
+from dstack.app.running import submit
+from dstack.cli.runline import read_arguments
+from dstack.cli.submitting import plan_run, rename
+from dstack.cli.wiring import open_session
+session = open_session()
+session.probe_bucket()
+_, submission = plan_run(session, read_arguments(["big"]))
+print(submit(session.bucket, session.keys, submission, rename=rename).name)
+"""
+"""Records a run and looks after it no further, as a laptop does whose lid is shut at that moment."""
 SHORT = {"DSTACK_SILENCE": "4", "COLUMNS": "300"}
 """Seconds of silence after which a host is given up, as short as a loaded machine allows."""
 
@@ -59,7 +82,61 @@ def test_the_run_is_refused_once_the_host_was_silent_for_long(lab: Project, way:
     assert runs(lab) == [], "a run that is refused leaves nothing behind"
 
 
+def test_a_dry_run_does_not_promise_that_the_job_runs(lab: Project) -> None:
+    done = lab.run("run", "big", "--dry-run", "--hosts", ".dstack/hosts.yaml", env={"COLUMNS": "300"})
+    assert done.code == 0, done.err
+    row = done.out.splitlines()[1]
+    assert row.split()[:3] == ["big", "waits", "-"]
+    assert "waits for gone, which cannot be reached; no other host can run it: here has " in row
+
+
 def test_a_job_that_another_host_can_run_waits_for_nobody(lab: Project) -> None:
     done = lab.run("run", "small", "--hosts", ".dstack/hosts.yaml", env={"COLUMNS": "300"})
     assert done.code == 0, done.err
     assert "waits for gone" not in done.out + done.err
+
+
+def test_a_recorded_run_is_waited_with_and_says_for_which_host(lab: Project) -> None:
+    """Whoever comes back to a run may know other hosts than its user: nobody ends a run on that."""
+    (lab.home / ".dstack").mkdir(mode=0o700)
+    (lab.root / ".dstack/hosts.yaml").rename(lab.home / ".dstack/hosts.yaml")
+    (lab.home / ".dstack/hosts.yaml").chmod(0o600)
+    command = [sys.executable, "-c", RECORD]
+    made = subprocess.run(
+        command, cwd=lab.root, env=lab.environment, capture_output=True, text=True, timeout=LIMIT, check=True
+    )
+    name, note = made.stdout.strip(), "waits for gone, which cannot be reached; no other host can run it: here has "
+    attached = lab.terminal("attach", name, env={**SHORT, "COLUMNS": "80"}, interrupt_at="waits for gone")
+    assert attached.code == 130, attached.out
+    try:
+        assert f"{name} goes on in the background of this machine" in attached.out
+        until("the host is named", lambda: note in lab.run("show", name, env=SHORT).out, seconds=LIMIT)
+        assert f"  queued: {note}" in lab.run("why", name, env=SHORT).out
+    finally:
+        assert lab.run("stop", name, env=SHORT).code == 0
+
+
+def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_job(tmp_path: Path, port: int) -> None:
+    for folder in ("project/.dstack", "bucket"):
+        (tmp_path / folder).mkdir(parents=True)
+    inventory = tmp_path / "hosts.yaml"
+    inventory.write_text(f"hosts:\n  here: {{local: true}}\n  gone: {{address: 127.0.0.1, port: {port}}}\n")
+    environ = {**os.environ, "DSTACK_BUCKET": str(tmp_path / "bucket")}
+    session = Session(start=tmp_path / "project", home=tmp_path, environ=environ, hosts_file=str(inventory))
+    story = Story(session.bucket, session.keys)
+    big = spec("big", resources=Resources(gpu=Gpu(count=64)))
+    record = story.run("a-1", spec("small"), big)
+
+    async def left() -> Handed:
+        async with wiring.hosts(session) as hosts:
+            await hosts.fleet.connect()
+            handing = Handing(session, hosts, {})
+            try:
+                return await handing.hand(Ready(able=(), images={}, left=((HostName("here"), ""),)), record)
+            finally:
+                await handing.close()
+
+    why = "gone: cannot be reached, and no other host can run big"
+    assert asyncio.run(left()).left == (("here", ""), ("gone", why))
+    story.outcome(record, big)
+    assert asyncio.run(left()).left == (("here", ""),), "a job that is over needs no host"

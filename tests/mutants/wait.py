@@ -22,4 +22,14 @@ MUTANTS: tuple[Mutant, ...] = (
         new="    silent = bool(present) and ",
         tests=PROSPECTS,
     ),
+    Mutant(
+        name="left-to-hosts-that-never-can",
+        breaks="a run is left to hosts that can never run one of its jobs, and nobody awaits the silent one that may",
+        file="dstack/cli/handing.py",
+        old="(*handed.left, *await self._awaited(record))",
+        new="handed.left",
+        tests=(
+            "tests/cli/test_silent_hosts.py::test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_job",
+        ),
+    ),
 )
