@@ -140,3 +140,25 @@ def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_j
     assert asyncio.run(left()).left == (("here", ""), ("gone", why))
     story.outcome(record, big)
     assert asyncio.run(left()).left == (("here", ""),), "a job that is over needs no host"
+
+
+def test_a_job_that_another_run_has_at_work_needs_no_host_here(lab: Project, tmp_path: Path) -> None:
+    """What a job asks of hosts is no part of the job: whoever asks for more joins the same one."""
+    gate = tmp_path / "gate"
+    text = "workflows:\n  - name: w\n    depends-on: {{repo: {{include: []}}}}\n    resources: {{cpu: 1{}}}\n"
+    text += f"    commands: ['until [ -e {gate} ]; do sleep 0.1; done']\n"
+    lab.write({".dstack/workflows.yaml": text.format("")})
+    hosts = ("--hosts", ".dstack/hosts.yaml")
+    assert lab.run("run", "w", "-d", *hosts).code == 0
+    try:
+        until("it runs", lambda: "running" in lab.run("show", "-").out.split("NOTE")[1], seconds=LIMIT)
+        lab.write({".dstack/workflows.yaml": text.format(", gpu: 64")})
+        planned = lab.run("run", "w", "--dry-run", *hosts)
+        assert (planned.code, planned.out.splitlines()[1].split()[1]) == (0, "joins"), planned
+        joined = lab.terminal("run", "w", *hosts, env={"COLUMNS": "200"}, interrupt_at="joins ")
+        assert joined.code == 130, joined.out
+        assert "waits for gone" not in joined.out
+    finally:
+        gate.touch()
+    until("both are over", lambda: all(run["status"] == "succeeded" for run in runs(lab)), seconds=LIMIT)
+    assert len(runs(lab)) == 2
