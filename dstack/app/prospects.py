@@ -15,8 +15,6 @@ from dstack.model import JobSpec
 
 PAUSE = 1.0
 """Seconds between two looks at hosts that are waited for."""
-SLOW_HOSTS = 5.0
-"""Seconds that hosts which are slow to answer have before anybody hears of them."""
 
 
 class Prospects:
@@ -64,18 +62,15 @@ class Prospects:
         """Return once a host has shown for every job that it can run the job. Raises NoHostError for the first job
         without, once each host that might has been silent for the limit; `tell` hears once which hosts are waited for.
         """
-        waited, heard = False, ""
+        heard = ""
         while True:
             found = [(spec, self.require(spec)) for spec in specs]
             open_ = next(((spec, each) for spec, each in found if each is not None and not each.likely), None)
             if open_ is None:
                 return
-            if not waited:
-                waited = True
-                await self._fleet.tried(SLOW_HOSTS)
-                continue
             text = f"{open_[0].workflow} {open_[1].note}; given up after {self._limit:.0f} s"
-            if text != heard:
+            # A host that is merely slow is not called unreachable.
+            if text != heard and not open_[1].early:
                 heard = text
                 tell(text)
             await self._fleet.ready(PAUSE)

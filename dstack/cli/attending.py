@@ -137,7 +137,7 @@ async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
     """
     with telling(f"connecting to {fleet.named()}"):
         await fleet.connect()
-    await Prospects(fleet).require_all(jobs, lambda text: print(clean(text), file=sys.stderr, flush=True))
+        await Prospects(fleet).require_all(jobs, lambda text: print(clean(text), file=sys.stderr, flush=True))
 
 
 async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dstack.app.foreseeing import Fate, Foresight
-from dstack.app.prospects import SLOW_HOSTS, Prospects
+from dstack.app.prospects import Prospects
 from dstack.cli import wiring
 from dstack.cli.telling import telling
 from dstack.errors import DstackError, NoHostError
 from dstack.model import JobSpec, WorkflowName
 from dstack.ui.plan import plan_text
+
+SLOW_HOSTS = 5.0
+"""Seconds that hosts which are slow to answer have, where none of the others can run a job."""
 
 
 def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequence[JobSpec], *, offline: bool) -> None:

@@ -121,7 +121,7 @@ def nowhere(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Away:
-    """A host to which no connection stands. `why` is the error of the last try to make one, "" before its end."""
+    """A host to which no connection stands. `why` is the error of the last try to make one, "" before its first end."""
 
     why: str = ""
     refused: bool = False
@@ -138,12 +138,13 @@ class Prospect:
 
     `note` says what the job waits for, and why. `refusal` says why the job need not be waited for any longer: no host
     that is away has shown that it can run the job, and each had its time; "" while that is not so. `likely`: a host
-    that is away has shown once that it can run the job.
+    that is away has shown once that it can run the job. `early`: the first try to reach a host has not ended yet.
     """
 
     note: str
     refusal: str = ""
     likely: bool = False
+    early: bool = False
 
 
 def few(names: Sequence[str]) -> str:
@@ -171,10 +172,17 @@ def prospect(
     why = "; ".join([*_told(unfit), *(host.why for _, host in sorted(unusable.items()))])
     tried = (f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items()))
     note = f"no host can run it: {why}"
+    early = not all(host.why for host in awaited.values())
     if awaited:
-        note = f"waits for {few(sorted(awaited))}, which cannot be reached"
+        note = f"waits for {few(sorted(awaited))}, which {_state(len(awaited), early=early)}"
         note = f"{note}; no other host can run it: {why}" if why else note
-    return Prospect(note=note, refusal="; ".join([why, *tried]) if silent else "", likely=likely)
+    return Prospect(note=note, refusal="; ".join([why, *tried]) if silent else "", likely=likely, early=early)
+
+
+def _state(count: int, *, early: bool) -> str:
+    if early:
+        return "has not answered yet" if count == 1 else "have not answered yet"
+    return "cannot be reached"
 
 
 def elsewhere(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:

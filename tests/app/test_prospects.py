@@ -38,15 +38,16 @@ def judged(*, present: Mapping[str, HostFacts] | None = None, **away: Away) -> P
 
 def test_a_host_that_never_answered_is_waited_for_until_the_limit_and_no_longer() -> None:
     assert judged(far=Away(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
+    assert judged(far=Away(seconds=LIMIT - 1)).note.startswith("waits for far, which has not answered yet; no other ")
     over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
     assert judged(far=Away(why="far: no route", seconds=LIMIT)) == over
     assert judged(far=Away(why="far: no route", seconds=10**6)) == over, "a text that counts on is shown each second"
 
 
 def test_a_host_that_could_run_the_job_when_it_answered_is_waited_for_however_long() -> None:
-    able = Away(seconds=10**6, facts=WITH_GPU)
+    able = Away(why="far: no route", seconds=10**6, facts=WITH_GPU)
     assert judged(far=able) == Prospect(note=WAITS, likely=True)
-    both = judged(far=able, gone=Away(seconds=10**6))
+    both = judged(far=able, gone=Away(why="gone: no route", seconds=10**6))
     assert (both.note.partition(";")[0], both.refusal) == ("waits for far, gone, which cannot be reached", "")
 
 
@@ -62,7 +63,7 @@ def test_a_host_that_answered_and_cannot_be_used_is_not_waited_for() -> None:
 
 def test_while_no_host_answers_the_fault_may_be_this_machine_s() -> None:
     """A laptop without a network reaches nobody: that ends nothing."""
-    found = judged(present={}, far=Away(seconds=10**6))
+    found = judged(present={}, far=Away(why="far: no route", seconds=10**6))
     assert found == Prospect(note="waits for far, which cannot be reached")
 
 
@@ -128,12 +129,16 @@ class Lab:
         self.answer: HostFacts | None = None
         self.error: Exception = HostUnreachableError("far", "no route")
         self.heard: list[str] = []
+        self.gate = asyncio.Event()
+        """Closed for as long as `far` takes its time."""
+        self.gate.set()
         self.fleet = Fleet((Host(name=HostName("near")), Host(name=HostName("far"))), self._open)
         self.prospects = Prospects(self.fleet, limit=LIMIT, clock=lambda: self.now)
 
     async def _open(self, host: Host) -> Any:
         if host.name == "near":
             return Answering(FACTS)
+        await self.gate.wait()
         if self.answer is None:
             raise self.error
         return Answering(self.answer)
@@ -141,7 +146,8 @@ class Lab:
     def play(self, scene: Callable[[], Any]) -> Any:
         async def whole() -> Any:
             await self.fleet.connect()
-            await self.fleet.tried(10.0)
+            if self.gate.is_set():
+                await self.fleet.tried(10.0)
             try:
                 async with asyncio.timeout(30):
                     return await scene()
@@ -235,9 +241,26 @@ def test_a_host_that_was_lost_and_could_run_the_job_is_not_given_up(lab: Lab) ->
         lab.answer = None
         await link.lost((await link.reach()).runner)
         await lab.prospects.require_all((LARGE,), lab.heard.append)
+        await lab.fleet.ready(10.0)
+        await lab.fleet.tried(10.0)
         for _ in range(10):
             lab.now += 39
             found = lab.prospects.of(LARGE)
         return found
 
     assert lab.play(scene) == Prospect(note=WAITS, likely=True)
+
+
+def test_a_host_that_is_merely_slow_is_not_called_unreachable(lab: Lab) -> None:
+    lab.answer = WITH_GPU
+    lab.gate.clear()
+
+    async def scene() -> None:
+        waiting = asyncio.create_task(lab.prospects.require_all((LARGE,), lab.heard.append))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        lab.gate.set()
+        await waiting
+
+    lab.play(scene)
+    assert lab.heard == []
