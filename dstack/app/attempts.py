@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dstack.app.creating import create
 from dstack.app.effects import (
+    WAITS_FOR_A_SLOT,
     AskVerdict,
     Collect,
     Collected,
@@ -120,7 +121,7 @@ def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Held | No
             return held
         if held is False:
             return None
-        note = held if isinstance(held, str) else "waits for a slot"
+        note = held if isinstance(held, str) else WAITS_FOR_A_SLOT
         yield Show(workflow=workflow, status=JobStatus.QUEUED, note=note)
         if (yield from stop_asked(job)) is not None or (yield Read(keys.result)) is not None:
             return None

@@ -14,6 +14,7 @@ from dstack.app import effects as fx
 from dstack.app import given
 from dstack.app.claim_hosts import ClaimHosts
 from dstack.app.collect import collect_to_commit
+from dstack.app.effects import WAITS_FOR_A_SLOT
 from dstack.app.inputs import Inputs
 from dstack.app.listing import reaches_now, sizes_now
 from dstack.app.means import Means
@@ -156,6 +157,7 @@ class Driver:
     async def close(self) -> None:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
         self._means.heart.hushes(self._hosts)
+        self._means.heart.leaves(self._run.id)
         for task in self._lingering:
             task.cancel()
         await asyncio.gather(*self._lingering, return_exceptions=True)
@@ -325,6 +327,8 @@ class Driver:
         if self._shown.get(effect.workflow) != state:
             self._shown[effect.workflow] = state
             self._means.screen.job(effect.workflow, *state)
+            is_news = effect.status is JobStatus.QUEUED and effect.note != WAITS_FOR_A_SLOT
+            self._means.heart.waits(self._run.id, effect.workflow, effect.note if is_news else "")
         if effect.attempt is not None and not effect.mine and effect.attempt.folder not in self._tails:
             self._tails[effect.attempt.folder] = asyncio.create_task(self._tail(effect.workflow, effect.attempt))
 

@@ -18,6 +18,9 @@ from dstack.model import JobStatus, Nonce, WorkflowName
 
 T = TypeVar("T")
 
+WAITS_FOR_A_SLOT = "waits for a slot"
+"""What is shown of a job that is in the queue of a host, where the queue itself says the rest."""
+
 
 class Effect:
     """Base of everything that a step can yield."""

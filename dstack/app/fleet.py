@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dstack.core.codec import build, plain
-from dstack.core.placement import Candidate, nowhere
+from dstack.core.placement import Candidate, few
 from dstack.core.records import Claim, Coordinator
 from dstack.core.sightings import belongs, is_other_machine, is_same_boot
 from dstack.errors import BucketError, DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Host, HostFacts, JobSpec
+from dstack.model import Host, HostFacts
 from dstack.ports import RunnerPort
 
 OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
@@ -46,6 +46,8 @@ class Link:
         self.busy = 0
         """Jobs of this coordinator that hold a slot here, or are about to ask for one."""
         self.error: DstackError | None = None
+        self.facts: HostFacts | None = None
+        """What the host was when it answered last, None for a host that never did."""
         self.images: dict[str, bool] = {}
         """Whether Docker has them here, of those that were asked for."""
         self.full = ""
@@ -104,7 +106,7 @@ class Link:
             unforeseen = HostUnreachableError(self.host.name, text, hint="report this")
             self._failed(unforeseen)
             raise unforeseen from error
-        self.error, self._wait = None, 0.0
+        self.error, self.facts, self._wait = None, facts, 0.0
         return Reached(host=self.host, facts=facts, runner=runner)
 
     def _failed(self, error: DstackError) -> None:
@@ -170,11 +172,6 @@ async def _close(runner: RunnerPort) -> None:
         await runner.close()
     except DstackError:
         pass  # it is gone already, which is what was wanted
-
-
-def few(names: Sequence[str]) -> str:
-    """Names of hosts in a few words."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class Fleet:
@@ -311,22 +308,6 @@ class Fleet:
     def named(self) -> str:
         """The hosts in a few words."""
         return few(list(self.links))
-
-    def require(self, spec: JobSpec) -> None:
-        """Raises NoHostError when every host was reached and none can run the job."""
-        facts = self.facts()
-        why = nowhere(spec, facts) if len(facts) == len(self.links) else None
-        if why is not None:
-            hint = "ask for less under `resources:`, or `dstack hosts add` one"
-            if spec.image is not None and not any(fact.docker for fact in facts.values()):
-                hint = "install Docker, add the user to its group, or `dstack hosts add` a host that has it"
-            raise NoHostError(f"no host can run {spec.workflow}: {why}", hint=hint)
-
-    def awaited(self, spec: JobSpec) -> str | None:
-        """Which silent hosts the job would wait for, where none of the others can run it; else None."""
-        silent = [name for name, link in self.links.items() if link.reached is None]
-        why = nowhere(spec, self.facts()) if silent else None
-        return f"waits for {few(silent)}, not reached; {why}" if why is not None else None
 
     async def ready(self, patience: float) -> None:
         """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""

@@ -28,7 +28,7 @@ class Fate(Word):
     RUNS = "runs"
     JOINS = "joins"
     WAITS = "waits"
-    """Its inputs run first; whether it runs then depends on what they make."""
+    """Its inputs run first, and whether it runs then depends on what they make; or only a silent host might run it."""
     NOWHERE = "nowhere"
     """No host can run it."""
 

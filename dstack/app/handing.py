@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.app.fleet import Link, Reached
-from dstack.core.placement import Peer, slots_of
+from dstack.core.placement import Peer, only_chances, slots_of
 from dstack.errors import DstackError
-from dstack.model import HostName, Snapshot
+from dstack.model import HostName, JobSpec, Snapshot
 from dstack.ports import CodeSource
 
 Look = Callable[[Reached], Awaitable[object]]
@@ -93,3 +93,17 @@ async def hand_out(ready: Ready, give: Give) -> Handed:
     await asyncio.gather(*map(take, ready.able))
     taken = tuple(peer.name for peer in peers if peer.name not in left)
     return Handed(taken=taken, left=tuple(left.items()), until=tuple(until.items()))
+
+
+def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[tuple[HostName, str], ...]:
+    """The hosts out of reach without which one of the jobs can be run nowhere, each with the reason in words.
+
+    Such a host can be handed nothing, and the hosts that were handed the run can never run the job: whoever hands the
+    run over has to go on waiting for that host.
+    """
+    present = {str(link.host.name): link.reached.facts for link in links if link.reached}
+    away = {str(link.host.name): link.facts for link in links if not link.reached}
+    return tuple(
+        (HostName(name), f"{name}: cannot be reached, and no other host can run {workflow}")
+        for name, workflow in only_chances(jobs, present, away).items()
+    )

@@ -9,11 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dstack.app.lease import BEAT
+from dstack.bounds import REMARK
 from dstack.errors import BucketError
+from dstack.model import RunId, WorkflowName
 from dstack.ports import Bucket
 
 MOST = 1000
 """Attempts of which one beat says that they cannot be reached, or what is seen of them."""
+WAITING = 100
+"""Jobs of which one beat says what they wait for."""
 AGAIN = 2.0
 """Seconds after which the first beat is tried again."""
 
@@ -52,6 +56,7 @@ class Heart:
         self._trouble = trouble
         self._until = until
         self._hosts: list[AttemptHosts] = []
+        self._waits: dict[RunId, dict[WorkflowName, str]] = {}
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -79,6 +84,19 @@ class Heart:
         """The next beat says nothing of those any more."""
         if hosts in self._hosts:
             self._hosts.remove(hosts)
+
+    def waits(self, run: RunId, workflow: WorkflowName, why: str) -> None:
+        """Each beat says from now on what a job of the run waits for; "" says nothing more of the job."""
+        jobs = self._waits.setdefault(run, {})
+        jobs.pop(workflow, None)
+        if why and sum(map(len, self._waits.values())) < WAITING:
+            jobs[workflow] = why[:REMARK]
+        if not jobs:
+            del self._waits[run]
+
+    def leaves(self, run: RunId) -> None:
+        """The next beat says nothing of the run's jobs any more."""
+        self._waits.pop(run, None)
 
     async def begin(self) -> None:
         """Return once a beat stands in the bucket, and go on beating."""
@@ -109,6 +127,8 @@ class Heart:
         seen = {nonce: sighting for each in self._hosts for nonce, sighting in each.sightings().items()}
         if seen:
             beat["sightings"] = dict(list(seen.items())[:MOST])
+        if self._waits:
+            beat["waits"] = self._waits
         body = json.dumps(beat, separators=(",", ":")).encode()
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)

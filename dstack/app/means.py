@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack.app.fleet import Fleet
 from dstack.app.heart import Heart
 from dstack.app.observing import Observer
 from dstack.core.keys import ProjectKeys
-from dstack.core.placement import Standing
+from dstack.core.placement import Peer, Standing
 from dstack.model import JobSpec
 from dstack.ports import Bucket, CodeSource, Screen
 
@@ -33,3 +33,5 @@ class Means:
     heart: Heart
     turn: Turn = lambda spec, standing: 0.0
     """For how long other coordinators of the run are let go first, where each host has one of its own."""
+    peers: Sequence[Peer] = ()
+    """The hosts that the run was handed to, where this coordinator is on one of them."""

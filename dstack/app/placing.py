@@ -9,7 +9,8 @@ from dstack.app import given
 from dstack.app.effects import Held
 from dstack.app.holding import Holding
 from dstack.app.means import Means
-from dstack.core.placement import Standing, nowhere, rank
+from dstack.app.prospects import Prospects
+from dstack.core.placement import Standing, elsewhere, nowhere, rank
 from dstack.core.records import Outcome, RunRecord
 from dstack.model import Demand, JobSpec, Nonce, WorkflowName
 from dstack.ports import RunnerPort
@@ -37,6 +38,7 @@ class Placing:
         self._told = told
         self._holdings: dict[str, Holding] = {}
         self._turns: dict[str, float] = {}
+        self._prospects = Prospects(means.fleet)
 
     async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> Held | str | bool | None:
         """What `Holding.wait` says; before the first host is asked also None while it is others' turn, and in words
@@ -58,6 +60,8 @@ class Placing:
         if spec.image:
             await self._means.fleet.look_for(spec.image)
         answer = await holding.wait(patience)
+        if isinstance(answer, str):
+            answer = self._silent(spec) or answer
         if answer is False:
             self._told(spec, holding.why())
         if isinstance(answer, str) or answer is False:
@@ -82,9 +86,16 @@ class Placing:
         if not self._means.code.has(self._run.snapshot):
             return f"waits for a coordinator of {self._run.user}, who has the code"
         facts = self._means.fleet.facts()
-        if len(facts) == len(self._means.fleet.links):
-            return nowhere(spec, facts)
-        return None
+        why = nowhere(spec, facts) if len(facts) == len(self._means.fleet.links) else None
+        return elsewhere(spec, why, self._means.peers, user=self._run.user) if why is not None else None
+
+    def _silent(self, spec: JobSpec) -> str | None:
+        """Which silent hosts the job waits for, where no connected host can run it.
+
+        Nothing is given up here, however long: another coordinator may reach hosts that this one does not know.
+        """
+        prospect = self._prospects.of(spec)
+        return prospect.note if prospect is not None else None
 
     async def _is_turn(self, nonce: Nonce, spec: JobSpec, patience: float) -> bool:
         """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""

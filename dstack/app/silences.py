@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dstack.app.lease import SILENCE
-from dstack.model import Nonce
 
 GAP = SILENCE / 3
 """Seconds that count at most between two vain questions: of a longer time in which nothing was asked, as when this
@@ -25,13 +24,16 @@ class _Silence:
 
 
 class Silences:
-    """The silence of each attempt's host, from the first vain question to the next answer. `clock` gives seconds."""
+    """The silence of each host, from the first vain question to the next answer. `clock` gives seconds.
+
+    A host is known by whatever text the caller asks after: its name, or the nonce of an attempt on it.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._silent: dict[Nonce, _Silence] = {}
+        self._silent: dict[str, _Silence] = {}
 
-    def vain(self, nonce: Nonce, why: str) -> bool:
+    def vain(self, nonce: str, why: str) -> bool:
         """No answer came -> whether that reason is news."""
         now = self._clock()
         silence = self._silent.setdefault(nonce, _Silence(now, time.time()))
@@ -40,10 +42,10 @@ class Silences:
         known, silence.why = silence.why, why
         return known != why
 
-    def answered(self, nonce: Nonce) -> None:
+    def answered(self, nonce: str) -> None:
         self._silent.pop(nonce, None)
 
-    def of(self, nonce: Nonce) -> tuple[float, str]:
+    def of(self, nonce: str) -> tuple[float, str]:
         """Seconds of silence up to the last question, and since when for people."""
         silence = self._silent.get(nonce) or _Silence(self._clock(), time.time())
         return silence.seconds, time.strftime("%H:%M", time.localtime(silence.at))

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from dstack.app.lease import SILENCE
 from dstack.app.views import Tended, at_machine
+from dstack.bounds import REMARK
 from dstack.core.keys import ProjectKeys, RunKeys
 from dstack.core.records import Coordinator, unpack
 from dstack.core.sightings import Sighting
@@ -36,6 +37,8 @@ class Sign:
     """Attempts that it cannot reach, and since when, by their nonces."""
     sightings: Mapping[str, str] = field(default_factory=dict)
     """What it sees of attempts of other accounts on hosts that it reaches, by their nonces."""
+    waits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What jobs wait for as far as the coordinator knows, by run id and workflow."""
 
 
 class Look:
@@ -67,13 +70,13 @@ class Look:
             return Sign(alive=sure is True)
         beat = _fields(self._bucket.get(self._keys.heartbeat(coordinator.id)))
         seen, until, lost = _time(beat.get("at")), _time(beat.get("until")), _times(beat.get("unreachable"))
-        seen_there = _sightings(beat.get("sightings"))
+        seen_there, waits = _sightings(beat.get("sightings")), _waits(beat.get("waits"))
         if sure:
-            return Sign(alive=True, unreachable=lost, sightings=seen_there)
+            return Sign(alive=True, unreachable=lost, sightings=seen_there, waits=waits)
         if until and seen <= until < self.now:
             return Sign(alive=False, seen=seen, over=until)
         alive = not seen or self.now - seen < QUIET
-        return Sign(alive=alive, seen=seen, unreachable=lost, sightings=seen_there)
+        return Sign(alive=alive, seen=seen, unreachable=lost, sightings=seen_there, waits=waits)
 
     def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
         """What living coordinators that the run names see of attempts of other accounts, by their nonces."""
@@ -81,6 +84,16 @@ class Look:
         for coordinator in self._known(run, names).values():
             sign = self.sign(coordinator)
             found.update(sign.sightings if sign.alive else {})
+        return found
+
+    def waits(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
+        """What jobs of the run wait for, by workflow, where all living coordinators that the run names say so: a job of
+        which one says nothing waits for a slot there."""
+        known = self._known(run, names).items()
+        said = [(name, sign.waits.get(run.run, {})) for name, each in known if (sign := self.sign(each)).alive]
+        found: dict[str, str] = {}
+        for workflow in set.intersection(*(set(waits) for _, waits in said)) if said else ():
+            found[workflow] = "; ".join(dict.fromkeys(waits[workflow] for _, waits in sorted(said)))
         return found
 
     def _known(self, run: RunKeys, names: Iterable[str]) -> dict[str, Coordinator]:
@@ -127,6 +140,16 @@ def _times(found: object) -> Mapping[str, float]:
     """The times of day of a map."""
     known = found if isinstance(found, dict) else {}
     return {str(name): since for name, at in known.items() if (since := _time(at))}
+
+
+def _waits(found: object) -> Mapping[str, Mapping[str, str]]:
+    """What jobs wait for, of a map of maps; what is none is left out, and a text cut where a beat would have."""
+    known = found if isinstance(found, dict) else {}
+    return {
+        str(run): {str(name): text[:REMARK] for name, text in jobs.items() if isinstance(text, str) and text}
+        for run, jobs in known.items()
+        if isinstance(jobs, dict)
+    }
 
 
 def _sightings(found: object) -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from dstack.ports import Bucket
 LATE = 3 * BEAT
 """Seconds since the last beat after which it is said."""
 
+IN_QUEUE = "waits for a slot; `dstack queue` says who has them"
 _ENDINGS = {"lost": "was lost", "stopped": "was stopped", "void": "never started"}
 
 
@@ -81,6 +82,9 @@ def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look |
         if any(job.left for job in jobs):
             seen = look.sightings(keys.run(record.id), found.coordinators)
             jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
+        if any(job.reason == IN_QUEUE for job in jobs):
+            waits = {IN_QUEUE: look.waits(keys.run(record.id), found.coordinators)}
+            jobs = [replace(job, reason=waits.get(job.reason, {}).get(job.workflow, job.reason)) for job in jobs]
         tended = look.tended(keys.run(record.id), found.coordinators, owners, record.submitted)
     return RunView(
         id=record.id,
@@ -138,7 +142,7 @@ def _open(
         status=JobStatus.QUEUED,
         fingerprint=generation.fingerprint,
         generation=generation.generation,
-        reason="waits for a slot; `dstack queue` says who has them",
+        reason=IN_QUEUE,
     )
     number = last_number_now(bucket, generation.claims, lambda number: generation.attempt(number).claim)
     attempt = generation.attempt(number) if number else None

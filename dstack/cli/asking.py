@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dstack.app.fleet import few
 from dstack.cli import wiring
 from dstack.cli.telling import telling
+from dstack.core.placement import few
 from dstack.errors import DstackError
 from dstack.model import Host
 from dstack.ports import RunnerPort

@@ -20,6 +20,7 @@ from dstack.app.fleet import Fleet
 from dstack.app.handing import Handed
 from dstack.app.heart import Heart
 from dstack.app.overview import run_view
+from dstack.app.prospects import Prospects
 from dstack.app.running import Coordination
 from dstack.cli import wiring
 from dstack.cli.standby import Standby, StartScreen
@@ -53,7 +54,7 @@ class Attendance:
     session: wiring.Session
     caller: Mapping[str, str] = field(default_factory=dict, repr=False)
     jobs: Sequence[JobSpec] = ()
-    """Those that are to run, which hosts must be able to."""
+    """Those that are to run, which hosts must be able to; what others run already needs no host here."""
     as_json: bool = False
     renews: bool = False
     """Whether the hosts first get the run once more: the credentials that they had been lent are over."""
@@ -130,11 +131,13 @@ async def _hand(
 
 
 async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
-    """Try all hosts; raises what says that none can be used, or that none can ever run one of the workflows."""
+    """Try all hosts; raises what says that none can be used, or that none can run one of the workflows.
+
+    Where only silent hosts might, that is said on standard error, and they are waited for.
+    """
     with telling(f"connecting to {fleet.named()}"):
         await fleet.connect()
-    for spec in jobs:
-        fleet.require(spec)
+        await Prospects(fleet).require_all(jobs, lambda text: print(clean(text), file=sys.stderr, flush=True))
 
 
 async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:
@@ -166,7 +169,7 @@ async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts
     _, handed = await leave_to(attendance, record, lambda: record, hosts)
     with suppress(OSError):
         print(f"detached: {record.name} {where_it_goes_on(handed)}", file=sys.stderr)
-        for line in lent(handed, record.name):
+        for line in [*left_out(handed), *lent(handed, record.name)]:
             print(f"  {line}", file=sys.stderr)
         print(f"  dstack attach {record.name}    comes back to it", file=sys.stderr)
         print(f"  dstack stop {record.name}      ends it", file=sys.stderr)
@@ -181,6 +184,11 @@ def where_it_goes_on(handed: Handed) -> str:
         return f"goes on by itself on {taken}: this machine may be shut"
     rest = ", ".join(name for name, _ in handed.left)
     return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
+
+
+def left_out(handed: Handed) -> list[str]:
+    """Why hosts do not go on by themselves, a line for each host with a reason."""
+    return [f"{name}: {clean(why.removeprefix(f'{name}: '))}" for name, why in handed.left if why]
 
 
 def lent(handed: Handed, run: str) -> list[str]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dstack.app.foreseeing import Fate, Foresight
+from dstack.app.prospects import Prospects
 from dstack.cli import wiring
 from dstack.cli.telling import telling
 from dstack.errors import DstackError, NoHostError
 from dstack.model import JobSpec, WorkflowName
 from dstack.ui.plan import plan_text
 
-LATE_HOSTS = 5.0
+SLOW_HOSTS = 5.0
 """Seconds that hosts which are slow to answer have, where none of the others can run a job."""
 
 
@@ -24,7 +25,9 @@ def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequen
     `offline` no host is asked.
     """
     waits: dict[WorkflowName, str] = {}
-    refused = asyncio.run(_refused(session, jobs, waits)) if jobs and not offline else {}
+    joining = {fate.workflow for fate in fates if fate.fate is Fate.JOINS}
+    placed = [spec for spec in jobs if spec.workflow not in joining]
+    refused = asyncio.run(_refused(session, jobs, placed, waits)) if jobs and not offline else {}
     print(plan_text([_judged(fate, refused.get(fate.workflow), waits.get(fate.workflow)) for fate in fates]))
     for spec in jobs:
         if spec.workflow in refused:
@@ -33,15 +36,16 @@ def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequen
 
 def _judged(fate: Foresight, error: DstackError | None, waits: str | None) -> Foresight:
     if error is None:
-        return fate if waits is None else replace(fate, reason=waits)
+        return fate if waits is None else replace(fate, fate=Fate.WAITS, reason=waits)
     return replace(fate, fate=Fate.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
 
 
 async def _refused(
-    session: wiring.Session, jobs: Sequence[JobSpec], waits: dict[WorkflowName, str]
+    session: wiring.Session, jobs: Sequence[JobSpec], placed: Sequence[JobSpec], waits: dict[WorkflowName, str]
 ) -> Mapping[WorkflowName, DstackError]:
     """Why a job cannot be run by any host, by its workflow; nothing is laid down on the hosts but the runner.
-    A job that would wait for a host that does not answer comes to `waits`, with the reason."""
+    `placed` are the jobs that some host must be able to run. Such a job that would wait for a host that does not
+    answer comes to `waits`, with the reason."""
     refused: dict[WorkflowName, DstackError] = {}
     async with wiring.hosts(session) as hosts:
         try:
@@ -49,14 +53,15 @@ async def _refused(
                 await hosts.fleet.connect()
         except DstackError as error:
             return {spec.workflow: error for spec in jobs}
-        for spec in jobs:
+        prospects = Prospects(hosts.fleet)
+        if any(map(prospects.of, placed)):
+            await hosts.fleet.tried(SLOW_HOSTS)
+        for spec in placed:
             try:
-                hosts.fleet.require(spec)
+                prospect = prospects.require(spec)
             except NoHostError as error:
                 refused[spec.workflow] = error
-        waiting = {spec.workflow: hosts.fleet.awaited(spec) for spec in jobs if spec.workflow not in refused}
-        if any(waiting.values()):
-            await hosts.fleet.tried(LATE_HOSTS)
-            waiting = {workflow: hosts.fleet.awaited(spec) for spec in jobs if (workflow := spec.workflow) in waiting}
-        waits.update({workflow: why for workflow, why in waiting.items() if why is not None})
+                continue
+            if prospect is not None:
+                waits[spec.workflow] = prospect.note
     return refused

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dstack.adapters.bucket_options import AZURE_OWN, OWN_CREDENTIALS, S3, s3_options
@@ -15,13 +16,14 @@ from dstack.adapters.coordinator_library import OLDEST, Library, library_for, py
 from dstack.adapters.credentials import forwardable
 from dstack.app.fleet import Reached
 from dstack.app.given import for_host
-from dstack.app.handing import Handed, Ready, hand_out, make_ready
+from dstack.app.handing import Handed, Ready, hand_out, make_ready, still_awaited
+from dstack.app.unsettled import standing
 from dstack.cli import wiring
 from dstack.core.handover import HandOver, digest, is_folder, unseen
 from dstack.core.placement import Peer
 from dstack.core.records import Coordinator, RunRecord, pack
 from dstack.errors import HostError
-from dstack.model import Host, HostFacts, RunId
+from dstack.model import Host, HostFacts, HostName, RunId
 
 URLS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 """Buckets that a coordinator on a host can open when the network lets it."""
@@ -71,7 +73,8 @@ class Handing:
     async def hand(self, ready: Ready, record: RunRecord, *, attendant: Coordinator | None = None) -> Handed:
         """Hand the recorded run to the hosts that are ready, each with the values of the jobs that it can run.
 
-        They begin at once, or stand by for the `attendant`.
+        They begin at once, or stand by for the `attendant`. A silent host that alone might run an open job of the run
+        is among those left, so that this machine goes on waiting for that host.
         """
 
         async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
@@ -81,7 +84,16 @@ class Handing:
             await client.hand(given, await self._sight.library(reached.host, reached.facts))
             return given.until
 
-        return await hand_out(ready, give)
+        handed = await hand_out(ready, give)
+        return replace(handed, left=(*handed.left, *await self._awaited(record)))
+
+    async def _awaited(self, record: RunRecord) -> tuple[tuple[HostName, str], ...]:
+        links = tuple(self._hosts.fleet.links.values())
+        if not still_awaited(links, record.plan.jobs):
+            return ()
+        # A job that is over needs no host, and that alone is worth a look into the bucket.
+        found = await asyncio.to_thread(standing, self._session.bucket, self._session.keys, record)
+        return still_awaited(links, [job for job in record.plan.jobs if job.workflow not in found.outcomes])
 
     async def close(self) -> None:
         await self._sight.close()

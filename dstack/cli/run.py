@@ -17,13 +17,22 @@ from dstack.app.overview import run_view
 from dstack.app.running import submit
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, THE_RUN
-from dstack.cli.attending import EXIT, Attendance, attend, coordinate, leave, lent, print_json, where_it_goes_on
+from dstack.cli.attending import (
+    EXIT,
+    Attendance,
+    attend,
+    coordinate,
+    leave,
+    left_out,
+    lent,
+    print_json,
+    where_it_goes_on,
+)
 from dstack.cli.runline import Asked, read_arguments
 from dstack.cli.secretvalues import require_secrets
 from dstack.cli.submitting import caller_values, plan_run, rename
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import UsageError
-from dstack.ui.terminal import clean
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -64,7 +73,9 @@ def start(session: wiring.Session, asked: Asked) -> int:
         print_plan(session, fates, jobs, offline=asked.offline)
         return 0
     caller = caller_values(session, jobs)
-    attendance = Attendance(session=session, caller=caller, jobs=tuple(jobs), as_json=asked.as_json, stands_by=True)
+    joining = {fate.workflow for fate in fates if fate.fate is Fate.JOINS}
+    placed = tuple(spec for spec in jobs if spec.workflow not in joining)
+    attendance = Attendance(session=session, caller=caller, jobs=placed, as_json=asked.as_json, stands_by=True)
     needs_host = bool(jobs)
     if needs_host:
         # Not before it is known: importing the SSH library costs a reused run more than all else it does.
@@ -86,10 +97,7 @@ def _say_detached(attendance: Attendance, record: RunRecord, handed: Handed) -> 
         print_json(attendance.session, record)
         return
     print(f"{record.name} {where_it_goes_on(handed)}")
-    for name, why in handed.left:
-        if why:
-            print(f"  {name}: {clean(why.removeprefix(f'{name}: '))}")
-    for line in lent(handed, record.name):
+    for line in [*left_out(handed), *lent(handed, record.name)]:
         print(f"  {line}")
     print(f"  dstack attach {record.name}    comes back to it")
     print(f"  dstack logs -f {record.name}   follows its logs")

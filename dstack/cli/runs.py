@@ -251,7 +251,7 @@ def why(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, 
 
     session = wiring.open_session()
     record = session.require_run(run)
-    view = run_view(session.bucket, session.keys, record)
+    view = run_view(session.bucket, session.keys, record, look=session.look)
     explainer = Explainer(session.bucket, session.keys, record, view)
     names = [job_of(view, workflow).workflow] if workflow else [job.workflow for job in view.jobs]
     for name in names:
@@ -259,3 +259,6 @@ def why(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, 
         print(clean(f"{name}: {told.verdict}"))
         for line in told.differences:
             print(clean(f"  {line}"))
+        job = job_of(view, name)
+        if job.status is JobStatus.QUEUED and job.fingerprint:
+            print(clean(f"  {job.status}: {job.reason}"))

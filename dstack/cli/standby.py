@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from dstack.app.fleet import Fleet, few
+from dstack.app.fleet import Fleet
 from dstack.app.handing import Handed
 from dstack.app.heart import Heart
+from dstack.core.placement import few
 from dstack.core.records import Coordinator, RunRecord
 from dstack.errors import DstackError
 from dstack.model import JobStatus

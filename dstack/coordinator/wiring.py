@@ -142,6 +142,7 @@ class Hosting:
             new_nonce=new_nonce,
             heart=project.heart,
             turn=when,
+            peers=hand.peers,
         )
 
     def _project(self, name: str, bucket: Bucket) -> _Project:

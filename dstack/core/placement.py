@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -116,4 +116,102 @@ def nowhere(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
     reasons = {name: misfit(spec, fact) for name, fact in facts.items()}
     if not reasons or any(reason is None for reason in reasons.values()):
         return None
-    return "; ".join(f"{name} {reason}" for name, reason in sorted(reasons.items()))
+    return "; ".join(_told(reasons))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """A host to which no connection stands. `why` is the error of the last try to make one, "" before its first end."""
+
+    why: str = ""
+    refused: bool = False
+    """Whether the host answered, and cannot be used as it is: its key is not confirmed, say, or it has no Python."""
+    seconds: float = 0.0
+    """For how long every try has failed."""
+    facts: HostFacts | None = None
+    """What the host was when it answered last; None for a host that never did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """The prospect of a job that no connected host can run. Texts are one line each, and the same from look to look.
+
+    `note` says what the job waits for, and why. `refusal` says why the job need not be waited for any longer: no host
+    that is away has shown that it can run the job, and each had its time; "" while that is not so. `likely`: a host
+    that is away has shown once that it can run the job. `early`: the first try to reach a host has not ended yet.
+    """
+
+    note: str
+    refusal: str = ""
+    likely: bool = False
+    early: bool = False
+
+
+def few(names: Sequence[str]) -> str:
+    """Names of hosts in a few words."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def prospect(
+    spec: JobSpec, present: Mapping[str, HostFacts], away: Mapping[str, Away], *, limit: float
+) -> Prospect | None:
+    """What becomes of a job among these hosts, None where one that is present can run it.
+
+    A host that showed once that it can run the job is waited for, however long: it may come back, and its silence is
+    not its end. A host that never answered in `limit` seconds of tries has given no reason to wait for it.
+    """
+    reasons = {name: misfit(spec, facts) for name, facts in present.items()}
+    if None in reasons.values():
+        return None
+    seen = {name: misfit(spec, host.facts) for name, host in away.items() if host.facts is not None}
+    unfit = {name: reason for name, reason in {**reasons, **seen}.items() if reason is not None}
+    unusable = {name: host for name, host in away.items() if host.facts is None and host.refused}
+    awaited = {name: host for name, host in away.items() if name not in unfit and name not in unusable}
+    likely = None in seen.values()
+    silent = bool(present) and not likely and all(host.seconds >= limit for host in awaited.values())
+    why = "; ".join([*_told(unfit), *(host.why for _, host in sorted(unusable.items()))])
+    tried = (f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items()))
+    note = f"no host can run it: {why}"
+    early = not all(host.why for host in awaited.values())
+    if awaited:
+        note = f"waits for {few(sorted(awaited))}, which {_state(len(awaited), early=early)}"
+        note = f"{note}; no other host can run it: {why}" if why else note
+    return Prospect(note=note, refusal="; ".join([why, *tried]) if silent else "", likely=likely, early=early)
+
+
+def _state(count: int, *, early: bool) -> str:
+    if early:
+        return "has not answered yet" if count == 1 else "have not answered yet"
+    return "cannot be reached"
+
+
+def elsewhere(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:
+    """What a job waits for that no host of this coordinator can run, as `why` says; `peers` have the run too."""
+    able = [str(peer.name) for peer in peers if misfit(spec, peer.facts) is None]
+    if able:
+        return f"waits for {few(able)}, which {'has' if len(able) == 1 else 'have'} the run too; {why}"
+    if peers:
+        return f"waits for a coordinator of {user} that reaches a host which can run it; {why}"
+    return f"no host can run it: {why}"
+
+
+def _told(reasons: Mapping[str, str | None]) -> list[str]:
+    """The reasons of hosts, each with its host, in one order for everybody."""
+    return [f"{name} {reason}" for name, reason in sorted(reasons.items())]
+
+
+def only_chances(
+    specs: Iterable[JobSpec], present: Mapping[str, HostFacts], away: Mapping[str, HostFacts | None]
+) -> Mapping[str, str]:
+    """The hosts that are away and without which a job of `specs` can be run nowhere, each with the first such job.
+
+    `away` has what a host was when it answered last, None for a host that never did, which may be anything.
+    """
+    found: dict[str, str] = {}
+    for spec in specs:
+        if any(misfit(spec, facts) is None for facts in present.values()):
+            continue
+        for name, facts in away.items():
+            if facts is None or misfit(spec, facts) is None:
+                found.setdefault(name, spec.workflow)
+    return found

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
 from dstack.app.fleet import Fleet
 from dstack.core.records import Claim, Coordinator
 from dstack.errors import DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Host, HostName, Resources, RunId, RunName
+from dstack.model import Host, HostName, RunId, RunName
 from dstack.ports import RunnerPort
-from tests.app.bucket_story import spec
-from tests.app.test_foreign import FACTS
 
 
 def fleet(failures: Mapping[str, BaseException]) -> Fleet:
@@ -99,35 +96,3 @@ def test_a_claim_that_does_not_say_where_its_host_is_is_damaged(address: Mapping
     )  # fmt: skip
     with pytest.raises(DamagedObjectError, match="claim of calm-hawk-4 on gpu-1"):
         fleet({}).link_of(claim)
-
-
-def test_a_job_that_fits_no_host_that_answers_waits_for_those_that_do_not() -> None:
-    """And is not promised to run."""
-
-    async def open_runner(host: Host) -> Any:
-        if host.name == "far":
-            raise HostUnreachableError("far", "no route")
-        return SmallHost()
-
-    async def scene() -> tuple[str | None, str | None]:
-        hosts = Fleet((Host(name=HostName("near")), Host(name=HostName("far"))), open_runner)
-        await hosts.connect()
-        try:
-            large = spec("large", resources=Resources(memory=10**12))
-            return hosts.awaited(large), hosts.awaited(spec("small"))
-        finally:
-            await hosts.close()
-
-    large, small = asyncio.run(scene())
-    assert large is not None
-    assert large.startswith("waits for far, not reached; near has ")
-    assert small is None
-
-
-class SmallHost:
-    """A host with a byte of memory."""
-
-    async def facts(self) -> Any:
-        return FACTS
-
-    async def close(self) -> None: ...

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from dstack.app.fleet import Link, Reached
-from dstack.app.handing import Handed, hand_out, make_ready
+from dstack.app.fleet import Fleet, Link, Reached
+from dstack.app.handing import Handed, hand_out, make_ready, still_awaited
 from dstack.core.placement import Peer
-from dstack.errors import BucketError, HostError
-from dstack.model import Host, HostFacts, HostName, Snapshot
+from dstack.errors import BucketError, HostError, HostUnreachableError
+from dstack.model import Host, HostFacts, HostName, JobSpec, Resources, Snapshot
+from tests.app.bucket_story import spec
 
 SNAPSHOT = Snapshot(commit="c", tree="t", prefix="", head=None, branch=None, remote=None, dirty=False)
 
@@ -29,6 +31,8 @@ class Far:
             boot_id="b", hostname=self.name, user="alice", uid=1, python="3.11.2", platform="linux-x86_64", cpus=4,
             memory=1 << 34, gpus=(), git="2", docker=True, disk_free=1 << 40, dir="/d",
         )  # fmt: skip
+
+    async def close(self) -> None: ...
 
     async def push_code(self, project: str, snapshot: Snapshot, source: Any) -> int:
         if self.refuses:
@@ -94,3 +98,43 @@ def test_the_others_are_left_with_the_reason() -> None:
 def test_it_is_known_when_lent_credentials_end() -> None:
     result, _ = asyncio.run(handed(Far("a"), Far("b"), until={"b": 12.5}))
     assert result.until == (("b", 12.5),)
+
+
+class Silent:
+    """A host that does not answer."""
+
+    async def facts(self) -> HostFacts:
+        raise HostUnreachableError("gone", "no route")
+
+
+def kept(*jobs: JobSpec, has: HostFacts | None = None) -> dict[str, str]:
+    """Which hosts this machine goes on waiting for, where `near` has 4 cores and `gone` does not answer."""
+
+    async def scene() -> dict[str, str]:
+        async def opened(host: Host) -> Any:
+            return Far("near") if host.name == "near" else Silent()
+
+        fleet = Fleet((Host(name=HostName("near")), Host(name=HostName("gone"))), opened)
+        await fleet.connect()
+        fleet.links["gone"].facts = has
+        try:
+            return dict(still_awaited(list(fleet.links.values()), jobs))
+        finally:
+            await fleet.close()
+
+    return asyncio.run(scene())
+
+
+WIDE = spec("wide", resources=Resources(cpu=64))
+ONLY_GONE = {"gone": "gone: cannot be reached, and no other host can run wide"}
+
+
+def test_a_silent_host_that_alone_might_run_a_job_is_not_left_out() -> None:
+    assert kept(spec("small")) == {}
+    assert kept(spec("small"), WIDE) == ONLY_GONE
+
+
+def test_a_silent_host_that_could_not_run_the_job_either_is_left_out() -> None:
+    small = asyncio.run(Far("gone").facts())
+    assert kept(WIDE, has=small) == {}
+    assert kept(WIDE, has=replace(small, cpus=64)) == ONLY_GONE

@@ -11,10 +11,11 @@ from dstack.app.finding import find_run, last_run
 from dstack.app.overview import list_runs, own_run_ids, run_view
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
+from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, pack, unpack
+from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
 from dstack.errors import NotFoundError, UsageError
-from dstack.model import JobStatus, RunName
+from dstack.model import JobStatus, RunName, WorkflowName
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 from tests.system.request_log import OPEN, documented
@@ -296,3 +297,51 @@ def test_any_account_has_a_list_of_its_own(bucket: MemoryBucket, name: str) -> N
     bucket.create(f"{folder}0000000000001-aaaaaaaaaa", b"{}")
     assert own_run_ids(bucket, keys, name, "m") == ["0000000000001-aaaaaaaaaa"]
     assert own_run_ids(bucket, keys, f"{name}2"[-300:], "m") in ([], ["0000000000001-aaaaaaaaaa"] * (len(name) > 90))
+
+
+def queued(story: Story, *coordinators: Coordinator) -> RunRecord:
+    """A run whose job has no attempt yet."""
+    record = story.run("a-1", spec("train"))
+    for each in coordinators:
+        attends(story, record, each)
+    return record
+
+
+SLOT = "waits for a slot; `dstack queue` says who has them"
+
+
+def wanted(story: Story, record: RunRecord) -> RunRecord:
+    keys = story.keys.job(fingerprint(ingredients(spec("train"), {})), 1)
+    story.put(keys.want(record.id), pack(Want(nonce="n", run=record.id, workflow=WorkflowName("train"), ended=0)))
+    return record
+
+
+def test_a_queued_job_says_which_silent_host_it_waits_for(story: Story) -> None:
+    record = wanted(story, queued(story, ME))
+    beats(story, ME, NOW - 5, waits={record.id: {"train": "waits for gone, which cannot be reached"}})
+    assert job(story, record).reason == "waits for gone, which cannot be reached"
+    assert job(story, record, sure=False).reason == SLOT, "who has left waits for nothing"
+
+
+def test_a_job_in_the_queue_of_a_host_waits_for_a_slot_whatever_another_coordinator_lacks(story: Story) -> None:
+    record = wanted(story, queued(story, ME, BOB))
+    beats(story, ME, NOW - 5, waits={record.id: {"train": "waits for gone, which cannot be reached"}})
+    beats(story, BOB, NOW - 5)
+    assert job(story, record).reason == SLOT
+    beats(story, BOB, NOW - 5, waits={record.id: {"train": "waits for secret TOKEN of alice"}})
+    assert "waits for gone, which cannot be reached" in job(story, record).reason
+
+
+@pytest.mark.parametrize("jobs", [7, [], None, {"train": 3}, {"train": ""}, {"train": ["x"]}, {"other": "x"}])
+def test_a_heartbeat_that_says_nonsense_of_waiting_says_nothing(story: Story, jobs: object) -> None:
+    record = wanted(story, queued(story, ME))
+    beats(story, ME, NOW - 5, waits={record.id: jobs})
+    assert job(story, record).reason == SLOT
+    beats(story, ME, NOW - 5, waits=jobs)
+    assert job(story, record).reason == SLOT
+
+
+def test_what_a_heartbeat_says_of_waiting_has_a_bound(story: Story) -> None:
+    record = wanted(story, queued(story, ME))
+    beats(story, ME, NOW - 5, waits={record.id: {"train": "x" * 100_000}})
+    assert job(story, record).reason == "x" * 300

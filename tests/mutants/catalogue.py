@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import accounts, damage, endings, faces, lab, private, queue, standby
+from tests.mutants import accounts, damage, endings, faces, lab, private, queue, standby, wait
 from tests.mutants.mutant import PROTOCOL, Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -14,6 +14,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *damage.MUTANTS,
     *endings.MUTANTS,
     *faces.MUTANTS,
+    *wait.MUTANTS,
     Mutant(
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",

@@ -1,0 +1,35 @@
+"""Mutants of jobs that only silent hosts might run."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+PROSPECTS = ("tests/app/test_prospects.py",)
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="waits-for-the-silent-for-ever",
+        breaks="a run waits for ever for a host that never answered, because it might have what the job asks for",
+        file="dstack/core/placement.py",
+        old="all(host.seconds >= limit for host in awaited.values())",
+        new="not awaited",
+        tests=PROSPECTS,
+    ),
+    Mutant(
+        name="silence-taken-for-inability",
+        breaks="a job is given up although a host showed that it can run it, and is only rebooted",
+        file="dstack/core/placement.py",
+        old="    silent = bool(present) and not likely and ",
+        new="    silent = bool(present) and ",
+        tests=PROSPECTS,
+    ),
+    Mutant(
+        name="left-to-hosts-that-never-can",
+        breaks="a run is left to hosts that can never run one of its jobs, and nobody awaits the silent one that may",
+        file="dstack/cli/handing.py",
+        old="(*handed.left, *await self._awaited(record))",
+        new="handed.left",
+        tests=(
+            "tests/cli/test_silent_hosts.py::test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_job",
+        ),
+    ),
+)
