@@ -98,13 +98,6 @@ def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: i
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def list_runs(
-    bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, look: Looker | None = None
-) -> Iterator[RunView]:
-    """The newest `limit` runs, newest first: one list, and one read for each run that is final."""
-    return views_of(bucket, keys, run_ids(bucket, keys, limit), look=look)
-
-
 def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:
     """How the run stands now, as far as the bucket knows."""
     final = final_of(bucket, keys, record.id)

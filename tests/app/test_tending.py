@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dstack.app.finding import find_run, last_run
-from dstack.app.overview import list_runs, own_run_ids, run_view
+from dstack.app.overview import own_run_ids, run_ids, run_view, views_of
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
 from dstack.core.keys import AttemptKeys, ProjectKeys
@@ -207,7 +207,8 @@ def test_an_open_run_costs_ps_what_the_table_says(story: Story, bucket: MemoryBu
     running(story)
     beats(story, ME, NOW)
     bucket.requests.clear()
-    told = list(list_runs(bucket, story.keys, 20, look=lambda: look(story, sure=True)))
+    newest = run_ids(bucket, story.keys, 20)
+    told = list(views_of(bucket, story.keys, newest, look=lambda: look(story, sure=True)))
     assert len(told) == 1
     # One list and the read of `final` are those of any run.
     assert (bucket.requests["list"] - 1, bucket.requests["get"] - 1) == (
