@@ -21,7 +21,7 @@ from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, styled, table, use_colour
+from dstack.ui.tables import Column, note, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
@@ -70,11 +70,11 @@ def ps(
     elif shown or faults:
         _show_runs(shown, faults)
     else:
-        sys.stderr.write(clean_lines(_none(session, mine=mine)))
+        sys.stderr.write(note(_none(session, mine=mine), sys.stderr))
     if not as_json and len(found) > len(shown) + len(faults) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
     for run, error in faults.items():
-        sys.stderr.write(clean_lines(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip()) + "\n")
+        sys.stderr.write(note(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip(), sys.stderr))
     return max((error.exit_code for error in faults.values()), default=0)
 
 
@@ -85,18 +85,18 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
     sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
     for view in shown:
         for line in (*out_of_sight(view, now), *left_alone(view, now)):
-            sys.stdout.write(f"{clean(line)}\n")
+            sys.stdout.write(note(line, sys.stdout))
 
 
 def _none(session: wiring.Session, *, mine: bool) -> str:
     """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
     place = f"of {session.name} in {redacted(session.settings.bucket)}"
     if mine:
-        return f"no runs of yours yet {place}\n"
-    told = f"no runs yet {place}; `dstack run` lists the workflows\n"
+        return f"no runs of yours yet {place}"
+    told = f"no runs yet {place}; `dstack run` lists the workflows"
     other = session.folder_name
     if other and run_ids(session.bucket, ProjectKeys.of(other), 1):
-        told += f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them\n"
+        told += f"\nruns of {other} are there: `project: {other}` in .dstack/config.yaml shows them"
     return told
 
 
@@ -199,7 +199,7 @@ def show(
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
     for line in (*out_of_sight(view, now), *left_alone(view, now)):
-        sys.stdout.write(f"{clean(line)}\n")
+        sys.stdout.write(note(line, sys.stdout))
 
 
 def _print_diff(body: bytes) -> None:
