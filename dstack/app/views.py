@@ -15,6 +15,10 @@ from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 NAMED = 3
 """Jobs that are named where a job waits for them; of more only their number is said."""
 RAN = ENDED - {JobStatus.REUSED}
+BEGUN = frozenset({JobStatus.RUNNING, JobStatus.UPLOADING, JobStatus.STOPPING})
+"""States of an open job that has begun."""
+FARTHEST = (JobStatus.PREPARING, JobStatus.PLACED, JobStatus.QUEUED, JobStatus.WAITING)
+"""States of a job that has not begun, the one nearest to its beginning first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,13 @@ class JobView:
     """Its attempts that were called lost and may live on their hosts."""
     unheard: float = 0.0
     """When that one itself was heard of last, where that is longer ago than it should be."""
+
+    @property
+    def began(self) -> bool:
+        """Whether its script began in this run; of a job that was lost, whether it may have."""
+        if self.status in (JobStatus.FAILED, JobStatus.STOPPED):
+            return bool(self.attempt and (self.started or self.ended))
+        return self.status in BEGUN or self.status in RAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +130,15 @@ class RunView:
             return None
         ends = [job.ended for job in self.jobs if job.status in RAN]
         return span(min(starts), max(ends) if self.status is not RunStatus.RUNNING and ends else now)
+
+    @property
+    def stage(self) -> RunStatus | JobStatus:
+        """Its status in one word for people: `running` once a job of it has begun, before that the state of the job
+        that is nearest to its beginning, as `queued`."""
+        if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):
+            return self.status
+        found = {job.status for job in self.jobs}
+        return next((status for status in FARTHEST if status in found), self.status)
 
     @property
     def alone(self) -> bool:

@@ -83,6 +83,8 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
     now = time.time()
     damaged = [(run, "-", "damaged", *["-"] * 5) for run in faults]
     sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
+    for line in not_begun(shown):
+        sys.stdout.write(note(line, sys.stdout))
     for view in shown:
         for line in (*out_of_sight(view, now), *left_alone(view, now)):
             sys.stdout.write(note(line, sys.stdout))
@@ -114,7 +116,7 @@ def _run_row(view: RunView, now: float) -> tuple[str, ...]:
     return (
         view.run,
         view.workflow,
-        view.status,
+        view.stage,
         _jobs_text(view),
         view.person,
         where,
@@ -130,6 +132,23 @@ def _jobs_text(view: RunView) -> str:
     if good == total and all(job.status is JobStatus.REUSED for job in view.jobs):
         return f"{total} reused"
     return f"{good}/{total}"
+
+
+def not_begun(shown: Sequence[RunView]) -> list[str]:
+    """Why runs have not begun that somebody looks after: one line for each reason, with the runs that have it."""
+    reasons: dict[str, list[str]] = {}
+    for view in shown:
+        if view.alone or view.stage not in (JobStatus.QUEUED, JobStatus.WAITING):
+            continue
+        reason = next((job.reason for job in view.jobs if job.status is view.stage and job.reason), "")
+        if reason:
+            reasons.setdefault(reason, []).append(view.run)
+    if not reasons:
+        return []
+    # Imported here on purpose: most lists have no such run.
+    from dstack.app.fleet import few
+
+    return [f"{few(runs)}: {reason}" for reason, runs in reasons.items()]
 
 
 def out_of_sight(view: RunView, now: float) -> list[str]:
@@ -217,7 +236,7 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
     head = f"on {snapshot.head[:12]}" if snapshot.head else "no commit yet"
     branch = f" ({snapshot.branch})" if snapshot.branch else ""
     dirty = ", uncommitted changes" if snapshot.dirty else ""
-    status = styled(view.status) if use_colour(sys.stdout) else view.status.value
+    status = styled(view.stage) if use_colour(sys.stdout) else view.stage.value
     facts = {
         "run": clean(record.name),
         "workflow": clean(record.workflow),

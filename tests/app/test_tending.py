@@ -14,7 +14,7 @@ from dstack.app.views import JobView, RunView, Tended
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, pack, unpack
 from dstack.errors import NotFoundError, UsageError
-from dstack.model import JobStatus, RunName
+from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 from tests.system.request_log import OPEN, documented
@@ -188,6 +188,38 @@ def test_a_queued_job_says_why_it_waits(story: Story) -> None:
     story.end(attempt, "void")
     told = job(story, record)
     assert (told.status, told.reason) == (JobStatus.QUEUED, "attempt 1 never started")
+
+
+def test_a_run_of_which_no_job_has_begun_is_called_what_it_is(story: Story) -> None:
+    prepare, train = spec("prepare"), spec("train", ["prepare"])
+    record = story.run("a-1", prepare, train)
+    stages = [view(story, record).stage]
+    attempt = story.attempt(record, prepare)
+    stages.append(view(story, record).stage)
+    story.put(attempt.started, pack(Started(nonce="n1", at=NOW - 100)))
+    stages.append(view(story, record).stage)
+    story.outcome(record, prepare, started=NOW - 100, ended=NOW)
+    stages.append(view(story, record).stage)
+    assert stages == ["queued", "placed", "running", "running"]
+
+
+def test_a_result_of_another_run_is_no_beginning(story: Story) -> None:
+    prepare, train = spec("prepare"), spec("train", ["prepare"])
+    record = story.run("a-1", prepare, train)
+    story.outcome(record, prepare, "reused", started=NOW - 100, ended=NOW)
+    assert (view(story, record).stage, view(story, record).status) == ("queued", "running")
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_a_run_has_one_word_whatever_its_jobs_do(status: JobStatus) -> None:
+    job = JobView(workflow=WorkflowName("w"), status=status)
+    other = JobView(workflow=WorkflowName("v"), status=JobStatus.WAITING)
+    told = RunView(
+        id=RunId("1"), run=RunName("r"), workflow=WorkflowName("w"), status=RunStatus.RUNNING, user="u",
+        submitted=1.0, jobs=(job, other),
+    )  # fmt: skip
+    assert (told.stage == "running") == job.began
+    assert replace(told, status=RunStatus.FAILED).stage == "failed"
 
 
 def test_a_stopping_job_says_who_asked(story: Story) -> None:

@@ -91,7 +91,7 @@ def test_ps_json_has_the_promised_fields(told: Project) -> None:
     newest = runs(told)[0]
     assert list(newest) == [
         *("run", "workflow", "status", "user", "submitted", "jobs"),
-        *("machine", "ended", "looked_after_by"),
+        *("machine", "ended", "looked_after_by", "stage"),
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", newest["submitted"])
     prepare, train = newest["jobs"]
