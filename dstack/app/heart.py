@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from dstack.app.lease import BEAT
@@ -14,6 +14,8 @@ from dstack.ports import Bucket
 
 MOST = 1000
 """Attempts of which one beat says that they cannot be reached, or what is seen of them."""
+MOST_HOSTS = 100
+"""Hosts of which one beat says that they stand by."""
 AGAIN = 2.0
 """Seconds after which the first beat is tried again."""
 
@@ -52,6 +54,7 @@ class Heart:
         self._trouble = trouble
         self._until = until
         self._hosts: list[AttemptHosts] = []
+        self._standby: frozenset[str] = frozenset()
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -79,6 +82,10 @@ class Heart:
         """The next beat says nothing of those any more."""
         if hosts in self._hosts:
             self._hosts.remove(hosts)
+
+    def left_to(self, hosts: Iterable[str]) -> None:
+        """Each beat says from now on that these hosts stand by, beside those of before."""
+        self._standby |= frozenset(hosts)
 
     async def begin(self) -> None:
         """Return once a beat stands in the bucket, and go on beating."""
@@ -109,6 +116,8 @@ class Heart:
         seen = {nonce: sighting for each in self._hosts for nonce, sighting in each.sightings().items()}
         if seen:
             beat["sightings"] = dict(list(seen.items())[:MOST])
+        if self._standby:
+            beat["standby"] = sorted(self._standby)[:MOST_HOSTS]
         body = json.dumps(beat, separators=(",", ":")).encode()
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)

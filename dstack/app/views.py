@@ -64,13 +64,15 @@ class Tended:
 
     `by` are those who live or may live (user@machine). Without any, `last` is who was heard of last and `seen` when,
     in seconds since the epoch by that machine's clock; "" and 0.0 when that is not known. `over`: when the credentials
-    ended that `last` had been lent, where it is silent because of that.
+    ended that `last` had been lent, where it is silent because of that. `standby`: the hosts that stand by for `last`,
+    while that one is silent and they are expected to go on by themselves.
     """
 
     by: tuple[str, ...] = ()
     last: str = ""
     seen: float = 0.0
     over: float = 0.0
+    standby: tuple[str, ...] = ()
 
 
 def time_of_day(seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ import typer
 
 from dstack.adapters.bucket_remote import redacted
 from dstack.app.overview import job_of, own_run_ids, run_ids, run_view, views_of
-from dstack.app.views import JobView, RunView
+from dstack.app.views import JobView, RunView, Tended
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.core.keys import ProjectKeys
@@ -154,19 +155,34 @@ def not_begun(shown: Sequence[RunView]) -> list[str]:
 def out_of_sight(view: RunView, now: float) -> list[str]:
     """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
     lines = []
+    going_on = view.tended is not None and bool(view.tended.standby)
+    if view.tended is not None and view.tended.by and going_on:
+        lines.append(f"{view.run}: {_takeover(view.tended, now)}")
     for job in view.jobs:
         if job.lost:
             lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
         where = f"{view.run}: {job.workflow} on {job.host}"
-        if job.sighting:
+        if job.sighting and not going_on:
             seen = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
             lines.append(f"{view.run}: {job.workflow}: {seen}")
         elif job.unreachable:
             told = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
             lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
-        elif job.unheard and not view.alone:
+        elif job.unheard and not (view.alone or going_on):
             lines.append(f"{where}: {silence_text(job.owner, job.unheard, now)}")
     return lines
+
+
+def _takeover(tended: Tended, now: float) -> str:
+    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`."""
+    # Imported here on purpose: most lists have no such run.
+    from dstack.app.fleet import few
+    from dstack.app.lease import TAKEOVER
+
+    minutes = max(1, math.ceil((tended.seen + TAKEOVER - now) / 60))
+    verbs = ("stands", "goes") if len(tended.standby) == 1 else ("stand", "go")
+    silence = silence_text(tended.last, tended.seen, now)
+    return f"{silence}; {few(tended.standby)} {verbs[0]} by and {verbs[1]} on with it within {minutes} min"
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:
@@ -180,6 +196,8 @@ def left_alone(view: RunView, now: float) -> list[str]:
     """That nobody looks after a run, what may wait on which hosts, and what to do; nothing where somebody does."""
     if not view.alone or view.tended is None:
         return []
+    if view.tended.standby:
+        return [f"{view.run}: {_takeover(view.tended, now)}"]
     told = "nobody looks after it"
     if view.tended.seen:
         told = silence_text(view.tended.last, view.tended.seen, now)

@@ -11,6 +11,7 @@ from dstack.app.finding import find_run, last_run
 from dstack.app.overview import own_run_ids, run_ids, run_view, views_of
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
+from dstack.cli.runs import left_alone, out_of_sight
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, pack, unpack
 from dstack.errors import NotFoundError, UsageError
@@ -134,6 +135,58 @@ def test_an_owner_that_misses_some_beats_is_named_before_it_counts_as_silent(sto
     assert (told.unheard, told.left) == (NOW - 46, False)
     beats(story, ME, NOW - 44)
     assert job(story, record).unheard == 0.0
+
+
+@pytest.mark.parametrize(("silent", "sure"), [(50, None), (QUIET - 1, None), (5, False), (QUIET - 1, False)])
+def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
+    story: Story, silent: float, sure: bool | None
+) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - silent, standby=["gpu-1", "gpu-2"])
+    by = () if sure is False else ("alice@laptop",)
+    told = Tended(by=by, last="alice@laptop", seen=NOW - silent, standby=("gpu-1", "gpu-2"))
+    assert view(story, record, sure=sure).tended == told
+
+
+@pytest.mark.parametrize(("silent", "sure"), [(5, None), (50, True), (QUIET, None), (QUIET, False), (-3600, False)])
+def test_hosts_that_stand_by_are_not_named_while_the_attendant_lives_nor_when_they_should_have_gone_on(
+    story: Story, silent: float, sure: bool | None
+) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - silent, standby=["gpu-1"])
+    tended = view(story, record, sure=sure).tended
+    assert tended is not None
+    assert tended.standby == ()
+
+
+def test_who_works_on_a_run_beside_a_silent_attendant_looks_after_it(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 100, standby=["gpu-1"])
+    attends(story, record, BOB)
+    beats(story, BOB, NOW)
+    assert view(story, record).tended == Tended(by=("alice@laptop", "bob@desk"))
+
+
+@pytest.mark.parametrize("standby", [None, "gpu-1", {"gpu-1": 1}, [1, None, ["gpu-1"]], 7])
+def test_damaged_names_of_hosts_are_no_names(story: Story, standby: object) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 50, standby=standby)
+    assert view(story, record).tended == Tended(by=("alice@laptop",))
+
+
+def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 50, standby=["gpu-1"])
+    line = "a-1: no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min"
+    for sure in (None, False):
+        told = view(story, record, sure=sure)
+        assert [*out_of_sight(told, NOW), *left_alone(told, NOW)] == [line]
+    beats(story, ME, NOW - QUIET + 1, standby=["gpu-1", "gpu-2"])
+    told = view(story, record)
+    assert out_of_sight(told, NOW)[0].endswith("gpu-1, gpu-2 stand by and go on with it within 1 min")
+    beats(story, ME, NOW - QUIET, standby=["gpu-1"])
+    told = view(story, record)
+    assert left_alone(told, NOW)[0] == "a-1: no sign of alice@laptop for 4 min: dstack attach a-1"
 
 
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])
