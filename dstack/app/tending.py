@@ -20,6 +20,8 @@ from dstack.ports import Bucket
 Detector = Callable[[Coordinator], bool | None]
 MOST_HOSTS = 100
 """Hosts in stand-by that are taken from one heartbeat."""
+LONGEST_NAME = 255
+"""Characters of the name of a host in a heartbeat; a longer one is none."""
 FRESH = 15.0
 """Seconds after its submission in which a run may have no coordinator yet."""
 LATE = 3 * BEAT
@@ -146,7 +148,7 @@ def _times(found: object) -> Mapping[str, float]:
 def _names(found: object) -> tuple[str, ...]:
     """The names of a list; what is none is left out."""
     known = found if isinstance(found, list) else []
-    return tuple(name for name in known[:MOST_HOSTS] if isinstance(name, str))
+    return tuple(name for name in known[:MOST_HOSTS] if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)
 
 
 def _sightings(found: object) -> Mapping[str, str]:

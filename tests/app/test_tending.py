@@ -167,7 +167,7 @@ def test_who_works_on_a_run_beside_a_silent_attendant_looks_after_it(story: Stor
     assert view(story, record).tended == Tended(by=("alice@laptop", "bob@desk"))
 
 
-@pytest.mark.parametrize("standby", [None, "gpu-1", {"gpu-1": 1}, [1, None, ["gpu-1"]], 7])
+@pytest.mark.parametrize("standby", [None, "gpu-1", {"gpu-1": 1}, [1, None, ["gpu-1"], "", "g" * 1000], 7])
 def test_damaged_names_of_hosts_are_no_names(story: Story, standby: object) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 50, standby=standby)
