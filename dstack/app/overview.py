@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dstack.app.views import JobView, RunView, time_of_day, told
-from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.keys import AttemptKeys, ProjectKeys, inverted
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import BucketError, NotFoundError
@@ -38,9 +38,13 @@ def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, afte
     return _ids(bucket.children(keys.runs, limit=limit, after=f"{after}/" if after else ""))
 
 
-def own_run_ids(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None) -> list[RunId]:
-    """The same of the runs that `user` made on `machine`."""
-    return _ids(bucket.children(keys.runs_of(user, machine), limit=limit))
+def own_run_ids(
+    bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None, *, until: float | None = None
+) -> list[RunId]:
+    """The same of the runs that `user` made on `machine`; with `until` none that was made later than that, in seconds
+    since the epoch by that machine's clock."""
+    after = "" if until is None else inverted(int(until * 1000))
+    return _ids(bucket.children(keys.runs_of(user, machine), limit=limit, after=after))
 
 
 def _ids(names: Sequence[str]) -> list[RunId]:

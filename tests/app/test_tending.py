@@ -14,6 +14,7 @@ from dstack.app.views import JobView, RunView, Tended
 from dstack.cli.runs import left_alone, out_of_sight
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, pack, unpack
+from dstack.core.spans import SKEW
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from tests.app.bucket_story import ME, Story, spec
@@ -357,22 +358,35 @@ def test_the_last_run_is_ones_own(story: Story) -> None:
     mine = of(story, "a-1", "alice")
     of(story, "b-2", "bob")
     of(story, "c-3", "alice", "desk")
-    assert last_run(story.bucket, story.keys, "alice", "laptop") == mine
+    assert last_run(story.bucket, story.keys, "alice", "laptop", now=NOW) == mine
     with pytest.raises(NotFoundError, match="carol@laptop"):
-        last_run(story.bucket, story.keys, "carol", "laptop")
+        last_run(story.bucket, story.keys, "carol", "laptop", now=NOW)
+
+
+def test_a_run_of_a_time_to_come_is_the_last_one_only_where_there_is_no_other(story: Story) -> None:
+    """The clock of the laptop was years ahead once, or is years behind now."""
+    first = of(story, "a-1", "alice")
+    of(story, "b-2", "alice")
+    story.runs = 1_000_000
+    ahead = of(story, "c-3", "alice")
+    mine = (story.bucket, story.keys, "alice", "laptop")
+    assert last_run(*mine, now=1_000_001.0 + 1) == ahead
+    assert last_run(*mine, now=3.0).name == "b-2"
+    assert last_run(*mine, now=1.0 - SKEW) == first
+    assert last_run(*mine, now=-1e9) == ahead
 
 
 def test_the_last_run_is_found_without_the_list_of_ones_own(story: Story) -> None:
     mine = story.run("a-1", spec("train"), user="alice", machine="laptop")
     story.run("b-2", spec("train"), user="bob", machine="laptop")
-    assert last_run(story.bucket, story.keys, "alice", "laptop") == mine
+    assert last_run(story.bucket, story.keys, "alice", "laptop", now=NOW) == mine
 
 
 def test_a_list_of_ones_own_cannot_name_somebody_elses_run(story: Story) -> None:
     theirs = story.run("b-2", spec("train"), user="bob", machine="desk")
     story.put(f"{story.keys.runs_of('alice', 'laptop')}{theirs.id}", b"{}")
     with pytest.raises(NotFoundError):
-        last_run(story.bucket, story.keys, "alice", "laptop")
+        last_run(story.bucket, story.keys, "alice", "laptop", now=NOW)
 
 
 @pytest.mark.parametrize("name", ["alice", "Jürgen", "a/b", "..", "=", "a@b", "x" * 300, "\udcff"])

@@ -117,4 +117,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new='    Column(title="BUCKET", floor=10),',
         tests=("tests/cli/test_hosts.py::test_nothing_of_what_a_host_has_is_cut",),
     ),
+    Mutant(
+        name="last-of-the-future",
+        breaks="a run that was made while the clock was years ahead stays the last one for ever",
+        file="dstack/app/finding.py",
+        old="    for until in (now + SKEW, None):",
+        new="    for until in (None,):",
+        tests=("tests/app/test_tending.py",),
+    ),
 )
