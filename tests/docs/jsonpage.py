@@ -22,7 +22,8 @@ RUN = {
     "jobs": "The jobs, each after those it depends on.",
     "machine": "The machine it was started on; with `user` the `user@machine` of `dstack ps`.",
     "ended": "When its last job ended, by the clock of that job's host.",
-    "looked_after_by": "Who looks after it now, each as `user@machine`; an empty list: nobody, `dstack attach RUN`. "
+    "looked_after_by": "Who looks after it now, each as `user@machine`; an empty list: nobody, `dstack attach RUN` "
+    "unless `dstack ps` says that hosts stand by. "
     "`null` once it is over, and from commands that do not ask.",
     "stage": "What `dstack ps` calls it while it is not over: `running` once a job of it has begun, before that "
     "`placed`, `queued` or `waiting`, as the job that is nearest to its beginning. `null` once it is over.",
