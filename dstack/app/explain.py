@@ -1,4 +1,4 @@
-"""Why a job ran, or why it did not have to: the ingredients of its fingerprint against those of earlier jobs."""
+"""Why a job ran or will run, or why it need not: the ingredients of its fingerprint against those of earlier jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dstack.app.unsettled import standing
 from dstack.app.views import JobView, RunView
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.keys import ProjectKeys
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import ENDED, GOOD
 from dstack.core.records import Outcome, RunRecord, Why, unpack
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
@@ -74,11 +74,15 @@ def _explain(past: Past, view: RunView, workflow: WorkflowName) -> Explanation:
     job = job_of(view, workflow)
     if job.reused_from:
         return Explanation(verdict=f"reused from {job.reused_from}, because nothing differs", against=job.reused_from)
+    if job.status in ENDED and not job.began:
+        reason = job.reason.removeprefix("not run: ")
+        return Explanation(verdict=f"did not run ({job.status}{': ' if reason else ''}{reason})")
+    verb = _verb(job)
     if not job.fingerprint:
         return Explanation(verdict=f"{job.status}: {job.reason or 'it is not known yet what it will run with'}")
     reason = _reopened(bucket, keys, job)
     if reason:
-        return Explanation(verdict=f"ran again: {reason}")
+        return Explanation(verdict=f"{verb} again: {reason}")
     parts = _parts(past.record, workflow, past.outcomes)
     if parts is None:
         return Explanation(
@@ -87,15 +91,28 @@ def _explain(past: Past, view: RunView, workflow: WorkflowName) -> Explanation:
     candidates = list(_earlier(past, workflow))
     same = next((found for found in candidates if found.fingerprint == job.fingerprint), None)
     if same is not None and same.status not in GOOD:
-        verdict = f"ran, because {same.run} tried the same and {same.status}; only success is reused"
+        verdict = f"{verb}, because {same.run} tried the same and {same.status}; only success is reused"
         return Explanation(verdict=verdict, against=same.run)
     if same is not None:
-        verdict = f"ran at the same time as {same.run}, or before its result was there; nothing differs"
+        verdict = f"{verb} at the same time as {same.run}, or before its result was there; nothing differs"
+        if not job.began:
+            verdict = f"{job.status}: nothing differs from {same.run}"
         return Explanation(verdict=verdict, against=same.run)
-    return _nearest(bucket, keys, parts, candidates=candidates)
+    return _nearest(bucket, keys, parts, candidates=candidates, verb=verb)
 
 
-def _nearest(bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[Earlier]) -> Explanation:
+def _verb(job: JobView) -> str:
+    """`ran`, `runs`, `queued: will run`: no more than what is known of the job, which was not kept from running."""
+    if job.status is JobStatus.LOST:
+        return "may have run"
+    if job.status in ENDED:
+        return "ran"
+    return "runs" if job.began else f"{job.status}: will run"
+
+
+def _nearest(
+    bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[Earlier], verb: str
+) -> Explanation:
     """The comparison with the earlier job that differs least."""
     changed = any(found.parts.code != parts.code for found in candidates)
     files = _files(bucket, keys, parts.code) if changed else None
@@ -109,8 +126,8 @@ def _nearest(bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidate
         if best is None or len(lines) < len(best[1]):
             best = (found, lines)
     if best is None:
-        return Explanation(verdict="ran, because there is no earlier job of this workflow")
-    verdict = f"ran, because this differs from {best[0].run}:"
+        return Explanation(verdict=f"{verb}, because there is no earlier job of this workflow")
+    verdict = f"{verb}, because this differs from {best[0].run}:"
     return Explanation(verdict=verdict, against=best[0].run, differences=best[1])
 
 

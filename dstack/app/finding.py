@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dstack.app.overview import own_run_ids, run_ids
 from dstack.core.keys import ProjectKeys
 from dstack.core.records import RunRecord, unpack
+from dstack.core.spans import SKEW
 from dstack.errors import BucketError, NotFoundError, UsageError
 from dstack.model import RunId, RunName
 
@@ -42,12 +43,17 @@ def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
     return record
 
 
-def last_run(bucket: Bucket, keys: ProjectKeys, user: str, machine: str) -> RunRecord:
-    """The newest run that `user` made on `machine`, whatever others did since; raises NotFoundError without one."""
-    for run in own_run_ids(bucket, keys, user, machine, LAST_TRIES):
-        record = _read(bucket, keys, run)
-        if record is not None and (record.user, record.machine) == (user, machine):
-            return record
+def last_run(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, *, now: float) -> RunRecord:
+    """The newest run that `user` made on `machine`, whatever others did since; raises NotFoundError without one.
+
+    A run that was made at a time which by `now` is yet to come counts only where there is no other: the clock of the
+    machine was wrong then or is now, and such a run would be the newest for as long as the clock was off.
+    """
+    for until in (now + SKEW, None):
+        for run in own_run_ids(bucket, keys, user, machine, LAST_TRIES, until=until):
+            record = _read(bucket, keys, run)
+            if record is not None and (record.user, record.machine) == (user, machine):
+                return record
     for run in run_ids(bucket, keys, LOOK_BACK):
         record = _read(bucket, keys, run)
         if record is not None and (record.user, record.machine) == (user, machine):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from dstack.app.lease import BEAT
@@ -18,6 +18,8 @@ MOST = 1000
 """Attempts of which one beat says that they cannot be reached, or what is seen of them."""
 WAITING = 100
 """Jobs of which one beat says what they wait for."""
+MOST_HOSTS = 100
+"""Hosts of which one beat says that they stand by."""
 AGAIN = 2.0
 """Seconds after which the first beat is tried again."""
 
@@ -57,6 +59,7 @@ class Heart:
         self._until = until
         self._hosts: list[AttemptHosts] = []
         self._waits: dict[RunId, dict[WorkflowName, str]] = {}
+        self._standby: frozenset[str] = frozenset()
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -98,6 +101,10 @@ class Heart:
         """The next beat says nothing of the run's jobs any more."""
         self._waits.pop(run, None)
 
+    def left_to(self, hosts: Iterable[str]) -> None:
+        """Each beat says from now on that these hosts stand by, beside those of before."""
+        self._standby |= frozenset(hosts)
+
     async def begin(self) -> None:
         """Return once a beat stands in the bucket, and go on beating."""
         if self._beating is not None:
@@ -129,6 +136,8 @@ class Heart:
             beat["sightings"] = dict(list(seen.items())[:MOST])
         if self._waits:
             beat["waits"] = self._waits
+        if self._standby:
+            beat["standby"] = sorted(self._standby)[:MOST_HOSTS]
         body = json.dumps(beat, separators=(",", ":")).encode()
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)

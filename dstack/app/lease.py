@@ -17,3 +17,5 @@ BEAT = SILENCE / 8
 """Seconds between two heartbeats of one coordinator."""
 LATE = SILENCE / 6
 """Seconds without change after which whoever can be asked for certainty is asked."""
+TAKEOVER = 1.25 * SILENCE
+"""Seconds from the last beat of an attendant to the moment at which hosts that stand by have gone on, at the latest."""

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dstack.app.views import JobView, RunView, time_of_day, told
-from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.core.keys import AttemptKeys, ProjectKeys, inverted
 from dstack.core.lifecycle import ENDED
 from dstack.core.records import Final, RunRecord, unpack
 from dstack.errors import BucketError, NotFoundError
@@ -38,9 +38,13 @@ def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, afte
     return _ids(bucket.children(keys.runs, limit=limit, after=f"{after}/" if after else ""))
 
 
-def own_run_ids(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None) -> list[RunId]:
-    """The same of the runs that `user` made on `machine`."""
-    return _ids(bucket.children(keys.runs_of(user, machine), limit=limit))
+def own_run_ids(
+    bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None, *, until: float | None = None
+) -> list[RunId]:
+    """The same of the runs that `user` made on `machine`; with `until` none that was made later than that, in seconds
+    since the epoch by that machine's clock."""
+    after = "" if until is None else inverted(int(until * 1000))
+    return _ids(bucket.children(keys.runs_of(user, machine), limit=limit, after=after))
 
 
 def _ids(names: Sequence[str]) -> list[RunId]:
@@ -96,13 +100,6 @@ def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: i
         yield from pool.map(lambda run: bucket.get(keys.run(run).final), runs)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def list_runs(
-    bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, look: Looker | None = None
-) -> Iterator[RunView]:
-    """The newest `limit` runs, newest first: one list, and one read for each run that is final."""
-    return views_of(bucket, keys, run_ids(bucket, keys, limit), look=look)
 
 
 def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dstack.app.lease import SILENCE
+from dstack.app.lease import BEAT, SILENCE
 from dstack.app.views import Tended, at_machine
 from dstack.bounds import REMARK
 from dstack.core.keys import ProjectKeys, RunKeys
@@ -19,8 +19,14 @@ from dstack.core.sightings import Sighting
 from dstack.ports import Bucket
 
 Detector = Callable[[Coordinator], bool | None]
+MOST_HOSTS = 100
+"""Hosts in stand-by that are taken from one heartbeat."""
+LONGEST_NAME = 255
+"""Characters of the name of a host in a heartbeat; a longer one is none."""
 FRESH = 15.0
 """Seconds after its submission in which a run may have no coordinator yet."""
+LATE = 3 * BEAT
+"""Seconds since the last beat after which it is said."""
 QUIET = 2 * SILENCE
 """Seconds since the last sign after which a coordinator elsewhere is called silent; clocks differ a little."""
 
@@ -39,6 +45,8 @@ class Sign:
     """What it sees of attempts of other accounts on hosts that it reaches, by their nonces."""
     waits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What jobs wait for as far as the coordinator knows, by run id and workflow."""
+    standby: tuple[str, ...] = ()
+    """The hosts that stand by for it and are expected to go on, where it is silent."""
 
 
 class Look:
@@ -66,17 +74,21 @@ class Look:
 
     def _ask(self, coordinator: Coordinator) -> Sign:
         sure = self._sure(coordinator)
-        if sure is False or coordinator.id not in self._beating:
+        if coordinator.id not in self._beating:
             return Sign(alive=sure is True)
         beat = _fields(self._bucket.get(self._keys.heartbeat(coordinator.id)))
         seen, until, lost = _time(beat.get("at")), _time(beat.get("until")), _times(beat.get("unreachable"))
         seen_there, waits = _sightings(beat.get("sightings")), _waits(beat.get("waits"))
+        if sure is False:
+            standby = _names(beat.get("standby")) if 0 <= self.now - seen < QUIET else ()
+            return Sign(alive=False, seen=seen if standby else 0.0, standby=standby)
         if sure:
             return Sign(alive=True, unreachable=lost, sightings=seen_there, waits=waits)
         if until and seen <= until < self.now:
             return Sign(alive=False, seen=seen, over=until)
         alive = not seen or self.now - seen < QUIET
-        return Sign(alive=alive, seen=seen, unreachable=lost, sightings=seen_there, waits=waits)
+        standby = _names(beat.get("standby")) if alive and 0 < seen < self.now - LATE else ()
+        return Sign(alive=alive, seen=seen, unreachable=lost, sightings=seen_there, waits=waits, standby=standby)
 
     def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
         """What living coordinators that the run names see of attempts of other accounts, by their nonces."""
@@ -114,6 +126,10 @@ class Look:
         known |= self._known(run, [name for name in names if name not in known])
         signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]
         by = tuple(sorted({who for sign, who in signs if sign.alive}))
+        silent = [(sign.seen, who, sign.standby) for sign, who in signs if sign.standby]
+        if silent and all(sign.standby for sign, _ in signs if sign.alive):
+            seen, last, standby = max(silent)
+            return Tended(by=by, last=last, seen=seen, standby=standby)
         if by:
             return Tended(by=by)
         if 0 <= self.now - submitted < FRESH:
@@ -150,6 +166,12 @@ def _waits(found: object) -> Mapping[str, Mapping[str, str]]:
         for run, jobs in known.items()
         if isinstance(jobs, dict)
     }
+
+
+def _names(found: object) -> tuple[str, ...]:
+    """The names of a list; what is none is left out."""
+    known = found if isinstance(found, list) else []
+    return tuple(name for name in known[:MOST_HOSTS] if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)
 
 
 def _sightings(found: object) -> Mapping[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dstack.app.lease import BEAT
 from dstack.app.listing import last_number_now
-from dstack.app.tending import Look
+from dstack.app.tending import LATE, Look
 from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
@@ -15,9 +14,6 @@ from dstack.core.lifecycle import GOOD
 from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Started, Stop, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket
-
-LATE = 3 * BEAT
-"""Seconds since the last beat after which it is said."""
 
 IN_QUEUE = "waits for a slot; `dstack queue` says who has them"
 _ENDINGS = {"lost": "was lost", "stopped": "was stopped", "void": "never started"}

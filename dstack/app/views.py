@@ -15,6 +15,10 @@ from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 NAMED = 3
 """Jobs that are named where a job waits for them; of more only their number is said."""
 RAN = ENDED - {JobStatus.REUSED}
+BEGUN = frozenset({JobStatus.RUNNING, JobStatus.UPLOADING, JobStatus.STOPPING})
+"""States of an open job that has begun."""
+FARTHEST = (JobStatus.PREPARING, JobStatus.PLACED, JobStatus.QUEUED, JobStatus.WAITING)
+"""States of a job that has not begun, the one nearest to its beginning first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,13 @@ class JobView:
     unheard: float = 0.0
     """When that one itself was heard of last, where that is longer ago than it should be."""
 
+    @property
+    def began(self) -> bool:
+        """Whether its script began in this run; of a job that was lost, whether it may have."""
+        if self.status in (JobStatus.FAILED, JobStatus.STOPPED):
+            return bool(self.attempt and (self.started or self.ended))
+        return self.status in BEGUN or self.status in RAN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tended:
@@ -53,13 +64,15 @@ class Tended:
 
     `by` are those who live or may live (user@machine). Without any, `last` is who was heard of last and `seen` when,
     in seconds since the epoch by that machine's clock; "" and 0.0 when that is not known. `over`: when the credentials
-    ended that `last` had been lent, where it is silent because of that.
+    ended that `last` had been lent, where it is silent because of that. `standby`: the hosts that stand by for `last`,
+    while that one is silent and they are expected to go on by themselves.
     """
 
     by: tuple[str, ...] = ()
     last: str = ""
     seen: float = 0.0
     over: float = 0.0
+    standby: tuple[str, ...] = ()
 
 
 def time_of_day(seconds: float) -> float:
@@ -119,6 +132,15 @@ class RunView:
             return None
         ends = [job.ended for job in self.jobs if job.status in RAN]
         return span(min(starts), max(ends) if self.status is not RunStatus.RUNNING and ends else now)
+
+    @property
+    def stage(self) -> RunStatus | JobStatus:
+        """Its status in one word for people: `running` once a job of it has begun, before that the state of the job
+        that is nearest to its beginning, as `queued`."""
+        if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):
+            return self.status
+        found = {job.status for job in self.jobs}
+        return next((status for status in FARTHEST if status in found), self.status)
 
     @property
     def alone(self) -> bool:

@@ -21,8 +21,8 @@ from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
 from dstack.ports import RunnerPort
-from dstack.ui.tables import Column, size_text, table
-from dstack.ui.terminal import clean, clean_lines
+from dstack.ui.tables import Column, note, screen_width, size_text, table_lines, use_colour
+from dstack.ui.terminal import clean
 
 MAX_HOPS = 16
 LITTLE_DISK = 5_000_000_000
@@ -34,15 +34,13 @@ AWAKE = "its jobs need this machine to be awake; see docs/how-to/shut-the-laptop
 _COLUMNS = (
     Column(title="HOST", floor=8),
     Column(title="STATE"),
-    Column(title="PYTHON"),
-    Column(title="GIT"),
-    Column(title="DOCKER"),
-    Column(title="CPUS", right=True),
+    Column(title="TOOLS", floor=13, wraps=True),
+    Column(title="CPUS", right=True, floor=4),
     Column(title="MEMORY", right=True),
-    Column(title="GPUS", floor=8),
-    Column(title="SLOTS", right=True),
+    Column(title="GPUS", floor=7, wraps=True),
+    Column(title="SLOTS", right=True, floor=5),
     Column(title="DISK", right=True),
-    Column(title="BUCKET", floor=6),
+    Column(title="BUCKET", floor=10, wraps=True),
 )
 
 
@@ -175,13 +173,15 @@ class Looks:
 def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     """Print what every host has and each problem with its way out -> exit code, that of the worst."""
     found = ask_hosts(session, hosts, Looks(session).at)
-    sys.stdout.write(table(_COLUMNS, [_row(each) for each in found], sys.stdout))
+    width = screen_width(sys.stdout)
+    sys.stdout.write("\n".join(host_lines(found, width=width, colour=use_colour(sys.stdout))) + "\n")
     for problem, fix, names in told_once(found):
-        sys.stdout.write(clean_lines(f"\n{', '.join(names)}: {problem}\n") + (f"  {clean(fix)}\n" if fix else ""))
+        sys.stdout.write(note(f"\n{', '.join(names)}: {problem}" + (f"\n  {clean(fix)}" if fix else ""), sys.stdout))
     code = max((_code(each) for each in found), default=0)
     if any(each.said is not None and each.said.fresh for each in found):
         bucket = clean(redacted(session.settings.bucket))
-        sys.stdout.write(f"\nthe bucket {bucket} is not used yet\n  dstack init --bucket {bucket}    tries it\n")
+        told = f"\nthe bucket {bucket} is not used yet\n  dstack init --bucket {bucket}    tries it"
+        sys.stdout.write(note(told, sys.stdout))
     if session.settings.named:
         sys.stdout.write(_missing(session))
     return code
@@ -192,8 +192,13 @@ def _missing(session: wiring.Session) -> str:
     try:
         session.require_folder()
     except BucketError as error:
-        return clean_lines(f"\n{error}\n  {error.hint}\n")
+        return note(f"\n{error}\n  {error.hint}", sys.stdout)
     return ""
+
+
+def host_lines(found: Sequence[Answer[Seen]], *, width: int, colour: bool = False) -> list[str]:
+    """A title and what each host has, in lines of at most `width` columns; names alone may be cut."""
+    return table_lines(_COLUMNS, [_row(each) for each in found], width=width, colour=colour)
 
 
 def told_once(found: Sequence[Answer[Seen]]) -> list[tuple[str, str, list[str]]]:
@@ -253,14 +258,12 @@ def _code(found: Answer[Seen]) -> int:
 
 def _row(found: Answer[Seen]) -> tuple[str, ...]:
     if found.said is None:
-        return (found.host.name, _failure(found.error), *["-"] * 9)
+        return (found.host.name, _failure(found.error), *["-"] * 7)
     facts = found.said.facts
     return (
         found.host.name,
         "ok" if facts.git and not found.said.trouble else "unfit",
-        facts.python,
-        (facts.git or "no").removeprefix("git version "),
-        "yes" if facts.docker else "no",
+        _tools(facts),
         str(facts.cpus),
         size_text(facts.memory),
         _gpus(facts.gpus),
@@ -268,6 +271,12 @@ def _row(found: Answer[Seen]) -> tuple[str, ...]:
         size_text(facts.disk_free),
         _bucket(found.said),
     )
+
+
+def _tools(facts: HostFacts) -> str:
+    """`Python 3.11.2, git 2.39.5, no Docker`."""
+    git = f"git {facts.git.removeprefix('git version ')}" if facts.git else "no git"
+    return f"Python {facts.python}, {git}, {'Docker' if facts.docker else 'no Docker'}"
 
 
 def _bucket(seen: Seen) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -64,6 +66,7 @@ def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
     """Give every piece as soon as it is there. However this ends, the terminal is left without colours."""
     out = sys.stdout.buffer
     streams = LogStreams(prefixed=prefixed)
+    kept = signal.signal(signal.SIGTERM, _end)
     try:
         try:
             for name, data in pieces:
@@ -78,3 +81,10 @@ def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
     except BrokenPipeError:
         streams.unread()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    """End as a shell says of a process that was told to, and by way of what gives the terminal back."""
+    raise SystemExit(128 + number)

@@ -103,11 +103,17 @@ def _failed(error: DstackError, *, as_json: bool) -> int:
 
         _say(error_json(error) + "\n")
         return error.exit_code
-    hint = f"\n  {clean_lines(error.hint)}" if error.hint else ""
-    # Problems in files stand alone on their lines, so that editors find the places.
-    count = len(error.problems) if isinstance(error, ConfigError) else 0
-    head = f"{count} problem{'s' * (count > 1)}:\n" if count else ""
-    _say(f"{_red('error:')} {head}{clean_lines(str(error))}{hint}\n")
+    # Imported here on purpose: a command that succeeds does without.
+    from dstack.ui.tables import note
+
+    hint = f"  {clean_lines(error.hint)}" if error.hint else ""
+    if isinstance(error, ConfigError):
+        # Problems in files stand alone on their lines, so that editors find the places.
+        count = len(error.problems)
+        told = f"error: {count} problem{'s' * (count > 1)}:\n{clean_lines(str(error))}\n"
+    else:
+        told = note(f"error: {error}", sys.stderr)
+    _say(_red("error:") + told.removeprefix("error:") + (note(hint, sys.stderr) if hint else ""))
     return error.exit_code
 
 

@@ -16,8 +16,7 @@ from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, HostQueue, QueueEntry, Resources
 from dstack.ports import RunnerPort
-from dstack.ui.tables import Column, size_text, table
-from dstack.ui.terminal import clean, clean_lines
+from dstack.ui.tables import Column, note, size_text, table
 from dstack.ui.times import duration_text
 
 HOSTS = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
@@ -28,7 +27,7 @@ _COLUMNS = (
     Column(title="STATE"),
     Column(title="FOR", right=True),
     Column(title="WANTS", floor=8),
-    Column(title="WHY", floor=12),
+    Column(title="WHY", floor=12, wraps=True),
 )
 
 
@@ -58,11 +57,11 @@ def queue(
     elif found:
         print("nothing runs or waits")
     for line in (line for each in found for line in _notes(each)):
-        print(clean(line))
+        sys.stdout.write(note(line, sys.stdout))
     for each in found:
         if each.error is not None:
             hint = f"\n  {each.error.hint}" if each.error.hint else ""
-            print(clean_lines(f"{each.error}{hint}"), file=sys.stderr)
+            sys.stderr.write(note(f"{each.error}{hint}", sys.stderr))
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ import typer
 
 from dstack.adapters.bucket_remote import redacted
 from dstack.app.overview import job_of, own_run_ids, run_ids, run_view, views_of
-from dstack.app.views import JobView, RunView
+from dstack.app.views import JobView, RunView, Tended
 from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.core.keys import ProjectKeys
@@ -21,7 +22,7 @@ from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, styled, table, use_colour
+from dstack.ui.tables import Column, note, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
@@ -70,11 +71,11 @@ def ps(
     elif shown or faults:
         _show_runs(shown, faults)
     else:
-        sys.stderr.write(clean_lines(_none(session, mine=mine)))
+        sys.stderr.write(note(_none(session, mine=mine), sys.stderr))
     if not as_json and len(found) > len(shown) + len(faults) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
     for run, error in faults.items():
-        sys.stderr.write(clean_lines(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip()) + "\n")
+        sys.stderr.write(note(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip(), sys.stderr))
     return max((error.exit_code for error in faults.values()), default=0)
 
 
@@ -83,20 +84,22 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
     now = time.time()
     damaged = [(run, "-", "damaged", *["-"] * 5) for run in faults]
     sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
+    for line in not_begun(shown):
+        sys.stdout.write(note(line, sys.stdout))
     for view in shown:
         for line in (*out_of_sight(view, now), *left_alone(view, now)):
-            sys.stdout.write(f"{clean(line)}\n")
+            sys.stdout.write(note(line, sys.stdout))
 
 
 def _none(session: wiring.Session, *, mine: bool) -> str:
     """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
     place = f"of {session.name} in {redacted(session.settings.bucket)}"
     if mine:
-        return f"no runs of yours yet {place}\n"
-    told = f"no runs yet {place}; `dstack run` lists the workflows\n"
+        return f"no runs of yours yet {place}"
+    told = f"no runs yet {place}; `dstack run` lists the workflows"
     other = session.folder_name
     if other and run_ids(session.bucket, ProjectKeys.of(other), 1):
-        told += f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them\n"
+        told += f"\nruns of {other} are there: `project: {other}` in .dstack/config.yaml shows them"
     return told
 
 
@@ -114,7 +117,7 @@ def _run_row(view: RunView, now: float) -> tuple[str, ...]:
     return (
         view.run,
         view.workflow,
-        view.status,
+        view.stage,
         _jobs_text(view),
         view.person,
         where,
@@ -132,22 +135,54 @@ def _jobs_text(view: RunView) -> str:
     return f"{good}/{total}"
 
 
+def not_begun(shown: Sequence[RunView]) -> list[str]:
+    """Why runs have not begun that somebody looks after: one line for each reason, with the runs that have it."""
+    reasons: dict[str, list[str]] = {}
+    for view in shown:
+        if view.alone or view.stage not in (JobStatus.QUEUED, JobStatus.WAITING):
+            continue
+        reason = next((job.reason for job in view.jobs if job.status is view.stage and job.reason), "")
+        if reason:
+            reasons.setdefault(reason, []).append(view.run)
+    if not reasons:
+        return []
+    # Imported here on purpose: most lists have no such run.
+    from dstack.core.placement import few
+
+    return [f"{few(runs)}: {reason}" for reason, runs in reasons.items()]
+
+
 def out_of_sight(view: RunView, now: float) -> list[str]:
     """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
     lines = []
+    going_on = view.tended is not None and bool(view.tended.standby)
+    if view.tended is not None and view.tended.by and going_on:
+        lines.append(f"{view.run}: {_takeover(view.tended, now)}")
     for job in view.jobs:
         if job.lost:
             lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
         where = f"{view.run}: {job.workflow} on {job.host}"
-        if job.sighting:
+        if job.sighting and not going_on:
             seen = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
             lines.append(f"{view.run}: {job.workflow}: {seen}")
         elif job.unreachable:
             told = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
             lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
-        elif job.unheard and not view.alone:
+        elif job.unheard and not (view.alone or going_on):
             lines.append(f"{where}: {silence_text(job.owner, job.unheard, now)}")
     return lines
+
+
+def _takeover(tended: Tended, now: float) -> str:
+    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`."""
+    # Imported here on purpose: most lists have no such run.
+    from dstack.app.lease import TAKEOVER
+    from dstack.core.placement import few
+
+    minutes = max(1, math.ceil((tended.seen + TAKEOVER - now) / 60))
+    verbs = ("stands", "goes") if len(tended.standby) == 1 else ("stand", "go")
+    silence = silence_text(tended.last, tended.seen, now)
+    return f"{silence}; {few(tended.standby)} {verbs[0]} by and {verbs[1]} on with it within {minutes} min"
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:
@@ -161,6 +196,8 @@ def left_alone(view: RunView, now: float) -> list[str]:
     """That nobody looks after a run, what may wait on which hosts, and what to do; nothing where somebody does."""
     if not view.alone or view.tended is None:
         return []
+    if view.tended.standby:
+        return [f"{view.run}: {_takeover(view.tended, now)}"]
     told = "nobody looks after it"
     if view.tended.seen:
         told = silence_text(view.tended.last, view.tended.seen, now)
@@ -199,7 +236,7 @@ def show(
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
     for line in (*out_of_sight(view, now), *left_alone(view, now)):
-        sys.stdout.write(f"{clean(line)}\n")
+        sys.stdout.write(note(line, sys.stdout))
 
 
 def _print_diff(body: bytes) -> None:
@@ -217,7 +254,7 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
     head = f"on {snapshot.head[:12]}" if snapshot.head else "no commit yet"
     branch = f" ({snapshot.branch})" if snapshot.branch else ""
     dirty = ", uncommitted changes" if snapshot.dirty else ""
-    status = styled(view.status) if use_colour(sys.stdout) else view.status.value
+    status = styled(view.stage) if use_colour(sys.stdout) else view.stage.value
     facts = {
         "run": clean(record.name),
         "workflow": clean(record.workflow),

@@ -83,7 +83,7 @@ class Standby:
         while True:
             looks += 1
             if (looks <= LOOKS and await self._is_news()) or self._is_due():
-                await self._try(me)
+                await self._try(me, heart)
             await asyncio.sleep(EVERY)
 
     async def _is_news(self) -> bool:
@@ -96,9 +96,9 @@ class Standby:
     def _is_due(self) -> bool:
         return self._until is not None and self._until - EARLY <= time.time() < self._until
 
-    async def _try(self, me: Coordinator) -> None:
+    async def _try(self, me: Coordinator, heart: Heart) -> None:
         try:
-            await self._hand(me)
+            await self._hand(me, heart)
         except DstackError as error:
             self._say(f"no host stands by: {error}")
         except Exception as error:
@@ -107,7 +107,7 @@ class Standby:
     def _reached(self) -> frozenset[str]:
         return frozenset(name for name, link in self._fleet.links.items() if link.reached)
 
-    async def _hand(self, me: Coordinator) -> None:
+    async def _hand(self, me: Coordinator, heart: Heart) -> None:
         self._reached_then = self._reached()
         handing = self._open()
         try:
@@ -116,6 +116,7 @@ class Standby:
         finally:
             await handing.close()
         self._until = min((end for _, end in handed.until), default=self._until)
+        heart.left_to(handed.taken)
         self._say(outlook(handed))
 
     def _say(self, line: str) -> None:

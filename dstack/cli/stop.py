@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,12 +18,21 @@ from dstack.core.records import RunRecord, Stop, pack
 from dstack.errors import UsageError
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line
+from dstack.ui.tables import note
 from dstack.ui.terminal import clean
+from dstack.ui.times import clock_text
+
+if TYPE_CHECKING:
+    from dstack.app.overview import Looker
 
 ALONE = 3.0
 """Seconds after which a coordinator is started here, in case nobody else looks after the run."""
 PATIENCE = 60.0
 LOOK = 0.2
+NAMED = 3
+"""Jobs that are named where a stop has not ended all of them."""
+GOES_ON = 1
+"""The exit code where something of what was asked to stop has not ended, or may still run."""
 
 
 def stop(
@@ -31,8 +41,11 @@ def stop(
     abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before stopping somebody else's run.")] = False,
     hosts: Annotated[str | None, HOSTS] = None,
-) -> None:
+) -> int:
     """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
+
+    Waits for a minute until all has ended. Exits with 1 when something has not, or may still run: its host cannot be
+    reached, its account is another one, or the kernel does not end it. The request stands all the same.
 
     Before the run of somebody else, or of another machine of yours, it asks; without a terminal it then needs --yes.
     A job that another run waits for too goes on for that run. RUN may be the beginning of a name; `-` is your own last
@@ -44,19 +57,51 @@ def stop(
     record = session.require_run(run)
     chosen = _chosen(session, record, workflow)
     if all(job.status in ENDED for job in chosen):
-        print(_summary(record, chosen))
-        _end_orphans(session, record, chosen)
-        return
+        print(_summary(chosen))
+        return 0 if _end_orphans(session, record, chosen) else GOES_ON
     if not yes:
         _confirm(record)
     _request(session, record, workflow, abort=abort)
     print(f"{record.name} is asked to stop", file=sys.stderr, flush=True)
+    left = False
     try:
         jobs = _wait(session, record, workflow)
     except KeyboardInterrupt:
-        jobs = _chosen(session, record, workflow)
-    print(_summary(record, jobs))
-    _end_orphans(session, record, jobs)
+        left, jobs = True, _chosen(session, record, workflow)
+    return _conclude(session, record, workflow, jobs, left=left)
+
+
+def _conclude(
+    session: wiring.Session, record: RunRecord, workflow: str | None, jobs: tuple[JobView, ...], *, left: bool
+) -> int:
+    """Print how the jobs ended and what has not -> exit code; raises KeyboardInterrupt where Ctrl-C `left` some."""
+    ended = all(job.status in ENDED for job in jobs)
+    if not ended:
+        jobs = _chosen(session, record, workflow, look=session.look)
+        ended = all(job.status in ENDED for job in jobs)
+    print(_summary(jobs), flush=True)
+    if not ended:
+        sys.stderr.write(note(goes_on(record.name, jobs), sys.stderr))
+    gone = _end_orphans(session, record, jobs)
+    if left and not ended:
+        raise KeyboardInterrupt
+    return 0 if ended and gone else GOES_ON
+
+
+def goes_on(run: str, jobs: Sequence[JobView]) -> str:
+    """Which of the jobs have not ended, where they are, and what a person can do; one line."""
+    open_ = [job for job in jobs if job.status not in ENDED]
+    named = ", ".join(map(_place, open_[:NAMED])) + (f" and {len(open_) - NAMED} more" if open_[NAMED:] else "")
+    told = f"{run} has not ended: {named}; the request stands, `dstack show {run}` says when it has"
+    away = sorted({job.host for job in open_ if job.unreachable})
+    return f"{told}; if {' or '.join(away)} will not be back: dstack lost {run}" if away else told
+
+
+def _place(job: JobView) -> str:
+    """`train on gpu-1 (stopping, unreachable since 12:03)`."""
+    where = f" on {job.host}" if job.host else ""
+    since = f", unreachable since {clock_text('%H:%M', job.unreachable)}" if job.unreachable else ""
+    return f"{job.workflow}{where} ({job.status}{since})"
 
 
 def _confirm(record: RunRecord) -> None:
@@ -109,15 +154,17 @@ def _are_foreign(session: wiring.Session, record: RunRecord, jobs: tuple[JobView
     open_ = [job for job in jobs if job.status not in ENDED and job.host]
     lines = foreign_lines(session, record, open_)
     for line in lines:
-        print(clean(line), file=sys.stderr, flush=True)
+        sys.stderr.write(note(line, sys.stderr))
     return bool(lines) and len(lines) == len(open_)
 
 
-def _end_orphans(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> None:
-    if any(job.lost for job in jobs):
-        from dstack.cli.stop_hosts import end_orphans
+def _end_orphans(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
+    """End what still runs of attempts that were called lost -> whether nothing of them is left."""
+    if not any(job.lost for job in jobs):
+        return True
+    from dstack.cli.stop_hosts import end_orphans
 
-        end_orphans(session, record, jobs)
+    return end_orphans(session, record, jobs)
 
 
 def _say_where(jobs: tuple[JobView, ...]) -> None:
@@ -128,7 +175,7 @@ def _say_where(jobs: tuple[JobView, ...]) -> None:
             f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands;"
             " a host that will not be back: `dstack lost`"
         )
-        print(clean(told), file=sys.stderr, flush=True)
+        sys.stderr.write(note(told, sys.stderr))
 
 
 def _help(session: wiring.Session, record: RunRecord) -> None:
@@ -140,19 +187,17 @@ def _help(session: wiring.Session, record: RunRecord) -> None:
     spawn_coordinator(Attendance(session=session, caller=caller), record)
 
 
-def _chosen(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
-    view = with_lost_attempts(session.bucket, session.keys, run_view(session.bucket, session.keys, record))
+def _chosen(
+    session: wiring.Session, record: RunRecord, workflow: str | None, *, look: Looker | None = None
+) -> tuple[JobView, ...]:
+    view = run_view(session.bucket, session.keys, record, look=look)
+    view = with_lost_attempts(session.bucket, session.keys, view)
     return view.jobs if workflow is None else (job_of(view, workflow),)
 
 
-def _summary(record: RunRecord, jobs: tuple[JobView, ...]) -> str:
-    """One line for each job, and what to do when some go on."""
-    lines = [job_line(job.workflow, job.status, job.host, _note(job)) for job in jobs]
-    if any(job.status not in ENDED for job in jobs):
-        lines.append(
-            f"{record.name} was asked to stop and has not ended yet; `dstack show {record.name}` says when it has"
-        )
-    return "\n".join(lines)
+def _summary(jobs: Sequence[JobView]) -> str:
+    """One line for each job."""
+    return "\n".join(job_line(job.workflow, job.status, job.host, _note(job)) for job in jobs)
 
 
 def _note(job: JobView) -> str:

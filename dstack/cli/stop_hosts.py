@@ -15,7 +15,7 @@ from dstack.cli import wiring
 from dstack.core.records import Claim, RunRecord, unpack
 from dstack.core.sightings import belongs
 from dstack.errors import DstackError
-from dstack.ui.terminal import clean
+from dstack.ui.tables import note
 
 
 def foreign_lines(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> list[str]:
@@ -46,8 +46,9 @@ async def _is_foreign(fleet: Fleet, claim: Claim) -> bool:
     return not belongs(claim, reached.facts)
 
 
-def end_orphans(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> None:
-    """End what still runs of attempts of the run that were called lost; says what was ended, and what could not be."""
+def end_orphans(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> bool:
+    """End what still runs of attempts of the run that were called lost -> whether nothing of them is left; says what
+    was ended, and what could not be."""
     lost = {
         last.attempt(number).folder: last.attempt(number)
         for job in jobs
@@ -56,29 +57,38 @@ def end_orphans(session: wiring.Session, record: RunRecord, jobs: Sequence[JobVi
     }
     claims = [(keys, session.bucket.get(keys.claim)) for keys in lost.values()]
     found = {keys.folder: unpack(Claim, keys.claim, body) for keys, body in claims if body is not None}
-    if found:
-        asyncio.run(_end(session, found))
+    return asyncio.run(_end(session, found)) if found else True
 
 
-async def _end(session: wiring.Session, claims: dict[str, Claim]) -> None:
+async def _end(session: wiring.Session, claims: dict[str, Claim]) -> bool:
+    gone = True
     async with wiring.hosts(session) as hosts:
         for folder, claim in claims.items():
             try:
-                line = await _end_one(session, hosts.fleet, folder, claim)
+                done, line = await _end_one(session, hosts.fleet, folder, claim)
             except DstackError as error:
-                line = f"{error}; what may still run there ends when you reach it: dstack stop {claim.run_name}"
-            print(clean(line), file=sys.stderr)
+                done, line = (
+                    False,
+                    f"{error}; what may still run there ends when you reach it: dstack stop {claim.run_name}",
+                )
+            gone = gone and done
+            sys.stderr.write(note(line, sys.stderr))
+    return gone
 
 
-async def _end_one(session: wiring.Session, fleet: Fleet, folder: str, claim: Claim) -> str:
+async def _end_one(session: wiring.Session, fleet: Fleet, folder: str, claim: Claim) -> tuple[bool, str]:
+    """Whether nothing of the attempt is left, and what is to be said of it."""
     _, reached = await fleet.locate(claim)
     if not belongs(claim, reached.facts):
-        return f"{claim.host}: only {claim.account} can end what may still run there: dstack stop {claim.run_name}"
+        return (
+            False,
+            f"{claim.host}: only {claim.account} can end what may still run there: dstack stop {claim.run_name}",
+        )
     for orphan in await find_orphans(reached.runner, session.bucket, session.keys):
         if orphan.attempt.folder == folder:
             await end_orphan(reached.runner, session.bucket, orphan)
-            return f"{claim.host}: a lost attempt of {claim.run_name} still ran, and was ended"
+            return True, f"{claim.host}: a lost attempt of {claim.run_name} still ran, and was ended"
     keys = session.keys.attempt_in(folder)
     if keys is not None:
         await asyncio.to_thread(record_gone, session.bucket, keys, claim.nonce)
-    return f"{claim.host}: nothing of a lost attempt of {claim.run_name} runs any more"
+    return True, f"{claim.host}: nothing of a lost attempt of {claim.run_name} runs any more"

@@ -214,7 +214,7 @@ class Session:
             return find_run(self.bucket, self.keys, asked)
         from dstack.adapters.identity import machine_name, user_name
 
-        record = last_run(self.bucket, self.keys, user_name(), machine_name())
+        record = last_run(self.bucket, self.keys, user_name(), machine_name(), now=time.time())
         if named:
             say(f"your last run: {record.name} ({record.workflow})")
         return record

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from dstack.app.views import JobView, RunView
 from dstack.bounds import LATEST
 from dstack.errors import ConfigError, DstackError
+from dstack.model import RunStatus
 
 if TYPE_CHECKING:
     from dstack.app.weighing import Weights
 
 
 def run_fields(view: RunView) -> dict[str, Any]:
-    """One run: `run, workflow, status, user, submitted, jobs, machine, ended, looked_after_by`; null where there is
-    nothing. Times are ISO 8601 in UTC. An open run that nobody looks after has an empty list of who does."""
+    """One run: `run, workflow, status, user, submitted, jobs, machine, ended, looked_after_by, stage`; null where
+    there is nothing. Times are ISO 8601 in UTC. An open run that nobody looks after has an empty list of who does."""
     return {
         "run": view.run,
         "workflow": view.workflow,
@@ -29,6 +30,7 @@ def run_fields(view: RunView) -> dict[str, Any]:
         "machine": view.machine or None,
         "ended": moment(view.ended) if view.ended else None,
         "looked_after_by": list(view.tended.by) if view.tended is not None else None,
+        "stage": view.stage.value if view.status is RunStatus.RUNNING else None,
     }
 
 

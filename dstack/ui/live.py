@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from dstack.ui.logstream import LogStreams
 from dstack.ui.plain import ENDED, ending, in_sum
-from dstack.ui.tables import Column, cut, display_width, size_text, table_lines
+from dstack.ui.tables import Column, cut, display_width, note_lines, size_text, table_lines
 from dstack.ui.terminal import clean
 from dstack.ui.times import duration_text
 
@@ -149,7 +149,8 @@ class LiveScreen:
 
     def message(self, text: str) -> None:
         with self._lock:
-            self._append(clean(text).encode() + b"\n")
+            columns, _ = self._size()
+            self._append("\n".join([*note_lines(clean(text), columns), ""]).encode())
         self._wake.set()
 
     def __enter__(self) -> LiveScreen:

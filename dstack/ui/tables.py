@@ -7,14 +7,17 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TextIO
 
-from dstack.ui.terminal import clean
+from dstack.ui.terminal import clean, clean_lines
 
 GAP = "  "
 UNLIMITED = 1 << 16
 TINY = 3
 """Columns of a cell that are left when nothing else helps."""
+MARGIN = 20
+"""Columns below which notes are not made narrower."""
 RESET = "\x1b[0m"
 BOLD = "\x1b[1m"
 STYLES: Mapping[str, str] = {
@@ -37,7 +40,7 @@ STYLES: Mapping[str, str] = {
 class Column:
     """One column. `floor` is the width below which it is not cut; `right` aligns numbers; `styled` colours statuses.
 
-    `wraps`, for the last column of a table: what is too long goes on in the lines below, and nothing of it is cut.
+    `wraps`: what is too long goes on in the lines below, and nothing of it is cut.
     """
 
     title: str
@@ -89,19 +92,21 @@ def cut(text: str, width: int) -> str:
     return "".join(kept).rstrip() + "…" if width > 0 else ""
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` columns, broken between words, and inside those that are too long."""
-    lines, line = [], ""
+def wrapped(text: str, width: int, *, below: int = 0) -> list[str]:
+    """`text` in lines of at most `width` columns, broken between words, and inside those that are too long; lines
+    after the first have `below` columns less."""
+    lines: list[str] = []
+    line = ""
     for word in text.split(" "):
         joined = f"{line} {word}" if line else word
-        if display_width(joined) <= width:
+        if display_width(joined) <= width - below * bool(lines):
             line = joined
             continue
         if line:
             lines.append(line)
         line = word
-        while display_width(line) > width:
-            head = _first(line, width)
+        while display_width(line) > (room := width - below * bool(lines)):
+            head = _first(line, room)
             lines.append(head)
             line = line[len(head) :]
     return [*lines, line]
@@ -138,16 +143,38 @@ def table_lines(
     if colour:
         lines[0] = f"{BOLD}{lines[0]}{RESET}"
     for row in cells:
-        *before, last = row
-        parts = wrapped(last, sizes[-1]) if columns[-1].wraps else [last]
-        lines.append(_line(columns, [*before, parts[0]], sizes, colour=colour))
-        lines += [_line(columns, [*[""] * len(before), part], sizes) for part in parts[1:]]
+        parts = [
+            wrapped(cell, size) if column.wraps else [cell]
+            for column, cell, size in zip(columns, row, sizes, strict=True)
+        ]
+        for shown in zip_longest(*parts, fillvalue=""):
+            lines.append(_line(columns, shown, sizes, colour=colour))
     return lines
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: TextIO) -> str:
     """The table as it should look on `stream`, with a newline at its end."""
     return "\n".join(table_lines(columns, rows, width=screen_width(stream), colour=use_colour(stream))) + "\n"
+
+
+def note(text: str, stream: TextIO) -> str:
+    """What stands beside a table or in place of one, as it should look on `stream`, with a newline at its end.
+
+    Lines are broken on a terminal alone: what a pipe or a file gets is read by programs.
+    """
+    return "\n".join(note_lines(text, screen_width(stream) if stream.isatty() else UNLIMITED)) + "\n"
+
+
+def note_lines(text: str, width: int) -> list[str]:
+    """The lines of `text`, cleaned, none wider than `width` (at least MARGIN): each is broken between words and goes
+    on two columns to the right of where it began."""
+    lines = []
+    for line in clean_lines(text).split("\n"):
+        indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
+        first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
+        lines.append(f"{' ' * indent}{first}".rstrip())
+        lines += [f"{' ' * indent}{GAP}{part}" for part in rest]
+    return lines
 
 
 def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:

@@ -13,7 +13,7 @@ from dstack.app.explain import Explainer, Explanation
 from dstack.app.overview import run_view
 from dstack.core import manifests
 from dstack.core.lifecycle import GOOD
-from dstack.core.records import Outcome, RunRecord, Tomb, pack
+from dstack.core.records import Outcome, RunRecord, Started, Tomb, pack
 from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, Manifest, WorkflowName
 from tests.app.bucket_story import Story, spec
@@ -132,6 +132,38 @@ def test_a_rerun_says_who_asked(story: Story) -> None:
     story.reopened(again, job, 2, "alice asked for it to run again")
     story.final(again, "succeeded", left(story, story.outcome(again, job, generation=2)))
     assert why(story, again).verdict == "ran again: alice asked for it to run again"
+
+
+def test_a_job_that_has_not_begun_did_not_run(story: Story) -> None:
+    job = spec("train", variables={"lr": "0.2"})
+    first = story.run("a-0", job)
+    assert why(story, first).verdict == "queued: will run, because there is no earlier job of this workflow"
+    done(story, "a-1", spec("train", variables={"lr": "0.1"}))
+    record = story.run("b-2", job)
+    assert why(story, record).verdict == "queued: will run, because this differs from a-1:"
+    story.attempt(record, job)
+    assert why(story, record).verdict == "placed: will run, because this differs from a-1:"
+    story.stop(record)
+    story.outcome(record, job, "stopped", attempt=0, generation=0, host="", reason="stopped by bob")
+    assert why(story, record) == Explanation(verdict="did not run (stopped: stopped by bob)")
+
+
+def test_a_job_that_runs_is_not_said_to_have_run(story: Story) -> None:
+    record = story.run("a-1", spec("train"))
+    attempt = story.attempt(record, spec("train"))
+    story.put(attempt.started, pack(Started(nonce="n1", at=1.0)))
+    assert why(story, record).verdict == "runs, because there is no earlier job of this workflow"
+
+
+def test_of_a_lost_job_nobody_knows_whether_it_ran(story: Story) -> None:
+    job = spec("train")
+    record = done(story, "a-1", job, "lost")
+    assert why(story, record).verdict == "may have run, because there is no earlier job of this workflow"
+
+
+def test_a_failure_to_begin_is_no_run(story: Story) -> None:
+    record = done(story, "a-1", spec("train"), "failed", reason="it never started on gpu-1")
+    assert why(story, record).verdict == "did not run (failed: it never started on gpu-1)"
 
 
 def test_a_job_that_waits_says_for_what(story: Story) -> None:

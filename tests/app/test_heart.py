@@ -130,6 +130,23 @@ def test_a_beat_says_how_long_its_credentials_last() -> None:
     asyncio.run(scene())
 
 
+def test_a_beat_says_which_hosts_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heart, "BEAT", 0.01)
+    bucket = Flaky()
+    beating = Heart(bucket, HEARTBEAT, print)
+
+    async def scene() -> None:
+        async with beating, asyncio.timeout(10):
+            await beating.begin()
+            assert "standby" not in json.loads(bucket.get(HEARTBEAT) or b"")
+            beating.left_to(["gpu-2"])
+            beating.left_to(["gpu-1", "gpu-2"])
+            while json.loads(bucket.get(HEARTBEAT) or b"").get("standby") != ["gpu-1", "gpu-2"]:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(scene())
+
+
 def test_a_beat_says_which_attempts_cannot_be_reached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

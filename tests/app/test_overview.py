@@ -11,8 +11,9 @@ import pytest
 
 from dstack.adapters.bucket_folder import FolderBucket
 from dstack.app.finding import find_run
-from dstack.app.overview import attempt_of, job_of, list_runs, run_ids, run_view, views_of
+from dstack.app.overview import attempt_of, job_of, run_ids, run_view, views_of
 from dstack.app.tending import Look
+from dstack.app.views import RunView
 from dstack.core.records import RunRecord, Started, pack, unpack
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunId, RunStatus, WorkflowName
@@ -47,11 +48,15 @@ def finish(story: Story, name: str, status: str = "succeeded") -> None:
     story.final(record, status, story.outcome(record, job, status))
 
 
+def newest(story: Story, limit: int | None = None) -> list[RunView]:
+    return list(views_of(story.bucket, story.keys, run_ids(story.bucket, story.keys, limit)))
+
+
 def test_runs_come_newest_first(story: Story) -> None:
     for name in ("a-1", "b-2", "c-3"):
         finish(story, name)
-    assert [view.run for view in list_runs(story.bucket, story.keys)] == ["c-3", "b-2", "a-1"]
-    assert [view.run for view in list_runs(story.bucket, story.keys, 2)] == ["c-3", "b-2"]
+    assert [view.run for view in newest(story)] == ["c-3", "b-2", "a-1"]
+    assert [view.run for view in newest(story, 2)] == ["c-3", "b-2"]
 
 
 def test_a_page_of_final_runs_costs_one_list_and_one_read_each(tmp_path: Path) -> None:
@@ -60,7 +65,7 @@ def test_a_page_of_final_runs_costs_one_list_and_one_read_each(tmp_path: Path) -
     for number in range(30):
         finish(story, f"run-{number}")
     bucket.asked.clear()
-    assert len(list(list_runs(bucket, story.keys, 10))) == 10
+    assert len(newest(story, 10)) == 10
     assert bucket.asked == ["list", *["get"] * 10]
 
 
@@ -114,18 +119,18 @@ def test_a_run_whose_record_makes_no_sense_does_not_hide_the_others(story: Story
 def test_a_run_that_is_being_recorded_is_left_out(story: Story) -> None:
     finish(story, "a-1")
     story.put(f"{story.keys.runs}{10**12:013d}-abcdefghij/stop/_all", b"{}")
-    assert [view.run for view in list_runs(story.bucket, story.keys)] == ["a-1"]
+    assert [view.run for view in newest(story)] == ["a-1"]
 
 
 def test_strange_names_among_the_runs_are_ignored(story: Story) -> None:
     finish(story, "a-1")
     story.put(f"{story.keys.runs}..junk/run.json", b"{}")
-    assert [view.run for view in list_runs(story.bucket, story.keys)] == ["a-1"]
+    assert [view.run for view in newest(story)] == ["a-1"]
 
 
 def states(story: Story, tell: Callable[[], None]) -> dict[str, str]:
     tell()
-    view = next(iter(list_runs(story.bucket, story.keys)))
+    view = newest(story)[0]
     return {job.workflow: job.status.value for job in view.jobs}
 
 

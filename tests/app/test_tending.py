@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 
 from dstack.app.finding import find_run, last_run
-from dstack.app.overview import list_runs, own_run_ids, run_view
+from dstack.app.overview import own_run_ids, run_ids, run_view, views_of
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
+from dstack.cli.runs import left_alone, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
+from dstack.core.spans import SKEW
 from dstack.errors import NotFoundError, UsageError
-from dstack.model import JobStatus, RunName, WorkflowName
+from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 from tests.system.request_log import OPEN, documented
@@ -137,6 +139,58 @@ def test_an_owner_that_misses_some_beats_is_named_before_it_counts_as_silent(sto
     assert job(story, record).unheard == 0.0
 
 
+@pytest.mark.parametrize(("silent", "sure"), [(50, None), (QUIET - 1, None), (5, False), (QUIET - 1, False)])
+def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
+    story: Story, silent: float, sure: bool | None
+) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - silent, standby=["gpu-1", "gpu-2"])
+    by = () if sure is False else ("alice@laptop",)
+    told = Tended(by=by, last="alice@laptop", seen=NOW - silent, standby=("gpu-1", "gpu-2"))
+    assert view(story, record, sure=sure).tended == told
+
+
+@pytest.mark.parametrize(("silent", "sure"), [(5, None), (50, True), (QUIET, None), (QUIET, False), (-3600, False)])
+def test_hosts_that_stand_by_are_not_named_while_the_attendant_lives_nor_when_they_should_have_gone_on(
+    story: Story, silent: float, sure: bool | None
+) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - silent, standby=["gpu-1"])
+    tended = view(story, record, sure=sure).tended
+    assert tended is not None
+    assert tended.standby == ()
+
+
+def test_who_works_on_a_run_beside_a_silent_attendant_looks_after_it(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 100, standby=["gpu-1"])
+    attends(story, record, BOB)
+    beats(story, BOB, NOW)
+    assert view(story, record).tended == Tended(by=("alice@laptop", "bob@desk"))
+
+
+@pytest.mark.parametrize("standby", [None, "gpu-1", {"gpu-1": 1}, [1, None, ["gpu-1"], "", "g" * 1000], 7])
+def test_damaged_names_of_hosts_are_no_names(story: Story, standby: object) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 50, standby=standby)
+    assert view(story, record).tended == Tended(by=("alice@laptop",))
+
+
+def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story: Story) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - 50, standby=["gpu-1"])
+    line = "a-1: no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min"
+    for sure in (None, False):
+        told = view(story, record, sure=sure)
+        assert [*out_of_sight(told, NOW), *left_alone(told, NOW)] == [line]
+    beats(story, ME, NOW - QUIET + 1, standby=["gpu-1", "gpu-2"])
+    told = view(story, record)
+    assert out_of_sight(told, NOW)[0].endswith("gpu-1, gpu-2 stand by and go on with it within 1 min")
+    beats(story, ME, NOW - QUIET, standby=["gpu-1"])
+    told = view(story, record)
+    assert left_alone(told, NOW)[0] == "a-1: no sign of alice@laptop for 4 min: dstack attach a-1"
+
+
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])
 def test_a_heartbeat_without_a_sensible_time_is_a_sign_of_life(story: Story, at: object) -> None:
     record, _ = running(story)
@@ -191,6 +245,38 @@ def test_a_queued_job_says_why_it_waits(story: Story) -> None:
     assert (told.status, told.reason) == (JobStatus.QUEUED, "attempt 1 never started")
 
 
+def test_a_run_of_which_no_job_has_begun_is_called_what_it_is(story: Story) -> None:
+    prepare, train = spec("prepare"), spec("train", ["prepare"])
+    record = story.run("a-1", prepare, train)
+    stages = [view(story, record).stage]
+    attempt = story.attempt(record, prepare)
+    stages.append(view(story, record).stage)
+    story.put(attempt.started, pack(Started(nonce="n1", at=NOW - 100)))
+    stages.append(view(story, record).stage)
+    story.outcome(record, prepare, started=NOW - 100, ended=NOW)
+    stages.append(view(story, record).stage)
+    assert stages == ["queued", "placed", "running", "running"]
+
+
+def test_a_result_of_another_run_is_no_beginning(story: Story) -> None:
+    prepare, train = spec("prepare"), spec("train", ["prepare"])
+    record = story.run("a-1", prepare, train)
+    story.outcome(record, prepare, "reused", started=NOW - 100, ended=NOW)
+    assert (view(story, record).stage, view(story, record).status) == ("queued", "running")
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_a_run_has_one_word_whatever_its_jobs_do(status: JobStatus) -> None:
+    job = JobView(workflow=WorkflowName("w"), status=status)
+    other = JobView(workflow=WorkflowName("v"), status=JobStatus.WAITING)
+    told = RunView(
+        id=RunId("1"), run=RunName("r"), workflow=WorkflowName("w"), status=RunStatus.RUNNING, user="u",
+        submitted=1.0, jobs=(job, other),
+    )  # fmt: skip
+    assert (told.stage == "running") == job.began
+    assert replace(told, status=RunStatus.FAILED).stage == "failed"
+
+
 def test_a_stopping_job_says_who_asked(story: Story) -> None:
     record, _ = running(story)
     story.stop(record)
@@ -208,7 +294,8 @@ def test_an_open_run_costs_ps_what_the_table_says(story: Story, bucket: MemoryBu
     running(story)
     beats(story, ME, NOW)
     bucket.requests.clear()
-    told = list(list_runs(bucket, story.keys, 20, look=lambda: look(story, sure=True)))
+    newest = run_ids(bucket, story.keys, 20)
+    told = list(views_of(bucket, story.keys, newest, look=lambda: look(story, sure=True)))
     assert len(told) == 1
     # One list and the read of `final` are those of any run.
     assert (bucket.requests["list"] - 1, bucket.requests["get"] - 1) == (
@@ -272,22 +359,35 @@ def test_the_last_run_is_ones_own(story: Story) -> None:
     mine = of(story, "a-1", "alice")
     of(story, "b-2", "bob")
     of(story, "c-3", "alice", "desk")
-    assert last_run(story.bucket, story.keys, "alice", "laptop") == mine
+    assert last_run(story.bucket, story.keys, "alice", "laptop", now=NOW) == mine
     with pytest.raises(NotFoundError, match="carol@laptop"):
-        last_run(story.bucket, story.keys, "carol", "laptop")
+        last_run(story.bucket, story.keys, "carol", "laptop", now=NOW)
+
+
+def test_a_run_of_a_time_to_come_is_the_last_one_only_where_there_is_no_other(story: Story) -> None:
+    """The clock of the laptop was years ahead once, or is years behind now."""
+    first = of(story, "a-1", "alice")
+    of(story, "b-2", "alice")
+    story.runs = 1_000_000
+    ahead = of(story, "c-3", "alice")
+    mine = (story.bucket, story.keys, "alice", "laptop")
+    assert last_run(*mine, now=1_000_001.0 + 1) == ahead
+    assert last_run(*mine, now=3.0).name == "b-2"
+    assert last_run(*mine, now=1.0 - SKEW) == first
+    assert last_run(*mine, now=-1e9) == ahead
 
 
 def test_the_last_run_is_found_without_the_list_of_ones_own(story: Story) -> None:
     mine = story.run("a-1", spec("train"), user="alice", machine="laptop")
     story.run("b-2", spec("train"), user="bob", machine="laptop")
-    assert last_run(story.bucket, story.keys, "alice", "laptop") == mine
+    assert last_run(story.bucket, story.keys, "alice", "laptop", now=NOW) == mine
 
 
 def test_a_list_of_ones_own_cannot_name_somebody_elses_run(story: Story) -> None:
     theirs = story.run("b-2", spec("train"), user="bob", machine="desk")
     story.put(f"{story.keys.runs_of('alice', 'laptop')}{theirs.id}", b"{}")
     with pytest.raises(NotFoundError):
-        last_run(story.bucket, story.keys, "alice", "laptop")
+        last_run(story.bucket, story.keys, "alice", "laptop", now=NOW)
 
 
 @pytest.mark.parametrize("name", ["alice", "Jürgen", "a/b", "..", "=", "a@b", "x" * 300, "\udcff"])

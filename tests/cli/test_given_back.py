@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -91,6 +92,29 @@ def test_ctrl_c_takes_the_colours_away(made: Project) -> None:
     attached = made.terminal("attach", run, interrupt_at="begun")
     assert is_clean(attached.out)
     (made.root / "gate").touch()
+
+
+def test_logs_that_are_told_to_end_take_the_colours_away(made: Project) -> None:
+    made.environment["GATE"] = str(made.root / "third-gate")
+    run = names(made.run("run", "slow", "-d", "--rerun").out)[0]
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "dstack", "logs", run, "-f"]
+    process = subprocess.Popen(command, cwd=made.root, env=made.environment, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown, deadline = b"", time.monotonic() + LIMIT
+    while b"begun" not in shown:
+        assert time.monotonic() < deadline
+        shown += os.read(master, 4096)
+    process.terminate()
+    (made.root / "third-gate").touch()
+    assert process.wait(LIMIT) == 128 + signal.SIGTERM
+    while select.select([master], [], [], 0.5)[0]:
+        try:
+            shown += os.read(master, 4096)
+        except OSError:
+            break
+    os.close(master)
+    assert is_clean(shown.decode())
 
 
 def test_a_reader_that_leaves_takes_no_colours_with_it(made: Project) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dstack.cli.asking import Answer
-from dstack.cli.hostcheck import Seen, told_once
-from dstack.model import Host, HostFacts, HostName
+from dstack.cli.hostcheck import Seen, host_lines, told_once
+from dstack.model import Gpu, Host, HostFacts, HostName
+from dstack.ui.tables import display_width
 from tests.cli.conftest import Done, Project
 from tests.fakes.guarded_store import Guarded
 from tests.fakes.refusing_store import Refusing
@@ -105,7 +107,7 @@ def test_this_machine_is_checked_without_ssh(project: Make) -> None:
     done = project().run("hosts", "check")
     assert done.code == 0, done.err
     head, row = done.out.splitlines()[:2]
-    columns = "HOST STATE PYTHON GIT DOCKER CPUS MEMORY GPUS SLOTS DISK BUCKET"
+    columns = "HOST STATE TOOLS CPUS MEMORY GPUS SLOTS DISK BUCKET"
     assert head.split() == columns.split()
     assert row.split()[:2] == ["local", "ok"]
     assert max(len(line) for line in done.out.splitlines()[:2]) <= 80
@@ -177,7 +179,8 @@ def test_a_host_that_cannot_be_reached_is_3_and_the_others_are_shown(project: Ma
     made.run("hosts", "add", "gone", "--address", "127.0.0.1", "--port", "1", "--offline")
     done = made.run("hosts", "check")
     assert done.code == 3
-    assert [line.split()[:2] for line in done.out.splitlines()[1:3]] == [["here", "ok"], ["gone", "failed"]]
+    rows = [line.split()[:2] for line in done.out.splitlines()[1:] if line.startswith(("here ", "gone "))]
+    assert rows == [["here", "ok"], ["gone", "failed"]]
     assert "\ngone: " in done.out
 
 
@@ -301,3 +304,32 @@ def test_a_problem_of_several_hosts_is_told_once() -> None:
         ("Docker does not answer user alice", ["gpu-1", "gpu-3"]),
         ("x", ["gpu-2"]),
     ]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_nothing_of_what_a_host_has_is_cut(columns: int) -> None:
+    gpus = (Gpu(count=2, name="NVIDIA A100-SXM4-80GB", memory=80_000_000_000),)
+    bare = answer("gpu-1", docker=False).said
+    assert bare is not None
+    facts = replace(bare.facts, gpus=gpus, disk_free=999_000_000_000)
+    found = Answer(host=Host(name=HostName("gpu-1")), said=Seen(facts=facts, who="ec2-user, forwarded"))
+    titles, *lines = host_lines([found], width=columns)
+    assert all(display_width(line) <= columns for line in lines)
+    starts = [titles.index(title) for title in ("TOOLS", "CPUS", "GPUS", "SLOTS", "BUCKET")]
+    tools, _, shown, _, bucket = (
+        " ".join(line[begin:end].strip() for line in lines).split()
+        for begin, end in zip(starts, [*starts[1:], columns], strict=True)
+    )
+    assert tools == ["Python", "3.11.7,", "git", "2.40.0,", "no", "Docker"]
+    assert "".join(shown) == "2×NVIDIAA100-SXM4-80GB80GB"
+    assert bucket == ["yes", "(ec2-user,", "forwarded)"]
+
+
+def test_a_hint_is_broken_at_spaces_in_a_narrow_terminal(project: Make) -> None:
+    made = project()
+    made.run("hosts", "add", "gone", "--address", "127.0.0.1", "--port", "1", "--offline")
+    whole = made.run("hosts", "check", env={"COLUMNS": "40"}).out.partition("\n\n")[2]
+    narrow = made.terminal("hosts", "check", env={"COLUMNS": "40"}).out.partition("\n\n")[2]
+    assert max(map(len, whole.splitlines())) > 40, "what programs read is not broken"
+    assert all(len(line) <= 40 for line in narrow.splitlines())
+    assert narrow.split() == whole.split()

@@ -11,10 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dstack.app.views import JobView
+from dstack.cli import stop
+from dstack.cli.main import execute
+from dstack.model import JobStatus, WorkflowName
+from dstack.ui.times import clock_text
 from tests.cli.conftest import Project, names
 
 FILES = {
@@ -41,6 +48,9 @@ workflows:
   - name: slow
     depends-on: {repo: {include: []}}
     commands: [echo begun, sleep 600]
+  - name: deaf
+    depends-on: {repo: {include: []}}
+    commands: ["trap '' TERM; echo begun; while :; do sleep 0.2; done"]
 """,
     ".dstack/variables.yaml": "variables:\n  train:\n    lr: 0.1\n",
     "prepare.sh": "mkdir -p data\nprintf 12345 > data/numbers\necho prepared\n",
@@ -91,7 +101,7 @@ def test_ps_json_has_the_promised_fields(told: Project) -> None:
     newest = runs(told)[0]
     assert list(newest) == [
         *("run", "workflow", "status", "user", "submitted", "jobs"),
-        *("machine", "ended", "looked_after_by"),
+        *("machine", "ended", "looked_after_by", "stage"),
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", newest["submitted"])
     prepare, train = newest["jobs"]
@@ -273,13 +283,12 @@ def test_a_run_in_a_terminal_ends_with_its_table(fresh: Project) -> None:
     assert max(len(line) for line in last.splitlines()) < 80
 
 
-@pytest.fixture
-def slow(fresh: Project) -> Iterator[Project]:
-    """A project whose run of `slow` has begun, attached in a process that ends with the test."""
-    made = fresh
+@contextmanager
+def attached(made: Project, workflow: str) -> Iterator[Project]:
+    """The project with a run of `workflow` that has begun, attached in a process that ends with the block."""
     with (made.home / "attached").open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dstack", "run", "slow"],
+            [sys.executable, "-m", "dstack", "run", workflow],
             cwd=made.root,
             env=made.environment,
             stdout=out,
@@ -297,6 +306,54 @@ def slow(fresh: Project) -> Iterator[Project]:
             made.run("stop", names(made.run("ps").out)[0])
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
+
+
+@pytest.fixture
+def slow(fresh: Project) -> Iterator[Project]:
+    with attached(fresh, "slow") as made:
+        yield made
+
+
+@pytest.fixture
+def deaf(fresh: Project) -> Iterator[Project]:
+    """A run whose job does not end for TERM."""
+    with attached(fresh, "deaf") as made:
+        yield made
+
+
+def test_what_a_stop_leaves_is_one_line_with_what_to_do() -> None:
+    def job(name: str, status: JobStatus, **changes: Any) -> JobView:
+        return JobView(workflow=WorkflowName(name), status=status, **changes)
+
+    ended = job("prepare", JobStatus.STOPPED, host="gpu-2")
+    away = job("train", JobStatus.STOPPING, host="gpu-1", unreachable=1e9)
+    told = stop.goes_on("calm-otter-7", [ended, away, *(job(f"w{n}", JobStatus.QUEUED) for n in range(9))])
+    assert told == (
+        f"calm-otter-7 has not ended: train on gpu-1 (stopping, unreachable since {clock_text('%H:%M', 1e9)}), "
+        "w0 (queued), w1 (queued) and 7 more; the request stands, `dstack show calm-otter-7` says when it has; "
+        "if gpu-1 will not be back: dstack lost calm-otter-7"
+    )
+
+
+def test_a_stop_that_is_left_says_what_goes_on_and_does_not_end_with_0(deaf: Project) -> None:
+    name = runs(deaf)[0]["run"]
+    done = deaf.terminal("stop", name, interrupt_at="waiting for local", env={"COLUMNS": "300"})
+    assert done.code == 130, done.out
+    assert f"{name} has not ended: deaf on local (stopping); the request stands, `dstack show {name}` says" in done.out
+
+
+def test_a_stop_whose_patience_ends_first_says_what_goes_on_and_does_not_end_with_0(
+    deaf: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stop, "PATIENCE", 0.5)
+    monkeypatch.chdir(deaf.root)
+    for key, value in deaf.environment.items():
+        monkeypatch.setenv(key, value)
+    name = runs(deaf)[0]["run"]
+    assert execute(["stop", name]) == 1
+    out, err = capfd.readouterr()
+    assert out == f"deaf: stopping on local (stopped by {runs(deaf)[0]['user']})\n"
+    assert f"{name} has not ended: deaf on local (stopping); the request stands, `dstack show {name}` says" in err
 
 
 def test_a_running_job_is_shown_and_stopped(slow: Project) -> None:

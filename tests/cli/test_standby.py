@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dstack.adapters.log_screen import LogScreen
+from dstack.app import heart
 from dstack.app.fleet import Fleet
 from dstack.app.handing import Handed
 from dstack.app.heart import Heart
@@ -115,6 +117,20 @@ def test_hosts_are_asked_once_the_first_job_is_past_its_start(status: JobStatus)
 
     lab.play(scene)
     assert lab.handed == [("a", "b")]
+
+
+def test_the_heartbeat_names_the_hosts_that_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heart, "BEAT", 0.01)
+    lab = Lab("a", "b")
+
+    async def scene() -> None:
+        begin(lab)
+        await lab.awaits(1)
+        async with asyncio.timeout(10):
+            while json.loads(lab.bucket.get("projects/p/coordinators/me/hb") or b"{}").get("standby") != ["a", "b"]:
+                await asyncio.sleep(0.01)
+
+    lab.play(scene)
 
 
 def test_a_run_that_is_over_soon_is_handed_to_nobody() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dstack.cli.attending import DETACHED, EXIT
 from dstack.cli.main import INTERRUPTED
+from dstack.cli.stop import GOES_ON
 from dstack.errors import DstackError
 from tests.docs.markdown import code, page, table
 
@@ -18,6 +19,7 @@ def exits_page() -> str:
     for status, number in EXIT.items():
         told = f"`run` and `attach`: the run has {_ended(status.value)}."
         reasons.setdefault(number, []).append(told)
+    reasons[GOES_ON].append("`stop`: something of what was asked to stop has not ended yet, or may still run.")
     reasons[1].append("A bug: the traceback is printed, please report it.")
     reasons.setdefault(INTERRUPTED, []).append("Ctrl-C.")
     reasons.setdefault(DETACHED, []).append("`run` and `attach`: detached; the run goes on in the background.")

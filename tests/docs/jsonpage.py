@@ -22,8 +22,11 @@ RUN = {
     "jobs": "The jobs, each after those it depends on.",
     "machine": "The machine it was started on; with `user` the `user@machine` of `dstack ps`.",
     "ended": "When its last job ended, by the clock of that job's host.",
-    "looked_after_by": "Who looks after it now, each as `user@machine`; an empty list: nobody, `dstack attach RUN`. "
+    "looked_after_by": "Who looks after it now, each as `user@machine`; an empty list: nobody, `dstack attach RUN` "
+    "unless `dstack ps` says that hosts stand by. "
     "`null` once it is over, and from commands that do not ask.",
+    "stage": "What `dstack ps` calls it while it is not over: `running` once a job of it has begun, before that "
+    "`placed`, `queued` or `waiting`, as the job that is nearest to its beginning. `null` once it is over.",
 }
 JOB = {
     "workflow": "Its workflow.",
@@ -93,7 +96,8 @@ def json_page() -> str:
         "What cannot be said (yet) is `null`.",
         "## A run",
         _fields(RUN, run_fields(full), run_fields(empty)),
-        f"`status` is one of {', '.join(code(status.value) for status in RunStatus)}.",
+        f"`status` is one of {', '.join(code(status.value) for status in RunStatus)}; `running` is every run that is "
+        "not over, whether or not a job of it has begun.",
         "## A job",
         _fields(JOB, job, job_fields(empty.jobs[0])),
         f"`status` is one of {over} when it is over, else of {going}; a program takes one that it does not know for "

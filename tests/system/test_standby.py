@@ -116,8 +116,13 @@ def test_hosts_go_on_when_laptops_fall_silent_and_one_of_them_comes_back(
         until("both runs are left to it", lambda host=host: log_of(host).count("stands by") == 2, seconds=60)  # type: ignore[misc]
     running = marks(hosts)
     assert len(running) == 2, "each host has one slot"
+    beats = lambda: [path.read_text() for path in bucket.glob("projects/*/coordinators/*/hb")]  # noqa: E731
+    until("both laptops name who stands by", lambda: sum('"standby"' in beat for beat in beats()) == 2, seconds=60)
     killed.kill()
     killed.communicate()
+    said = laptop.dstack("ps").stdout
+    assert "gpu-1, gpu-2 stand by and go on with it within 3 min" in said, said
+    assert "dstack attach" not in said
     os.kill(frozen.pid, signal.SIGSTOP)
     begin = time.monotonic()
     try:

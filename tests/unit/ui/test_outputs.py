@@ -65,6 +65,7 @@ def test_what_is_not_known_is_null() -> None:
         "machine": None,
         "ended": None,
         "looked_after_by": None,
+        "stage": "waiting",
     }
 
 

@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.ui.tables import (
+    MARGIN,
     Column,
     cut,
     display_width,
+    note_lines,
     screen_width,
     size_text,
     table_lines,
     use_colour,
     wrapped,
 )
-from dstack.ui.terminal import clean
+from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, duration_text
 
 COLUMNS = (Column(title="RUN", floor=6), Column(title="STATUS", floor=6, styled=True), Column(title="N", right=True))
@@ -123,3 +125,35 @@ def test_wrapped_lines_hold_every_character_and_fit(text: str, width: int) -> No
 def test_moments_for_narrow_columns(seconds: int, text: str) -> None:
     assert age_text(1e9, 1e9 + seconds) == text
     assert age_text(1e9, 1e9 + 8 * 86400) == ago_text(1e9, 1e9 + 8 * 86400)
+
+
+SEVERAL = (Column(title="HOST"), Column(title="GPUS", wraps=True), Column(title="BUCKET", wraps=True))
+
+
+def test_columns_that_wrap_in_the_middle_lose_nothing_either() -> None:
+    lines = table_lines(SEVERAL, [("gpu-1", "2 × NVIDIA A100 80 GB", "yes (alice, forwarded)")], width=30)
+    assert all(display_width(line) <= 30 for line in lines)
+    second, third = lines[0].index("GPUS"), lines[0].index("BUCKET")
+    rows = [(line[second:third].strip(), line[third:].strip()) for line in lines]
+    assert " ".join(cell for cell, _ in rows).split() == ["GPUS", "2", "×", "NVIDIA", "A100", "80", "GB"]
+    assert " ".join(cell for _, cell in rows).split() == ["BUCKET", "yes", "(alice,", "forwarded)"]
+
+
+@given(st.text(max_size=300), st.integers(MARGIN, 90))
+def test_a_note_is_broken_at_spaces_and_keeps_every_word(text: str, width: int) -> None:
+    lines = note_lines(f"  {text}", width)
+    assert all(display_width(line) <= width for line in lines)
+    if all(display_width(word) <= width - 4 for word in clean_lines(text).split()):
+        assert " ".join(lines).split() == clean_lines(text).split()
+
+
+def test_a_note_goes_on_below_its_beginning() -> None:
+    told = "gpu-1: no git, so no code\n  install git on it, e.g. `apt-get install git`"
+    assert note_lines(told, 24) == [
+        "gpu-1: no git, so no",
+        "  code",
+        "  install git on it,",
+        "    e.g. `apt-get",
+        "    install git`",
+    ]
+    assert note_lines(told, 1 << 16) == told.split("\n")
