@@ -13,9 +13,11 @@ from dstack.app import attempts
 from dstack.app import effects as fx
 from dstack.app.collect import collect_to_commit
 from dstack.app.driver import take
+from dstack.app.fleet import Reached
 from dstack.app.watching import carry_log
 from dstack.core.keys import AttemptKeys
 from dstack.core.records import Claim, unpack
+from dstack.core.sightings import belongs, is_other_machine
 from dstack.errors import HostUnreachableError
 from dstack.model import Nonce, WorkflowName
 from dstack.ports import Bucket, RunnerPort
@@ -24,17 +26,18 @@ UNNAMED = WorkflowName("")
 """Nothing of a late result is shown under the name of its workflow."""
 
 
-async def bring_in_result(runner: RunnerPort, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce) -> str:
+async def bring_in_result(reached: Reached, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce) -> str:
     """Bring what an ended attempt that was called lost has left into the bucket, and have the host forget the attempt.
 
     Safe beside other coordinators that do the same: all of them write the same bytes. Where the generation has no
-    result yet, the one of a succeeded attempt becomes it. Returns what was done, for people; "" where the claim is not
-    this attempt's, or the host lost the connection: then nothing was forgotten. Raises BucketError, and HostError when
-    the host says no.
+    result yet, the one of a succeeded attempt becomes it. Returns what was done, for people; "" where the attempt was
+    not claimed on this host in this spool, or the connection was lost: then nothing was forgotten. Raises BucketError,
+    and HostError when the host says no.
     """
+    runner, facts = reached.runner, reached.facts
     body = await asyncio.to_thread(bucket.get, attempt.claim)
     claim = unpack(Claim, attempt.claim, body) if body is not None else None
-    if claim is None or claim.nonce != nonce:
+    if claim is None or claim.nonce != nonce or not belongs(claim, facts) or is_other_machine(claim, facts):
         return ""
     report = await runner.wait(nonce)
     performer = _Performer(runner, bucket)

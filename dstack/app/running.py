@@ -226,8 +226,7 @@ class Coordination:
         await asyncio.sleep(LEISURE)
         for link in self._means.fleet.links.values():
             if link.reached is not None:
-                runner, say = link.reached.runner, self._means.screen.message
-                await tidy(runner, self._means.bucket, self._means.keys, say=say)
+                await tidy(link.reached, self._means.bucket, self._means.keys, say=self._means.screen.message)
 
     async def _introduce(self) -> None:
         """Say who looks after the run, for people; a run of which everything is reused is over before that."""

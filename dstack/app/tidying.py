@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum
 
+from dstack.app.fleet import Reached
 from dstack.app.late_results import bring_in_result
 from dstack.app.lease import LATE
 from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited
@@ -29,14 +30,14 @@ class Rest(Enum):
     BRING_IN = "bring in what it has left first"
 
 
-async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
+async def tidy(reached: Reached, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
     """Have the host forget the attempts of this project that are over; returns how many.
 
     What an attempt that was called lost has left is brought into the bucket first; `say` is told of that. Raises
     nothing: a host or a bucket that gives no answer is left as it is. An attempt whose end is not in the bucket is
     never forgotten, unless its generation was pruned.
     """
-    forgotten = 0
+    forgotten, runner = 0, reached.runner
     try:
         await _end_orphans(runner, bucket, keys)
         rests = {each: await asyncio.to_thread(rest_of, bucket, keys, each) for each in await runner.spool()}
@@ -53,20 +54,20 @@ async def tidy(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys, *, say: Ca
                 await runner.release(each.nonce)
                 forgotten += 1
             else:
-                forgotten += await _bring_in(runner, bucket, attempt, each.nonce, say)
+                forgotten += await _bring_in(reached, bucket, attempt, each.nonce, say)
     except DstackError:
         pass  # whoever needs the two next says so
     return forgotten
 
 
 async def _bring_in(
-    runner: RunnerPort, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce, say: Callable[[str], None]
+    reached: Reached, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce, say: Callable[[str], None]
 ) -> bool:
     """Whether all of it is in the bucket, and the host has forgotten it."""
     try:
-        done = await bring_in_result(runner, bucket, attempt, nonce)
+        done = await bring_in_result(reached, bucket, attempt, nonce)
     except DstackError as error:
-        say(f"{runner.name}: what a lost attempt has left could not be brought in: {error}")
+        say(f"{reached.host.name}: what a lost attempt has left could not be brought in: {error}")
         return False
     if done:
         say(done)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -16,6 +18,7 @@ from dstack.errors import BucketError
 from dstack.model import Nonce
 from dstack.ports import Put
 from tests.app.bucket_story import ME, Story, spec
+from tests.app.reached import FACTS, reached
 from tests.contract.runner_hosts import Bench, LocalOpener, Project, play
 from tests.fakes.bucket_memory import MemoryBucket
 
@@ -56,9 +59,25 @@ def keys(story: Story) -> AttemptKeys:
     return attempt
 
 
-def call_lost(story: Story, keys: AttemptKeys, nonce: str, claimed: str = "") -> None:
-    claim = Claim(nonce=claimed or nonce, run="r", run_name="one", host="box", address={}, boot_id="b", coordinator=ME)
-    story.put(keys.claim, pack(claim))
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def call_lost(story: Story, keys: AttemptKeys, nonce: str, claimed: Mapping[str, str] = NOTHING) -> None:
+    """The attempt was claimed in the spool of `FACTS`, in an earlier boot, but for `claimed`; and called lost."""
+    claim = Claim(
+        nonce=nonce,
+        run="r",
+        run_name="one",
+        host="box",
+        address={},
+        boot_id="earlier",
+        coordinator=ME,
+        account=FACTS.user,
+        folder=FACTS.dir,
+        place=FACTS.place,
+        machine=FACTS.machine,
+    )
+    story.put(keys.claim, pack(replace(claim, **claimed)))  # type: ignore[arg-type]
     story.put(keys.end, pack(End(nonce=nonce, status="lost", reason="the host was started again")))
 
 
@@ -77,7 +96,7 @@ def tidied(
             nonce, _, _ = await bench.finished(client, script, artifacts=["train"], attempt=keys.folder)
             record(nonce)
             said: list[str] = []
-            await tidy(client, story.bucket, story.keys, say=said.append)
+            await tidy(reached(client), story.bucket, story.keys, say=said.append)
             found.append((nonce, said, [each.nonce for each in await client.spool()]))
 
     play(scene())
@@ -129,11 +148,18 @@ def test_nothing_is_forgotten_that_the_bucket_did_not_take(
     assert spool == [nonce]
 
 
-def test_an_attempt_that_another_one_was_claimed_for_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story: Story, keys: AttemptKeys
+@pytest.mark.parametrize(
+    "claimed",
+    [{"nonce": "another"}, {"machine": "m2"}, {"place": "there"}, {"account": "bob"}, {"folder": "/home/bob/.dstack"}],
+    ids=lambda claimed: next(iter(claimed)),
+)
+def test_an_attempt_that_was_not_claimed_there_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story: Story, keys: AttemptKeys, claimed: dict[str, str]
 ) -> None:
+    """A host that has heard of a lost attempt elsewhere cannot give its result."""
+
     def record(nonce: Nonce) -> None:
-        call_lost(story, keys, nonce, claimed="another")
+        call_lost(story, keys, nonce, claimed)
 
     nonce, said, spool = tidied(tmp_path, monkeypatch, story, keys, MAKE, record)
     assert (said, spool) == ([], [nonce])

@@ -15,6 +15,7 @@ from dstack.core.keys import AttemptKeys
 from dstack.core.records import Claim, End, Gone, RunRecord, pack, unpack
 from dstack.model import ExitReport, Nonce, Spooled
 from tests.app.bucket_story import Story, spec
+from tests.app.reached import reached
 from tests.fakes.bucket_memory import MemoryBucket
 
 TRAIN = spec("train")
@@ -63,7 +64,7 @@ def found(host: Host, story: Story) -> list[str]:
 
 def tidied(host: Host, story: Story, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tidying, "GRACE", 0.0)
-    asyncio.run(tidy(host, story.bucket, story.keys, say=lambda _: None))  # type: ignore[arg-type]
+    asyncio.run(tidy(reached(host), story.bucket, story.keys, say=lambda _: None))
     return host.done
 
 

@@ -13,6 +13,7 @@ from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import End, pack
 from dstack.errors import BucketError, HostError, HostUnreachableError
 from dstack.model import Nonce, Spooled
+from tests.app.reached import reached
 from tests.fakes.bucket_memory import MemoryBucket
 
 KEYS = ProjectKeys.of("p")
@@ -56,7 +57,7 @@ def spooled(state: str = "ended", folder: str | None = None) -> Spooled:
 
 def tidied(host: Spooling, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tidying, "GRACE", 0.0)
-    count = asyncio.run(tidy(host, bucket, KEYS, say=lambda _: None))  # type: ignore[arg-type]
+    count = asyncio.run(tidy(reached(host), bucket, KEYS, say=lambda _: None))
     assert count == len(host.released)
     return host.released
 

@@ -84,6 +84,14 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/app/test_late_results.py",),
     ),
     Mutant(
+        name="late-result-from-anywhere",
+        breaks="a host gives the result of a lost attempt that was claimed on another machine, or by another account",
+        file="dstack/app/late_results.py",
+        old=" or not belongs(claim, facts) or is_other_machine(claim, facts):",
+        new=":",
+        tests=("tests/app/test_late_results.py",),
+    ),
+    Mutant(
         name="orphans-stay",
         breaks="what was called lost and lives keeps its slot for ever",
         file="dstack/app/tidying.py",
