@@ -260,8 +260,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="heartbeat-before-lock",
         breaks="a heartbeat counts for a coordinator whose process is known to be gone",
         file="dstack/app/tending.py",
-        old="        if sure is False or coordinator.id not in self._beating:",
-        new="        if coordinator.id not in self._beating:",
+        old="        if sure is False:\n",
+        new="        if False:\n",
         tests=("tests/app/test_tending.py",),
     ),
     Mutant(
