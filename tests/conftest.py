@@ -1,3 +1,9 @@
 """Options of the whole suite."""
 
+import signal
+
 pytest_plugins = ["tests.lacking"]
+
+# A shell starts what it leaves in the background with Ctrl-C ignored, and every command of a test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
