@@ -6,6 +6,8 @@ the result after everything that it names.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dstack.app.creating import create
 from dstack.app.effects import (
     WAITS_FOR_A_SLOT,
@@ -36,7 +38,7 @@ from dstack.app.lease import SILENCE
 from dstack.core import reuse
 from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, Coordinator, End, Gone, Outcome, Result, Started, Want, pack, unpack
-from dstack.errors import DamagedInputError, DamagedObjectError
+from dstack.errors import BucketError, DamagedInputError, DamagedObjectError
 from dstack.model import ExitReport, JobStatus, Nonce, WorkflowName
 from dstack.wire import STARTED
 
@@ -56,15 +58,39 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
     Returns the job's outcome where another coordinator of the run has recorded one meanwhile, else None.
     """
     nonce = yield NewNonce()
+    mine = keys.attempt(number)
     try:
-        held = yield from _hold(job, keys, nonce, number)
-    except DamagedObjectError:
+        begun = yield from _begin(job, me, keys, mine, nonce)
+    except BucketError:
+        # The next try takes another nonce: what is held under this one would stand in its way.
         yield Drop(nonce)
         raise
-    if held is None:
-        yield Drop(nonce)
-        return None
-    claim = Claim(
+    if not isinstance(begun, Begun):
+        return begun
+    yield from look_after(job, mine, begun.claim, at=begun.at)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The job of a claim was started, at a time of its host's clock; 0.0 where the host has not said when."""
+
+    claim: Claim
+    at: float
+
+
+def _begin(job: Job, me: Coordinator, keys: JobKeys, mine: AttemptKeys, nonce: Nonce) -> Steps[Outcome | Begun | None]:
+    held = yield from _hold(job, keys, nonce, mine.number)
+    if held is not None:
+        claim = _claim_of(job, me, nonce, held)
+        if (yield from create(mine.claim, pack(claim))):
+            return (yield from _claimed(job, mine, claim))
+    yield Drop(nonce)
+    return None
+
+
+def _claim_of(job: Job, me: Coordinator, nonce: Nonce, held: Held) -> Claim:
+    return Claim(
         nonce=nonce,
         run=job.run.id,
         run_name=job.run.name,
@@ -78,14 +104,9 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outc
         place=held.place,
         machine=held.machine,
     )
-    mine = keys.attempt(number)
-    if not (yield from create(mine.claim, pack(claim))):
-        yield Drop(nonce)
-        return None
-    return (yield from _claimed(job, mine, claim))
 
 
-def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | None]:
+def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | Begun | None]:
     """Start the job unless nobody wants it any more.
 
     All looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
@@ -100,8 +121,7 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | None]
         yield from _end(mine, claim, report, status="void")
         return (yield from job.outcome(JobStatus.STOPPED, reason=report.reason))
     if stop is None and told is None:
-        yield from _start(job, mine, claim)
-        return None
+        return (yield from _start(job, mine, claim))
     yield Drop(Nonce(claim.nonce))
     reason = stop.reason if stop else "the run has an outcome of it already"
     report = ExitReport(code=None, stopped=stop is not None, reason=reason)
@@ -129,7 +149,7 @@ def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Held | No
             return None
 
 
-def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Begun | None]:
     """The claim is ours: bring everything to the host and let the supervisor go."""
     workflow = job.spec.workflow
     yield Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True)
@@ -145,10 +165,10 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         yield Collect(claim, workflow, mine, partial=True, keep=False)
         yield from _end(mine, claim, ExitReport(code=None, reason=failure), status="failed")
         yield Release(claim)
-        return
+        return None
     if (yield Read(mine.end)) is not None:
         yield Drop(Nonce(claim.nonce))  # called lost meanwhile: nothing of it may begin now
-        return
+        return None
     at = None if isinstance(failure, NotBegun) else (yield Go(claim, workflow))
     started = at > 0 if at is not None else (yield from _verdict(job, mine, claim))
     if not started:
@@ -156,8 +176,8 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
         yield Drop(Nonce(claim.nonce))
         yield from void(mine, claim, failure.why if isinstance(failure, NotBegun) else lost)
         yield Release(claim)
-        return
-    yield from look_after(job, mine, claim, at=at or 0.0)
+        return None
+    return Begun(claim, at or 0.0)
 
 
 def _prepare(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[DamagedInput | NotBegun | str | None]:

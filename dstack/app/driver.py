@@ -28,7 +28,6 @@ from dstack.core.records import Claim, Coordinator, RunRecord, Started, unpack
 from dstack.core.spans import span
 from dstack.errors import (
     BucketError,
-    DamagedObjectError,
     DstackError,
     HostError,
     HostUnreachableError,
@@ -49,18 +48,18 @@ LAST_WORDS = 5.0
 async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
     """Run steps to their end, giving each effect's answer back to them."""
     answer: Any = None
-    damage: DamagedObjectError | None = None
+    failure: BucketError | None = None
     while True:
         try:
-            effect = steps.send(answer) if damage is None else steps.throw(damage)
+            effect = steps.send(answer) if failure is None else steps.throw(failure)
         except StopIteration as end:
             result: T = end.value
             return result
-        answer, damage = None, None
+        answer, failure = None, None
         try:
             answer = await perform(effect)
-        except DamagedObjectError as error:
-            damage = error  # the steps know the way on
+        except BucketError as error:
+            failure = error  # the steps know the way on, or what must be let go of
 
 
 class Driver:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from dstack.core.keys import AttemptKeys
 from dstack.core.records import Claim, Coordinator
 from dstack.core.sightings import Sighting
-from dstack.errors import DamagedObjectError
+from dstack.errors import BucketError
 from dstack.model import JobStatus, Nonce, WorkflowName
 
 T = TypeVar("T")
@@ -34,18 +34,18 @@ Steps = Generator[Effect, Any, T]
 def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
     """Run steps to their end on the spot, giving each effect's answer back to them; `driver.take` is its other form."""
     answer: Any = None
-    damage: DamagedObjectError | None = None
+    failure: BucketError | None = None
     while True:
         try:
-            effect = steps.send(answer) if damage is None else steps.throw(damage)
+            effect = steps.send(answer) if failure is None else steps.throw(failure)
         except StopIteration as end:
             result: T = end.value
             return result
-        answer, damage = None, None
+        answer, failure = None, None
         try:
             answer = perform(effect)
-        except DamagedObjectError as error:
-            damage = error  # the steps know the way on
+        except BucketError as error:
+            failure = error  # the steps know the way on, or what must be let go of
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,17 @@ have told the host was killed just then, or did not reach it. The next coordinat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 from dstack.app.fleet import Reached
 from dstack.app.late_results import bring_in_result
 from dstack.app.lease import LATE
-from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited
+from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited, record_gone
 from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.errors import DstackError
+from dstack.core.records import Result, unpack
+from dstack.errors import BucketError, DstackError, HostError, HostUnreachableError
 from dstack.model import Nonce, Spooled
 from dstack.ports import Bucket, RunnerPort
 from dstack.wire import ENDED, VANISHED
@@ -27,7 +29,17 @@ class Rest(Enum):
 
     LEAVE = "leave it as it is"
     FORGET = "have the host forget it"
+    FORGET_LOST = "record that nothing of it lives, and have the host forget it"
     BRING_IN = "bring in what it has left first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """An attempt that lies on a host and is over, and what is to be done with it."""
+
+    attempt: AttemptKeys
+    nonce: Nonce
+    rest: Rest
 
 
 async def tidy(reached: Reached, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
@@ -40,38 +52,39 @@ async def tidy(reached: Reached, bucket: Bucket, keys: ProjectKeys, *, say: Call
     forgotten, runner = 0, reached.runner
     try:
         await _end_orphans(runner, bucket, keys)
-        rests = {each: await asyncio.to_thread(rest_of, bucket, keys, each) for each in await runner.spool()}
-        over = [each for each, rest in rests.items() if rest is not Rest.LEAVE]
+        over = await asyncio.to_thread(_over, bucket, keys, await runner.spool())
         if not over:
             return 0
         await asyncio.sleep(GRACE)
         left = {each.nonce for each in await runner.spool()}
         for each in over:
-            attempt = keys.attempt_in(each.attempt)
-            if each.nonce not in left:
-                continue
-            if rests[each] is Rest.FORGET or attempt is None:
-                await runner.release(each.nonce)
-                forgotten += 1
-            else:
-                forgotten += await _bring_in(reached, bucket, attempt, each.nonce, say)
+            if each.nonce in left:
+                forgotten += await _finish(reached, bucket, each, say)
     except DstackError:
         pass  # whoever needs the two next says so
     return forgotten
 
 
-async def _bring_in(
-    reached: Reached, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce, say: Callable[[str], None]
-) -> bool:
-    """Whether all of it is in the bucket, and the host has forgotten it."""
+async def _finish(reached: Reached, bucket: Bucket, over: Over, say: Callable[[str], None]) -> bool:
+    """Whether all that counts of it is in the bucket, and the host has forgotten it. What cannot be done for one
+    attempt is said, and keeps no other waiting; raises HostUnreachableError."""
+    what = "an attempt that is over could not be forgotten"
     try:
-        done = await bring_in_result(reached, bucket, attempt, nonce)
+        if over.rest is Rest.BRING_IN:
+            what = "what a lost attempt has left could not be brought in"
+            done = await bring_in_result(reached, bucket, over.attempt, over.nonce)
+            if done:
+                say(done)
+            return bool(done)
+        if over.rest is Rest.FORGET_LOST:
+            await asyncio.to_thread(record_gone, bucket, over.attempt, over.nonce)
+        await reached.runner.release(over.nonce)
+    except HostUnreachableError:
+        raise
     except DstackError as error:
-        say(f"{reached.host.name}: what a lost attempt has left could not be brought in: {error}")
+        say(f"{what}: {error}" if isinstance(error, HostError) else f"{reached.host.name}: {what}: {error}")
         return False
-    if done:
-        say(done)
-    return bool(done)
+    return True
 
 
 async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> None:
@@ -79,6 +92,15 @@ async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) ->
     for orphan in await find_orphans(runner, bucket, keys):
         if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):
             await end_orphan(runner, bucket, orphan)
+
+
+def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[Over]:
+    found = []
+    for each in spool:
+        attempt, rest = keys.attempt_in(each.attempt), rest_of(bucket, keys, each)
+        if attempt is not None and rest is not Rest.LEAVE:
+            found.append(Over(attempt=attempt, nonce=each.nonce, rest=rest))
+    return found
 
 
 def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
@@ -91,10 +113,24 @@ def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
         return Rest.FORGET if _was_pruned(bucket, attempt) else Rest.LEAVE
     if end.nonce != spooled.nonce:
         return Rest.LEAVE
-    # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
-    if end.status != "lost" or spooled.state == VANISHED or bucket.get(attempt.result) is not None:
+    if end.status != "lost":
         return Rest.FORGET
-    return Rest.BRING_IN
+    # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
+    if spooled.state == VANISHED:
+        return Rest.FORGET_LOST
+    body = bucket.get(attempt.result)
+    if body is None:
+        return Rest.BRING_IN
+    return Rest.FORGET_LOST if _is_result(attempt, body) else Rest.LEAVE
+
+
+def _is_result(attempt: AttemptKeys, body: bytes) -> bool:
+    """Whether this result stands. A damaged one stands for nothing, and nothing else can take its place."""
+    try:
+        unpack(Result, attempt.result, body)
+    except BucketError:
+        return False
+    return True
 
 
 def _was_pruned(bucket: Bucket, attempt: AttemptKeys) -> bool:

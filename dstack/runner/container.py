@@ -137,9 +137,12 @@ def remove(nonce: str) -> bool:
     return done.returncode == 0 or b"no such container" in done.stderr.lower()
 
 
-def is_running(nonce: str) -> bool:
-    """Whether the attempt's container runs; False also when Docker does not answer."""
-    return _docker(["inspect", "--format", "{{.State.Running}}", name(nonce)]).stdout.strip() == b"true"
+def is_running(nonce: str) -> Optional[bool]:
+    """Whether the attempt's container runs; None where Docker does not say."""
+    done = _docker(["inspect", "--format", "{{.State.Running}}", name(nonce)])
+    if done.returncode:
+        return False if b"no such object" in done.stderr.lower() else None
+    return done.stdout.strip() == b"true"
 
 
 def present(images: Iterable[str]) -> List[str]:
@@ -154,9 +157,9 @@ def present(images: Iterable[str]) -> List[str]:
     return found
 
 
-def _docker(arguments: List[str], timeout: float = DEADLINE) -> subprocess.CompletedProcess[bytes]:
+def _docker(arguments: List[str], timeout: Optional[float] = None) -> subprocess.CompletedProcess[bytes]:
     """One question to Docker; a hung daemon or a missing client is an answer with a code of its own."""
-    command = ["docker", *arguments]
+    command, timeout = ["docker", *arguments], DEADLINE if timeout is None else timeout
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ from dstack.runner.nursery import Nursery
 from dstack.runner.refusal import Refusal
 from dstack.runner.sightings import sighting
 from dstack.runner.spool import Attempt, attempts, write_durably, write_json
-from dstack.runner.stopping import remove_container, state, stop
+from dstack.runner.stopping import remove_container, state, states, stop
 from dstack.runner.watch import failed_report
 from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
 
@@ -212,7 +212,8 @@ class Operations:
         return slots.listed(self._root, there)
 
     def _spool(self, request: Request) -> Dict[str, Any]:
-        return {"attempts": [_spooled(item) for item in islice(attempts(self._root), _MOST)]}
+        found = list(islice(attempts(self._root), _MOST))
+        return {"attempts": [_spooled(item, now) for item, now in zip(found, states(found))]}
 
 
 def _unprepared(error: Exception) -> Refusal:
@@ -223,12 +224,12 @@ def _unprepared(error: Exception) -> Refusal:
     return Refusal(kind, str(error), getattr(error, "hint", ""))
 
 
-def _spooled(attempt: Attempt) -> Dict[str, Any]:
+def _spooled(attempt: Attempt, now: str) -> Dict[str, Any]:
     try:
         record = attempt.read_attempt() or {}
     except Refusal:
         record = {}
-    return {"nonce": attempt.nonce, "state": state(attempt), "attempt": str(record.get("attempt") or "")}
+    return {"nonce": attempt.nonce, "state": now, "attempt": str(record.get("attempt") or "")}
 
 
 def _pieces(path: str) -> Iterator[bytes]:

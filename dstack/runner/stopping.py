@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, Iterator, List
 
 from dstack.runner import container, job
 from dstack.runner.channel import Request
@@ -29,11 +29,22 @@ _LOOK_THERE = "look at these processes on the host"
 
 
 def state(attempt: Attempt) -> str:
-    """As Attempt.state, but a container that outlived everything else counts as running."""
-    now = attempt.state()
-    if now == VANISHED and container.was_created(attempt) and container.is_running(attempt.nonce):
-        return RUNNING
-    return now
+    """As Attempt.state, but a container that outlived everything else counts as running, and so does one of which
+    Docker does not say whether it does: nobody may take it for gone."""
+    return next(states([attempt]))
+
+
+def states(attempts: Iterable[Attempt]) -> Iterator[str]:
+    """The state of each attempt. Docker is asked until it does not answer, and then no more: each question may wait for
+    half a minute."""
+    answers = True
+    for attempt in attempts:
+        now = attempt.state()
+        if now == VANISHED and container.was_created(attempt):
+            runs = container.is_running(attempt.nonce) if answers else None
+            answers = runs is not None
+            now = VANISHED if runs is False else RUNNING
+        yield now
 
 
 def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:

@@ -11,10 +11,11 @@ from dstack.app import attempts
 from dstack.app import effects as fx
 from dstack.app.jobs import Job
 from dstack.app.lease import SILENCE
-from dstack.core.keys import AttemptKeys
+from dstack.core.keys import AttemptKeys, JobKeys
 from dstack.core.records import Claim, End, unpack
-from dstack.model import Retry
-from tests.app.bucket_story import Story, spec
+from dstack.errors import BucketError
+from dstack.model import Nonce, Retry
+from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 
 TRAIN = spec("train")
@@ -159,3 +160,57 @@ def test_a_connection_that_was_lost_between_hold_and_go_is_called_one() -> None:
 def test_a_job_that_cannot_be_prepared_fails_of_that() -> None:
     status, reason, _ = ends_of_a_start({fx.Prepare: "the inputs name a path twice"})
     assert (status, reason) == ("failed", "the inputs name a path twice")
+
+
+HELD = fx.Held(
+    host="gpu", boot_id="b", address={}, account="alice", folder="/home/alice/.dstack", place="here", machine="m1"
+)
+ASKS_THE_BUCKET = (fx.Read, fx.PutNew, fx.ListKeys, fx.Children)
+
+
+def begun_with(job: Job, keys: JobKeys, bucket: MemoryBucket, *, silent_at: int) -> list[fx.Effect]:
+    """The effects of an attempt, up to its start, where the bucket gives no answer to its request of that number."""
+    effects: list[fx.Effect] = []
+    looks = iter(["full", HELD])
+
+    def perform(effect: fx.Effect) -> Any:
+        effects.append(effect)
+        if (
+            isinstance(effect, ASKS_THE_BUCKET)
+            and sum(isinstance(each, ASKS_THE_BUCKET) for each in effects) == silent_at
+        ):
+            raise BucketError("away")
+        match effect:
+            case fx.NewNonce():
+                return "n" * 32
+            case fx.Hold():
+                return next(looks)
+            case fx.PutNew(key, body):
+                return bucket.create(key, body)
+            case fx.Read(key):
+                return bucket.get(key)
+            case fx.Go():
+                raise Started
+        return None
+
+    with contextlib.suppress(BucketError, Started):
+        fx.answered(attempts.attempt(job, ME, keys, 1), perform)
+    return effects
+
+
+class Started(Exception):
+    """The job was told to go."""
+
+
+def test_whatever_the_bucket_does_not_answer_nothing_is_held_on_that_is_not_started() -> None:
+    """What is held for ever under a nonce that nobody uses any more would keep the job, and all others, waiting."""
+    for silent_at in range(1, 20):
+        bucket = MemoryBucket()
+        story = Story(bucket)
+        record = story.run("one", TRAIN)
+        job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+        effects = begun_with(job, job.generation(1), bucket, silent_at=silent_at)
+        if isinstance(effects[-1], fx.Go):
+            break
+        assert effects[-1] == fx.Drop(Nonce("n" * 32)), (silent_at, effects)
+    assert silent_at > 5

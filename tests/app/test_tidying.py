@@ -10,15 +10,16 @@ import pytest
 from dstack.app import tidying
 from dstack.app.tidying import tidy
 from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.records import End, pack
+from dstack.core.records import End, Gone, Result, pack, unpack
 from dstack.errors import BucketError, HostError, HostUnreachableError
-from dstack.model import Nonce, Spooled
+from dstack.model import Nonce, RunId, RunName, Spooled
 from tests.app.reached import reached
 from tests.fakes.bucket_memory import MemoryBucket
 
 KEYS = ProjectKeys.of("p")
 NONCE = Nonce("a" * 32)
 FINGERPRINT = "f" * 64
+RESULT = Result(nonce="b" * 32, attempt=2, manifest="m" * 64, digest="d", run=RunId("r"), name=RunName("r-1"), host="h")
 
 
 class Spooling:
@@ -87,8 +88,43 @@ def test_one_that_was_called_lost_may_still_come_to_a_result(monkeypatch: pytest
     bucket = ended(attempt(), "lost")
     assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == []
     assert tidied(Spooling(spooled("vanished")), bucket, monkeypatch) == [NONCE]
-    bucket.put(f"{attempt().generation}result", b"of another attempt")
+    bucket.put(attempt().result, pack(RESULT))
     assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == [NONCE]
+    assert unpack(Gone, attempt().gone, bucket.get(attempt().gone) or b"").nonce == NONCE
+
+
+@pytest.mark.parametrize("body", [b"garbage", b'{"v": 99, "kind": "result"}'])
+def test_a_result_that_cannot_be_read_is_no_reason_to_forget_a_good_one(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = ended(attempt(), "lost")
+    bucket.put(attempt().result, body)
+    assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == []
+
+
+@pytest.mark.parametrize("status", ["lost", "failed"])
+def test_of_a_lost_one_alone_it_is_recorded_that_nothing_lives(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = ended(attempt(), status)
+    assert tidied(Spooling(spooled("vanished")), bucket, monkeypatch) == [NONCE]
+    assert (bucket.get(attempt().gone) is not None) == (status == "lost")
+
+
+def test_one_that_cannot_be_forgotten_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Spooling):
+        async def release(self, nonce: Nonce) -> None:
+            if nonce == NONCE:
+                raise HostError("gpu-1", "its container cannot be removed")
+            await super().release(nonce)
+
+    bucket = ended(attempt(), "failed")
+    other = Nonce("c" * 32)
+    bucket.put(attempt(2).end, pack(End(nonce=other, status="failed")))
+    host = Stuck(spooled(), Spooled(nonce=other, state="ended", attempt=attempt(2).folder))
+    said: list[str] = []
+    monkeypatch.setattr(tidying, "GRACE", 0.0)
+    assert asyncio.run(tidy(reached(host), bucket, KEYS, say=said.append)) == 1
+    assert host.released == [other]
+    assert said == ["an attempt that is over could not be forgotten: gpu-1: its container cannot be removed"]
 
 
 @pytest.mark.parametrize(

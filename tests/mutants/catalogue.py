@@ -556,8 +556,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="tidied-too-soon",
         breaks="a host forgets an attempt that was called lost, and was about to come to the result",
         file="dstack/app/tidying.py",
-        old='    if end.status != "lost" or ',
-        new='    if True or end.status != "lost" or ',
+        old='    if end.status != "lost":\n',
+        new="    if True:\n",
         tests=("tests/app/test_tidying.py",),
     ),
     Mutant(

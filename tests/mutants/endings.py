@@ -6,6 +6,22 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        name="held-for-nobody",
+        breaks="where the bucket falls silent while a job is queued, a slot is held for ever for an attempt of nobody",
+        file="dstack/app/attempts.py",
+        old="        yield Drop(nonce)\n        raise\n",
+        new="        raise\n",
+        tests=("tests/app/test_attempts.py",),
+    ),
+    Mutant(
+        name="silent-docker-is-death",
+        breaks="a container counts as gone because Docker does not answer: its job is called lost while it runs",
+        file="dstack/runner/stopping.py",
+        old="            now = VANISHED if runs is False else RUNNING\n",
+        new="            now = RUNNING if runs else VANISHED\n",
+        tests=("tests/unit/runner/test_states.py",),
+    ),
+    Mutant(
         name="ended-container-stays",
         breaks="a container that ended after its supervisor was killed stays on the host for ever",
         file="dstack/runner/operations.py",

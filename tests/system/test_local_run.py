@@ -302,7 +302,7 @@ def test_an_option_of_ours_with_a_value_is_refused_and_runs_nothing(laptop: Lapt
 def test_why_of_a_job_that_never_ran_names_what_failed(laptop: Laptop) -> None:
     laptop.write({"prepare.sh": "exit 3\n"})
     run = laptop.run_json("train", code=1)
-    assert "train: stopped: not run: prepare failed" in laptop.dstack("why", run["run"], "train").stdout
+    assert "train: did not run (stopped: prepare failed)" in laptop.dstack("why", run["run"], "train").stdout
 
 
 def test_the_queue_shows_what_runs_and_what_waits_and_why(laptop: Laptop) -> None:

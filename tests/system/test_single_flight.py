@@ -117,7 +117,9 @@ def test_who_stops_takes_the_job_from_nobody_and_the_last_one_ends_it(crowd: Cro
     join(crowd)
     names = [crowd.told(number).split()[0] for number in range(len(crowd.people))]
     for person, name in list(zip(crowd.people, names, strict=True))[:-1]:
-        assert "stopped" in person.dstack("stop", name).stdout
+        # So many coordinators on few processors may need longer than a stop waits for them.
+        assert person.dstack("stop", name, code=None).returncode in (0, 1)
+        until(f"{name} is stopped", lambda: person.statuses(name) == {"once": "stopped"}, seconds=60)
     assert crowd.begun() == ["begun"]
     crowd.gate.touch()
     assert crowd.codes() == [1] * (len(crowd.people) - 1) + [0], crowd.told(len(crowd.people) - 1)
