@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Optional, Tuple
 
+from dstack.runner import shortage
+
 FileId = Tuple[int, int, int]
 """Major and minor number of the device, and the inode."""
 
@@ -57,7 +59,9 @@ def _flock(line: str) -> Optional[Tuple[FileId, int]]:
 
 
 def file_id(fd: int) -> FileId:
-    """The open file `fd` as /proc/locks names it. Raises OSError for a descriptor that is not open.
+    """The open file `fd` as /proc/locks names it.
+
+    Raises OSError for a descriptor that is not open, and for a shortage.
 
     The kernel lists the device of the whole file system, which stat(2) does not give on btrfs; the mount has it.
     """
@@ -77,7 +81,7 @@ class Snapshot:
     def holders_of(self, fd: int) -> Optional[List[int]]:
         """The processes that hold the lock of the open file `fd`, as `holders` gives them; None when none is listed.
 
-        Raises OSError where the system has no list of locks, and for a descriptor that is not open.
+        Raises OSError where the system has no list of locks, for a descriptor that is not open, and for a shortage.
         """
         if self._holders is None:
             self._holders = holders()
@@ -97,18 +101,28 @@ class Snapshot:
         try:
             with open("/proc/self/fdinfo/%d" % fd, encoding="ascii") as file:
                 return self._devices.get(next(line.split()[1] for line in file if line.startswith("mnt_id:")))
-        except (OSError, StopIteration, IndexError, ValueError):
+        except OSError as error:
+            if shortage.is_shortage(error):
+                raise
+            return None
+        except (StopIteration, IndexError, ValueError):
             return None
 
 
 def _devices() -> Dict[str, Tuple[int, int]]:
-    """The number of each mount -> major and minor of its device; nothing where the system has no such table."""
+    """The number of each mount -> major and minor of its device; nothing where the system has no such table.
+
+    Raises OSError for a shortage: without the table a file may be taken for one that nobody has locked.
+    """
     found: Dict[str, Tuple[int, int]] = {}
     try:
         with open(MOUNTS, encoding="utf-8", errors="replace") as file:
             for words in map(str.split, file):
                 major, minor = words[2].split(":")
                 found[words[0]] = int(major), int(minor)
-    except (OSError, IndexError, ValueError):
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
+    except (IndexError, ValueError):
         pass  # what was read until then is true
     return found

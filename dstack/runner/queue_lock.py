@@ -6,13 +6,14 @@ blindly: a wait ends when nobody wants it any more or its limit has passed, and 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
 import time
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Union
 
-from dstack.runner import file_locks
+from dstack.runner import file_locks, shortage
 from dstack.runner.refusal import Refusal
 from dstack.runner.slot_folders import LOCK
 from dstack.runner.spool import try_lock
@@ -35,41 +36,40 @@ class Patience(NamedTuple):
 
 
 class Lock:
-    """The locks of some `folders`. They are released at the end of the `with`."""
+    """The locks of some `folders`, by their open `files`. They are released at the end of the `with`."""
 
-    def __init__(self, fds: Dict[str, int]) -> None:
-        self.folders = list(fds)
-        self._fds = list(fds.values())
+    def __init__(self, folders: List[str], files: contextlib.ExitStack) -> None:
+        self.folders = folders
+        self._files = files
 
     def __enter__(self) -> "Lock":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in self._fds:
-            os.close(fd)
+        self._files.close()
 
 
 def take(folders: Callable[[], List[str]], patience: Patience) -> Optional[Lock]:
     """Lock the queue in all `folders()`, asked anew at each try; None when it was given up.
 
-    Raises Refusal when the first folder has no lock that can be opened, and past the limit, with the holder's name. A
-    later folder without such a lock is left out.
+    A shortage (`shortage.py`) is waited for like a lock that somebody else has, and said at once: a folder whose lock
+    cannot be opened by it counts all the same. A later folder whose lock cannot be opened otherwise is left out.
+    Raises Refusal when the first folder has no lock that can be opened, and past the limit, with the holder's name or
+    with what is lacking.
     """
     began, said, pause = time.monotonic(), "", 0.001
     name_at = began + (SOON if patience.limit is None else min(SOON, patience.limit))
     while True:
-        fds = _opened(folders())
-        held = _first_held(fds.values())
-        if held is None:
-            if said:
-                patience.told("")
-            return Lock(fds)
         now = time.monotonic()
         over = patience.limit is not None and now - began >= patience.limit
-        text = _held_by(held) if over or now >= name_at else said
-        Lock(fds).__exit__()
+        found = _tried(folders, over or now >= name_at)
+        if isinstance(found, Lock):
+            if said:
+                patience.told("")
+            return found
         if over:
-            raise Refusal("lock", text, KINDLY)
+            raise found
+        text = found.message or said
         if text != said:
             patience.told(text)
             said, name_at = text, now + SOON
@@ -78,17 +78,35 @@ def take(folders: Callable[[], List[str]], patience: Patience) -> Optional[Lock]
         pause = min(STEP, 2 * pause)
 
 
+def _tried(folders: Callable[[], List[str]], named: bool) -> Union[Lock, Refusal]:
+    """The lock of all `folders()`, or why there is none now; its holder is looked for where he is to be `named`."""
+    with contextlib.ExitStack() as files:
+        try:
+            fds = _opened(folders(), files)
+            held = _first_held(fds.values())
+        except OSError as error:
+            if not shortage.is_shortage(error):
+                raise
+            return shortage.refusal(error, "slots", "the queue cannot be locked", "")
+        if held is not None:
+            return Refusal("lock", _held_by(held) if named else "", KINDLY)
+        return Lock(list(fds), files.pop_all())
+
+
 def _first_held(fds: Iterable[int]) -> Optional[int]:
     """Take every lock, in their order; the first that somebody else has, or None when all are taken."""
     return next((fd for fd in fds if not try_lock(fd, fcntl.LOCK_EX)), None)
 
 
-def _opened(folders: List[str]) -> Dict[str, int]:
+def _opened(folders: List[str], files: contextlib.ExitStack) -> Dict[str, int]:
+    """The lock of each folder, open until `files` are closed; raises OSError for a shortage."""
     fds: Dict[str, int] = {}
     for folder in folders:
         try:
-            fds[folder] = _open(os.path.join(folder, LOCK))
+            fds[folder] = _open(os.path.join(folder, LOCK), files)
         except OSError as error:
+            if shortage.is_shortage(error):
+                raise
             if fds:
                 continue  # nobody else can lock it either
             raise Refusal(
@@ -99,14 +117,17 @@ def _opened(folders: List[str]) -> Dict[str, int]:
     return fds
 
 
-def _open(path: str) -> int:
+def _open(path: str, files: contextlib.ExitStack) -> int:
+    made = False
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)
+        made = True
+    files.callback(os.close, fd)
+    if made:
         os.fchmod(fd, 0o444)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
         raise OSError("%s is not a plain file" % path)
     return fd
 

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import Iterator, List
 
+from dstack.runner import shortage
 from dstack.runner.file_locks import file_id
 from dstack.runner.refusal import Refusal
 from dstack.runner.tickets import account
@@ -36,7 +37,7 @@ def places(root: str = "") -> List[str]:
     """Every folder there is now whose tickets count for this account; DSTACK_SLOTS_DIR, for tests, is the only one.
 
     `root` is the folder of dstack on this host (`dir:`). The order is fixed, so that who locks several cannot wait for
-    one that waits for him.
+    one that waits for him. Raises OSError when a shortage (`shortage.py`) keeps it from saying which folders count.
     """
     chosen = os.environ.get("DSTACK_SLOTS_DIR")
     if chosen:
@@ -46,7 +47,10 @@ def places(root: str = "") -> List[str]:
 
 
 def first(root: str) -> str:
-    """The folder for new tickets, which is made where it is missing; raises Refusal when there is none to be had."""
+    """The folder for new tickets, which is made where it is missing; raises Refusal when there is none to be had.
+
+    Raises OSError for a shortage, as `places` does.
+    """
     chosen = os.environ.get("DSTACK_SLOTS_DIR")
     if chosen:
         return _chosen(chosen)
@@ -63,7 +67,10 @@ def first(root: str) -> str:
 
 
 def unfit(root: str) -> List[str]:
-    """Why private places before the one in use are not used, whose they are included; none where root made a queue."""
+    """Why private places before the one in use are not used, whose they are included; none where root made a queue.
+
+    Raises OSError for a shortage, as `places` does.
+    """
     if shared():
         return []
     reasons = []
@@ -147,17 +154,26 @@ def _is_roots(path: str) -> bool:
 
 
 def is_local(path: str) -> bool:
-    """Whether the folder lies on a file system of this host; False where that cannot be told."""
+    """Whether the folder lies on a file system of this host; False where that cannot be told.
+
+    Raises OSError for a shortage, which says nothing about the folder.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    except OSError:
+        return _lies_on_local(path)
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
         return False
+    except (ValueError, IndexError):
+        return False
+
+
+def _lies_on_local(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         major, minor, _ = file_id(fd)
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = [line.split() for line in file]
         return any(words[words.index("-") + 1] in LOCAL for words in mounts if words[2] == "%d:%d" % (major, minor))
-    except (OSError, ValueError, IndexError):
-        return False
     finally:
         os.close(fd)

@@ -7,12 +7,13 @@ changes happen under one lock, which is held for milliseconds; what was taken wa
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from dstack.runner import devices, queue_lock, slot_folders, tickets
+from dstack.runner import devices, queue_lock, shortage, slot_folders, tickets
 from dstack.runner.grants import Capacity, Card, Demand, Ticket, decide, never
 from dstack.runner.queue_lock import Patience
 from dstack.runner.refusal import Refusal
@@ -25,6 +26,7 @@ SHOWN = 500
 CARDS_AGE = 0.5
 """Seconds for which the answer of nvidia-smi is believed."""
 BLIND = "nvidia-smi does not answer"
+UNREADABLE = "the queue cannot be read"
 LIST_LIMIT = 5.0
 """Seconds that a list of the queue waits for its lock."""
 
@@ -97,7 +99,8 @@ def give_back(slot: Slot) -> None:
 def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
     """The answer to `queue` (docs/format.md section 2): `tickets`, the oldest first, and how many `more` there are.
 
-    Raises Refusal, with the holder's name, when the lock of the queue cannot be had within LIST_LIMIT.
+    Raises Refusal, with the holder's name, when the lock of the queue cannot be had within LIST_LIMIT, and with what is
+    lacking when a shortage keeps the queue from being read.
     """
     now = time.clock_gettime(_CLOCK)
     found, left_out = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found()
@@ -105,6 +108,8 @@ def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
     living = [each.ticket for each in found if each.counts]
     cards = _cards_for(living)
     there = capacity._replace(cards=tuple(cards or ()))
+    with _refusing(UNREADABLE):
+        unfit = slot_folders.unfit(root)
     items = [_item(each, living, there, now) for each in found[:SHOWN]]
     if cards is None:
         for item in items:
@@ -114,7 +119,7 @@ def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
         "tickets": items,
         "more": len(found) - len(items) + left_out,
         "shared": slot_folders.shared(),
-        "unfit": slot_folders.unfit(root),
+        "unfit": unfit,
     }
 
 
@@ -147,6 +152,15 @@ def _item(found: Found, living: List[Ticket], capacity: Capacity, now: float) ->
     if found.fault:
         item.update(fault=found.fault, file=tickets.title_of(found.path), counts=found.counts)
     return item
+
+
+@contextlib.contextmanager
+def _refusing(text: str, hint: str = shortage.LATER) -> Iterator[None]:
+    """Turn what the operating system refuses within the block into a Refusal."""
+    try:
+        yield
+    except OSError as error:
+        raise shortage.refusal(error, "slots", text, hint) from None
 
 
 def _sleep(seconds: float) -> bool:
@@ -214,9 +228,10 @@ class _Queue:
 
     def __init__(self, root: str, patience: Patience) -> None:
         self._root = root
-        self._folder = slot_folders.first(root)
+        with _refusing("the slots of this host cannot be used"):
+            self._folder = slot_folders.first(root)
         self._patience = patience
-        self._blind = False
+        self._said = ""
 
     def _folders(self) -> List[str]:
         """The folder of the own ticket, and all others that count, in the order in which everybody locks them."""
@@ -231,11 +246,8 @@ class _Queue:
         lock = self._lock()
         if lock is None:
             return None
-        try:
-            with lock:
-                return self._entered(wanted)
-        except OSError as error:
-            raise Refusal("slots", "no ticket can be taken: %s" % error, "make room in %s" % self._folder) from None
+        with _refusing("no ticket can be taken", "make room in %s" % self._folder), lock:
+            return self._entered(wanted)
 
     def _entered(self, wanted: Wanted) -> _Own:
         order = "%020d-%s" % (time.clock_gettime_ns(_CLOCK), wanted.nonce[:16])
@@ -243,9 +255,13 @@ class _Queue:
         ticket = Ticket(order, wanted.demand, wanted.priority, None, tickets.title_of(wanted.title))
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         own = _Own(path, fd, ticket)
-        os.fchmod(fd, 0o644)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        own.write(ticket)
+        try:
+            os.fchmod(fd, 0o644)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own.write(ticket)
+        except OSError:
+            own.leave()
+            raise
         return own
 
     def start(self, own: _Own, capacity: Capacity) -> Optional[Tuple[int, ...]]:
@@ -257,15 +273,12 @@ class _Queue:
             try:
                 found = self._read(lock)
             except OSError as error:
-                if error.errno not in tickets.SHORTAGES:
+                if not shortage.is_shortage(error):
                     raise
                 # What was not seen may hold everything: nothing is taken, and the next look decides.
-                self._patience.told("the queue cannot be read: %s" % error.strerror)
-                self._blind = True
+                self._say("%s: %s" % (UNREADABLE, shortage.cause(error)))
                 return None
-            if self._blind:
-                self._patience.told("")
-                self._blind = False
+            self._say("")
             if found is None:
                 return None
             others = [each.ticket for each in found[0] if each.counts and each.path != own.path]
@@ -275,6 +288,12 @@ class _Queue:
             own.write(own.ticket._replace(gpus=decision))
             return decision
 
+    def _say(self, text: str) -> None:
+        """Tell why the queue cannot be read, "" when it can be, at each change."""
+        if text != self._said:
+            self._patience.told(text)
+            self._said = text
+
     def found(self) -> Tuple[List[Found], int]:
         """Every ticket that counts, what lies there in the form of one, and how many more files can be none.
 
@@ -283,11 +302,8 @@ class _Queue:
         lock = self._lock()
         if lock is None:
             return [], 0
-        try:
-            with lock:
-                return self._read(lock) or ([], 0)
-        except OSError as error:
-            raise Refusal("slots", "the queue cannot be read: %s" % error, "try again later") from None
+        with _refusing(UNREADABLE), lock:
+            return self._read(lock) or ([], 0)
 
     def _read(self, lock: queue_lock.Lock) -> Optional[Tuple[List[Found], int]]:
         """What `found` says. With the lock nobody else looks at a ticket meanwhile, nor is one half made."""

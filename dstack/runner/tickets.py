@@ -6,7 +6,6 @@ body that breaks one is malformed as a whole. A malformed ticket counts as one s
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -16,7 +15,7 @@ import stat
 from functools import lru_cache
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
-from dstack.runner import file_locks
+from dstack.runner import file_locks, shortage
 from dstack.runner.grants import Demand, Ticket
 from dstack.runner.refusal import Refusal
 from dstack.runner.spool import try_lock
@@ -27,8 +26,6 @@ TEXT = 200
 """Characters of the title, and of the name of a GPU."""
 STRAYS = 100
 """Files of one account that can be no tickets (not readable, or no plain files) and are looked at in one look."""
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Of a process or its host: what fails by them is there all the same."""
 STEP = 64
 """Files of the queue between two questions whether anybody still wants the look."""
 CARDS = 256
@@ -195,8 +192,8 @@ def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
     An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out. Every plain
     file that can be read is looked at; of all others only those that `look` admits, and no ticket is among the rest:
     a ticket is made readable for everybody before it counts.
-    Raises OSError when the folder cannot be listed, or when this process or the host lacks what opening a file takes,
-    and GivenUpError when the look is given up.
+    Raises OSError when the folder cannot be listed, or when a shortage (`shortage.py`) keeps any file from being looked
+    at, and GivenUpError when the look is given up.
     """
     look = look or Look()
     found = []
@@ -213,7 +210,7 @@ def _found(path: str, name: str, look: Look) -> Optional[Found]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno in SHORTAGES:
+        if shortage.is_shortage(error):
             raise
         return _unopened(path, name, look)
     user = ""
@@ -234,7 +231,9 @@ def _found(path: str, name: str, look: Look) -> Optional[Found]:
         return Found(decode(name, os.pread(fd, BODY, 0), user), path)
     except MalformedError as error:
         return _malformed(name, path, user, str(error))
-    except OSError:
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
         return None  # it ended a moment ago and is another account's to remove
     finally:
         os.close(fd)
@@ -245,7 +244,7 @@ def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
     try:
         fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in SHORTAGES:
+        if shortage.is_shortage(error):
             raise
         return None
     try:
@@ -256,7 +255,9 @@ def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
         plain = stat.S_ISREG(status.st_mode)
         fault = "it cannot be read" if plain else "it is %s" % _kind(status.st_mode)
         return _malformed(name, path, account(status.st_uid), fault, counts)
-    except OSError:
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
         return None
     finally:
         os.close(fd)

@@ -8,10 +8,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="shortage-hides-tickets",
         breaks="tickets hide from a process without free descriptors: its GPU is booked twice",
-        file="dstack/runner/tickets.py",
-        old="SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)",
-        new="SHORTAGES = (-1,)",
+        file="dstack/runner/shortage.py",
+        old="    return error.errno in _LACKS\n",
+        new="    return False\n",
         tests=("tests/unit/runner/test_queue_looks.py",),
+    ),
+    Mutant(
+        name="shortage-hides-a-folder",
+        breaks="a folder whose lock cannot be opened by a shortage is left out with its tickets: a slot is given twice",
+        file="dstack/runner/queue_lock.py",
+        old="            if shortage.is_shortage(error):\n                raise\n",
+        new="",
+        tests=("tests/unit/runner/test_queue_shortage.py",),
     ),
     Mutant(
         name="malformed-ticket-is-fatal",

@@ -179,7 +179,8 @@ def test_nothing_is_taken_while_files_cannot_be_opened(tmp_path: Path, monkeypat
             return False
 
         assert slots.take(str(tmp_path), WANTED, given_up, said.append) is None
-    assert said == ["the queue cannot be read: Too many open files", ""]
+    assert said[1:] == [""]
+    assert said[0].startswith("the queue cannot be read: too many open files in a process of this account; close some")
 
 
 def test_a_list_of_the_queue_that_cannot_be_read_is_no_empty_one(
@@ -188,8 +189,9 @@ def test_a_list_of_the_queue_that_cannot_be_read_is_no_empty_one(
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
     slots.listed(str(tmp_path), WANTED.capacity)
     (tmp_path / f"{1:020d}-x").write_bytes(b"{}")
-    with files_left(2), pytest.raises(Refusal, match="the queue cannot be read"):
+    with files_left(2), pytest.raises(Refusal, match="the queue cannot be read: too many open files") as refused:
         slots.listed(str(tmp_path), WANTED.capacity)
+    assert refused.value.hint == "try again later"
 
 
 def test_the_list_counts_what_it_does_not_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
