@@ -59,15 +59,15 @@ MUTANTS: tuple[Mutant, ...] = (
         breaks="the attempt is claimed before a slot is held",
         file="dstack/app/attempts.py",
         old="""    nonce = yield NewNonce()
-    try:
+    mine = keys.attempt(number)
 """,
         new="""    nonce = yield NewNonce()
     early = Claim(
         nonce=nonce, run=job.run.id, run_name=job.run.name, host="h", address={}, boot_id="b", coordinator=me
     )
     if not (yield from create(keys.attempt(number).claim, pack(early))):
-        return
-    try:
+        return None
+    mine = keys.attempt(number)
 """,
         tests=PROTOCOL,
     ),
