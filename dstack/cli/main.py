@@ -104,16 +104,16 @@ def _failed(error: DstackError, *, as_json: bool) -> int:
         _say(error_json(error) + "\n")
         return error.exit_code
     # Imported here on purpose: a command that succeeds does without.
-    from dstack.ui.tables import note
+    from dstack.ui.tables import notes
 
-    hint = f"  {clean_lines(error.hint)}" if error.hint else ""
+    hint = f"  {error.hint}".split("\n") if error.hint else []
     if isinstance(error, ConfigError):
         # Problems in files stand alone on their lines, so that editors find the places.
         count = len(error.problems)
         told = f"error: {count} problem{'s' * (count > 1)}:\n{clean_lines(str(error))}\n"
     else:
-        told = note(f"error: {error}", sys.stderr)
-    _say(_red("error:") + told.removeprefix("error:") + (note(hint, sys.stderr) if hint else ""))
+        told = notes(f"error: {error}".split("\n"), sys.stderr)
+    _say(_red("error:") + told.removeprefix("error:") + notes(hint, sys.stderr))
     return error.exit_code
 
 

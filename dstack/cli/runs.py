@@ -22,7 +22,7 @@ from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, note, styled, table, use_colour
+from dstack.ui.tables import Column, notes, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
@@ -71,11 +71,12 @@ def ps(
     elif shown or faults:
         _show_runs(shown, faults)
     else:
-        sys.stderr.write(note(_none(session, mine=mine), sys.stderr))
+        sys.stderr.write(notes(_none(session, mine=mine), sys.stderr))
     if not as_json and len(found) > len(shown) + len(faults) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
     for run, error in faults.items():
-        sys.stderr.write(note(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip(), sys.stderr))
+        hint = [f"  {error.hint}"] if error.hint else []
+        sys.stderr.write(notes([f"run {run} cannot be shown: {error}", *hint], sys.stderr))
     return max((error.exit_code for error in faults.values()), default=0)
 
 
@@ -84,22 +85,20 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
     now = time.time()
     damaged = [(run, "-", "damaged", *["-"] * 5) for run in faults]
     sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
-    for line in not_begun(shown):
-        sys.stdout.write(note(line, sys.stdout))
+    sys.stdout.write(notes(not_begun(shown), sys.stdout))
     for view in shown:
-        for line in (*out_of_sight(view, now), *left_alone(view, now)):
-            sys.stdout.write(note(line, sys.stdout))
+        sys.stdout.write(notes((*out_of_sight(view, now), *left_alone(view, now)), sys.stdout))
 
 
-def _none(session: wiring.Session, *, mine: bool) -> str:
+def _none(session: wiring.Session, *, mine: bool) -> list[str]:
     """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
     place = f"of {session.name} in {redacted(session.settings.bucket)}"
     if mine:
-        return f"no runs of yours yet {place}"
-    told = f"no runs yet {place}; `dstack run` lists the workflows"
+        return [f"no runs of yours yet {place}"]
+    told = [f"no runs yet {place}; `dstack run` lists the workflows"]
     other = session.folder_name
     if other and run_ids(session.bucket, ProjectKeys.of(other), 1):
-        told += f"\nruns of {other} are there: `project: {other}` in .dstack/config.yaml shows them"
+        told.append(f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them")
     return told
 
 
@@ -235,8 +234,7 @@ def show(
     now = time.time()
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
-    for line in (*out_of_sight(view, now), *left_alone(view, now)):
-        sys.stdout.write(note(line, sys.stdout))
+    sys.stdout.write(notes((*out_of_sight(view, now), *left_alone(view, now)), sys.stdout))
 
 
 def _print_diff(body: bytes) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TextIO
 
-from dstack.ui.terminal import clean, clean_lines
+from dstack.ui.terminal import clean
 
 GAP = "  "
 UNLIMITED = 1 << 16
@@ -160,21 +160,24 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: Text
 def note(text: str, stream: TextIO) -> str:
     """What stands beside a table or in place of one, as it should look on `stream`, with a newline at its end.
 
-    Lines are broken on a terminal alone: what a pipe or a file gets is read by programs.
+    The text is one line, whatever it holds: a newline of a host or a bucket begins none. Lines are broken on a terminal
+    alone: what a pipe or a file gets is read by programs.
     """
     return "\n".join(note_lines(text, screen_width(stream) if stream.isatty() else UNLIMITED)) + "\n"
 
 
+def notes(texts: Iterable[str], stream: TextIO) -> str:
+    """Each text as its own note."""
+    return "".join(note(text, stream) for text in texts)
+
+
 def note_lines(text: str, width: int) -> list[str]:
-    """The lines of `text`, cleaned, none wider than `width` (at least MARGIN): each is broken between words and goes
-    on two columns to the right of where it began."""
-    lines = []
-    for line in clean_lines(text).split("\n"):
-        indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
-        first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
-        lines.append(f"{' ' * indent}{first}".rstrip())
-        lines += [f"{' ' * indent}{GAP}{part}" for part in rest]
-    return lines
+    """`text` as one line, cleaned and broken between words so that nothing is wider than `width` (at least MARGIN); it
+    goes on two columns to the right of where it began."""
+    line = clean(text)
+    indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
+    first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
+    return [f"{' ' * indent}{first}".rstrip(), *(f"{' ' * indent}{GAP}{part}" for part in rest)]
 
 
 def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:

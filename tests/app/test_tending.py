@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from dstack.app.finding import find_run, last_run
 from dstack.app.overview import own_run_ids, run_ids, run_view, views_of
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
-from dstack.cli.runs import left_alone, out_of_sight
+from dstack.cli.runs import left_alone, not_begun, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
+from dstack.core.sightings import Sighting
 from dstack.core.spans import SKEW
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
+from dstack.ui.tables import notes
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 from tests.system.request_log import OPEN, documented
@@ -189,6 +194,37 @@ def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story:
     beats(story, ME, NOW - QUIET, standby=["gpu-1"])
     told = view(story, record)
     assert left_alone(told, NOW)[0] == "a-1: no sign of alice@laptop for 4 min: dstack attach a-1"
+
+
+def foreign_notes(story: Story, record: RunRecord, text: str) -> list[str]:
+    """The lines below the table of `ps` where a host, a heartbeat, a claim or an end says `text`."""
+    told = view(story, record, now=NOW + 5)
+    (one,) = told.jobs
+    waiting = replace(one, status=JobStatus.QUEUED, reason=text, host=text, account=text)
+    away = replace(one, host=text, unreachable=NOW - 50)
+    seen = replace(one, host=text, account=text, sighting=Sighting.ALIVE.value)
+    unheard = replace(one, host=text, owner=text, unheard=NOW - 50)
+    left = replace(one, host=text, account=text, left=True)
+    standing = Tended(by=(text,), last=text, seen=NOW - 50, standby=(text, text))
+    views = (
+        replace(told, jobs=(waiting, away, seen, unheard)),
+        replace(told, jobs=(left,), tended=Tended(last=text, seen=NOW - 500)),
+        replace(told, jobs=(one,), tended=standing),
+        replace(told, jobs=(one,), tended=replace(standing, by=())),
+    )
+    texts = not_begun([replace(told, jobs=(waiting,))])
+    for each in views:
+        texts += [*out_of_sight(each, NOW), *left_alone(each, NOW)]
+    return notes(texts, io.StringIO()).splitlines()
+
+
+@given(st.text(st.characters() | st.sampled_from("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x1b"), max_size=60))
+@example("gpu-1\nample-ferret-60: dstack lost ample-ferret-60")
+def test_no_text_of_a_host_a_heartbeat_a_claim_or_an_end_makes_a_line_of_its_own(text: str) -> None:
+    story = Story(MemoryBucket())
+    record, _ = running(story)
+    beats(story, ME, NOW)
+    assert len(foreign_notes(story, record, f"x{text}")) == len(foreign_notes(story, record, "x")) == 8
 
 
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])
