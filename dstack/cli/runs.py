@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, notes, styled, table, use_colour
+from dstack.ui.tables import Column, brief, notes, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
@@ -142,7 +143,7 @@ def not_begun(shown: Sequence[RunView]) -> list[str]:
             continue
         reason = next((job.reason for job in view.jobs if job.status is view.stage and job.reason), "")
         if reason:
-            reasons.setdefault(reason, []).append(view.run)
+            reasons.setdefault(brief(reason), []).append(view.run)
     if not reasons:
         return []
     # Imported here on purpose: most lists have no such run.
@@ -157,7 +158,7 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
     going_on = view.tended is not None and bool(view.tended.standby)
     if view.tended is not None and view.tended.by and going_on:
         lines.append(f"{view.run}: {_takeover(view.tended, now)}")
-    for job in view.jobs:
+    for job in map(_brief, view.jobs):
         if job.lost:
             lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
         where = f"{view.run}: {job.workflow} on {job.host}"
@@ -172,6 +173,11 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
     return lines
 
 
+def _brief(job: JobView) -> JobView:
+    """The job with no more of what hosts and claims say than a note shows."""
+    return replace(job, host=brief(job.host), account=brief(job.account), owner=brief(job.owner))
+
+
 def _takeover(tended: Tended, now: float) -> str:
     """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`."""
     # Imported here on purpose: most lists have no such run.
@@ -180,8 +186,10 @@ def _takeover(tended: Tended, now: float) -> str:
 
     minutes = max(1, math.ceil((tended.seen + TAKEOVER - now) / 60))
     verbs = ("stands", "goes") if len(tended.standby) == 1 else ("stand", "go")
-    silence = silence_text(tended.last, tended.seen, now)
-    return f"{silence}; {few(tended.standby)} {verbs[0]} by and {verbs[1]} on with it within {minutes} min"
+    silence = silence_text(brief(tended.last), tended.seen, now)
+    return (
+        f"{silence}; {few([*map(brief, tended.standby)])} {verbs[0]} by and {verbs[1]} on with it within {minutes} min"
+    )
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:
@@ -199,10 +207,10 @@ def left_alone(view: RunView, now: float) -> list[str]:
         return [f"{view.run}: {_takeover(view.tended, now)}"]
     told = "nobody looks after it"
     if view.tended.seen:
-        told = silence_text(view.tended.last, view.tended.seen, now)
+        told = silence_text(brief(view.tended.last), view.tended.seen, now)
     if view.tended.over:
-        told = f"the credentials that {view.tended.last} had been lent ended {ago_text(view.tended.over, now)}"
-    waiting = Counter((job.host, job.account) for job in view.jobs if job.left)
+        told = f"the credentials that {brief(view.tended.last)} had been lent ended {ago_text(view.tended.over, now)}"
+    waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.left)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
     for (host, account), count in waiting.items():
         noun = "1 result waits" if count == 1 else f"{count} results wait"

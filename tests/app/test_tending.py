@@ -227,6 +227,15 @@ def test_no_text_of_a_host_a_heartbeat_a_claim_or_an_end_makes_a_line_of_its_own
     assert len(foreign_notes(story, record, f"x{text}")) == len(foreign_notes(story, record, "x")) == 8
 
 
+@pytest.mark.parametrize("text", ["x" * 10**6, "é" * 10**6, "\u0301" * 10**6, "x " * 10**6])
+def test_a_long_text_of_somebody_else_hides_nothing_that_stands_beside_it(story: Story, text: str) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW)
+    lines = foreign_notes(story, record, text)
+    assert max(map(len, lines)) < 1000, "300 characters each"
+    assert [line for line in lines if line.endswith("dstack lost a-1 train")], "what to do is not cut"
+
+
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])
 def test_a_heartbeat_without_a_sensible_time_is_a_sign_of_life(story: Story, at: object) -> None:
     record, _ = running(story)

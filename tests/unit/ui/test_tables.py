@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.ui import tables
 from dstack.ui.tables import (
     MARGIN,
     UNLIMITED,
@@ -122,6 +123,23 @@ def test_wrapped_lines_hold_every_character_and_fit(text: str, width: int) -> No
     lines = wrapped(cleaned, width)
     assert "".join(lines).replace(" ", "") == cleaned.replace(" ", "")
     assert all(display_width(line) <= width for line in lines)
+
+
+def test_a_long_text_is_broken_in_time_that_grows_with_it_alone() -> None:
+    """Counted are the characters whose width is looked up, not seconds: each twice at most."""
+    counted = 0
+
+    def width(_: str) -> int:
+        nonlocal counted
+        counted += 1
+        return 1
+
+    for text in ("é" * 60_000, "é " * 30_000, "éé" * 10_000 + " é" * 20_000):
+        counted = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "_char_width", width)
+            assert len(wrapped(text, 80)) >= 60_000 // 81
+        assert counted <= 2 * len(text)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-5, "0m"), (59, "0m"), (300, "5m"), (7300, "2h"), (200_000, "2d")])
