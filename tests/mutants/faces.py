@@ -133,4 +133,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new="""    return "".join(note(line, stream) for text in texts for line in text.splitlines())""",
         tests=("tests/app/test_tending.py",),
     ),
+    Mutant(
+        name="full-disk-is-a-bug",
+        breaks="`dstack ps >/dev/full` ends with a traceback and is called a bug",
+        file="dstack/cli/outputs.py",
+        old="            self.failure = error\n",
+        new="",
+        tests=("tests/cli/test_unwritten.py",),
+    ),
 )
