@@ -141,7 +141,8 @@ def not_begun(shown: Sequence[RunView]) -> list[str]:
     for view in shown:
         if view.alone or view.stage not in (JobStatus.QUEUED, JobStatus.WAITING):
             continue
-        reason = next((job.reason for job in view.jobs if job.status is view.stage and job.reason), "")
+        told = (clean(job.reason).strip() for job in view.jobs if job.status is view.stage)
+        reason = next(filter(None, told), "")
         if reason:
             reasons.setdefault(brief(reason), []).append(view.run)
     if not reasons:
@@ -179,17 +180,16 @@ def _brief(job: JobView) -> JobView:
 
 
 def _takeover(tended: Tended, now: float) -> str:
-    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`."""
+    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
     # Imported here on purpose: most lists have no such run.
     from dstack.app.lease import TAKEOVER
     from dstack.core.placement import few
 
-    minutes = max(1, math.ceil((tended.seen + TAKEOVER - now) / 60))
-    verbs = ("stands", "goes") if len(tended.standby) == 1 else ("stand", "go")
+    minutes = math.ceil((tended.seen + TAKEOVER - now) / 60)
+    stand, go, have = ("stands", "goes", "has") if len(tended.standby) == 1 else ("stand", "go", "have")
+    soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
     silence = silence_text(brief(tended.last), tended.seen, now)
-    return (
-        f"{silence}; {few([*map(brief, tended.standby)])} {verbs[0]} by and {verbs[1]} on with it within {minutes} min"
-    )
+    return f"{silence}; {few([*map(brief, tended.standby)])} {stand} by{soon}"
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:
