@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from dstack import __version__
 
@@ -13,8 +14,11 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line and exit with its code: after Ctrl-C quietly with INTERRUPTED, however early it comes."""
     if sys.argv[1:] in (["--version"], ["version"]):
-        sys.stdout.write(f"dstack {__version__}\n")
-        return
+        # Where that fails, the command line says so.
+        with suppress(OSError, AttributeError):
+            sys.stdout.write(f"dstack {__version__}\n")
+            sys.stdout.flush()
+            return
     try:
         # Imported here on purpose: the line above answers in the time of a bare interpreter.
         from dstack.cli.main import main as run_cli

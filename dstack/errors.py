@@ -175,6 +175,12 @@ class BucketDamageError(DstackError):
     exit_code = 8
 
 
+class OutputError(DstackError):
+    """What a command prints cannot be written: the disk is full, say, or standard output is closed."""
+
+    exit_code = 9
+
+
 class NotFoundError(UsageError):
     """A run, workflow, host or artifact of that name does not exist."""
 

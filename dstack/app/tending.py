@@ -162,7 +162,7 @@ def _waits(found: object) -> Mapping[str, Mapping[str, str]]:
     """What jobs wait for, of a map of maps; what is none is left out, and a text cut where a beat would have."""
     known = found if isinstance(found, dict) else {}
     return {
-        str(run): {str(name): text[:REMARK] for name, text in jobs.items() if isinstance(text, str) and text}
+        str(run): {str(name): text[:REMARK] for name, text in jobs.items() if isinstance(text, str) and text.strip()}
         for run, jobs in known.items()
         if isinstance(jobs, dict)
     }

@@ -21,7 +21,7 @@ from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
 from dstack.ports import RunnerPort
-from dstack.ui.tables import Column, note, screen_width, size_text, table_lines, use_colour
+from dstack.ui.tables import Column, notes, screen_width, size_text, table_lines, use_colour
 from dstack.ui.terminal import clean
 
 MAX_HOPS = 16
@@ -176,12 +176,13 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     width = screen_width(sys.stdout)
     sys.stdout.write("\n".join(host_lines(found, width=width, colour=use_colour(sys.stdout))) + "\n")
     for problem, fix, names in told_once(found):
-        sys.stdout.write(note(f"\n{', '.join(names)}: {problem}" + (f"\n  {clean(fix)}" if fix else ""), sys.stdout))
+        told = [f"{', '.join(names)}: {problem}", *([f"  {fix}"] if fix else [])]
+        sys.stdout.write("\n" + notes(told, sys.stdout))
     code = max((_code(each) for each in found), default=0)
     if any(each.said is not None and each.said.fresh for each in found):
         bucket = clean(redacted(session.settings.bucket))
-        told = f"\nthe bucket {bucket} is not used yet\n  dstack init --bucket {bucket}    tries it"
-        sys.stdout.write(note(told, sys.stdout))
+        told = [f"the bucket {bucket} is not used yet", f"  dstack init --bucket {bucket}    tries it"]
+        sys.stdout.write("\n" + notes(told, sys.stdout))
     if session.settings.named:
         sys.stdout.write(_missing(session))
     return code
@@ -192,7 +193,7 @@ def _missing(session: wiring.Session) -> str:
     try:
         session.require_folder()
     except BucketError as error:
-        return note(f"\n{error}\n  {error.hint}", sys.stdout)
+        return "\n" + notes([str(error), f"  {error.hint}"], sys.stdout)
     return ""
 
 

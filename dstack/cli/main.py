@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from dstack import __version__
+from dstack.cli import outputs
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.errors import ConfigError, DstackError, NotPrivateError
 from dstack.private_folder import UntrustedError
@@ -68,7 +69,10 @@ def root() -> LazyGroup:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit: with the error's own code, 130 after Ctrl-C."""
-    sys.exit(execute(sys.argv[1:]))
+    outputs.watch()
+    code = execute(sys.argv[1:])
+    outputs.flush()
+    sys.exit(code)
 
 
 def execute(arguments: list[str]) -> int:
@@ -89,10 +93,14 @@ def execute(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads our output any more. The interpreter would complain at exit when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Nobody reads our output any more.
+        outputs.discard()
         return 1
-    except Exception:
+    except Exception as error:
+        unwritten = outputs.output_error(error) if isinstance(error, OSError) else None
+        if unwritten is not None:
+            outputs.discard()
+            return _failed(unwritten, as_json=as_json)
         _say("dstack: this is a bug; please report it with the traceback below\n")
         raise
 
@@ -104,16 +112,16 @@ def _failed(error: DstackError, *, as_json: bool) -> int:
         _say(error_json(error) + "\n")
         return error.exit_code
     # Imported here on purpose: a command that succeeds does without.
-    from dstack.ui.tables import note
+    from dstack.ui.tables import notes
 
-    hint = f"  {clean_lines(error.hint)}" if error.hint else ""
+    hint = f"  {error.hint}".split("\n") if error.hint else []
     if isinstance(error, ConfigError):
         # Problems in files stand alone on their lines, so that editors find the places.
         count = len(error.problems)
         told = f"error: {count} problem{'s' * (count > 1)}:\n{clean_lines(str(error))}\n"
     else:
-        told = note(f"error: {error}", sys.stderr)
-    _say(_red("error:") + told.removeprefix("error:") + (note(hint, sys.stderr) if hint else ""))
+        told = notes(f"error: {error}".split("\n"), sys.stderr)
+    _say(_red("error:") + told.removeprefix("error:") + notes(hint, sys.stderr))
     return error.exit_code
 
 
@@ -132,8 +140,8 @@ def _red(text: str) -> str:
 
 
 def _say(text: str) -> None:
+    outputs.flush()
     try:
-        sys.stdout.flush()
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:

@@ -16,7 +16,7 @@ from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, HostQueue, QueueEntry, Resources
 from dstack.ports import RunnerPort
-from dstack.ui.tables import Column, note, size_text, table
+from dstack.ui.tables import Column, notes, size_text, table
 from dstack.ui.times import duration_text
 
 HOSTS = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
@@ -56,12 +56,11 @@ def queue(
         sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
     elif found:
         print("nothing runs or waits")
-    for line in (line for each in found for line in _notes(each)):
-        sys.stdout.write(note(line, sys.stdout))
+    sys.stdout.write(notes((line for each in found for line in _notes(each)), sys.stdout))
     for each in found:
         if each.error is not None:
-            hint = f"\n  {each.error.hint}" if each.error.hint else ""
-            sys.stderr.write(note(f"{each.error}{hint}", sys.stderr))
+            hint = [f"  {each.error.hint}"] if each.error.hint else []
+            sys.stderr.write(notes([str(each.error), *hint], sys.stderr))
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ from dstack.core.records import RunRecord
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
-from dstack.ui.tables import Column, note, styled, table, use_colour
+from dstack.ui.tables import Column, brief, notes, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 
@@ -71,11 +72,12 @@ def ps(
     elif shown or faults:
         _show_runs(shown, faults)
     else:
-        sys.stderr.write(note(_none(session, mine=mine), sys.stderr))
+        sys.stderr.write(notes(_none(session, mine=mine), sys.stderr))
     if not as_json and len(found) > len(shown) + len(faults) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
     for run, error in faults.items():
-        sys.stderr.write(note(f"run {run} cannot be shown: {error}\n  {error.hint or ''}".rstrip(), sys.stderr))
+        hint = [f"  {error.hint}"] if error.hint else []
+        sys.stderr.write(notes([f"run {run} cannot be shown: {error}", *hint], sys.stderr))
     return max((error.exit_code for error in faults.values()), default=0)
 
 
@@ -84,22 +86,20 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
     now = time.time()
     damaged = [(run, "-", "damaged", *["-"] * 5) for run in faults]
     sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
-    for line in not_begun(shown):
-        sys.stdout.write(note(line, sys.stdout))
+    sys.stdout.write(notes(not_begun(shown), sys.stdout))
     for view in shown:
-        for line in (*out_of_sight(view, now), *left_alone(view, now)):
-            sys.stdout.write(note(line, sys.stdout))
+        sys.stdout.write(notes((*out_of_sight(view, now), *left_alone(view, now)), sys.stdout))
 
 
-def _none(session: wiring.Session, *, mine: bool) -> str:
+def _none(session: wiring.Session, *, mine: bool) -> list[str]:
     """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
     place = f"of {session.name} in {redacted(session.settings.bucket)}"
     if mine:
-        return f"no runs of yours yet {place}"
-    told = f"no runs yet {place}; `dstack run` lists the workflows"
+        return [f"no runs of yours yet {place}"]
+    told = [f"no runs yet {place}; `dstack run` lists the workflows"]
     other = session.folder_name
     if other and run_ids(session.bucket, ProjectKeys.of(other), 1):
-        told += f"\nruns of {other} are there: `project: {other}` in .dstack/config.yaml shows them"
+        told.append(f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them")
     return told
 
 
@@ -141,9 +141,10 @@ def not_begun(shown: Sequence[RunView]) -> list[str]:
     for view in shown:
         if view.alone or view.stage not in (JobStatus.QUEUED, JobStatus.WAITING):
             continue
-        reason = next((job.reason for job in view.jobs if job.status is view.stage and job.reason), "")
+        told = (clean(job.reason).strip() for job in view.jobs if job.status is view.stage)
+        reason = next(filter(None, told), "")
         if reason:
-            reasons.setdefault(reason, []).append(view.run)
+            reasons.setdefault(brief(reason), []).append(view.run)
     if not reasons:
         return []
     # Imported here on purpose: most lists have no such run.
@@ -158,7 +159,7 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
     going_on = view.tended is not None and bool(view.tended.standby)
     if view.tended is not None and view.tended.by and going_on:
         lines.append(f"{view.run}: {_takeover(view.tended, now)}")
-    for job in view.jobs:
+    for job in map(_brief, view.jobs):
         if job.lost:
             lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
         where = f"{view.run}: {job.workflow} on {job.host}"
@@ -173,16 +174,22 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
     return lines
 
 
+def _brief(job: JobView) -> JobView:
+    """The job with no more of what hosts and claims say than a note shows."""
+    return replace(job, host=brief(job.host), account=brief(job.account), owner=brief(job.owner))
+
+
 def _takeover(tended: Tended, now: float) -> str:
-    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`."""
+    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
     # Imported here on purpose: most lists have no such run.
     from dstack.app.lease import TAKEOVER
     from dstack.core.placement import few
 
-    minutes = max(1, math.ceil((tended.seen + TAKEOVER - now) / 60))
-    verbs = ("stands", "goes") if len(tended.standby) == 1 else ("stand", "go")
-    silence = silence_text(tended.last, tended.seen, now)
-    return f"{silence}; {few(tended.standby)} {verbs[0]} by and {verbs[1]} on with it within {minutes} min"
+    minutes = math.ceil((tended.seen + TAKEOVER - now) / 60)
+    stand, go, have = ("stands", "goes", "has") if len(tended.standby) == 1 else ("stand", "go", "have")
+    soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
+    silence = silence_text(brief(tended.last), tended.seen, now)
+    return f"{silence}; {few([*map(brief, tended.standby)])} {stand} by{soon}"
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:
@@ -200,10 +207,10 @@ def left_alone(view: RunView, now: float) -> list[str]:
         return [f"{view.run}: {_takeover(view.tended, now)}"]
     told = "nobody looks after it"
     if view.tended.seen:
-        told = silence_text(view.tended.last, view.tended.seen, now)
+        told = silence_text(brief(view.tended.last), view.tended.seen, now)
     if view.tended.over:
-        told = f"the credentials that {view.tended.last} had been lent ended {ago_text(view.tended.over, now)}"
-    waiting = Counter((job.host, job.account) for job in view.jobs if job.left)
+        told = f"the credentials that {brief(view.tended.last)} had been lent ended {ago_text(view.tended.over, now)}"
+    waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.left)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
     for (host, account), count in waiting.items():
         noun = "1 result waits" if count == 1 else f"{count} results wait"
@@ -235,8 +242,7 @@ def show(
     now = time.time()
     sys.stdout.write(_head(record, view, now))
     sys.stdout.write(table(_JOBS, [_job_row(job, now) for job in view.jobs], sys.stdout))
-    for line in (*out_of_sight(view, now), *left_alone(view, now)):
-        sys.stdout.write(note(line, sys.stdout))
+    sys.stdout.write(notes((*out_of_sight(view, now), *left_alone(view, now)), sys.stdout))
 
 
 def _print_diff(body: bytes) -> None:

@@ -18,7 +18,7 @@ from dstack.core.records import RunRecord, Stop, pack
 from dstack.errors import UsageError
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line
-from dstack.ui.tables import note
+from dstack.ui.tables import brief, note
 from dstack.ui.terminal import clean
 from dstack.ui.times import clock_text
 
@@ -93,13 +93,13 @@ def goes_on(run: str, jobs: Sequence[JobView]) -> str:
     open_ = [job for job in jobs if job.status not in ENDED]
     named = ", ".join(map(_place, open_[:NAMED])) + (f" and {len(open_) - NAMED} more" if open_[NAMED:] else "")
     told = f"{run} has not ended: {named}; the request stands, `dstack show {run}` says when it has"
-    away = sorted({job.host for job in open_ if job.unreachable})
+    away = sorted({brief(job.host) for job in open_ if job.unreachable})
     return f"{told}; if {' or '.join(away)} will not be back: dstack lost {run}" if away else told
 
 
 def _place(job: JobView) -> str:
     """`train on gpu-1 (stopping, unreachable since 12:03)`."""
-    where = f" on {job.host}" if job.host else ""
+    where = f" on {brief(job.host)}" if job.host else ""
     since = f", unreachable since {clock_text('%H:%M', job.unreachable)}" if job.unreachable else ""
     return f"{job.workflow}{where} ({job.status}{since})"
 

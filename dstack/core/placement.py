@@ -147,9 +147,14 @@ class Prospect:
     early: bool = False
 
 
+NAMED = 3
+"""Hosts that are named where there may be many."""
+
+
 def few(names: Sequence[str]) -> str:
     """Names of hosts in a few words."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def prospect(
@@ -158,7 +163,8 @@ def prospect(
     """What becomes of a job among these hosts, None where one that is present can run it.
 
     A host that showed once that it can run the job is waited for, however long: it may come back, and its silence is
-    not its end. A host that never answered in `limit` seconds of tries has given no reason to wait for it.
+    not its end. A host that never answered in `limit` seconds of tries has given no reason to wait for it, as soon as
+    any host has answered: until then the fault may be this machine's.
     """
     reasons = {name: misfit(spec, facts) for name, facts in present.items()}
     if None in reasons.values():
@@ -168,15 +174,25 @@ def prospect(
     unusable = {name: host for name, host in away.items() if host.facts is None and host.refused}
     awaited = {name: host for name, host in away.items() if name not in unfit and name not in unusable}
     likely = None in seen.values()
-    silent = bool(present) and not likely and all(host.seconds >= limit for host in awaited.values())
+    # Where no host ever answered, the fault may be this machine's.
+    heard = bool(present or seen)
+    silent = heard and not likely and all(host.seconds >= limit for host in awaited.values())
     why = "; ".join([*_told(unfit), *(host.why for _, host in sorted(unusable.items()))])
-    tried = (f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items()))
     note = f"no host can run it: {why}"
     early = not all(host.why for host in awaited.values())
     if awaited:
         note = f"waits for {few(sorted(awaited))}, which {_state(len(awaited), early=early)}"
         note = f"{note}; no other host can run it: {why}" if why else note
-    return Prospect(note=note, refusal="; ".join([why, *tried]) if silent else "", likely=likely, early=early)
+    return Prospect(
+        note=note, refusal="; ".join([why, *_tried(awaited, limit)]) if silent else "", likely=likely, early=early
+    )
+
+
+def _tried(awaited: Mapping[str, Away], limit: float) -> list[str]:
+    """Why hosts were given up: of many, the first with their reasons and the number of the others."""
+    told = [f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items())]
+    rest = len(told) - NAMED
+    return [*told[:NAMED], f"and {rest} more, tried for {limit:.0f} s"] if rest > 0 else told
 
 
 def _state(count: int, *, early: bool) -> str:

@@ -150,7 +150,7 @@ class LiveScreen:
     def message(self, text: str) -> None:
         with self._lock:
             columns, _ = self._size()
-            self._append("\n".join([*note_lines(clean(text), columns), ""]).encode())
+            self._append("\n".join([*note_lines(text, columns), ""]).encode())
         self._wake.set()
 
     def __enter__(self) -> LiveScreen:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TextIO
 
-from dstack.ui.terminal import clean, clean_lines
+from dstack.bounds import REMARK
+from dstack.ui.terminal import clean
 
 GAP = "  "
 UNLIMITED = 1 << 16
@@ -92,34 +93,46 @@ def cut(text: str, width: int) -> str:
     return "".join(kept).rstrip() + "…" if width > 0 else ""
 
 
+def brief(text: str) -> str:
+    """`text` in at most REMARK characters, ending in … when something was left out: what somebody else wrote must not
+    hide what stands beside it."""
+    return text if len(text) <= REMARK else f"{text[: REMARK - 1].rstrip()}…"
+
+
 def wrapped(text: str, width: int, *, below: int = 0) -> list[str]:
     """`text` in lines of at most `width` columns, broken between words, and inside those that are too long; lines
-    after the first have `below` columns less."""
+    after the first have `below` columns less. Takes time in proportion to the text."""
     lines: list[str] = []
-    line = ""
-    for word in text.split(" "):
-        joined = f"{line} {word}" if line else word
-        if display_width(joined) <= width - below * bool(lines):
-            line = joined
-            continue
-        if line:
-            lines.append(line)
-        line = word
-        while display_width(line) > (room := width - below * bool(lines)):
-            head = _first(line, room)
-            lines.append(head)
-            line = line[len(head) :]
-    return [*lines, line]
-
-
-def _first(text: str, width: int) -> str:
-    """As much of `text` as has room in `width` columns, at least one character."""
+    words: list[str] = []
     used = 0
-    for index, char in enumerate(text):
-        used += _char_width(char)
-        if used > width and index:
-            return text[:index]
-    return text
+    for word in text.split(" "):
+        size = display_width(word)
+        if words and used + 1 + size <= width - below * bool(lines):
+            words.append(word)
+            used += 1 + size
+            continue
+        if words:
+            lines.append(" ".join(words))
+        heads, rest, used = _broken(word, size, width - below * bool(lines), width - below)
+        lines += heads
+        words = [rest] if rest else []
+    return [*lines, " ".join(words)]
+
+
+def _broken(word: str, size: int, first: int, room: int) -> tuple[list[str], str, int]:
+    """A word of `size` columns as parts that fill a line of `first` columns and more of `room`, the rest, and the
+    columns of the rest. Each part has at least one character."""
+    parts: list[str] = []
+    if size <= first:
+        return parts, word, size
+    start = used = 0
+    for index, char in enumerate(word):
+        columns = _char_width(char)
+        if used + columns > (room if parts else first) and index > start:
+            parts.append(word[start:index])
+            start, used = index, 0
+        used += columns
+    return parts, word[start:], used
 
 
 def styled(status: str, text: str | None = None) -> str:
@@ -160,21 +173,24 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: Text
 def note(text: str, stream: TextIO) -> str:
     """What stands beside a table or in place of one, as it should look on `stream`, with a newline at its end.
 
-    Lines are broken on a terminal alone: what a pipe or a file gets is read by programs.
+    The text is one line, whatever it holds: a newline of a host or a bucket begins none. Lines are broken on a terminal
+    alone: what a pipe or a file gets is read by programs.
     """
     return "\n".join(note_lines(text, screen_width(stream) if stream.isatty() else UNLIMITED)) + "\n"
 
 
+def notes(texts: Iterable[str], stream: TextIO) -> str:
+    """Each text as its own note."""
+    return "".join(note(text, stream) for text in texts)
+
+
 def note_lines(text: str, width: int) -> list[str]:
-    """The lines of `text`, cleaned, none wider than `width` (at least MARGIN): each is broken between words and goes
-    on two columns to the right of where it began."""
-    lines = []
-    for line in clean_lines(text).split("\n"):
-        indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
-        first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
-        lines.append(f"{' ' * indent}{first}".rstrip())
-        lines += [f"{' ' * indent}{GAP}{part}" for part in rest]
-    return lines
+    """`text` as one line, cleaned and broken between words so that nothing is wider than `width` (at least MARGIN); it
+    goes on two columns to the right of where it began."""
+    line = clean(text)
+    indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
+    first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
+    return [f"{' ' * indent}{first}".rstrip(), *(f"{' ' * indent}{GAP}{part}" for part in rest)]
 
 
 def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:

@@ -67,6 +67,24 @@ def test_while_no_host_answers_the_fault_may_be_this_machine_s() -> None:
     assert found == Prospect(note="waits for far, which cannot be reached")
 
 
+def test_a_host_that_answered_once_and_cannot_run_the_job_is_no_reason_to_wait_once_it_is_silent_too() -> None:
+    gone = Away(why="near: no route", seconds=10.0, facts=FACTS)
+    over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
+    assert judged(present={}, near=gone, far=Away(why="far: no route", seconds=LIMIT)) == over
+    assert judged(present={}, near=gone, far=Away(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
+    assert judged(present={}, near=gone).refusal == BARE
+
+
+@pytest.mark.parametrize(("count", "rest"), [(3, ""), (4, "; and 1 more, tried for 120 s"), (50, "; and 47 more")])
+def test_of_many_silent_hosts_three_are_named_with_their_reasons(count: int, rest: str) -> None:
+    away = {f"h{number:02}": Away(why=f"h{number:02}: no route", seconds=LIMIT) for number in range(count)}
+    told = judged(**away).refusal
+    named = "; ".join(f"h{number:02}: no route, tried for 120 s" for number in range(3))
+    assert told.startswith(f"{BARE}; {named}{rest}")
+    assert told.count("no route") == 3
+    assert len(told) < 250
+
+
 def test_the_last_host_to_be_tried_decides() -> None:
     assert judged(far=Away(seconds=LIMIT), new=Away(seconds=3.0)).refusal == ""
 
@@ -89,7 +107,7 @@ def test_a_job_is_given_up_only_where_no_host_ever_showed_that_it_can_run_it(
     patient = any(host.facts is None and not host.refused and host.seconds < LIMIT for host in away.values())
     assert (found is None) == any(misfit(LARGE, each) is None for each in present.values())
     if found is not None:
-        given_up = bool(present) and not able and not patient
+        given_up = bool(answers) and not able and not patient
         assert bool(found.refusal) == given_up, "else a host is waited for, or the fault may be this machine's"
         assert all(name in found.note for name in present), "each host that answers is named, with the reason"
 
@@ -127,6 +145,8 @@ class Lab:
     def __init__(self) -> None:
         self.now = 1000.0
         self.answer: HostFacts | None = None
+        self.near = True
+        """Whether `near` answers."""
         self.error: Exception = HostUnreachableError("far", "no route")
         self.heard: list[str] = []
         self.gate = asyncio.Event()
@@ -136,7 +156,7 @@ class Lab:
         self.prospects = Prospects(self.fleet, limit=LIMIT, clock=lambda: self.now)
 
     async def _open(self, host: Host) -> Any:
-        if host.name == "near":
+        if host.name == "near" and self.near:
             return Answering(FACTS)
         await self.gate.wait()
         if self.answer is None:
@@ -249,6 +269,24 @@ def test_a_host_that_was_lost_and_could_run_the_job_is_not_given_up(lab: Lab) ->
         return found
 
     assert lab.play(scene) == Prospect(note=WAITS, likely=True)
+
+
+def test_a_job_is_given_up_although_the_host_that_answered_has_fallen_silent_too(lab: Lab) -> None:
+    async def scene() -> None:
+        waiting = asyncio.create_task(lab.prospects.require_all((LARGE,), lab.heard.append))
+        while not lab.heard:
+            await asyncio.sleep(0.01)
+        link = lab.fleet.links["near"]
+        lab.near = False
+        await link.lost((await link.reach()).runner)
+        while not waiting.done():
+            lab.now += 5
+            await asyncio.sleep(0.01)
+        with pytest.raises(NoHostError, match=f"{BARE}; far: no route, tried for 120 s"):
+            await waiting
+
+    lab.play(scene)
+    assert lab.heard == [f"large {WAITS}; given up after 120 s"]
 
 
 def test_a_host_that_is_merely_slow_is_not_called_unreachable(lab: Lab) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from dstack.app.finding import find_run, last_run
+from dstack.app.lease import TAKEOVER
 from dstack.app.overview import own_run_ids, run_ids, run_view, views_of
 from dstack.app.tending import FRESH, QUIET, Look
 from dstack.app.views import JobView, RunView, Tended
-from dstack.cli.runs import left_alone, out_of_sight
+from dstack.cli.runs import left_alone, not_begun, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
+from dstack.core.sightings import Sighting
 from dstack.core.spans import SKEW
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
+from dstack.ui.tables import notes
 from tests.app.bucket_story import ME, Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
 from tests.system.request_log import OPEN, documented
@@ -185,10 +191,66 @@ def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story:
         assert [*out_of_sight(told, NOW), *left_alone(told, NOW)] == [line]
     beats(story, ME, NOW - QUIET + 1, standby=["gpu-1", "gpu-2"])
     told = view(story, record)
-    assert out_of_sight(told, NOW)[0].endswith("gpu-1, gpu-2 stand by and go on with it within 1 min")
+    assert out_of_sight(told, NOW)[0].endswith("; gpu-1, gpu-2 stand by, but have not gone on with it yet")
     beats(story, ME, NOW - QUIET, standby=["gpu-1"])
     told = view(story, record)
     assert left_alone(told, NOW)[0] == "a-1: no sign of alice@laptop for 4 min: dstack attach a-1"
+
+
+def foreign_notes(story: Story, record: RunRecord, text: str) -> list[str]:
+    """The lines below the table of `ps` where a host, a heartbeat, a claim or an end says `text`."""
+    told = view(story, record, now=NOW + 5)
+    (one,) = told.jobs
+    waiting = replace(one, status=JobStatus.QUEUED, reason=text, host=text, account=text)
+    away = replace(one, host=text, unreachable=NOW - 50)
+    seen = replace(one, host=text, account=text, sighting=Sighting.ALIVE.value)
+    unheard = replace(one, host=text, owner=text, unheard=NOW - 50)
+    left = replace(one, host=text, account=text, left=True)
+    standing = Tended(by=(text,), last=text, seen=NOW - 50, standby=(text, text))
+    views = (
+        replace(told, jobs=(waiting, away, seen, unheard)),
+        replace(told, jobs=(left,), tended=Tended(last=text, seen=NOW - 500)),
+        replace(told, jobs=(one,), tended=standing),
+        replace(told, jobs=(one,), tended=replace(standing, by=())),
+    )
+    texts = not_begun([replace(told, jobs=(waiting,))])
+    for each in views:
+        texts += [*out_of_sight(each, NOW), *left_alone(each, NOW)]
+    return notes(texts, io.StringIO()).splitlines()
+
+
+@given(st.text(st.characters() | st.sampled_from("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x1b"), max_size=60))
+@example("gpu-1\nample-ferret-60: dstack lost ample-ferret-60")
+def test_no_text_of_a_host_a_heartbeat_a_claim_or_an_end_makes_a_line_of_its_own(text: str) -> None:
+    story = Story(MemoryBucket())
+    record, _ = running(story)
+    beats(story, ME, NOW)
+    assert len(foreign_notes(story, record, f"x{text}")) == len(foreign_notes(story, record, "x")) == 8
+
+
+@pytest.mark.parametrize(
+    ("silent", "words"),
+    [
+        (TAKEOVER - 60, "stands by and goes on with it within 1 min"),
+        (TAKEOVER - 61, "stands by and goes on with it within 2 min"),
+        (TAKEOVER - 1, "stands by and goes on with it within 1 min"),
+        (TAKEOVER, "stands by, but has not gone on with it yet"),
+        (TAKEOVER + 60, "stands by, but has not gone on with it yet"),
+    ],
+)
+def test_no_minute_is_promised_that_is_over(story: Story, silent: float, words: str) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW - silent, standby=["gpu-1"])
+    assert out_of_sight(view(story, record), NOW)[0].endswith(f"; gpu-1 {words}")
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "é" * 10**6, "\u0301" * 10**6, "x " * 10**6])
+def test_a_long_text_of_somebody_else_hides_nothing_that_stands_beside_it(story: Story, text: str) -> None:
+    record, _ = running(story)
+    beats(story, ME, NOW)
+    lines = foreign_notes(story, record, text)
+    assert max(map(len, lines)) < 1000, "300 characters each"
+    assert [line for line in lines if line.endswith("dstack lost a-1 train")], "what to do is not cut"
 
 
 @pytest.mark.parametrize("at", [None, "x", True, -5, 1e300, [], {}])
@@ -432,13 +494,24 @@ def test_a_job_in_the_queue_of_a_host_waits_for_a_slot_whatever_another_coordina
     assert "waits for gone, which cannot be reached" in job(story, record).reason
 
 
-@pytest.mark.parametrize("jobs", [7, [], None, {"train": 3}, {"train": ""}, {"train": ["x"]}, {"other": "x"}])
+@pytest.mark.parametrize(
+    "jobs", [7, [], None, {"train": 3}, {"train": ""}, {"train": ["x"]}, {"other": "x"}, {"train": " \n\t "}]
+)
 def test_a_heartbeat_that_says_nonsense_of_waiting_says_nothing(story: Story, jobs: object) -> None:
     record = wanted(story, queued(story, ME))
     beats(story, ME, NOW - 5, waits={record.id: jobs})
     assert job(story, record).reason == SLOT
     beats(story, ME, NOW - 5, waits=jobs)
     assert job(story, record).reason == SLOT
+
+
+@pytest.mark.parametrize("reason", ["", " ", "\n", "\x1b[2J", "\u202e \x9b1m", "\u2028"])
+def test_a_reason_of_which_nothing_can_be_shown_makes_no_note(story: Story, reason: str) -> None:
+    beats(story, ME, NOW - 5)
+    told = view(story, wanted(story, queued(story, ME)))
+    blank = replace(told, jobs=(replace(told.jobs[0], reason=reason),))
+    assert not_begun([blank]) == []
+    assert not_begun([blank, told]) == [f"a-1: {SLOT}"]
 
 
 def test_what_a_heartbeat_says_of_waiting_has_a_bound(story: Story) -> None:

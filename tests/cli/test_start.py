@@ -63,7 +63,8 @@ def test_help_imports_no_command(project: Callable[..., Project]) -> None:
     modules = imported(project(), "--help")
     ours = {module for module in modules if module.startswith("dstack.")}
     assert ours <= {"dstack.__main__", "dstack.cli", "dstack.cli.main", "dstack.cli.lazy", "dstack.errors", "dstack.ui",
-                    "dstack.ui.terminal", "dstack.ui.colours", "dstack.private_folder"}  # fmt: skip
+                    "dstack.ui.terminal", "dstack.ui.colours", "dstack.private_folder",
+                    "dstack.cli.outputs"}  # fmt: skip
 
 
 def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Project]) -> None:

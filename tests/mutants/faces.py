@@ -125,4 +125,20 @@ MUTANTS: tuple[Mutant, ...] = (
         new="    for until in (None,):",
         tests=("tests/app/test_tending.py",),
     ),
+    Mutant(
+        name="lines-of-others",
+        breaks="a newline in what a host or a bucket says begins a line of its own in `ps`, `show` and `stop`",
+        file="dstack/ui/tables.py",
+        old="""    return "".join(note(text, stream) for text in texts)""",
+        new="""    return "".join(note(line, stream) for text in texts for line in text.splitlines())""",
+        tests=("tests/app/test_tending.py",),
+    ),
+    Mutant(
+        name="full-disk-is-a-bug",
+        breaks="`dstack ps >/dev/full` ends with a traceback and is called a bug",
+        file="dstack/cli/outputs.py",
+        old="            self.failure = error\n",
+        new="",
+        tests=("tests/cli/test_unwritten.py",),
+    ),
 )

@@ -18,8 +18,16 @@ MUTANTS: tuple[Mutant, ...] = (
         name="silence-taken-for-inability",
         breaks="a job is given up although a host showed that it can run it, and is only rebooted",
         file="dstack/core/placement.py",
-        old="    silent = bool(present) and not likely and ",
-        new="    silent = bool(present) and ",
+        old="    silent = heard and not likely and ",
+        new="    silent = heard and ",
+        tests=PROSPECTS,
+    ),
+    Mutant(
+        name="waits-because-all-are-silent",
+        breaks="a run waits for ever once the one host that answered, and cannot run its job, falls silent too",
+        file="dstack/core/placement.py",
+        old="    heard = bool(present or seen)\n",
+        new="    heard = bool(present)\n",
         tests=PROSPECTS,
     ),
     Mutant(

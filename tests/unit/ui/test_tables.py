@@ -8,19 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.ui import tables
 from dstack.ui.tables import (
     MARGIN,
+    UNLIMITED,
     Column,
     cut,
     display_width,
+    note,
     note_lines,
+    notes,
     screen_width,
     size_text,
     table_lines,
     use_colour,
     wrapped,
 )
-from dstack.ui.terminal import clean, clean_lines
+from dstack.ui.terminal import clean
 from dstack.ui.times import age_text, ago_text, duration_text
 
 COLUMNS = (Column(title="RUN", floor=6), Column(title="STATUS", floor=6, styled=True), Column(title="N", right=True))
@@ -121,6 +125,23 @@ def test_wrapped_lines_hold_every_character_and_fit(text: str, width: int) -> No
     assert all(display_width(line) <= width for line in lines)
 
 
+def test_a_long_text_is_broken_in_time_that_grows_with_it_alone() -> None:
+    """Counted are the characters whose width is looked up, not seconds: each twice at most."""
+    counted = 0
+
+    def width(_: str) -> int:
+        nonlocal counted
+        counted += 1
+        return 1
+
+    for text in ("é" * 60_000, "é " * 30_000, "éé" * 10_000 + " é" * 20_000):
+        counted = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "_char_width", width)
+            assert len(wrapped(text, 80)) >= 60_000 // 81
+        assert counted <= 2 * len(text)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(-5, "0m"), (59, "0m"), (300, "5m"), (7300, "2h"), (200_000, "2d")])
 def test_moments_for_narrow_columns(seconds: int, text: str) -> None:
     assert age_text(1e9, 1e9 + seconds) == text
@@ -143,17 +164,25 @@ def test_columns_that_wrap_in_the_middle_lose_nothing_either() -> None:
 def test_a_note_is_broken_at_spaces_and_keeps_every_word(text: str, width: int) -> None:
     lines = note_lines(f"  {text}", width)
     assert all(display_width(line) <= width for line in lines)
-    if all(display_width(word) <= width - 4 for word in clean_lines(text).split()):
-        assert " ".join(lines).split() == clean_lines(text).split()
+    if all(display_width(word) <= width - 4 for word in clean(text).split()):
+        assert " ".join(lines).split() == clean(text).split()
+
+
+@given(st.text(st.characters() | st.sampled_from("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x1b"), max_size=300))
+def test_no_text_makes_a_line_of_its_own_in_a_note(text: str) -> None:
+    assert len("\n".join(note_lines(f"a-1 {text}", UNLIMITED)).splitlines()) == 1
+    assert len(note(f"  {text}x", io.StringIO()).splitlines()) == 1
+    wide = note_lines(f"a-1 {text}", 40)
+    assert all(line.startswith("  ") for line in wide[1:]), "what goes on is not taken for a line of its own"
 
 
 def test_a_note_goes_on_below_its_beginning() -> None:
-    told = "gpu-1: no git, so no code\n  install git on it, e.g. `apt-get install git`"
-    assert note_lines(told, 24) == [
+    told = ["gpu-1: no git, so no code", "  install git on it, e.g. `apt-get install git`"]
+    assert [line for text in told for line in note_lines(text, 24)] == [
         "gpu-1: no git, so no",
         "  code",
         "  install git on it,",
         "    e.g. `apt-get",
         "    install git`",
     ]
-    assert note_lines(told, 1 << 16) == told.split("\n")
+    assert notes(told, io.StringIO()) == "\n".join(told) + "\n"
