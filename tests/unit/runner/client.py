@@ -58,6 +58,9 @@ class Stream:
         return ok
 
 
+LOST = {"error": {"kind": "lost", "message": "the runner ended", "hint": ""}}
+
+
 class Client:
     """One connection to a freshly started runner."""
 
@@ -145,12 +148,15 @@ class Client:
                     number, piece = wire.unpack_data(frame.payload)
                     self.streams[number].frames.put(piece)
         for stream in list(self.streams.values()):
-            stream.frames.put({"error": {"kind": "lost", "message": "the runner ended", "hint": ""}})
+            stream.frames.put(LOST)
 
     def ask(self, op: str, /, **fields: Any) -> Stream:
         number = next(self._ids)
         stream = self.streams[number] = Stream(number)
-        self.write(wire.pack_message({"id": number, "op": op, **fields}))
+        try:
+            self.write(wire.pack_message({"id": number, "op": op, **fields}))
+        except BrokenPipeError:
+            stream.frames.put(LOST)  # the reader may have seen the end before it could know of this one
         return stream
 
     def call(self, op: str, /, **fields: Any) -> dict[str, Any]:
