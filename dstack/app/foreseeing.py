@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 from dstack.app import effects as fx
 from dstack.app import generations, settling
-from dstack.app.jobs import Job, latest_of
+from dstack.app.jobs import Job, fresh_reason, latest_of
 from dstack.app.listing import reaches_now, sizes_now
-from dstack.app.running import fresh_reason
 from dstack.app.views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import JobKeys, ProjectKeys

@@ -7,12 +7,12 @@ by `dstack stop`. `gone` in the folder of an attempt says that nothing of it liv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from dstack.app import effects as fx
 from dstack.app.jobs import wanted
+from dstack.app.lost_attempts import end_of
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Claim, End, Gone, pack, unpack
 from dstack.errors import BucketError
@@ -85,26 +85,3 @@ def _read(bucket: Bucket, effect: fx.Effect) -> Any:
         case fx.ListKeys(prefix):
             return bucket.list(prefix)
     raise AssertionError(f"nothing here needs {effect!r}")
-
-
-def end_of(bucket: Bucket, attempt: AttemptKeys) -> End | None:
-    """How an attempt ended by the records; None while it has not, or where the record is damaged. Blocking."""
-    body = bucket.get(attempt.end)
-    try:
-        return unpack(End, attempt.end, body) if body is not None else None
-    except BucketError:
-        return None
-
-
-def lost_attempts(bucket: Bucket, last: AttemptKeys, *, settled: bool) -> tuple[int, ...]:
-    """The attempts up to `last` that were called lost and may live; `settled`: `last` itself came to an end. Blocking.
-
-    Costs nothing for a job whose only attempt came to an end, else a read or two for each attempt.
-    """
-    numbers: Collection[int] = range(1, last.number + (0 if settled else 1))
-    return tuple(number for number in numbers if _may_live(bucket, last.attempt(number)))
-
-
-def _may_live(bucket: Bucket, attempt: AttemptKeys) -> bool:
-    end = end_of(bucket, attempt)
-    return end is not None and end.status == "lost" and bucket.get(attempt.gone) is None

@@ -134,7 +134,7 @@ def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunV
     if not any(job.attempt > 1 or job.status is JobStatus.LOST for job in view.jobs):
         return view
     # Imported here on purpose: runs without lost attempts, which are most, need none of it.
-    from dstack.app.orphans import lost_attempts
+    from dstack.app.lost_attempts import lost_attempts
 
     jobs = []
     for job in view.jobs:

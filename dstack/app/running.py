@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dstack.app import settling
 from dstack.app.creating import create
 from dstack.app.driver import Driver, take
-from dstack.app.jobs import Job
+from dstack.app.jobs import Job, fresh_reason
 from dstack.app.means import Means
 from dstack.app.replacements import Replacements
 from dstack.app.settling import Loss
@@ -243,10 +243,3 @@ def _way_out(spec: JobSpec, error: DamagedObjectError | LaterVersionError) -> st
     if isinstance(error, LaterVersionError):
         return f"{error.hint}"
     return f"make it anew: dstack run {spec.workflow} --rerun"
-
-
-def fresh_reason(run: RunRecord, spec: JobSpec) -> str:
-    """Why no earlier result counts for this job of the run; "" when one does."""
-    if spec.workflow in run.rerun:
-        return f"{run.user} asked for it to run again"
-    return "" if spec.reuse else "the workflow says reuse: false"

@@ -15,10 +15,9 @@ from dstack.app.effects import Alive, AskVerdict, Foreign, HowSilent, NewNonce, 
 from dstack.app.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
 from dstack.app.lease import SILENCE
 from dstack.app.listing import are_there
-from dstack.app.views import at_machine
 from dstack.core import manifests, reuse
 from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, pack, unpack
+from dstack.core.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, at_machine, pack, unpack
 from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from dstack.app.lease import BEAT, SILENCE
-from dstack.app.views import Tended, at_machine
+from dstack.app.views import Tended
 from dstack.bounds import REMARK
 from dstack.core.keys import ProjectKeys, RunKeys
-from dstack.core.records import Coordinator, unpack
+from dstack.core.records import Coordinator, at_machine, unpack
 from dstack.core.sightings import Sighting
 from dstack.ports import Bucket
 

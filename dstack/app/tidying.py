@@ -12,7 +12,8 @@ from enum import Enum
 from dstack.app.fleet import Reached
 from dstack.app.late_results import bring_in_result
 from dstack.app.lease import LATE
-from dstack.app.orphans import end_of, end_orphan, find_orphans, is_awaited, record_gone
+from dstack.app.lost_attempts import end_of
+from dstack.app.orphans import end_orphan, find_orphans, is_awaited, record_gone
 from dstack.core.keys import AttemptKeys, ProjectKeys
 from dstack.core.records import Result, unpack
 from dstack.errors import BucketError, DstackError, HostError, HostUnreachableError

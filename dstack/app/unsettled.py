@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from dstack.app.listing import last_number_now
 from dstack.app.tending import LATE, Look
-from dstack.app.views import JobView, RunView, at_machine, overall_status, time_of_day, told, waits_text
+from dstack.app.views import JobView, RunView, overall_status, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
 from dstack.core.lifecycle import GOOD
-from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Started, Stop, unpack
+from dstack.core.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Started, Stop, at_machine, unpack
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstack.bounds import LATEST
 from dstack.core.keycheck import is_part
 from dstack.core.lifecycle import ENDED, GOOD
-from dstack.core.records import Final, Outcome, RunRecord
+from dstack.core.records import Final, Outcome, RunRecord, at_machine
 from dstack.core.spans import span
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 
@@ -84,10 +84,6 @@ def waits_text(workflows: Sequence[str]) -> str:
     """What a job waits for: `waits for a, b`; `waits for 97 jobs` where naming them would fill the screen."""
     few = len(workflows) <= NAMED
     return f"waits for {', '.join(workflows)}" if few else f"waits for {len(workflows)} jobs"
-
-
-def at_machine(user: str, machine: str) -> str:
-    return f"{user}@{machine}" if machine else user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ import typer
 
 from dstack.adapters.identity import machine_name, new_nonce, user_name
 from dstack.app.sharing import latest_inventory, share_inventory
-from dstack.app.views import at_machine, time_of_day
+from dstack.app.views import time_of_day
 from dstack.cli import hostfile, wiring
-from dstack.core.records import Inventory
+from dstack.core.records import Inventory, at_machine
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import Host
 from dstack.project.hostshare import checked, merged, own_setting, shared_part

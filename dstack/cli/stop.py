@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dstack.app.overview import job_of, run_view, with_lost_attempts
-from dstack.app.views import JobView, at_machine
+from dstack.app.views import JobView
 from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.core.lifecycle import ENDED
-from dstack.core.records import RunRecord, Stop, pack
+from dstack.core.records import RunRecord, Stop, at_machine, pack
 from dstack.errors import UsageError
 from dstack.model import WorkflowName
 from dstack.ui.plain import job_line

@@ -66,6 +66,11 @@ def unpack(cls: type[R], key: str, body: bytes) -> R:
         raise DamagedObjectError(key, str(error)) from None
 
 
+def at_machine(user: str, machine: str) -> str:
+    """A user and the machine that they work on, as `user@machine`, for people."""
+    return f"{user}@{machine}" if machine else user
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coordinator:
     """Who drives: identity, and what a peer on the same machine needs to see whether it is alive.

@@ -10,22 +10,14 @@ import re
 from dataclasses import dataclass, replace
 
 from dstack.project.checking import Report, nearest, quoted
+from dstack.project.placeholders import ARGUMENTS, REFERENCE, referred
 from dstack.project.strict import ListNode, MapNode, Node, ScalarNode, resolve
 from dstack.project.variables import SYSTEM, Scope
 
-REFERENCE = re.compile(r"\$\{\{(?P<inner>[^{}]*)\}\}")
 _ANY = re.compile(REFERENCE.pattern + r"|\$\{(?P<braced>[A-Za-z_]\w*)\}|\$(?P<bare>[A-Za-z_]\w*)", re.ASCII)
 _OPEN = re.compile(r"\$\{\{")
 
 MAX_REFERENCES = 1_000
-_SYNONYMS = {"run.name": "run_name", "job.id": "job_id"}
-ARGUMENTS = "variables_as_args"
-
-
-def referred(inner: str) -> str:
-    """The name inside `${{ … }}`, later spellings of the system variables made one."""
-    name = inner.strip()
-    return _SYNONYMS.get(name, name)
 
 
 def unknown(name: str, scope: Scope) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from dstack.project.interpreters import reads_script_from_stdin
-from dstack.project.references import ARGUMENTS, REFERENCE, referred
+from dstack.project.placeholders import ARGUMENTS, REFERENCE, referred
 
 MAX_DEPTH = 40
 MAX_REFERENCES = 1_000
