@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from dstack.core.keys import inverted
-from dstack.core.names import NAMES, run_name
-from dstack.core.records import Coordinator
+from dstack.core.format.keys import inverted
+from dstack.core.format.records import Coordinator
+from dstack.core.run_names import NAMES, run_name
 from dstack.model import Nonce, RunId, RunName
 from dstack.private_folder import make_folder, open_file
 

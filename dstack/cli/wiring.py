@@ -16,26 +16,26 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from dstack.adapters.bucket_open import at_once, missing_folder, open_bucket, probe_effort
-from dstack.adapters.bucket_remote import redacted
-from dstack.adapters.bucket_waiting import WaitingBucket
-from dstack.app.probe import Format, check_format, ensure_probed, require_writer
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Coordinator, RunRecord
+from dstack.adapters.bucket.opener import at_once, missing_folder, open_bucket, probe_effort
+from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.bucket.stall_notice import WaitingBucket
+from dstack.app.maintenance.bucket_probe import Format, check_format, ensure_probed, require_writer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator, RunRecord
 from dstack.errors import BucketError, NotPrivateError, SnapshotError
 from dstack.ports import Bucket, CodeSource, RunnerPort, Screen, Transport
 from dstack.private_folder import UntrustedError, secure
 
 if TYPE_CHECKING:
-    from dstack.adapters.git import GitCode
-    from dstack.adapters.ssh import SshHosts
-    from dstack.app.fleet import Fleet
-    from dstack.app.means import Means
-    from dstack.app.performing import Performer
-    from dstack.app.tending import Look
-    from dstack.cli.secretvalues import SecretSources
+    from dstack.adapters.git.snapshots import GitCode
+    from dstack.adapters.ssh.connections import SshHosts
+    from dstack.app.coordination.context import Means
+    from dstack.app.hosts.fleet import Fleet
+    from dstack.app.maintenance.blocking_driver import Performer
+    from dstack.app.queries.coordinators import Look
+    from dstack.cli.secret_values import SecretSources
     from dstack.model import Host
-    from dstack.project.planning import Project
+    from dstack.project.plan import Project
     from dstack.project.settings import Settings
 
 
@@ -110,7 +110,7 @@ class Session:
 
     def _remote(self) -> str | None:
         """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
-        from dstack.adapters.git_place import configuration, remote_of
+        from dstack.adapters.git.repository import configuration, remote_of
 
         try:
             return remote_of(configuration(self.root), None)
@@ -170,7 +170,7 @@ class Session:
     def abort_uploads(self, *, now: float) -> int:
         """End uploads in parts below this project that were broken off long ago -> how many. `now` is the time of day
         by the store's clock."""
-        from dstack.adapters.uploads import abort_uploads
+        from dstack.adapters.bucket.s3_uploads import abort_uploads
 
         return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root, now=now)
 
@@ -180,24 +180,24 @@ class Session:
 
     @cached_property
     def code(self) -> GitCode:
-        from dstack.adapters.git import GitCode
+        from dstack.adapters.git.snapshots import GitCode
 
         return GitCode(self.root, self.home / ".dstack" / "snapshots" / f"{self.name}.git")
 
     @cached_property
     def secrets(self) -> SecretSources:
         """Where the secrets of this project are found."""
-        from dstack.cli.secretvalues import SecretSources
+        from dstack.cli.secret_values import SecretSources
 
         return SecretSources(home=self.home, root=self.root, project=self.name)
 
     def project(self) -> Project:
-        from dstack.project.planning import load_project
+        from dstack.project.plan import load_project
 
         return load_project(self.root)
 
     def inventory(self) -> tuple[Host, ...]:
-        from dstack.project.inventory import read_inventory
+        from dstack.project.hosts.inventory import read_inventory
 
         file = Path(self.hosts_file) if self.hosts_file else None
         return read_inventory(home=self.home, root=self.root, file=file)
@@ -208,7 +208,7 @@ class Session:
         A run that was not written out is named on standard error, with `named`. Raises NotFoundError and UsageError as
         app/finding does.
         """
-        from dstack.app.finding import LAST, find_run, last_run
+        from dstack.app.queries.run_lookup import LAST, find_run, last_run
 
         if asked is not None and asked != LAST:
             return find_run(self.bucket, self.keys, asked)
@@ -221,7 +221,7 @@ class Session:
 
     @cached_property
     def _look(self) -> Look:
-        from dstack.app.tending import Look
+        from dstack.app.queries.coordinators import Look
 
         def sure(other: Coordinator) -> bool | None:
             from dstack.adapters.identity import boot_id, coordinator_alive
@@ -237,7 +237,7 @@ class Session:
     def prefetch(self) -> None:
         """Begin to import what a run will need, while files are read and git works."""
         if any(not host.local for host in self.inventory()):
-            from dstack.adapters.ssh_prefetch import prefetch
+            from dstack.adapters.ssh.prefetch import prefetch
 
             prefetch()
 
@@ -256,8 +256,8 @@ class HostOpener:
 
     async def open(self, host: Host) -> RunnerPort:
         """A started runner on `host`; raises what its transport raises."""
-        from dstack.adapters.runner_client import RunnerClient
-        from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+        from dstack.adapters.runner.client import RunnerClient
+        from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 
         client = RunnerClient(
             host.name,
@@ -274,14 +274,14 @@ class HostOpener:
     async def transport(self, host: Host) -> Transport:
         """A freshly started bootstrap on `host`."""
         if host.local:
-            from dstack.adapters.local import open_local
+            from dstack.adapters.runner.local import open_local
 
             return await open_local(host, sys.executable)
         return await self._connections().open_transport(host)
 
     def _connections(self) -> SshHosts:
         if self._ssh is None:
-            from dstack.adapters.ssh import SshHosts
+            from dstack.adapters.ssh.connections import SshHosts
 
             inventory = {str(host.name): host for host in self._session.inventory()}
             self._ssh = SshHosts(inventory, note=lambda text: print(text, file=sys.stderr))
@@ -304,7 +304,7 @@ class Hosts:
 async def hosts(session: Session, *, only: Collection[str] | None = None) -> AsyncIterator[Hosts]:
     """The hosts of the inventory (those named in `only`), none of them connected yet; all connections are closed at
     the end of the block."""
-    from dstack.app.fleet import Fleet
+    from dstack.app.hosts.fleet import Fleet
 
     opener = HostOpener(session)
     chosen = tuple(host for host in session.inventory() if only is None or host.name in only)
@@ -319,9 +319,9 @@ async def hosts(session: Session, *, only: Collection[str] | None = None) -> Asy
 def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
     """All that a coordinator in this process works with."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
-    from dstack.app.heart import Heart
-    from dstack.app.means import Means
-    from dstack.app.observing import Observer
+    from dstack.app.coordination.context import Means
+    from dstack.app.coordination.heartbeat import Heart
+    from dstack.app.protocol.liveness import Observer
 
     here = boot_id()
     observer = Observer(
@@ -345,8 +345,8 @@ def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Scree
 def make_performer(session: Session) -> Performer:
     """Performs steps that need no host, for commands that keep house; to be closed."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
-    from dstack.app.observing import Observer
-    from dstack.app.performing import Performer
+    from dstack.app.maintenance.blocking_driver import Performer
+    from dstack.app.protocol.liveness import Observer
 
     here = boot_id()
     observer = Observer(

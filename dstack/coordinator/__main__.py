@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.coordinator.front import serve
+from dstack.coordinator.server import serve
 
 
 def main(first: bytes, stdin: int, stdout: int, root: str) -> None:

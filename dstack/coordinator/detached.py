@@ -15,13 +15,13 @@ from typing import Any
 from dstack import wire
 from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 from dstack.adapters.log_screen import LogScreen
-from dstack.app.running import Coordination
+from dstack.app.coordination.run import Coordination
 from dstack.coordinator.refusal import Refusal
 from dstack.coordinator.wiring import Hosting
-from dstack.core.codec import build
+from dstack.core.format.codec import build
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator, RunRecord, at_machine, unpack
 from dstack.core.handover import HandOver, digest
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Coordinator, RunRecord, at_machine, unpack
 from dstack.errors import DstackError
 from dstack.model import RunId
 

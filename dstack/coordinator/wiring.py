@@ -11,27 +11,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dstack.adapters.bucket_open import open_bucket
-from dstack.adapters.bucket_remote import redacted
-from dstack.adapters.bucket_renewed import RenewedBucket
-from dstack.adapters.bucket_waiting import WaitingBucket
+from dstack.adapters.bucket.opener import open_bucket
+from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.bucket.stall_notice import WaitingBucket
+from dstack.adapters.bucket.swappable import RenewedBucket
 from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
-from dstack.adapters.local import open_local
 from dstack.adapters.log_screen import LogScreen
-from dstack.adapters.runner_client import RunnerClient
-from dstack.app.fleet import Fleet, address_of
-from dstack.app.heart import Heart
-from dstack.app.means import Means
-from dstack.app.observing import Observer
-from dstack.app.probe import writable
-from dstack.app.standby import AttendantWatch
-from dstack.coordinator import shipped
-from dstack.core.codec import plain
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.local import open_local
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.standby import AttendantWatch
+from dstack.app.hosts.fleet import Fleet, address_of
+from dstack.app.maintenance.bucket_probe import writable
+from dstack.app.protocol.liveness import Observer
+from dstack.coordinator import embedded
 from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.format.codec import plain
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator
 from dstack.core.handover import HandOver
-from dstack.core.keys import ProjectKeys
 from dstack.core.placement import Standing, turn
-from dstack.core.records import Coordinator
 from dstack.errors import HostUnreachableError, SnapshotError
 from dstack.model import Host, JobSpec, RunId, Snapshot
 from dstack.ports import Bucket, RunnerPort, Transport
@@ -170,8 +170,8 @@ class Hosting:
         async def transport() -> Transport:
             return await open_local(host, sys.executable)
 
-        zipapp = (shipped.RUNNER, hashlib.sha256(shipped.RUNNER).hexdigest())
-        client = RunnerClient(host.name, transport, zipapp=zipapp, bootstrap=shipped.BOOTSTRAP, directory=self._root)
+        zipapp = (embedded.RUNNER, hashlib.sha256(embedded.RUNNER).hexdigest())
+        client = RunnerClient(host.name, transport, zipapp=zipapp, bootstrap=embedded.BOOTSTRAP, directory=self._root)
         await client.connect()
         return client
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dstack.core.codec import plain
+from dstack.core.format.codec import plain
+from dstack.core.format.records import Coordinator
 from dstack.core.placement import Peer
-from dstack.core.records import Coordinator
 from dstack.model import Host, RunId
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from dstack.core.records import Claim
+from dstack.core.format.records import Claim
 from dstack.model import HostFacts
 from dstack.wire import ALIVE, UNSEEN
 

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from dstack.model import Dependency, Position, WorkflowName
-from dstack.project.checking import Report, nearest, quoted
+from dstack.project.yaml.report import Report, nearest, quoted
 
 if TYPE_CHECKING:
     import networkx as nx

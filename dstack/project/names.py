@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from dstack.project.checking import Report, quoted
-from dstack.project.strict import ScalarNode
+from dstack.project.yaml.parser import ScalarNode
+from dstack.project.yaml.report import Report, quoted
 
 _WORKFLOW = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from dstack.project.checking import Report, quoted
-from dstack.project.strict import ScalarNode
+from dstack.project.yaml.parser import ScalarNode
+from dstack.project.yaml.report import Report, quoted
 
 MAX_PATH = 1024
 """Bytes of one path."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from dstack.errors import ConfigError
 from dstack.model import Position
-from dstack.project.checking import Report, absent, expected, quoted, read_fields, read_map, read_text
-from dstack.project.strict import ListNode, Loaded, MapNode, Node, ScalarNode, load_file
-from dstack.project.vocabulary import BUCKET, CONFIG, spellings
+from dstack.project.yaml.parser import ListNode, Loaded, MapNode, Node, ScalarNode, load_file
+from dstack.project.yaml.report import Report, absent, expected, quoted, read_fields, read_map, read_text
+from dstack.project.yaml.schema import BUCKET, CONFIG, spellings
 
 FILE = ".dstack/config.yaml"
 VARIABLE = "DSTACK_BUCKET"

@@ -11,11 +11,11 @@ import sys
 import threading
 from typing import Any, Dict, List, Optional
 
-from dstack.runner import devices, slot_folders
-from dstack.runner.asking import DEADLINE, ask
-from dstack.runner.grants import Capacity
-from dstack.runner.processes import boot_id
-from dstack.runner.spool import write_durably
+from dstack.runner.base.processes import boot_id
+from dstack.runner.base.query import DEADLINE, ask
+from dstack.runner.base.spool import write_durably
+from dstack.runner.queue import devices, folders
+from dstack.runner.queue.scheduler import Capacity
 from dstack.wire import WIRE_VERSION
 
 
@@ -44,7 +44,7 @@ def hello(root: str) -> Dict[str, Any]:
         "git": asked.get("git"),
         "gpus": asked.get("gpus", []),
         "docker": asked.get("docker", False),
-        "shared_slots": slot_folders.shared(),
+        "shared_slots": folders.shared(),
         "place": place(root),
     }
 

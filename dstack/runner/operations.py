@@ -13,18 +13,21 @@ from itertools import islice
 from typing import Any, Callable, Dict, Iterator
 
 from dstack import wire
-from dstack.runner import artifacts, code, container, eviction, intake, room, slots, store, trees
-from dstack.runner.channel import Request
-from dstack.runner.coordinators import ended
+from dstack.runner.base import disk_room, safe_paths
+from dstack.runner.base.channel import Request
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import Attempt, attempts, write_durably, write_json
+from dstack.runner.coordinator_liveness import ended
 from dstack.runner.facts import capacity, hello
-from dstack.runner.holding import Holds
-from dstack.runner.logs import LIFE_CHECK, await_end, follow
-from dstack.runner.nursery import Nursery
-from dstack.runner.refusal import Refusal
-from dstack.runner.sightings import sighting
-from dstack.runner.spool import Attempt, attempts, write_durably, write_json
-from dstack.runner.stopping import remove_container, state, states, stop
-from dstack.runner.watch import failed_report
+from dstack.runner.job import container
+from dstack.runner.job.forker import Nursery
+from dstack.runner.job.held import Holds
+from dstack.runner.job.log_reader import LIFE_CHECK, await_end, follow
+from dstack.runner.job.process import failed_report
+from dstack.runner.job.stop import remove_container, state, states, stop
+from dstack.runner.queue import slots
+from dstack.runner.queue.sightings import sighting
+from dstack.runner.store import artifacts, blob_store, code, eviction, intake
 from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
 
 Operation = Callable[[Request], Dict[str, Any]]
@@ -43,12 +46,12 @@ class Operations:
         self._root = root
         self._holds = Holds(root, nursery)
         self._receiving = threading.Lock()
-        self._verified = store.Verified()
+        self._verified = blob_store.Verified()
         self.by_name: Dict[str, Operation] = {
             wire.HELLO: lambda request: hello(root),
             wire.CODE_BASIS: self._code_basis,
             wire.CODE_PUSH: self._code_push,
-            wire.BLOBS_MISSING: lambda request: {"missing": store.missing(root, request.texts("digests"))},
+            wire.BLOBS_MISSING: lambda request: {"missing": blob_store.missing(root, request.texts("digests"))},
             wire.BLOBS_PUSH: self._blobs_push,
             wire.HOLD: lambda request: self._holds.hold(request, self._attempt(request)),
             wire.PREPARE: self._prepare,
@@ -112,11 +115,11 @@ class Operations:
         request.mapping("environment"), request.texts("arguments"), request.texts("artifacts")
         project = attempt.project(request.fields.get("prefix") or "")
         if os.path.lexists(attempt.work):
-            trees.remove_tree(attempt.work)
+            safe_paths.remove_tree(attempt.work)
         tree = str(request.fields.get("tree") or "")
         code.lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
         os.makedirs(project, exist_ok=True)
-        store.stage(self._root, project, list(request.fields.get("inputs") or []), self._verified)
+        blob_store.stage(self._root, project, list(request.fields.get("inputs") or []), self._verified)
         write_durably(attempt.script, request.text("script").encode("utf-8", "surrogateescape"))
         written = {name: value for name, value in request.fields.items() if name not in NOT_WRITTEN}
         write_json(attempt.attempt, written)
@@ -194,7 +197,7 @@ class Operations:
             if attempt.read_exit() is None:
                 remove_container(attempt)
             self._keep_artifacts(attempt)
-            trees.remove_tree(attempt.folder)
+            safe_paths.remove_tree(attempt.folder)
             eviction.make_room(self._root)
         return {}
 
@@ -219,7 +222,7 @@ class Operations:
 def _unprepared(error: Exception) -> Refusal:
     """What `prepare` answers when `error` ended it: a full disk is told from all else, which is the job's own."""
     if isinstance(error, OSError):
-        return room.refusal(error, "prepare", str(error), "")
+        return disk_room.refusal(error, "prepare", str(error), "")
     kind = NO_ROOM if getattr(error, "kind", "") == NO_ROOM else "prepare"
     return Refusal(kind, str(error), getattr(error, "hint", ""))
 

@@ -12,10 +12,11 @@ from typing import Any, Dict, Optional
 
 from dstack import wire
 from dstack.private_folder import make_folder
-from dstack.runner import nursery, room
-from dstack.runner.channel import Request, Writer
+from dstack.runner.base import disk_room
+from dstack.runner.base.channel import Request, Writer
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.job import forker
 from dstack.runner.operations import Operations
-from dstack.runner.refusal import Refusal
 
 PIECE = 1 << 18
 MOST = 1024
@@ -34,7 +35,7 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if not os.path.isdir(root):
         make_folder(root)
-    nest = nursery.start(root, [stdin, stdout])
+    nest = forker.start(root, [stdin, stdout])
     threading.Thread(target=_end_with, args=(nest.pid,), daemon=True).start()
     try:
         _Loop(Operations(root, nest), Writer(stdout)).run(first, stdin)
@@ -127,7 +128,7 @@ class _Loop:
             request.fail(refusal)
         except OSError as error:
             hint = getattr(error, "hint", "look at the disk and the limits of the host")
-            request.fail(room.refusal(error, "host", "%s: %s" % (request.op, error), hint))
+            request.fail(disk_room.refusal(error, "host", "%s: %s" % (request.op, error), hint))
         except Exception as error:
             traceback.print_exc()
             request.fail(Refusal("bug", "%s failed: %s: %s" % (request.op, type(error).__name__, error), "report this"))

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dstack.app.views import JobView, RunView
+from dstack.app.queries.views import JobView, RunView
 from dstack.bounds import LATEST
 from dstack.errors import ConfigError, DstackError
 from dstack.model import RunStatus
 
 if TYPE_CHECKING:
-    from dstack.app.weighing import Weights
+    from dstack.app.maintenance.disk_usage import Weights
 
 
 def run_fields(view: RunView) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from dstack.app.foreseeing import Fate, Foresight
+from dstack.app.queries.dry_run import Fate, Foresight
 from dstack.ui.tables import Column, table
 
 _WORDS = {

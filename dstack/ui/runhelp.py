@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 from dstack.model import Variable, Workflow
-from dstack.project.planning import Project
+from dstack.project.plan import Project
 from dstack.ui.tables import Column, table_lines
 from dstack.ui.terminal import clean
 

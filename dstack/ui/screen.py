@@ -7,7 +7,7 @@ import sys
 from types import TracebackType
 from typing import Protocol
 
-from dstack.core.records import RunRecord
+from dstack.core.format.records import RunRecord
 from dstack.ui.live import LiveScreen
 from dstack.ui.plain import PlainScreen
 from dstack.ui.tables import use_colour

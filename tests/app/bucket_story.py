@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.records import Claim, Coordinator, End, Final, Outcome, RunRecord, Stop, Want, Why, pack
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.records import Claim, Coordinator, End, Final, Outcome, RunRecord, Stop, Want, Why, pack
 from dstack.model import (
     Dependency,
     Fingerprint,

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dstack.app import effects as fx
-from dstack.app import pruning
-from dstack.core import manifests
-from dstack.core.keys import JobKeys, ProjectKeys
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol import prune_steps
+from dstack.core.artifacts import manifests
+from dstack.core.format.keys import JobKeys, ProjectKeys
+from dstack.core.format.records import Coordinator, Final, Outcome, Pin, Result, Tomb, pack, unpack
 from dstack.core.lifecycle import GOOD
-from dstack.core.records import Coordinator, Final, Outcome, Pin, Result, Tomb, pack, unpack
 from dstack.model import Fingerprint, Nonce, RunId, RunStatus
 from dstack.ports import Put
 
@@ -102,7 +102,7 @@ class Keepers:
         draw = random.random()
         if draw < 0.2:
             run = random.choice(world.runs).id
-            keeper = Keeper(name=name, steps=pruning.forget_run(self.project, run))
+            keeper = Keeper(name=name, steps=prune_steps.forget_run(self.project, run))
         elif not folders:
             return
         elif draw < 0.4:
@@ -112,7 +112,7 @@ class Keepers:
         else:
             folder = random.choice(folders)
             tomb = Tomb(nonce=name, user="u")
-            keeper = Keeper(name=name, steps=pruning.bury(self.project, _keys(self.project, folder), tomb, set()))
+            keeper = Keeper(name=name, steps=prune_steps.bury(self.project, _keys(self.project, folder), tomb, set()))
         self.known[name] = keeper
         self.alive.append(keeper)
 
@@ -120,13 +120,13 @@ class Keepers:
         """`artifacts pull`: what it was told that it holds must stay until it lets go."""
         me = Coordinator(id=keeper.name, user="u", machine="m", boot_id="b", pid=1, lock="/x")
         nonce = Nonce(f"{READERS}-{keeper.name}")
-        if not (yield from pruning.hold(keys, Pin(nonce=nonce, reader=me))):
+        if not (yield from prune_steps.hold(keys, Pin(nonce=nonce, reader=me))):
             return
         keeper.holds = keys.folder
         for _ in range(self.world.random.randint(1, 6)):
             yield fx.Pause(1.0)
         keeper.holds = ""
-        yield from pruning.release(keys, nonce)
+        yield from prune_steps.release(keys, nonce)
 
     def _step(self, keeper: Keeper) -> None:
         if self.world.chance(0.02):

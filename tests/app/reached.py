@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dstack.app.fleet import Reached
+from dstack.app.hosts.fleet import Reached
 from dstack.model import Host, HostFacts, HostName
 
 FACTS = HostFacts(

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dstack.app import effects as fx
-from dstack.app import settling
-from dstack.app.jobs import Job
-from dstack.app.standby import stand_by
-from dstack.core.keys import ProjectKeys
+from dstack.app.coordination.standby import stand_by
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol import settlement
+from dstack.app.protocol.jobs import Job
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
 from dstack.core.lifecycle import GOOD, may_follow
-from dstack.core.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
 from dstack.core.sightings import Sighting, belongs, judge
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import (
@@ -211,7 +211,7 @@ class World:
             job = Job(run=run, spec=spec, fingerprint=fingerprint, project=PROJECT, fresh=fresh)
             peer.jobs[spec.workflow] = job
             if spec.workflow != self.faults.taker:
-                peer.tasks[spec.workflow] = iter(settling.settle(job, peer.identity))
+                peer.tasks[spec.workflow] = iter(settlement.settle(job, peer.identity))
                 peer.answers[spec.workflow] = None
 
     def crash(self, peer: Peer) -> None:
@@ -363,7 +363,7 @@ class World:
                 del peer.tasks[name]
                 return
             peer.wake[name] = self.now + 2
-            peer.tasks[name] = iter(settling.settle(peer.jobs[name], peer.identity))
+            peer.tasks[name] = iter(settlement.settle(peer.jobs[name], peer.identity))
             peer.answers[name] = None
             return
         answer = self.perform(peer, name, effect)
@@ -383,7 +383,7 @@ class World:
         taker = self.faults.taker
         if name == "a" and taker in peer.jobs:
             job = peer.jobs[taker]
-            steps = settling.settle(job, peer.identity) if outcome.status in GOOD else settling.skip(job, outcome)
+            steps = settlement.settle(job, peer.identity) if outcome.status in GOOD else settlement.skip(job, outcome)
             peer.tasks[taker] = iter(steps)
             peer.answers[taker] = None
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from dstack.app import effects as fx
-from dstack.app import settling
-from dstack.app.jobs import Job
-from dstack.core import manifests
-from dstack.core.keys import ProjectKeys
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol import settlement
+from dstack.app.protocol.jobs import Job
+from dstack.core.artifacts import manifests
+from dstack.core.artifacts.pieces import pack_name
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Outcome, Result, unpack
 from dstack.core.lifecycle import GOOD
-from dstack.core.pieces import pack_name
-from dstack.core.records import Outcome, Result, unpack
 from dstack.errors import DamagedInputError, DamagedObjectError
 from dstack.model import Entry, EntryKind, Fingerprint, Manifest, WorkflowName
 from tests.app.keepers import Violation
@@ -160,11 +160,11 @@ class StoreFaults:
                 again=True,
             )
             peer.again[name] = maker
-            steps: Any = settling.again(again, peer.identity, source, taker=WorkflowName(name), why=str(error))
+            steps: Any = settlement.again(again, peer.identity, source, taker=WorkflowName(name), why=str(error))
             peer.tasks[name] = iter(steps)
             return
         peer.again.pop(name, None)
-        peer.tasks[name] = iter(settling.give_up(job, settling.Loss(key=error.key, reason=f"given up: {error}")))
+        peer.tasks[name] = iter(settlement.give_up(job, settlement.Loss(key=error.key, reason=f"given up: {error}")))
 
     def replaced(self, peer: Peer, name: str, found: Outcome | None) -> None:
         """The steps of `settling.again` are at their end: the taker goes on."""
@@ -173,10 +173,10 @@ class StoreFaults:
         if found is None or found.status in GOOD:
             if found is not None:
                 peer.sources[maker] = found
-            peer.tasks[name] = iter(settling.settle(peer.jobs[name], peer.identity))
+            peer.tasks[name] = iter(settlement.settle(peer.jobs[name], peer.identity))
             return
-        loss = settling.Loss(key="a", reason=f"given up: made anew it {found.status}")
-        peer.tasks[name] = iter(settling.give_up(peer.jobs[name], loss))
+        loss = settlement.Loss(key="a", reason=f"given up: made anew it {found.status}")
+        peer.tasks[name] = iter(settlement.give_up(peer.jobs[name], loss))
 
     # -- the judge --------------------------------------------------------------------------------
 

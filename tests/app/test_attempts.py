@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dstack.app import attempts
-from dstack.app import effects as fx
-from dstack.app.jobs import Job
-from dstack.app.lease import SILENCE
-from dstack.core.keys import AttemptKeys, JobKeys
-from dstack.core.records import Claim, End, unpack
+from dstack.app.protocol import attempts
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.lease import SILENCE
+from dstack.core.format.keys import AttemptKeys, JobKeys
+from dstack.core.format.records import Claim, End, unpack
 from dstack.errors import BucketError
 from dstack.model import Nonce, Retry
 from tests.app.bucket_story import ME, Story, spec

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from dstack.app.driver import Driver
-from dstack.app.effects import Alive
-from dstack.app.fleet import Fleet, address_of
-from dstack.app.heart import Heart
-from dstack.app.lease import LATE
-from dstack.app.means import Means
-from dstack.app.observing import Observer
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Claim, Coordinator
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.effect_driver import Driver
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.hosts.fleet import Fleet, address_of
+from dstack.app.protocol.effects import Alive
+from dstack.app.protocol.lease import LATE
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Claim, Coordinator
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host, HostName, RunId, RunName
 from tests.app.simulator import run_of

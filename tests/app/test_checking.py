@@ -10,12 +10,12 @@ from dataclasses import fields
 
 import pytest
 
-from dstack.app.checking import check_bucket
-from dstack.app.findings import Finding
-from dstack.app.observing import Observer
-from dstack.app.performing import Performer
-from dstack.app.probe import Format
-from dstack.core.records import Claim, End, Final, Outcome, Pin, Result, Tomb, User, Want, pack, unpack
+from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.bucket_probe import Format
+from dstack.app.maintenance.fsck.bucket import check_bucket
+from dstack.app.maintenance.fsck.findings import Finding
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.records import Claim, End, Final, Outcome, Pin, Result, Tomb, User, Want, pack, unpack
 from dstack.model import JobStatus, RunId
 from tests.app.bucket_story import ME, Story, spec
 from tests.app.test_pruning import TRAIN, finished, generation
@@ -322,8 +322,8 @@ def test_it_is_told_and_mended(story: Story, name: str) -> None:
 
 
 def test_a_damaged_result_is_made_again_after_its_repair(story: Story) -> None:
-    from dstack.app import generations
-    from dstack.app.jobs import Job
+    from dstack.app.protocol import generations
+    from dstack.app.protocol.jobs import Job
 
     no_pack(story)
     mend(story, told(story))

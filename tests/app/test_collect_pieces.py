@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.adapters.files import SafeFolder
-from dstack.app.collect import collect_artifacts, pull, stage_inputs
-from dstack.app.observing import Observer
-from dstack.app.performing import Performer
-from dstack.app.settling import is_whole
-from dstack.core import manifests
-from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.manifests import BadManifestError
-from dstack.core.pieces import MAX_PIECES
-from dstack.core.records import Result
+from dstack.adapters.artifact_folder import SafeFolder
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.protocol.liveness import Observer
+from dstack.app.protocol.settlement import is_whole
+from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
+from dstack.core.artifacts import manifests
+from dstack.core.artifacts.manifests import BadManifestError
+from dstack.core.artifacts.pieces import MAX_PIECES
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.records import Result
 from dstack.errors import BucketError, HostError
 from dstack.model import Manifest, RunId, RunName
 from dstack.ports import Put
-from dstack.runner import pieces
+from dstack.runner.store import pieces
 from tests.fakes.runner_inside import NONCE, InsideRunner
 from tests.fakes.trees import described
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.adapters.files import SafeFolder
-from dstack.app.collect import collect_artifacts, pull, stage_inputs
-from dstack.core import manifests
-from dstack.core.keys import AttemptKeys
+from dstack.adapters.artifact_folder import SafeFolder
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
+from dstack.core.artifacts import manifests
+from dstack.core.format.keys import AttemptKeys
 from tests.contract.runner_hosts import Bench, LocalOpener, Project, play
 
 KEYS = AttemptKeys("projects/p/jobs/f/000001/", 1)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.explain import Explainer, Explanation
-from dstack.app.overview import run_view
-from dstack.core import manifests
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.queries.explanation import Explainer, Explanation
+from dstack.app.queries.runs import run_view
+from dstack.core.artifacts import manifests
+from dstack.core.format.records import Outcome, RunRecord, Started, Tomb, pack
 from dstack.core.lifecycle import GOOD
-from dstack.core.records import Outcome, RunRecord, Started, Tomb, pack
 from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, Manifest, WorkflowName
 from tests.app.bucket_story import Story, spec

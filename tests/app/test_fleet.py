@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from dstack.app.fleet import Fleet
-from dstack.core.records import Claim, Coordinator
+from dstack.app.hosts.fleet import Fleet
+from dstack.core.format.records import Claim, Coordinator
 from dstack.errors import DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostName, RunId, RunName
 from dstack.ports import RunnerPort

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from dstack.app.claim_hosts import ClaimHosts
-from dstack.app.effects import Foreign
-from dstack.app.fleet import Fleet, address_of
-from dstack.app.observing import Observer
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Claim, Coordinator
+from dstack.app.hosts.claim_hosts import ClaimHosts
+from dstack.app.hosts.fleet import Fleet, address_of
+from dstack.app.protocol.effects import Foreign
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Claim, Coordinator
 from dstack.core.sightings import Sighting
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, RunId, RunName

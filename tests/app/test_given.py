@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dstack.app.given import environment, for_host, lacking, secret_key
+from dstack.app.protocol.job_secrets import environment, for_host, lacking, secret_key
 from dstack.model import Gpu, HostFacts, Resources
 from tests.app.simulator import spec_of
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dstack.app.fleet import Fleet, Link, Reached
-from dstack.app.handing import Handed, hand_out, make_ready, still_awaited
+from dstack.app.coordination.handover import Handed, hand_out, make_ready, still_awaited
+from dstack.app.hosts.fleet import Fleet, Link, Reached
 from dstack.core.placement import Peer
 from dstack.errors import BucketError, HostError, HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, JobSpec, Resources, Snapshot

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import pytest
 
 from dstack.adapters.log_screen import LogScreen
-from dstack.app import heart
-from dstack.app.driver import Driver
-from dstack.app.effects import PutNew
-from dstack.app.fleet import Fleet
-from dstack.app.heart import Heart
-from dstack.app.means import Means
-from dstack.app.observing import Observer
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Coordinator
+from dstack.app.coordination import heartbeat
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.effect_driver import Driver
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.hosts.fleet import Fleet
+from dstack.app.protocol.effects import PutNew
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator
 from dstack.errors import BucketError
 from dstack.ports import CodeSource
 from tests.app.simulator import run_of
@@ -92,7 +92,7 @@ def test_it_stands_before_the_first_claim_and_goes_with_the_last_run() -> None:
 
 
 def test_a_claim_waits_for_a_bucket_that_takes_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heart, "AGAIN", 0.01)
+    monkeypatch.setattr(heartbeat, "AGAIN", 0.01)
     bucket, said = Flaky(), list[str]()
     bucket.refusals = 3
     beating = Heart(bucket, HEARTBEAT, said.append)
@@ -131,7 +131,7 @@ def test_a_beat_says_how_long_its_credentials_last() -> None:
 
 
 def test_a_beat_says_which_hosts_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heart, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
     bucket = Flaky()
     beating = Heart(bucket, HEARTBEAT, print)
 
@@ -150,7 +150,7 @@ def test_a_beat_says_which_hosts_stand_by(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_beat_says_which_attempts_cannot_be_reached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heart, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
     bucket = Flaky()
     beating = Heart(bucket, HEARTBEAT, print)
     silent, other = {"n1": 1_900_000_000.5}, {"n2": 1_900_000_001.0}

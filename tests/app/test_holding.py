@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from dstack.app import fleet as fleets
-from dstack.app.effects import Held
-from dstack.app.fleet import Fleet, address_of
-from dstack.app.holding import Holding
-from dstack.app.watching import Watching
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Claim, Coordinator
+from dstack.app.hosts import fleet as fleets
+from dstack.app.hosts.fleet import Fleet, address_of
+from dstack.app.hosts.slot_race import Holding
+from dstack.app.protocol.effects import Held
+from dstack.app.transfer.attempt_watch import Watching
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Claim, Coordinator
 from dstack.errors import DstackError, HostError, HostKeyError, HostUnreachableError, NoRoomError, NotHeldError
 from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce, RunId, RunName
 from tests.fakes.bucket_memory import MemoryBucket

@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 import pytest
 
-from dstack.app import tidying
-from dstack.app.tidying import tidy
-from dstack.core import manifests
-from dstack.core.keys import AttemptKeys
-from dstack.core.records import Claim, End, Gone, Result, pack, unpack
+from dstack.app.coordination import host_cleanup
+from dstack.app.coordination.host_cleanup import tidy
+from dstack.core.artifacts import manifests
+from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.records import Claim, End, Gone, Result, pack, unpack
 from dstack.errors import BucketError
 from dstack.model import Nonce
 from dstack.ports import Put
@@ -86,7 +86,7 @@ def tidied(
 ) -> tuple[Nonce, list[str], list[str]]:
     """Runs the script as the attempt, lets `record` write what the records say, and tidies -> the attempt's nonce, what
     was said, and what lies in the host's spool afterwards."""
-    monkeypatch.setattr(tidying, "GRACE", 0.0)
+    monkeypatch.setattr(host_cleanup, "GRACE", 0.0)
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
     found: list[tuple[Nonce, list[str], list[str]]] = []
 

@@ -7,18 +7,18 @@ import time
 
 import pytest
 
-from dstack.app import effects as fx
-from dstack.app import generations, pruning
-from dstack.app.checking import check_bucket
-from dstack.app.jobs import Job, latest_of, unwanted, wanted
-from dstack.app.listing import are_there, last_folder, last_number, last_number_now
-from dstack.app.observing import Observer
-from dstack.app.performing import Performer
-from dstack.app.pruning import Fate, Use
-from dstack.app.settling import is_whole
-from dstack.app.users import users_of
-from dstack.core.keys import JobKeys, ProjectKeys
-from dstack.core.records import Owner, Pin, Result, Tomb, User, pack, unpack
+from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.fsck.bucket import check_bucket
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol import generations, prune_steps
+from dstack.app.protocol.jobs import Job, latest_of, unwanted, wanted
+from dstack.app.protocol.lists import are_there, last_folder, last_number, last_number_now
+from dstack.app.protocol.liveness import Observer
+from dstack.app.protocol.prune_steps import Fate, Use
+from dstack.app.protocol.register import users_of
+from dstack.app.protocol.settlement import is_whole
+from dstack.core.format.keys import JobKeys, ProjectKeys
+from dstack.core.format.records import Owner, Pin, Result, Tomb, User, pack, unpack
 from dstack.model import Fingerprint, Nonce
 from tests.app.bucket_story import ME, Story, spec
 from tests.app.test_checking import age
@@ -118,7 +118,7 @@ def test_everybody_who_uses_a_generation_is_found_whatever_a_list_lacks(seed: in
     for job in jobs[1:]:
         assert not performed(late, generations.want(job, keys)).left  # type: ignore[attr-defined]
         if chance.random() < 0.5:
-            assert performed(late, pruning.hold(keys, Pin(nonce=f"r{job.run.id[:13]}", reader=ME))) is True
+            assert performed(late, prune_steps.hold(keys, Pin(nonce=f"r{job.run.id[:13]}", reader=ME))) is True
     registered = [key for key in there.objects if key.startswith(keys.users)]
     assert sorted(registered) == [keys.user(number) for number in range(1, len(registered) + 1)]
     for run in runs:
@@ -132,8 +132,8 @@ def test_everybody_who_uses_a_generation_is_found_whatever_a_list_lacks(seed: in
     for _ in range(5):
         assert performed(late, unwanted(jobs[0], attempt)) is None
         assert performed(late, wanted(story.keys, attempt)) is True
-        buried = performed(late, pruning.bury(story.keys, keys, Tomb(nonce="t", user="u"), set()))
-        assert buried == pruning.Burial(fate=Fate.USED, use=Use.RUN)
+        buried = performed(late, prune_steps.bury(story.keys, keys, Tomb(nonce="t", user="u"), set()))
+        assert buried == prune_steps.Burial(fate=Fate.USED, use=Use.RUN)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -146,13 +146,13 @@ def test_a_process_that_reads_is_found_whatever_a_list_lacks_and_nothing_of_the_
     # Without a heartbeat it has ended; `performed` knows nothing else of it.
     there.put(story.keys.heartbeat(ME.id), b"1")
     for number in range(1, 4):
-        assert performed(late, pruning.hold(keys, Pin(nonce=f"r{number}", reader=ME))) is True
+        assert performed(late, prune_steps.hold(keys, Pin(nonce=f"r{number}", reader=ME))) is True
         assert keys.user(number) in there.objects
         for earlier in range(1, number):
-            performed(late, pruning.release(keys, Nonce(f"r{earlier}")))
-        assert performed(late, pruning.bury(story.keys, keys, tomb, set())).use is Use.DOUBT  # type: ignore[attr-defined]
-    performed(late, pruning.release(keys, Nonce("r3")))
-    assert performed(there, pruning.bury(story.keys, keys, tomb, set())).fate is Fate.GONE  # type: ignore[attr-defined]
+            performed(late, prune_steps.release(keys, Nonce(f"r{earlier}")))
+        assert performed(late, prune_steps.bury(story.keys, keys, tomb, set())).use is Use.DOUBT  # type: ignore[attr-defined]
+    performed(late, prune_steps.release(keys, Nonce("r3")))
+    assert performed(there, prune_steps.bury(story.keys, keys, tomb, set())).fate is Fate.GONE  # type: ignore[attr-defined]
     assert there.list(keys.folder) == [keys.tomb]
 
 
@@ -164,5 +164,5 @@ def test_an_entry_that_names_nobody_hides_nobody_behind_it(body: bytes) -> None:
     keys = generation(story)
     there.create(keys.user(1), body)
     there.put(story.keys.heartbeat(ME.id), b"1")
-    assert performed(there, pruning.hold(keys, Pin(nonce="reader", reader=ME))) is True
+    assert performed(there, prune_steps.hold(keys, Pin(nonce="reader", reader=ME))) is True
     assert performed(there, users_of(keys)) == {"reader"}

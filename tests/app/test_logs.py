@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from dstack.app import logs
-from dstack.app.logs import LogWriter, written
-from dstack.core.keys import AttemptKeys, ProjectKeys
+from dstack.app.transfer import log_pieces
+from dstack.app.transfer.log_pieces import LogWriter, written
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.errors import BucketError
 from dstack.model import Fingerprint
 from dstack.ports import Put
@@ -43,7 +43,7 @@ async def carry(bucket: MemoryBucket, spool: bytes, chance: random.Random, *, un
 
 @pytest.mark.parametrize("seed", range(60))
 def test_writers_beside_and_after_one_another_make_one_log(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LARGE", 100)
+    monkeypatch.setattr(log_pieces, "LARGE", 100)
     chance = random.Random(seed)
     spool = chance.randbytes(3000)
     bucket = MemoryBucket()
@@ -70,7 +70,7 @@ class LosingBucket(MemoryBucket):
 
 
 def test_lost_answers_neither_lose_nor_repeat_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LARGE", 100)
+    monkeypatch.setattr(log_pieces, "LARGE", 100)
     bucket, spool = LosingBucket(), random.Random(1).randbytes(2000)
     asyncio.run(carry(bucket, spool, random.Random(2), until=10**9))
     assert whole(bucket) == spool
@@ -91,7 +91,7 @@ def test_a_bucket_that_never_takes_a_piece_is_told() -> None:
 def test_a_log_that_never_rests_makes_few_pieces_in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Early ones come at once; a day makes no more than an object for each ten seconds."""
     now = [1000.0]
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_pieces.time, "monotonic", lambda: now[0])
     bucket = MemoryBucket()
     pieces = []
 

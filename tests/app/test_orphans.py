@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from dstack.app import tidying
-from dstack.app.orphans import find_orphans, is_awaited
-from dstack.app.overview import run_view
-from dstack.app.tidying import tidy
-from dstack.core.keys import AttemptKeys
-from dstack.core.records import Claim, End, Gone, RunRecord, pack, unpack
+from dstack.app.coordination import host_cleanup
+from dstack.app.coordination.host_cleanup import tidy
+from dstack.app.coordination.orphans import find_orphans, is_awaited
+from dstack.app.queries.runs import run_view
+from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.records import Claim, End, Gone, RunRecord, pack, unpack
 from dstack.model import ExitReport, Nonce, Spooled
 from tests.app.bucket_story import Story, spec
 from tests.app.reached import reached
@@ -63,7 +63,7 @@ def found(host: Host, story: Story) -> list[str]:
 
 
 def tidied(host: Host, story: Story, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(tidying, "GRACE", 0.0)
+    monkeypatch.setattr(host_cleanup, "GRACE", 0.0)
     asyncio.run(tidy(reached(host), story.bucket, story.keys, say=lambda _: None))
     return host.done
 

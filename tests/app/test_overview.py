@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.finding import find_run
-from dstack.app.overview import attempt_of, job_of, run_ids, run_view, views_of
-from dstack.app.tending import Look
-from dstack.app.views import RunView
-from dstack.core.records import RunRecord, Started, pack, unpack
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.queries.coordinators import Look
+from dstack.app.queries.run_lookup import find_run
+from dstack.app.queries.runs import attempt_of, job_of, run_ids, run_view, views_of
+from dstack.app.queries.views import RunView
+from dstack.core.format.records import RunRecord, Started, pack, unpack
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunId, RunStatus, WorkflowName
 from dstack.ui.jsonout import run_json

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.follow import follow_logs, read_logs
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.queries.log_reader import follow_logs, read_logs
 from dstack.errors import NotFoundError
 from tests.app.bucket_story import Story, spec
 from tests.fakes.bucket_memory import MemoryBucket

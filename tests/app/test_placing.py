@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from dstack.app.driver import Driver
-from dstack.app.effects import Hold, Show
-from dstack.app.fleet import Fleet
-from dstack.app.heart import Heart
-from dstack.app.means import Means
-from dstack.app.observing import Observer
-from dstack.core.keys import ProjectKeys
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.effect_driver import Driver
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.hosts.fleet import Fleet
+from dstack.app.protocol.effects import Hold, Show
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import ProjectKeys
 from dstack.core.placement import Peer
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, JobStatus, Nonce, Snapshot

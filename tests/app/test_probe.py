@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.probe import FULL, LIGHT, Effort, check_format, ensure_probed
-from dstack.core.keys import FORMAT
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.maintenance.bucket_probe import FULL, LIGHT, Effort, check_format, ensure_probed
+from dstack.core.format.keys import FORMAT
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 from tests.contract.bucket_kinds import KINDS, LookThenWrite, opened

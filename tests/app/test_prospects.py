@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.app import prospects
-from dstack.app.fleet import Fleet
-from dstack.app.prospects import Prospects
+from dstack.app.hosts import prospects
+from dstack.app.hosts.fleet import Fleet
+from dstack.app.hosts.prospects import Prospects
 from dstack.core.placement import Away, Prospect, misfit, only_chances, prospect
 from dstack.errors import HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Gpu, Host, HostFacts, HostName, Resources

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from dstack.app import attempts, generations, keeping, observing, pruning
-from dstack.app import effects as fx
-from dstack.app.foreseeing import read_only
-from dstack.app.jobs import Job
-from dstack.app.keeping import GRACE, Housekeeper, Plan
-from dstack.app.observing import Observer
-from dstack.app.performing import Performer
-from dstack.app.pruning import Fate, Use
-from dstack.app.surveying import survey
-from dstack.core import manifests
-from dstack.core.keys import JobKeys
-from dstack.core.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
+from dstack.app.maintenance import prune_plan
+from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.prune_plan import GRACE, Housekeeper, Plan
+from dstack.app.maintenance.survey import survey
+from dstack.app.protocol import attempts, generations, liveness, prune_steps
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.liveness import Observer
+from dstack.app.protocol.prune_steps import Fate, Use
+from dstack.app.queries.dry_run import read_only
+from dstack.core.artifacts import manifests
+from dstack.core.format.keys import JobKeys
+from dstack.core.format.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
 from dstack.core.retention import Policy
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
@@ -99,8 +100,8 @@ def generation(story: Story, number: int = 1) -> JobKeys:
     return story.keys.job(story.fingerprint(TRAIN), number)
 
 
-def bury(story: Story, performer: Performer) -> pruning.Burial:
-    return performer.take(pruning.bury(story.keys, generation(story), TOMB, set()))
+def bury(story: Story, performer: Performer) -> prune_steps.Burial:
+    return performer.take(prune_steps.bury(story.keys, generation(story), TOMB, set()))
 
 
 def test_the_result_goes_first_then_the_manifest_then_the_bytes(
@@ -180,7 +181,7 @@ def test_a_reader_that_lives_or_may_live_is_waited_for(bucket: Watched, story: S
     finished(story, "one")
     keys = generation(story)
     bucket.put(story.keys.heartbeat(ME.id), b"1")
-    assert performer.take(pruning.hold(keys, Pin(nonce="r1", reader=ME))) is True
+    assert performer.take(prune_steps.hold(keys, Pin(nonce="r1", reader=ME))) is True
     for known, fate, use in ((True, Fate.USED, Use.READER), (None, Fate.DOUBT, Use.DOUBT)):
         performer.alive[ME.id] = known  # type: ignore[attr-defined]
         burial = bury(story, performer)
@@ -194,11 +195,11 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
 ) -> None:
     finished(story, "one")
     bucket.put(story.keys.heartbeat(ME.id), b"1")
-    performer.take(pruning.hold(generation(story), Pin(nonce="r1", reader=ME)))
+    performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME)))
     plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
     assert [each.run for each in plan.generations] == ["one"]
-    monkeypatch.setattr(keeping, "DOUBT_PAUSE", 0.05)
-    monkeypatch.setattr(observing, "SILENCE", 0.2)
+    monkeypatch.setattr(prune_plan, "DOUBT_PAUSE", 0.05)
+    monkeypatch.setattr(liveness, "SILENCE", 0.2)
     said: list[str] = []
     done = housekeeper(bucket, story, performer).prune(plan, said=said.append)
     assert (done.generations, done.used) == (1, 0)
@@ -210,7 +211,7 @@ def test_a_reader_that_comes_after_the_tomb_is_refused_and_leaves_no_pin(
 ) -> None:
     finished(story, "one")
     bucket.create(generation(story).tomb, pack(TOMB))
-    assert performer.take(pruning.hold(generation(story), Pin(nonce="r1", reader=ME))) is False
+    assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is False
     assert generation(story).pin("r1") not in bucket.objects
 
 
@@ -252,8 +253,8 @@ def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_b
 def test_the_records_of_a_run_go_name_first_summary_last(bucket: Watched, story: Story, performer: Performer) -> None:
     record = finished(story, "one")
     open_ = story.run("two", TRAIN)
-    assert performer.take(pruning.forget_run(story.keys, open_.id)) == 0
-    assert performer.take(pruning.forget_run(story.keys, record.id)) == 4
+    assert performer.take(prune_steps.forget_run(story.keys, open_.id)) == 0
+    assert performer.take(prune_steps.forget_run(story.keys, record.id)) == 4
     run = story.keys.run(record.id)
     assert bucket.gone == [story.keys.name(record.name), run.record, run.job(TRAIN.workflow), run.final]
     assert story.keys.run(open_.id).record in bucket.objects
@@ -262,7 +263,7 @@ def test_the_records_of_a_run_go_name_first_summary_last(bucket: Watched, story:
 def test_a_name_that_another_run_took_stays(bucket: Watched, story: Story, performer: Performer) -> None:
     record = finished(story, "one")
     bucket.objects[story.keys.name(record.name)] = b'{"run":"0000000000001-aaaaaaaaaa"}'
-    performer.take(pruning.forget_run(story.keys, record.id))
+    performer.take(prune_steps.forget_run(story.keys, record.id))
     assert story.keys.name(record.name) in bucket.objects
 
 
@@ -296,9 +297,9 @@ def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
     now = time.time()
     for key in bucket.objects:
         bucket.times[key] = now - 40 * DAY
-    assert performer.take(pruning.hold(generation(story), Pin(nonce="r1", reader=ME))) is True
+    assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is True
     assert not planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
-    performer.take(pruning.release(generation(story), Nonce("r1")))
+    performer.take(prune_steps.release(generation(story), Nonce("r1")))
     assert generation(story).user(1) in bucket.objects
     assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
 

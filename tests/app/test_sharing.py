@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.sharing import LAST, latest_inventory, share_inventory
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Inventory, SharedHost
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.maintenance.shared_inventory import LAST, latest_inventory, share_inventory
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Inventory, SharedHost
 from dstack.errors import BucketError
 
 KEYS = ProjectKeys.of("p")

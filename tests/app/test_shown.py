@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from dstack.app import heart as hearts
-from dstack.app.driver import Driver
-from dstack.app.effects import HowSilent, Show, Watch
-from dstack.app.fleet import Fleet, address_of
-from dstack.app.heart import Heart
-from dstack.app.means import Means
-from dstack.app.observing import Observer
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Claim, Coordinator, Started, pack
+from dstack.app.coordination import heartbeat as hearts
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.effect_driver import Driver
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.hosts.fleet import Fleet, address_of
+from dstack.app.protocol.effects import HowSilent, Show, Watch
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Claim, Coordinator, Started, pack
 from dstack.errors import BucketError, HostUnreachableError
 from dstack.model import Fingerprint, Host, HostName, JobStatus, RunId, RunName, WorkflowName
 from tests.app.simulator import run_of

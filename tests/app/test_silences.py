@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.app.lease import SILENCE
-from dstack.app.silences import GAP, Silences
+from dstack.app.hosts.silence import GAP, Silences
+from dstack.app.protocol.lease import SILENCE
 from dstack.model import Nonce
 
 ATTEMPT = Nonce("n")

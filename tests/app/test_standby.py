@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.app.lease import BEAT, SILENCE
-from dstack.app.observing import Observer
-from dstack.app.standby import PACE, AttendantWatch
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Coordinator
+from dstack.app.coordination.standby import PACE, AttendantWatch
+from dstack.app.protocol.lease import BEAT, SILENCE
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator
 from dstack.errors import BucketError
 from dstack.model import RunId
 from tests.fakes.bucket_memory import MemoryBucket

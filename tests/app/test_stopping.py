@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dstack.app import attempts, settling
-from dstack.app import effects as fx
-from dstack.app.jobs import Job
-from dstack.core.records import Claim, Coordinator, unpack
+from dstack.app.protocol import attempts, settlement
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.jobs import Job
+from dstack.core.format.records import Claim, Coordinator, unpack
 from dstack.model import ExitReport, JobStatus
 from tests.app.bucket_story import Story, spec
 from tests.fakes.bucket_memory import MemoryBucket
@@ -69,15 +69,15 @@ def told_to_stop() -> tuple[MemoryBucket, Story, Job, Claim]:
 def test_an_owner_that_lives_and_does_not_stop_is_not_waited_for() -> None:
     bucket, _, job, _ = told_to_stop()
     asked, now = play(
-        bucket, settling.settle(job, OTHER), stop=ExitReport(code=None, signal=15, stopped=True), limit=60
+        bucket, settlement.settle(job, OTHER), stop=ExitReport(code=None, signal=15, stopped=True), limit=60
     )
     assert isinstance(asked[-1], fx.StopJob)
-    assert settling.STOPPED <= now < settling.STOPPED + 4
+    assert settlement.STOPPED <= now < settlement.STOPPED + 4
 
 
 def test_the_owner_is_given_its_time_first() -> None:
     bucket, _, job, _ = told_to_stop()
-    asked, _ = play(bucket, settling.settle(job, OTHER), stop=None, limit=settling.STOPPED - 1)
+    asked, _ = play(bucket, settlement.settle(job, OTHER), stop=None, limit=settlement.STOPPED - 1)
     assert not [effect for effect in asked if isinstance(effect, fx.StopJob)]
 
 

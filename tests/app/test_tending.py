@@ -10,15 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dstack.app.finding import find_run, last_run
-from dstack.app.lease import TAKEOVER
-from dstack.app.overview import own_run_ids, run_ids, run_view, views_of
-from dstack.app.tending import FRESH, QUIET, Look
-from dstack.app.views import JobView, RunView, Tended
-from dstack.cli.runs import left_alone, not_begun, out_of_sight
+from dstack.app.protocol.lease import TAKEOVER
+from dstack.app.queries.coordinators import FRESH, QUIET, Look
+from dstack.app.queries.run_lookup import find_run, last_run
+from dstack.app.queries.runs import own_run_ids, run_ids, run_view, views_of
+from dstack.app.queries.views import JobView, RunView, Tended
+from dstack.cli.runs.views import left_alone, not_begun, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import AttemptKeys, ProjectKeys
-from dstack.core.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
 from dstack.core.sightings import Sighting
 from dstack.core.spans import SKEW
 from dstack.errors import NotFoundError, UsageError

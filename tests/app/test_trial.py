@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.probe import LIGHT, ensure_probed
-from dstack.app.trial import store_time, try_bucket
-from dstack.core.keys import FORMAT
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.maintenance.bucket_probe import LIGHT, ensure_probed
+from dstack.app.maintenance.bucket_trial import store_time, try_bucket
+from dstack.core.format.keys import FORMAT
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Listed, Put
 from tests.contract.bucket_kinds import KINDS, opened

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket.opener import open_bucket
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, dstack_script, run_to_end
 from tests.bench.store import server

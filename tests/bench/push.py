@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from dstack.adapters.git import GitCode
-from dstack.adapters.git_layer import QUIET
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
-from dstack.adapters.ssh import SshHosts
-from dstack.adapters.ssh_config import Surroundings
-from dstack.project.inventory import read_inventory
+from dstack.adapters.git.index_layer import QUIET
+from dstack.adapters.git.snapshots import GitCode
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
+from dstack.adapters.ssh.config import Surroundings
+from dstack.adapters.ssh.connections import SshHosts
+from dstack.project.hosts.inventory import read_inventory
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, Unavailable
 from tests.system.laptop import Laptop

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from dstack.adapters.git_layer import QUIET
+from dstack.adapters.git.index_layer import QUIET
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, dstack_script, first_and_last, run_to_end
 

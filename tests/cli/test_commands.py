@@ -166,7 +166,7 @@ def test_a_bug_keeps_its_traceback_and_asks_to_report(project: Make) -> None:
     made = project(
         {
             ".dstack/workflows.yaml": "workflows: []\n",
-            "sitecustomize.py": "import dstack.app.overview as o\no.views_of = None\n",
+            "sitecustomize.py": "import dstack.app.queries.runs as o\no.views_of = None\n",
         }
     )
     done = made.run("ps", env={"PYTHONPATH": str(made.root)})

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.cli.asking import Answer
-from dstack.cli.hostcheck import Seen, host_lines, told_once
+from dstack.cli.hosts.ask import Answer
+from dstack.cli.hosts.host_check import Seen, host_lines, told_once
 from dstack.model import Gpu, Host, HostFacts, HostName
 from dstack.ui.tables import display_width
 from tests.cli.conftest import Done, Project

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from dstack.app.views import JobView
-from dstack.cli import stop
+from dstack.app.queries.views import JobView
 from dstack.cli.main import execute
+from dstack.cli.runs import stop
 from dstack.model import JobStatus, WorkflowName
 from dstack.ui.times import clock_text
 from tests.cli.conftest import Project, names

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.app.handing import Handed, Ready
+from dstack.app.coordination.handover import Handed, Ready
 from dstack.cli import wiring
-from dstack.cli.handing import Handing
+from dstack.cli.runs.handover import Handing
 from dstack.cli.wiring import Session
 from dstack.model import Gpu, HostName, Resources
 from tests.app.bucket_story import Story, spec
@@ -31,9 +31,9 @@ workflows:
     commands: [echo small]
 """
 RECORD = """
-from dstack.app.running import submit
-from dstack.cli.runline import read_arguments
-from dstack.cli.submitting import plan_run, rename
+from dstack.app.coordination.run import submit
+from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.submission import plan_run, rename
 from dstack.cli.wiring import open_session
 session = open_session()
 session.probe_bucket()

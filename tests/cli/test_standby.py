@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from dstack.adapters.log_screen import LogScreen
-from dstack.app import heart
-from dstack.app.fleet import Fleet
-from dstack.app.handing import Handed
-from dstack.app.heart import Heart
-from dstack.cli import standby
-from dstack.cli.standby import Standby, StartScreen, outlook
-from dstack.core.records import Coordinator
+from dstack.app.coordination import heartbeat
+from dstack.app.coordination.handover import Handed
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.hosts.fleet import Fleet
+from dstack.cli.runs import standby
+from dstack.cli.runs.standby import Standby, StartScreen, outlook
+from dstack.core.format.records import Coordinator
 from dstack.errors import CredentialsError, HostUnreachableError
 from dstack.model import Host, HostName, JobStatus
 from tests.app.simulator import run_of
@@ -73,10 +73,10 @@ class Lab:
         """The scene, beside what keeps the run left to its hosts."""
 
         async def both() -> None:
-            heart = Heart(self.bucket, "projects/p/coordinators/me/hb", print)
-            async with heart:
+            heartbeat = Heart(self.bucket, "projects/p/coordinators/me/hb", print)
+            async with heartbeat:
                 keeping = asyncio.create_task(
-                    Standby(self.opened, self.fleet, RECORD, screen=self.screen).keep(ME, heart)
+                    Standby(self.opened, self.fleet, RECORD, screen=self.screen).keep(ME, heartbeat)
                 )
                 await scene()
                 keeping.cancel()
@@ -120,7 +120,7 @@ def test_hosts_are_asked_once_the_first_job_is_past_its_start(status: JobStatus)
 
 
 def test_the_heartbeat_names_the_hosts_that_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heart, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
     lab = Lab("a", "b")
 
     async def scene() -> None:

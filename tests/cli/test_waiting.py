@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from dstack.cli.attending import _in_loop
+from dstack.cli.runs.attendance import _in_loop
 from dstack.cli.wiring import Session
 from tests.cli.conftest import LIMIT, Project
 
 IMPATIENT = """
-from dstack.adapters import bucket_waiting
-bucket_waiting.FIRST, bucket_waiting.EVERY = 0.2, 0.05
+from dstack.adapters.bucket import stall_notice
+stall_notice.FIRST, stall_notice.EVERY = 0.2, 0.05
 from dstack.cli.main import execute
 execute(["ps"])
 """

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket, Put
 from tests.contract.bucket_kinds import FOLDERS
 

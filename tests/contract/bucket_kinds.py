@@ -9,9 +9,9 @@ from pathlib import Path
 
 from obstore.store import MemoryStore
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.adapters.bucket_obstore import ObstoreBucket
-from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.adapters.bucket.obstore_store import ObstoreBucket
+from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket, Put
 from tests.contract import object_stores, other_stores
 from tests.fakes.bucket_memory import MemoryBucket

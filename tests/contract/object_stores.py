@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 import boto3
 
-from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket
 
 

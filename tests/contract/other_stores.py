@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket
 from tests.contract.object_stores import Unavailable, free_port, name_for, started
 

@@ -13,11 +13,11 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
-from dstack.adapters.git import GitCode
+from dstack.adapters.git.snapshots import GitCode
 from dstack.adapters.identity import new_nonce
-from dstack.adapters.local import LocalTransport, open_local
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.local import LocalTransport, open_local
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.model import Demand, ExitReport, Host, HostName, Nonce, Snapshot
 from dstack.ports import CodeSource, Transport
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters import bucket_obstore
+from dstack.adapters.bucket import obstore_store
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
-from dstack.runner.pieces import PIECE
+from dstack.runner.store.pieces import PIECE
 from tests.contract.bucket_kinds import KINDS, opened
 from tests.contract.object_stores import ministack
 
@@ -41,7 +41,7 @@ def digest(chunks: Iterator[bytes]) -> str:
     return found.hexdigest()
 
 
-SIZES = (bucket_obstore.LARGE // MB - 1, bucket_obstore.LARGE // MB, 3 * bucket_obstore.PART // MB + 1)
+SIZES = (obstore_store.LARGE // MB - 1, obstore_store.LARGE // MB, 3 * obstore_store.PART // MB + 1)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -145,5 +145,5 @@ def test_bulk_data_does_not_pass_through_memory(tmp_path: Path) -> None:
 
 def test_the_limits_of_a_store_hold_for_the_largest_piece() -> None:
     """S3 takes parts of 5 MiB to 5 GiB, 10,000 of them for an object."""
-    assert PIECE / bucket_obstore.PART <= 10_000
-    assert 5 * MB <= bucket_obstore.PART <= bucket_obstore.LARGE
+    assert PIECE / obstore_store.PART <= 10_000
+    assert 5 * MB <= obstore_store.PART <= obstore_store.LARGE

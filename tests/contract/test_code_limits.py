@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.git import KNOWN, GitCode
-from dstack.adapters.git_layer import secret
-from dstack.adapters.git_place import strip_credentials
+from dstack.adapters.git.index_layer import secret
+from dstack.adapters.git.repository import strip_credentials
+from dstack.adapters.git.snapshots import KNOWN, GitCode
 from dstack.errors import SnapshotError
 from dstack.model import Snapshot
-from dstack.runner import code as host
+from dstack.runner.store import code as host
 
 
 def git(folder: Path, *arguments: str) -> str:

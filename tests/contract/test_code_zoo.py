@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.git import GitCode
-from dstack.runner import code as host
+from dstack.adapters.git.snapshots import GitCode
+from dstack.runner.store import code as host
 from tests.contract import code_zoo, code_zoo_special
 from tests.contract.code_state import ZOO, Files, git, write
 

@@ -17,20 +17,20 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.coordinator_client import CoordinatorClient, Seeing
-from dstack.adapters.coordinator_library import OLDEST
-from dstack.adapters.local import open_local
-from dstack.adapters.runner_channel import RefusedError
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
-from dstack.app.overview import run_view
-from dstack.app.running import submit
-from dstack.app.standby import PACE
-from dstack.cli.runline import read_arguments
-from dstack.cli.submitting import plan_run, rename
+from dstack.adapters.coordinator.client import CoordinatorClient, Seeing
+from dstack.adapters.coordinator.wheel import OLDEST
+from dstack.adapters.runner.channel import RefusedError
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.local import open_local
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
+from dstack.app.coordination.run import submit
+from dstack.app.coordination.standby import PACE
+from dstack.app.queries.runs import run_view
+from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.submission import plan_run, rename
 from dstack.cli.wiring import Session
+from dstack.core.format.records import Coordinator, Final, RunRecord, pack
 from dstack.core.handover import HandOver, digest
-from dstack.core.records import Coordinator, Final, RunRecord, pack
 from dstack.model import Host, HostName, RunStatus
 from tests.system.hosts.waiting import until
 from tests.system.laptop import Laptop

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import click
 
 from dstack.cli.main import root
-from dstack.project.planning import load_project
+from dstack.project.plan import load_project
 from dstack.project.starter import write_starter
 from dstack.ui.runhelp import run_help, workflow_help
 from tests.docs.markdown import code, fenced, page

@@ -7,10 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dstack.errors import ConfigError
-from dstack.project import inventory, resources, settings, variables, vocabulary, workflows
-from dstack.project.planning import load_project
-from dstack.project.vocabulary import Key
-from dstack.runner.job import BASE
+from dstack.project import settings
+from dstack.project.hosts import inventory
+from dstack.project.plan import load_project
+from dstack.project.workflows import resources, variables, workflow_files
+from dstack.project.yaml import schema
+from dstack.project.yaml.schema import Key
+from dstack.runner.job.job_command import BASE
 from tests.docs.markdown import code, page, table
 
 _SCRIPTED = {"script": "", "args": "script: train.py", "provider": "commands: [ls]", "commands": ""}
@@ -39,33 +42,33 @@ def _about() -> tuple[str, ...]:
 
 
 def _workflows() -> tuple[str, ...]:
-    refused = {**workflows.REFUSED, **{f"resources: {key}": why for key, why in resources.REFUSED.items()}}
+    refused = {**workflow_files.REFUSED, **{f"resources: {key}": why for key, why in resources.REFUSED.items()}}
     return (
-        f"## {code(workflows.FILE)}",
-        f"A list under `workflows:`; every `{workflows.FOLDER}/*.yaml` adds to it. An entry has these keys.",
-        _keys(vocabulary.WORKFLOW),
+        f"## {code(workflow_files.FILE)}",
+        f"A list under `workflows:`; every `{workflow_files.FOLDER}/*.yaml` adds to it. An entry has these keys.",
+        _keys(schema.WORKFLOW),
         (
             "`image`, `artifacts`, `env`, `resources` and commands may hold `${{ name }}` or `$name`: the value of a "
             "variable. In a command it reaches the shell through the environment, never as a part of the script."
         ),
         "### `depends-on`",
-        _keys(vocabulary.DEPENDS),
+        _keys(schema.DEPENDS),
         "Keys of `repo`. In a pattern, `*`, `?` and `[…]` stay within one part of a path, `**` goes over any number:",
-        _keys(vocabulary.DEPENDS_REPO),
+        _keys(schema.DEPENDS_REPO),
         "An entry of `workflows` is a name, `NAME:TAG`, `:TAG`, or a map:",
-        _keys(vocabulary.DEPENDENCY),
+        _keys(schema.DEPENDENCY),
         "### An entry of `artifacts`",
         "A path, or a map:",
-        _keys(vocabulary.ARTIFACT),
+        _keys(schema.ARTIFACT),
         "### `resources`",
-        _keys(vocabulary.RESOURCES),
+        _keys(schema.RESOURCES),
         "`cpu` as a map:",
-        _keys(vocabulary.CPU),
+        _keys(schema.CPU),
         "`gpu` as a map:",
-        _keys(vocabulary.GPU),
+        _keys(schema.GPU),
         "### `retry`",
         "A number of attempts, or a map:",
-        _keys(vocabulary.RETRY),
+        _keys(schema.RETRY),
         "### Keys that are refused",
         table(("key", "instead"), [(code(key), why) for key, why in refused.items()]),
     )
@@ -106,7 +109,7 @@ def _hosts() -> tuple[str, ...]:
             "that is in both is taken from the project's. `--hosts FILE` takes the place of both. Without any host, "
             "this machine is the host. See [servers](../how-to/servers.md)."
         ),
-        _keys(vocabulary.HOST),
+        _keys(schema.HOST),
     )
 
 
@@ -114,9 +117,9 @@ def _config() -> tuple[str, ...]:
     return (
         f"## {code('config.yaml')}",
         f"`{settings.FILE}` of the project, then `~/{settings.FILE}`.",
-        _keys(vocabulary.CONFIG),
+        _keys(schema.CONFIG),
         "`bucket` as a map:",
-        _keys(vocabulary.BUCKET),
+        _keys(schema.BUCKET),
     )
 
 
@@ -153,32 +156,32 @@ def _keys(keys: Sequence[Key]) -> str:
 
 def read_examples() -> None:
     """Read every example with the real readers; raises ConfigError with the file that they would not take."""
-    for key in vocabulary.WORKFLOW:
+    for key in schema.WORKFLOW:
         _read_workflow(key.name, key.example)
     for whole, keys in _NESTED:
         name, _, form = whole.partition(" ")
         for key in keys:
             _read_workflow(name, form.replace("…", f"{key.name}: {key.example}"))
-    for key in vocabulary.HOST:
+    for key in schema.HOST:
         _read_hosts(key)
-    for key in vocabulary.CONFIG:
+    for key in schema.CONFIG:
         _read_config(f"{key.name}: {key.example}\n")
-    for key in vocabulary.BUCKET:
+    for key in schema.BUCKET:
         rest = "" if key.name == "url" else "url: s3://my-bucket, "
         _read_config(f"bucket: {{{rest}{key.name}: {key.example}}}\n")
 
 
 _NESTED: tuple[tuple[str, Sequence[Key]], ...] = (
-    ("depends-on {…}", vocabulary.DEPENDS),
-    ("depends-on {repo: {…}}", vocabulary.DEPENDS_REPO),
-    ("depends-on {workflows: [{…}]}", vocabulary.DEPENDENCY),
-    ("artifacts [{path: other, …}]", [key for key in vocabulary.ARTIFACT if key.name != "path"]),
-    ("artifacts [{…}]", [key for key in vocabulary.ARTIFACT if key.name == "path"]),
-    ("resources {…}", vocabulary.RESOURCES),
-    ("resources {cpu: {…}}", vocabulary.CPU),
-    ("resources {gpu: {…}}", vocabulary.GPU),
-    ("retry {attempts: 2, …}", [key for key in vocabulary.RETRY if key.name != "attempts"]),
-    ("retry {…}", [key for key in vocabulary.RETRY if key.name == "attempts"]),
+    ("depends-on {…}", schema.DEPENDS),
+    ("depends-on {repo: {…}}", schema.DEPENDS_REPO),
+    ("depends-on {workflows: [{…}]}", schema.DEPENDENCY),
+    ("artifacts [{path: other, …}]", [key for key in schema.ARTIFACT if key.name != "path"]),
+    ("artifacts [{…}]", [key for key in schema.ARTIFACT if key.name == "path"]),
+    ("resources {…}", schema.RESOURCES),
+    ("resources {cpu: {…}}", schema.CPU),
+    ("resources {gpu: {…}}", schema.GPU),
+    ("retry {attempts: 2, …}", [key for key in schema.RETRY if key.name != "attempts"]),
+    ("retry {…}", [key for key in schema.RETRY if key.name == "attempts"]),
 )
 
 
@@ -189,7 +192,7 @@ def _read_workflow(name: str, example: str) -> None:
     else:
         lines += ["  - name: train", f"    {_SCRIPTED.get(name, 'commands: [ls]')}", f"    {name}: {example}"]
     table_text = "variables: {train: {lr: 0.1}}\n"
-    _in_folder({workflows.FILE: "\n".join(lines) + "\n", variables.FILE: table_text}, load_project)
+    _in_folder({workflow_files.FILE: "\n".join(lines) + "\n", variables.FILE: table_text}, load_project)
 
 
 def _read_hosts(key: Key) -> None:
@@ -214,4 +217,4 @@ def _in_folder(files: Mapping[str, str], read: Callable[[Path], object]) -> None
             read(Path(folder))
         except ConfigError as error:
             shown = "\n".join(files.values())
-            raise ConfigError(error.problems, hint=f"an example of dstack/project/vocabulary.py:\n{shown}") from None
+            raise ConfigError(error.problems, hint=f"an example of dstack/project/yaml/schema.py:\n{shown}") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dstack.cli.attending import DETACHED, EXIT
 from dstack.cli.main import INTERRUPTED
-from dstack.cli.stop import GOES_ON
+from dstack.cli.runs.attendance import DETACHED, EXIT
+from dstack.cli.runs.stop import GOES_ON
 from dstack.errors import DstackError
 from tests.docs.markdown import code, page, table
 

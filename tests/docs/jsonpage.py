@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from dstack.app.views import ENDED, JobView, RunView, Tended, overall_status
-from dstack.app.weighing import SortWeight, Weights, WorkflowWeight
+from dstack.app.maintenance.disk_usage import SortWeight, Weights, WorkflowWeight
+from dstack.app.queries.views import ENDED, JobView, RunView, Tended, overall_status
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json, weights_json

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from dstack.core.keycheck import check_key, check_prefix, check_range
+from dstack.core.format.key_rules import check_key, check_prefix, check_range
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dstack.app.streams import feed
-from dstack.core.manifests import entry_from_wire
+from dstack.app.transfer.byte_streams import feed
+from dstack.core.artifacts.manifests import entry_from_wire
 from dstack.errors import HostError
 from dstack.model import Manifest, Nonce
-from dstack.runner import artifacts, intake, store
-from dstack.runner.refusal import Refusal
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.store import artifacts, blob_store, intake
 
 NONCE = Nonce("0123456789abcdef")
 
@@ -48,7 +48,7 @@ class InsideRunner:
             yield self.damage(piece)
 
     async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
-        missing: Sequence[str] = await self._call(store.missing, self.root, digests)
+        missing: Sequence[str] = await self._call(blob_store.missing, self.root, digests)
         return missing
 
     async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
@@ -68,7 +68,7 @@ class InsideRunner:
     async def prepare(self, nonce: Nonce, attempt: Mapping[str, Any]) -> None:
         # What goes over the wire is one message of at most 1 MiB.
         assert len(json.dumps(attempt["inputs"])) < 1 << 20
-        await self._call(store.stage, self.root, str(self.work), attempt["inputs"])
+        await self._call(blob_store.stage, self.root, str(self.work), attempt["inputs"])
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dstack.adapters import runner_answers as answers
+from dstack.adapters.runner import answers
 from dstack.bounds import LATEST
-from dstack.cli import hostcheck, queue
-from dstack.cli.asking import Answer
-from dstack.core import records
-from dstack.core.records import kind_of, unpack
+from dstack.cli.hosts import host_check, queue
+from dstack.cli.hosts.ask import Answer
+from dstack.core.format import records
+from dstack.core.format.records import kind_of, unpack
 from dstack.errors import BucketError, HostError
 from dstack.model import Host, HostFacts, HostName, HostQueue
 from dstack.ui.tables import Column, size_text, table
@@ -105,10 +105,10 @@ def tried(read: Callable[[], Any], kind: type[Exception]) -> tuple[Any, str]:
 
 
 def shown_facts(facts: HostFacts) -> None:
-    found = Answer(host=HERE, said=hostcheck.Seen(facts=facts))
-    row = hostcheck._row(found)
+    found = Answer(host=HERE, said=host_check.Seen(facts=facts))
+    row = host_check._row(found)
     table([Column(title="x")] * len(row), [row], io.StringIO())
-    hostcheck.problems(found)
+    host_check.problems(found)
 
 
 def shown_queue(said: HostQueue) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.runner_zipapp import runner_zipapp
-from dstack.coordinator import library
+from dstack.adapters.runner.zipapp import runner_zipapp
+from dstack.coordinator import wheel
 from dstack.private_folder import UntrustedError
 from tests.system.laptop import Laptop
 from tests.unit.runner.client import Client, Refused
@@ -275,7 +275,7 @@ def test_a_cache_of_an_earlier_version_and_of_another_zipapp_is_not_run(place: P
 def test_a_library_of_another_account_is_not_imported(place: Place) -> None:
     path = place.folder / "host/library" / ("a" * 64)
     path.mkdir(parents=True, mode=0o700)
-    assert library.importable(str(place.folder / "host"), "a" * 64) == str(path)
+    assert wheel.importable(str(place.folder / "host"), "a" * 64) == str(path)
     os.chown(path, MALLORY, GROUP)
     with pytest.raises(UntrustedError, match=f"belongs to uid {MALLORY}"):
-        library.importable(str(place.folder / "host"), "a" * 64)
+        wheel.importable(str(place.folder / "host"), "a" * 64)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner.tickets import STRAYS
+from dstack.runner.queue.tickets import STRAYS
 from tests.hostile import villain
 from tests.hostile.villain import ALICE, BOB, PYTHON
 from tests.unit.runner.client import Client, until

@@ -1,4 +1,4 @@
-/* Claim, adopt, stop, generations and prune of one job, by create-if-absent only: what dstack/app/settling.py, attempts.py,
+/* Claim, adopt, stop, generations and prune of one job, by create-if-absent only: what dstack/app/protocol/settlement.py, attempts.py,
    generations.py and pruning.py do. RUNS runs with one coordinator each, RIVALS further coordinators of run 0, COLLECTORS
    collectors that go over any generation ROUNDS times, and somebody who may ask run 0 to stop.
 

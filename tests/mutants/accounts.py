@@ -8,7 +8,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="foreign-is-silence",
         breaks="another account's attempt on a host that answers is taken for one on a silent host, and lost",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="        yield from _foreign(job, live, want, verdict)\n",
         new="        yield from _unreachable(job, live, want)\n",
         tests=PROTOCOL,
@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="unseen-is-dead",
         breaks="an attempt of another account that is not seen to run is called lost, and its result waits in vain",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="    may_lose = want is not None and verdict.sighting is Sighting.RESTARTED\n",
         new="    may_lose = want is not None and verdict.sighting is not Sighting.ALIVE\n",
         tests=PROTOCOL,
@@ -24,7 +24,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="any-ticket-believed",
         breaks="a ticket that another account made proves that an attempt lives",
-        file="dstack/runner/sightings.py",
+        file="dstack/runner/queue/sightings.py",
         old="        return stat.S_ISREG(found.st_mode) and found.st_uid == uid and _is_locked(fd, uid, locks)\n",
         new="        return stat.S_ISREG(found.st_mode) and _is_locked(fd, uid, locks)\n",
         tests=("tests/unit/runner/test_sightings.py",),
@@ -32,7 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="any-lock-believed",
         breaks="a lock that another account holds on a ticket proves that the attempt of its owner lives",
-        file="dstack/runner/sightings.py",
+        file="dstack/runner/queue/sightings.py",
         old="            return not pids or any(_owner(os.path.join(PROC, str(pid))) in (None, uid) for pid in pids)\n",
         new="            return True\n",
         tests=("tests/unit/runner/test_sightings.py",),
@@ -48,7 +48,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="entry-decides",
         breaks="the entry of the inventory in use decides whose an attempt is",
-        file="dstack/app/fleet.py",
+        file="dstack/app/hosts/fleet.py",
         old="        found.append(self._entry_of(claim))\n",
         new="        found += [] if named is not None else [self._entry_of(claim)]\n",
         tests=("tests/app/test_foreign.py",),
@@ -56,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="own-attempts-exempt",
         breaks="a coordinator goes on with its own attempt although the records say that it is lost",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old=(
             "    yield from _lose_silent(job, mine, claim)\n"
             "    end = yield from _end_of(mine)\n"
@@ -70,7 +70,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="late-result-stays",
         breaks="the result of an attempt that was called lost, and that no run waits for, lies on its host for ever",
-        file="dstack/app/tidying.py",
+        file="dstack/app/coordination/host_cleanup.py",
         old="    return Rest.BRING_IN\n",
         new="    return Rest.LEAVE\n",
         tests=("tests/app/test_late_results.py",),
@@ -78,7 +78,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="late-result-dropped",
         breaks="a host forgets the result of an attempt that was called lost before it is in the bucket",
-        file="dstack/app/tidying.py",
+        file="dstack/app/coordination/host_cleanup.py",
         old="    return Rest.BRING_IN\n",
         new="    return Rest.FORGET\n",
         tests=("tests/app/test_late_results.py",),
@@ -86,7 +86,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="late-result-from-anywhere",
         breaks="a host gives the result of a lost attempt that was claimed on another machine, or by another account",
-        file="dstack/app/late_results.py",
+        file="dstack/app/coordination/late_results.py",
         old=" or not belongs(claim, facts) or is_other_machine(claim, facts):",
         new=":",
         tests=("tests/app/test_late_results.py",),
@@ -94,7 +94,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="orphans-stay",
         breaks="what was called lost and lives keeps its slot for ever",
-        file="dstack/app/tidying.py",
+        file="dstack/app/coordination/host_cleanup.py",
         old="            await end_orphan(runner, bucket, orphan)\n",
         new="            continue\n",
         tests=("tests/app/test_orphans.py",),
@@ -102,7 +102,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="awaited-orphan-ended",
         breaks="an attempt that was called lost is ended although a run waits for the result that it may give",
-        file="dstack/app/tidying.py",
+        file="dstack/app/coordination/host_cleanup.py",
         old="        if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):\n",
         new="        if orphan:\n",
         tests=("tests/app/test_orphans.py",),
@@ -110,7 +110,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pause-is-silence",
         breaks="an hour in which a coordinator was stopped, and asked nothing, makes a host silent and its jobs lost",
-        file="dstack/app/silences.py",
+        file="dstack/app/hosts/silence.py",
         old="        silence.seconds += min(now - silence.asked, GAP)\n",
         new="        silence.seconds += now - silence.asked\n",
         tests=("tests/app/test_silences.py",),

@@ -18,7 +18,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",
-        file="dstack/app/creating.py",
+        file="dstack/app/protocol/create_rule.py",
         old="""        outcome = yield PutNew(key, body)
         if outcome is Put.CREATED:
             return True
@@ -33,7 +33,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="no-read-back",
         breaks="the answer of a conditional write is believed without reading the key back",
-        file="dstack/app/creating.py",
+        file="dstack/app/protocol/create_rule.py",
         old="            return bool(found == body)",
         new="            return False",
         tests=PROTOCOL,
@@ -41,7 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="result-before-artifacts",
         breaks="the result is created before everything that it names is in the bucket",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old=(
             "    while True:\n"
             "        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)\n"
@@ -57,7 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="claim-before-slot",
         breaks="the attempt is claimed before a slot is held",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old="""    nonce = yield NewNonce()
     mine = keys.attempt(number)
 """,
@@ -74,7 +74,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="start-without-look",
         breaks="the next attempt is claimed without looking for a result that came meanwhile",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:",
         new="if verdict is reuse.Next.LOOK:",
         tests=PROTOCOL,
@@ -82,7 +82,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="start-after-stop",
         breaks="a coordinator starts the job without looking for a stop request behind its claim",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old="    if stop is None and told is None:\n",
         new="    if told is None:\n",
         tests=PROTOCOL,
@@ -90,7 +90,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="start-after-outcome",
         breaks="a coordinator starts the job without looking whether its run has an outcome of it behind its claim",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old="    if stop is None and told is None:\n",
         new="    if stop is None:\n",
         tests=PROTOCOL,
@@ -98,7 +98,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="adopt-without-verdict",
         breaks="a dead coordinator's attempt is called void without asking the host",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="    if verdict != STARTED:\n",
         new="    if True:\n",
         tests=PROTOCOL,
@@ -106,7 +106,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="forgetful-joiner",
         breaks="a joiner takes failures that came before it as its own outcome",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="    ends = yield from ends_of(keys, want.ended, number)\n    verdict",
         new="    ends = yield from ends_of(keys, 0, number)\n    verdict",
         tests=PROTOCOL,
@@ -114,7 +114,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="slot-freed-early",
         breaks="the ticket of an attempt is taken away before its job has ended",
-        file="dstack/runner/supervisor.py",
+        file="dstack/runner/job/supervisor.py",
         old="        try:\n            _wait_and_run(attempt, hold, control)\n",
         new="        slots.give_back(hold.slot)\n        try:\n            _wait_and_run(attempt, hold, control)\n",
         tests=("tests/unit/runner/test_slots.py",),
@@ -122,7 +122,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="slot-not-inherited",
         breaks="the processes of a job do not keep its ticket when its supervisor is killed",
-        file="dstack/runner/supervisor.py",
+        file="dstack/runner/job/supervisor.py",
         old="Watch(attempt, record, (hold.slot.fd, hold.alive), hold.slot.gpus)",
         new="Watch(attempt, record, (hold.alive,), hold.slot.gpus)",
         tests=("tests/unit/runner/test_slots.py",),
@@ -130,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="overtaking",
         breaks="a job starts with what an earlier one waits for",
-        file="dstack/runner/grants.py",
+        file="dstack/runner/queue/scheduler.py",
         old="        free.reserve(ticket.demand)\n",
         new="        pass\n",
         tests=("tests/unit/runner/test_grants.py",),
@@ -164,7 +164,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="empty-mount-point",
         breaks="a folder bucket whose file system is gone looks like one in which nothing was ever claimed",
-        file="dstack/adapters/bucket_folder.py",
+        file="dstack/adapters/bucket/folder.py",
         old="            if self._format is not None and not self._is_same(self._format):",
         new="            if self._format is None and not self._is_same(b''):",
         tests=("tests/unit/adapters/test_bucket_folder.py", "-k", "unmounted"),
@@ -172,7 +172,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="never-held-is-failed",
         breaks="a job fails because its supervisor died before it began",
-        file="dstack/app/preparation.py",
+        file="dstack/app/coordination/preparation.py",
         old=(
             "        except NotHeldError as error:\n"
             '            return self._not_begun(spec, f"{error}: its supervisor was killed")\n'
@@ -191,7 +191,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="dead-is-lost",
         breaks="a coordinator that surely died takes its host's job with it at once",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="    by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id",
         new="    by_owner = live.owner.boot_id == live.claim.boot_id",
         tests=("tests/system/test_together_here.py",),
@@ -199,7 +199,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="deaf-joiner",
         breaks="a failure that came after a run had joined is run again by it",
-        file="dstack/app/generations.py",
+        file="dstack/app/protocol/generations.py",
         old="        ended = number if live is None else number - 1",
         new="        ended = number",
         tests=("tests/system/test_single_flight.py", "-k", "one_failure and 2"),
@@ -207,7 +207,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="mask-by-chunk",
         breaks="a secret that is cut by the border of two reads is not seen",
-        file="dstack/runner/masking.py",
+        file="dstack/runner/job/masking.py",
         old="self._show(window, self._unfinished(window, suspects), suspects)",
         new="self._show(window, len(window), suspects)",
         tests=("tests/unit/runner/test_masking.py",),
@@ -215,7 +215,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="mask-too-late",
         breaks="a job that was given secrets writes to its log itself",
-        file="dstack/runner/watch.py",
+        file="dstack/runner/job/process.py",
         old="        output = log if self._masked is None or self._masked.writer is None else self._masked.writer\n",
         new="        output = log\n",
         tests=("tests/unit/runner/test_secrets.py",),
@@ -223,7 +223,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="secret-in-docker-env",
         breaks="secrets are options of `docker create`, so that `docker inspect` shows them",
-        file="dstack/runner/container.py",
+        file="dstack/runner/job/container.py",
         old="            self._create()\n",
         new="""            real = create_argv
             given_ = ["--env=%s=%s" % item for item in secrets.items()]
@@ -235,7 +235,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="claim-without-secret",
         breaks="a coordinator claims a job whose secret it does not have",
-        file="dstack/app/given.py",
+        file="dstack/app/protocol/job_secrets.py",
         old="    return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)",
         new="    return None",
         tests=("tests/system/test_secrets.py::test_a_coordinator_that_lacks_the_secret_waits_and_says_for_whose",),
@@ -251,7 +251,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="silence-is-life",
         breaks="a coordinator whose last sign is hours old counts as looking after its run",
-        file="dstack/app/tending.py",
+        file="dstack/app/queries/coordinators.py",
         old="not seen or self.now - seen < QUIET",
         new="True",
         tests=("tests/app/test_tending.py",),
@@ -259,7 +259,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="heartbeat-before-lock",
         breaks="a heartbeat counts for a coordinator whose process is known to be gone",
-        file="dstack/app/tending.py",
+        file="dstack/app/queries/coordinators.py",
         old="        if sure is False:\n",
         new="        if False:\n",
         tests=("tests/app/test_tending.py",),
@@ -267,7 +267,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="anybodys-last-run",
         breaks="the shorthand means somebody else's run where that is newer",
-        file="dstack/app/finding.py",
+        file="dstack/app/queries/run_lookup.py",
         old="    for run in run_ids(bucket, keys, LOOK_BACK):\n        record = _read(bucket, keys, run)\n"
         "        if record is not None and (record.user, record.machine) == (user, machine):",
         new="    for run in run_ids(bucket, keys, LOOK_BACK):\n        record = _read(bucket, keys, run)\n"
@@ -277,7 +277,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="beginning-is-enough",
         breaks="of several runs that begin so the first is taken",
-        file="dstack/app/finding.py",
+        file="dstack/app/queries/run_lookup.py",
         old="    if len(fitting) > 1:",
         new="    if len(fitting) > 9:",
         tests=("tests/app/test_tending.py",),
@@ -285,7 +285,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pulled-over-ones-own",
         breaks="a pulled host takes the place of an entry with a key to log in with",
-        file="dstack/project/hostshare.py",
+        file="dstack/project/hosts/shared_part.py",
         old="if host.name not in own and before.get(host.name) != host:",
         new="if before.get(host.name) != host:",
         tests=("tests/unit/project/test_hostshare.py",),
@@ -293,7 +293,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pulled-unread",
         breaks="what a bucket says of hosts is not judged as a file is",
-        file="dstack/project/hostshare.py",
+        file="dstack/project/hosts/shared_part.py",
         old="    if told:\n",
         new="    if told and not hosts:\n",
         tests=("tests/unit/project/test_hostshare.py",),
@@ -301,7 +301,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="all-pages",
         breaks="ps reads every page of the list of runs of an object store",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old="        if limit is not None:\n            return self._asked",
         new="        if limit is not None and not limit:\n            return self._asked",
         tests=("tests/system/test_requests.py",),
@@ -309,7 +309,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="store-create-overwrites",
         breaks="an object store is asked to write without a condition",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old='obstore.put(self._store, key, body, mode="create", use_multipart=False)',
         new="obstore.put(self._store, key, body, use_multipart=False)",
         tests=("tests/contract/test_bucket.py", "-k", "s3-ministack"),
@@ -317,7 +317,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="large-create-overwrites",
         breaks="a large object is sent without a look whether one is there",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old="        if self._exists(key):\n            return Put.EXISTS\n",
         new="",
         tests=("tests/contract/test_bucket_bulk.py", "-k", "s3-ministack"),
@@ -325,7 +325,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="broken-source-is-unknown",
         breaks="the error of a source of bulk data is taken for a lost answer of the store",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old="                raise source.failure\n",
         new="                pass\n",
         tests=("tests/contract/test_bucket_bulk.py", "-k", "s3-ministack"),
@@ -333,7 +333,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="cut-answer-is-final",
         breaks="a read whose answer was cut off is not made again",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old="if final or not left or",
         new="if True or not left or",
         tests=("tests/system/test_store_faults.py", "-k", "two_laptops"),
@@ -341,7 +341,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="expired-is-unknown",
         breaks="a create that was refused for its credentials counts as a lost answer",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old="            if refuses_credentials(str(error)):\n",
         new="            if not str(error):\n",
         tests=("tests/unit/adapters/test_credentials.py",),
@@ -349,7 +349,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="packs-unverified",
         breaks="bytes of a host get into the bucket without being checked",
-        file="dstack/app/collect.py",
+        file="dstack/app/transfer/artifacts.py",
         old="manifests.verified(files, counted(chunks))",
         new="counted(chunks)",
         tests=("tests/app/test_collect_pieces.py",),
@@ -357,7 +357,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pieces-not-looked-for",
         breaks="a result counts as whole without the pieces of its large files",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="    packs = manifests.uploads(manifest)",
         new="    packs = manifests.packs(manifest)",
         tests=("tests/app/test_collect_pieces.py",),
@@ -365,7 +365,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="prune-without-tomb",
         breaks="the collector looks for users and then deletes, without closing the generation",
-        file="dstack/app/pruning.py",
+        file="dstack/app/protocol/prune_steps.py",
         old="        yield from create(keys.tomb, pack(tomb))\n",
         new="        yield Read(keys.tomb)\n",
         tests=PROTOCOL,
@@ -373,7 +373,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="prune-without-second-look",
         breaks="the collector does not look for users again once the tomb stands",
-        file="dstack/app/pruning.py",
+        file="dstack/app/protocol/prune_steps.py",
         old="""        yield from create(keys.tomb, pack(tomb))
         use = yield from user_of(project, keys, ended)
 """,
@@ -383,7 +383,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pin-after-look",
         breaks="a run looks for the tomb before it is registered and its pin stands",
-        file="dstack/app/generations.py",
+        file="dstack/app/protocol/generations.py",
         old="""    yield from register(keys, job.run.id)
     yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
     left = (yield Read(keys.tomb)) is not None
@@ -397,7 +397,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pull-pins-after-look",
         breaks="somebody who pulls artifacts looks for the tomb before the pin stands",
-        file="dstack/app/pruning.py",
+        file="dstack/app/protocol/prune_steps.py",
         old="""    yield from create(keys.pin(pin.nonce), pack(pin))
     if (yield Read(keys.tomb)) is None:
         return True
@@ -411,7 +411,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="data-before-result",
         breaks="the collector deletes the bytes before the result that names them",
-        file="dstack/app/pruning.py",
+        file="dstack/app/protocol/prune_steps.py",
         old="    for tier in tiers:\n",
         new="    for tier in reversed(tiers):\n",
         tests=PROTOCOL,
@@ -419,7 +419,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="deaf-to-other-coordinators",
         breaks="a coordinator does what it saw of a tomb itself, not what its run recorded first",
-        file="dstack/app/generations.py",
+        file="dstack/app/protocol/generations.py",
         old="""    if (yield from create(key, pack(made))):
         return made
     return (yield from read_record(Want, key))
@@ -432,7 +432,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="start-for-a-pruned-run",
         breaks="a slow coordinator starts a job of a run whose records were pruned",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old="    if told is None and (yield Read(job.run_keys.record)) is None:\n",
         new="    if False:\n",
         tests=("tests/app/test_pruning.py",),
@@ -440,7 +440,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="summary-before-record",
         breaks="the summary of a run is pruned before its record: it looks unfinished, and is worked on again",
-        file="dstack/app/pruning.py",
+        file="dstack/app/protocol/prune_steps.py",
         old="    for tier in ({keys.record}, rest, {keys.final}):\n",
         new="    for tier in ({keys.final}, rest, {keys.record}):\n",
         tests=("tests/app/test_pruning.py",),
@@ -448,7 +448,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="folder-create-overwrites",
         breaks="an object of a folder is created by a rename, as `mode=create` of libraries does",
-        file="dstack/adapters/bucket_folder_writing.py",
+        file="dstack/adapters/bucket/folder_writer.py",
         old="os.link(self._name, name, src_dir_fd=self._staging, dst_dir_fd=folder, follow_symlinks=False)",
         new="os.replace(self._name, name, src_dir_fd=self._staging, dst_dir_fd=folder)",
         tests=("tests/contract/test_bucket.py", "-k", "folder"),
@@ -464,7 +464,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="claims-without-a-heartbeat",
         breaks="a coordinator claims before its heartbeat stands, so that others take it for one that has left",
-        file="dstack/app/driver.py",
+        file="dstack/app/coordination/effect_driver.py",
         old="                if takes(key):",
         new="                if takes(key) and not key:",
         tests=("tests/app/test_heart.py",),
@@ -480,7 +480,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="half-a-survey",
         breaks="a survey that a store broke off passes for everything that is there, and a prune believes it",
-        file="dstack/adapters/bucket_obstore.py",
+        file="dstack/adapters/bucket/obstore_store.py",
         old="            # One that has failed would say next that it is at its end.\n            pages = None\n",
         new="            pages = asked\n",
         tests=("tests/unit/adapters/test_bucket_survey.py",),
@@ -488,7 +488,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="end-read-twice",
         breaks="a coordinator reads the end of an attempt again that a prune may have removed meanwhile",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old='    if end is not None and end.status == "lost":\n        yield Linger(',
         new=(
             '    if end is not None and unpack(End, mine.end, (yield Read(mine.end))).status == "lost":\n'
@@ -499,7 +499,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="watch-decides",
         breaks="a bucket that is away counts as the silence of the host of a job, which may then be called lost",
-        file="dstack/app/claim_hosts.py",
+        file="dstack/app/hosts/claim_hosts.py",
         old="        if isinstance(error, HostUnreachableError):\n            self._unwatched",
         new="        if error is not None:\n            self._unwatched",
         tests=("tests/app/test_shown.py",),
@@ -507,7 +507,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="believed-for-ever",
         breaks="a blob that was verified once is laid unseen, whatever became of it since",
-        file="dstack/runner/store.py",
+        file="dstack/runner/store/blob_store.py",
         old="        return self._seen.get(digest) == identity\n",
         new="        return digest in self._seen\n",
         tests=("tests/unit/runner/test_store.py",),
@@ -515,15 +515,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="moved-unseen",
         breaks="what a job left comes into the store without a look at whether it still is what the manifest says",
-        file="dstack/runner/intake.py",
-        old='                right = trees.digest_of(source) == (entry["sha256"], entry["size"])\n',
+        file="dstack/runner/store/intake.py",
+        old='                right = safe_paths.digest_of(source) == (entry["sha256"], entry["size"])\n',
         new="                right = True\n",
         tests=("tests/unit/runner/test_store.py",),
     ),
     Mutant(
         name="moved-from-others",
         breaks="a file that has another name, too, becomes a blob: whoever writes there changes the store",
-        file="dstack/runner/intake.py",
+        file="dstack/runner/store/intake.py",
         old="or state.st_nlink != 1 or",
         new="or",
         tests=("tests/unit/runner/test_store.py",),
@@ -531,7 +531,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="forgotten-in-use",
         breaks="a host forgets inputs that an attempt is about to take",
-        file="dstack/runner/eviction.py",
+        file="dstack/runner/store/eviction.py",
         old="        if excess <= 0 or blob.used > now - SAFE:\n",
         new="        if excess <= 0:\n",
         tests=("tests/unit/runner/test_eviction.py",),
@@ -539,7 +539,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="forgotten-results",
         breaks="a host forgets an attempt that ended, whose result nobody has brought into the bucket",
-        file="dstack/runner/eviction.py",
+        file="dstack/runner/store/eviction.py",
         old="            if attempt.decide(REFUSED) == REFUSED:\n",
         new="            if attempt.decide(REFUSED):\n",
         tests=("tests/unit/runner/test_eviction.py",),
@@ -547,7 +547,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="unknown-is-ended",
         breaks="a host that has never heard of a coordinator says that it ended: a living one loses its job",
-        file="dstack/runner/coordinators.py",
+        file="dstack/runner/coordinator_liveness.py",
         old="    except OSError:\n        return False\n",
         new="    except OSError:\n        return True\n",
         tests=("tests/contract/test_runner.py",),
@@ -555,7 +555,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="tidied-too-soon",
         breaks="a host forgets an attempt that was called lost, and was about to come to the result",
-        file="dstack/app/tidying.py",
+        file="dstack/app/coordination/host_cleanup.py",
         old='    if end.status != "lost":\n',
         new="    if True:\n",
         tests=("tests/app/test_tidying.py",),
@@ -563,7 +563,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="tidied-by-number",
         breaks="a host forgets an attempt because another one of the same number, in another bucket, has ended",
-        file="dstack/app/tidying.py",
+        file="dstack/app/coordination/host_cleanup.py",
         old="    if end.nonce != spooled.nonce:\n",
         new="    if False:\n",
         tests=("tests/app/test_tidying.py",),

@@ -8,7 +8,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="damage-is-silence",
         breaks="a damaged input is taken for a bucket that does not answer, and tried again for ever",
-        file="dstack/app/preparation.py",
+        file="dstack/app/coordination/preparation.py",
         old="        except DamagedObjectError as error:\n            return DamagedInput(",
         new="        except () as error:\n            return DamagedInput(",
         tests=("tests/hostile/test_damage.py::test_a_run_that_takes_what_is_damaged_has_it_made_anew_once",),
@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="back-to-the-damaged",
         breaks="who makes a damaged result anew agrees with the damaged generation, in which the run is already",
-        file="dstack/app/generations.py",
+        file="dstack/app/protocol/generations.py",
         old="if job.above < each <= stands.closed",
         new="if each <= stands.closed",
         tests=PROTOCOL,
@@ -24,7 +24,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="missing-manifest-is-nothing",
         breaks="a job that succeeded and whose manifest is gone left nothing behind",
-        file="dstack/cli/artifacts.py",
+        file="dstack/cli/artifacts/commands.py",
         old="        if job.status in GOOD:\n            return committed",
         new="        if not job.status:\n            return committed",
         tests=("tests/hostile/test_damage.py::test_every_reader_names_what_is_damaged_and_the_way_out",),
@@ -32,7 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="believe-a-late-list",
         breaks="a pack that a list lacks is called missing without asking for it by key",
-        file="dstack/app/listing.py",
+        file="dstack/app/protocol/lists.py",
         old="if key not in found and not (yield Reaches(key, size)):",
         new="if key not in found:",
         tests=("tests/app/test_listing.py", *PROTOCOL),
@@ -40,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="claims-by-a-list",
         breaks="the last attempt is the last one that a list shows",
-        file="dstack/app/listing.py",
+        file="dstack/app/protocol/lists.py",
         old="    while (yield Read(key_of(number + 1))) is not None:",
         new="    while False:",
         tests=("tests/app/test_listing.py",),
@@ -48,7 +48,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="users-by-a-list",
         breaks="who uses a generation is whom the lists of pins and wants show",
-        file="dstack/app/users.py",
+        file="dstack/app/protocol/register.py",
         old="    found = yield from _registered(keys)\n",
         new="    found: set[str] = set()\n",
         tests=("tests/app/test_listing.py",),
@@ -56,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="fsck-denies-the-lost",
         breaks="fsck calls a result damage whose attempt had been called lost",
-        file="dstack/app/checking_jobs.py",
+        file="dstack/app/maintenance/fsck/jobs.py",
         old='end.status not in ("succeeded", "lost") and',
         new='end.status != "succeeded" and',
         tests=("tests/app/test_checking.py",),
@@ -64,7 +64,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="summary-without-machine",
         breaks="a summary that fsck writes lacks the machine of its run",
-        file="dstack/app/views.py",
+        file="dstack/app/queries/views.py",
         old="        machine=run.machine,\n",
         new="",
         tests=("tests/app/test_checking.py",),

@@ -8,7 +8,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="held-for-nobody",
         breaks="where the bucket falls silent while a job is queued, a slot is held for ever for an attempt of nobody",
-        file="dstack/app/attempts.py",
+        file="dstack/app/protocol/attempts.py",
         old="        yield Drop(nonce)\n        raise\n",
         new="        raise\n",
         tests=("tests/app/test_attempts.py",),
@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="silent-docker-is-death",
         breaks="a container counts as gone because Docker does not answer: its job is called lost while it runs",
-        file="dstack/runner/stopping.py",
+        file="dstack/runner/job/stop.py",
         old="            now = VANISHED if runs is False else RUNNING\n",
         new="            now = RUNNING if runs else VANISHED\n",
         tests=("tests/unit/runner/test_states.py",),
@@ -32,7 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="stop-waits-for-the-frozen",
         breaks="a stop waits for a runner that gives no sign of life",
-        file="dstack/app/driver.py",
+        file="dstack/app/coordination/effect_driver.py",
         old="return await self._hosts.ask(claim, lambda _: ask_living(link, stop))",
         new="return await self._hosts.ask(claim, stop)",
         tests=("tests/hostile/test_stops.py",),
@@ -40,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="stop-waits-for-its-owner",
         breaks="a stop waits for a coordinator that holds its lock and does nothing",
-        file="dstack/app/settling.py",
+        file="dstack/app/protocol/settlement.py",
         old="if late >= STOPPED or (yield Alive(live.owner, live.claim)) is False:",
         new="if (yield Alive(live.owner, live.claim)) is False:",
         tests=("tests/app/test_stopping.py",),
@@ -48,7 +48,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="masked-log-cut-silently",
         breaks="a masked log that finds no room is cut without a word",
-        file="dstack/runner/maskedlog.py",
+        file="dstack/runner/job/masked_log.py",
         old='self.lost = "%d bytes of the log could not be written',
         new='_ = "%d bytes of the log could not be written',
         tests=("tests/unit/runner/test_disk.py",),
@@ -56,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="log-without-room-ahead",
         breaks="a job that could not write its own log is not noticed",
-        file="dstack/runner/logroom.py",
+        file="dstack/runner/job/log_room.py",
         old="        if self.full and (self._blind or size > self._end - BLOCK):",
         new="        if False:",
         tests=("tests/unit/runner/test_disk.py",),
@@ -64,7 +64,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="logs-forget-the-loss",
         breaks="`dstack logs` of an incomplete log exits with 0",
-        file="dstack/cli/logs.py",
+        file="dstack/cli/runs/logs.py",
         old="    if losses:\n",
         new="    if False:\n",
         tests=("tests/hostile/test_full_disk.py",),
@@ -72,7 +72,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="full-disk-fails-the-job",
         breaks="a job that never began for want of room is called failed",
-        file="dstack/app/preparation.py",
+        file="dstack/app/coordination/preparation.py",
         old="            return self._not_begun(spec, str(error))\n",
         new="            return str(error)\n",
         tests=("tests/hostile/test_full_disk.py",),
@@ -80,7 +80,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="stop-needs-room",
         breaks="a job on a full disk cannot be stopped",
-        file="dstack/runner/spool.py",
+        file="dstack/runner/base/spool.py",
         old='(self._reserve, self.stop + ".reserve", self._room)',
         new="(self._reserve, self._room)",
         tests=("tests/unit/runner/test_disk.py",),

@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="interrupted-in-colours",
         breaks="Ctrl-C in `dstack logs -f` leaves the colours of the job to the terminal",
-        file="dstack/cli/logs.py",
+        file="dstack/cli/runs/logs.py",
         old="""        finally:
             out.write(streams.finish_all())
             out.flush()
@@ -32,7 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="clock-of-the-laptop",
         breaks="what is old enough to be pruned goes by the laptop's clock, which may be 20 years off",
-        file="dstack/app/trial.py",
+        file="dstack/app/maintenance/bucket_trial.py",
         old="        return try_bucket(bucket, nonce)\n    except",
         new="        try_bucket(bucket, nonce)\n        return own\n    except",
         tests=("tests/cli/test_clocks.py::test_a_prune_goes_by_the_clock_of_the_store",),
@@ -40,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="jump-taken-for-time",
         breaks="a job's time is the difference of two readings of a clock that was set meanwhile",
-        file="dstack/runner/stopwatch.py",
+        file="dstack/runner/base/stopwatch.py",
         old="        return self.began + max(0.0, self._even() - self._start)",
         new="        return time.time()",
         tests=("tests/unit/ui/test_times.py",),
@@ -56,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="check-believes",
         breaks="`hosts check` calls a bucket usable that its account may read and not write to",
-        file="dstack/cli/hostcheck.py",
+        file="dstack/cli/hosts/host_check.py",
         old="            try_bucket(self._session.bucket, os.urandom(16).hex())\n",
         new="            check_format(self._session.bucket)\n",
         tests=("tests/cli/test_hosts.py::test_this_machine_is_judged_by_a_real_read_and_write",),
@@ -64,7 +64,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="stops-unasked",
         breaks="a colleague's run is stopped without a question",
-        file="dstack/cli/stop.py",
+        file="dstack/cli/runs/stop.py",
         old="    if not yes:\n        _confirm(record)\n",
         new="",
         tests=("tests/cli/test_runs.py::test_somebody_elses_run_is_stopped_only_after_a_question",),
@@ -80,7 +80,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="queued-called-running",
         breaks="a run that waits for a slot is shown as running",
-        file="dstack/app/views.py",
+        file="dstack/app/queries/views.py",
         old="        if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):",
         new="        if self.status is not RunStatus.RUNNING or self.jobs:",
         tests=("tests/app/test_tending.py",),
@@ -88,7 +88,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="why-of-what-never-ran",
         breaks="`dstack why` says ran of a job that never began",
-        file="dstack/app/explain.py",
+        file="dstack/app/queries/explanation.py",
         old="    if job.status in ENDED and not job.began:\n",
         new="    if job.status in ENDED and job.began is None:\n",
         tests=("tests/app/test_explain.py",),
@@ -96,7 +96,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="stop-says-done",
         breaks="`dstack stop` exits with 0 although something goes on",
-        file="dstack/cli/stop.py",
+        file="dstack/cli/runs/stop.py",
         old="    return 0 if ended and gone else GOES_ON",
         new="    return 0 if gone else GOES_ON",
         tests=("tests/cli/test_runs.py",),
@@ -104,7 +104,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-not-said",
         breaks="`ps` advises to attach while hosts stand by and are about to go on",
-        file="dstack/app/tending.py",
+        file="dstack/app/queries/coordinators.py",
         old="            return Tended(by=by, last=last, seen=seen, standby=standby)\n",
         new="            seen = 0.0\n",
         tests=("tests/app/test_tending.py",),
@@ -112,7 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="host-row-cut",
         breaks="`hosts check` cuts how a host sees the bucket in a narrow terminal",
-        file="dstack/cli/hostcheck.py",
+        file="dstack/cli/hosts/host_check.py",
         old='    Column(title="BUCKET", floor=10, wraps=True),',
         new='    Column(title="BUCKET", floor=10),',
         tests=("tests/cli/test_hosts.py::test_nothing_of_what_a_host_has_is_cut",),
@@ -120,7 +120,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="last-of-the-future",
         breaks="a run that was made while the clock was years ahead stays the last one for ever",
-        file="dstack/app/finding.py",
+        file="dstack/app/queries/run_lookup.py",
         old="    for until in (now + SKEW, None):",
         new="    for until in (None,):",
         tests=("tests/app/test_tending.py",),

@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="any-boot-of-a-host",
         breaks="a host takes any word of the environment for its boot id",
-        file="dstack/runner/processes.py",
+        file="dstack/runner/base/processes.py",
         old="    if BOOT.fullmatch(forced):\n",
         new="    if forced:\n",
         tests=("tests/unit/runner/test_processes.py",),

@@ -63,7 +63,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="git-by-umask",
         breaks="what git writes on a laptop gets the umask",
-        file="dstack/adapters/git_call.py",
+        file="dstack/adapters/git/command.py",
         old=", umask=OTHERS",
         new="",
         tests=(f"{UMASKS}::test_a_run_with_artifacts_and_secrets_leaves_private_folders_and_files[0o0]",),

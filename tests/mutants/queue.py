@@ -8,7 +8,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="shortage-hides-tickets",
         breaks="tickets hide from a process without free descriptors: its GPU is booked twice",
-        file="dstack/runner/shortage.py",
+        file="dstack/runner/base/shortage.py",
         old="    return error.errno in _LACKS\n",
         new="    return False\n",
         tests=("tests/unit/runner/test_queue_looks.py",),
@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="shortage-hides-a-folder",
         breaks="a folder whose lock cannot be opened by a shortage is left out with its tickets: a slot is given twice",
-        file="dstack/runner/queue_lock.py",
+        file="dstack/runner/queue/queue_lock.py",
         old="            if shortage.is_shortage(error):\n                raise\n",
         new="",
         tests=("tests/unit/runner/test_queue_shortage.py",),
@@ -24,7 +24,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="malformed-ticket-is-fatal",
         breaks="a ticket whose body is nested too deep, of another account, stops everybody's queue",
-        file="dstack/runner/tickets.py",
+        file="dstack/runner/queue/tickets.py",
         old="    except RecursionError:\n        raise MalformedError",
         new="    except ZeroDivisionError:\n        raise MalformedError",
         tests=("tests/unit/runner/test_tickets.py",),
@@ -32,7 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="malformed-ticket-is-free",
         breaks="a malformed ticket that is locked counts for nothing, so its owner may have any number of slots",
-        file="dstack/runner/slots.py",
+        file="dstack/runner/queue/slots.py",
         old="if each.counts and each.path != own.path]",
         new="if each.counts and not each.fault and each.path != own.path]",
         tests=("tests/hostile/test_queue_tickets.py",),
@@ -40,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="queue-lock-blocks",
         breaks="the lock of the queue is waited for without an end, whoever keeps it",
-        file="dstack/runner/queue_lock.py",
+        file="dstack/runner/queue/queue_lock.py",
         old="if not try_lock(fd, fcntl.LOCK_EX)), None)",
         new="if fcntl.flock(fd, fcntl.LOCK_EX)), None)",
         tests=("tests/unit/runner/test_queue_lock.py",),
@@ -48,7 +48,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="locks-read-for-each-file",
         breaks="one look at the queue reads the kernel's list of locks for each file that cannot be opened",
-        file="dstack/runner/file_locks.py",
+        file="dstack/runner/base/file_locks.py",
         old="        if self._holders is None:\n",
         new="        if True:\n",
         tests=("tests/unit/runner/test_queue_looks.py",),
@@ -56,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="strays-without-bound",
         breaks="every file of an account that can be no ticket is looked at, and takes a slot",
-        file="dstack/runner/tickets.py",
+        file="dstack/runner/queue/tickets.py",
         old="        if strays >= STRAYS:\n",
         new="        if False:\n",
         tests=("tests/hostile/test_queue_flood.py",),
@@ -64,7 +64,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="look-never-given-up",
         breaks="a look at a queue full of files goes on, with the queue's lock, though nobody wants it any more",
-        file="dstack/runner/tickets.py",
+        file="dstack/runner/queue/tickets.py",
         old="if self._files % STEP == 0 and self._given_up():",
         new="if False:",
         tests=("tests/unit/runner/test_queue_looks.py",),
@@ -72,7 +72,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="one-place-of-the-queue",
         breaks="tickets of this account in another of its private places do not count: a GPU is given twice",
-        file="dstack/runner/slot_folders.py",
+        file="dstack/runner/queue/folders.py",
         old="    return ([SHARED] if _is_roots(SHARED) else []) + private\n",
         new="    return ([SHARED] if _is_roots(SHARED) else []) + private[:1]\n",
         tests=("tests/hostile/test_queue_planted.py",),
@@ -80,7 +80,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="foreign-numbers-without-bounds",
         breaks="a whole number from a host or a bucket is believed whatever its size",
-        file="dstack/core/codec.py",
+        file="dstack/core/format/codec.py",
         old='        if not bound.least <= value <= bound.most:\n            raise _misfit(f"a whole number from',
         new='        if False:\n            raise _misfit(f"a whole number from',
         tests=("tests/hostile/test_foreign_numbers.py",),
@@ -88,7 +88,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="one-bad-run-hides-all",
         breaks="a run whose records make no sense keeps `ps` from showing the others",
-        file="dstack/app/overview.py",
+        file="dstack/app/queries/runs.py",
         old="            if faults is None:\n                raise\n",
         new="            raise\n",
         tests=("tests/app/test_overview.py",),

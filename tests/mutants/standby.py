@@ -9,7 +9,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-claims-beside-the-laptop",
         breaks="whoever stands by takes the run up while its attendant lives, and claims",
-        file="dstack/app/standby.py",
+        file="dstack/app/coordination/standby.py",
         old="    while (yield Alive(attendant, None)) is not False:",
         new="    while (yield Alive(attendant, None)) is None:",
         tests=PROTOCOL,
@@ -17,7 +17,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-takes-doubt-for-death",
         breaks="a heartbeat that is merely read once counts as the attendant's death",
-        file="dstack/app/standby.py",
+        file="dstack/app/coordination/standby.py",
         old="    while (yield Alive(attendant, None)) is not False:",
         new="    while (yield Alive(attendant, None)) is True:",
         tests=STANDING,
@@ -25,7 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-takes-an-outage-for-silence",
         breaks="the time in which the bucket answered nobody counts as silence of the attendant",
-        file="dstack/app/standby.py",
+        file="dstack/app/coordination/standby.py",
         old="                self._observer.forget(attendant)\n",
         new="",
         tests=STANDING,
@@ -33,7 +33,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-takes-up-what-has-ended",
         breaks="a run that ended is taken up because its attendant has left",
-        file="dstack/app/standby.py",
+        file="dstack/app/coordination/standby.py",
         old="    return (yield Read(run.final)) is None",
         new="    return (yield Read(run.final)) is not run",
         tests=STANDING,
@@ -41,7 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-slows-the-start",
         breaks="hosts are asked to stand by before the first job has begun",
-        file="dstack/cli/standby.py",
+        file="dstack/cli/runs/standby.py",
         old="        await self._screen.start.wait()\n",
         new="",
         tests=("tests/cli/test_standby.py",),
@@ -49,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-before-the-heartbeat",
         breaks="hosts watch for a heartbeat that was never written, and take the run up at once",
-        file="dstack/cli/standby.py",
+        file="dstack/cli/runs/standby.py",
         old="        await heart.begin()\n",
         new="",
         tests=("tests/cli/test_standby.py",),
@@ -57,7 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="hosts-get-all-secrets",
         breaks="a host is told the secrets of jobs that it cannot run",
-        file="dstack/app/given.py",
+        file="dstack/app/protocol/job_secrets.py",
         old="if misfit(spec, facts) is None for one in given(spec)",
         new="for one in given(spec)",
         tests=("tests/app/test_given.py",),

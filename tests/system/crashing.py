@@ -15,9 +15,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.adapters.runner_client import RunnerClient
-from dstack.app.driver import Driver
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.adapters.runner.client import RunnerClient
+from dstack.app.coordination.effect_driver import Driver
 from dstack.cli.main import main
 
 QUIET = {"Pause", "Show", "NewNonce"}

@@ -10,22 +10,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dstack.adapters.coordinator_client import CoordinatorClient
-from dstack.adapters.coordinator_library import Library, library_for
-from dstack.adapters.credentials import forwardable
-from dstack.adapters.local import open_local
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
-from dstack.app.overview import run_ids, run_view
-from dstack.app.running import submit
-from dstack.app.views import RunView
-from dstack.cli.handing import placing_options
-from dstack.cli.runline import read_arguments
-from dstack.cli.submitting import plan_run, rename
+from dstack.adapters.bucket.credentials import forwardable
+from dstack.adapters.coordinator.client import CoordinatorClient
+from dstack.adapters.coordinator.wheel import Library, library_for
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.local import open_local
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
+from dstack.app.coordination.run import submit
+from dstack.app.queries.runs import run_ids, run_view
+from dstack.app.queries.views import RunView
+from dstack.cli.runs.handover import placing_options
+from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.submission import plan_run, rename
 from dstack.cli.wiring import Session
+from dstack.core.format.records import RunRecord, pack, unpack
 from dstack.core.handover import HandOver, digest
 from dstack.core.placement import Peer
-from dstack.core.records import RunRecord, pack, unpack
 from dstack.errors import DstackError
 from dstack.model import Host, HostFacts
 from tests.system.laptop import Laptop

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.keys import ProjectKeys
-from dstack.core.records import Final, Outcome, RunRecord, pack
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Final, Outcome, RunRecord, pack
 from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot
 from tests.app.bucket_story import spec
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from dstack.core.records import Claim, End, Result, unpack
+from dstack.core.format.records import Claim, End, Result, unpack
 from dstack.model import RunStatus
 from tests.contract import object_stores
 from tests.system.adversary import JOB, Adversary, Place

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_open import open_bucket
+from dstack.adapters.bucket.opener import open_bucket
 from tests.contract.object_stores import ministack
 from tests.system.laptop import Laptop
 from tests.system.old_runs import old_run

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dstack.adapters.known_hosts import ChangedKeyError, UnknownKeyError
+from dstack.adapters.ssh.known_hosts import ChangedKeyError, UnknownKeyError
 from dstack.errors import HostUnreachableError
 from tests.system.hosts.dialling import greet
 from tests.system.hosts.farm import TestHost

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.known_hosts import ChangedKeyError, RevokedKeyError, UnknownKeyError
+from dstack.adapters.ssh.known_hosts import ChangedKeyError, RevokedKeyError, UnknownKeyError
 from dstack.errors import HostKeyError
 from tests.system.hosts.dialling import Seen, greet, hosts, named
 from tests.system.hosts.farm import TestHost

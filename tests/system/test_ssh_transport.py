@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from dstack.adapters.ssh import COMMANDS
+from dstack.adapters.ssh.connections import COMMANDS
 from dstack.errors import HostError
 from dstack.model import Host, HostName
 from tests.system.hosts.dialling import begin, greet, hosts, named, read_all, read_to

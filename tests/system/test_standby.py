@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.app.running import submit
-from dstack.app.standby import PACE
-from dstack.cli.runline import read_arguments
-from dstack.cli.standby import QUIET
-from dstack.cli.submitting import plan_run, rename
+from dstack.app.coordination.run import submit
+from dstack.app.coordination.standby import PACE
+from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.standby import QUIET
+from dstack.cli.runs.submission import plan_run, rename
 from dstack.cli.wiring import Session
 from dstack.core.liveness import SILENCE
 from dstack.wire import LEASE

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket_open import open_bucket
-from dstack.app.creating import create
-from dstack.app.effects import PutNew, Read
-from dstack.core import manifests
+from dstack.adapters.bucket.opener import open_bucket
+from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.effects import PutNew, Read
+from dstack.core.artifacts import manifests
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 from tests.contract.object_stores import ObjectStore, ministack

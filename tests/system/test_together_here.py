@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dstack.adapters.log_screen import LogScreen
-from dstack.adapters.runner_client import RunnerClient
-from dstack.app.running import Coordination
+from dstack.adapters.runner.client import RunnerClient
+from dstack.app.coordination.run import Coordination
 from dstack.cli import wiring
 from dstack.model import Nonce, RunStatus
 from tests.system.adversary import COORDINATOR, Place

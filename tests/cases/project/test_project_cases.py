@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import ConfigError
-from dstack.project.planning import load_project
+from dstack.project.plan import load_project
 
 CASES = sorted((Path(__file__).parent / "problems").glob("*.txt"))
 

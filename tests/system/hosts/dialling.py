@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dstack.adapters.ssh import SshHosts
-from dstack.adapters.ssh_stream import SshTransport
+from dstack.adapters.ssh.connections import SshHosts
+from dstack.adapters.ssh.stream import SshTransport
 from dstack.model import Host, HostName
 
 ECHO = b"""

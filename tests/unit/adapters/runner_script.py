@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dstack import wire
-from dstack.adapters.runner_client import RunnerClient
+from dstack.adapters.runner.client import RunnerClient
 from dstack.errors import HostUnreachableError
 
 BOOTSTRAP = b"print('the bootstrap')\n"

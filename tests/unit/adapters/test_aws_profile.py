@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.aws_profile import KeyProvider, aws_credentials, aws_source
-from dstack.adapters.aws_tools import Keys
+from dstack.adapters.bucket.aws_profile import KeyProvider, aws_credentials, aws_source
+from dstack.adapters.bucket.aws_tools import Keys
 from dstack.errors import BucketError, CredentialsError
 
 Env = dict[str, str]
@@ -173,7 +173,7 @@ def test_secrets_are_not_shown(env: Env) -> None:
 
 def test_keys_that_are_renewed_in_the_file_count_soon(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("dstack.adapters.aws_profile.time.time", lambda: now[0])
+    monkeypatch.setattr("dstack.adapters.bucket.aws_profile.time.time", lambda: now[0])
     write(env, "credentials", "[default]\naws_access_key_id=OLD\naws_secret_access_key=S\n")
     provider = aws_credentials(None, env)["credential_provider"]
     assert provider()["access_key_id"] == "OLD"
@@ -195,7 +195,7 @@ def test_keys_that_are_renewed_in_the_file_count_soon(env: Env, monkeypatch: pyt
 
 def test_keys_with_an_end_are_asked_for_again_before_it(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1893456000.0 - 3600]
-    monkeypatch.setattr("dstack.adapters.aws_profile.time.time", lambda: now[0])
+    monkeypatch.setattr("dstack.adapters.bucket.aws_profile.time.time", lambda: now[0])
     answer = '{"Version":1,"AccessKeyId":"P","SecretAccessKey":"S","Expiration":"2030-01-01T00:00:00Z"}'
     tool = program(env, "give", f"echo x >> $HOME/asked; echo '{answer}'")
     write(env, "config", f"[default]\ncredential_process = {tool}\n")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters import bucket_folder_writing
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.app.probe import ensure_probed
+from dstack.adapters.bucket import folder_writer
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.maintenance.bucket_probe import ensure_probed
 from dstack.errors import BucketError
 from dstack.ports import Put
 
@@ -180,7 +180,7 @@ def test_what_dead_writers_left_is_removed_once_it_is_old(tmp_path: Path) -> Non
 
 
 def test_one_sweep_looks_at_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket_folder_writing, "SWEEP_LIMIT", 10)
+    monkeypatch.setattr(folder_writer, "SWEEP_LIMIT", 10)
     FolderBucket(tmp_path).create("a", b"1")
     for number in range(30):
         left_over(tmp_path, f"{number:04x}", age=3 * DAY)

@@ -12,11 +12,11 @@ import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-from dstack.adapters.bucket_folder import FolderBucket
-from dstack.adapters.bucket_fsspec import FsspecBucket
-from dstack.adapters.bucket_obstore import ObstoreBucket
-from dstack.adapters.bucket_open import open_bucket, probe_effort
-from dstack.app.probe import FULL, LIGHT
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.adapters.bucket.fsspec_store import FsspecBucket
+from dstack.adapters.bucket.obstore_store import ObstoreBucket
+from dstack.adapters.bucket.opener import open_bucket, probe_effort
+from dstack.app.maintenance.bucket_probe import FULL, LIGHT
 from dstack.errors import BucketError
 from dstack.ports import Put
 
@@ -95,7 +95,7 @@ def test_a_password_in_a_url_is_not_shown() -> None:
 
 
 def test_opening_a_folder_imports_no_storage_library() -> None:
-    code = "import sys; from dstack.adapters.bucket_open import open_bucket; open_bucket('/srv/b', {}, '/');"
+    code = "import sys; from dstack.adapters.bucket.opener import open_bucket; open_bucket('/srv/b', {}, '/');"
     code += "print([name for name in ('fsspec', 'obstore', 'asyncio', 'logging', 'yaml') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -108,7 +108,7 @@ def test_opening_a_folder_imports_no_storage_library() -> None:
 )  # fmt: skip
 def test_a_missing_library_is_answered_with_the_extra(library: str, url: str, hint: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None\n"
-    code += "from dstack.adapters.bucket_open import open_bucket\nfrom dstack.errors import BucketError\n"
+    code += "from dstack.adapters.bucket.opener import open_bucket\nfrom dstack.errors import BucketError\n"
     code += f"try: open_bucket({url!r}, {{}}, '/')\nexcept BucketError as error: print(error, '|', error.hint)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "not installed" in done.stdout

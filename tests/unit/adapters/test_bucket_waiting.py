@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dstack.adapters.bucket_waiting import WaitingBucket
+from dstack.adapters.bucket.stall_notice import WaitingBucket
 from dstack.errors import BucketError
 from dstack.ports import Put
 from tests.fakes.bucket_memory import MemoryBucket
@@ -203,10 +203,10 @@ def test_it_looks_by_itself_while_a_request_is_open_and_rests_otherwise() -> Non
 
 
 def test_it_imports_nothing_heavy_and_the_version_does_without_it() -> None:
-    code = "import sys; import dstack.adapters.bucket_waiting;"
+    code = "import sys; import dstack.adapters.bucket.stall_notice;"
     code += "print([name for name in ('asyncio', 'logging', 'obstore', 'rich') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "dstack", "--version"], capture_output=True, text=True, check=True
     )
-    assert "bucket_waiting" not in done.stderr
+    assert "stall_notice" not in done.stderr

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.bucket_open import open_bucket
-from dstack.adapters.bucket_remote import brief
+from dstack.adapters.bucket.opener import open_bucket
+from dstack.adapters.bucket.remote_errors import brief
 from dstack.errors import BucketError, CredentialsError
 from dstack.ports import Bucket
 from tests.fakes.refusing_store import Refusing

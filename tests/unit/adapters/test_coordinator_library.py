@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.coordinator_library import library_for, python_of
+from dstack.adapters.coordinator.wheel import library_for, python_of
 from dstack.errors import DstackError
 from dstack.model import HostFacts
 from tests.unit.core.test_turn import peer

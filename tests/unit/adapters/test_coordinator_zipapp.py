@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import dstack
-from dstack.adapters.coordinator_zipapp import SHIPPED, coordinator_zipapp
+from dstack.adapters.coordinator.zipapp import SHIPPED, coordinator_zipapp
 
-LAPTOPS_ONLY = {"dstack.adapters.bucket_fsspec"}
+LAPTOPS_ONLY = {"dstack.adapters.bucket.fsspec_store"}
 LIMIT = 400_000
 """Bytes that go over the line once for each version."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.bucket_open import open_bucket
-from dstack.adapters.credentials import forwardable
+from dstack.adapters.bucket.credentials import forwardable
+from dstack.adapters.bucket.opener import open_bucket
 from dstack.errors import BucketError, CredentialsError
 from tests.fakes.refusing_store import Refusing
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.files import SafeFolder
+from dstack.adapters.artifact_folder import SafeFolder
 from dstack.errors import BucketError, DstackError
 from dstack.model import Entry, EntryKind
 from tests.fakes.hostile import LINKS, PATHS, TAKEN

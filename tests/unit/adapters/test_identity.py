@@ -15,8 +15,8 @@ import pytest
 
 from dstack.adapters import identity
 from dstack.adapters.identity import CoordinatorLock, coordinator_alive, new_nonce, new_run_id, new_run_name
-from dstack.core.names import ADJECTIVES, ANIMALS, NAMES, run_name
-from dstack.core.records import Coordinator
+from dstack.core.format.records import Coordinator
+from dstack.core.run_names import ADJECTIVES, ANIMALS, NAMES, run_name
 
 HERE = "this-boot"
 HOLDER = """

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.adapters.known_hosts import (
+from dstack.adapters.ssh.known_hosts import (
     ChangedKeyError,
     KnownHosts,
     PublicKey,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from dstack.adapters.local import LocalTransport
+from dstack.adapters.runner.local import LocalTransport
 
 
 def test_a_child_whose_pipe_is_closed_already_is_a_transport_that_has_ended() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dstack import wire
-from dstack.adapters.runner_channel import Channel
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_start import MAX_NOISE, Program, start_runner
-from dstack.adapters.runner_streams import WINDOW
+from dstack.adapters.runner.channel import Channel
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.start import MAX_NOISE, Program, start_runner
+from dstack.adapters.runner.streams import WINDOW
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, Nonce
 from tests.unit.adapters.runner_script import BOOTSTRAP, HELLO, ZIPAPP, FarSide, ScriptedTransport, against

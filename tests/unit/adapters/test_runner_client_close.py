@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dstack import wire
-from dstack.adapters.runner_client import RunnerClient
+from dstack.adapters.runner.client import RunnerClient
 from dstack.errors import HostUnreachableError
 from dstack.model import Demand, Nonce, Snapshot
 from tests.unit.adapters.runner_script import FarSide, against

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.local import CLOSE_WAIT, LocalTransport, open_local
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.local import CLOSE_WAIT, LocalTransport, open_local
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host, HostName
 

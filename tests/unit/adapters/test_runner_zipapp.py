@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.runner_zipapp import without_docstrings
+from dstack.adapters.runner.zipapp import without_docstrings
 
 SOURCE = Path(__file__).parents[3] / "dstack"
 SHIPPED = sorted(
-    path for folder in ("", "runner", "core", "app", "coordinator") for path in (SOURCE / folder).glob("*.py")
+    [
+        *SOURCE.glob("*.py"),
+        *(path for folder in ("runner", "core", "app", "coordinator") for path in (SOURCE / folder).rglob("*.py")),
+    ]
 )
 
 
@@ -44,7 +47,7 @@ def _without_ends(dumped: list[str]) -> list[str]:
 
 
 def test_docstrings_are_gone() -> None:
-    source = (SOURCE / "runner/slots.py").read_bytes()
+    source = (SOURCE / "runner/queue/slots.py").read_bytes()
     assert b'"""' in source
     assert b'"""' not in without_docstrings(source)
 

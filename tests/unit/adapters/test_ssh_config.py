@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.ssh_config import Hop, Route, Surroundings, resolve
+from dstack.adapters.ssh.config import Hop, Route, Surroundings, resolve
 from dstack.errors import ConfigError, UsageError
 from dstack.model import Host, HostName
 from tests.lacking import missing

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dstack.adapters
-from dstack.adapters.ssh import BOOTSTRAP, COMMANDS
+from dstack.adapters.ssh.connections import BOOTSTRAP, COMMANDS
 
 PACKAGE = Path(dstack.adapters.__file__).parent.parent
 
@@ -36,7 +36,7 @@ def test_host_key_checks_cannot_be_switched_off() -> None:
         ):
             connects.append(file.name)
         assert not name.endswith((".get_server_host_key", ".run_client", ".start_sftp_client", "asyncssh.scp"))
-    assert connects == ["ssh_connect.py"]
+    assert connects == ["hop.py"]
 
 
 def test_the_commands_hold_nothing_that_shells_read_differently() -> None:
@@ -56,16 +56,16 @@ def test_asyncssh_is_imported_by_the_ssh_modules_alone() -> None:
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         if any(name.split(".")[0] == "asyncssh" for name in names):
-            assert file.name.startswith("ssh"), file
+            assert file.parent == PACKAGE / "adapters" / "ssh", file
 
 
 def test_prefetch_and_known_hosts_are_light() -> None:
     """Importing them brings in no asyncssh; calling prefetch does."""
     program = (
-        "import sys, dstack.adapters.known_hosts\n"
-        "from dstack.adapters.ssh_prefetch import prefetch\n"
+        "import sys, dstack.adapters.ssh.known_hosts\n"
+        "from dstack.adapters.ssh.prefetch import prefetch\n"
         "assert 'asyncssh' not in sys.modules\n"
         "prefetch().join()\n"
-        "assert 'dstack.adapters.ssh' in sys.modules\n"
+        "assert 'dstack.adapters.ssh.connections' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

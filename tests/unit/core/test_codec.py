@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dstack.core.codec import build, plain
+from dstack.core.format.codec import build, plain
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, Gpu, JobSpec, Position, Resources, RunPlan, Workflow, WorkflowName
 from tests.unit.core.any_value import JSON, any_value

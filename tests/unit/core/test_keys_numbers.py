@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.keys import numbers
+from dstack.core.format.keys import numbers
 
 
 def test_numbers_are_read_from_names_and_whole_keys() -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core import artifact_paths, manifests
+from dstack.core.artifacts import manifests, paths
 from dstack.errors import BucketError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
-from dstack.runner import trees
-from dstack.runner.refusal import Refusal
+from dstack.runner.base import safe_paths
+from dstack.runner.base.refusal import Refusal
 from tests.fakes.hostile import INSIDE, LINKS, PATHS, TAKEN
 
 KEY = "projects/p/jobs/f/000001/a/000001/manifest"
@@ -136,28 +136,28 @@ def test_there_are_a_hundred_and_fifty_hostile_names() -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
 def test_hostile_paths_are_refused_by_both_sides(path: str) -> None:
-    with pytest.raises(artifact_paths.UnsafePathError):
-        artifact_paths.parts_of(path)
+    with pytest.raises(paths.UnsafePathError):
+        paths.parts_of(path)
     with pytest.raises(Refusal):
-        trees.split(path, "inputs")
+        safe_paths.split(path, "inputs")
     with pytest.raises(manifests.BadManifestError):
         manifests.entry_from_wire({"path": path, "kind": "folder", "mode": 0o755})
 
 
 @pytest.mark.parametrize("path", TAKEN, ids=range(len(TAKEN)))
 def test_odd_paths_are_taken_by_both_sides(path: str) -> None:
-    assert list(artifact_paths.parts_of(path)) == trees.split(path, "inputs")
-    assert b"/".join(artifact_paths.parts_of(path)) == artifact_paths.raw(path)
+    assert list(paths.parts_of(path)) == safe_paths.split(path, "inputs")
+    assert b"/".join(paths.parts_of(path)) == paths.raw(path)
 
 
 @given(st.text(st.sampled_from("./abg\u200c~1 it\0\udcff\ud800"), max_size=12))
 def test_both_sides_agree_on_every_path(path: str) -> None:
     try:
-        here: object = list(artifact_paths.parts_of(path))
-    except artifact_paths.UnsafePathError:
+        here: object = list(paths.parts_of(path))
+    except paths.UnsafePathError:
         here = None
     try:
-        there: object = trees.split(path, "inputs")
+        there: object = safe_paths.split(path, "inputs")
     except Refusal:
         there = None
     assert here == there
@@ -171,14 +171,14 @@ def test_links_that_may_lead_out_are_refused_by_both_sides(path: str, target: st
         data = target.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return
-    if trees.text(data) == target:
-        assert not trees.link_is_inside(trees.split(path, "inputs"), data)
+    if safe_paths.text(data) == target:
+        assert not safe_paths.link_is_inside(safe_paths.split(path, "inputs"), data)
 
 
 @pytest.mark.parametrize(("path", "target"), INSIDE)
 def test_links_that_stay_are_taken_by_both_sides(path: str, target: str) -> None:
     assert manifests.entry_from_wire({"path": path, "kind": "link", "mode": 0o777, "target": target}).target == target
-    assert trees.link_is_inside(trees.split(path, "inputs"), target.encode())
+    assert safe_paths.link_is_inside(safe_paths.split(path, "inputs"), target.encode())
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.core.keys import ProjectKeys
-from dstack.core.places import Kind, place_of, sort_of
+from dstack.core.format.key_parser import Kind, place_of, sort_of
+from dstack.core.format.keys import ProjectKeys
 from dstack.model import Fingerprint, RunId, RunName, WorkflowName
 
 KEYS = ProjectKeys.of("p")

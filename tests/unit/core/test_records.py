@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dstack.core import records
-from dstack.core.records import MAX_RECORD, End, Owner, RunRecord, decode, encode, kind_of, pack, unpack
+from dstack.core.format import records
+from dstack.core.format.records import MAX_RECORD, End, Owner, RunRecord, decode, encode, kind_of, pack, unpack
 from dstack.errors import BucketError
 from tests.unit.core.any_value import JSON, any_value
 

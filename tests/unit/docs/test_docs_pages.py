@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import ConfigError
-from dstack.project import vocabulary
+from dstack.project.yaml import schema
 from tests.docs import configuration, jsonpage
 from tests.docs.__main__ import PAGES, drift, main, write
 from tests.docs.cli import cli_page
@@ -84,9 +84,9 @@ def test_a_changed_page_is_shown_as_a_difference(tmp_path: Path) -> None:
 
 
 def test_an_example_that_the_readers_refuse_fails_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {key.name: key for key in vocabulary.WORKFLOW}
+    keys = {key.name: key for key in schema.WORKFLOW}
     wrong = dataclasses.replace(keys["max-duration"], example="six hours")
-    monkeypatch.setattr(vocabulary, "WORKFLOW", (wrong,))
+    monkeypatch.setattr(schema, "WORKFLOW", (wrong,))
     with pytest.raises(ConfigError, match="duration with its unit"):
         configuration.configuration_page()
 

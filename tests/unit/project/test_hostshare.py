@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from dstack.core.records import Inventory, SharedHost, pack, unpack
+from dstack.core.format.records import Inventory, SharedHost, pack, unpack
 from dstack.errors import BucketError, ConfigError
 from dstack.model import Host, HostName
-from dstack.project.checking import Report
-from dstack.project.hostshare import MAX_HOSTS, checked, merged, own_setting, shared_part
-from dstack.project.inventory import read_hosts
-from dstack.project.strict import load
+from dstack.project.hosts.inventory import read_hosts
+from dstack.project.hosts.shared_part import MAX_HOSTS, checked, merged, own_setting, shared_part
+from dstack.project.yaml.parser import load
+from dstack.project.yaml.report import Report
 
 FILE = b"""\
 # ours

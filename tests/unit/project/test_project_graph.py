@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.model import Dependency, Position, WorkflowName
-from dstack.project.checking import Report
 from dstack.project.graph import check_graph, run_order
+from dstack.project.yaml.report import Report
 
 PLACE = Position(file="workflows.yaml", line=1, column=1)
 Drawn = dict[str, set[str]]

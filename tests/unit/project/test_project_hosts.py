@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dstack.errors import ConfigError, NotFoundError, UsageError
 from dstack.model import Host, HostName
-from dstack.project.checking import Report
-from dstack.project.hostsfile import add_host, remove_host
-from dstack.project.inventory import read_hosts, read_inventory
-from dstack.project.strict import load
+from dstack.project.hosts.editor import add_host, remove_host
+from dstack.project.hosts.inventory import read_hosts, read_inventory
+from dstack.project.yaml.parser import load
+from dstack.project.yaml.report import Report
 
 
 def write(folder: Path, text: str) -> Path:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from dstack.errors import ConfigError
 from dstack.model import JobSpec
-from dstack.project.checking import Report
-from dstack.project.planning import load_project, make_plan
-from dstack.project.script import compile_script
-from dstack.project.shellscan import scan
-from dstack.project.strict import ListNode, ScalarNode, load
-from dstack.project.variables import Scope, read_table
+from dstack.project.plan import load_project, make_plan
+from dstack.project.shell.scan import scan
+from dstack.project.workflows.script import compile_script
+from dstack.project.workflows.variables import Scope, read_table
+from dstack.project.yaml.parser import ListNode, ScalarNode, load
+from dstack.project.yaml.report import Report
 
 SHELLS = [shell for shell in ("sh", "bash", "dash") if shutil.which(shell)]
 PAYLOADS = [

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dstack.errors import ConfigError, Problem
-from dstack.project import strict
-from dstack.project.planning import load_project
+from dstack.project.plan import load_project
 from dstack.project.starter import VARIABLES, WORKFLOWS
-from dstack.project.strict import ListNode, MapNode, ScalarNode, load, load_file
+from dstack.project.yaml import parser
+from dstack.project.yaml.parser import ListNode, MapNode, ScalarNode, load, load_file
 
 
 def only(source: str) -> ScalarNode:
@@ -128,10 +128,10 @@ def test_what_is_not_in_the_language_is_a_problem_with_its_place(
 
 
 def test_the_limits_on_bytes_and_nodes_hold() -> None:
-    assert load(b"#" * strict.MAX_BYTES, "f").problems == ()
-    assert "larger than 1048576 bytes" in load(b"#" * (strict.MAX_BYTES + 1), "f").problems[0].message
-    assert load(b"[" + b"a," * (strict.MAX_NODES - 1) + b"]", "f").problems == ()
-    assert "more than 20000 values" in load(b"[" + b"a," * strict.MAX_NODES + b"]", "f").problems[0].message
+    assert load(b"#" * parser.MAX_BYTES, "f").problems == ()
+    assert "larger than 1048576 bytes" in load(b"#" * (parser.MAX_BYTES + 1), "f").problems[0].message
+    assert load(b"[" + b"a," * (parser.MAX_NODES - 1) + b"]", "f").problems == ()
+    assert "more than 20000 values" in load(b"[" + b"a," * parser.MAX_NODES + b"]", "f").problems[0].message
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from dstack.errors import UsageError
 from dstack.model import Position, Variable, VariableType, WorkflowName
-from dstack.project.checking import Report
-from dstack.project.overrides import Overridable, check_overrides, read_overrides
-from dstack.project.strict import load
-from dstack.project.variables import VariableTable, environment_name, is_reserved, read_table
+from dstack.project.workflows.overrides import Overridable, check_overrides, read_overrides
+from dstack.project.workflows.variables import VariableTable, environment_name, is_reserved, read_table
+from dstack.project.yaml.parser import load
+from dstack.project.yaml.report import Report
 
 TRAIN = WorkflowName("train")
 SOURCE = b"""

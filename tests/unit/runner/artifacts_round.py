@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 
-from dstack.runner import artifacts, intake, store
+from dstack.runner.store import artifacts, blob_store, intake
 
 
 def main(root: str) -> None:
@@ -27,7 +27,7 @@ def main(root: str) -> None:
     intake.adopt(root, spool, work)
     body = b"pushed"
     intake.receive(root, [[hashlib.sha256(body).hexdigest(), len(body)]], [body])
-    store.stage(root, other, entries)
+    blob_store.stage(root, other, entries)
     same = sorted(os.listdir(os.path.join(os.fsencode(other), b"out")))
     print(
         sys.version_info[:2],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack import wire
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.wire import LAUNCHER
 
 DEADLINE = 60.0

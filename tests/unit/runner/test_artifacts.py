@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from dstack.runner import artifacts, trees
-from dstack.runner.refusal import Refusal
+from dstack.runner.base import safe_paths
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.store import artifacts
 
 
 class Job:
@@ -326,7 +327,7 @@ def test_too_many_entries_are_refused_with_the_way_out(job, monkeypatch):
 
 def test_a_deep_tree_is_refused_and_leaks_no_descriptor(job):
     folder = job.out
-    for _ in range(trees.MAX_DEPTH):
+    for _ in range(safe_paths.MAX_DEPTH):
         folder = folder / "d"
     folder.mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0

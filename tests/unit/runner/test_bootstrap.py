@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dstack import wire
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.wire import LAUNCHER
 from tests.unit.runner.client import Refused
 from tests.unit.runner.conftest import Host
@@ -111,7 +111,7 @@ def test_bootstrap_parses_on_python_3_6() -> None:
 
 def test_shipped_modules_parse_on_python_3_9() -> None:
     folder = Path(wire.__file__).parent
-    for path in [folder / "wire.py", folder / "private_folder.py", *(folder / "runner").glob("*.py")]:
+    for path in [folder / "wire.py", folder / "private_folder.py", *(folder / "runner").rglob("*.py")]:
         ast.parse(path.read_bytes(), filename=str(path), feature_version=(3, 9))
 
 

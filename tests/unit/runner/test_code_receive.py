@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import code as host
+from dstack.runner.store import code as host
 
 Entry = tuple[str, bytes, str]
 """Mode, raw name, object id."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from dstack.runner import container
-from dstack.runner.container import create_argv, given
-from dstack.runner.spool import Attempt
+from dstack.runner.base.spool import Attempt
+from dstack.runner.job import container
+from dstack.runner.job.container import create_argv, given
 from tests.lacking import missing
 from tests.unit.runner.client import until
 from tests.unit.runner.conftest import Host

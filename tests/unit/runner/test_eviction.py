@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from dstack.runner import eviction, intake, store
-from dstack.runner.eviction import EVERY, PRESSED, SAFE, Blob, Disk, forgotten
-from dstack.runner.spool import Attempt
+from dstack.runner.base.spool import Attempt
+from dstack.runner.store import blob_store, eviction, intake
+from dstack.runner.store.eviction import EVERY, PRESSED, SAFE, Blob, Disk, forgotten
 from dstack.wire import REFUSED, STARTED
 
 NOW = 1e9
@@ -71,11 +71,11 @@ def digest(body):
 
 
 def used(root, body, when):
-    os.utime(store.blob(str(root), digest(body)), (when, when))
+    os.utime(blob_store.blob(str(root), digest(body)), (when, when))
 
 
 def there(root):
-    return [number for number, body in enumerate(BODIES) if os.path.exists(store.blob(root, digest(body)))]
+    return [number for number, body in enumerate(BODIES) if os.path.exists(blob_store.blob(root, digest(body)))]
 
 
 def looked(root, seconds):
@@ -91,7 +91,7 @@ def test_a_store_that_is_too_large_forgets_and_says_how_much(root):
 
 
 def test_to_ask_for_a_blob_is_to_use_it(root):
-    assert store.missing(root, [digest(BODIES[0]), digest(b"x")]) == [digest(b"x")]
+    assert blob_store.missing(root, [digest(BODIES[0]), digest(b"x")]) == [digest(b"x")]
     looked(root, EVERY + 1)
     eviction.make_room(root, disk=FULL)
     assert there(root) == [0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import file_locks
+from dstack.runner.base import file_locks
 
 TEXT = """\
 1: POSIX  ADVISORY  READ  5433 08:01:7864448 128 128

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dstack.runner.grants import Capacity, Card, Demand, Ticket, decide, never
+from dstack.runner.queue.scheduler import Capacity, Card, Demand, Ticket, decide, never
 
 GB = 10**9
 CARDS = tuple(Card(number, "NVIDIA A100", 40 * GB) for number in range(4))

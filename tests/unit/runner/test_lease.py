@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dstack import wire
-from dstack.adapters.local import open_local
-from dstack.adapters.runner_client import RunnerClient
-from dstack.adapters.runner_zipapp import bootstrap_source, runner_zipapp
+from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.runner.local import open_local
+from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.errors import HostUnreachableError
 from dstack.model import Host as Entry
 from dstack.model import HostName

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.runner.encodings import patterns
-from dstack.runner.masking import FEW, LONG, MASK, Masker
+from dstack.runner.job.masking import FEW, LONG, MASK, Masker
+from dstack.runner.job.secret_patterns import patterns
 
 letters = st.text("ab", min_size=1, max_size=6).map(str.encode)
 texts = st.lists(st.sampled_from([b"a", b"b", b"ab", b"aab", b"x"]), max_size=40).map(b"".join)

@@ -21,15 +21,15 @@ from dstack.private_folder import UntrustedError, make_folder, open_file, open_f
 
 SOURCE = Path(dstack.__file__).parent
 ELSEWHERE = {
-    "adapters/bucket_folder_writing.py": "a bucket has the rights of its root",
-    "adapters/files.py": "what is pulled lies where the user wants it, as the umask says",
-    "cli/artifacts.py": "the same",
+    "adapters/bucket/folder_writer.py": "a bucket has the rights of its root",
+    "adapters/artifact_folder.py": "what is pulled lies where the user wants it, as the umask says",
+    "cli/artifacts/commands.py": "the same",
     "project/starter.py": "a project's own files are as the umask says",
     "private_folder.py": "the one place",
     "runner/bootstrap.py": "begins with a umask of 077 of its own process, in a folder that was checked",
-    "runner/slots.py": "tickets are for every account to read",
-    "runner/slot_folders.py": "its folders may be another account's by then: it looks at them after it made them",
-    "runner/trees.py": "work trees",
+    "runner/queue/slots.py": "tickets are for every account to read",
+    "runner/queue/folders.py": "its folders may be another account's by then: it looks at them after it made them",
+    "runner/base/safe_paths.py": "work trees",
 }
 """Where folders or files are made by other means, and why that is right. Paths below `dstack/`."""
 ON_HOSTS = {"tempfile.mkdtemp", "tempfile.mkstemp", "tempfile.NamedTemporaryFile"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import processes
+from dstack.runner.base import processes
 from tests.unit.runner.client import until
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import queue_lock
-from dstack.runner.queue_lock import Patience
-from dstack.runner.refusal import Refusal
-from dstack.runner.spool import try_lock
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import try_lock
+from dstack.runner.queue import queue_lock
+from dstack.runner.queue.queue_lock import Patience
 
 HOLD = "import fcntl,sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import file_locks, sightings, slots, tickets
-from dstack.runner.grants import Capacity, Demand, Ticket
-from dstack.runner.refusal import Refusal
-from dstack.runner.tickets import GivenUpError, Look
+from dstack.runner.base import file_locks
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.queue import sightings, slots, tickets
+from dstack.runner.queue.scheduler import Capacity, Demand, Ticket
+from dstack.runner.queue.tickets import GivenUpError, Look
 from tests.unit.runner.test_tickets import locked
 
 NONCE = "0123456789abcdef" * 2

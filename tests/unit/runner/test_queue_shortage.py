@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from dstack.runner import file_locks, queue_lock, slot_folders, slots, tickets
-from dstack.runner.grants import Capacity, Demand, Ticket
-from dstack.runner.queue_lock import Patience
-from dstack.runner.refusal import Refusal
+from dstack.runner.base import file_locks
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.queue import folders, queue_lock, slots, tickets
+from dstack.runner.queue.queue_lock import Patience
+from dstack.runner.queue.scheduler import Capacity, Demand, Ticket
 from tests.unit.runner.test_queue_looks import files_left
 from tests.unit.runner.test_tickets import locked
 
@@ -67,12 +68,12 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name, place in (("SHARED", "shared"), ("OWN", "own-%d"), ("RUNTIME", "run-%d"), ("LINGER", "linger")):
-        monkeypatch.setattr(slot_folders, name, str(tmp_path / place))
+        monkeypatch.setattr(folders, name, str(tmp_path / place))
     found = tmp_path / f"own-{os.getuid()}", tmp_path / "home/.dstack/slots"
     for folder in found:
         folder.mkdir(parents=True)
         folder.chmod(0o700)
-    if not slot_folders.is_local(str(found[1])):
+    if not folders.is_local(str(found[1])):
         pytest.skip("the folder of the tests is not on a file system of this host")
     return found
 

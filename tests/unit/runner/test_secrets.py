@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner.processes import is_alive
+from dstack.runner.base.processes import is_alive
 from tests.unit.runner.client import Refused, until
 from tests.unit.runner.conftest import Host
 from tests.unit.runner.test_container import PYTHON, SMALL, client_pid, contained, docker, engine, gone

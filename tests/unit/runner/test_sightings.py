@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import sightings
+from dstack.runner.queue import sightings
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -21,7 +21,7 @@ OTHER = "nobody"
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 NAMED = """
 import sys, time
-from dstack.runner.sightings import name_supervisor
+from dstack.runner.queue.sightings import name_supervisor
 name_supervisor(sys.argv[1])
 print("named", flush=True)
 time.sleep(60)
@@ -55,7 +55,7 @@ def test_a_locked_ticket_of_the_account_lives(locked: Path) -> None:
 
 def test_a_lock_that_the_kernel_does_not_list_is_tried(locked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a job in a container whose supervisor was killed."""
-    monkeypatch.setattr("dstack.runner.file_locks.LOCKS", os.devnull)
+    monkeypatch.setattr("dstack.runner.base.file_locks.LOCKS", os.devnull)
     assert sightings.sighting(NONCE, ME) == ALIVE
 
 
@@ -125,7 +125,7 @@ def test_what_names_no_attempt_of_an_account_here_is_not_known(queue: Path, nonc
 
 @LINUX
 def test_where_no_queue_is_shared_the_supervisor_is_seen_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dstack.runner.slot_folders.SHARED", "/nowhere")
+    monkeypatch.setattr("dstack.runner.queue.folders.SHARED", "/nowhere")
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
     assert sightings.sighting(NONCE, ME) == UNSEEN
     with subprocess.Popen([sys.executable, "-c", NAMED, NONCE], stdout=subprocess.PIPE) as process:
@@ -141,7 +141,7 @@ def test_where_no_queue_is_shared_the_supervisor_is_seen_by_its_name(monkeypatch
 
 def test_a_host_that_hides_its_accounts_says_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with /proc mounted with hidepid, and no shared queue."""
-    monkeypatch.setattr("dstack.runner.slot_folders.SHARED", "/nowhere")
+    monkeypatch.setattr("dstack.runner.queue.folders.SHARED", "/nowhere")
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
     monkeypatch.setattr(sightings, "PROC", "/nowhere")
     assert sightings.sighting(NONCE, OTHER) == UNKNOWN

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import slot_folders
-from dstack.runner.refusal import Refusal
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.queue import folders
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     for name, place in (("SHARED", "shared"), ("OWN", "own-%d"), ("RUNTIME", "run-%d"), ("LINGER", "linger")):
-        monkeypatch.setattr(slot_folders, name, str(tmp_path / place))
+        monkeypatch.setattr(folders, name, str(tmp_path / place))
     return tmp_path
 
 
@@ -28,11 +28,11 @@ def own(host: Path) -> Path:
 
 
 def test_the_first_private_place_is_made_and_used(host: Path) -> None:
-    assert slot_folders.places() == []
-    assert slot_folders.first("") == str(own(host))
+    assert folders.places() == []
+    assert folders.first("") == str(own(host))
     assert own(host).stat().st_mode & 0o777 == 0o700
-    assert slot_folders.places() == [str(own(host))]
-    assert slot_folders.unfit("") == []
+    assert folders.places() == [str(own(host))]
+    assert folders.unfit("") == []
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
@@ -47,13 +47,13 @@ def test_what_is_in_the_way_is_named_and_the_next_place_is_used(host: Path, plan
         own(host).chmod(0o777)
     before = os.umask(umask)
     try:
-        chosen = slot_folders.first("")
+        chosen = folders.first("")
     finally:
         os.umask(before)
     assert chosen == str(host / "home/.dstack/slots")
     assert [Path(chosen).stat().st_mode & 0o777, Path(chosen).parent.stat().st_mode & 0o777] == [0o700, 0o700]
-    assert len(slot_folders.unfit("")) == 1
-    assert str(own(host)) in slot_folders.unfit("")[0]
+    assert len(folders.unfit("")) == 1
+    assert str(own(host)) in folders.unfit("")[0]
 
 
 def test_a_runtime_folder_counts_only_where_it_stays_after_the_logout(host: Path) -> None:
@@ -62,45 +62,45 @@ def test_a_runtime_folder_counts_only_where_it_stays_after_the_logout(host: Path
     runtime, root = host / f"run-{os.getuid()}", host / "dir"
     runtime.mkdir()
     root.mkdir()
-    assert slot_folders.first(str(root)) == str(root / "slots")
+    assert folders.first(str(root)) == str(root / "slots")
     (host / "linger").mkdir()
-    (host / "linger" / slot_folders.account(os.getuid())).touch()
-    assert slot_folders.first(str(root)) == str(runtime / "dstack-slots")
-    assert slot_folders.places(str(root)) == [str(runtime / "dstack-slots"), str(root / "slots")]
+    (host / "linger" / folders.account(os.getuid())).touch()
+    assert folders.first(str(root)) == str(runtime / "dstack-slots")
+    assert folders.places(str(root)) == [str(runtime / "dstack-slots"), str(root / "slots")]
 
 
 def test_where_nothing_can_be_used_everything_that_is_in_the_way_is_named(host: Path) -> None:
     own(host).touch()
     (host / "home/.dstack").touch()
     with pytest.raises(Refusal) as refused:
-        slot_folders.first("")
+        folders.first("")
     assert str(own(host)) in refused.value.message
     assert str(host / "home/.dstack") in refused.value.message
 
 
 def test_own_tickets_of_before_root_made_a_queue_count_on(host: Path) -> None:
-    slot_folders.first("")
+    folders.first("")
     shared = host / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
     (shared / "lock").touch()
     if os.getuid() != 0:
-        assert not slot_folders.shared()
+        assert not folders.shared()
         pytest.skip("only root can make a queue for all accounts")
-    assert slot_folders.shared()
-    assert slot_folders.first("") == str(shared)
-    assert slot_folders.places() == [str(shared), str(own(host))]
+    assert folders.shared()
+    assert folders.first("") == str(shared)
+    assert folders.places() == [str(shared), str(own(host))]
 
 
 def test_many_that_make_the_place_at_once_use_the_same(host: Path) -> None:
     own(host).touch()
     with ThreadPoolExecutor(16) as pool:
-        chosen = set(pool.map(lambda _: slot_folders.first(""), range(64)))
+        chosen = set(pool.map(lambda _: folders.first(""), range(64)))
     assert chosen == {str(host / "home/.dstack/slots")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="this system does not list its mounts")
 def test_a_file_system_of_the_kernel_or_a_network_is_not_a_disk_of_the_host(tmp_path: Path) -> None:
-    assert slot_folders.is_local(str(tmp_path))
-    assert not slot_folders.is_local("/proc")
-    assert not slot_folders.is_local(str(tmp_path / "missing"))
+    assert folders.is_local(str(tmp_path))
+    assert not folders.is_local("/proc")
+    assert not folders.is_local(str(tmp_path / "missing"))

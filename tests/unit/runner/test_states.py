@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import container
-from dstack.runner.spool import Attempt
-from dstack.runner.stopping import state, states
+from dstack.runner.base.spool import Attempt
+from dstack.runner.job import container
+from dstack.runner.job.stop import state, states
 from dstack.wire import RUNNING, STARTED, VANISHED
 
 GONE = "echo 'Error: No such object: dstack-x' >&2; exit 1"

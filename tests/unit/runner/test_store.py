@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from dstack.runner import artifacts, intake, store
-from dstack.runner.refusal import Refusal
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.store import artifacts, blob_store, intake
 
 
 def digest(body):
@@ -42,7 +42,7 @@ def work(tmp_path):
 
 
 def stage(tmp_path, work, *entries):
-    store.stage(str(tmp_path), str(work), list(entries))
+    blob_store.stage(str(tmp_path), str(work), list(entries))
 
 
 def stored(tmp_path):
@@ -51,7 +51,7 @@ def stored(tmp_path):
 
 def test_what_was_received_is_not_missing(tmp_path):
     have = put(tmp_path, b"abc")
-    assert store.missing(str(tmp_path), [digest(b"x"), have, digest(b"y")]) == [digest(b"x"), digest(b"y")]
+    assert blob_store.missing(str(tmp_path), [digest(b"x"), have, digest(b"y")]) == [digest(b"x"), digest(b"y")]
     assert stored(tmp_path) == [str(tmp_path / "store" / have[:2] / have[2:])]
     assert stat.S_IMODE(os.stat(stored(tmp_path)[0]).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(str(tmp_path / "store")).st_mode) == 0o700
@@ -70,7 +70,7 @@ def test_many_blobs_come_in_one_stream_cut_anywhere(tmp_path, cut):
     bodies = [b"abc", b"d", b"", b"efghij", b"klm"]
     whole = b"".join(bodies)
     receive(tmp_path, bodies, [whole[at : at + cut] for at in range(0, len(whole), cut)])
-    assert store.missing(str(tmp_path), [digest(body) for body in bodies]) == []
+    assert blob_store.missing(str(tmp_path), [digest(body) for body in bodies]) == []
     assert len(stored(tmp_path)) == 5
 
 
@@ -87,7 +87,7 @@ def test_of_many_blobs_those_before_a_damaged_one_are_kept(tmp_path):
     with pytest.raises(Refusal, match=digest(b"def")) as caught:
         receive(tmp_path, bodies, [b"abcdeXghi"])
     assert caught.value.kind == "hash"
-    assert store.missing(str(tmp_path), [digest(body) for body in bodies]) == [digest(b"def"), digest(b"ghi")]
+    assert blob_store.missing(str(tmp_path), [digest(body) for body in bodies]) == [digest(b"def"), digest(b"ghi")]
     assert len(stored(tmp_path)) == 1
 
 
@@ -114,9 +114,11 @@ def test_a_sender_that_fails_leaves_nothing(tmp_path):
 )
 def test_what_is_no_sha256_is_refused(tmp_path, name):
     for call in (
-        lambda: store.missing(str(tmp_path), [name]),
+        lambda: blob_store.missing(str(tmp_path), [name]),
         lambda: intake.receive(str(tmp_path), [[name, 3]], [b"abc"]),
-        lambda: store.stage(str(tmp_path), str(tmp_path), [{"path": "a", "kind": "file", "mode": 420, "sha256": name}]),
+        lambda: blob_store.stage(
+            str(tmp_path), str(tmp_path), [{"path": "a", "kind": "file", "mode": 420, "sha256": name}]
+        ),
     ):
         with pytest.raises(Refusal) as caught:
             call()
@@ -210,41 +212,41 @@ def test_a_damaged_blob_is_thrown_away_and_asked_for_again(tmp_path, work, body)
         stage(tmp_path, work, file("f", b"abc"))
     assert caught.value.kind == "hash"
     assert os.listdir(str(work)) == []
-    assert store.missing(str(tmp_path), [have]) == [have]
+    assert blob_store.missing(str(tmp_path), [have]) == [have]
 
 
 def test_what_was_verified_before_is_laid_without_another_look(tmp_path, work, monkeypatch):
-    verified = store.Verified()
+    verified = blob_store.Verified()
     body = os.urandom(3 << 20)
     intake.receive(str(tmp_path), [[digest(body), len(body)]], [body], verified)
     entry = file("f", body)
-    monkeypatch.setattr(store.hashlib, "sha256", lambda *_: pytest.fail("it was read again"))
-    store.stage(str(tmp_path), str(work), [entry], verified)
+    monkeypatch.setattr(blob_store.hashlib, "sha256", lambda *_: pytest.fail("it was read again"))
+    blob_store.stage(str(tmp_path), str(work), [entry], verified)
     assert (work / "f").read_bytes() == body
 
 
 @pytest.mark.parametrize("changed", [b"abd", b"ab", b"abcd", b""])
 @pytest.mark.parametrize("known_by", ["receiving", "staging"])
 def test_a_blob_that_somebody_touched_is_not_believed(tmp_path, work, changed, known_by):
-    verified = store.Verified()
+    verified = blob_store.Verified()
     if known_by == "receiving":
         intake.receive(str(tmp_path), [[digest(b"abc"), 3]], [b"abc"], verified)
     else:
         put(tmp_path, b"abc")
-        store.stage(str(tmp_path), str(work), [file("g", b"abc")], verified)
-    path = store.blob(str(tmp_path), digest(b"abc"))
+        blob_store.stage(str(tmp_path), str(work), [file("g", b"abc")], verified)
+    path = blob_store.blob(str(tmp_path), digest(b"abc"))
     before = os.stat(path).st_ctime_ns
     while os.stat(path).st_ctime_ns == before:  # clocks of file systems tick each few milliseconds
         with open(path, "wb") as blob:
             blob.write(changed)
     with pytest.raises(Refusal, match="damaged"):
-        store.stage(str(tmp_path), str(work), [file("f", b"abc")], verified)
+        blob_store.stage(str(tmp_path), str(work), [file("f", b"abc")], verified)
     assert not (work / "f").exists()
 
 
 @pytest.mark.parametrize("copied", [0, 2, None])
 def test_where_the_kernel_cannot_copy_it_is_done_by_hand(tmp_path, work, monkeypatch, copied):
-    verified = store.Verified()
+    verified = blob_store.Verified()
     intake.receive(str(tmp_path), [[digest(b"abc"), 3]], [b"abc"], verified)
 
     def some(source, target, count, at, to):
@@ -253,7 +255,7 @@ def test_where_the_kernel_cannot_copy_it_is_done_by_hand(tmp_path, work, monkeyp
         return os.pwrite(target, os.pread(source, copied, at), to)
 
     monkeypatch.setattr(os, "copy_file_range", some)
-    store.stage(str(tmp_path), str(work), [file("f", b"abc")], verified)
+    blob_store.stage(str(tmp_path), str(work), [file("f", b"abc")], verified)
     assert (work / "f").read_bytes() == b"abc"
 
 
@@ -354,7 +356,7 @@ def test_artifacts_of_an_ended_job_are_adopted_and_need_no_transfer(tmp_path, wo
     assert intake.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 5, "bytes": 5000}
     assert intake.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 0, "bytes": 0}
     entries = list(artifacts.entries(str(spool)))
-    assert store.missing(str(tmp_path), [entry["sha256"] for entry in entries if entry.get("size")]) == []
+    assert blob_store.missing(str(tmp_path), [entry["sha256"] for entry in entries if entry.get("size")]) == []
     stage(tmp_path, work, *entries)
     assert (work / "out" / "3").read_bytes() == b"3" * 1000
 
@@ -412,5 +414,5 @@ def test_temporary_files_of_dead_receivers_are_swept_after_two_days(tmp_path):
         path.write_bytes(b"half")
     now = os.stat(str(new)).st_mtime + 100
     os.utime(str(old), (now - 3 * 86_400, now - 3 * 86_400))
-    assert store.sweep(str(tmp_path), now=now) == 1
+    assert blob_store.sweep(str(tmp_path), now=now) == 1
     assert [os.path.basename(path) for path in stored(tmp_path)] == [".tmp-1-1-b", digest(b"abc")[2:]]

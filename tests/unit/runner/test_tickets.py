@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dstack.runner import tickets
-from dstack.runner.grants import Capacity, Card, Demand, Ticket, decide
+from dstack.runner.queue import tickets
+from dstack.runner.queue.scheduler import Capacity, Card, Demand, Ticket, decide
 from tests.unit.core.any_value import JSON, TEXT
 
 ORDER = f"{1:020d}-ab"

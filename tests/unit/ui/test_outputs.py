@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 
-from dstack.app.foreseeing import Fate, Foresight
-from dstack.app.views import JobView, RunView
+from dstack.app.queries.dry_run import Fate, Foresight
+from dstack.app.queries.views import JobView, RunView
 from dstack.errors import ConfigError, NoHostError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.jsonout import error_json, run_json

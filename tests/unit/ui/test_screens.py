@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from dstack.adapters.log_screen import LogScreen
-from dstack.app.views import waits_text
+from dstack.app.queries.views import waits_text
 from dstack.ports import Screen
 from dstack.ui.live import JobRow, LiveScreen, bar, table_rows
 from dstack.ui.plain import PlainScreen

@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.adapters.identity import new_run_id
-from dstack.app.users import is_run_id
-from dstack.app.views import JobView, RunView
+from dstack.app.protocol.register import is_run_id
+from dstack.app.queries.views import JobView, RunView
 from dstack.core.spans import LONGEST, SKEW, span
 from dstack.model import JobStatus, RunName, RunStatus, WorkflowName
-from dstack.runner.stopwatch import Stopwatch
+from dstack.runner.base.stopwatch import Stopwatch
 from dstack.ui.jsonout import moment, runs_json
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
 

@@ -1,0 +1,190 @@
+"""Credentials from where AWS's own tools keep them: the environment, ~/.aws, and the programs that are named there.
+
+Standard library only, so that it works on a host too. What has to ask AWS itself (SSO, assumed roles) is left to boto3
+or the `aws` command, whichever is installed. Roles of instances and containers are obstore's own business.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from dstack.adapters.bucket.aws_tools import Keys, by_boto3, by_cli, by_process
+from dstack.errors import BucketError, CredentialsError
+
+FRESH = 60.0
+"""Seconds after which files are read again: other tools write new temporary keys there."""
+EARLY = 300.0
+"""Seconds before their end at which keys that have one are asked for again."""
+ASKING = ("role_arn", "sso_session", "sso_start_url", "sso_account_id", "web_identity_token_file", "login_session")
+"""Settings of a profile whose keys only AWS itself can give."""
+RENEW = "`aws sso login`, or whatever gives you these credentials, renews them"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where keys come from. `who` names it for people; `region` is what stands beside it, or ""."""
+
+    who: str
+    region: str
+    ask: Callable[[], Keys | None] = field(repr=False)
+
+
+def aws_source(profile: str | None, environment: Mapping[str, str]) -> Source | None:
+    """Whose keys count: `profile`, else AWS_ACCESS_KEY_ID, else AWS_PROFILE, else the default profile if it has any.
+
+    None where the machine may have a role of its own. Raises BucketError for a profile that does not exist or has no
+    credentials, and for files that cannot be read.
+    """
+    if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
+        keys = _of_environment(environment)
+        return Source(who=f"AWS_ACCESS_KEY_ID ({keys.access_key[:8]}…)", region="", ask=lambda: keys)
+    named = profile or environment.get("AWS_PROFILE")
+    name = named or "default"
+    who = f"the AWS profile {name!r}"
+    settings = _profile(name, environment)
+    if settings is None:
+        if named is None:
+            return None
+        hint = "see ~/.aws/config and ~/.aws/credentials, or `aws configure list-profiles`"
+        raise BucketError(f"there is no AWS profile {name!r}", hint=hint)
+    if not _has_keys(settings):
+        if named is None:
+            return None
+        raise BucketError(f"{who} has no credentials", hint=f"try `aws sts get-caller-identity --profile {name}`")
+
+    def ask() -> Keys | None:
+        return _keys(name, _profile(name, environment) or {}, environment)
+
+    return Source(who=who, region=settings.get("region", ""), ask=ask)
+
+
+def aws_credentials(profile: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of obstore's store that bring the keys of a profile; none where it finds them itself.
+
+    They are asked for again before they expire. Raises as `aws_source` does.
+    """
+    if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
+        return {}
+    source = aws_source(profile, environment)
+    if source is None:
+        return {}
+    found: dict[str, Any] = {"credential_provider": KeyProvider(source)}
+    if source.region and not (environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")):
+        found["region"] = source.region
+    return found
+
+
+class KeyProvider:
+    """Keys as obstore asks for them, from any thread; kept for a while."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._keys: Keys | None = None
+        self._since = self._until = 0.0
+        self.failure: BucketError | None = None
+        """Why the last question had no answer: the library passes errors on as text only."""
+
+    def __call__(self) -> dict[str, Any]:
+        with self._lock:
+            now = time.time()
+            # A clock that was set back would make them last for ever.
+            if self._keys is None or not self._since <= now < self._until:
+                self._keys, self._since = self._asked(), now
+                # Without an end they are those of a file, which may be another one soon.
+                end = self._keys.expires_at
+                self._until = now + FRESH if end is None else max(end - EARLY, now + 1)
+            return {
+                "access_key_id": self._keys.access_key,
+                "secret_access_key": self._keys.secret,
+                "token": self._keys.token or None,
+                "expires_at": datetime.fromtimestamp(self._until, tz=timezone.utc),
+            }
+
+    def _asked(self) -> Keys:
+        self.failure = None
+        try:
+            keys = self._source.ask()
+            if keys is None:
+                raise CredentialsError(f"{self._source.who} has no credentials any more", hint=RENEW)
+        except BucketError as error:
+            self.failure = error
+            raise
+        return keys
+
+
+def _of_environment(environment: Mapping[str, str]) -> Keys:
+    return Keys(
+        access_key=environment["AWS_ACCESS_KEY_ID"],
+        secret=environment.get("AWS_SECRET_ACCESS_KEY", ""),
+        token=environment.get("AWS_SESSION_TOKEN", ""),
+        expires_at=Keys.moment(environment.get("AWS_CREDENTIAL_EXPIRATION")),
+    )
+
+
+def _has_keys(settings: Mapping[str, str]) -> bool:
+    return any(settings.get(name) for name in ("aws_access_key_id", "credential_process", *ASKING))
+
+
+def _keys(name: str, settings: Mapping[str, str], environment: Mapping[str, str]) -> Keys | None:
+    """The keys of a profile, in the order in which AWS's tools look; raises CredentialsError where none are had."""
+    if any(settings.get(setting) for setting in ASKING):
+        keys = by_boto3(name) or by_cli(name, environment)
+        if keys is None:
+            raise CredentialsError(
+                f"the AWS profile {name!r} needs AWS's own tools, and neither boto3 nor `aws` is installed here",
+                hint="pip install boto3, or install the AWS command line",
+            )
+        return keys
+    if settings.get("aws_access_key_id"):
+        if not settings.get("aws_secret_access_key"):
+            raise CredentialsError(f"the AWS profile {name!r} has a key without its secret", hint="see ~/.aws")
+        return Keys(
+            access_key=settings["aws_access_key_id"],
+            secret=settings["aws_secret_access_key"],
+            token=settings.get("aws_session_token", ""),
+            expires_at=None,
+        )
+    if settings.get("credential_process"):
+        return by_process(f"the AWS profile {name!r}", settings["credential_process"], environment)
+    return None
+
+
+def _profile(name: str, environment: Mapping[str, str]) -> dict[str, str] | None:
+    """The settings of a profile out of both files, None where neither has it."""
+    credentials, config = _files(environment)
+    sections = [(config, "default" if name == "default" else f"profile {name}"), (credentials, name)]
+    found = [section for path, title in sections if (section := _section(path, title)) is not None]
+    if not found:
+        return None
+    return {key: value for section in found for key, value in section.items()}
+
+
+def _section(path: str, title: str) -> dict[str, str] | None:
+    import configparser
+
+    parser = configparser.RawConfigParser(default_section="", strict=False)
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, configparser.Error) as error:
+        # What a parser says can hold the line, and the line a secret.
+        why = error.strerror if isinstance(error, OSError) else "it is not what AWS's tools write"
+        raise BucketError(f"{path} cannot be read: {why}", hint="mend the file, or remove it") from None
+    return dict(parser.items(title)) if parser.has_section(title) else None
+
+
+def _files(environment: Mapping[str, str]) -> tuple[str, str]:
+    home = os.path.join(environment.get("HOME", "/"), ".aws")
+    return (
+        environment.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(home, "credentials"),
+        environment.get("AWS_CONFIG_FILE") or os.path.join(home, "config"),
+    )

@@ -1,0 +1,215 @@
+"""The bucket in a folder of this machine or of a mounted server. Standard library only, because every command pays it.
+
+An object comes into being as a temporary file, written and flushed, that is then linked to its name: link(2) is
+atomic, refuses a name that is taken, and shows either nothing or the whole. Names are resolved folder by folder and
+never through a symbolic link, so that nobody who may write to a shared bucket can lead a reader out of it.
+
+Permissions. A folder that only its owner may write to is private: sub-folders 0700, files 0600, whatever the umask.
+A folder that its group may write to (`chmod g+rwxs` makes one) is shared: sub-folders 0770 with its setgid bit, files
+0660; where others may write too, 0777 and 0666. A folder that does not exist is made private.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import EISDIR
+
+from dstack.adapters.bucket.folder_files import (
+    absent,
+    descend,
+    explain,
+    gather,
+    identity,
+    names_in,
+    open_object,
+    read_up_to,
+    regular_size,
+    remove_empty,
+    walk,
+)
+from dstack.adapters.bucket.folder_writer import Writing, is_shared
+from dstack.core.format.key_rules import check_key, check_prefix, check_range
+from dstack.core.format.keys import FORMAT
+from dstack.errors import BucketError, DamagedObjectError
+from dstack.ports import Listed, Put
+
+MAX_GET = 64 << 20
+PIECE = 1 << 20
+
+
+class FolderBucket:
+    """The `Bucket` port on a folder; `path` need not exist and is made, private, by the first write.
+
+    Every method raises BucketError, with the path and the way out, when the file system refuses. An object is
+    durable when `create` returns: its file is flushed, then the folders that hold its name. `children` may name a
+    folder in which nothing is, left by a writer that died. Machines that mount one NFS export may share a bucket;
+    a client may then see a new object up to a minute after another one does, as NFS has it.
+
+    Once `dstack.json` was read, the folder must stay the one that holds it: where its file system was unmounted, an
+    empty folder would show that nothing was ever claimed.
+    """
+
+    trouble = ""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(path)
+        self._format: bytes | None = None
+        self._identity = (0, 0)
+
+    def __repr__(self) -> str:
+        return f"FolderBucket({self.path!r})"
+
+    def create(self, key: str, body: bytes) -> Put:
+        return self.create_from(key, (body,))
+
+    def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
+        parts = check_key(key).split("/")
+        with self._explained("create", key):
+            writing = Writing(self.path)
+        with writing:
+            # What `chunks` raises is none of ours and passes through unchanged.
+            for chunk in chunks:
+                with self._explained("create", key):
+                    writing.write(chunk)
+            with self._explained("create", key):
+                writing.flush()
+                return writing.link(parts)
+
+    def put(self, key: str, body: bytes) -> None:
+        parts = check_key(key).split("/")
+        with self._explained("write", key), Writing(self.path) as writing:
+            writing.write(body)
+            writing.flush()
+            writing.rename(parts)
+
+    def get(self, key: str) -> bytes | None:
+        parts = check_key(key).split("/")
+        with self._explained("read", key):
+            fd = open_object(self.path, parts)
+            if fd is None:
+                return None
+            try:
+                size = regular_size(fd)
+                if size > MAX_GET:
+                    message = f"{self._place(key)} is {size} bytes long; at most {MAX_GET} are read at once"
+                    raise DamagedObjectError(key, message)
+                body = read_up_to(fd, size)
+            finally:
+                os.close(fd)
+        if len(body) != size:
+            raise BucketError(f"{self._place(key)} shrank while it was read", hint="something else writes there")
+        if key == FORMAT:
+            self._format, self._identity = body, identity(self.path)
+        return body
+
+    def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
+        parts = check_key(key).split("/")
+        check_range(key, offset, length)
+        with self._explained("read", key):
+            fd = open_object(self.path, parts)
+        if fd is None:
+            raise DamagedObjectError(key, f"{self._place(key)} does not exist")
+        try:
+            end = offset + length
+            with self._explained("read", key):
+                size = regular_size(fd)
+            while offset < min(end, size):
+                with self._explained("read", key):
+                    piece = os.pread(fd, min(PIECE, end - offset), offset)
+                if not piece:
+                    break
+                offset += len(piece)
+                yield piece
+            if offset < end or size < end:
+                raise DamagedObjectError(key, f"{self._place(key)} is shorter than {end} bytes")
+        finally:
+            os.close(fd)
+
+    def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
+        parts = check_prefix(prefix).split("/")[:-1]
+        found: list[str] = []
+        with self._explained("list", prefix):
+            fd = absent(descend, self.path, parts)
+            if fd is not None:
+                gather(fd, prefix, found, limit)
+        return found
+
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        parts = check_prefix(prefix).split("/")[:-1]
+        with self._explained("list", prefix):
+            fd = absent(descend, self.path, parts)
+            if fd is not None:
+                yield from walk(fd, prefix)
+
+    def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
+        parts = check_prefix(prefix).split("/")[:-1]
+        with self._explained("list", prefix):
+            fd = absent(descend, self.path, parts)
+            if fd is None:
+                return []
+            try:
+                names = names_in(fd, top=not parts)
+                return names[bisect_right(names, after) :][:limit]
+            finally:
+                os.close(fd)
+
+    def delete(self, key: str) -> None:
+        *folders, name = check_key(key).split("/")
+        with self._explained("delete", key):
+            fd = absent(descend, self.path, folders)
+            if fd is None:
+                return
+            try:
+                absent(os.unlink, name, dir_fd=fd)
+            except PermissionError as error:
+                # Some systems say so of a folder.
+                raise OSError(EISDIR, "is a folder") if name + "/" in names_in(fd) else error from None
+            finally:
+                os.close(fd)
+            remove_empty(self.path, folders)
+
+    def is_private(self) -> bool:
+        """Whether only one account can use it, by the mode of the folder or of what its first use left in it."""
+        with self._explained("look at", FORMAT):
+            found = [absent(os.stat, path) for path in (self.path, self._place(FORMAT))]
+        return any(not is_shared(each.st_mode) for each in found if each is not None)
+
+    def _place(self, key: str) -> str:
+        return f"{self.path}/{key}"
+
+    @contextmanager
+    def _explained(self, doing: str, key: str) -> Iterator[None]:
+        try:
+            if self._format is not None and not self._is_same(self._format):
+                raise BucketError(
+                    f"cannot {doing} {self._place(key)}: the bucket that was there is gone",
+                    hint=f"is the file system of {self.path} mounted?",
+                )
+            yield
+        except OSError as error:
+            explained = explain(error, doing, self._place(key))
+            if doing == "read" and error.errno in (errno.EISDIR, errno.ELOOP):
+                raise DamagedObjectError(
+                    key, str(explained), hint=explained.hint
+                ) from None  # a folder, pipe or link stands in its place
+            raise explained from None
+
+    def _is_same(self, body: bytes) -> bool:
+        """Whether the folder is the one whose format was read, also where it was mounted anew meanwhile."""
+        found = identity(self.path)
+        if found == self._identity:
+            return True
+        fd = open_object(self.path, [FORMAT])
+        if fd is None:
+            return False
+        try:
+            same = read_up_to(fd, len(body) + 1) == body
+        finally:
+            os.close(fd)
+        if same:
+            self._identity = found
+        return same

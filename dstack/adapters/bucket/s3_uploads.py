@@ -1,0 +1,71 @@
+"""Uploads in parts that were broken off: invisible in any list of objects, and paid for. S3 alone, by boto3.
+
+dstack itself writes every object with one request and leaves none of them; other tools, and later versions, may.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dstack.adapters.bucket.remote_errors import brief, redacted
+from dstack.errors import BucketError
+
+OLD = 24 * 3600.0
+"""Seconds after which an upload that was begun counts as broken off."""
+_S3 = re.compile(r"s3a?://([^/?#]+)/?([^?#]*)")
+_NAMES = {
+    "endpoint_url": ("endpoint_url", "endpoint", "aws_endpoint"),
+    "aws_access_key_id": ("key", "access_key_id", "aws_access_key_id"),
+    "aws_secret_access_key": ("secret", "secret_access_key", "aws_secret_access_key"),
+    "aws_session_token": ("token", "session_token", "aws_session_token"),
+    "region_name": ("region", "region_name", "aws_region"),
+}
+"""boto3's name -> the names under which the options of a bucket may hold it."""
+
+
+def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, now: float, older_than: float = OLD) -> int:
+    """End the uploads below `prefix` of the bucket at `url` that began more than `older_than` seconds ago -> how many.
+
+    `now` is the time of day by the store's clock. 0 for a bucket that is not on S3, and without boto3. Raises
+    BucketError when the store refuses.
+    """
+    found = _S3.fullmatch(url)
+    if found is None:
+        return 0
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return 0
+    name, folder = found.group(1), found.group(2).strip("/")
+    try:
+        client = boto3.Session(profile_name=options.get("profile")).client("s3", **_arguments(options))
+        try:
+            return _abort(client, name, f"{folder}/{prefix}" if folder else prefix, now - older_than)
+        finally:
+            client.close()
+    except (BotoCoreError, ClientError) as error:
+        raise BucketError(
+            f"interrupted uploads of {redacted(url)} cannot be ended: {brief(error)}",
+            hint="everything else is done; your credentials need s3:ListBucketMultipartUploads for this",
+        ) from None
+
+
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {**options, **(options.get("client_kwargs") or {})}
+    given = {ours: next((flat[name] for name in names if flat.get(name)), None) for ours, names in _NAMES.items()}
+    given["region_name"] = given["region_name"] or os.environ.get("AWS_REGION")
+    return {name: value for name, value in given.items() if value}
+
+
+def _abort(client: Any, bucket: str, prefix: str, before: float) -> int:
+    count = 0
+    for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+        for upload in page.get("Uploads", ()):
+            if upload["Initiated"].timestamp() < before:
+                client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                count += 1
+    return count

@@ -1,0 +1,1 @@
+"""The coordinator on a host, as the laptop talks to it."""

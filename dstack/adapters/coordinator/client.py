@@ -1,0 +1,100 @@
+"""Talks to the coordinator on a host: starts its front by the one constant command, looks, and hands runs over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dstack import wire
+from dstack.adapters.coordinator.wheel import Library
+from dstack.adapters.coordinator.zipapp import ENTRY, coordinator_zipapp
+from dstack.adapters.runner.channel import Channel
+from dstack.adapters.runner.client import DEFAULT_DIRECTORY, START_DEADLINE
+from dstack.adapters.runner.start import Program, opening, start_runner
+from dstack.adapters.runner.zipapp import bootstrap_source
+from dstack.core.format.codec import plain
+from dstack.core.handover import HandOver
+from dstack.errors import DstackError
+from dstack.ports import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeing:
+    """As whom a host sees a bucket, in words, and whether that shows that a dstack has used it.
+
+    `trouble` is what keeps the account from writing to it, or, where `who` is "", from reading it; else "".
+    """
+
+    who: str
+    used: bool
+    trouble: str = ""
+
+
+class CoordinatorClient:
+    """The front of the coordinator on one host, behind a transport; belongs to one event loop.
+
+    Methods raise HostUnreachableError, and HostError with what the host lacks: runner_channel.RefusedError of kind
+    `bucket` when the bucket cannot be seen from there, `run` when its record is another one.
+    """
+
+    def __init__(self, transport: Transport, channel: Channel) -> None:
+        self._transport = transport
+        self._channel = channel
+
+    @classmethod
+    async def open(cls, transport: Transport, directory: str | None) -> CoordinatorClient:
+        """Start the front; `directory` is where all of dstack lies on the host. The transport is closed on failure."""
+        body, sha256 = coordinator_zipapp()
+        program = Program(
+            bootstrap=bootstrap_source(),
+            zipapp=body,
+            sha256=sha256,
+            directory=directory or DEFAULT_DIRECTORY,
+            entry=ENTRY,
+        )
+        try:
+            started = await start_runner(transport, program, deadline=START_DEADLINE)
+        except BaseException:
+            with suppress(DstackError):
+                await transport.close()
+            raise
+        return cls(transport, Channel(transport, started.first))
+
+    async def look(self, given: HandOver, library: Library | None) -> Seeing:
+        """How the host sees the bucket of a hand-over; starts no coordinator."""
+        answer = await self._ask(wire.LOOK, given, library)
+        trouble = opening(answer.get("trouble"), 1000)
+        return Seeing(who=opening(answer.get("who"), 200), used=answer.get("used") is True, trouble=trouble)
+
+    async def hand(self, given: HandOver, library: Library | None) -> str:
+        """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.
+
+        `library` goes along when the host lacks it.
+        """
+        answer = await self._ask(wire.HAND, given, library)
+        return opening(answer.get("coordinator"), 200)
+
+    async def close(self) -> None:
+        """End the front; a coordinator goes on. Never raises for a lost connection."""
+        with suppress(DstackError):
+            await self._channel.close()
+
+    async def _ask(self, op: str, given: HandOver, library: Library | None) -> dict[str, Any]:
+        fields: dict[str, Any] = {"handover": plain(given)}
+        if library is not None:
+            fields["library"] = library.sha256
+            await _bring(self._channel, library)
+        return await self._channel.ask(op, fields)
+
+
+async def _bring(channel: Channel, library: Library) -> None:
+    there = await channel.ask(wire.LIBRARY_HAVE, {"sha256": library.sha256})
+    if there.get("have") is not True:
+        await channel.upload(wire.LIBRARY_PUSH, {"sha256": library.sha256}, _pieces(library.body))
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), wire.CHUNK):
+        yield body[start : start + wire.CHUNK]

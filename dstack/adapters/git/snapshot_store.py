@@ -1,0 +1,251 @@
+"""The laptop's own store of snapshots: a bare repository with one ref for each snapshot commit.
+
+Snapshot commits have no parents, so git sees no relation between two of them. `pack-objects --shallow` makes it
+take the trees of the excluded commits into account all the same: without it every push would carry every file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from dstack.adapters.git.command import call, environment, failure, start
+from dstack.adapters.git.index_layer import RAW_ATTRIBUTES
+from dstack.errors import SnapshotError
+from dstack.private_folder import UntrustedError, make_folder, temporary_folder, write_file, write_scratch
+
+COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+CHUNK = 256 * 1024
+BASES = 8
+"""Earlier snapshots that a new one is packed against."""
+KNOWN = 64
+PACKS = 50
+"""Packs after which they are joined into one."""
+STALE = 24 * 3600
+"""Seconds after which a quarantine belongs to nobody."""
+PACK = ("pack-objects", "--revs", "--thin", "--shallow", "--delta-base-offset", "--stdout", "-q")
+
+
+class CodeStore:
+    """Snapshots of one project. Safe for several processes at once; nothing is visible before it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._env = environment(home=path, extra={"GIT_DIR": str(path)})
+
+    def ensure(self, *, sha256: bool) -> None:
+        """Create the store unless it is there; raises SnapshotError when it cannot be used, UntrustedError when it
+        belongs to another account."""
+        if not self.path.exists():
+            self._create(sha256=sha256)
+        make_folder(str(self.path))
+        if ("sha256" in (self.path / "config").read_text()) != sha256:
+            raise SnapshotError(
+                f"the code store {self.path} was made for repositories with another kind of object id",
+                hint=f"remove {self.path}; the next snapshot makes a new one",
+            )
+
+    @contextlib.contextmanager
+    def quarantine(self) -> Iterator[Path]:
+        """A folder of our own on the store's file system, gone afterwards."""
+        parent = self.path / "quarantine"
+        make_folder(str(parent))
+        sweep(parent)
+        with temporary_folder(str(parent)) as folder, locked(folder):
+            yield Path(folder)
+
+    def has(self, commit: str) -> bool:
+        return (self.path / "refs/dstack" / commit).is_file()
+
+    def commits(self) -> list[str]:
+        """All snapshot commits, the last made or asked for first."""
+        folder = self.path / "refs/dstack"
+        if not folder.is_dir():
+            return []
+        found = [entry for entry in os.scandir(folder) if COMMIT.fullmatch(entry.name)]
+        found.sort(key=lambda entry: (-entry.stat().st_mtime_ns, entry.name))
+        return [entry.name for entry in found]
+
+    def take(self, commit: str, env: Mapping[str, str]) -> None:
+        """Bring a commit and all that it needs into the store; `env` is that of a git that sees it."""
+        if not self.has(commit):
+            basis = self.commits()[:BASES]
+            speed = ("--window=0",) if not basis else ()
+            wanted = tempfile.SpooledTemporaryFile()  # noqa: SIM115
+            with wanted, tempfile.TemporaryFile() as errors:
+                packing = start(
+                    ("-c", "pack.compression=1", *PACK, *speed),
+                    env=env,
+                    cwd=self.path,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                )
+                self._index(packing, revisions(commit, basis), errors)
+            self._note(commit)
+            self._tidy()
+        os.utime(self.path / "refs/dstack" / commit)
+
+    def bundle(self, commit: str, basis: Sequence[str]) -> Iterator[bytes]:
+        """A git bundle of `commit` with the known ones of `basis` as prerequisites, in pieces.
+
+        Raises SnapshotError when the store lacks the commit, or git fails on the way.
+        """
+        if not self.has(commit):
+            raise SnapshotError(f"the code store {self.path} has no snapshot {commit}", hint="run the command again")
+        known = [base for base in basis if COMMIT.fullmatch(base) and base != commit and self.has(base)]
+        yield bundle_header(commit, known)
+        with tempfile.TemporaryFile() as errors:
+            packing = start(
+                ("-c", "pack.compression=1", *PACK),
+                env=self._env,
+                cwd=self.path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+            try:
+                tell(packing, revisions(commit, known))
+                assert packing.stdout is not None
+                while piece := packing.stdout.read(CHUNK):
+                    yield piece
+                if packing.wait() != 0:
+                    raise failure("pack-objects", tail(errors), packing.returncode)
+            finally:
+                end(packing)
+
+    def git(self, *arguments: str, extra: Mapping[str, str] | None = None) -> bytes:
+        """What git prints when it is run on the store."""
+        return call(arguments, env={**self._env, **(extra or {})}, cwd=self.path).stdout
+
+    def env(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return {**self._env, **extra}
+
+    def _create(self, *, sha256: bool) -> None:
+        try:
+            make_folder(str(self.path.parent))
+            with temporary_folder(str(self.path.parent)) as folder:
+                fresh = Path(folder) / "store"
+                kind = ["--object-format=sha256"] if sha256 else []
+                call(["init", "-q", "--bare", "--template=", *kind, str(fresh)], env=self._env, cwd=Path(folder))
+                make_folder(str(fresh / "info"))
+                write_scratch(str(fresh / "info/attributes"), RAW_ATTRIBUTES.encode())
+                make_folder(str(fresh / "refs/dstack"))
+                with contextlib.suppress(FileExistsError, OSError):
+                    fresh.rename(self.path)  # fails when another process was first, which is as good
+        except UntrustedError:
+            raise
+        except OSError as error:
+            raise SnapshotError(f"the code store {self.path} cannot be made: {error.strerror}") from None
+        if not self.path.is_dir():
+            raise SnapshotError(f"the code store {self.path} cannot be made", hint=f"look at {self.path.parent}")
+
+    def _index(self, packing: subprocess.Popen[bytes], wanted: bytes, errors: object) -> None:
+        """Feed what `packing` writes to index-pack in the store, which checks every object."""
+        try:
+            taking = start(
+                ("index-pack", "--stdin", "--fix-thin", "--strict"),
+                env=self._env,
+                cwd=self.path,
+                stdin=packing.stdout,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            assert packing.stdout is not None
+            packing.stdout.close()
+            tell(packing, wanted)
+            _, complaint = taking.communicate()
+            if packing.wait() != 0:
+                raise failure("pack-objects", tail(errors), packing.returncode)
+            if taking.returncode != 0:
+                raise failure("index-pack", complaint, taking.returncode)
+        finally:
+            end(packing)
+
+    def _note(self, commit: str) -> None:
+        """Write the ref, whole and durable, once all objects are there."""
+        write_file(str(self.path / "refs/dstack" / commit), f"{commit}\n".encode())
+
+    def _tidy(self) -> None:
+        """Join many small packs into one; nothing is dropped, so other processes are not disturbed."""
+        if sum(1 for _ in (self.path / "objects/pack").glob("*.pack")) > PACKS:
+            self.git("repack", "-a", "-d", "-k", "-q")
+
+
+def bundle_header(commit: str, basis: Sequence[str]) -> bytes:
+    """The text at the head of a git bundle: format, prerequisites, the ref that it carries."""
+    first = ["# v2 git bundle"] if len(commit) == 40 else ["# v3 git bundle", "@object-format=sha256"]
+    lines = [*first, *(f"-{base} dstack snapshot" for base in basis), f"{commit} refs/dstack/{commit}"]
+    return "".join(line + "\n" for line in lines).encode() + b"\n"
+
+
+def revisions(commit: str, basis: Sequence[str]) -> bytes:
+    """What `pack-objects --revs` is told: this commit, without what is in those."""
+    return "".join([f"{commit}\n", *(f"^{base}\n" for base in basis)]).encode()
+
+
+def tell(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Write the few lines that a process waits for; that it has ended already shows in its exit code."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(data)
+        process.stdin.close()
+
+
+def tail(file: object) -> bytes:
+    """The last 4 KiB of an open file."""
+    stream = file
+    stream.seek(0, os.SEEK_END)  # type: ignore[attr-defined]
+    stream.seek(max(0, stream.tell() - 4096))  # type: ignore[attr-defined]
+    return bytes(stream.read())  # type: ignore[attr-defined]
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Leave neither the process nor its pipes behind."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Show to `sweep` that the folder is in use, whatever the clock says, where the file system has locks."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+def sweep(parent: Path) -> None:
+    """Remove quarantines that a killed process left."""
+    for entry in os.scandir(parent):
+        with contextlib.suppress(OSError):
+            if time.time() - entry.stat().st_mtime > STALE and not _in_use(entry.path):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _in_use(folder: str) -> bool:
+    """Whether the process that made the folder lives; raises OSError where there are no locks."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

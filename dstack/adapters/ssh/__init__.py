@@ -1,0 +1,1 @@
+"""SSH connections by asyncssh."""

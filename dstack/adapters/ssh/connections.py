@@ -1,0 +1,144 @@
+"""All SSH connections: one for each host and process, every hop verified, one constant command.
+
+Importing this costs the import of asyncssh (0.4 s), so do it late, or ahead with `ssh_prefetch.prefetch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from dstack.adapters.ssh.asyncssh_import import asyncssh  # before all that imports asyncssh by itself
+
+# isort: split
+from dstack.adapters.ssh.config import Hop, Route, Surroundings, resolve
+from dstack.adapters.ssh.hop import Connection, connect, hasten
+from dstack.adapters.ssh.known_hosts import ScannedKey, UnknownKeyError, confirm
+from dstack.adapters.ssh.stream import SshTransport, start
+from dstack.errors import HostError, HostUnreachableError
+from dstack.model import Host
+from dstack.wire import LAUNCHER
+
+BOOTSTRAP = f'exec python3 -I -S -X utf8 -c "{LAUNCHER}"'
+COMMANDS = (BOOTSTRAP,)
+"""Every command that is ever sent over SSH. No value of anybody's is in them; all else goes through stdin."""
+MAX_CHANNELS = 8
+"""Sessions on one connection; sshd allows 10 (MaxSessions), and people have their own."""
+
+
+class SshHosts:
+    """Opens and keeps connections: one for each hop and process, shared by all who ask, jump hosts included.
+
+    Belongs to one event loop. `note` is told once of each thing in the SSH configuration that is not followed.
+    """
+
+    def __init__(
+        self,
+        inventory: Mapping[str, Host],
+        *,
+        around: Surroundings | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._inventory = inventory
+        self._around = around or Surroundings.here()
+        self._note = note
+        self._noted: set[str] = set()
+        self._connections: dict[tuple[Hop, ...], asyncio.Task[Connection]] = {}
+        self._channels: dict[tuple[Hop, ...], int] = {}
+
+    async def open_transport(self, host: Host) -> SshTransport:
+        """Connect to `host`, or use the connection there is, and start the bootstrap.
+
+        Raises HostKeyError for a key that is not confirmed (nothing was sent then), HostUnreachableError naming the
+        hop that failed, HostError when the host starts no command, ConfigError or UsageError for what the user wrote.
+        """
+        route = await self._route(host)
+        connection = await self._connection(route.hops, host.name)
+        if self._channels.get(route.hops, 0) >= MAX_CHANNELS:
+            raise HostError(host.name, f"{MAX_CHANNELS} sessions are open on its connection already")
+        self._channels[route.hops] = self._channels.get(route.hops, 0) + 1
+        try:
+            hasten(connection.ssh)
+            return await start(connection.ssh, host.name, BOOTSTRAP, lambda: self._release(route.hops))
+        except BaseException as error:
+            self._release(route.hops)
+            if isinstance(error, asyncssh.ChannelOpenError) and connection.open:
+                hint = "its sshd may allow few sessions (MaxSessions), or none but forwarding"
+                raise HostError(host.name, f"it opens no session: {error.reason}", hint=hint) from None
+            if isinstance(error, (asyncssh.Error, OSError)):
+                raise HostUnreachableError(host.name, f"the connection was lost: {error}") from None
+            raise
+
+    async def scan_key(self, host: Host) -> list[ScannedKey]:
+        """The first key on the way to `host` that nobody confirmed, for asking and `confirm`; [] when there is none.
+
+        A host behind an unconfirmed jump host is reached only after that one was confirmed, so ask again until
+        the list is empty. Logs in when all keys are confirmed. Raises as `open_transport` does, ChangedKeyError and
+        RevokedKeyError included: those are never offered for confirmation.
+        """
+        route = await self._route(host)
+        try:
+            await self._connection(route.hops, host.name)
+        except UnknownKeyError as error:
+            return [error.scanned]
+        return []
+
+    def confirm(self, key: ScannedKey) -> None:
+        """Write a key that the user confirmed into dstack's own known_hosts file."""
+        confirm(self._around.confirmed, key)
+
+    async def close(self) -> None:
+        """Close every connection, the farthest hops first."""
+        tasks = sorted(self._connections.items(), key=lambda item: -len(item[0]))
+        self._connections.clear()
+        for _, task in tasks:
+            if not task.done():
+                task.cancel()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await (await task).close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _route(self, host: Host) -> Route:
+        # In a thread: `Match exec` and `ssh -G` run programs.
+        route = await asyncio.to_thread(resolve, host, self._inventory, self._around)
+        for text in route.notes:
+            if text not in self._noted:
+                self._noted.add(text)
+                self._note(text)
+        return route
+
+    async def _connection(self, hops: tuple[Hop, ...], target: str) -> Connection:
+        task = self._connections.get(hops)
+        if task is None or (task.done() and not _usable(task)):
+            task = asyncio.create_task(self._open(hops, target))
+            task.add_done_callback(_seen)
+            self._connections[hops] = task
+        # Shielded: who gives up waiting must not take the connection from the others.
+        return await asyncio.shield(task)
+
+    async def _open(self, hops: tuple[Hop, ...], target: str) -> Connection:
+        before = await self._connection(hops[:-1], target) if len(hops) > 1 else None
+        return await connect(hops[-1], before, self._around.home, target=target)
+
+    def _release(self, hops: tuple[Hop, ...]) -> None:
+        self._channels[hops] -= 1
+
+
+def _usable(task: asyncio.Task[Connection]) -> bool:
+    return not task.cancelled() and task.exception() is None and task.result().open
+
+
+def _seen(task: asyncio.Task[Connection]) -> None:
+    """Take note of a failure that nobody waits for any more, or asyncio would print it."""
+    if not task.cancelled():
+        task.exception()

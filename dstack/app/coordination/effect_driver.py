@@ -1,0 +1,354 @@
+"""Performs the effects of the steps for one run: on the bucket, and on the hosts through their runners."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.inputs import Inputs
+from dstack.app.coordination.preparation import Preparation
+from dstack.app.coordination.slot_search import Placing
+from dstack.app.hosts.claim_hosts import ClaimHosts
+from dstack.app.hosts.pulse import ask_living
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol import job_secrets
+from dstack.app.protocol.effects import WAITS_FOR_A_SLOT
+from dstack.app.protocol.lists import reaches_now, sizes_now
+from dstack.app.transfer.artifacts import collect_to_commit
+from dstack.app.transfer.attempt_watch import Watching, carry_log, tail
+from dstack.core.format.keys import AttemptKeys, takes
+from dstack.core.format.records import Claim, Coordinator, RunRecord, Started, unpack
+from dstack.core.lifecycle import ENDED
+from dstack.core.spans import span
+from dstack.errors import (
+    BucketError,
+    DstackError,
+    HostError,
+    HostUnreachableError,
+    NoRoomError,
+    NotHeldError,
+    UnkillableError,
+)
+from dstack.model import ExitReport, JobSpec, JobStatus, Nonce, WorkflowName
+from dstack.ports import RunnerPort
+
+T = TypeVar("T")
+ROOM_PATIENCE = 300.0
+"""Seconds that a full disk has to find room for the list of an ended job's artifacts."""
+LAST_WORDS = 5.0
+"""Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
+
+
+async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
+    """Run steps to their end, giving each effect's answer back to them."""
+    answer: Any = None
+    failure: BucketError | None = None
+    while True:
+        try:
+            effect = steps.send(answer) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer, failure = None, None
+        try:
+            answer = await perform(effect)
+        except BucketError as error:
+            failure = error  # the steps know the way on, or what must be let go of
+
+
+class Driver:
+    """One run's effects. `outcomes` are the jobs that are settled, by workflow: the inputs of later ones."""
+
+    def __init__(self, means: Means, run: RunRecord) -> None:
+        self._means = means
+        self._run = run
+        self._specs = {spec.workflow: spec for spec in run.plan.jobs}
+        self.specs = run.plan.jobs
+        self._takers: dict[WorkflowName, WorkflowName] = {}
+        self.inputs = Inputs(means.bucket, means.keys)
+        self.outcomes = self.inputs.outcomes
+        self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
+        self._preparation = Preparation(means, run, self.inputs, holder=self._placing.holder)
+        self._full_since: dict[str, float] = {}
+        """When a host first had no room for the list of an ended attempt's artifacts, by this machine's own clock."""
+        self._hosts = ClaimHosts(means.fleet, means.observer, means.screen)
+        means.heart.tells(self._hosts)
+        self._lost: set[str] = set()
+        """Attempts that were called lost, by their nonces."""
+        self._lingering: set[asyncio.Task[None]] = set()
+        self._watchings: dict[str, Watching] = {}
+        self._tails: dict[str, asyncio.Task[None]] = {}
+        self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
+
+    async def perform(self, effect: fx.Effect) -> Any:
+        """The answer to one effect; raises BucketError when the bucket gives none."""
+        bucket = self._means.bucket
+        match effect:
+            case fx.PutNew(key, body):
+                if takes(key):
+                    await self._means.heart.begin()
+                return await asyncio.to_thread(bucket.create, key, body)
+            case fx.Read(key):
+                return await asyncio.to_thread(bucket.get, key)
+            case fx.ListKeys(prefix):
+                return await asyncio.to_thread(bucket.list, prefix)
+            case fx.Children(prefix):
+                return await asyncio.to_thread(bucket.children, prefix)
+            case fx.Sizes(prefix):
+                return await asyncio.to_thread(sizes_now, bucket, prefix)
+            case fx.Reaches(key, size):
+                return await asyncio.to_thread(reaches_now, bucket, key, size)
+            case fx.Delete(keys):
+                for key in keys:
+                    await asyncio.to_thread(bucket.delete, key)
+                return None
+            case fx.Pause(seconds):
+                return await asyncio.sleep(seconds)
+            case fx.NewNonce():
+                return self._means.new_nonce()
+            case fx.Alive(coordinator, claim):
+                return await self._alive(coordinator, claim)
+            case fx.Show():
+                return self._show(effect)
+            case fx.Linger(claim, steps):
+                return self._linger(claim, steps)
+            case _:
+                return await self._on_host(effect)
+
+    async def _alive(self, coordinator: Coordinator, claim: Claim | None) -> bool | None:
+        """What is known here; where its heartbeat is overdue, also what is known for sure on the claim's host."""
+        observer = self._means.observer
+        alive = await asyncio.to_thread(observer.alive, coordinator)
+        if alive is None and claim is not None and observer.is_late(coordinator):
+            return False if self._means.fleet.ended(coordinator, claim) else None
+        return alive
+
+    async def _on_host(self, effect: fx.Effect) -> Any:
+        match effect:
+            case fx.Hold(nonce, workflow, patience):
+                return await self._placing.hold(nonce, self._specs[workflow], patience)
+            case fx.Drop(nonce):
+                return await self._placing.drop(nonce)
+            case fx.Prepare(claim, workflow, attempt):
+                return await self._preparation.prepare(claim, self._specs[workflow], attempt)
+            case fx.Go(claim, workflow):
+                return await self._go(claim, self._specs[workflow])
+            case fx.AskVerdict(claim):
+                return await self._hosts.verdict(claim)
+            case fx.HowSilent(claim, owner):
+                return self._hosts.silence(claim, owner)
+            case fx.Watch(claim, workflow, attempt, patience):
+                return await self._watching(claim, workflow, attempt).wait(patience)
+            case fx.StopJob(claim, abort):
+                return await self._stop(claim, abort=abort)
+            case fx.Collect():
+                return await self._collect(effect)
+            case fx.Release(claim):
+                return await self._release(claim)
+        raise AssertionError(f"no such effect: {effect!r}")
+
+    async def close(self) -> None:
+        """Let go of everything in memory; started jobs go on, held ones refuse."""
+        self._means.heart.hushes(self._hosts)
+        self._means.heart.leaves(self._run.id)
+        for task in self._lingering:
+            task.cancel()
+        await asyncio.gather(*self._lingering, return_exceptions=True)
+        for watching in self._watchings.values():
+            await watching.close()
+        await self._placing.close()
+        for task in self._tails.values():
+            task.cancel()
+        await asyncio.gather(*self._tails.values(), return_exceptions=True)
+
+    # -- placement and start ----------------------------------------------------------------------
+
+    def _waits(self, spec: JobSpec, why: str) -> None:
+        self._show(fx.Show(workflow=spec.workflow, status=JobStatus.QUEUED, note=why))
+
+    def _running(self) -> Mapping[str, int]:
+        """Jobs of the run that are at work, by host, whoever started them."""
+        return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
+
+    async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
+        values = job_secrets.environment(spec, self._means.caller)
+        try:
+            return await self._hosts.ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
+        except NotHeldError:
+            return None  # another connection than the one that held it: only the verdict tells
+
+    # -- the running attempt ----------------------------------------------------------------------
+
+    def _linger(self, claim: Claim, steps: fx.Steps[None]) -> None:
+        """Take the steps of a lost attempt beside all else; its log and its troubles are no longer shown."""
+        self._lost.add(claim.nonce)
+        task = asyncio.create_task(self._to_the_end(claim, steps))
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    async def _to_the_end(self, claim: Claim, steps: fx.Steps[None]) -> None:
+        try:
+            await take(steps, self.perform)
+        except DstackError as error:
+            self._means.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
+
+    async def give_time(self, seconds: float) -> None:
+        """Let lost attempts that live be ended, at most for so long: nobody waits for them any more."""
+        if self._lingering:
+            await asyncio.wait(self._lingering, timeout=seconds)
+
+    async def _stop(self, claim: Claim, *, abort: bool) -> ExitReport | str | None:
+        """The end of the job, in words what the kernel does not end, None when the host cannot be reached.
+
+        A stop takes as long as the job's grace, so a runner that is frozen is known by its pulse alone.
+        """
+
+        def stop(runner: RunnerPort) -> Awaitable[ExitReport]:
+            return runner.stop(Nonce(claim.nonce), abort=abort)
+
+        link = self._means.fleet.link_of(claim)
+        try:
+            return await self._hosts.ask(claim, lambda _: ask_living(link, stop))
+        except UnkillableError as error:
+            return str(error)
+
+    def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
+        watching = self._watchings.get(claim.nonce)
+        if watching is None:
+            watching = self._watchings[claim.nonce] = Watching(
+                self._means.bucket,
+                attempt,
+                self._means.fleet.link_of(claim),
+                nonce=Nonce(claim.nonce),
+                show=lambda data: self._show_log(claim, workflow, data),
+                trouble=lambda error: self._troubled(claim, workflow, error),
+            )
+        return watching
+
+    def _show_log(self, claim: Claim, workflow: WorkflowName, data: bytes) -> None:
+        if claim.nonce not in self._lost:
+            self._means.screen.log(workflow, data)
+
+    def _troubled(self, claim: Claim, workflow: WorkflowName, error: DstackError | None) -> None:
+        """Tell what keeps this coordinator from watching the job; a silent bucket says nothing of its host."""
+        self._hosts.watched(claim, error)
+        if claim.nonce in self._lost:
+            return
+        note = "" if error is None else str(error)
+        self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=note, mine=True))
+
+    async def _collect(self, effect: fx.Collect) -> fx.Collected | str | None:
+        link = self._means.fleet.link_of(effect.claim)
+        runner: RunnerPort | None = None
+        try:
+            runner = (await link.reach()).runner
+            if not await self._rest_of_log(runner, effect):
+                return None
+            if effect.keep:
+                return await self._artifacts(runner, effect)
+            return fx.Collected(manifest="", digest="")
+        except HostUnreachableError:
+            if runner is not None:
+                await link.lost(runner)
+            return None
+        except NoRoomError as error:
+            return self._wait_for_room(effect, str(error))
+        except HostError as error:
+            return str(error)
+
+    def _wait_for_room(self, effect: fx.Collect, why: str) -> str | None:
+        """The host has no room for the list of what the job left: None for as long as that may change, then why it
+        is lost. The job has ended, and its work may be that of days."""
+        now = time.monotonic()
+        if now - self._full_since.setdefault(effect.claim.nonce, now) > ROOM_PATIENCE:
+            return why
+        note = f"{why}; waits for room"
+        self._show(fx.Show(workflow=effect.workflow, status=JobStatus.UPLOADING, host=effect.claim.host, note=note))
+        return None
+
+    async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> fx.Collected:
+        nonce, progress = Nonce(effect.claim.nonce), self._progress(f"{effect.workflow}: artifacts")
+        bucket, partial = self._means.bucket, effect.partial
+        return await collect_to_commit(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
+
+    async def _rest_of_log(self, runner: RunnerPort, effect: fx.Collect) -> bool:
+        """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""
+        watching = self._watchings.get(effect.claim.nonce)
+        if watching is not None:
+            return await watching.wait(LAST_WORDS) is not None
+        nonce = Nonce(effect.claim.nonce)
+        await carry_log(
+            self._means.bucket,
+            effect.attempt,
+            lambda offset: runner.follow(nonce, offset),
+            show=lambda _, data: self._means.screen.log(effect.workflow, data),
+        )
+        return True
+
+    async def _release(self, claim: Claim) -> None:
+        watching = self._watchings.pop(claim.nonce, None)
+        if watching is not None:
+            await watching.close()
+        self._placing.release(claim.nonce)
+        self._hosts.forget(claim)
+        self._full_since.pop(claim.nonce, None)
+        try:
+            await self._hosts.ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
+        except HostError as error:
+            self._means.screen.message(str(error))
+
+    # -- the screen -------------------------------------------------------------------------------
+
+    def _progress(self, label: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._means.screen.progress(label, done, total)
+
+    @contextmanager
+    def shown_as(self, workflow: WorkflowName, taker: WorkflowName) -> Iterator[None]:
+        """What is shown of a job inside the block, which has its outcome already, is shown of `taker`, which waits."""
+        self._takers[workflow] = taker
+        try:
+            yield
+        finally:
+            del self._takers[workflow]
+
+    def _show(self, effect: fx.Show) -> None:
+        taker = self._takers.get(effect.workflow)
+        if taker is not None:
+            note = f"{effect.workflow} is made anew: {effect.status}{f' ({effect.note})' if effect.note else ''}"
+            effect = replace(effect, workflow=taker, status=JobStatus.QUEUED, note=note)
+        state = (effect.status.value, effect.host, effect.note)
+        if self._shown.get(effect.workflow) != state:
+            self._shown[effect.workflow] = state
+            self._means.screen.job(effect.workflow, *state)
+            is_news = effect.status is JobStatus.QUEUED and effect.note != WAITS_FOR_A_SLOT
+            self._means.heart.waits(self._run.id, effect.workflow, effect.note if is_news else "")
+        if effect.attempt is not None and not effect.mine and effect.attempt.folder not in self._tails:
+            self._tails[effect.attempt.folder] = asyncio.create_task(self._tail(effect.workflow, effect.attempt))
+
+    async def _tail(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
+        async def ended() -> bool:
+            return await asyncio.to_thread(self._means.bucket.get, attempt.end) is not None
+
+        try:
+            await self._since_when(workflow, attempt)
+            await tail(
+                self._means.bucket, attempt, show=lambda data: self._means.screen.log(workflow, data), ended=ended
+            )
+        except DstackError as error:
+            self._means.screen.message(str(error))
+
+    async def _since_when(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
+        """Show for how long a job of others has run, where its host has said when it began; no decision rests on it."""
+        body = await asyncio.to_thread(self._means.bucket.get, attempt.started)
+        at = 0.0
+        with suppress(BucketError):  # one that is damaged: `fsck` says so, and the log is shown all the same
+            at = unpack(Started, attempt.started, body).at if body is not None else 0.0
+        state = self._shown.get(workflow)
+        if at and state and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
+            self._means.screen.job(workflow, *state, span(at, time.time()) or 0.0)

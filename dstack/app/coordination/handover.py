@@ -1,0 +1,109 @@
+"""Handing a recorded run to the coordinators on its hosts, so that it goes on without the machine it was started on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dstack.app.hosts.fleet import Link, Reached
+from dstack.core.placement import Peer, only_chances, slots_of
+from dstack.errors import DstackError
+from dstack.model import HostName, JobSpec, Snapshot
+from dstack.ports import CodeSource
+
+Look = Callable[[Reached], Awaitable[object]]
+"""Whether the coordinator can work there: raises DstackError with the reason when it cannot."""
+Give = Callable[[Reached, Sequence[Peer]], Awaitable[float | None]]
+"""Hands the run over -> when the credentials that went with it end; raises DstackError when it is not taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """Which hosts work on the run by themselves now, and why the others do not, in words."""
+
+    taken: tuple[HostName, ...]
+    left: tuple[tuple[HostName, str], ...]
+    until: tuple[tuple[HostName, float], ...] = ()
+    """When the credentials that were lent to a host end, in seconds since the epoch, where that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Hosts that can work on a run alone, with its code there already, and why the others cannot."""
+
+    able: tuple[Reached, ...]
+    images: Mapping[HostName, tuple[str, ...]]
+    """Those of the run's images that each able host has."""
+    left: tuple[tuple[HostName, str], ...]
+
+
+async def make_ready(
+    links: Sequence[Link], *, project: str, snapshot: Snapshot, code: CodeSource, look: Look, images: Sequence[str] = ()
+) -> Ready:
+    """Find out which of the reached hosts can work alone, and bring the code to them; the run need not be recorded yet.
+
+    A host for this machine itself is left: whoever started the run looks after it here. Raises nothing for what a
+    host lacks or says: it is then among those left, with the reason.
+    """
+    left: dict[HostName, str] = {link.host.name: "" for link in links if link.host.local}
+    able: dict[HostName, Reached] = {}
+    present: dict[HostName, tuple[str, ...]] = {}
+
+    async def bring(link: Link) -> None:
+        reached = link.reached
+        if reached is None or link.host.local:
+            return
+        try:
+            await look(reached)
+            await reached.runner.push_code(project, snapshot, code)
+            asked = images if reached.facts.docker else ()
+            present[link.host.name] = tuple(await reached.runner.images(asked)) if asked else ()
+            able[link.host.name] = reached
+        except DstackError as error:
+            left[link.host.name] = str(error)
+
+    await asyncio.gather(*map(bring, links))
+    ordered = tuple(able[link.host.name] for link in links if link.host.name in able)
+    return Ready(able=ordered, images=present, left=tuple(left.items()))
+
+
+async def hand_out(ready: Ready, give: Give) -> Handed:
+    """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
+    left = dict(ready.left)
+    until: dict[HostName, float] = {}
+    peers = tuple(
+        Peer(
+            name=reached.host.name,
+            facts=reached.facts,
+            slots=slots_of(reached.host, reached.facts),
+            images=ready.images.get(reached.host.name, ()),
+        )
+        for reached in ready.able
+    )
+
+    async def take(reached: Reached) -> None:
+        try:
+            end = await give(reached, peers)
+            if end is not None:
+                until[reached.host.name] = end
+        except DstackError as error:
+            left[reached.host.name] = str(error)
+
+    await asyncio.gather(*map(take, ready.able))
+    taken = tuple(peer.name for peer in peers if peer.name not in left)
+    return Handed(taken=taken, left=tuple(left.items()), until=tuple(until.items()))
+
+
+def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[tuple[HostName, str], ...]:
+    """The hosts out of reach without which one of the jobs can be run nowhere, each with the reason in words.
+
+    Such a host can be handed nothing, and the hosts that were handed the run can never run the job: whoever hands the
+    run over has to go on waiting for that host.
+    """
+    present = {str(link.host.name): link.reached.facts for link in links if link.reached}
+    away = {str(link.host.name): link.facts for link in links if not link.reached}
+    return tuple(
+        (HostName(name), f"{name}: cannot be reached, and no other host can run {workflow}")
+        for name, workflow in only_chances(jobs, present, away).items()
+    )

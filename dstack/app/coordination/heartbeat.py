@@ -1,0 +1,147 @@
+"""The heartbeat of one coordinator: one object, whatever the number of its runs and attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from dstack.app.protocol.lease import BEAT
+from dstack.bounds import REMARK
+from dstack.errors import BucketError
+from dstack.model import RunId, WorkflowName
+from dstack.ports import Bucket
+
+MOST = 1000
+"""Attempts of which one beat says that they cannot be reached, or what is seen of them."""
+WAITING = 100
+"""Jobs of which one beat says what they wait for."""
+MOST_HOSTS = 100
+"""Hosts of which one beat says that they stand by."""
+AGAIN = 2.0
+"""Seconds after which the first beat is tried again."""
+
+
+class AttemptHosts(Protocol):
+    """What a coordinator finds at the hosts of attempts, by their nonces; for people who read its heartbeat."""
+
+    def unreachable(self) -> Mapping[str, float]:
+        """Since when hosts do not answer, in seconds since the epoch."""
+        ...
+
+    def sightings(self) -> Mapping[str, str]:
+        """What is seen of attempts of other accounts: values of `core.sightings.Sighting`."""
+        ...
+
+
+class Heart:
+    """Beats under `key` from the first `begin` until the last `async with` block is left; belongs to one event loop.
+
+    `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: whoever
+    finds a claim or an adoption and no heartbeat of its coordinator knows that this one has left it. A bucket that is
+    away for a while is no reason to end: `trouble` is told, and the next beat is tried.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        key: str,
+        trouble: Callable[[str], None],
+        *,
+        until: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`until` says when the credentials that it beats with are over, where that is known."""
+        self._bucket = bucket
+        self._key = key
+        self._trouble = trouble
+        self._until = until
+        self._hosts: list[AttemptHosts] = []
+        self._waits: dict[RunId, dict[WorkflowName, str]] = {}
+        self._standby: frozenset[str] = frozenset()
+        self._holders = 0
+        self._first = asyncio.Lock()
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._holders += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._holders -= 1
+        if self._holders or self._beating is None:
+            return
+        beating, self._beating = self._beating, None
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        try:
+            await asyncio.to_thread(self._bucket.delete, self._key)
+        except BucketError:
+            pass  # who looks at it waits for the silence then
+
+    def tells(self, hosts: AttemptHosts) -> None:
+        """Each beat says from now on which attempts cannot be reached, and what is seen of those of other accounts."""
+        self._hosts.append(hosts)
+
+    def hushes(self, hosts: AttemptHosts) -> None:
+        """The next beat says nothing of those any more."""
+        if hosts in self._hosts:
+            self._hosts.remove(hosts)
+
+    def waits(self, run: RunId, workflow: WorkflowName, why: str) -> None:
+        """Each beat says from now on what a job of the run waits for; "" says nothing more of the job."""
+        jobs = self._waits.setdefault(run, {})
+        jobs.pop(workflow, None)
+        if why and sum(map(len, self._waits.values())) < WAITING:
+            jobs[workflow] = why[:REMARK]
+        if not jobs:
+            del self._waits[run]
+
+    def leaves(self, run: RunId) -> None:
+        """The next beat says nothing of the run's jobs any more."""
+        self._waits.pop(run, None)
+
+    def left_to(self, hosts: Iterable[str]) -> None:
+        """Each beat says from now on that these hosts stand by, beside those of before."""
+        self._standby |= frozenset(hosts)
+
+    async def begin(self) -> None:
+        """Return once a beat stands in the bucket, and go on beating."""
+        if self._beating is not None:
+            return
+        async with self._first:
+            if self._beating is None:
+                while not await self._beat(0):  # noqa: ASYNC110 - the bucket has no event
+                    await asyncio.sleep(AGAIN)
+                self._beating = asyncio.create_task(self._go_on())
+
+    async def _go_on(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(BEAT)
+            number += 1
+            await self._beat(number)
+
+    async def _beat(self, number: int) -> bool:
+        # Times are for people: `ps` says since when a coordinator that crashed elsewhere has been silent, or why.
+        beat: dict[str, Any] = {"beat": number, "at": int(time.time())}
+        until = self._until()
+        if until is not None:
+            beat["until"] = int(until)
+        silent = {nonce: int(since) for each in self._hosts for nonce, since in each.unreachable().items()}
+        if silent:
+            beat["unreachable"] = dict(list(silent.items())[:MOST])
+        seen = {nonce: sighting for each in self._hosts for nonce, sighting in each.sightings().items()}
+        if seen:
+            beat["sightings"] = dict(list(seen.items())[:MOST])
+        if self._waits:
+            beat["waits"] = self._waits
+        if self._standby:
+            beat["standby"] = sorted(self._standby)[:MOST_HOSTS]
+        body = json.dumps(beat, separators=(",", ":")).encode()
+        try:
+            await asyncio.to_thread(self._bucket.put, self._key, body)
+        except BucketError as error:
+            self._trouble(str(error))
+            return False
+        return True

@@ -1,0 +1,139 @@
+"""Attempts that lie on a host although nobody looks after them any more, and orphans that run there: whoever should
+have told the host was killed just then, or did not reach it. The next coordinator of the account does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from dstack.app.coordination.late_results import bring_in_result
+from dstack.app.coordination.orphans import end_orphan, find_orphans, is_awaited, record_gone
+from dstack.app.hosts.fleet import Reached
+from dstack.app.protocol.lease import LATE
+from dstack.app.queries.lost_attempts import end_of
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.records import Result, unpack
+from dstack.errors import BucketError, DstackError, HostError, HostUnreachableError
+from dstack.model import Nonce, Spooled
+from dstack.ports import Bucket, RunnerPort
+from dstack.wire import ENDED, VANISHED
+
+GRACE = LATE
+"""Seconds that whoever has just recorded an end is given to tell the host itself."""
+
+
+class Rest(Enum):
+    """What is to be done with an attempt that lies on a host."""
+
+    LEAVE = "leave it as it is"
+    FORGET = "have the host forget it"
+    FORGET_LOST = "record that nothing of it lives, and have the host forget it"
+    BRING_IN = "bring in what it has left first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """An attempt that lies on a host and is over, and what is to be done with it."""
+
+    attempt: AttemptKeys
+    nonce: Nonce
+    rest: Rest
+
+
+async def tidy(reached: Reached, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
+    """Have the host forget the attempts of this project that are over; returns how many.
+
+    What an attempt that was called lost has left is brought into the bucket first; `say` is told of that. Raises
+    nothing: a host or a bucket that gives no answer is left as it is. An attempt whose end is not in the bucket is
+    never forgotten, unless its generation was pruned.
+    """
+    forgotten, runner = 0, reached.runner
+    try:
+        await _end_orphans(runner, bucket, keys)
+        over = await asyncio.to_thread(_over, bucket, keys, await runner.spool())
+        if not over:
+            return 0
+        await asyncio.sleep(GRACE)
+        left = {each.nonce for each in await runner.spool()}
+        for each in over:
+            if each.nonce in left:
+                forgotten += await _finish(reached, bucket, each, say)
+    except DstackError:
+        pass  # whoever needs the two next says so
+    return forgotten
+
+
+async def _finish(reached: Reached, bucket: Bucket, over: Over, say: Callable[[str], None]) -> bool:
+    """Whether all that counts of it is in the bucket, and the host has forgotten it. What cannot be done for one
+    attempt is said, and keeps no other waiting; raises HostUnreachableError."""
+    what = "an attempt that is over could not be forgotten"
+    try:
+        if over.rest is Rest.BRING_IN:
+            what = "what a lost attempt has left could not be brought in"
+            done = await bring_in_result(reached, bucket, over.attempt, over.nonce)
+            if done:
+                say(done)
+            return bool(done)
+        if over.rest is Rest.FORGET_LOST:
+            await asyncio.to_thread(record_gone, bucket, over.attempt, over.nonce)
+        await reached.runner.release(over.nonce)
+    except HostUnreachableError:
+        raise
+    except DstackError as error:
+        say(f"{what}: {error}" if isinstance(error, HostError) else f"{reached.host.name}: {what}: {error}")
+        return False
+    return True
+
+
+async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> None:
+    """End what lives of attempts that the records have ended, unless a run waits for what it makes."""
+    for orphan in await find_orphans(runner, bucket, keys):
+        if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):
+            await end_orphan(runner, bucket, orphan)
+
+
+def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[Over]:
+    found = []
+    for each in spool:
+        attempt, rest = keys.attempt_in(each.attempt), rest_of(bucket, keys, each)
+        if attempt is not None and rest is not Rest.LEAVE:
+            found.append(Over(attempt=attempt, nonce=each.nonce, rest=rest))
+    return found
+
+
+def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
+    """What is to be done with this attempt, by the records. Blocking; raises BucketError."""
+    attempt = keys.attempt_in(spooled.attempt)
+    if attempt is None or spooled.state not in (ENDED, VANISHED):
+        return Rest.LEAVE
+    end = end_of(bucket, attempt)
+    if end is None:
+        return Rest.FORGET if _was_pruned(bucket, attempt) else Rest.LEAVE
+    if end.nonce != spooled.nonce:
+        return Rest.LEAVE
+    if end.status != "lost":
+        return Rest.FORGET
+    # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
+    if spooled.state == VANISHED:
+        return Rest.FORGET_LOST
+    body = bucket.get(attempt.result)
+    if body is None:
+        return Rest.BRING_IN
+    return Rest.FORGET_LOST if _is_result(attempt, body) else Rest.LEAVE
+
+
+def _is_result(attempt: AttemptKeys, body: bytes) -> bool:
+    """Whether this result stands. A damaged one stands for nothing, and nothing else can take its place."""
+    try:
+        unpack(Result, attempt.result, body)
+    except BucketError:
+        return False
+    return True
+
+
+def _was_pruned(bucket: Bucket, attempt: AttemptKeys) -> bool:
+    """Whether nothing but its tomb is left of the attempt's generation: the claim stood before the attempt began."""
+    return bucket.get(attempt.claim) is None and bucket.get(attempt.tomb) is not None

@@ -1,0 +1,48 @@
+"""Where a run takes the artifacts of its settled jobs from, to be the inputs of later ones."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dstack.app.transfer.committed_manifest import committed_manifest
+from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys
+from dstack.core.format.records import Outcome
+from dstack.errors import DamagedObjectError
+from dstack.model import Fingerprint, JobSpec, Manifest, WorkflowName
+from dstack.ports import Bucket
+
+
+class Inputs:
+    """`outcomes` are the settled jobs, by workflow; an outcome may be one that stands for a damaged result."""
+
+    def __init__(self, bucket: Bucket, keys: ProjectKeys) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self.outcomes: dict[WorkflowName, Outcome] = {}
+
+    def generation(self, workflow: WorkflowName) -> JobKeys:
+        """The generation that holds the artifacts of a settled job."""
+        outcome = self.outcomes[workflow]
+        return self._keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
+
+    def maker(self, spec: JobSpec, damage: DamagedObjectError) -> WorkflowName:
+        """The input of the job whose artifacts the damaged object belongs to; raises `damage` where it is of none."""
+        for dependency in spec.inputs:
+            if damage.key.startswith(self.generation(dependency.workflow).folder):
+                return dependency.workflow
+        raise damage
+
+    async def read(self, workflow: WorkflowName) -> tuple[str, AttemptKeys, Manifest]:
+        """The workflow, the keys of its artifacts, and their manifest; raises DamagedObjectError when that is gone or
+        not what was committed, also when it is read once more."""
+        generation, outcome = self.generation(workflow), self.outcomes[workflow]
+
+        def read() -> Manifest:
+            return committed_manifest(self._bucket, generation, outcome.attempt, outcome.digest)
+
+        try:
+            manifest = await asyncio.to_thread(read)
+        except DamagedObjectError:
+            # What came may not be what lies there.
+            manifest = await asyncio.to_thread(read)
+        return workflow, generation.attempt(outcome.attempt), manifest

@@ -1,0 +1,87 @@
+"""Orphans: what lives on a host of an attempt that the records have ended, because somebody called it lost.
+
+An orphan is ended by the next coordinator of its account that reaches the host, when nobody waits for it any more, and
+by `dstack stop`. `gone` in the folder of an attempt says that nothing of it lives: without that, a lost attempt may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.jobs import wanted
+from dstack.app.queries.lost_attempts import end_of
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.records import Claim, End, Gone, pack, unpack
+from dstack.errors import BucketError
+from dstack.model import Nonce
+from dstack.ports import Bucket, RunnerPort
+from dstack.wire import HELD, RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A living attempt on a host, and the end that the records say it has had."""
+
+    nonce: Nonce
+    attempt: AttemptKeys
+    end: End
+    run_name: str = ""
+    """The run that claimed it; "" where the claim cannot be read."""
+
+    @property
+    def text(self) -> str:
+        """The orphan, the end that its records say, and the command that stops it, in one line."""
+        which = f"attempt {self.attempt.number} of {self.run_name or 'a run'}"
+        told = f"{which} was recorded as {self.end.status}, and runs on"
+        return f"{told}: dstack stop {self.run_name}" if self.run_name else told
+
+
+async def find_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> list[Orphan]:
+    """The orphans of this project in the spool that the runner works on; asks the bucket only for what lives there."""
+    found = []
+    for each in await runner.spool():
+        attempt = keys.attempt_in(each.attempt) if each.state in (HELD, RUNNING) else None
+        end = await asyncio.to_thread(end_of, bucket, attempt) if attempt is not None else None
+        if attempt is not None and end is not None and end.nonce == each.nonce:
+            name = await asyncio.to_thread(_claimant, bucket, attempt)
+            found.append(Orphan(nonce=each.nonce, attempt=attempt, end=end, run_name=name))
+    return found
+
+
+def _claimant(bucket: Bucket, attempt: AttemptKeys) -> str:
+    body = bucket.get(attempt.claim)
+    try:
+        return unpack(Claim, attempt.claim, body).run_name if body is not None else ""
+    except BucketError:
+        return ""
+
+
+async def end_orphan(runner: RunnerPort, bucket: Bucket, orphan: Orphan) -> None:
+    """End the whole process tree, have the host forget the attempt, and record that nothing of it lives."""
+    await runner.stop(orphan.nonce, abort=True)
+    await asyncio.to_thread(record_gone, bucket, orphan.attempt, orphan.nonce)
+    await runner.release(orphan.nonce)
+
+
+def record_gone(bucket: Bucket, attempt: AttemptKeys, nonce: str) -> None:
+    """Record that nothing lives of an attempt that was called lost. Blocking; without a promise: it is for people."""
+    bucket.create(attempt.gone, pack(Gone(nonce=nonce)))
+
+
+def is_awaited(bucket: Bucket, keys: ProjectKeys, attempt: AttemptKeys) -> bool:
+    """Whether a lost attempt may still give its generation the result, and some run waits for that. Blocking."""
+    if bucket.get(attempt.result) is not None:
+        return False
+    return fx.answered(wanted(keys, attempt), lambda effect: _read(bucket, effect))
+
+
+def _read(bucket: Bucket, effect: fx.Effect) -> Any:
+    match effect:
+        case fx.Read(key):
+            return bucket.get(key)
+        case fx.ListKeys(prefix):
+            return bucket.list(prefix)
+    raise AssertionError(f"nothing here needs {effect!r}")

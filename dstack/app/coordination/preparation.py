@@ -1,0 +1,114 @@
+"""Brings to the host of a claim what its job needs, up to the work tree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.inputs import Inputs
+from dstack.app.protocol.effects import DamagedInput, Later, NotBegun
+from dstack.app.transfer.artifacts import stage_inputs
+from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.records import Claim, RunRecord
+from dstack.errors import (
+    BucketError,
+    DamagedObjectError,
+    HostError,
+    HostUnreachableError,
+    NoRoomError,
+    NotHeldError,
+    SnapshotError,
+    UsageError,
+)
+from dstack.model import JobSpec, Nonce
+from dstack.ports import RunnerPort
+
+Holder = Callable[[str], RunnerPort | None]
+"""The runner through which the attempt of this nonce is held; None where it is not."""
+
+
+class Preparation:
+    """The preparation of one run's attempts. `inputs` are the artifacts that its jobs take."""
+
+    def __init__(self, means: Means, run: RunRecord, inputs: Inputs, *, holder: Holder) -> None:
+        self._means = means
+        self._run = run
+        self._inputs = inputs
+        self._holder = holder
+
+    async def prepare(
+        self, claim: Claim, spec: JobSpec, attempt: AttemptKeys
+    ) -> NotBegun | DamagedInput | Later | str | None:
+        """Code, inputs and work tree -> None when they are there, in words why the job cannot be prepared, NotBegun
+        when that is not the job's fault, DamagedInput, and Later where the bucket gives no answer."""
+        link = self._means.fleet.link_of(claim)
+        runner = link.reached.runner if link.reached is not None else None
+        lost = f"{claim.host}: the connection was lost before the job began"
+        if runner is None or runner is not self._holder(claim.nonce):
+            return self._not_begun(spec, lost)
+        try:
+            await self._bring(runner, claim, spec, attempt)
+        except HostUnreachableError as error:
+            await link.lost(runner)
+            return self._not_begun(spec, f"{error}, before the job began")
+        except NotHeldError as error:
+            return self._not_begun(spec, f"{error}: its supervisor was killed")
+        except NoRoomError as error:
+            link.note_full(str(error))
+            return self._not_begun(spec, str(error))
+        except (HostError, SnapshotError, UsageError) as error:
+            return str(error)
+        except DamagedObjectError as error:
+            return DamagedInput(workflow=self._inputs.maker(spec, error), key=error.key, why=str(error))
+        except BucketError as error:
+            return Later(why=str(error))
+        link.note_room()
+        return None
+
+    def _not_begun(self, spec: JobSpec, why: str) -> NotBegun:
+        self._means.screen.message(f"{spec.workflow}: {why}; trying again")
+        return NotBegun(why=why)
+
+    async def _bring(self, runner: RunnerPort, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> None:
+        means, snapshot = self._means, self._run.snapshot
+
+        def progress(done: int, total: int) -> None:
+            means.screen.progress(f"{spec.workflow}: inputs", done, total)
+
+        inputs = [await self._inputs.read(dependency.workflow) for dependency in spec.inputs]
+        _, entries = await asyncio.gather(
+            runner.push_code(means.project, snapshot, means.code),
+            stage_inputs(runner, means.bucket, inputs, progress=progress),
+        )
+        wanted = spec.resources
+        await runner.prepare(
+            Nonce(claim.nonce),
+            {
+                "attempt": attempt.folder,
+                "project": means.project,
+                "commit": snapshot.commit,
+                "tree": snapshot.tree,
+                "prefix": snapshot.prefix,
+                "script": spec.script,
+                "arguments": list(spec.arguments),
+                "environment": self._environment(spec, claim),
+                "image": spec.image,
+                "artifacts": list(spec.artifacts),
+                "inputs": entries,
+                "shm_size": wanted.shm_size,
+                "max_duration": claim.max_duration,
+                "title": f"{claim.run_name}/{spec.workflow}/{attempt.number}",
+            },
+        )
+
+    def _environment(self, spec: JobSpec, claim: Claim) -> dict[str, str]:
+        """Variables, then `env:`, then what only the claiming run knows (and no fingerprint holds)."""
+        return {
+            **spec.environment,
+            **spec.env,
+            "run_name": claim.run_name,
+            "RUN_NAME": claim.run_name,
+            "job_id": claim.nonce[:12],
+            "JOB_ID": claim.nonce[:12],
+        }

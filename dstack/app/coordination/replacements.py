@@ -1,0 +1,84 @@
+"""Results that stand, within one run, for those whose artifacts turned out damaged when a job took them.
+
+The outcome that the run has recorded is never changed: only where the bytes are taken from. So what stands for a result
+must have the same content. All coordinators of all runs come to the same generation (`settling.again`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dstack.app.coordination.effect_driver import Driver, take
+from dstack.app.protocol import settlement
+from dstack.app.protocol.jobs import Job
+from dstack.core.format.records import Coordinator, Outcome
+from dstack.core.lifecycle import GOOD
+from dstack.errors import DamagedInputError, DamagedObjectError, LaterVersionError
+from dstack.model import Fingerprint, JobSpec, WorkflowName
+from dstack.ports import Screen
+
+MAX_TIMES = 3
+"""Times that the artifacts of one job are made anew within a run: a store may damage all that it is given."""
+
+JobOf = Callable[[Outcome], Job]
+"""Outcome -> the job that it is of, to be made `again`."""
+
+
+class Replacements:
+    """What stands for damaged results in one run, in the hands of one coordinator."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        screen: Screen,
+        me: Coordinator,
+        *,
+        job_of: JobOf,
+        one_at_a_time: Callable[[Fingerprint], asyncio.Lock],
+    ) -> None:
+        self._driver = driver
+        self._screen = screen
+        self._me = me
+        self._job_of = job_of
+        self._one_at_a_time = one_at_a_time
+        self._times: dict[WorkflowName, int] = {}
+        self._locks: dict[WorkflowName, asyncio.Lock] = {}
+
+    async def replace(self, taker: JobSpec, damage: DamagedInputError) -> str:
+        """Find or make anew what `taker` takes -> "" when it may be tried again, else why that cannot be.
+
+        Raises BucketError when the store does not answer.
+        """
+        workflow = WorkflowName(damage.workflow)
+        async with self._locks.setdefault(workflow, asyncio.Lock()):
+            while damage.key.startswith(self._driver.inputs.generation(workflow).folder):
+                if self._times.get(workflow, 0) >= MAX_TIMES:
+                    return f"made anew {MAX_TIMES} times it was damaged each time"
+                try:
+                    return await self._replace(workflow, taker, str(damage))
+                except DamagedInputError as deeper:
+                    spec = next(spec for spec in self._driver.specs if spec.workflow == workflow)
+                    why = await self.replace(spec, deeper)
+                    if why:
+                        return f"it cannot be made anew, because its own input {deeper.workflow} is damaged: {why}"
+                except (DamagedObjectError, LaterVersionError) as error:
+                    return f"it cannot be made anew: {error}"
+        return ""
+
+    async def _replace(self, workflow: WorkflowName, taker: JobSpec, why: str) -> str:
+        taken = self._driver.outcomes[workflow]
+        self._screen.message(f"{taker.workflow}: its input {workflow} is damaged and is made anew: {why}")
+        steps = settlement.again(self._job_of(taken), self._me, taken, taker=taker.workflow, why=why)
+        async with self._one_at_a_time(Fingerprint(taken.fingerprint)):
+            with self._driver.shown_as(workflow, taker.workflow):
+                found = await take(steps, self._driver.perform)
+        if found is None:
+            return ""
+        if found.status not in GOOD:
+            return f"made anew it {found.status}{f': {found.reason}' if found.reason else ''}"
+        if found.digest != taken.digest:
+            return "made anew it has another content than the one that this run began with"
+        self._times[workflow] = self._times.get(workflow, 0) + 1
+        self._driver.outcomes[workflow] = found
+        return ""

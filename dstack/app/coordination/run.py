@@ -1,0 +1,245 @@
+"""One run: recorded, coordinated job by job to its end, summed up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dstack.app.coordination.context import Means
+from dstack.app.coordination.effect_driver import Driver, take
+from dstack.app.coordination.host_cleanup import tidy
+from dstack.app.coordination.replacements import Replacements
+from dstack.app.protocol import settlement
+from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.jobs import Job, fresh_reason
+from dstack.app.protocol.settlement import Loss
+from dstack.app.queries.views import summary_of, waits_text
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
+from dstack.core.lifecycle import GOOD
+from dstack.core.spans import span
+from dstack.errors import (
+    BucketError,
+    DamagedInputError,
+    DamagedObjectError,
+    DstackError,
+    LaterVersionError,
+    UndecidedError,
+)
+from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
+from dstack.ports import Bucket, Put
+
+RETRY_PAUSE = 2.0
+LONGEST_PAUSE = 30.0
+"""Seconds before a job is taken up again after an error: the first time, and at most. A bucket may be away for days."""
+SMALL = 64 << 10
+"""Bytes that are sent rather than looked for."""
+LEISURE = 3.0
+"""Seconds after which a coordinator looks what earlier ones left on its hosts."""
+LAST_MOMENT = 15.0
+"""Seconds, at the end of a run, in which its lost attempts that live are ended."""
+FIRST_BEAT = 1.0
+"""Seconds before a coordinator gives its first sign of life."""
+
+
+def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
+    """The create rule, blocking, for what is written before a run has a coordinator -> whether it is ours."""
+    for _ in range(8):
+        if bucket.create(key, body) is Put.CREATED:
+            return True
+        found = bucket.get(key)
+        if found is not None:
+            return found == body
+    raise UndecidedError(key, bucket.trouble, hint="check the bucket and try again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A run that is about to be recorded, and the data that goes beside it."""
+
+    record: RunRecord
+    files: Mapping[str, bytes]
+    """Code digest -> list of the files behind it, for `why`."""
+    diff: bytes
+
+
+def submit(
+    bucket: Bucket, keys: ProjectKeys, submission: Submission, *, rename: Callable[[RunRecord], RunRecord]
+) -> RunRecord:
+    """Record the run; from here on any coordinator can bring it to its end. Returns it under the name it got.
+
+    `rename` gives the same run another name, for when somebody took the name at the same moment.
+    """
+    for digest, body in submission.files.items():
+        key = keys.files(digest)
+        # The list of a large project is not sent again with every run.
+        if len(body) < SMALL or not bucket.list(f"{key.rpartition('/')[0]}/", limit=1):
+            bucket.create(key, body)
+    if submission.diff:
+        bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
+    record = submission.record
+    while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
+        record = rename(record)
+    bucket.create(f"{keys.runs_of(record.user, record.machine)}{record.id}", b"{}")
+    create_record(bucket, keys.run(record.id).record, pack(record))
+    return record
+
+
+class Coordination:
+    """A run in the hands of one coordinator."""
+
+    def __init__(self, means: Means, run: RunRecord, me: Coordinator) -> None:
+        self._means = means
+        self._run = run
+        self._me = me
+        self._driver = Driver(means, run)
+        self._replacements = Replacements(self._driver, means.screen, me, job_of=self._again, one_at_a_time=self._alone)
+        self._settled: dict[WorkflowName, asyncio.Task[Outcome]] = {}
+        self._same: dict[Fingerprint, asyncio.Lock] = {}
+
+    async def finish(self) -> Final:
+        """Bring every job to its outcome, and record the summary; returns the recorded one."""
+        async with self._means.heart:
+            beside = [asyncio.create_task(self._introduce()), asyncio.create_task(self._tidy())]
+            try:
+                return await self._settle_all()
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _settle_all(self) -> Final:
+        try:
+            for spec in self._run.plan.jobs:
+                self._settled[spec.workflow] = asyncio.create_task(self._job(spec))
+            outcomes = await asyncio.gather(*self._settled.values())
+            final = await self._sum_up(tuple(outcomes))
+            await self._driver.give_time(LAST_MOMENT)
+            return final
+        finally:
+            for task in self._settled.values():
+                task.cancel()
+            await asyncio.gather(*self._settled.values(), return_exceptions=True)
+            await self._driver.close()
+
+    async def _job(self, spec: JobSpec) -> Outcome:
+        inputs = await self._inputs(spec)
+        pause, said = RETRY_PAUSE, ""
+        loss: Loss | None = None
+        while True:
+            try:
+                outcome = await self._settle(spec, inputs, loss)
+            except DamagedInputError as error:
+                loss = await self._without(spec, error)
+                continue
+            except (DamagedObjectError, LaterVersionError) as error:
+                loss = Loss(key=error.key, reason=f"{error}; {_way_out(spec, error)}")
+                continue
+            except DstackError as error:
+                if said != str(error):
+                    self._means.screen.message(f"{spec.workflow}: {error}; trying again")
+                    pause, said = RETRY_PAUSE, str(error)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 1.25)
+                continue
+            self._driver.outcomes[spec.workflow] = outcome
+            note = outcome.reason
+            if outcome.reused_from:
+                note = f"from {outcome.reused_from}"
+            took = 0.0 if outcome.reused_from else span(outcome.started, outcome.ended) or 0.0
+            self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
+            return outcome
+
+    async def _without(self, spec: JobSpec, damage: DamagedInputError) -> Loss | None:
+        """Look for something that stands for a damaged input -> None when it does, else why the job cannot be done."""
+        pause = RETRY_PAUSE
+        while True:
+            try:
+                why = await self._replacements.replace(spec, damage)
+            except DstackError as error:
+                self._means.screen.message(f"{spec.workflow}: {error}; trying again")
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 1.25)
+                continue
+            reason = f"its input {damage.workflow} is damaged: {damage}; {why}; {damage.hint}"
+            return Loss(key=damage.key, reason=reason) if why else None
+
+    async def _inputs(self, spec: JobSpec) -> list[Outcome]:
+        """What became of the jobs that this one takes artifacts of; says which it waits for."""
+        waits = [dependency.workflow for dependency in spec.inputs]
+        while open_ := [name for name in waits if not self._settled[name].done()]:
+            self._means.screen.job(spec.workflow, JobStatus.WAITING, "", waits_text(open_))
+            await asyncio.wait([self._settled[name] for name in open_], return_when=asyncio.FIRST_COMPLETED)
+        return [self._settled[name].result() for name in waits]
+
+    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], loss: Loss | None) -> Outcome:
+        """The outcome of the job; `loss` says why it cannot be done."""
+        digests = {str(outcome.workflow): outcome.digest for outcome in inputs}
+        job = Job(
+            run=self._run,
+            spec=spec,
+            fingerprint=fingerprint(ingredients(spec, digests)),
+            project=self._means.keys,
+            fresh=fresh_reason(self._run, spec),
+        )
+        culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
+        if loss is not None:
+            steps = settlement.give_up(job, loss)
+        else:
+            steps = settlement.settle(job, self._me) if culprit is None else settlement.skip(job, culprit)
+        async with self._alone(job.fingerprint):
+            return await take(steps, self._driver.perform)
+
+    def _alone(self, job: Fingerprint) -> asyncio.Lock:
+        # Two workflows of a run may be the same job; to the steps an attempt of this coordinator's own that nobody is
+        # looking after is one to take up again, so only one of them may be at it.
+        return self._same.setdefault(job, asyncio.Lock())
+
+    def _again(self, taken: Outcome) -> Job:
+        spec = next(spec for spec in self._run.plan.jobs if spec.workflow == taken.workflow)
+        return Job(
+            run=self._run,
+            spec=spec,
+            fingerprint=Fingerprint(taken.fingerprint),
+            project=self._means.keys,
+            above=taken.generation,
+            again=True,
+        )
+
+    async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
+        final = summary_of(self._run, outcomes, self._means.new_nonce())
+        key = self._means.keys.run(self._run.id).final
+        if await take(create(key, pack(final)), self._driver.perform):
+            return final
+        try:
+            there = await asyncio.to_thread(self._means.bucket.get, key)
+            return unpack(Final, key, there or b"")
+        except DamagedObjectError as error:
+            # The run is over all the same; who asks for it is told by every command that reads the summary.
+            self._means.screen.message(str(error))
+            return final
+
+    async def _tidy(self) -> None:
+        """Once, and not in the way of what the run is there for."""
+        await asyncio.sleep(LEISURE)
+        for link in self._means.fleet.links.values():
+            if link.reached is not None:
+                await tidy(link.reached, self._means.bucket, self._means.keys, say=self._means.screen.message)
+
+    async def _introduce(self) -> None:
+        """Say who looks after the run, for people; a run of which everything is reused is over before that."""
+        await asyncio.sleep(FIRST_BEAT)
+        await self._means.heart.begin()
+        mine = self._means.keys.run(self._run.id).coordinator(self._me.id)
+        try:
+            await asyncio.to_thread(self._means.bucket.create, mine, pack(self._me))
+        except BucketError as error:
+            self._means.screen.message(str(error))
+
+
+def _way_out(spec: JobSpec, error: DamagedObjectError | LaterVersionError) -> str:
+    if isinstance(error, LaterVersionError):
+        return f"{error.hint}"
+    return f"make it anew: dstack run {spec.workflow} --rerun"

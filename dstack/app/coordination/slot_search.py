@@ -1,0 +1,139 @@
+"""Finds a slot for each job of one run, on the hosts of one coordinator; where others look for one too, in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from dstack.app.coordination.context import Means
+from dstack.app.hosts.prospects import Prospects
+from dstack.app.hosts.slot_race import Holding
+from dstack.app.protocol import job_secrets
+from dstack.app.protocol.effects import Held
+from dstack.core.format.records import Outcome, RunRecord
+from dstack.core.placement import Standing, elsewhere, nowhere, rank
+from dstack.model import Demand, JobSpec, Nonce, WorkflowName
+from dstack.ports import RunnerPort
+
+
+class Placing:
+    """What one run holds and waits for on the hosts. `outcomes` are its settled jobs: the inputs of later ones.
+
+    `running` gives the number of the run's jobs that are at work on each host; `told` shows why a job waits.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        run: RunRecord,
+        outcomes: Mapping[WorkflowName, Outcome],
+        *,
+        running: Callable[[], Mapping[str, int]],
+        told: Callable[[JobSpec, str], None],
+    ) -> None:
+        self._means = means
+        self._run = run
+        self._outcomes = outcomes
+        self._running = running
+        self._told = told
+        self._holdings: dict[str, Holding] = {}
+        self._turns: dict[str, float] = {}
+        self._prospects = Prospects(means.fleet)
+
+    async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> Held | str | bool | None:
+        """What `Holding.wait` says; before the first host is asked also None while it is others' turn, and in words
+        what this coordinator lacks."""
+        lacking = self._lacking(spec)
+        if lacking:
+            await asyncio.sleep(patience)
+            return lacking
+        holding = self._holdings.get(nonce)
+        if holding is None:
+            if not await self._is_turn(nonce, spec, patience):
+                return None
+            holding = self._holdings[nonce] = self._holding(nonce, spec)
+        await self._means.fleet.ready(patience)
+        full = self._means.fleet.full()
+        if full:
+            await asyncio.sleep(patience)
+            return full
+        if spec.image:
+            await self._means.fleet.look_for(spec.image)
+        answer = await holding.wait(patience)
+        if isinstance(answer, str):
+            answer = self._silent(spec) or answer
+        if answer is False:
+            self._told(spec, holding.why())
+        if isinstance(answer, str) or answer is False:
+            await asyncio.sleep(patience)
+        return answer
+
+    def _holding(self, nonce: Nonce, spec: JobSpec) -> Holding:
+        demand = Demand(
+            slots=1, resources=spec.resources, priority=spec.priority, title=f"{self._run.name}/{spec.workflow}"
+        )
+
+        def ranking() -> tuple[str, ...]:
+            return rank(spec, self._means.fleet.candidates(self._made(spec), image=spec.image))
+
+        return Holding(self._means.fleet, nonce, ranking, demand)
+
+    def _lacking(self, spec: JobSpec) -> str | None:
+        """What this coordinator would need to claim the job, and does not have."""
+        awaited = job_secrets.lacking(spec, self._means.caller, self._run.user)
+        if awaited is not None:
+            return awaited
+        if not self._means.code.has(self._run.snapshot):
+            return f"waits for a coordinator of {self._run.user}, who has the code"
+        facts = self._means.fleet.facts()
+        why = nowhere(spec, facts) if len(facts) == len(self._means.fleet.links) else None
+        return elsewhere(spec, why, self._means.peers, user=self._run.user) if why is not None else None
+
+    def _silent(self, spec: JobSpec) -> str | None:
+        """Which silent hosts the job waits for, where no connected host can run it.
+
+        Nothing is given up here, however long: another coordinator may reach hosts that this one does not know.
+        """
+        prospect = self._prospects.of(spec)
+        return prospect.note if prospect is not None else None
+
+    async def _is_turn(self, nonce: Nonce, spec: JobSpec, patience: float) -> bool:
+        """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""
+        now = asyncio.get_running_loop().time()
+        if nonce not in self._turns:
+            standing = Standing(inputs=self._made(spec), running=self._running())
+            self._turns[nonce] = now + self._means.turn(spec, standing)
+        begins = self._turns[nonce]
+        await asyncio.sleep(min(patience, max(0.0, begins - now)))
+        return begins - now <= patience
+
+    def _made(self, spec: JobSpec) -> dict[str, int]:
+        """How many of the job's inputs were made on which host."""
+        made: dict[str, int] = {}
+        for dependency in spec.inputs:
+            outcome = self._outcomes.get(dependency.workflow)
+            if outcome is not None:
+                made[outcome.host] = made.get(outcome.host, 0) + 1
+        return made
+
+    def holder(self, nonce: str) -> RunnerPort | None:
+        """The runner through which the attempt is held, None where it is not."""
+        holding = self._holdings.get(nonce)
+        return holding.holder if holding is not None else None
+
+    async def drop(self, nonce: Nonce) -> None:
+        """Give up waiting for it, and what is held."""
+        holding = self._holdings.pop(nonce, None)
+        if holding is not None:
+            await holding.drop()
+
+    def release(self, nonce: str) -> None:
+        """The job that was held is over."""
+        holding = self._holdings.pop(nonce, None)
+        if holding is not None and holding.won is not None:
+            holding.won.busy -= 1
+
+    async def close(self) -> None:
+        """Forget what is asked for; held supervisors refuse by themselves."""
+        for holding in self._holdings.values():
+            await holding.close()

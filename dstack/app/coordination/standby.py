@@ -1,0 +1,81 @@
+"""Standing by for the attendant of a run: the coordinator in a `dstack run` or `attach`, which may fall asleep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dstack.app.coordination.effect_driver import take
+from dstack.app.protocol.effects import Alive, Effect, Pause, Read, Steps
+from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.keys import RunKeys
+from dstack.core.format.records import Coordinator
+from dstack.errors import BucketError
+from dstack.ports import Bucket
+
+PACE = SILENCE / 4
+"""Seconds between two looks at the attendant's heartbeat: enough of them in a silence to call it one."""
+
+
+def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[bool]:
+    """Wait for as long as the attendant lives -> whether the run is to be worked on now: it has not ended.
+
+    Each look reads the heartbeat alone, and nothing is written: until this returns True the run is the attendant's,
+    and whoever stands by claims nothing of it.
+    """
+    while (yield Alive(attendant, None)) is not False:
+        yield Pause(PACE)
+    return (yield Read(run.final)) is None
+
+
+class AttendantWatch:
+    """Stands by for attendants of runs of one project.
+
+    `say` is told of a bucket that gives no answer, and `is_over` says that it can give none any more.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        observer: Observer,
+        *,
+        say: Callable[[str], None],
+        is_over: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._bucket = bucket
+        self._observer = observer
+        self._say = say
+        self._is_over = is_over
+        self._sleep = sleep
+
+    async def wait(self, run: RunKeys, attendant: Coordinator) -> bool:
+        """Whether the run is to be worked on now; False when it has ended, or when this host sees no more of it.
+
+        A bucket that gave no answer may have kept the attendant from beating too: the silence begins anew then.
+        """
+        last = ""
+        while True:
+            try:
+                return await take(stand_by(run, attendant), self._perform)
+            except BucketError as error:
+                self._observer.forget(attendant)
+                if self._is_over():
+                    self._say("the credentials that were lent have ended: stands by no more")
+                    return False
+                if last != str(error):
+                    last = str(error)
+                    self._say(last)
+            await self._sleep(PACE)
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Alive(coordinator):
+                return await asyncio.to_thread(self._observer.alive, coordinator)
+            case Read(key):
+                return await asyncio.to_thread(self._bucket.get, key)
+            case Pause(seconds):
+                return await self._sleep(seconds)
+        raise AssertionError(f"whoever stands by does not need {effect!r}")

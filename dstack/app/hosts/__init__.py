@@ -1,0 +1,1 @@
+"""The hosts of one coordinator: connections, silences, and the race for a slot."""

@@ -1,0 +1,105 @@
+"""The hosts of claims, as one coordinator reaches them: their answers, their silences, and what is seen there of the
+attempts of other accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from dstack.app.hosts.fleet import Fleet, Link
+from dstack.app.hosts.silence import Silences
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.liveness import Observer
+from dstack.core.format.records import Claim, Coordinator
+from dstack.core.sightings import Sighting, belongs, is_same_boot, judge
+from dstack.errors import DstackError, HostUnreachableError
+from dstack.model import HostFacts, Nonce
+from dstack.ports import RunnerPort, Screen
+from dstack.wire import UNKNOWN
+
+T = TypeVar("T")
+
+
+class ClaimHosts:
+    """Asks the hosts of claims; the screen shows one line for each reason why a host gives no answer."""
+
+    def __init__(self, fleet: Fleet, observer: Observer, screen: Screen) -> None:
+        self._fleet = fleet
+        self._observer = observer
+        self._screen = screen
+        self._silences = Silences()
+        self._unwatched = Silences()
+        """Silences of hosts whose jobs this coordinator watches, told apart because both go on at once."""
+        self._sightings: dict[str, Sighting] = {}
+
+    async def ask(self, claim: Claim, request: Callable[[RunnerPort], Awaitable[T]]) -> T | None:
+        """The answer of the account whose attempt it is; None when the host cannot be reached, or is reached under
+        another account, which knows nothing of the attempt. Anything else that the host says is raised."""
+
+        async def own(runner: RunnerPort, facts: HostFacts) -> T | None:
+            return await request(runner) if belongs(claim, facts) else None
+
+        return await self._at(claim, own)
+
+    async def verdict(self, claim: Claim) -> str | fx.Foreign | None:
+        """The verdict on an attempt of this account; what is seen of another account's; None where nothing answers."""
+
+        async def own_or_seen(runner: RunnerPort, facts: HostFacts) -> str | fx.Foreign | None:
+            if belongs(claim, facts):
+                return await runner.verdict(Nonce(claim.nonce))
+            seen = UNKNOWN
+            if is_same_boot(claim, facts):
+                seen = await runner.sighting(Nonce(claim.nonce), claim.account)
+            return fx.Foreign(sighting=judge(claim, facts, seen), own_account=claim.account == facts.user)
+
+        found: str | fx.Foreign | None = await self._at(claim, own_or_seen)
+        if isinstance(found, fx.Foreign):
+            self._sightings[claim.nonce] = found.sighting
+        else:
+            self._sightings.pop(claim.nonce, None)
+        return found
+
+    async def _at(self, claim: Claim, request: Callable[[RunnerPort, HostFacts], Awaitable[T | None]]) -> T | None:
+        """What comes of a request at the claim's host, whatever account is reached there: then it is not silent."""
+        link: Link | None = None
+        runner: RunnerPort | None = None
+        try:
+            link, reached = await self._fleet.locate(claim)
+            runner = reached.runner
+            answer = await request(runner, reached.facts)
+            self._silences.answered(Nonce(claim.nonce))
+            return answer
+        except HostUnreachableError as error:
+            if link is not None and runner is not None:
+                await link.lost(runner)
+            if self._silences.vain(Nonce(claim.nonce), str(error)):
+                self._screen.message(str(error))
+            return None
+
+    def silence(self, claim: Claim, owner: Coordinator | None) -> fx.Silence:
+        """For how long the host has not answered this coordinator, whether it asked or watched."""
+        nonce = Nonce(claim.nonce)
+        seconds, since = max(self._silences.of(nonce), self._unwatched.of(nonce))
+        return fx.Silence(seconds=seconds, since=since, owner=owner is not None and self._observer.is_mute(owner))
+
+    def watched(self, claim: Claim, error: DstackError | None) -> None:
+        """What keeps this coordinator from watching the job, None for nothing. A silent bucket says nothing of the host
+        of the job."""
+        if isinstance(error, HostUnreachableError):
+            self._unwatched.vain(Nonce(claim.nonce), str(error))
+        else:
+            self._unwatched.answered(Nonce(claim.nonce))
+
+    def unreachable(self) -> Mapping[str, float]:
+        """The attempts whose hosts do not answer, and since which time of day, by their nonces."""
+        return {**self._silences.all(), **self._unwatched.all()}
+
+    def sightings(self) -> Mapping[str, str]:
+        """What is seen of the attempts of other accounts, by their nonces."""
+        return {nonce: sighting.value for nonce, sighting in self._sightings.items()}
+
+    def forget(self, claim: Claim) -> None:
+        """The attempt is over."""
+        self._unwatched.answered(Nonce(claim.nonce))
+        self._sightings.pop(claim.nonce, None)

@@ -1,0 +1,77 @@
+"""What silent hosts of a fleet mean for jobs that no connected host can run: whom a job waits for, and how long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from dstack.app.hosts.fleet import Fleet, Link
+from dstack.app.hosts.silence import Silences
+from dstack.app.protocol.lease import SILENCE
+from dstack.core.placement import Away, Prospect, prospect
+from dstack.errors import HostUnreachableError, NoHostError
+from dstack.model import JobSpec
+
+PAUSE = 1.0
+"""Seconds between two looks at hosts that are waited for."""
+
+
+class Prospects:
+    """The prospects of jobs on one fleet. A host counts as silent while its prospect is asked for, and only then.
+
+    `limit` is the silence in seconds after which a host that never answered is given up; `clock` gives seconds.
+    """
+
+    def __init__(self, fleet: Fleet, *, limit: float = SILENCE, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fleet = fleet
+        self._limit = limit
+        self._silences = Silences(clock)
+
+    def of(self, spec: JobSpec) -> Prospect | None:
+        """The prospect of the job as the fleet is now, None where a connected host can run it."""
+        away = {}
+        for name, link in self._fleet.links.items():
+            if link.reached is None:
+                away[name] = self._away(name, link)
+            else:
+                self._silences.answered(name)
+        return prospect(spec, self._fleet.facts(), away, limit=self._limit)
+
+    def _away(self, name: str, link: Link) -> Away:
+        why = str(link.error) if link.error is not None else ""
+        refused = link.error is not None and not isinstance(link.error, HostUnreachableError)
+        self._silences.vain(name, why)
+        return Away(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)
+
+    def require(self, spec: JobSpec) -> Prospect | None:
+        """The prospect of the job; raises NoHostError where that is a refusal."""
+        found = self.of(spec)
+        if found is not None and found.refusal:
+            raise NoHostError(f"no host can run {spec.workflow}: {found.refusal}", hint=self._way_out(spec))
+        return found
+
+    def _way_out(self, spec: JobSpec) -> str:
+        if len(self._fleet.facts()) < len(self._fleet.links):
+            return "`dstack hosts check` tries each host and says what is wrong"
+        if spec.image is not None and not any(fact.docker for fact in self._fleet.facts().values()):
+            return "install Docker, add the user to its group, or `dstack hosts add` a host that has it"
+        return "ask for less under `resources:`, or `dstack hosts add` one"
+
+    async def require_all(self, specs: Sequence[JobSpec], tell: Callable[[str], None]) -> None:
+        """Return once a host has shown for every job that it can run the job. Raises NoHostError for the first job
+        without, once each host that might has been silent for the limit; `tell` hears once which hosts are waited for.
+        """
+        heard = ""
+        while True:
+            found = [(spec, self.require(spec)) for spec in specs]
+            open_ = next(((spec, each) for spec, each in found if each is not None and not each.likely), None)
+            if open_ is None:
+                return
+            text = f"{open_[0].workflow} {open_[1].note}; given up after {self._limit:.0f} s"
+            # A host that is merely slow is not called unreachable.
+            if text != heard and not open_[1].early:
+                heard = text
+                tell(text)
+            await self._fleet.ready(PAUSE)
+            await asyncio.sleep(PAUSE)

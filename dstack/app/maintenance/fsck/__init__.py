@@ -1,0 +1,1 @@
+"""`dstack fsck`: a bucket held against docs/format.md."""

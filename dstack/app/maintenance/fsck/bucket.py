@@ -1,0 +1,99 @@
+"""`dstack fsck`: everything in a bucket held against docs/format.md. Blocking; some jobs or runs in memory at a time.
+
+A bucket is in use while it is checked, so whatever looks wrong is looked at again after a pause: only what stays is
+told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+
+from dstack.app.maintenance.blocking_driver import parallel
+from dstack.app.maintenance.fsck.findings import FORSAKEN, Check, Finding, run_of
+from dstack.app.maintenance.fsck.jobs import check_job
+from dstack.app.maintenance.fsck.runs import check_run
+from dstack.app.protocol.effects import Delete, Steps
+from dstack.core.format.key_parser import Kind, place_of
+from dstack.core.format.keys import FORMAT, ProjectKeys
+from dstack.model import Fingerprint, RunId
+from dstack.ports import Bucket, Listed
+
+PAUSE = 1.0
+BATCH = 64
+
+
+def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = PAUSE) -> Iterator[Finding]:
+    """Everything that is wrong in a bucket, as it is found; raises BucketError when the store does not answer.
+
+    `now` is the time of day by the store's clock, in seconds since the epoch.
+    """
+    for name in bucket.children(""):
+        if name not in (FORMAT, "projects/", "probe/"):
+            yield Finding(key=name, meaning="no dstack of this version writes this key")
+    if bucket.children("projects/", limit=1) and bucket.get(FORMAT) is None:
+        yield Finding(key=FORMAT, meaning="the bucket has no format record: a later version may misread it")
+    for name in bucket.children("projects/"):
+        keys = ProjectKeys(f"projects/{name}")
+        yield from check_project(Check(bucket=bucket, keys=keys, now=now, deep=deep), pause=pause)
+
+
+def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:
+    """Everything that is wrong in one project."""
+    root, bucket = check.keys.root, check.bucket
+    for name in bucket.children(root):
+        if name not in ("names/", "runs/", "jobs/", "coordinators/", "code/", "tags/", "people/", "hosts/"):
+            yield Finding(key=root + name, meaning="no dstack of this version writes this key")
+    for folder in ("jobs/", "runs/"):
+        for name in bucket.children(root + folder):
+            if not name.endswith("/"):
+                yield Finding(key=root + folder + name, meaning="no dstack of this version writes this key")
+    jobs = (name.rstrip("/") for name in bucket.children(f"{root}jobs/") if name.endswith("/"))
+    yield from _settled((partial(check_job, check, Fingerprint(job)) for job in jobs), pause)
+    runs = (name.rstrip("/") for name in bucket.children(f"{root}runs/") if name.endswith("/"))
+    yield from _settled((partial(check_run, check, RunId(run)) for run in runs), pause)
+    names = bucket.survey(f"{root}names/")
+    yield from _settled((partial(_check_name, check, each) for each in names), pause)
+    for folder in ("code/", "coordinators/", "people/", "hosts/"):
+        for each in bucket.survey(root + folder):
+            if place_of(each.key.removeprefix(root)).kind is Kind.UNKNOWN:
+                yield Finding(key=each.key, meaning="no dstack of this version writes this key")
+
+
+def _settled(checks: Iterable[Callable[[], list[Finding]]], pause: float) -> Iterator[Finding]:
+    """The findings of many checks, some at a time; a check that found something is made again after a pause."""
+    waiting = iter(checks)
+    while batch := list(islice(waiting, BATCH)):
+        suspicious = [each for each, found in zip(batch, parallel(lambda each: each(), batch), strict=True) if found]
+        if not suspicious:
+            continue
+        time.sleep(pause)
+        for found in parallel(lambda each: each(), suspicious):
+            yield from found
+
+
+def _check_name(check: Check, each: Listed) -> list[Finding]:
+    """A name leads to a run of that name."""
+    key = each.key
+    if place_of(key.removeprefix(check.keys.root)).kind is not Kind.NAME:
+        return [Finding(key=key, meaning="no run can have this name")]
+    body = check.bucket.get(key)
+    if body is None:
+        return []
+    run = run_of(body)
+    if run is None:
+        return [Finding(key=key, meaning="it does not hold the id of a run")]
+    record = check.keys.run(run).record
+    if check.bucket.get(record) is not None:
+        return []
+    if not check.old(each, FORSAKEN):
+        return []
+
+    def repair() -> Steps[None]:
+        yield Delete((key,))
+
+    return [
+        Finding(key=key, meaning=f"a name of run {run}, which does not exist", remedy="remove the name", repair=repair)
+    ]

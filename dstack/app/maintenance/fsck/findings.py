@@ -1,0 +1,131 @@
+"""What `dstack fsck` tells, and what its checks work with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dstack.app.protocol.effects import Steps
+from dstack.app.protocol.register import is_run_id
+from dstack.core.format.key_parser import Kind, place_of
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import (
+    Claim,
+    Coordinator,
+    End,
+    Final,
+    Gone,
+    Inventory,
+    Outcome,
+    Owner,
+    Pin,
+    Result,
+    RunRecord,
+    Started,
+    Stop,
+    Tomb,
+    User,
+    Want,
+    Why,
+    unpack,
+)
+from dstack.errors import BucketError
+from dstack.model import RunId
+from dstack.ports import Bucket, Listed
+
+RECORDS: Mapping[Kind, type[Any]] = {
+    Kind.RUN: RunRecord,
+    Kind.STOP: Stop,
+    Kind.OUTCOME: Outcome,
+    Kind.FINAL: Final,
+    Kind.WHY: Why,
+    Kind.WANT: Want,
+    Kind.PIN: Pin,
+    Kind.USER: User,
+    Kind.TOMB: Tomb,
+    Kind.CLAIM: Claim,
+    Kind.OWNER: Owner,
+    Kind.STARTED: Started,
+    Kind.END: End,
+    Kind.GONE: Gone,
+    Kind.RESULT: Result,
+    Kind.LOOKER: Coordinator,
+    Kind.INVENTORY: Inventory,
+}
+SETTLING = 60.0
+"""Seconds that a coordinator may take from one record to the next before its absence is told."""
+FORSAKEN = 24 * 3600.0
+"""Seconds after which a name without a run is none of a run that is being submitted."""
+
+Repair = Callable[[], Steps[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: at which key, and what it means. `repair` derives what should be there from what is;
+    `remedy` says so in words. None where nothing can be derived."""
+
+    key: str
+    meaning: str
+    remedy: str = ""
+    repair: Repair | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What a check works with. `deep`: every byte of artifacts is read and hashed."""
+
+    bucket: Bucket
+    keys: ProjectKeys
+    now: float
+    deep: bool = False
+
+    def old(self, each: Listed, seconds: float) -> bool:
+        return self.now - each.modified > seconds
+
+
+class Records:
+    """The records below one folder, decoded; what does not decode is a finding."""
+
+    def __init__(self, check: Check, listed: Iterable[Listed]) -> None:
+        self._check = check
+        self.listed = {each.key: each for each in listed}
+        self.found: dict[Kind, dict[str, Any]] = {}
+        self.findings: list[Finding] = []
+        for key in self.listed:
+            place = place_of(key.removeprefix(check.keys.root))
+            if place.kind is Kind.UNKNOWN:
+                self.wrong(key, "no dstack of this version writes this key")
+            elif place.kind in RECORDS:
+                self._read(key, place.kind)
+
+    def of(self, kind: Kind) -> dict[str, Any]:
+        """Key -> record of all records of a kind."""
+        return self.found.get(kind, {})
+
+    def lacks(self, key: str) -> bool:
+        """Whether the record is not there; what the list lacks is asked for by key."""
+        return key not in self.listed and self._check.bucket.get(key) is None
+
+    def wrong(self, key: str, meaning: str, *, remedy: str = "", repair: Repair | None = None) -> None:
+        self.findings.append(Finding(key=key, meaning=meaning, remedy=remedy, repair=repair))
+
+    def _read(self, key: str, kind: Kind) -> None:
+        body = self._check.bucket.get(key)
+        if body is None:
+            return  # it went since the list
+        try:
+            self.found.setdefault(kind, {})[key] = unpack(RECORDS[kind], key, body)
+        except BucketError as error:
+            self.wrong(key, str(error).removeprefix(f"{key} "))
+
+
+def run_of(body: bytes) -> RunId | None:
+    """The run that the body of a name holds, None when it holds none."""
+    try:
+        run = json.loads(body)["run"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return RunId(run) if isinstance(run, str) and is_run_id(run) else None

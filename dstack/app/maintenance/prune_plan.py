@@ -1,0 +1,279 @@
+"""Keeping house: what `dstack prune` would remove from a project, and removing it. Blocking.
+
+Planning reads only and decides nothing for good: every removal asks again for users, by the steps of `pruning.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dstack.app.maintenance.blocking_driver import Performer, parallel
+from dstack.app.maintenance.survey import Generation, Survey
+from dstack.app.protocol import prune_steps
+from dstack.app.protocol.effects import Steps
+from dstack.app.protocol.lease import SILENCE
+from dstack.core.format.keys import JobKeys, ProjectKeys
+from dstack.core.format.records import Claim, Outcome, Result, RunRecord, Want, unpack
+from dstack.core.retention import Kept, Policy, choose
+from dstack.errors import BucketError
+from dstack.model import Fingerprint, RunId
+from dstack.ports import Bucket, Listed
+
+GRACE = 24 * 3600.0
+"""Seconds for which code and heartbeats that nothing refers to are left: a run that is being submitted writes its code
+before its record, and a machine may sleep."""
+DOUBT_PAUSE = 5.0
+DOUBT = SILENCE + 4 * DOUBT_PAUSE
+"""Seconds until a reader whose heartbeat stands still counts as gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """One generation that is to go. `run` is the run that made it, "" when nobody can say."""
+
+    keys: JobKeys
+    workflow: str
+    run: str
+    bytes: int
+    objects: int
+    modified: float
+    result: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoomedRun:
+    """The records of one run that are to go."""
+
+    id: RunId
+    name: str
+    workflow: str
+    bytes: int
+    objects: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that is to go, and what stays although the policy names it: generations of runs that have not ended."""
+
+    generations: tuple[Doomed, ...]
+    runs: tuple[DoomedRun, ...]
+    code: tuple[str, ...]
+    heartbeats: tuple[str, ...]
+    bytes: int
+    objects: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What was removed. `used` generations stay: somebody began to use them meanwhile."""
+
+    generations: int
+    runs: int
+    objects: int
+    used: int
+
+
+class Housekeeper:
+    """Plans and prunes one project."""
+
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, performer: Performer, *, user: str) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._performer = performer
+        self._user = user
+
+    def plan(self, found: Survey, policy: Policy, *, now: float, tagged: frozenset[str] = frozenset()) -> Plan:
+        """What goes by this policy, and what earlier prunes and submissions left half done. Reads only.
+
+        `tagged` are the folders of the generations that a tag names: none of them goes.
+        """
+        labels = self._workflows(found) if policy.keep is not None else {}
+        used = {folder for folder, each in found.generations.items() if found.used(each)} | self._taken(found)
+        kept = [
+            Kept(
+                key=folder,
+                workflow=labels.get(folder, ""),
+                bytes=each.bytes,
+                modified=each.modified,
+                made=each.made,
+                used=folder in used,
+                tagged=folder in tagged,
+            )
+            for folder, each in found.generations.items()
+            if not each.tomb
+        ]
+        chosen = {each.key: each.reason for each in choose(kept, policy, total=found.bytes, now=now)}
+        for folder, each in found.generations.items():
+            if each.tomb and each.remains and folder not in used:
+                chosen[folder] = "a prune began it"
+        doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
+        runs = self._runs(found, policy, now)
+        code = self._code(found, {run.id for run in runs}, now)
+        beats = [each for each in found.heartbeats if now - each.modified > GRACE]
+        return Plan(
+            generations=tuple(sorted(doomed, key=lambda each: (each.modified, each.keys.folder))),
+            runs=runs,
+            code=tuple(each.key for each in code),
+            heartbeats=tuple(each.key for each in beats),
+            bytes=sum(each.bytes for each in doomed)
+            + sum(each.bytes for each in runs)
+            + sum(each.size for each in (*code, *beats)),
+            objects=sum(each.objects for each in doomed) + sum(each.objects for each in runs) + len(code) + len(beats),
+            held=len(used & found.generations.keys()),
+        )
+
+    def prune(self, plan: Plan, *, said: Callable[[str], None]) -> Done:
+        """Do it. May be broken off at any point; the next prune goes on. Raises BucketError.
+
+        Artifacts that somebody seems to read are waited for, at most DOUBT seconds, and left alone after that only when
+        he is seen to live.
+        """
+        ended: set[RunId] = set()
+        open_ = list(plan.generations)
+        burials: list[prune_steps.Burial] = []
+        until = time.monotonic() + DOUBT
+        told = False
+        while open_:
+            tried = list(parallel(lambda each: self._bury(each, ended), open_))
+            doubtful = [
+                each for each, burial in zip(open_, tried, strict=True) if burial.fate is prune_steps.Fate.DOUBT
+            ]
+            burials += [burial for burial in tried if burial.fate is not prune_steps.Fate.DOUBT]
+            open_ = doubtful if time.monotonic() < until else []
+            if open_ and not told:
+                told = True
+                said(f"somebody began to read {len(open_)} of these: waiting at most {DOUBT:.0f} s for a sign of life")
+            if open_:
+                time.sleep(DOUBT_PAUSE)
+        forgotten = list(parallel(self._forget, plan.runs))
+        loose = [*plan.code, *plan.heartbeats]
+        for _ in parallel(self._bucket.delete, loose):
+            pass
+        gone = sum(burial.fate is prune_steps.Fate.GONE for burial in burials)
+        return Done(
+            generations=gone,
+            runs=sum(count > 0 for count in forgotten),
+            objects=sum(burial.deleted for burial in burials) + sum(forgotten) + len(loose),
+            used=len(plan.generations) - gone,
+        )
+
+    def _bury(self, doomed: Doomed, ended: set[RunId]) -> prune_steps.Burial:
+        def steps() -> Steps[prune_steps.Burial]:
+            tomb = yield from prune_steps.new_tomb(self._user, doomed.reason)
+            return (yield from prune_steps.bury(self._keys, doomed.keys, tomb, ended))
+
+        return self._performer.take(steps())
+
+    def _forget(self, run: DoomedRun) -> int:
+        return self._performer.take(prune_steps.forget_run(self._keys, run.id))
+
+    # -- planning ---------------------------------------------------------------------------------
+
+    def _taken(self, found: Survey) -> set[str]:
+        """The generations whose results runs that have not ended already have: of versions that did not pin, too."""
+        taken = set()
+        for run, facts in found.runs.items():
+            if not facts.live:
+                continue
+            for key in self._bucket.list(f"{self._keys.run(run).folder}jobs/"):
+                try:
+                    outcome = unpack(Outcome, key, self._bucket.get(key) or b"")
+                except BucketError:
+                    continue
+                if outcome.generation:
+                    job = self._keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
+                    taken.add(job.folder)
+        return taken
+
+    def _workflows(self, found: Survey) -> dict[str, str]:
+        """The workflow of each generation, by the run that waits or waited for it."""
+        all_ = found.generations.values()
+        return dict(parallel(lambda each: (each.keys.folder, workflow_of(self._bucket, each)), all_))
+
+    def _doomed(self, each: Generation, reason: str) -> Doomed:
+        return Doomed(
+            keys=each.keys,
+            workflow=workflow_of(self._bucket, each),
+            run=self._maker(each),
+            bytes=each.bytes,
+            objects=each.remains,
+            modified=each.modified,
+            result=each.made > 0,
+            reason=reason,
+        )
+
+    def _maker(self, each: Generation) -> str:
+        """The name of the run whose attempt it holds."""
+        try:
+            body = self._bucket.get(each.keys.result)
+            if body is not None:
+                return unpack(Result, each.keys.result, body).name
+            key = each.keys.attempt(1).claim
+            body = self._bucket.get(key)
+            return unpack(Claim, key, body).run_name if body is not None else ""
+        except BucketError:
+            return ""  # it goes all the same
+
+    def _runs(self, found: Survey, policy: Policy, now: float) -> tuple[DoomedRun, ...]:
+        """Runs that have ended and are past the age; and what is left of runs whose record went."""
+        old = []
+        for run, facts in found.runs.items():
+            age = now - facts.modified
+            past = policy.older_than is not None and facts.final and age > policy.older_than
+            if past or (not facts.recorded and age > GRACE) or (facts.final and not facts.recorded):
+                old.append(run)
+        names = dict(parallel(lambda run: (run, self._record(run)), old))
+        made = []
+        for run in sorted(old, reverse=True):
+            record, facts = names[run], found.runs[run]
+            made.append(
+                DoomedRun(
+                    id=run,
+                    name=record.name if record else "",
+                    workflow=record.workflow if record else "",
+                    bytes=facts.amount.bytes,
+                    objects=facts.amount.objects + (record is not None),  # its name, too
+                    modified=facts.modified,
+                )
+            )
+        return tuple(made)
+
+    def _record(self, run: RunId) -> RunRecord | None:
+        key = self._keys.run(run).record
+        body = self._bucket.get(key)
+        try:
+            return unpack(RunRecord, key, body) if body is not None else None
+        except BucketError:
+            return None
+
+    def _code(self, found: Survey, going: set[RunId], now: float) -> list[Listed]:
+        """Lists and diffs of code that no run refers to which stays; none when a record cannot be read."""
+        candidates = [each for each in found.code if now - each.modified > GRACE]
+        if not candidates:
+            return []
+        staying = [run for run, facts in found.runs.items() if facts.recorded and run not in going]
+        referred: set[str] = set()
+        for record in parallel(self._record, staying):
+            if record is None:
+                return []
+            referred.add(self._keys.diff(record.snapshot.commit))
+            referred.update(self._keys.files(spec.code) for spec in record.plan.jobs)
+        return [each for each in candidates if each.key not in referred]
+
+
+def workflow_of(bucket: Bucket, each: Generation) -> str:
+    """The workflow that a generation is of, as a run that waited for it called it; "" when nobody did."""
+    for run in sorted(each.runs):
+        key = each.keys.want(run)
+        body = bucket.get(key)
+        if body is not None:
+            try:
+                return unpack(Want, key, body).workflow
+            except BucketError:
+                continue
+    return ""

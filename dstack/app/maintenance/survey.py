@@ -1,0 +1,137 @@
+"""What a project holds, by one walk over its keys: sizes and times of generations, runs and code. Reads no bodies.
+
+Memory grows with the number of jobs and runs, not with that of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dstack.app.protocol.register import is_run_id
+from dstack.core.format.key_parser import Kind, Place, place_of, sort_of
+from dstack.core.format.keys import JobKeys, ProjectKeys
+from dstack.model import Fingerprint, RunId
+from dstack.ports import Bucket, Listed
+
+
+@dataclass(slots=True)
+class Amount:
+    """Objects and their bytes."""
+
+    objects: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        self.objects += 1
+        self.bytes += size
+
+
+@dataclass(slots=True)
+class Generation:
+    """One generation of a job. `modified` is when something of it was last written, a user's pin too, but not the
+    register, where those who only read stay; `made` when its result came, 0.0 without one. `remains` are the objects
+    beside the tomb."""
+
+    keys: JobKeys
+    sorts: dict[str, Amount] = field(default_factory=dict)
+    modified: float = 0.0
+    made: float = 0.0
+    tomb: bool = False
+    remains: int = 0
+    runs: set[RunId] = field(default_factory=set)
+    """Runs that wait for it or use it, ended ones too."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(amount.bytes for amount in self.sorts.values())
+
+    @property
+    def objects(self) -> int:
+        return sum(amount.objects for amount in self.sorts.values())
+
+
+@dataclass(slots=True)
+class RunFacts:
+    """The records of one run. `modified` is when the last of them came."""
+
+    recorded: bool = False
+    final: bool = False
+    modified: float = 0.0
+    amount: Amount = field(default_factory=Amount)
+
+    @property
+    def live(self) -> bool:
+        """Whether a coordinator may still work for it."""
+        return self.recorded and not self.final
+
+
+@dataclass(slots=True)
+class Survey:
+    """A whole project. `rest` are keys that no dstack of this version writes."""
+
+    sorts: dict[str, Amount] = field(default_factory=dict)
+    generations: dict[str, Generation] = field(default_factory=dict)
+    runs: dict[RunId, RunFacts] = field(default_factory=dict)
+    code: list[Listed] = field(default_factory=list)
+    heartbeats: list[Listed] = field(default_factory=list)
+    rest: Amount = field(default_factory=Amount)
+
+    @property
+    def bytes(self) -> int:
+        return sum(amount.bytes for amount in self.sorts.values())
+
+    def used(self, generation: Generation) -> bool:
+        """Whether a run that has not ended waits for the generation or uses it."""
+        return any(self.runs[run].live for run in generation.runs if run in self.runs)
+
+
+def survey(bucket: Bucket, keys: ProjectKeys) -> Survey:
+    """Walk over the whole project."""
+    found = Survey()
+    _gather(found, keys, bucket.survey(keys.root))
+    return found
+
+
+def _gather(found: Survey, keys: ProjectKeys, listed: Iterable[Listed]) -> None:
+    for each in listed:
+        place = place_of(each.key.removeprefix(keys.root))
+        found.sorts.setdefault(sort_of(place.kind), Amount()).add(each.size)
+        if place.fingerprint:
+            _of_job(found, keys, each, place)
+        elif place.run:
+            _of_run(found, each, place)
+        elif place.kind in (Kind.DIFF, Kind.FILES):
+            found.code.append(each)
+        elif place.kind is Kind.HEARTBEAT:
+            found.heartbeats.append(each)
+        elif place.kind is Kind.UNKNOWN:
+            found.rest.add(each.size)
+
+
+def _of_job(found: Survey, keys: ProjectKeys, each: Listed, place: Place) -> None:
+    job = keys.job(Fingerprint(place.fingerprint), place.generation)
+    generation = found.generations.get(job.folder)
+    if generation is None:
+        generation = found.generations[job.folder] = Generation(keys=job)
+    if place.kind is Kind.TOMB:
+        generation.tomb = True
+        return
+    generation.remains += 1
+    generation.sorts.setdefault(sort_of(place.kind), Amount()).add(each.size)
+    if place.kind is not Kind.USER:
+        generation.modified = max(generation.modified, each.modified)
+    if place.kind is Kind.RESULT:
+        generation.made = each.modified
+    elif place.kind is Kind.WANT:
+        generation.runs.add(RunId(place.run))
+    elif place.kind is Kind.PIN and is_run_id(place.name):
+        generation.runs.add(RunId(place.name))
+
+
+def _of_run(found: Survey, each: Listed, place: Place) -> None:
+    run = found.runs.setdefault(RunId(place.run), RunFacts())
+    run.amount.add(each.size)
+    run.modified = max(run.modified, each.modified)
+    run.recorded = run.recorded or place.kind is Kind.RUN
+    run.final = run.final or place.kind is Kind.FINAL

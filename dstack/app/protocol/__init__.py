@@ -1,0 +1,1 @@
+"""The protocol between coordinators, as pure steps: which job runs, who runs it, and when its result stands."""

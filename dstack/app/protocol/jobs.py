@@ -1,0 +1,176 @@
+"""A job as the steps see it: its run, its fingerprint, its keys, and who still wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dstack.app.protocol.create_rule import read_record
+from dstack.app.protocol.effects import NewNonce, Read, Steps
+from dstack.app.protocol.lists import last_number
+from dstack.app.protocol.register import is_run_id, users_of
+from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
+from dstack.core.format.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack
+from dstack.errors import DamagedObjectError
+from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One workflow of a run whose inputs are settled. `fresh` says why no earlier result counts; "" when one does.
+
+    The generations up to `above` hold what is damaged, and are none for the run. `again`: it has its outcome of the job
+    already, whose artifacts are what is damaged, and needs the same ones anew.
+    """
+
+    run: RunRecord
+    spec: JobSpec
+    fingerprint: Fingerprint
+    project: ProjectKeys
+    fresh: str = ""
+    above: int = 0
+    again: bool = False
+
+    @property
+    def run_keys(self) -> RunKeys:
+        return self.project.run(self.run.id)
+
+    def generation(self, number: int) -> JobKeys:
+        return self.project.job(self.fingerprint, number)
+
+    def outcome(
+        self,
+        status: JobStatus,
+        *,
+        reason: str = "",
+        keys: JobKeys | None = None,
+        attempt: int = 0,
+        digest: str = "",
+        host: str = "",
+        reused_from: RunName | None = None,
+        times: tuple[float, float] = (0.0, 0.0),
+    ) -> Steps[Outcome]:
+        """An outcome of this job in its run, with a nonce of its own."""
+        return Outcome(
+            nonce=(yield NewNonce()),
+            workflow=self.spec.workflow,
+            status=status,
+            reason=reason,
+            fingerprint=self.fingerprint,
+            generation=keys.generation if keys else 0,
+            attempt=attempt,
+            digest=digest,
+            host=host,
+            reused_from=reused_from,
+            started=times[0],
+            ended=times[1],
+        )
+
+
+def fresh_reason(run: RunRecord, spec: JobSpec) -> str:
+    """Why no earlier result counts for this job of the run; "" when one does."""
+    if spec.workflow in run.rerun:
+        return f"{run.user} asked for it to run again"
+    return "" if spec.reuse else "the workflow says reuse: false"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """An attempt that has not ended, and who looks after it."""
+
+    keys: AttemptKeys
+    claim: Claim
+    owner: Coordinator
+    adoptions: int
+
+
+def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[Stop | None]:
+    """The stop request that covers this workflow of a run, None without one; a damaged one counts as well."""
+    for key in (keys.stop(workflow), keys.stop(None)):
+        try:
+            body = yield Read(key)
+            if body is not None:
+                return unpack(Stop, key, body)
+        except DamagedObjectError as error:
+            return Stop(nonce="", user="", reason=f"somebody asked for it, and nobody can say who: {error}")
+    return None
+
+
+def stop_asked(job: Job) -> Steps[Stop | None]:
+    """The stop request that covers this job, None without one."""
+    return (yield from stop_of(job.run_keys, job.spec.workflow))
+
+
+def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
+    """The stop request that ends the attempt: there is one, and no other run that waits for the job lacks one."""
+    stop = yield from stop_asked(job)
+    if stop is None:
+        return None
+    for run, key in (yield from _wants(attempt, job.run.id)).items():
+        if run != job.run.id and (yield from _still_wants(job.project, run, key)):
+            return None
+    return stop
+
+
+def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[bool]:
+    """Whether any run still waits for what the attempt makes; of `runs` it is asked by key."""
+    for run, key in (yield from _wants(attempt, *runs)).items():
+        if (yield from _still_wants(project, run, key)):
+            return True
+    return False
+
+
+def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[dict[RunId, str]]:
+    """The keys of the wants of all runs that ever came to the attempt's generation, by run; those of `runs` and the
+    claimant's whoever is registered."""
+    claimant = (yield from read_record(Claim, attempt.claim)).run
+    users = yield from users_of(attempt, attempt.wants)
+    found = {RunId(name) for name in users if is_run_id(name)} | {claimant, *runs}
+    return {run: attempt.want(run) for run in sorted(found)}
+
+
+def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[bool]:
+    keys = project.run(run)
+    try:
+        body = yield Read(key)
+        want = unpack(Want, key, body) if body is not None else None
+    except DamagedObjectError:
+        return not (yield from _is_over(keys))  # nobody can say for which workflow
+    if want is None or want.left:
+        return False
+    if (yield Read(keys.final if want.again else keys.job(want.workflow))) is not None:
+        return False
+    # A run that was pruned has no outcomes any more; its record went before them.
+    if (yield Read(keys.record)) is None:
+        return False
+    return (yield from stop_of(keys, want.workflow)) is None
+
+
+def _is_over(run: RunKeys) -> Steps[bool]:
+    return (yield Read(run.final)) is not None or (yield Read(run.record)) is None
+
+
+def ends_of(keys: JobKeys | AttemptKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
+    """How the attempts after number `after` and up to `last` ended, oldest first; open ones are left out."""
+    ends = []
+    for number in range(after + 1, last + 1):
+        attempt = keys.attempt(number)
+        body = yield Read(attempt.end)
+        if body is not None:
+            ends.append(unpack(End, attempt.end, body))
+    return tuple(ends)
+
+
+def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
+    """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
+    number = yield from last_number(keys.claims, lambda number: keys.attempt(number).claim)
+    if not number:
+        return 0, None
+    attempt = keys.attempt(number)
+    if (yield Read(attempt.end)) is not None:
+        return attempt.number, None
+    claim = yield from read_record(Claim, attempt.claim)
+    adoptions = yield from last_number(attempt.owners, attempt.owner)
+    owner = claim.coordinator
+    if adoptions:
+        owner = (yield from read_record(Owner, attempt.owner(adoptions))).coordinator
+    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)

@@ -1,0 +1,52 @@
+"""Watches other coordinators: first by what this machine knows for sure, then by their heartbeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dstack.app.protocol.lease import LATE, SILENCE
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator
+from dstack.core.liveness import Observation, late, observe, silent
+from dstack.ports import Bucket
+
+Detector = Callable[[Coordinator], bool | None]
+
+
+class Observer:
+    """Remembers heartbeats and since when they have not changed, by this machine's own boot time."""
+
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, *, sure: Detector, boottime: Callable[[], float]) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._sure = sure
+        self._boottime = boottime
+        self._seen: dict[str, Observation] = {}
+
+    def alive(self, coordinator: Coordinator) -> bool | None:
+        """True or False when sure or after long silence, None while nobody can know."""
+        sure = self._sure(coordinator)
+        if sure is not None:
+            return sure
+        beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
+        if beat is None:
+            self._seen.pop(coordinator.id, None)
+            return False  # it beats before it claims or adopts anything, and takes the heartbeat away when it leaves
+        now = self._boottime()
+        seen = observe(self._seen.get(coordinator.id), beat, now)
+        self._seen[coordinator.id] = seen
+        return False if silent(seen, now, after=SILENCE) else None
+
+    def forget(self, coordinator: Coordinator) -> None:
+        """Whatever was seen of its heartbeat counts no more."""
+        self._seen.pop(coordinator.id, None)
+
+    def is_late(self, coordinator: Coordinator) -> bool:
+        """Whether the heartbeat that `alive` looked at is overdue."""
+        seen = self._seen.get(coordinator.id)
+        return seen is not None and late(seen, self._boottime(), after=LATE)
+
+    def is_mute(self, coordinator: Coordinator) -> bool:
+        """Whether `alive` called it dead for the silence of its heartbeat, and for nothing else."""
+        seen = self._seen.get(coordinator.id)
+        return seen is not None and silent(seen, self._boottime(), after=SILENCE)

@@ -1,0 +1,188 @@
+"""Taking a generation, or the records of a run, out of the bucket beside anything that runs.
+
+A generation: tomb first, then a look for users; nothing of it goes while there is one. Its `result` goes first, then
+the manifests, then what they name, so that behind a result nothing is ever missing. The tomb stays for ever: what a
+very late writer still leaves behind it is no result of anything, and goes with the next prune.
+A run: name, record, everything else, `final` last, so that a slow coordinator that finds no outcome any more finds no
+record either. Each of these may be broken off at any point and done again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.effects import Alive, Delete, ListKeys, NewNonce, Read, Steps
+from dstack.app.protocol.register import is_run_id, register, users_of
+from dstack.core.format.keys import JobKeys, ProjectKeys, RunKeys
+from dstack.core.format.records import Pin, RunRecord, Tomb, Want, pack, unpack
+from dstack.errors import BucketError
+from dstack.model import Nonce, RunId
+
+
+class Use(Enum):
+    """Whether anybody uses a generation."""
+
+    NONE = "nobody uses it"
+    RUN = "a run that has not ended uses it"
+    READER = "somebody reads it"
+    DOUBT = "somebody began to read it, and may be gone"
+
+
+class Fate(Enum):
+    """What became of a generation that was to go."""
+
+    GONE = "gone"
+    USED = "used"
+    """It has users: nothing was done, or it takes no new ones and goes with a later prune."""
+    DOUBT = "doubt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burial:
+    """`deleted` objects went. `use` says who stood in the way."""
+
+    fate: Fate
+    use: Use = Use.NONE
+    deleted: int = 0
+
+
+def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> Steps[Burial]:
+    """Close the generation and remove all of it but the tomb, unless somebody uses it.
+
+    `ended` remembers runs that are known to have ended, over many calls: that never changes again.
+    """
+    use = yield from user_of(project, keys, ended)
+    if use is Use.NONE:
+        yield from create(keys.tomb, pack(tomb))
+        use = yield from user_of(project, keys, ended)
+    if use is not Use.NONE:
+        return Burial(fate=Fate.DOUBT if use is Use.DOUBT else Fate.USED, use=use)
+    return Burial(fate=Fate.GONE, deleted=(yield from _sweep(keys)))
+
+
+def _sweep(keys: JobKeys) -> Steps[int]:
+    found = [key for key in (yield ListKeys(keys.folder)) if key != keys.tomb]
+    # The result by its key: a late list may lack it, and behind a result nothing may be missing.
+    tiers: list[list[str]] = [[keys.result], [], [], []]
+    for key in set(found) - {keys.result}:
+        tiers[_tier(key.removeprefix(keys.folder))].append(key)
+    for tier in tiers:
+        if tier:
+            yield Delete(tuple(sorted(tier)))
+    return len(found)
+
+
+def _tier(name: str) -> int:
+    """When an object goes: the result, then manifests, then what they name and all else, then who used it."""
+    if name == "result":
+        return 0
+    if name.endswith("/manifest"):
+        return 1
+    return 3 if name.startswith(("wants/", "pins/", "users/")) else 2
+
+
+def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[Use]:
+    """Who uses the generation: a run that came to it and has neither ended nor left, or a process that reads it."""
+    doubt = False
+    for name in sorted((yield from users_of(keys, keys.pins, keys.wants))):
+        if is_run_id(name):
+            if (yield from _run_uses(project, keys, RunId(name), ended)):
+                return Use.RUN
+            continue
+        alive = yield from _reader_lives(keys.pin(name))
+        if alive:
+            return Use.READER
+        doubt = doubt or alive is None
+    return Use.DOUBT if doubt else Use.NONE
+
+
+def _run_uses(project: ProjectKeys, keys: JobKeys, run: RunId, ended: set[RunId]) -> Steps[bool]:
+    if run in ended:
+        return False
+    if (yield from has_ended(project.run(run))):
+        ended.add(run)
+        return False
+    body = yield Read(keys.want(run))
+    return body is None or not unpack(Want, keys.want(run), body).left
+
+
+def has_ended(run: RunKeys) -> Steps[bool]:
+    """Whether no coordinator will ever work for the run again; for ever, once it is so.
+
+    `final` is looked for first: a run that is being pruned loses it after its record.
+    """
+    if (yield Read(run.final)) is not None:
+        return True
+    return (yield Read(run.record)) is None
+
+
+def _reader_lives(key: str) -> Steps[bool | None]:
+    body = yield Read(key)
+    if body is None:
+        return False
+    reader = unpack(Pin, key, body).reader
+    if reader is None:
+        return None
+    alive: bool | None = yield Alive(reader)
+    return alive
+
+
+def hold(keys: JobKeys, pin: Pin) -> Steps[bool]:
+    """Pin what the generation holds for the process `pin.reader` -> whether it stays there until `release`.
+
+    False: it is being pruned, and may go at any moment. Every byte must still be checked: the heartbeat of a reader
+    that is cut off from the bucket for minutes is taken for dead.
+    """
+    yield from register(keys, pin.nonce)
+    yield from create(keys.pin(pin.nonce), pack(pin))
+    if (yield Read(keys.tomb)) is None:
+        return True
+    yield from release(keys, Nonce(pin.nonce))
+    return False
+
+
+def release(keys: JobKeys, user: Nonce) -> Steps[None]:
+    """Take a process's pin away."""
+    yield Delete((keys.pin(user),))
+
+
+def forget_run(project: ProjectKeys, run: RunId) -> Steps[int]:
+    """Remove all records of a run that has ended -> how many; 0 when it has not.
+
+    What it shares with other runs is not touched: generations, code, results.
+    """
+    keys = project.run(run)
+    if not (yield from has_ended(keys)):
+        return 0
+    found = set((yield ListKeys(keys.folder)))
+    body = yield Read(keys.record)
+    gone = 0
+    if body is not None:
+        gone += yield from _forget_name(project, run, body)
+    rest = found - {keys.record, keys.final}
+    # Record and summary by their keys: a late list may lack them, and their order counts.
+    for tier in ({keys.record}, rest, {keys.final}):
+        if tier:
+            yield Delete(tuple(sorted(tier)))
+    return gone + len(found)
+
+
+def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[int]:
+    try:
+        record = unpack(RunRecord, project.run(run).record, body)
+    except BucketError:
+        return 0
+    own = f"{project.runs_of(record.user, record.machine)}{run}"
+    key = project.name(record.name)
+    there = yield Read(key)
+    mine = [key] if there is not None and str(run).encode() in there else []
+    mine += [own] if (yield Read(own)) is not None else []
+    if mine:
+        yield Delete(tuple(mine))
+    return len(mine)
+
+
+def new_tomb(user: str, reason: str) -> Steps[Tomb]:
+    return Tomb(nonce=(yield NewNonce()), user=user, reason=reason)

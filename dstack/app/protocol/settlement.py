@@ -1,0 +1,311 @@
+"""One job of one run, to its outcome: reuse, join, adopt or claim; the same steps for every coordinator.
+
+Any number of coordinators may take these steps for the same job at the same time, in the same run or in others. What
+keeps them apart are the keys alone: `claim/<n>`, `owner/<k>`, `result` and the outcome are each created once. Which
+generation a run works in is decided in `generations.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dstack.app.protocol import attempts, generations
+from dstack.app.protocol.create_rule import create, read_record
+from dstack.app.protocol.effects import Alive, AskVerdict, Foreign, HowSilent, NewNonce, Pause, Read, Show, Steps
+from dstack.app.protocol.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
+from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lists import are_there
+from dstack.core import reuse
+from dstack.core.artifacts import manifests
+from dstack.core.format.keys import AttemptKeys, JobKeys
+from dstack.core.format.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, at_machine, pack, unpack
+from dstack.core.sightings import Sighting, describe, describe_elsewhere
+from dstack.errors import DamagedObjectError
+from dstack.model import JobStatus, WorkflowName
+from dstack.wire import STARTED
+
+POLL = 0.5
+MOST = 5.0
+"""Seconds between two looks at an attempt that somebody else looks after: first POLL, then ever more up to this."""
+STOPPED = 5.0
+"""Seconds that the owner of an attempt that is to be stopped is given to do so, before another one does."""
+FAR = 2.0
+"""Seconds between two tries of a host that does not answer."""
+ELSEWHERE = 5.0
+"""Seconds between two looks at an attempt of another account, which only that account can bring to its end."""
+MAX_VOID = 16
+"""Attempts in a row that never started before the job is called failed."""
+MAX_DAMAGED = 4
+"""Generations in a row that are left because of damage before the job is called failed: a store may damage them all."""
+
+
+def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
+    """Bring the job to its outcome in this run and record it; what is recorded already is returned as it is."""
+    key = job.run_keys.job(job.spec.workflow)
+    told = yield Read(key)
+    if told is not None:
+        return unpack(Outcome, key, told)
+    outcome = yield from _to_the_end(job, me, (yield from generations.first(job)))
+    assert outcome is not None
+    return (yield from conclude(job, outcome))
+
+
+def again(job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str) -> Steps[Outcome | None]:
+    """What stands for an outcome of this run whose artifacts turned out damaged, as `why` says.
+
+    Closes the generation, and makes the job again in the next shared one, or takes what others made there. The run's
+    recorded outcome stays what it is. `job` is one that is `again`. None as soon as the workflow `taker`, which needs
+    the artifacts, has an outcome without them. Raises DamagedObjectError where the next generation is damaged as well.
+    """
+    yield from generations.close(job, taken.generation, why)
+    generation = yield from generations.shared(job, taken.generation, f"its result was damaged: {why}")
+    return (yield from _to_the_end(job, me, generation, taker=taker))
+
+
+def _to_the_end(
+    job: Job, me: Coordinator, generation: JobKeys, *, taker: WorkflowName | None = None
+) -> Steps[Outcome | None]:
+    """Look and act until there is an outcome, from one generation to the next where it must be; None as soon as the
+    workflow `taker` has one. Raises DamagedObjectError where no later generation can help."""
+    damaged = 0
+    while True:
+        if taker is not None and (yield Read(job.run_keys.job(taker))) is not None:
+            return None
+        try:
+            found = yield from _step(job, me, generation)
+        except DamagedObjectError as error:
+            damaged += 1
+            if damaged > MAX_DAMAGED or not _is_left_behind(generation, error.key):
+                raise
+            job = replace(job, above=generation.generation)
+            found = yield from _above(job, generation, str(error))
+        if isinstance(found, Outcome):
+            return found
+        if found is not None:
+            generation = found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Why a job cannot be done, however long one waits: the object `key` of the bucket is damaged."""
+
+    key: str
+    reason: str
+
+
+def give_up(job: Job, loss: Loss) -> Steps[Outcome]:
+    """Record that the job failed because of the loss; returns the outcome that counts.
+
+    Where the record of the outcome is what is damaged, the returned one stands nowhere.
+    """
+    outcome = replace((yield from job.outcome(JobStatus.FAILED, reason=loss.reason)), damaged=loss.key)
+    try:
+        return (yield from conclude(job, outcome))
+    except DamagedObjectError:
+        return outcome
+
+
+def _is_left_behind(keys: JobKeys, key: str) -> bool:
+    """Whether the damage of `key` is left behind with the generation: of a claim, or of who looks after it, it is not,
+    for its job may run still."""
+    return key.startswith(keys.folder) and not key.startswith(keys.claims) and "/owner/" not in key
+
+
+def _above(job: Job, keys: JobKeys, why: str) -> Steps[JobKeys]:
+    """The generation to go on with where this one holds what is damaged."""
+    if job.fresh:
+        return (yield from generations.following(job, keys))
+    return (yield from generations.shared(job, keys.generation, f"its result was damaged: {why}"))
+
+
+def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
+    """Record the outcome; the one that was recorded first is the outcome, and is returned."""
+    key = job.run_keys.job(job.spec.workflow)
+    if (yield from create(key, pack(outcome))):
+        return outcome
+    return (yield from read_record(Outcome, key))
+
+
+def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys | None]:
+    """One look at the job -> its outcome, the generation to go on with, or None to look again."""
+    stop = yield from stop_asked(job)
+    found = yield Read(keys.result)
+    result = unpack(Result, keys.result, found) if found is not None else None
+    if stop is not None and (result is None or result.run != job.run.id):
+        return (yield from _stopped(job, me, keys, stop))
+    want = yield from generations.want(job, keys, settled=result is not None)
+    if want.left:
+        return (yield from generations.following(job, keys))
+    if result is not None:
+        return (yield from _reuse(job, keys, result))
+    number, live = yield from latest_of(keys)
+    if live is not None:
+        yield from _beside(job, me, keys, live, want)
+        return None
+    ends = yield from ends_of(keys, want.ended, number)
+    verdict = reuse.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
+    if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:
+        return None  # an attempt succeeded since the first look: its result precedes its end
+    if verdict is not reuse.Next.CLAIM:
+        end = next(end for end in reversed(ends) if end.status != "stopped")
+        status = JobStatus.LOST if verdict is reuse.Next.LOST else JobStatus.FAILED
+        return (
+            yield from job.outcome(
+                status, reason=end.reason, keys=keys, attempt=number, host=end.host, times=(end.started, end.ended)
+            )
+        )
+    return (yield from attempts.attempt(job, me, keys, number + 1))
+
+
+def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outcome | None]:
+    """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
+    number, live = yield from latest_of(keys)
+    if live is not None and (yield from unwanted(job, live.keys)) is not None:
+        yield from _beside(job, me, keys, live, None)
+        return None
+    end = None if live is not None else (yield from _own_end(job, keys, number))
+    if end is None:
+        return (yield from job.outcome(JobStatus.STOPPED, reason=stop.reason))
+    times = (end.started, end.ended)
+    return (
+        yield from job.outcome(
+            JobStatus.STOPPED, reason=stop.reason, keys=keys, attempt=number, host=end.host, times=times
+        )
+    )
+
+
+def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
+    """How attempt `number` ended if this run waited for it and it ran: it has the log, and what was kept."""
+    want = yield Read(keys.want(job.run.id))
+    if want is None or number <= unpack(Want, keys.want(job.run.id), want).ended:
+        return None
+    key = keys.attempt(number).end
+    body = yield Read(key)
+    end = unpack(End, key, body) if body is not None else None
+    return end if end is not None and end.status in ("stopped", "failed", "lost") else None
+
+
+def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
+    """The outcome that this result gives; raises DamagedObjectError where the result has a hole."""
+    if not (yield from is_whole(keys.attempt(result.attempt), result)):
+        raise DamagedObjectError(keys.result, f"not all is there that {keys.result} names")
+    own = result.run == job.run.id
+    return (
+        yield from job.outcome(
+            JobStatus.SUCCEEDED if own else JobStatus.REUSED,
+            reason=result.log_lost,
+            keys=keys,
+            attempt=result.attempt,
+            digest=result.digest,
+            host=result.host,
+            reused_from=None if own else result.name,
+            times=(result.started, result.ended),
+        )
+    )
+
+
+def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
+    """Whether everything that the result names is there, as far as names, sizes and digests tell; no pack is read."""
+    try:
+        body = yield Read(attempt.manifest)
+        if body is None:
+            return False
+        manifest = manifests.decode(attempt.manifest, body, sha256=result.manifest)
+    except DamagedObjectError:
+        return False
+    if manifest.partial or manifests.content_digest(manifest) != result.digest:
+        return False
+    packs = manifests.uploads(manifest)
+    sizes = {attempt.pack(name): manifests.pack_size(members) for name, members in packs.items()}
+    return (yield from are_there(attempt.pack(""), sizes))
+
+
+def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
+    """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
+    if live.owner.id != me.id and not (yield from _outlive(job, live)):
+        return
+    verdict = yield AskVerdict(live.claim)
+    if isinstance(verdict, Foreign):
+        yield from _foreign(job, live, want, verdict)
+        return
+    if verdict is None:
+        yield from _unreachable(job, live, want)
+        return
+    if verdict != STARTED:
+        yield from attempts.void(live.keys, live.claim)
+        return
+    if live.owner.id != me.id:
+        owner = Owner(nonce=(yield NewNonce()), coordinator=me)
+        if not (yield from create(live.keys.owner(live.adoptions + 1), pack(owner))):
+            return
+    yield from attempts.look_after(job, live.keys, live.claim)
+
+
+def _outlive(job: Job, live: Live) -> Steps[bool]:
+    """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again.
+
+    An owner that lives and does not stop what is to be stopped (a frozen process holds its lock) counts as dead after
+    STOPPED seconds: two may stop one attempt, and what both then write is the same.
+    """
+    own = live.claim.run == job.run.id
+    who = at_machine(live.owner.user, live.owner.machine)
+    note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
+    pause, late = POLL, -1.0
+    while True:
+        if late >= STOPPED or (yield Alive(live.owner, live.claim)) is False:
+            return True
+        yield Show(
+            workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
+        )
+        yield Pause(pause)
+        waited, pause = pause, min(MOST, pause * 1.25)
+        if (yield Read(live.keys.end)) is not None:
+            return False
+        if (yield from stop_asked(job)) is None:
+            continue
+        if (yield from unwanted(job, live.keys)) is None:
+            return False  # the others go on with it, and this run is stopped
+        late, pause = (0.0 if late < 0 else late + waited), POLL
+
+
+def _foreign(job: Job, live: Live, want: Want | None, verdict: Foreign) -> Steps[None]:
+    """Its host answers, and it is another account's: only that account can bring it to its end, so whoever waits for it
+    goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
+    may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
+    if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
+        yield from attempts.record_gone(live.keys, live.claim)
+        yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
+        return
+    claim = live.claim
+    note = describe(verdict.sighting, claim.host, claim.account, f"dstack attach {job.run.name}")
+    if verdict.own_account:
+        note = describe_elsewhere(verdict.sighting, claim.host, f"dstack lost {job.run.name}")
+    yield Show(workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys)
+    yield Pause(ELSEWHERE)
+
+
+def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[None]:
+    """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
+    silence = yield HowSilent(live.claim, live.owner)
+    # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
+    # known for sure to have died, says nothing of its host.
+    by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
+    long_enough = by_owner or silence.seconds >= SILENCE
+    if long_enough and (yield from attempts.may_try_again(job, live.keys, want)):
+        yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
+        return
+    yield Show(
+        workflow=job.spec.workflow,
+        status=JobStatus.RUNNING,
+        host=live.claim.host,
+        note=f"{live.claim.host} unreachable since {silence.since}",
+        attempt=live.keys,
+    )
+    yield Pause(FAR)
+
+
+def skip(job: Job, culprit: Outcome) -> Steps[Outcome]:
+    """Record that the job does not run because its input `culprit` did not succeed."""
+    reason = f"not run: {culprit.workflow} {culprit.status}"
+    outcome = yield from job.outcome(JobStatus.STOPPED, reason=reason)
+    return (yield from conclude(job, outcome))

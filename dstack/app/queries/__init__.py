@@ -1,0 +1,1 @@
+"""What the bucket says of runs. Reads only."""

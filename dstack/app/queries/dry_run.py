@@ -1,0 +1,147 @@
+"""What a run would do, decided by reading only: `dstack run --dry-run`, and whether a host is needed at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol import generations, settlement
+from dstack.app.protocol.jobs import Job, fresh_reason, latest_of
+from dstack.app.protocol.lists import reaches_now, sizes_now
+from dstack.app.queries.views import waits_text
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.format.keys import JobKeys, ProjectKeys
+from dstack.core.format.records import Result, RunRecord, unpack
+from dstack.errors import DamagedObjectError
+from dstack.model import Fingerprint, JobSpec, RunName, Word, WorkflowName
+from dstack.ports import Bucket
+
+T = TypeVar("T")
+
+
+class Fate(Word):
+    """What will become of a job, as far as can be known before anything is done."""
+
+    REUSED = "reused"
+    RUNS = "runs"
+    JOINS = "joins"
+    WAITS = "waits"
+    """Its inputs run first, and whether it runs then depends on what they make; or only a silent host might run it."""
+    NOWHERE = "nowhere"
+    """No host can run it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """One job of a plan. `fingerprint` is "" while inputs are open; `reason` is for people."""
+
+    workflow: WorkflowName
+    fate: Fate
+    reason: str
+    fingerprint: str = ""
+    reused_from: RunName | None = None
+    host: str = ""
+
+
+class Remembered:
+    """What was read of a bucket in one look ahead. What is there never changes; what is not may come."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.store = bucket
+        self._found: dict[str, bytes] = {}
+        self.list = bucket.list
+        self.children = bucket.children
+
+    def get(self, key: str) -> bytes | None:
+        body = self._found.get(key)
+        if body is None:
+            body = self.store.get(key)
+            if body is not None:
+                self._found[key] = body
+        return body
+
+
+def read_only(steps: fx.Steps[T], bucket: Remembered) -> T:
+    """Run steps that only read, on the spot."""
+
+    def perform(effect: fx.Effect) -> Any:
+        match effect:
+            case fx.Read(key):
+                return bucket.get(key)
+            case fx.ListKeys(prefix):
+                return bucket.list(prefix)
+            case fx.Children(prefix):
+                return bucket.children(prefix)
+            case fx.Sizes(prefix):
+                return sizes_now(bucket.store, prefix)
+            case fx.Reaches(key, size):
+                return reaches_now(bucket.store, key, size)
+        raise AssertionError(f"a look ahead must not ask for {effect!r}")
+
+    return fx.answered(steps, perform)
+
+
+def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
+    """The fate of every job of a run that is not recorded yet, in the order of the plan. Writes nothing."""
+    bucket = Remembered(store)
+    digests: dict[WorkflowName, str] = {}
+    found = []
+    for spec in run.plan.jobs:
+        open_inputs = [dependency.workflow for dependency in spec.inputs if dependency.workflow not in digests]
+        if open_inputs:
+            found.append(Foresight(workflow=spec.workflow, fate=Fate.WAITS, reason=waits_text(open_inputs)))
+            continue
+        inputs = {str(dependency.workflow): digests[dependency.workflow] for dependency in spec.inputs}
+        print_ = fingerprint(ingredients(spec, inputs))
+        foresight, digest = _look(bucket, keys, run, spec=spec, fingerprint_=print_)
+        if digest is not None:
+            digests[spec.workflow] = digest
+        found.append(foresight)
+    return tuple(found)
+
+
+def _look(
+    bucket: Remembered, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
+) -> tuple[Foresight, str | None]:
+    fresh = fresh_reason(run, spec)
+    if fresh:
+        return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=fresh, fingerprint=fingerprint_), None
+    job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
+    stands = read_only(generations.standing(job), bucket)
+    generation = job.generation(stands.result or stands.closed + 1)
+    result, damage = _result(bucket, generation) if stands.result else (None, "")
+    if result is not None:
+        foresight = Foresight(
+            workflow=spec.workflow,
+            fate=Fate.REUSED,
+            reason=f"same code, variables and inputs as in {result.name}",
+            fingerprint=fingerprint_,
+            reused_from=result.name,
+            host=result.host,
+        )
+        return foresight, result.digest
+    _, live = read_only(latest_of(generation), bucket)
+    if live is not None:
+        reason = f"{live.claim.run_name} of {live.owner.user} is running it"
+        return (
+            Foresight(
+                workflow=spec.workflow, fate=Fate.JOINS, reason=reason, fingerprint=fingerprint_, host=live.claim.host
+            ),
+            None,
+        )
+    reason = damage or (generations.PRUNED if stands.closed else "no result yet")
+    return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=reason, fingerprint=fingerprint_), None
+
+
+def _result(bucket: Remembered, generation: JobKeys) -> tuple[Result | None, str]:
+    """The result that the job would reuse, or why there is none that can be, "" where nothing is damaged."""
+    body = bucket.get(generation.result)
+    if body is None or bucket.get(generation.tomb) is not None:
+        return None, ""
+    try:
+        result = unpack(Result, generation.result, body)
+    except DamagedObjectError as error:
+        return None, f"its result is damaged: {error}"
+    whole = read_only(settlement.is_whole(generation.attempt(result.attempt), result), bucket)
+    return (result, "") if whole else (None, "its result is damaged: not all that it names is there")

@@ -1,0 +1,206 @@
+"""The logs of a run out of the bucket, as far as they are there, or until the run ends. Touches no host."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dstack.app.queries.runs import attempt_of, job_of, run_view
+from dstack.app.queries.views import JobView
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.records import End, RunRecord, unpack
+from dstack.core.lifecycle import ENDED
+from dstack.errors import DamagedObjectError, NotFoundError
+from dstack.ports import Bucket
+
+SHORTEST = 0.1
+LONGEST = 1.0
+"""Seconds between two looks at the logs when nothing happens."""
+STATE = 0.5
+"""Seconds between two looks at what the jobs do, which cost more reads."""
+
+SHORT = 16
+"""Pieces that are read one after another before a list tells of all that are there."""
+
+Piece = tuple[str, bytes]
+"""Workflow and bytes of its log; no bytes: no more of it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What the log of a job lacks for good, in words, and the host that could not write it."""
+
+    workflow: str
+    host: str
+    what: str
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads the log of one job, attempt after attempt when it is tried again."""
+
+    workflow: str
+    attempt: AttemptKeys | None = None
+    offset: int = 0
+    done: bool = False
+
+
+def read_logs(
+    bucket: Bucket,
+    keys: ProjectKeys,
+    record: RunRecord,
+    *,
+    workflow: str | None = None,
+    attempt: int | None = None,
+    at_once: int = 1,
+    losses: list[Loss] | None = None,
+) -> Iterator[Piece]:
+    """The logs that are there, job by job in the order of the plan, a piece at a time; what they lack comes to
+    `losses`.
+
+    Of a long log `at_once` pieces are read at a time, and so many are in memory. `attempt` picks another one than the
+    last; raises NotFoundError when there is no such workflow or attempt, and, behind all that there is,
+    DamagedObjectError when a log lacks a piece.
+    """
+    damages: list[DamagedObjectError] = []
+    for job in _chosen(bucket, keys, record, workflow):
+        keys_of_attempt = attempt_of(keys, job)
+        if attempt is not None:
+            keys_of_attempt = _numbered(bucket, keys_of_attempt, job, attempt)
+        if keys_of_attempt is not None:
+            reader = Reader(workflow=job.workflow, attempt=keys_of_attempt)
+            yield from _drain(bucket, reader, at_once)
+            _note_loss(bucket, job.workflow, keys_of_attempt, losses)
+            yield job.workflow, b""
+            try:
+                if job.status in ENDED:
+                    _require_end(bucket, reader)
+            except DamagedObjectError as error:
+                damages.append(error)
+    if damages:
+        raise damages[0]
+
+
+def follow_logs(
+    bucket: Bucket,
+    keys: ProjectKeys,
+    record: RunRecord,
+    *,
+    workflow: str | None = None,
+    pause: Callable[[float], None],
+    at_once: int = 1,
+    losses: list[Loss] | None = None,
+) -> Iterator[Piece]:
+    """The logs that are there and all that comes, until every chosen job has its outcome and all was given; what they
+    lack comes to `losses`.
+
+    `pause` waits for so many seconds. The next piece of a log is found by its offset: a look costs one read for each
+    running job, at most ten times a second and at least once a second; every STATE seconds the jobs are looked at too.
+    """
+    chosen = _chosen(bucket, keys, record, workflow)
+    readers = [Reader(workflow=job.workflow) for job in chosen]
+    wait, since = SHORTEST, 0.0
+    jobs: dict[str, JobView] = {str(job.workflow): job for job in chosen}
+    while any(not reader.done for reader in readers):
+        if since >= STATE:
+            jobs, since = {str(job.workflow): job for job in run_view(bucket, keys, record).jobs}, 0.0
+        moved = False
+        for reader in readers:
+            if not reader.done:
+                for piece in _advance(bucket, keys, reader, job=jobs[reader.workflow], at_once=at_once):
+                    moved = True
+                    yield piece
+                if reader.done:
+                    _note_loss(bucket, reader.workflow, reader.attempt, losses)
+        wait = SHORTEST if moved else min(LONGEST, wait * 1.5)
+        since += wait
+        if any(not reader.done for reader in readers):
+            pause(wait)
+
+
+def _note_loss(bucket: Bucket, workflow: str, attempt: AttemptKeys | None, losses: list[Loss] | None) -> None:
+    """Add what the end of the attempt says that its log lacks."""
+    body = bucket.get(attempt.end) if attempt is not None and losses is not None else None
+    end = unpack(End, attempt.end, body) if attempt is not None and body is not None else None
+    if end is not None and end.log_lost and losses is not None:
+        losses.append(Loss(workflow, end.host, end.log_lost))
+
+
+def _advance(bucket: Bucket, keys: ProjectKeys, reader: Reader, *, job: JobView, at_once: int) -> Iterator[Piece]:
+    """What the reader can give now. The state was read before the log, so that nothing comes behind the end."""
+    current = attempt_of(keys, job)
+    if current is not None and current != reader.attempt:
+        if reader.attempt is not None:
+            yield from _drain(bucket, reader, at_once)
+        reader.attempt, reader.offset = current, 0
+    if reader.attempt is not None:
+        yield from _drain(bucket, reader, at_once)
+    if job.status in ENDED:
+        reader.done = True
+        yield reader.workflow, b""
+        _require_end(bucket, reader)
+
+
+def _require_end(bucket: Bucket, reader: Reader) -> None:
+    """Raises DamagedObjectError when there is more of the log than the reader could come to: a piece of it was cut, or
+    is gone."""
+    if reader.attempt is None:
+        return
+    key = reader.attempt.log(reader.offset)
+    last = max(bucket.list(reader.attempt.logs), default="")
+    if last >= key and not bucket.get(key):
+        hint = f"the rest of the log begins behind it; dstack run {reader.workflow} --rerun makes another one"
+        raise DamagedObjectError(key, f"{reader.workflow}: the log lacks {key}, or a part before it", hint=hint)
+
+
+def _drain(bucket: Bucket, reader: Reader, at_once: int) -> Iterator[Piece]:
+    """All that is there, from where the reader is. Of a long log, what a list shows is read ahead."""
+    given = 0
+    while reader.attempt is not None:
+        if at_once > 1 and given == SHORT:
+            listed = [key for key in bucket.list(reader.attempt.logs) if key >= reader.attempt.log(reader.offset)]
+            yield from _ahead(bucket, reader, listed, at_once)
+        piece = bucket.get(reader.attempt.log(reader.offset))
+        if not piece:
+            return
+        given += 1
+        reader.offset += len(piece)
+        yield reader.workflow, piece
+
+
+def _ahead(bucket: Bucket, reader: Reader, listed: Sequence[str], at_once: int) -> Iterator[Piece]:
+    """The listed pieces as long as they are the chain, `at_once` of them on their way."""
+    waiting: deque[tuple[str, Future[bytes | None]]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for number in range(len(listed) + at_once):
+                if number < len(listed):
+                    waiting.append((listed[number], pool.submit(bucket.get, listed[number])))
+                if number < at_once or not waiting:
+                    continue
+                key, future = waiting.popleft()
+                piece = future.result()
+                if not piece or reader.attempt is None or key != reader.attempt.log(reader.offset):
+                    return
+                reader.offset += len(piece)
+                yield reader.workflow, piece
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _chosen(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
+    view = run_view(bucket, keys, record)
+    return view.jobs if workflow is None else (job_of(view, workflow),)
+
+
+def _numbered(bucket: Bucket, last: AttemptKeys | None, job: JobView, number: int) -> AttemptKeys:
+    """Attempt `number` of the generation that `last` belongs to."""
+    if last is not None and 1 <= number <= last.number:
+        found = AttemptKeys(last.generation, number)
+        if bucket.get(found.claim) is not None:
+            return found
+    known = f"it has attempts 1 to {last.number}" if last is not None else "it has none yet"
+    raise NotFoundError(f"{job.workflow} has no attempt {number}", hint=known)

@@ -1,0 +1,33 @@
+"""Lost attempts by the records: how an attempt ended, and which of a job's may still live. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.records import End, unpack
+from dstack.errors import BucketError
+from dstack.ports import Bucket
+
+
+def end_of(bucket: Bucket, attempt: AttemptKeys) -> End | None:
+    """How an attempt ended by the records; None while it has not, or where the record is damaged. Blocking."""
+    body = bucket.get(attempt.end)
+    try:
+        return unpack(End, attempt.end, body) if body is not None else None
+    except BucketError:
+        return None
+
+
+def lost_attempts(bucket: Bucket, last: AttemptKeys, *, settled: bool) -> tuple[int, ...]:
+    """The attempts up to `last` that were called lost and may live; `settled`: `last` itself came to an end. Blocking.
+
+    Costs nothing for a job whose only attempt came to an end, else a read or two for each attempt.
+    """
+    numbers: Collection[int] = range(1, last.number + (0 if settled else 1))
+    return tuple(number for number in numbers if _may_live(bucket, last.attempt(number)))
+
+
+def _may_live(bucket: Bucket, attempt: AttemptKeys) -> bool:
+    end = end_of(bucket, attempt)
+    return end is not None and end.status == "lost" and bucket.get(attempt.gone) is None

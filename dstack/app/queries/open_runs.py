@@ -1,0 +1,221 @@
+"""Runs that are not final: what their jobs do, by what stands in the bucket. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dstack.app.protocol.lists import last_number_now
+from dstack.app.queries.coordinators import LATE, Look
+from dstack.app.queries.views import JobView, RunView, overall_status, time_of_day, told, waits_text
+from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
+from dstack.core.format.records import (
+    Claim,
+    Coordinator,
+    End,
+    Outcome,
+    Owner,
+    RunRecord,
+    Started,
+    Stop,
+    at_machine,
+    unpack,
+)
+from dstack.core.lifecycle import GOOD
+from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
+from dstack.ports import Bucket
+
+IN_QUEUE = "waits for a slot; `dstack queue` says who has them"
+_ENDINGS = {"lost": "was lost", "stopped": "was stopped", "void": "never started"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What stands in the folder of a run: one list, and one read for each outcome and stop request."""
+
+    outcomes: Mapping[WorkflowName, Outcome]
+    stops: Mapping[str, Stop]
+    coordinators: tuple[str, ...]
+
+    def stop(self, workflow: WorkflowName) -> Stop | None:
+        return self.stops.get(workflow) or self.stops.get("_all")
+
+
+def standing(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Standing:
+    """What the run has so far; outcomes of workflows that it has not are left out."""
+    run = keys.run(record.id)
+    there = frozenset(bucket.list(run.folder))
+    outcomes, stops = {}, {}
+    for spec in record.plan.jobs:
+        key = run.job(spec.workflow)
+        body = bucket.get(key) if key in there else None
+        if body is not None:
+            outcomes[spec.workflow] = unpack(Outcome, key, body)
+    for name in (None, *(spec.workflow for spec in record.plan.jobs)):
+        key = run.stop(name)
+        body = bucket.get(key) if key in there else None
+        if body is not None:
+            stops[key.rpartition("/")[2]] = unpack(Stop, key, body)
+    names = (key.removeprefix(run.coordinators) for key in sorted(there) if key.startswith(run.coordinators))
+    return Standing(outcomes=outcomes, stops=stops, coordinators=tuple(names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A job without an outcome, and who looks after its attempt while that has not ended."""
+
+    view: JobView
+    owner: Coordinator | None = None
+    nonce: str = ""
+
+
+def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look | None) -> RunView:
+    """The run put together from what it has so far. Without `look`, who looks after it is not asked, nor since when its
+    jobs run: for those who look again and again."""
+    found = standing(bucket, keys, record)
+    jobs, owners, nonces = [], [], {}
+    for spec in record.plan.jobs:
+        if spec.workflow in found.outcomes:
+            jobs.append(told(found.outcomes[spec.workflow]))
+            continue
+        opened = open_job(bucket, keys, record, spec=spec, found=found, look=look)
+        jobs.append(opened.view)
+        if opened.owner is not None:
+            owners.append(opened.owner)
+            nonces[spec.workflow] = opened.nonce
+    tended = None
+    if look is not None:
+        if any(job.left for job in jobs):
+            seen = look.sightings(keys.run(record.id), found.coordinators)
+            jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
+        if any(job.reason == IN_QUEUE for job in jobs):
+            waits = {IN_QUEUE: look.waits(keys.run(record.id), found.coordinators)}
+            jobs = [replace(job, reason=waits.get(job.reason, {}).get(job.workflow, job.reason)) for job in jobs]
+        tended = look.tended(keys.run(record.id), found.coordinators, owners, record.submitted)
+    return RunView(
+        id=record.id,
+        run=record.name,
+        workflow=record.workflow,
+        status=overall_status([job.status for job in jobs]),
+        user=record.user,
+        machine=record.machine,
+        submitted=time_of_day(record.submitted),
+        jobs=tuple(jobs),
+        tended=tended,
+    )
+
+
+def open_job(
+    bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, spec: JobSpec, found: Standing, look: Look | None
+) -> Opened:
+    """A job without an outcome: what it waits for, or its attempt."""
+    names = [dependency.workflow for dependency in spec.inputs]
+    waits = [name for name in names if name not in found.outcomes or found.outcomes[name].status not in GOOD]
+    if waits:
+        view = JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=waits_text(waits))
+        return Opened(view=view)
+    print_ = fingerprint(ingredients(spec, {name: found.outcomes[name].digest for name in names}))
+    generation = _wanted(bucket, keys, record.id, print_)
+    if generation is None:
+        reason = "no coordinator has looked at it yet"
+        view = JobView(workflow=spec.workflow, status=JobStatus.QUEUED, fingerprint=print_, reason=reason)
+        return Opened(view=view)
+    return _open(bucket, generation, record, workflow=spec.workflow, stop=found.stop(spec.workflow), look=look)
+
+
+def _wanted(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
+    """The highest generation of a job that the run waits for."""
+    children = bucket.children(keys.job(print_, 1).job)
+    for number in reversed(numbers(children)):
+        generation = keys.job(print_, number)
+        if bucket.get(generation.want(run)) is not None:
+            return generation
+    return None
+
+
+def _open(
+    bucket: Bucket,
+    generation: JobKeys,
+    record: RunRecord,
+    *,
+    workflow: WorkflowName,
+    stop: Stop | None,
+    look: Look | None,
+) -> Opened:
+    """A job without an outcome, by its last attempt."""
+    view = JobView(
+        workflow=workflow,
+        status=JobStatus.QUEUED,
+        fingerprint=generation.fingerprint,
+        generation=generation.generation,
+        reason=IN_QUEUE,
+    )
+    number = last_number_now(bucket, generation.claims, lambda number: generation.attempt(number).claim)
+    attempt = generation.attempt(number) if number else None
+    body = bucket.get(attempt.claim) if attempt else None
+    if attempt is None or body is None:
+        return Opened(view=view)
+    claim = unpack(Claim, attempt.claim, body)
+    parts = {name.rstrip("/") for name in bucket.children(attempt.folder)}
+    view = replace(
+        view, status=attempt_status(parts, stopping=stop is not None), host=claim.host, attempt=attempt.number
+    )
+    if view.status is JobStatus.QUEUED:
+        return Opened(view=replace(view, reason=_ended(bucket, attempt)))
+    owner = _owner(bucket, attempt, claim, parts)
+    reason = stop.reason if stop is not None else ""
+    if not reason and claim.run != record.id:
+        reason = f"joins {claim.run_name} of {at_machine(owner.user, owner.machine)}"
+    view = replace(view, reason=reason, owner=at_machine(owner.user, owner.machine))
+    if look is not None:
+        since = _since(bucket, attempt) if "started" in parts else 0.0
+        view = _heard(replace(view, started=since), look, owner, claim)
+    return Opened(view=view, owner=owner, nonce=claim.nonce)
+
+
+def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobView:
+    """What is heard of the attempt through the heartbeat of its owner."""
+    sign = look.sign(owner)
+    return replace(
+        view,
+        left=not sign.alive,
+        account="" if sign.alive else claim.account,
+        unreachable=sign.unreachable.get(claim.nonce, 0.0),
+        unheard=sign.seen if 0 < sign.seen < look.now - LATE else 0.0,
+    )
+
+
+def attempt_status(parts: set[str], *, stopping: bool) -> JobStatus:
+    """What an attempt without an outcome is doing, by what stands in its folder of the bucket."""
+    if "end" in parts:
+        return JobStatus.QUEUED  # it ended, and the run has not drawn its conclusion or will try again
+    if parts & {"data", "manifest"}:
+        return JobStatus.UPLOADING
+    if stopping:
+        return JobStatus.STOPPING
+    return JobStatus.RUNNING if parts & {"started", "log"} else JobStatus.PLACED
+
+
+def _owner(bucket: Bucket, attempt: AttemptKeys, claim: Claim, parts: set[str]) -> Coordinator:
+    """Who looks after the attempt: the last who adopted it, else the claimant."""
+    names = bucket.children(attempt.owners) if "owner" in parts else ()
+    key = f"{attempt.owners}{names[-1]}" if names else ""
+    body = bucket.get(key) if key else None
+    return claim.coordinator if body is None else unpack(Owner, key, body).coordinator
+
+
+def _since(bucket: Bucket, attempt: AttemptKeys) -> float:
+    """When the job started, by its host's clock; 0.0 when that is not known."""
+    body = bucket.get(attempt.started)
+    return 0.0 if body is None else time_of_day(unpack(Started, attempt.started, body).at)
+
+
+def _ended(bucket: Bucket, attempt: AttemptKeys) -> str:
+    """Why the job waits again although its last attempt has ended."""
+    body = bucket.get(attempt.end)
+    end = unpack(End, attempt.end, body) if body is not None else None
+    if end is None:
+        return ""
+    why = f": {end.reason}" if end.reason else ""
+    return f"attempt {attempt.number} {_ENDINGS.get(end.status, end.status)}{why}"

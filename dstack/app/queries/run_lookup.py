@@ -1,0 +1,116 @@
+"""Which run is meant: by name or id, by the beginning of a name, or one's own last one. Reads only."""
+
+from __future__ import annotations
+
+import json
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from dstack.app.queries.runs import own_run_ids, run_ids
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import RunRecord, unpack
+from dstack.core.spans import SKEW
+from dstack.errors import BucketError, NotFoundError, UsageError
+from dstack.model import RunId, RunName
+
+if TYPE_CHECKING:
+    from dstack.ports import Bucket
+
+LAST = "-"
+"""What is written for one's own last run."""
+LOOK_BACK = 50
+"""Runs of everybody among which one's own last one is looked for where a bucket has no list of one's own."""
+LAST_TRIES = 3
+"""Own runs that are looked at: the newest may be in the middle of being recorded."""
+SHOWN = 5
+"""Names of runs that are given when a beginning fits several."""
+NEAR = 1000
+"""Names among which a mistyped one is looked for: one list."""
+_RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
+    """The run of that name, id, or beginning of a name that no other run's name has.
+
+    Raises UsageError when several have it, and NotFoundError, with the nearest names, when none does.
+    """
+    run = asked if _RUN_ID.fullmatch(asked) else _id_of(bucket, keys, asked) or _begun(bucket, keys, asked)
+    record = _read(bucket, keys, RunId(run)) if run else None
+    if record is None:
+        raise _no_run(bucket, keys, asked)
+    return record
+
+
+def last_run(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, *, now: float) -> RunRecord:
+    """The newest run that `user` made on `machine`, whatever others did since; raises NotFoundError without one.
+
+    A run that was made at a time which by `now` is yet to come counts only where there is no other: the clock of the
+    machine was wrong then or is now, and such a run would be the newest for as long as the clock was off.
+    """
+    for until in (now + SKEW, None):
+        for run in own_run_ids(bucket, keys, user, machine, LAST_TRIES, until=until):
+            record = _read(bucket, keys, run)
+            if record is not None and (record.user, record.machine) == (user, machine):
+                return record
+    for run in run_ids(bucket, keys, LOOK_BACK):
+        record = _read(bucket, keys, run)
+        if record is not None and (record.user, record.machine) == (user, machine):
+            return record
+    raise NotFoundError(f"{user}@{machine} has made no run here yet", hint="`dstack ps` lists everybody's")
+
+
+def _read(bucket: Bucket, keys: ProjectKeys, run: RunId) -> RunRecord | None:
+    key = keys.run(run).record
+    body = bucket.get(key)
+    if body is None:
+        return None
+    record = unpack(RunRecord, key, body)
+    # Names become folders of `artifacts pull`: whoever can write to the bucket must not choose where that is.
+    for name in (record.name, *(spec.workflow for spec in record.plan.jobs)):
+        if not _RUN_NAME.fullmatch(name):
+            raise BucketError(f"{key} holds a name that no run or workflow can have: {name!a}")
+    return record
+
+
+def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
+    if not _RUN_NAME.fullmatch(name):
+        return None
+    key = keys.name(RunName(name))
+    body = bucket.get(key)
+    if body is None:
+        return None
+    try:
+        run = json.loads(body)["run"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        run = None
+    if not isinstance(run, str) or not _RUN_ID.fullmatch(run):
+        raise BucketError(f"{key} does not hold the id of a run", hint="remove the object and run again")
+    return run
+
+
+def _begun(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str | None:
+    """The id of the only run whose name begins so."""
+    if not _RUN_NAME.fullmatch(beginning):
+        return None
+    listed = bucket.children(keys.names, limit=SHOWN + 1, after=beginning)
+    fitting = [name for name in listed if name.startswith(beginning)]
+    if len(fitting) > 1:
+        more = ", …" if len(fitting) > SHOWN else ""
+        raise UsageError(
+            f"several runs begin with {beginning!r}: {', '.join(fitting[:SHOWN])}{more}", hint="write more of the name"
+        )
+    return _id_of(bucket, keys, fitting[0]) if fitting else None
+
+
+def _no_run(bucket: Bucket, keys: ProjectKeys, name: str) -> NotFoundError:
+    # Names that begin with the same letter: that of a typing error is seldom the first.
+    after = name[:1] if _RUN_NAME.fullmatch(name) else ""
+    near = get_close_matches(name[:100], bucket.children(keys.names, limit=NEAR, after=after), n=3)
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "`dstack ps` lists the runs, and `-` stands for your own last one"
+    )
+    return NotFoundError(f"there is no run {name!r}", hint=hint)

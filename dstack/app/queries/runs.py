@@ -1,0 +1,174 @@
+"""What the bucket says of runs: `ps`, `show`, and where a job's log and artifacts are. Reads only, touches no host.
+
+A run that is final costs one read. One that is not is put together from its record, the outcomes so far, and the
+claims of the jobs that have none yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from dstack.app.queries.views import JobView, RunView, time_of_day, told
+from dstack.core.format.keys import AttemptKeys, ProjectKeys, inverted
+from dstack.core.format.records import Final, RunRecord, unpack
+from dstack.core.lifecycle import ENDED
+from dstack.errors import BucketError, NotFoundError
+from dstack.model import Fingerprint, JobStatus, RunId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dstack.app.queries.coordinators import Look
+    from dstack.ports import Bucket
+
+    Looker = Callable[[], Look]
+    """Gives the one look that serves all runs, made for the first that is not final."""
+    Faults = dict[RunId, BucketError]
+    """The runs whose records make no sense, and the first error of each."""
+
+_RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
+
+
+def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, after: RunId | None = None) -> list[RunId]:
+    """The ids of the newest `limit` runs (None: of all) that came before run `after`, newest first; one list."""
+    return _ids(bucket.children(keys.runs, limit=limit, after=f"{after}/" if after else ""))
+
+
+def own_run_ids(
+    bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None, *, until: float | None = None
+) -> list[RunId]:
+    """The same of the runs that `user` made on `machine`; with `until` none that was made later than that, in seconds
+    since the epoch by that machine's clock."""
+    after = "" if until is None else inverted(int(until * 1000))
+    return _ids(bucket.children(keys.runs_of(user, machine), limit=limit, after=after))
+
+
+def _ids(names: Sequence[str]) -> list[RunId]:
+    return [RunId(name) for name in (each.rstrip("/") for each in names) if _RUN_ID.fullmatch(name)]
+
+
+def views_of(
+    bucket: Bucket,
+    keys: ProjectKeys,
+    runs: Sequence[RunId],
+    *,
+    look: Looker | None = None,
+    at_once: int = 1,
+    faults: Faults | None = None,
+) -> Iterator[RunView]:
+    """These runs in this order: one read for each that is final, `at_once` of them at a time.
+
+    A run whose record is not there yet is left out. One whose records make no sense raises BucketError; where `faults`
+    is given, its error is put there and the others are shown.
+    """
+    for run, final in zip(runs, _finals(bucket, keys, runs, at_once), strict=True):
+        try:
+            view = _view(bucket, keys, run, final, look)
+        except BucketError as error:
+            if faults is None:
+                raise
+            # A bucket that does not answer raises here, and is no fault of one run.
+            bucket.get(keys.run(run).record)
+            faults[run] = error
+            continue
+        if view is not None:
+            yield view
+
+
+def _view(bucket: Bucket, keys: ProjectKeys, run: RunId, final: bytes | None, look: Looker | None) -> RunView | None:
+    """One run, whose summary has the body `final`; None while its record is not there."""
+    if final is not None:
+        return with_lost_attempts(bucket, keys, _settled(run, unpack(Final, keys.run(run).final, final)))
+    body = bucket.get(keys.run(run).record)
+    return None if body is None else _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
+
+
+def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: int) -> Iterator[bytes | None]:
+    """The bodies of the summaries of these runs, in their order."""
+    if at_once == 1 or len(runs) < 2:
+        yield from (bucket.get(keys.run(run).final) for run in runs)
+        return
+    # Imported here on purpose: a folder answers faster than this is imported.
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield from pool.map(lambda run: bucket.get(keys.run(run).final), runs)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:
+    """How the run stands now, as far as the bucket knows."""
+    final = final_of(bucket, keys, record.id)
+    if final is not None:
+        return with_lost_attempts(bucket, keys, _settled(record.id, final))
+    return _unsettled(bucket, keys, record, look)
+
+
+def job_of(view: RunView, workflow: str) -> JobView:
+    """The job of that workflow; raises NotFoundError with the workflows that the run has."""
+    for job in view.jobs:
+        if job.workflow == workflow:
+            return job
+    names = [job.workflow for job in view.jobs]
+    near = get_close_matches(workflow, names, n=1)
+    known = f"it has {', '.join(names)}"
+    hint = f"did you mean {near[0]}? {known}" if near else known
+    raise NotFoundError(f"run {view.run} has no workflow {workflow!r}", hint=hint)
+
+
+def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
+    """Where log and artifacts of the job are; None while there is no attempt."""
+    if not (job.fingerprint and job.generation and job.attempt):
+        return None
+    return keys.job(Fingerprint(job.fingerprint), job.generation).attempt(job.attempt)
+
+
+def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunView:
+    """The run with those attempts of its jobs that were called lost and may live; reads only where there were any."""
+    if not any(job.attempt > 1 or job.status is JobStatus.LOST for job in view.jobs):
+        return view
+    # Imported here on purpose: runs without lost attempts, which are most, need none of it.
+    from dstack.app.queries.lost_attempts import lost_attempts
+
+    jobs = []
+    for job in view.jobs:
+        last = attempt_of(keys, job) if job.status is not JobStatus.REUSED else None
+        settled = job.status in ENDED and job.status is not JobStatus.LOST
+        lost = lost_attempts(bucket, last, settled=settled) if last is not None else ()
+        jobs.append(replace(job, lost=lost))
+    return replace(view, jobs=tuple(jobs))
+
+
+def final_of(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
+    """The summary of a run; None while it goes on."""
+    key = keys.run(run).final
+    body = bucket.get(key)
+    return None if body is None else unpack(Final, key, body)
+
+
+def _settled(run: RunId, final: Final) -> RunView:
+    return RunView(
+        id=run,
+        run=final.run,
+        workflow=final.workflow,
+        status=final.status,
+        user=final.user,
+        machine=final.machine,
+        submitted=time_of_day(final.submitted),
+        jobs=tuple(told(outcome) for outcome in final.jobs),
+        ended=time_of_day(final.ended),
+    )
+
+
+def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Looker | None) -> RunView:
+    # Imported here on purpose: `ps` over runs that are final needs no fingerprints.
+    from dstack.app.queries.open_runs import unsettled
+
+    view = unsettled(bucket, keys, record, look() if look is not None else None)
+    return view if look is None else with_lost_attempts(bucket, keys, view)

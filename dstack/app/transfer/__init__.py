@@ -1,0 +1,1 @@
+"""Artifacts and logs between hosts and the bucket."""

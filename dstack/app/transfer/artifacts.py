@@ -1,0 +1,278 @@
+"""Artifacts on their ways: from a host to the bucket, from the bucket to the host of a dependant or to a folder.
+
+Every byte is checked against its sha256 where it is read. What is in the bucket is found through the manifest only, and
+the manifest is written after all that it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from dstack.app.protocol.effects import Collected
+from dstack.app.transfer.byte_streams import Meter, Progress, each, feed, in_blocks, in_thread, pulled
+from dstack.app.transfer.pack_reader import SMALL, Run, Stored, stored
+from dstack.core.artifacts import manifests
+from dstack.core.artifacts.manifests import ChangedBytesError
+from dstack.core.format.keys import AttemptKeys
+from dstack.errors import BucketError, DamagedObjectError, DstackError, HostError
+from dstack.model import Entry, Manifest, Nonce
+from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
+
+PACKS_AT_ONCE = 3
+LIST_BYTES = 128 << 10
+"""Inputs whose list is longer than this go to the host as one blob that holds the list."""
+TRIES = 3
+
+
+async def collect_artifacts(
+    runner: RunnerPort,
+    bucket: Bucket,
+    keys: AttemptKeys,
+    nonce: Nonce,
+    *,
+    partial: bool | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Bring the artifacts of an ended job into the bucket: all packs, then the manifest. May be repeated.
+
+    `partial` None takes the host's word for it. Packs that are there are not sent again; no pack is larger than a piece
+    of a file (1 GiB), and each is verified before it is there, so that a cut costs no more. Raises HostError when the
+    host says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError; the manifest is
+    then not written, and no half-written pack is left.
+    """
+    manifest = _checked(runner.name, await runner.manifest(nonce), partial)
+    packs = manifests.uploads(manifest)
+    there = set(await asyncio.to_thread(bucket.list, keys.pack(""))) if packs else set()
+    meter = Meter(progress, sum(map(manifests.pack_size, packs.values())))
+
+    async def send(item: tuple[str, tuple[Entry, ...]]) -> None:
+        pack, members = item
+        key, size = keys.pack(pack), manifests.pack_size(members)
+        if key in there:
+            meter.add(size)
+        else:
+            await _send_pack(runner, bucket, nonce, key=key, members=members, meter=meter)
+        await asyncio.to_thread(_check_length, bucket, key, size)
+
+    await each(packs.items(), send, limit=PACKS_AT_ONCE)
+    await asyncio.to_thread(_create_manifest, bucket, keys.manifest, manifests.encode(manifest))
+    return manifest
+
+
+async def collect_to_commit(
+    runner: RunnerPort,
+    bucket: Bucket,
+    keys: AttemptKeys,
+    nonce: Nonce,
+    *,
+    partial: bool,
+    progress: Progress | None = None,
+) -> Collected:
+    """As `collect_artifacts` -> what a result says of the manifest, by the manifest's bytes in the bucket."""
+    await collect_artifacts(runner, bucket, keys, nonce, partial=partial, progress=progress)
+    body = await asyncio.to_thread(bucket.get, keys.manifest) or b""
+    manifest = manifests.decode(keys.manifest, body)
+    return Collected(manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest))
+
+
+def _checked(host: str, manifest: Manifest, partial: bool | None) -> Manifest:
+    try:
+        said = manifest.partial if partial is None else partial
+        return manifests.manifest_of(manifest.entries, partial=said)
+    except ValueError as error:
+        raise HostError(host, f"its list of artifacts cannot be: {error}", hint="run `dstack hosts check`") from None
+
+
+async def _send_pack(
+    runner: RunnerPort, bucket: Bucket, nonce: Nonce, *, key: str, members: Sequence[Entry], meter: Meter
+) -> None:
+    """Create one pack, verified; an answer that was lost is followed by a look."""
+    files = tuple(manifests.distinct(members))
+    pack, size = members[0].pack, manifests.pack_size(members)
+    told = 0
+
+    def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal told
+        for chunk in chunks:
+            yield chunk
+            told += len(chunk)
+            meter.add(len(chunk))
+
+    def create(chunks: Iterator[bytes]) -> Put:
+        return bucket.create_from(key, manifests.verified(files, counted(chunks)))
+
+    for _ in range(TRIES):
+        try:
+            put = await feed(runner.read_pack(nonce, pack), create)
+        except ChangedBytesError as error:
+            raise HostError(runner.name, f"its artifacts changed on the way: {error}", hint="run it again") from None
+        if put is not Put.UNKNOWN or key in await asyncio.to_thread(bucket.list, key.rsplit("/", 1)[0] + "/"):
+            # Not all of it was read where another collector was faster.
+            meter.add(size - told)
+            return
+        meter.add(-told)
+        told = 0
+    raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
+
+
+def _check_length(bucket: Bucket, key: str, size: int) -> None:
+    """Raises BucketError when the store kept less than it was given: libraries have cut objects off in silence."""
+    for _ in bucket.read(key, size - 1, 1):
+        pass
+
+
+def _create_manifest(bucket: Bucket, key: str, body: bytes) -> None:
+    for _ in range(TRIES):
+        if bucket.create(key, body) is Put.CREATED:
+            return
+        there = bucket.get(key)
+        if there == body:
+            return
+        if there is not None:
+            raise BucketError(f"{key} holds another list of artifacts", hint="run the workflow with --rerun")
+    raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
+
+
+async def stage_inputs(
+    runner: RunnerPort,
+    bucket: Bucket,
+    inputs: Sequence[tuple[str, AttemptKeys, Manifest]],
+    *,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Bring what a host lacks of a job's inputs into its store; returns the `inputs` of `prepare`.
+
+    `inputs` are the workflows whose artifacts the job takes, and where these are. Long lists of entries go as a blob of
+    their own (docs/format.md, kind `entries`), so that `prepare` stays one message. Raises UsageError when two inputs
+    have the same path, DamagedObjectError when bytes are gone or damaged, also when they are read once more,
+    BucketError when the store does not answer, and what the runner raises.
+    """
+    entries = manifests.merge([(workflow, manifest) for workflow, _, manifest in inputs])
+    wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack or entry.pieces})
+    runs: list[Run] = []
+    for _, keys, manifest in inputs:
+        for part in stored(keys, manifest):
+            files = [entry for entry in manifests.distinct(part.files) if entry.sha256 in wanted]
+            wanted.difference_update(entry.sha256 for entry in files)
+            runs += part.runs(files)
+    meter = Meter(progress, sum(run.size for run in runs))
+
+    async def push(run: Run) -> None:
+        try:
+            await _push_run(runner, bucket, run, meter)
+        except DamagedObjectError as error:
+            await in_thread(lambda check: _read_again(bucket, run, check))
+            raise BucketError(
+                f"{error}; read once more it is whole", hint="something on the way changes bytes"
+            ) from None
+
+    await each(runs, push, limit=2)
+    return await _as_list(runner, [manifests.to_wire(entry) for entry in entries])
+
+
+async def _lacking(runner: RunnerPort, digests: set[str]) -> set[str]:
+    return set(await runner.missing_blobs(sorted(digests))) & digests
+
+
+async def _push_run(runner: RunnerPort, bucket: Bucket, run: Run, meter: Meter) -> None:
+    blobs = [(entry.sha256, entry.size) for entry in run.files]
+    pieces = (piece for _, piece in run.read(bucket))
+    await runner.push_blobs(blobs, pulled(meter.counted(in_blocks(pieces))))
+
+
+def _read_again(bucket: Bucket, run: Run, check: Callable[[], None]) -> None:
+    """Raises DamagedObjectError unless the bytes are right now: what came may not have been what lies there."""
+    for _ in run.read(bucket):
+        check()
+
+
+async def _one(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _as_list(runner: RunnerPort, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    body = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode("ascii")
+    if len(body) <= LIST_BYTES:
+        return entries
+    digest = hashlib.sha256(body).hexdigest()
+    if await _lacking(runner, {digest}):
+        await runner.push_blobs([(digest, len(body))], _one(body))
+    return [{"kind": "entries", "sha256": digest, "size": len(body)}]
+
+
+async def pull(
+    bucket: Bucket, keys: AttemptKeys, manifest: Manifest, target: TreeWriter, *, progress: Progress | None = None
+) -> None:
+    """Write the artifacts of an attempt below a folder, verified; what stands there already is not read again.
+
+    Raises BucketError when bytes are gone or damaged, DstackError for what the folder does not take; what was written
+    before that is whole, so that pulling again goes on where it ended.
+    """
+    meter = Meter(progress, sum(entry.size for entry in manifest.entries))
+    await in_thread(lambda check: _write_small(manifest, target, check))
+
+    async def fetch(part: Stored) -> None:
+        await in_thread(lambda check: _pull_part(bucket, part, _Place(target, meter, check)))
+
+    await each(stored(keys, manifest), fetch, limit=PACKS_AT_ONCE)
+
+
+def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], None]) -> None:
+    """Everything that has no bytes; folders come first of all, so that they get their own modes."""
+    twins = manifests.twins(manifest)
+    if twins is not None and target.folds_names():
+        raise DstackError(
+            f"{twins[0]!a} and {twins[1]!a} are one name on this disk",
+            hint="pull on a machine that tells them apart, or let the job use other names",
+        )
+    for entry in sorted(manifest.entries, key=lambda entry: entry.kind != "folder"):
+        check()
+        if not entry.pack and not entry.pieces and not target.holds(entry):
+            target.write(entry, ())
+
+
+class _Place:
+    """Where pulled files go, and who is told."""
+
+    def __init__(self, target: TreeWriter, meter: Meter, check: Callable[[], None]) -> None:
+        self.target = target
+        self._meter = meter
+        self._check = check
+
+    def lacks(self, entry: Entry) -> bool:
+        self._check()
+        if not self.target.holds(entry):
+            return True
+        self._meter.add(entry.size)
+        return False
+
+    def write(self, entry: Entry, chunks: Iterable[bytes]) -> None:
+        self.target.write(entry, self._counted(chunks))
+
+    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._check()
+            yield chunk
+            self._meter.add(len(chunk))
+
+
+def _pull_part(bucket: Bucket, part: Stored, place: _Place) -> None:
+    wanted: dict[int, list[Entry]] = {}
+    for offset, group in groupby(part.files, key=attrgetter("offset")):
+        paths = [entry for entry in group if place.lacks(entry)]
+        if paths:
+            wanted[offset] = paths
+    for run in part.runs(paths[0] for paths in wanted.values()):
+        if run.files[0].size > SMALL:
+            for entry in wanted[run.files[0].offset]:
+                place.write(entry, (piece for _, piece in run.read(bucket)))
+            continue
+        for first, body in run.whole(bucket):
+            for entry in wanted[first.offset]:
+                place.write(entry, (body,))

@@ -1,0 +1,135 @@
+"""Follows one started attempt: its log to screen and bucket, then its exit report; survives lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from dstack.app.hosts.fleet import Link
+from dstack.app.transfer.log_pieces import LogWriter, written
+from dstack.core.format.keys import AttemptKeys
+from dstack.errors import DstackError, HostUnreachableError
+from dstack.model import ExitReport, Nonce
+from dstack.ports import Bucket, RunnerPort
+
+Show = Callable[[bytes], None]
+Trouble = Callable[[DstackError | None], None]
+"""What keeps the attempt from being watched; None when nothing does any more."""
+PAUSE = 1.0
+
+
+class Watching:
+    """A background task for one attempt, which ends once the job has ended and its whole log is in the bucket."""
+
+    def __init__(
+        self, bucket: Bucket, attempt: AttemptKeys, link: Link, *, nonce: Nonce, show: Show, trouble: Trouble
+    ) -> None:
+        self._bucket = bucket
+        self._attempt = attempt
+        self._link = link
+        self._nonce = nonce
+        self._show = show
+        self._trouble = trouble
+        self._shown: int | None = None
+        self._task = asyncio.create_task(self._carry_on())
+
+    async def wait(self, patience: float) -> ExitReport | None:
+        """The exit report, None when there is none within `patience` seconds. Raises what ended the task otherwise.
+
+        None too once it was closed: two jobs of one run that are the same job share the attempt, and whoever
+        sees its end first brings it in and closes this.
+        """
+        await asyncio.wait({self._task}, timeout=patience)
+        if self._task.done() and not self._task.cancelled():
+            return self._task.result()
+        return None
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _carry_on(self) -> ExitReport:
+        """Again after every lost connection and every silence of the bucket, from the first byte that is missing."""
+        troubled = False
+        while True:
+            runner: RunnerPort | None = None
+            try:
+                runner = (await self._link.reach()).runner
+                if troubled:
+                    self._trouble(None)
+                    troubled = False
+                return await self._once(runner)
+            except HostUnreachableError as error:
+                self._trouble(error)
+                troubled = True
+                if runner is not None:
+                    await self._link.lost(runner)
+                await asyncio.sleep(PAUSE)
+            except DstackError as error:
+                # Whatever it is (a silent bucket, another host key, a host that cannot start a runner now): the attempt
+                # goes on, and a stop must still reach it, so it is looked for again.
+                troubled = True
+                self._trouble(error)
+                await asyncio.sleep(PAUSE)
+
+    async def _once(self, runner: RunnerPort) -> ExitReport:
+        await carry_log(
+            self._bucket, self._attempt, lambda offset: runner.follow(self._nonce, offset), show=self._show_new
+        )
+        return await runner.wait(self._nonce)
+
+    def _show_new(self, offset: int, data: bytes) -> None:
+        """Show each byte once, also when a connection was lost between showing and writing."""
+        if self._shown is None:
+            self._shown = offset
+        fresh = data[max(0, self._shown - offset) :]
+        self._shown = max(self._shown, offset + len(data))
+        if fresh:
+            self._show(fresh)
+
+
+async def carry_log(
+    bucket: Bucket,
+    attempt: AttemptKeys,
+    follow: Callable[[int], AsyncIterator[bytes]],
+    *,
+    show: Callable[[int, bytes], None],
+) -> None:
+    """The log from where the bucket has it to its end, in bounded memory; all of it is in the bucket on return."""
+    writer = LogWriter(bucket, attempt, await asyncio.to_thread(written, bucket, attempt))
+    stream = follow(writer.offset)
+    waiting: asyncio.Task[bytes] | None = None
+    try:
+        while True:
+            if waiting is None:
+                waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.wait({waiting}, timeout=max(0.0, writer.due))
+            if not waiting.done():
+                await writer.push()
+                continue
+            finished, waiting = waiting, None
+            try:
+                data = finished.result()
+            except StopAsyncIteration:
+                break
+            show(writer.received, data)
+            await writer.write(data)
+        await writer.flush()
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        await writer.close()
+
+
+async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: Show, ended: Callable[[], Awaitable[bool]]) -> None:
+    """Show the log of an attempt that somebody else looks after, from the bucket, until it has ended."""
+    offset = 0
+    while True:
+        last = await ended()
+        while piece := await asyncio.to_thread(bucket.get, attempt.log(offset)):
+            show(piece)
+            offset += len(piece)
+        if last:
+            return
+        await asyncio.sleep(0.3)

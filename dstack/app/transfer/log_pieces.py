@@ -1,0 +1,128 @@
+"""The log of an attempt in the bucket: pieces that are written once; the next key is offset + length."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dstack.core.format.keys import AttemptKeys
+from dstack.errors import UndecidedError
+from dstack.ports import Bucket, Put
+
+LARGE = 8 * 1024 * 1024
+TRIES = 8
+LINGER, LONGEST = 0.5, 10.0
+"""Seconds that a byte waits before it is sent: at first, and at most."""
+PATIENCE = 120
+"""The wait is the age of the writer by this many: a log that never rests makes fewer than 1,000 pieces in an hour."""
+
+
+def linger(age: float) -> float:
+    """Seconds that a byte waits before it is sent, by a writer of that age.
+
+    Who looks at a job that has run for long can wait for its next line, and each piece is an object for ever.
+    """
+    return min(LONGEST, max(LINGER, age / PATIENCE))
+
+
+def written(bucket: Bucket, attempt: AttemptKeys) -> int:
+    """How many bytes of the log are in the bucket, without a gap."""
+    keys = bucket.list(attempt.logs)
+    if not keys:
+        return 0
+    last = int(keys[-1].rpartition("/")[2], 16)
+    return last + len(bucket.get(keys[-1]) or b"")
+
+
+class LogWriter:
+    """Carries one log into the bucket in pieces that grow with its speed. Safe beside other writers of the attempt.
+
+    All writers read the same spool, so where another one's piece stands already, it is what we would have written,
+    cut elsewhere: the chain goes on behind it. One piece is on its way to the bucket while the next is taken; memory is
+    bounded by twice LARGE.
+    """
+
+    def __init__(self, bucket: Bucket, attempt: AttemptKeys, offset: int) -> None:
+        self._bucket = bucket
+        self._attempt = attempt
+        self._buffer = bytearray()
+        self._began = time.monotonic()
+        self._first = 0.0
+        self._ahead = 0
+        self._flight: asyncio.Task[None] | None = None
+        self.offset = offset
+        """Bytes that are in the bucket."""
+        self.received = offset
+        """Bytes of the log that were taken so far: where the next ones stand in it."""
+
+    @property
+    def due(self) -> float:
+        """Seconds until the buffer should be written; an hour when it is empty."""
+        if not self._buffer:
+            return 3600.0
+        return self._first + linger(self._first - self._began) - time.monotonic()
+
+    async def write(self, data: bytes) -> None:
+        """Take more of the log; waits while a piece is on its way and LARGE bytes wait behind it."""
+        self.received += len(data)
+        cut = min(self._ahead, len(data))
+        self._ahead -= cut
+        if cut == len(data):
+            return
+        if not self._buffer:
+            self._first = time.monotonic()
+        self._buffer += data[cut:]
+        if len(self._buffer) >= LARGE or self.due <= 0:
+            await self.push()
+
+    async def push(self) -> None:
+        """Send what waits on its way, as soon as the piece before it has arrived; raises BucketError."""
+        await self._arrived()
+        if self._buffer:
+            piece, self._buffer = bytes(self._buffer), bytearray()
+            self._flight = asyncio.create_task(self._carry(piece))
+
+    async def flush(self) -> None:
+        """Everything received is in the bucket afterwards; raises BucketError."""
+        await self.push()
+        await self._arrived()
+
+    async def close(self) -> None:
+        """Forget what is on its way: it arrives or it does not, and the next writer sees which."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.gather(self._flight, return_exceptions=True)
+
+    async def _arrived(self) -> None:
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            await flight
+
+    async def _carry(self, piece: bytes) -> None:
+        tries = 0
+        while piece:
+            length = await asyncio.to_thread(self._put, self.offset, piece)
+            tries += 1
+            if length is None:
+                if tries >= TRIES:
+                    key = self._attempt.log(self.offset)
+                    raise UndecidedError(key, self._bucket.trouble, hint="check the bucket")
+                continue
+            self.offset += length
+            if length > len(piece):
+                self._skip(length - len(piece))
+            piece = piece[length:]
+
+    def _put(self, offset: int, piece: bytes) -> int | None:
+        """Create the piece at `offset` -> the length of what stands there now, None when nothing does."""
+        key = self._attempt.log(offset)
+        if self._bucket.create(key, piece) is Put.CREATED:
+            return len(piece)
+        there = self._bucket.get(key)
+        return None if there is None else len(there)
+
+    def _skip(self, count: int) -> None:
+        """Another writer is `count` bytes ahead: they are neither sent from the buffer nor taken any more."""
+        cut = min(count, len(self._buffer))
+        del self._buffer[:cut]
+        self._ahead += count - cut

@@ -1,0 +1,97 @@
+"""Artifacts as they lie in the bucket: which files are read at one go, from which objects, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
+
+from dstack.core.artifacts import manifests
+from dstack.core.artifacts.manifests import ChangedBytesError
+from dstack.core.artifacts.pieces import pieces_of
+from dstack.core.format.keys import AttemptKeys
+from dstack.errors import DamagedObjectError
+from dstack.model import Entry, Manifest
+from dstack.ports import Bucket
+
+SMALL = 4 << 20
+"""Files of at most this many bytes are held in memory on their way, larger ones go by in pieces."""
+RUN = 16 << 20
+"""Bytes of the small files that are read at one go, at most."""
+FILES = 8_000
+"""Files that are read at one go, at most: their digests are sent to a host in one message, of at most 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`length` bytes of one object, from `offset` on."""
+
+    key: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Files that follow one another in `sources`: neighbours in a pack, or one large file."""
+
+    files: tuple[Entry, ...]
+    sources: tuple[Source, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(source.length for source in self.sources)
+
+    def read(self, bucket: Bucket) -> Iterator[tuple[Entry, bytes]]:
+        """The pieces of bytes, each with its file; raises DamagedObjectError when a file's bytes are not its own."""
+        chunks = chain.from_iterable(bucket.read(each.key, each.offset, each.length) for each in self.sources)
+        try:
+            yield from manifests.split(self.files, chunks)
+        except ChangedBytesError as error:
+            raise DamagedObjectError(self.sources[0].key, f"{self.sources[0].key} is damaged: {error}") from None
+
+    def whole(self, bucket: Bucket) -> Iterator[tuple[Entry, bytes]]:
+        """The same for small files, each whole."""
+        for entry, pieces in groupby(self.read(bucket), key=lambda item: item[0]):
+            yield entry, b"".join(piece for _, piece in pieces)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What is fetched by one worker: a pack with its files by offset, or a large file that was cut into pieces."""
+
+    files: tuple[Entry, ...]
+    key: str
+    pieces: tuple[Source, ...] = ()
+
+    def runs(self, wanted: Iterable[Entry]) -> Iterator[Run]:
+        """The wanted ones of its files, by offset, in groups that one request reads: neighbours, unless large."""
+        files: list[Entry] = []
+        for entry in wanted:
+            if len(files) >= FILES or (files and not _are_neighbours(files, entry)):
+                yield self._run(files)
+                files = []
+            files.append(entry)
+        if files:
+            yield self._run(files)
+
+    def _run(self, files: list[Entry]) -> Run:
+        length = sum(entry.size for entry in files)
+        one = (Source(key=self.key, offset=files[0].offset, length=length),)
+        return Run(files=tuple(files), sources=self.pieces or one)
+
+
+def _are_neighbours(files: list[Entry], entry: Entry) -> bool:
+    last = files[-1]
+    together = entry.offset + entry.size - files[0].offset
+    return last.offset + last.size == entry.offset and entry.size <= SMALL and last.size <= SMALL and together <= RUN
+
+
+def stored(keys: AttemptKeys, manifest: Manifest) -> Iterator[Stored]:
+    """Everything of an attempt's artifacts that has bytes: all packs, then the files that were cut."""
+    for pack, members in manifests.packs(manifest).items():
+        yield Stored(files=members, key=keys.pack(pack))
+    for entry in manifest.entries:
+        sources = tuple(Source(key=keys.pack(each.pack), offset=0, length=each.size) for each in pieces_of(entry))
+        if sources:
+            yield Stored(files=(entry,), key=sources[0].key, pieces=sources)

@@ -1,0 +1,207 @@
+"""`dstack prune` and `dstack du`: what the project takes up in the bucket, and removing it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from dstack.app.maintenance.bucket_probe import writable
+from dstack.app.maintenance.bucket_trial import store_time
+from dstack.app.maintenance.prune_plan import Done, Doomed, DoomedRun, Housekeeper, Plan
+from dstack.app.maintenance.survey import survey
+from dstack.cli import wiring
+from dstack.core.retention import Policy
+from dstack.errors import BucketError, UsageError
+from dstack.ui.tables import Column, size_text, table
+from dstack.ui.terminal import clean
+from dstack.ui.times import ago_text
+
+_GOING = (
+    Column(title="WHAT", floor=8),
+    Column(title="WORKFLOW", floor=8),
+    Column(title="RUN", floor=8),
+    Column(title="LAST USED", floor=8),
+    Column(title="SIZE", right=True),
+    Column(title="WHY", floor=8),
+)
+
+
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="What nobody made or used for 30d, 12h, …")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", min=0, help="Never the newest N results of each workflow.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", metavar="SIZE", help="The oldest, until the project has at most 50GB, …")
+    ] = None,
+    untagged: Annotated[
+        bool, typer.Option("--untagged", help="Only what no tag names (tagged results stay anyway).")
+    ] = (False),
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only show what would go.")] = False,
+) -> None:
+    """Remove old results, logs and records of this project from the bucket; shows what would go unless --yes.
+
+    What a run that has not ended waits for or takes as input stays, whatever the options say. A pruned result is made
+    again when a run needs it. Without an option: only what earlier prunes left half done, and what nothing refers to.
+    """
+    policy = _policy(older_than, keep, max_size, untagged=untagged)
+    session = wiring.open_session()
+    _refuse_tags(session)
+    found = survey(session.bucket, session.keys)
+    with housekeeper(session) as keeper:
+        now = store_time(session.bucket, os.urandom(16).hex(), own=time.time())
+        plan = keeper.plan(found, policy, now=now)
+        _show(plan, policy, now)
+        if yes:
+            _remove(session, keeper, plan, now)
+        elif plan.objects:
+            print("nothing was removed: this is what --yes removes")
+
+
+def _remove(session: wiring.Session, keeper: Housekeeper, plan: Plan, now: float) -> None:
+    writable(session.bucket)
+    if plan.objects:
+        print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
+    aborted = session.abort_uploads(now=now)
+    if aborted:
+        print(f"ended {_counted(aborted, 'interrupted upload')}")
+
+
+def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, untagged: bool) -> Policy:
+    from dstack.project.workflows import resources
+
+    age = resources.duration(older_than) if older_than is not None else None
+    if older_than is not None and age is None:
+        raise UsageError(f"--older-than: {older_than!r} is no age", hint="write 30d, 12h or 1d12h")
+    size = resources.size(max_size) if max_size is not None else None
+    if max_size is not None and size is None and max_size.strip() != "0":
+        raise UsageError(f"--max-size: {max_size!r} is no size", hint="write 50GB, 800MB or 1TiB")
+    limit = (size or 0) if max_size is not None else None
+    return Policy(older_than=age, keep=keep, max_size=limit, untagged=untagged)
+
+
+def _refuse_tags(session: wiring.Session) -> None:
+    """Tags that a later version wrote name results that must stay: this version cannot tell which."""
+    if session.bucket.children(f"{session.keys.root}tags/", limit=1):
+        raise BucketError("the project has tags, which this version does not know", hint="upgrade this dstack")
+
+
+@contextmanager
+def housekeeper(session: wiring.Session) -> Iterator[Housekeeper]:
+    """Who keeps house of the session's project; its threads end with the block."""
+    from dstack.adapters.identity import user_name
+
+    performer = wiring.make_performer(session)
+    try:
+        yield Housekeeper(session.bucket, session.keys, performer, user=user_name())
+    finally:
+        performer.close()
+
+
+def _show(plan: Plan, policy: Policy, now: float) -> None:
+    rows = [_row(each, now) for each in plan.generations] + [_run_row(each, now) for each in plan.runs]
+    if rows:
+        sys.stdout.write(table(_GOING, rows, sys.stdout) + "\n")
+    loose = [f"{len(plan.code)} lists of code"] * bool(plan.code)
+    loose += [f"{len(plan.heartbeats)} signs of life of what ended long ago"] * bool(plan.heartbeats)
+    results = sum(each.result for each in plan.generations)
+    parts = [f"{_counted(results, 'result')}"] * bool(results)
+    others = len(plan.generations) - results
+    parts += [_counted(others, "job without a result", "jobs without a result")] * bool(others)
+    parts += [f"the records of {_counted(len(plan.runs), 'run')}"] * bool(plan.runs)
+    if plan.objects:
+        print(f"{', '.join(parts + loose)}: {size_text(plan.bytes)} in {_counted(plan.objects, 'object')}")
+    else:
+        print("nothing to remove")
+    if plan.held:
+        print(f"{_counted(plan.held, 'job')} of runs that have not ended stay{'s' * (plan.held == 1)}")
+    if policy.empty:
+        print("say what may go: --older-than 30d, --keep 3, --max-size 50GB, --untagged")
+
+
+def _row(each: Doomed, now: float) -> tuple[str, ...]:
+    what = "result" if each.result else "logs" if each.objects else "-"
+    used = ago_text(each.modified, now)
+    return (what, each.workflow or "-", each.run or "-", used, size_text(each.bytes), each.reason)
+
+
+def _run_row(each: DoomedRun, now: float) -> tuple[str, ...]:
+    used = ago_text(each.modified, now)
+    reason = "too old" if each.name else "a prune began it"
+    return ("run", each.workflow or "-", each.name or each.id, used, size_text(each.bytes), reason)
+
+
+def _done(done: Done) -> str:
+    text = f"removed {_counted(done.objects, 'object')}"
+    if done.used:
+        text += f"; {_counted(done.used, 'job')} stayed: somebody began to use {'it' if done.used == 1 else 'them'}"
+    return text
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+_SORTS = (
+    Column(title="WHAT", floor=9),
+    Column(title="SIZE", right=True),
+    Column(title="OBJECTS", right=True),
+)
+_WORKFLOWS = (
+    Column(title="WORKFLOW", floor=8),
+    Column(title="SIZE", right=True),
+    Column(title="ARTIFACTS", right=True),
+    Column(title="LOGS", right=True),
+    Column(title="RESULTS", right=True),
+    Column(title="OBJECTS", right=True),
+)
+
+
+def du(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Show what this project takes up in the bucket: by kind and by workflow, the biggest first."""
+    from dstack.app.maintenance.disk_usage import weigh
+
+    session = wiring.open_session()
+    found = survey(session.bucket, session.keys)
+    weights = weigh(session.bucket, found)
+    if as_json:
+        from dstack.ui.jsonout import weights_json
+
+        print(weights_json(weights))
+        return
+    if not found.sorts:
+        print(clean(f"nothing of {session.name} is in the bucket"))
+        return
+    rows = [(each.what, size_text(each.bytes), str(each.objects)) for each in weights.sorts]
+    sys.stdout.write(table(_SORTS, [*rows, ("all", size_text(found.bytes), str(weights.objects))], sys.stdout))
+    if weights.workflows:
+        print()
+        lines = [
+            (
+                each.workflow or "-",
+                size_text(each.bytes),
+                size_text(each.artifacts),
+                size_text(each.logs),
+                str(each.results),
+                str(each.objects),
+            )
+            for each in weights.workflows
+        ]
+        sys.stdout.write(table(_WORKFLOWS, lines, sys.stdout))
+    print()
+    print(_freeable(sum(each.bytes for each in found.generations.values()) - weights.used, weights.used))
+
+
+def _freeable(free: int, used: int) -> str:
+    if free <= 0:
+        return f"nothing can be freed: {size_text(used)} is of runs that have not ended" if used else "nothing to free"
+    held = f"; {size_text(used)} is of runs that have not ended" if used else ""
+    return f"`dstack prune` with --older-than, --keep or --max-size can free up to {size_text(free)}{held}"

@@ -1,0 +1,124 @@
+"""`dstack queue`: who waits for what on the hosts, and why."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from dstack.app.coordination.orphans import Orphan, find_orphans
+from dstack.cli import wiring
+from dstack.cli.hosts.ask import Answer, ask_hosts
+from dstack.core.placement import slots_of
+from dstack.errors import BucketError, NotFoundError
+from dstack.model import Host, HostQueue, QueueEntry, Resources
+from dstack.ports import RunnerPort
+from dstack.ui.tables import Column, notes, size_text, table
+from dstack.ui.times import duration_text
+
+HOSTS = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
+_COLUMNS = (
+    Column(title="HOST", floor=8),
+    Column(title="JOB", floor=12),
+    Column(title="USER"),
+    Column(title="STATE"),
+    Column(title="FOR", right=True),
+    Column(title="WANTS", floor=8),
+    Column(title="WHY", floor=12, wraps=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The queue of one host, and a line for each attempt of this account that runs on after its recorded end."""
+
+    queue: HostQueue
+    orphans: tuple[str, ...] = ()
+
+
+def queue(
+    names: Annotated[list[str] | None, HOSTS] = None,
+    hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
+) -> int:
+    """Show what runs and waits on the hosts, of all their users, in the order in which it is served."""
+    session = wiring.open_session(hosts_file=hosts)
+    inventory = session.inventory()
+    for name in names or ():
+        if name not in {host.name for host in inventory}:
+            raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
+    chosen = [host for host in inventory if not names or host.name in names]
+    found = ask_hosts(session, chosen, lambda host, runner, _: _shown(host, runner, session))
+    rows = [row for each in found for row in _rows(each)]
+    if rows:
+        sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
+    elif found:
+        print("nothing runs or waits")
+    sys.stdout.write(notes((line for each in found for line in _notes(each)), sys.stdout))
+    for each in found:
+        if each.error is not None:
+            hint = [f"  {each.error.hint}"] if each.error.hint else []
+            sys.stderr.write(notes([str(each.error), *hint], sys.stderr))
+    return max((each.error.exit_code for each in found if each.error is not None), default=0)
+
+
+async def _shown(host: Host, runner: RunnerPort, session: wiring.Session) -> Shown:
+    facts = await runner.facts()
+    found = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
+    orphans: list[Orphan] = []
+    with suppress(BucketError):  # the queue is the host's: it is shown whether or not the bucket can be read
+        orphans = await find_orphans(runner, session.bucket, session.keys) if found.entries else []
+    return Shown(queue=found, orphans=tuple(f"{host.name}: {orphan.text}" for orphan in orphans))
+
+
+def _rows(found: Answer[Shown]) -> list[tuple[str, ...]]:
+    """The rows of one host; one that failed has a row too, so that nobody takes it for idle."""
+    if found.error is not None:
+        why = str(found.error).removeprefix(f"{found.host.name}: ")
+        return [(found.host.name, "-", "-", "failed", "-", "-", why)]
+    return [_row(found.host, entry) for entry in (found.said.queue.entries if found.said else ())]
+
+
+def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
+    if entry.fault:
+        wants = "a slot" if entry.counts else "-"
+        return (host.name, "-", entry.user, "malformed", "-", wants, entry.fault)
+    state = "waiting" if entry.gpus is None else "running"
+    gpus = f"on GPU {', '.join(map(str, entry.gpus))}" if entry.gpus else ""
+    wants = wants_text(entry.resources)
+    if entry.priority:
+        wants = f"{wants}, priority {entry.priority}"
+    return (host.name, entry.title or "-", entry.user, state, duration_text(entry.since), wants, entry.why or gpus)
+
+
+def _notes(found: Answer[Shown]) -> list[str]:
+    """What a person must know of the queue of one host beside its rows."""
+    if found.said is None:
+        return []
+    name, said = found.host.name, found.said.queue
+    notes = list(found.said.orphans)
+    for entry in said.entries:
+        if entry.fault:
+            takes = "takes a slot" if entry.counts else "takes no slot"
+            notes.append(f"{name}: {entry.user} has a file that is no ticket and {takes}: {entry.file}: {entry.fault}")
+    if said.more:
+        notes.append(f"{name}: and {said.more} more")
+    notes += [f"{name}: {reason}, so the queue lies elsewhere" for reason in said.unfit]
+    if not said.shared and not found.host.local:
+        notes.append(f"{name}: own account only; `dstack hosts check` says how to see all")
+    return notes
+
+
+def wants_text(resources: Resources) -> str:
+    """`a slot, 4 cores, 16 GB, 2 GPUs A100`."""
+    parts = ["a slot"]
+    if resources.cpu:
+        parts.append(f"{resources.cpu} core{'s' if resources.cpu > 1 else ''}")
+    if resources.memory:
+        parts.append(size_text(resources.memory))
+    if resources.gpu:
+        kind = f" {resources.gpu.name}" if resources.gpu.name else ""
+        parts.append(f"{resources.gpu.count} GPU{'s' if resources.gpu.count > 1 else ''}{kind}")
+    return ", ".join(parts)

@@ -1,0 +1,197 @@
+"""Leaves a recorded run to the coordinators on its hosts, and to one of this machine where those cannot do it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dstack.adapters.bucket.credentials import forwardable
+from dstack.adapters.bucket.options import AZURE_OWN, OWN_CREDENTIALS, S3, s3_options
+from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.coordinator.client import CoordinatorClient, Seeing
+from dstack.adapters.coordinator.wheel import OLDEST, Library, library_for, python_of
+from dstack.app.coordination.handover import Handed, Ready, hand_out, make_ready, still_awaited
+from dstack.app.hosts.fleet import Reached
+from dstack.app.protocol.job_secrets import for_host
+from dstack.app.queries.open_runs import standing
+from dstack.cli import wiring
+from dstack.core.format.records import Coordinator, RunRecord, pack
+from dstack.core.handover import HandOver, digest, is_folder, unseen
+from dstack.core.placement import Peer
+from dstack.errors import HostError
+from dstack.model import Host, HostFacts, HostName, RunId
+
+URLS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
+"""Buckets that a coordinator on a host can open when the network lets it."""
+OWN = frozenset(
+    {
+        *OWN_CREDENTIALS,
+        *AZURE_OWN,
+        "profile",
+        "key",
+        "secret",
+        "secret_access_key",
+        "aws_secret_access_key",
+        "session_token",
+        "aws_session_token",
+        "client_secret",
+        "azure_client_secret",
+        "service_account",
+        "service_account_key",
+        "service_account_path",
+        "google_service_account",
+        "application_credentials",
+    }
+)
+"""Storage options that hold the user's own credentials, or name where they lie: they go nowhere unasked."""
+
+
+class Handing:
+    """One run on its way to coordinators of hosts: `ready` first, which may be before it is recorded, then `hand`."""
+
+    def __init__(self, session: wiring.Session, hosts: wiring.Hosts, caller: Mapping[str, str]) -> None:
+        self._session = session
+        self._hosts = hosts
+        self._caller = caller
+        self._sight = Sight(session, hosts.opener)
+
+    async def ready(self, run: RunRecord) -> Ready:
+        """Which reached hosts see the bucket and have the code of the run now, and why the others are left."""
+        return await make_ready(
+            list(self._hosts.fleet.links.values()),
+            project=self._session.name,
+            snapshot=run.snapshot,
+            code=self._session.code,
+            look=lambda reached: self._sight.able(reached.host, reached.facts),
+            images=sorted({job.image for job in run.plan.jobs if job.image}),
+        )
+
+    async def hand(self, ready: Ready, record: RunRecord, *, attendant: Coordinator | None = None) -> Handed:
+        """Hand the recorded run to the hosts that are ready, each with the values of the jobs that it can run.
+
+        They begin at once, or stand by for the `attendant`. A silent host that alone might run an open job of the run
+        is among those left, so that this machine goes on waiting for that host.
+        """
+
+        async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
+            caller = for_host(record.plan.jobs, self._caller, reached.facts)
+            given = self._sight.given(reached.host, record, peers=peers, caller=caller, attendant=attendant)
+            client = await self._sight.client(reached.host)
+            await client.hand(given, await self._sight.library(reached.host, reached.facts))
+            return given.until
+
+        handed = await hand_out(ready, give)
+        return replace(handed, left=(*handed.left, *await self._awaited(record)))
+
+    async def _awaited(self, record: RunRecord) -> tuple[tuple[HostName, str], ...]:
+        links = tuple(self._hosts.fleet.links.values())
+        if not still_awaited(links, record.plan.jobs):
+            return ()
+        # A job that is over needs no host, and that alone is worth a look into the bucket.
+        found = await asyncio.to_thread(standing, self._session.bucket, self._session.keys, record)
+        return still_awaited(links, [job for job in record.plan.jobs if job.workflow not in found.outcomes])
+
+    async def close(self) -> None:
+        await self._sight.close()
+
+
+class Sight:
+    """What hosts see of the bucket of a command, through one front on each."""
+
+    def __init__(self, session: wiring.Session, opener: wiring.HostOpener) -> None:
+        self._session = session
+        self._opener = opener
+        self._libraries: dict[str, Library | None] = {}
+        self._packing = asyncio.Lock()
+        self._closed = threading.Event()
+        self._clients: dict[str, CoordinatorClient] = {}
+
+    async def client(self, host: Host) -> CoordinatorClient:
+        """The front of the host's coordinator, started when first asked for."""
+        if host.name not in self._clients:
+            transport = await self._opener.transport(host)
+            self._clients[host.name] = await CoordinatorClient.open(transport, host.dir)
+        return self._clients[host.name]
+
+    async def close(self) -> None:
+        self._closed.set()
+        for client in self._clients.values():
+            await client.close()
+
+    async def able(self, host: Host, facts: HostFacts) -> None:
+        """Raises DstackError with what keeps the host's coordinator from working alone."""
+        seeing = await self.look(host, facts)
+        if not seeing.used:
+            raise HostError(host.name, unseen(redacted(self._session.settings.bucket)))
+        if seeing.trouble:
+            raise HostError(host.name, f"its account cannot use the bucket: {seeing.trouble}")
+
+    async def look(self, host: Host, facts: HostFacts) -> Seeing:
+        """How the host sees the bucket, be it in use or not; raises DstackError where it does not."""
+        if python_of(facts) < OLDEST:
+            python = ".".join(map(str, OLDEST))
+            raise HostError(host.name, f"its python3 is {facts.python}, {python} is needed to work alone")
+        library = await self.library(host, facts)
+        return await (await self.client(host)).look(self.given(host), library)
+
+    def given(
+        self,
+        host: Host,
+        record: RunRecord | None = None,
+        *,
+        peers: Sequence[Peer] = (),
+        caller: Mapping[str, str] | None = None,
+        attendant: Coordinator | None = None,
+    ) -> HandOver:
+        """The hand-over of a run to a host; without a run, for a look. Raises CredentialsError."""
+        settings = self._session.settings
+        forwarded: Mapping[str, Any] = {}
+        until = None
+        if host.forward_credentials and not is_folder(settings.bucket):
+            lent = forwardable(settings.bucket, settings.options, os.environ)
+            forwarded, until = lent.options, lent.expires_at
+        return HandOver(
+            bucket=settings.bucket,
+            options=placing_options(settings.bucket, settings.options, os.environ),
+            credentials=forwarded,
+            until=until,
+            project=self._session.name if record else "",
+            run=record.id if record else RunId(""),
+            record=digest(pack(record)) if record else "",
+            host=host,
+            peers=tuple(peers),
+            caller=caller or {},
+            attendant=attendant,
+        )
+
+    async def library(self, host: Host, facts: HostFacts) -> Library | None:
+        """What the host needs to open the bucket; None for a folder. Raises DstackError where it cannot be had."""
+        if is_folder(self._session.settings.bucket):
+            return None
+        scheme = self._session.settings.bucket.partition("://")[0]
+        if scheme.lower() not in URLS:
+            raise HostError(host.name, f"{scheme}:// buckets are opened by libraries that only this machine has")
+        kind = f"{facts.platform} {facts.python}"
+        async with self._packing:
+            if kind not in self._libraries:
+                cache = self._session.home / ".dstack" / "libraries"
+                self._libraries[kind] = await asyncio.to_thread(library_for, facts, cache, self._closed)
+        return self._libraries[kind]
+
+
+def placing_options(bucket: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The storage options that say where the bucket is, without any that say who opens it.
+
+    What this machine's environment says of S3's endpoint and region is not to be seen on the host, so it is put in.
+    """
+    if not bucket.startswith(S3):
+        return {name: value for name, value in options.items() if name not in OWN}
+    config = s3_options(options, environ)
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    if region:
+        config.setdefault("region", region)
+    return {name: value for name, value in config.items() if name not in OWN}

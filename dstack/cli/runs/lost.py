@@ -1,0 +1,69 @@
+"""`dstack lost`: say that an attempt will never come back, which only a person can know."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dstack.app.maintenance.loss import Open, call_lost, open_attempts
+from dstack.app.queries.runs import job_of, run_view
+from dstack.cli import wiring
+from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
+from dstack.errors import UsageError
+from dstack.ui.terminal import clean
+
+
+def lost(
+    run: Annotated[str, THE_RUN],
+    workflow: Annotated[str | None, WORKFLOW] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    hosts: Annotated[str | None, HOSTS] = None,
+) -> None:
+    """Call what runs of a run lost: its host burnt down, or will not be back in time.
+
+    Where `retry` says `lost` the job is tried again elsewhere, else it has ended as lost. To end a job whose host can
+    be reached, use `dstack stop`.
+    """
+    session = wiring.open_session(hosts_file=hosts)
+    record = session.require_run(run)
+    view = run_view(session.bucket, session.keys, record)
+    found = open_attempts(session.bucket, session.keys, view.jobs if workflow is None else (job_of(view, workflow),))
+    if not found:
+        print(f"{record.name}: nothing of it runs")
+        return
+    for each in found:
+        print(clean(_line(each)))
+    if not yes:
+        _ask()
+    from dstack.adapters.identity import user_name
+
+    for each in found:
+        ended = call_lost(session.bucket, each, user_name())
+        print(clean(f"{each.workflow}: {'lost' if ended else 'it ended meanwhile'}"))
+    _bring_to_its_end(session, record.id)
+
+
+def _line(open_: Open) -> str:
+    claim, owner = open_.claim, f"{open_.owner.user}@{open_.owner.machine}"
+    spool = f"{claim.folder or '~/.dstack'} of {claim.account or 'its account'}"
+    told = f"{open_.workflow}: attempt {open_.keys.number} on {claim.host}, looked after by {owner}"
+    return f"{told}; its result may lie there, in {spool}"
+
+
+def _ask() -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to be asked", hint="--yes says that you are sure")
+    if not typer.confirm("Mark as lost? If it is still alive, two copies may run", default=False):
+        raise UsageError("nothing was changed")
+
+
+def _bring_to_its_end(session: wiring.Session, run: str) -> None:
+    """In case nobody looks after the run any more; beside a living coordinator it does no harm."""
+    from dstack.cli.runs.attendance import Attendance, spawn_coordinator
+    from dstack.cli.runs.submission import caller_values
+
+    record = session.require_run(run)
+    caller = caller_values(session, record.plan.jobs, required=False)
+    spawn_coordinator(Attendance(session=session, caller=caller), record)

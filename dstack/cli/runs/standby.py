@@ -1,0 +1,141 @@
+"""Leaves an attended run to its hosts in stand-by, so that they go on when this machine falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dstack.app.coordination.handover import Handed
+from dstack.app.coordination.heartbeat import Heart
+from dstack.app.hosts.fleet import Fleet
+from dstack.core.format.records import Coordinator, RunRecord
+from dstack.core.placement import few
+from dstack.errors import DstackError
+from dstack.model import JobStatus
+from dstack.ports import Screen
+
+if TYPE_CHECKING:
+    from dstack.cli.runs.handover import Handing
+
+QUIET = 5.0
+"""Seconds from the start of the first job until hosts are asked: a run that is over sooner asks none."""
+LOOKS = 10
+"""Looks for hosts that were not reached before; what comes later yet is left out."""
+SLOW = 10.0
+"""Seconds that hosts have at each look to be reached."""
+EARLY = 300.0
+"""Seconds before the end of lent credentials at which hosts get new ones."""
+EVERY = 60.0
+"""Seconds between two looks whether a host came late, or that end is near."""
+PAST_START = (JobStatus.RUNNING, JobStatus.QUEUED)
+"""A job with such a status is past its start, or waits for others: nothing that is done now slows it."""
+
+
+class StartScreen:
+    """A `Screen` that shows all on another one, and tells when the first job has begun, or waits for a slot."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self.start = asyncio.Event()
+
+    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+        if status in PAST_START:
+            self.start.set()
+        self._screen.job(workflow, status, host, note, took)
+
+    def log(self, workflow: str, data: bytes) -> None:
+        self._screen.log(workflow, data)
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        self._screen.progress(label, done, total)
+
+    def message(self, text: str) -> None:
+        self._screen.message(text)
+
+
+class Standby:
+    """One attended run on its way to hosts that stand by for `me`; whatever goes wrong is one line on the screen."""
+
+    def __init__(self, handing: Callable[[], Handing], fleet: Fleet, record: RunRecord, *, screen: StartScreen) -> None:
+        """`handing` is called once the run has gone on for a while: what it loads is not paid by the start."""
+        self._open = handing
+        self._fleet = fleet
+        self._record = record
+        self._screen = screen
+        self._reached_then: frozenset[str] = frozenset()
+        self._until: float | None = None
+        self._line = ""
+
+    async def keep(self, me: Coordinator, heart: Heart) -> None:
+        """Hand the run over once it has begun, to hosts that come late too, and again before lent credentials end.
+
+        Goes on until it is cancelled, when the run ends or is left.
+        """
+        if all(link.host.local for link in self._fleet.links.values()):
+            return
+        await self._screen.start.wait()
+        # Whoever finds no heartbeat takes the run up.
+        await heart.begin()
+        await asyncio.sleep(QUIET)
+        looks = 0
+        while True:
+            looks += 1
+            if (looks <= LOOKS and await self._is_news()) or self._is_due():
+                await self._try(me, heart)
+            await asyncio.sleep(EVERY)
+
+    async def _is_news(self) -> bool:
+        """Whether a host is reached that was not when the run was handed out last."""
+        # Whoever came back to a run has asked no host so far.
+        await self._fleet.ready(SLOW)
+        await self._fleet.tried(SLOW)
+        return bool(self._reached() - self._reached_then)
+
+    def _is_due(self) -> bool:
+        return self._until is not None and self._until - EARLY <= time.time() < self._until
+
+    async def _try(self, me: Coordinator, heart: Heart) -> None:
+        try:
+            await self._hand(me, heart)
+        except DstackError as error:
+            self._say(f"no host stands by: {error}")
+        except Exception as error:
+            self._say(f"no host stands by: {type(error).__name__}: {error}; report this")
+
+    def _reached(self) -> frozenset[str]:
+        return frozenset(name for name, link in self._fleet.links.items() if link.reached)
+
+    async def _hand(self, me: Coordinator, heart: Heart) -> None:
+        self._reached_then = self._reached()
+        handing = self._open()
+        try:
+            ready = await handing.ready(self._record)
+            handed = await handing.hand(ready, self._record, attendant=me)
+        finally:
+            await handing.close()
+        self._until = min((end for _, end in handed.until), default=self._until)
+        heart.left_to(handed.taken)
+        self._say(outlook(handed))
+
+    def _say(self, line: str) -> None:
+        if line and line != self._line:
+            self._line = line
+            self._screen.message(line)
+
+
+def outlook(handed: Handed) -> str:
+    """Who goes on when this machine falls silent, and why the others do not; "" where there is nothing to say."""
+    why = next((why for _, why in handed.left if why), "")
+    if not handed.taken:
+        return f"the run needs this machine: {why}" if why else ""
+    taken = _named(handed.taken)
+    if not handed.left:
+        return f"{taken} would go on without this machine: it may be shut"
+    rest = _named([name for name, _ in handed.left])
+    return f"{taken} would go on without this machine, {rest} would not{f': {why}' if why else ''}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return few([str(name) for name in names])

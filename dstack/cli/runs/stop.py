@@ -1,0 +1,204 @@
+"""`dstack stop`: ask that a run, or one workflow of it, ends, and wait until it has."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dstack.app.queries.runs import job_of, run_view, with_lost_attempts
+from dstack.app.queries.views import JobView
+from dstack.cli import wiring
+from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
+from dstack.core.format.records import RunRecord, Stop, at_machine, pack
+from dstack.core.lifecycle import ENDED
+from dstack.errors import UsageError
+from dstack.model import WorkflowName
+from dstack.ui.plain import job_line
+from dstack.ui.tables import brief, note
+from dstack.ui.terminal import clean
+from dstack.ui.times import clock_text
+
+if TYPE_CHECKING:
+    from dstack.app.queries.runs import Looker
+
+ALONE = 3.0
+"""Seconds after which a coordinator is started here, in case nobody else looks after the run."""
+PATIENCE = 60.0
+LOOK = 0.2
+NAMED = 3
+"""Jobs that are named where a stop has not ended all of them."""
+GOES_ON = 1
+"""The exit code where something of what was asked to stop has not ended, or may still run."""
+
+
+def stop(
+    run: Annotated[str | None, THE_RUN] = None,
+    workflow: Annotated[str | None, WORKFLOW] = None,
+    abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before stopping somebody else's run.")] = False,
+    hosts: Annotated[str | None, HOSTS] = None,
+) -> int:
+    """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
+
+    Waits for a minute until all has ended. Exits with 1 when something has not, or may still run: its host cannot be
+    reached, its account is another one, or the kernel does not end it. The request stands all the same.
+
+    Before the run of somebody else, or of another machine of yours, it asks; without a terminal it then needs --yes.
+    A job that another run waits for too goes on for that run. RUN may be the beginning of a name; `-` is your own last
+    run on this machine.
+    """
+    if run is None:
+        raise UsageError("say which run to stop", hint="dstack stop RUN; `dstack stop -` stops your own last one")
+    session = wiring.open_session(hosts_file=hosts)
+    record = session.require_run(run)
+    chosen = _chosen(session, record, workflow)
+    if all(job.status in ENDED for job in chosen):
+        print(_summary(chosen))
+        return 0 if _end_orphans(session, record, chosen) else GOES_ON
+    if not yes:
+        _confirm(record)
+    _request(session, record, workflow, abort=abort)
+    print(f"{record.name} is asked to stop", file=sys.stderr, flush=True)
+    left = False
+    try:
+        jobs = _wait(session, record, workflow)
+    except KeyboardInterrupt:
+        left, jobs = True, _chosen(session, record, workflow)
+    return _conclude(session, record, workflow, jobs, left=left)
+
+
+def _conclude(
+    session: wiring.Session, record: RunRecord, workflow: str | None, jobs: tuple[JobView, ...], *, left: bool
+) -> int:
+    """Print how the jobs ended and what has not -> exit code; raises KeyboardInterrupt where Ctrl-C `left` some."""
+    ended = all(job.status in ENDED for job in jobs)
+    if not ended:
+        jobs = _chosen(session, record, workflow, look=session.look)
+        ended = all(job.status in ENDED for job in jobs)
+    print(_summary(jobs), flush=True)
+    if not ended:
+        sys.stderr.write(note(goes_on(record.name, jobs), sys.stderr))
+    gone = _end_orphans(session, record, jobs)
+    if left and not ended:
+        raise KeyboardInterrupt
+    return 0 if ended and gone else GOES_ON
+
+
+def goes_on(run: str, jobs: Sequence[JobView]) -> str:
+    """Which of the jobs have not ended, where they are, and what a person can do; one line."""
+    open_ = [job for job in jobs if job.status not in ENDED]
+    named = ", ".join(map(_place, open_[:NAMED])) + (f" and {len(open_) - NAMED} more" if open_[NAMED:] else "")
+    told = f"{run} has not ended: {named}; the request stands, `dstack show {run}` says when it has"
+    away = sorted({brief(job.host) for job in open_ if job.unreachable})
+    return f"{told}; if {' or '.join(away)} will not be back: dstack lost {run}" if away else told
+
+
+def _place(job: JobView) -> str:
+    """`train on gpu-1 (stopping, unreachable since 12:03)`."""
+    where = f" on {brief(job.host)}" if job.host else ""
+    since = f", unreachable since {clock_text('%H:%M', job.unreachable)}" if job.unreachable else ""
+    return f"{job.workflow}{where} ({job.status}{since})"
+
+
+def _confirm(record: RunRecord) -> None:
+    """Ask before a run that is not this user's, made on this machine (as `ps --mine` has it); raises UsageError unless
+    the answer is yes."""
+    from dstack.adapters.identity import machine_name, user_name
+
+    if (record.user, record.machine) == (user_name(), machine_name()):
+        return
+    told = clean(f"{record.name} is {at_machine(record.user, record.machine)}'s run")
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{told}, and nobody is there to be asked", hint="--yes stops it without a question")
+    if not typer.confirm(f"{told}; stop it?", default=False, err=True):
+        raise UsageError("nothing was stopped")
+
+
+def _request(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
+    """Write the stop request; one that is there already stays as it is."""
+    from dstack.adapters.identity import new_nonce, user_name
+    from dstack.app.coordination.run import create_record
+
+    user = user_name()
+    request = Stop(nonce=new_nonce(), user=user, reason=f"stopped by {user}", abort=abort)
+    name = WorkflowName(workflow) if workflow else None
+    create_record(session.bucket, session.keys.run(record.id).stop(name), pack(request))
+
+
+def _wait(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
+    """The jobs as soon as all have ended, or as they are when patience is at its end."""
+    begin = time.monotonic()
+    helped = False
+    while True:
+        jobs = _chosen(session, record, workflow)
+        waited = time.monotonic() - begin
+        if all(job.status in ENDED for job in jobs) or waited > PATIENCE:
+            return jobs
+        if waited > ALONE and not helped:
+            _help(session, record)
+            helped = True
+            if _are_foreign(session, record, jobs):
+                return jobs
+            _say_where(jobs)
+        time.sleep(LOOK)
+
+
+def _are_foreign(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
+    """Whether all that has not ended belongs to other accounts of its hosts, which alone can end it; says so."""
+    from dstack.cli.runs.stop_hosts import foreign_lines
+
+    open_ = [job for job in jobs if job.status not in ENDED and job.host]
+    lines = foreign_lines(session, record, open_)
+    for line in lines:
+        sys.stderr.write(note(line, sys.stderr))
+    return bool(lines) and len(lines) == len(open_)
+
+
+def _end_orphans(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
+    """End what still runs of attempts that were called lost -> whether nothing of them is left."""
+    if not any(job.lost for job in jobs):
+        return True
+    from dstack.cli.runs.stop_hosts import end_orphans
+
+    return end_orphans(session, record, jobs)
+
+
+def _say_where(jobs: tuple[JobView, ...]) -> None:
+    """What the wait is for; the request stands, whoever waits."""
+    hosts = sorted({job.host for job in jobs if job.status not in ENDED and job.host})
+    if hosts:
+        told = (
+            f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands;"
+            " a host that will not be back: `dstack lost`"
+        )
+        sys.stderr.write(note(told, sys.stderr))
+
+
+def _help(session: wiring.Session, record: RunRecord) -> None:
+    """Start a coordinator in the background: beside a living one it does no harm, without one it ends the run."""
+    from dstack.cli.runs.attendance import Attendance, spawn_coordinator
+    from dstack.cli.runs.submission import caller_values
+
+    caller = caller_values(session, record.plan.jobs, required=False)
+    spawn_coordinator(Attendance(session=session, caller=caller), record)
+
+
+def _chosen(
+    session: wiring.Session, record: RunRecord, workflow: str | None, *, look: Looker | None = None
+) -> tuple[JobView, ...]:
+    view = run_view(session.bucket, session.keys, record, look=look)
+    view = with_lost_attempts(session.bucket, session.keys, view)
+    return view.jobs if workflow is None else (job_of(view, workflow),)
+
+
+def _summary(jobs: Sequence[JobView]) -> str:
+    """One line for each job."""
+    return "\n".join(job_line(job.workflow, job.status, job.host, _note(job)) for job in jobs)
+
+
+def _note(job: JobView) -> str:
+    return f"from {job.reused_from}" if job.reused_from else job.reason

@@ -1,0 +1,114 @@
+"""From the command line to a run that is ready to be recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
+from dstack.app.coordination.run import Submission
+from dstack.app.protocol.job_secrets import Given, given
+from dstack.cli.runs.run_line import OPTIONS, Asked
+from dstack.cli.secret_values import way_out
+from dstack.cli.wiring import Session
+from dstack.core.format.records import RunRecord
+from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
+from dstack.model import CodeFile, JobSpec, WorkflowName
+from dstack.project.plan import included_files, make_plan
+from dstack.project.workflows.overrides import read_overrides
+from dstack.ui.terminal import clean
+
+
+def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
+    """Read the project, pack the code, make the plan; nothing is recorded.
+
+    Raises ConfigError, UsageError and SnapshotError.
+    """
+    project = session.project()
+    target = project.named(asked.workflow or "")
+    allowed = replace(project.overridable(target), options=tuple(option.removeprefix("--") for option in OPTIONS))
+    overrides = read_overrides(allowed, asked.overrides, asked.assignments)
+    _check_rerun(asked.rerun, project.members(target))
+    snapshot = session.code.snapshot()
+    files = tuple(session.code.files(snapshot))
+    plan = make_plan(project, target, overrides=overrides, files=files)
+    for spec in plan.jobs:
+        _refuse_pinned(spec)
+    record = RunRecord(
+        nonce=new_nonce(),
+        id=new_run_id(time.time()),
+        name=new_run_name(),
+        user=user_name(),
+        machine=machine_name(),
+        submitted=time.time(),
+        workflow=target,
+        plan=plan,
+        snapshot=snapshot,
+        rerun=tuple(WorkflowName(name) for name in asked.rerun),
+        command=("dstack", *sys.argv[1:]),
+    )
+    lists = {spec.code: _file_list(included_files(project, spec.workflow, files)) for spec in plan.jobs}
+    diff = session.code.diff(snapshot) if snapshot.dirty else b""
+    return record, Submission(record=record, files=lists, diff=diff)
+
+
+def _check_rerun(rerun: Sequence[str], members: Sequence[str]) -> None:
+    for name in rerun:
+        if name not in members:
+            raise UsageError(f"--rerun={name}: this run has no such workflow", hint=f"it has {', '.join(members)}")
+
+
+def _refuse_pinned(spec: JobSpec) -> None:
+    """Results of tagged and named runs cannot be taken as inputs yet: say so before anything is done."""
+    for dependency in spec.inputs:
+        if dependency.tag is not None or dependency.run is not None:
+            pin = f"tag {dependency.tag}" if dependency.tag is not None else f"run {dependency.run}"
+            raise UsageError(
+                f"{spec.workflow} takes the results of {pin}, which this version cannot do",
+                hint="depend on the workflow itself: it is reused when nothing it depends on has changed",
+            )
+
+
+def _file_list(files: Sequence[CodeFile]) -> bytes:
+    """JSON of path -> "mode blob"."""
+    return json.dumps({file.path: f"{file.mode} {file.blob}" for file in files}).encode("utf-8", "surrogateescape")
+
+
+def rename(record: RunRecord) -> RunRecord:
+    """The same run under another name."""
+    return replace(record, name=new_run_name())
+
+
+def caller_values(session: Session, jobs: Sequence[JobSpec], *, required: bool = True) -> dict[str, str]:
+    """What jobs are given from memory: bare names in `env:`, from the environment of this command, and
+    secrets, from where they are kept. It stays in memory.
+
+    Raises NotFoundError and SecretError for what cannot be had; with `required` false that is left out.
+    """
+    values = {}
+    for spec in jobs:
+        for one in given(spec):
+            try:
+                value = session.secrets.find(one.name) if one.secret else session.environ.get(one.name)
+                if value is not None:
+                    values[one.key] = value
+                elif required:
+                    raise _not_found(one, spec)
+            except SecretError as error:
+                if required:
+                    raise
+                print(clean(f"{error}; jobs that need it wait"), file=sys.stderr)
+    return values
+
+
+def _not_found(one: Given, spec: JobSpec) -> DstackError:
+    if one.secret:
+        text = f"secret {one.name} is not set (workflow {spec.workflow})"
+        return SecretError(text, hint=way_out([one.name]))
+    return NotFoundError(
+        f"workflow {spec.workflow} takes {one.name} from your environment, where it is not set",
+        hint=f"export {one.name}=…, or give it a value in workflows.yaml",
+    )

@@ -1,0 +1,89 @@
+"""Whether this host sees a bucket: tried in a process of its own, for libraries start threads that no fork survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from dstack.adapters.bucket.opener import open_bucket
+from dstack.adapters.bucket.options import opening
+from dstack.adapters.identity import user_name
+from dstack.app.maintenance.bucket_probe import writable
+from dstack.app.maintenance.bucket_trial import try_bucket
+from dstack.coordinator.refusal import Refusal
+from dstack.core.handover import HandOver, is_folder, unseen
+from dstack.errors import BucketError
+from dstack.ports import Bucket
+
+LONGEST = 1000
+"""Characters of a message at most: the answer goes through a pipe in one piece."""
+
+
+def look(hand: HandOver, library: str | None) -> dict[str, Any]:
+    """Returns `who`, in words, when the bucket can be read from here, whether it was `used` before, and the `trouble`
+    that this account has with reading it or writing to it. Raises Refusal (kind `bucket`) when the bucket cannot be
+    reached, or is a folder that shows no use: one that is not mounted looks like that, too."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        os.write(writer, json.dumps(_found(hand, library)).encode()[:4096])
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    answer = json.loads(said) if said else {"message": "the look at the bucket ended early", "hint": "try again"}
+    if "who" not in answer:
+        raise Refusal("bucket", str(answer.get("message")), str(answer.get("hint") or ""))
+    return answer
+
+
+def _found(hand: HandOver, library: str | None) -> dict[str, Any]:
+    if library is not None:
+        sys.path.append(library)
+    try:
+        bucket = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
+        used = writable(bucket)
+        if not used and is_folder(hand.bucket):
+            return {"message": unseen(hand.bucket)}
+        return {"who": _who(hand), "used": used, "trouble": _trouble(bucket) if used else ""}
+    except BucketError as error:
+        if _is_shut(hand.bucket):
+            return {"who": "", "used": True, "trouble": str(error)[:LONGEST]}
+        return {"message": str(error)[:LONGEST], "hint": error.hint or ""}
+    except Exception as error:
+        return {"message": f"{type(error).__name__}: {error}"[:1000], "hint": "report this"}
+
+
+def _trouble(bucket: Bucket) -> str:
+    """What keeps this account from writing to the bucket; "" where nothing does."""
+    try:
+        try_bucket(bucket, os.urandom(16).hex())
+    except BucketError as error:
+        return str(error)[:LONGEST]
+    return ""
+
+
+def _is_shut(bucket: str) -> bool:
+    """Whether the bucket is a folder that lies here, so that it is this account that is kept out."""
+    if not is_folder(bucket):
+        return False
+    try:
+        os.stat(bucket.partition("://")[2] or bucket)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _who(hand: HandOver) -> str:
+    """Whose credentials opened it."""
+    if hand.credentials:
+        return "you, forwarded"
+    if is_folder(hand.bucket):
+        return user_name()
+    return opening(hand.bucket, hand.options, os.environ).who

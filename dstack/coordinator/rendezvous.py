@@ -1,0 +1,148 @@
+"""One detached coordinator for each user, host and bucket: found by its socket, started when nobody has its lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from itertools import pairwise
+from typing import Any
+
+from dstack import wire
+from dstack.adapters.identity import boot_id
+from dstack.coordinator import embedded
+from dstack.coordinator.refusal import Refusal
+from dstack.core.format.codec import plain
+from dstack.core.handover import HandOver, desk
+from dstack.private_folder import make_folder, open_file
+
+DEADLINE = 45.0
+"""Seconds for a coordinator to answer, one that is about to end and the start of another included."""
+ANSWER = 40.0
+PAUSE = 0.02
+LOG_LIMIT = 4 << 20
+"""Bytes of a log beyond which a new coordinator begins it anew."""
+
+
+def hand(root: str, given: HandOver, library: str | None) -> dict[str, Any]:
+    """Hand a run to the coordinator of its bucket, starting one if need be -> its answer; raises its Refusal.
+
+    The coordinator is a process of its own, in a session of its own: it outlives this one and its connection.
+    """
+    name = desk(given, boot_id(), embedded.PROGRAM)
+    folder = os.path.join(root, "coordinators")
+    make_folder(folder)
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        _start_if_none(root, folder, name, library)
+        answer = _ask(folder, name, given)
+        if answer is not None:
+            return answer
+        time.sleep(PAUSE)  # it has just ended, or is about to listen
+    raise Refusal("busy", "the coordinator of this host does not answer", f"see {folder}/{name}.log there")
+
+
+def _start_if_none(root: str, folder: str, name: str, library: str | None) -> None:
+    """Become the parent of a coordinator unless one has the lock. Lock and socket are there before it runs."""
+    lock = open_file(os.path.join(folder, name + ".held"), os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _Short(folder) as short:
+            place = short(name)
+            if os.path.lexists(place):
+                os.unlink(place)
+            listener.bind(place)
+        listener.listen(64)
+        _detach(root, os.path.join(folder, name), library, {lock, listener.fileno()}, listener)
+    finally:
+        listener.close()
+        os.close(lock)
+
+
+def _detach(root: str, place: str, library: str | None, kept: set[int], listener: socket.socket) -> None:
+    """Fork twice; the grandchild has what is `kept` open and its log, and nothing of this process's connection."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        _redirect(place + ".log", kept)
+        if library is not None:
+            sys.path.append(library)
+        from dstack.coordinator.detached import live
+
+        live(root, listener, place + ".sock")
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _redirect(log: str, kept: set[int]) -> None:
+    out = open_file(log, os.O_WRONLY | os.O_APPEND)
+    if os.fstat(out).st_size > LOG_LIMIT:
+        os.ftruncate(out, 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for low, high in pairwise(edges):
+        os.closerange(low + 1, high)
+    os.chdir("/")
+
+
+def _ask(folder: str, name: str, given: HandOver) -> dict[str, Any] | None:
+    """The coordinator's answer, None when it ended before it gave one; raises its Refusal."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(ANSWER)
+        try:
+            with _Short(folder) as short:
+                client.connect(short(name))
+            client.sendall(wire.pack_message({"id": 1, "op": wire.HAND, "handover": plain(given)}))
+            reader = wire.FrameReader()
+            while data := client.recv(1 << 16):
+                for frame in reader.feed(data):
+                    return _told(wire.unpack_message(frame.payload))
+        except (ConnectionError, FileNotFoundError):
+            return None
+        except TimeoutError:
+            raise Refusal("busy", f"the coordinator did not answer within {ANSWER:.0f} s", "try again") from None
+    return None
+
+
+def _told(message: dict[str, Any]) -> dict[str, Any]:
+    error = message.get("error")
+    if isinstance(error, dict):
+        raise Refusal(str(error.get("kind")), str(error.get("message")), str(error.get("hint") or ""))
+    return dict(message.get("ok") or {})
+
+
+class _Short:
+    """Names a socket in a folder by a path that is short whatever the folder is: the system allows 107 bytes."""
+
+    def __init__(self, folder: str) -> None:
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def __enter__(self) -> _Short:
+        return self
+
+    def __call__(self, name: str) -> str:
+        return f"/proc/self/fd/{self._fd}/{name}.sock"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)

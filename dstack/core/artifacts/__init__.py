@@ -1,0 +1,1 @@
+"""Artifacts as values: safe paths, manifests, and the pieces of large files."""

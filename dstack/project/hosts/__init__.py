@@ -1,0 +1,1 @@
+"""`hosts.yaml`: read, edited, and shared with a team."""

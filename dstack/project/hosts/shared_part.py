@@ -1,0 +1,106 @@
+"""Which part of an inventory a team may share, and how a shared one comes into a file. Pure.
+
+Shared is where hosts are and what they may run. How one logs in is not: an entry with `identity-file`, `jump`, `local`
+or a `dir` outside of one's home is one's own, is never pushed, and is left as it is by a pull. So nobody who can write
+to the bucket chooses which of a reader's keys are used, through which machines a reader connects, or that jobs run on
+the reader's own machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dstack.core.format.records import Inventory, SharedHost
+from dstack.errors import BucketError, ConfigError
+from dstack.model import Host, HostName
+from dstack.project.hosts.editor import add_host, hosts_text, remove_host
+from dstack.project.hosts.inventory import read_hosts
+from dstack.project.yaml.parser import load
+from dstack.project.yaml.report import Report
+
+MAX_HOSTS = 1000
+
+
+def own_setting(host: Host) -> str | None:
+    """What makes an entry one's own; None where it may be shared."""
+    settings = {
+        "local": host.local,
+        "identity-file": host.identity_file is not None,
+        "jump": host.jump is not None,
+        "dir": host.dir is not None and not _below_home(host.dir),
+        "address": host.address is not None and "%" in host.address,
+    }
+    return next((name for name, found in settings.items() if found), None)
+
+
+def _below_home(directory: str) -> bool:
+    return directory.startswith("~/") and ".." not in directory.split("/")
+
+
+def shared_part(hosts: Sequence[Host]) -> tuple[SharedHost, ...]:
+    """What of an inventory goes to the bucket, in ascending order of names."""
+    return tuple(
+        SharedHost(
+            name=host.name,
+            address=host.address,
+            user=host.user,
+            port=host.port,
+            labels=host.labels,
+            slots=host.slots,
+            gpu_shares=host.gpu_shares,
+            dir=host.dir,
+        )
+        for host in sorted(hosts, key=lambda host: host.name)
+        if own_setting(host) is None
+    )
+
+
+def checked(inventory: Inventory) -> tuple[Host, ...]:
+    """The hosts of an inventory out of the bucket, each setting judged as it is in a file; raises BucketError."""
+    if len(inventory.hosts) > MAX_HOSTS:
+        raise BucketError(f"the inventory in the bucket has {len(inventory.hosts)} hosts; at most {MAX_HOSTS} are read")
+    hosts = tuple(_host(shared) for shared in inventory.hosts)
+    report = Report()
+    read = read_hosts(report, load(hosts_text(hosts), "the inventory in the bucket"))
+    told = [problem.message for problem in report.problems]
+    told += [f"{host.name}: {own} cannot be shared" for host in hosts if (own := own_setting(host)) is not None]
+    if not told and [replace(host, position=None) for host in read] != list(hosts):
+        told = ["its settings do not read as they were written"]
+    if told:
+        raise BucketError(
+            f"the inventory in the bucket is refused: {told[0]}", hint="nothing was changed; ask who pushed it"
+        )
+    return hosts
+
+
+def _host(shared: SharedHost) -> Host:
+    return Host(
+        name=HostName(shared.name),
+        address=shared.address,
+        user=shared.user,
+        port=shared.port,
+        labels=shared.labels,
+        slots=shared.slots,
+        gpu_shares=shared.gpu_shares,
+        dir=shared.dir,
+    )
+
+
+def merged(source: bytes, wanted: Sequence[Host], shown: str) -> bytes:
+    """The file with its shared entries as in `wanted`; those of one's own, and comments, stay as they are.
+
+    Raises ConfigError when the file is not right, UsageError where an entry cannot be edited.
+    """
+    report = Report()
+    before = {host.name: replace(host, position=None) for host in read_hosts(report, load(source, shown))}
+    if report.problems:
+        raise ConfigError(report.problems)
+    own = {name for name, host in before.items() if own_setting(host) is not None}
+    for name, host in before.items():
+        if name not in own and host not in wanted:
+            source = remove_host(source, name, shown)
+    for host in wanted:
+        if host.name not in own and before.get(host.name) != host:
+            source = add_host(source, host, shown)
+    return source

@@ -1,0 +1,1 @@
+"""What a shell does with a command: quotes, references, interpreters."""

@@ -1,0 +1,255 @@
+"""The quoting of sh and bash: quotes, expansions, arithmetic, bodies of here-documents, and the references in them.
+
+A reference is `${{ name }}` or `$variables_as_args`. What stands between quotes, words and operators, is in
+`shellscan.py`, which hands its part in as `Commands`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from dstack.project.placeholders import ARGUMENTS, REFERENCE, referred
+from dstack.project.shell.interpreters import reads_script_from_stdin
+
+MAX_DEPTH = 40
+MAX_REFERENCES = 1_000
+"""References in one command; each is looked at with the words before it."""
+MAX_ARITHMETIC = 10_000
+"""Characters of one arithmetic expression: `((` may turn out to be none only at its end, and is then read again."""
+_ARGUMENTS = re.compile(r"\$(?:variables_as_args(?!\w)|\{variables_as_args\})", re.ASCII)
+_METACHARACTERS = frozenset(" \t\r\n;&|<>()")
+
+
+class Context(Enum):
+    WORD = auto()
+    DOUBLE = auto()
+    SINGLE = auto()
+    HEREDOC = auto()
+    QUOTED_HEREDOC = auto()
+    ARITHMETIC = auto()
+    EXPANSION = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """One reference. `reader` is the interpreter that would read the value as part of a script; `alone` says that the
+    reference is a word of its own."""
+
+    start: int
+    end: int
+    name: str
+    context: Context
+    alone: bool = False
+    in_function: bool = False
+    reader: str | None = None
+
+    @property
+    def is_arguments(self) -> bool:
+        return self.name == ARGUMENTS
+
+
+class FaultError(Exception):
+    """What makes a text no complete command, and where."""
+
+    def __init__(self, offset: int, message: str) -> None:
+        super().__init__(message)
+        self.offset = offset
+        self.message = message
+
+
+@dataclass(slots=True)
+class Heredoc:
+    offset: int
+    delimiter: str
+    literal: bool
+    strip: bool
+    words: list[str]
+
+
+Commands = Callable[["Scanner", str, int], None]
+"""Passes the commands up to a closer (`)`, a backtick, or "" for the end of the text) that was opened at an offset."""
+
+
+class Scanner:
+    """A text and how far it was passed. The methods pass what stands at `at`; they raise FaultError."""
+
+    def __init__(self, text: str, pass_commands: Commands) -> None:
+        self.text = text
+        self.pass_commands = pass_commands
+        self.at = 0
+        self.depth = 0
+        self.functions = 0
+        self.references: list[Reference] = []
+        self.heredocs: list[Heredoc] = []
+
+    def peek(self, wanted: str) -> bool:
+        return self.text.startswith(wanted, self.at)
+
+    def enter(self, offset: int) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise FaultError(offset, f"quotes and substitutions are nested deeper than {MAX_DEPTH} levels")
+
+    def commands(self, closer: str, opened: int) -> None:
+        """Commands up to `closer` (`)` or a backtick), or to the end of the text when it is empty."""
+        self.enter(opened)
+        self.pass_commands(self, closer, opened)
+        self.depth -= 1
+
+    def reference(self, context: Context) -> Reference | None:
+        """The reference that stands here, recorded and passed; None when there is none."""
+        braces = REFERENCE.match(self.text, self.at)
+        found = braces or _ARGUMENTS.match(self.text, self.at)
+        if found is None:
+            if self.peek("${{") and context is not Context.SINGLE:
+                raise FaultError(self.at, "${{ is never closed by }}")
+            return None
+        name = referred(braces["inner"]) if braces else ARGUMENTS
+        end = found.end()
+        before = self.text[self.at - 1 : self.at] or " "
+        after = self.text[end : end + 1] or " "
+        alone = context is Context.WORD and {before, after} <= _METACHARACTERS | {"`"}
+        made = Reference(
+            start=self.at, end=end, name=name, context=context, alone=alone, in_function=self.functions > 0
+        )
+        if len(self.references) == MAX_REFERENCES:
+            raise FaultError(self.at, f"more than {MAX_REFERENCES} references in one command")
+        self.references.append(made)
+        self.at = end
+        return made
+
+    def mark(
+        self, first: int, last: int | None = None, *, reader: str | None = None, context: Context | None = None
+    ) -> None:
+        """Say of the references with index `first` to `last` who reads them, or that they stand in arithmetic."""
+        for index in range(first, len(self.references) if last is None else last):
+            old = self.references[index]
+            changed = context if context and old.context in (Context.WORD, Context.DOUBLE) else old.context
+            self.references[index] = replace(old, reader=old.reader or reader, context=changed)
+
+    def dollar(self, context: Context) -> None:
+        """Pass one `$…` in an expanding context."""
+        start = self.at
+        if self.reference(context):
+            return
+        if self.peek("$(("):
+            self.at += 3
+            self.arithmetic(start)
+        elif self.peek("$("):
+            self.at += 2
+            self.commands(")", start)
+        elif self.peek("${"):
+            self.at += 2
+            self.expansion(start, quoted=context is not Context.WORD)
+        elif context is Context.WORD and self.peek("$'"):
+            self.at += 1
+            self.single(escapes=True)
+        else:
+            self.at += 1
+
+    def single(self, *, escapes: bool = False) -> None:
+        start = self.at
+        self.at += 1
+        while self.at < len(self.text):
+            if self.peek("'"):
+                self.at += 1
+                return
+            if escapes and self.peek("\\"):
+                self.at += 2
+            elif not (self.peek("$") and self.reference(Context.SINGLE)):
+                self.at += 1
+        raise FaultError(start, "the single quote that opens here is never closed in this command")
+
+    def double(self, context: Context = Context.DOUBLE) -> None:
+        start = self.at
+        self.enter(start)
+        self.at += 1
+        while self.at < len(self.text):
+            if self.peek('"'):
+                self.at += 1
+                self.depth -= 1
+                return
+            self.step(context)
+        raise FaultError(start, "the double quote that opens here is never closed in this command")
+
+    def step(self, context: Context) -> None:
+        """Pass one character, or one expansion, where only `\\`, `$` and the backtick are special."""
+        if self.peek("\\"):
+            self.at += 2
+        elif self.peek("$"):
+            self.dollar(context)
+        elif self.peek("`"):
+            self.at += 1
+            self.commands("`", self.at - 1)
+        else:
+            self.at += 1
+
+    def expansion(self, start: int, *, quoted: bool) -> None:
+        """`${…}` after its opening: references in it count as EXPANSION."""
+        self.enter(start)
+        while self.at < len(self.text):
+            if self.peek("}"):
+                self.at += 1
+                self.depth -= 1
+                return
+            if self.peek('"'):
+                self.double(Context.EXPANSION)
+            elif self.peek("'") and not quoted:
+                self.single()
+            else:
+                self.step(Context.EXPANSION)
+        raise FaultError(start, "the ${ that opens here is never closed in this command")
+
+    def arithmetic(self, start: int) -> None:
+        """`$((…))` or `((…))` after its opening: references in it count as ARITHMETIC."""
+        self.enter(start)
+        level = 0
+        while self.at < min(len(self.text), start + MAX_ARITHMETIC):
+            if level == 0 and self.peek("))"):
+                self.at += 2
+                self.depth -= 1
+                return
+            if level == 0 and self.peek(")"):
+                raise FaultError(start, "(( that is no arithmetic: write a space between the two")
+            level += self.peek("(") - self.peek(")")
+            if self.peek('"'):
+                self.double(Context.ARITHMETIC)
+            else:
+                self.step(Context.ARITHMETIC)
+        raise FaultError(start, "the (( that opens here is never closed in this command")
+
+    def bodies(self, pipeline: list[list[str]]) -> None:
+        """The here-documents that were announced in the line that just ended."""
+        pending, self.heredocs = self.heredocs, []
+        for heredoc in pending:
+            first = len(self.references)
+            self.body(heredoc)
+            begin = next((index for index, words in enumerate(pipeline) if words is heredoc.words), 0)
+            readers = (reads_script_from_stdin(words) for words in pipeline[begin:])
+            self.mark(first, reader=next((reader for reader in readers if reader), None))
+
+    def body(self, heredoc: Heredoc) -> None:
+        start = line = self.at
+        while True:
+            newline = self.text.find("\n", line)
+            end = len(self.text) if newline < 0 else newline
+            found = self.text[line:end]
+            if (found.lstrip("\t") if heredoc.strip else found) == heredoc.delimiter:
+                break
+            if newline < 0:
+                raise FaultError(
+                    heredoc.offset, f"the here-document {heredoc.delimiter} is never ended in this command"
+                )
+            line = newline + 1
+        self.at = start
+        while self.at < line:
+            if not heredoc.literal:
+                self.step(Context.HEREDOC)
+            elif not (
+                self.peek("$") and REFERENCE.match(self.text, self.at) and self.reference(Context.QUOTED_HEREDOC)
+            ):
+                self.at += 1
+        self.at = min(end + 1, len(self.text))

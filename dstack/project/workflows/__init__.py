@@ -1,0 +1,1 @@
+"""`workflows.yaml` and `variables.yaml`: from nodes to workflows with values."""

@@ -1,0 +1,226 @@
+"""`.dstack/workflows.yaml` and every `.dstack/workflows/*.yaml`: nodes -> workflows, all problems collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstack.model import Position, Retry, Workflow, WorkflowName
+from dstack.project.names import read_workflow_name
+from dstack.project.workflows.commands import python_image, read_commands, working_dir
+from dstack.project.workflows.dependencies import Depends, read_depends
+from dstack.project.workflows.resources import read_duration, read_retry
+from dstack.project.workflows.templates import Declared, artifact_texts, read_names
+from dstack.project.yaml.parser import MapNode, Node, ScalarNode, load_file
+from dstack.project.yaml.report import (
+    Field,
+    Report,
+    absent,
+    nearest,
+    quoted,
+    read_boolean,
+    read_fields,
+    read_integer,
+    read_list,
+    read_map,
+    read_text,
+)
+from dstack.project.yaml.schema import WORKFLOW, spellings
+
+FILE = ".dstack/workflows.yaml"
+FOLDER = ".dstack/workflows"
+
+_KNOWN = spellings(WORKFLOW)
+REFUSED = {
+    "cache": "caches between runs are not supported; keep what is expensive as an artifact of a workflow of its own",
+    "nodes": "one job runs on one host; several nodes are not supported",
+    "template": 'not supported; write its keys straight under "- name"',
+    "triggers": "not supported; what a workflow depends on stands under depends-on",
+    "target": "belongs to a provider that is not supported; write what it starts as commands",
+    "url": "belongs to a provider that is not supported; write what it starts as commands",
+    "output": "belongs to a provider that is not supported; write what it starts as commands",
+    "matrix": "sweeps are not supported; start a run for each value",
+    "schedule": "not supported; let cron start `dstack run -d`",
+    "id": "is now called name",
+    "params": "not supported; defaults stand in .dstack/variables.yaml",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowSource:
+    """A workflow with the nodes that are read again once values are known. `workflow` has its texts as written;
+    `workflow.resources` is filled in by `planning`."""
+
+    workflow: Workflow
+    name: ScalarNode
+    commands: tuple[ScalarNode, ...]
+    declared: Declared
+    depends: Depends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowFiles:
+    """All workflows in the order of the files. `whole` is false when a file could not be understood, so that a name
+    that is not found here may be there."""
+
+    sources: Mapping[WorkflowName, WorkflowSource]
+    whole: bool
+
+
+def read_workflows(report: Report, root: Path) -> WorkflowFiles:
+    """Read every workflow of the project at `root`; problems go to `report`."""
+    sources: dict[WorkflowName, WorkflowSource] = {}
+    lowered: dict[str, ScalarNode] = {}
+    whole = True
+    files = _files(root)
+    for path in files:
+        loaded = load_file(path, path.relative_to(root).as_posix())
+        node = report.take(loaded)
+        items = None if node is None else _items(report, node)
+        whole = whole and items is not None
+        for item in items or ():
+            source = _read_item(report, item)
+            if source is None:
+                whole = False
+                continue
+            first = lowered.setdefault(source.name.text.lower(), source.name)
+            if first is source.name:
+                sources[source.workflow.name] = source
+            else:
+                _refuse_again(report, source.name, first)
+    if whole and not sources:
+        shown = files[0].relative_to(root).as_posix() if files else FILE
+        place = Position(file=shown, line=1, column=1)
+        report.problem(place, "no workflows are defined here; `dstack init` writes an example")
+    return WorkflowFiles(sources=sources, whole=whole)
+
+
+def _files(root: Path) -> list[Path]:
+    folder = root / FOLDER
+    more = sorted(path for path in folder.glob("*") if path.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+    return [path for path in (root / FILE, (root / FILE).with_suffix(".yml")) if path.exists()] + more
+
+
+def _items(report: Report, node: Node) -> tuple[Node, ...] | None:
+    """The entries under the root key `workflows:`; None when it is not to be found."""
+    if absent(node):
+        return ()
+    top = read_map(report, node, "the file")
+    if top is None:
+        return None
+    for key, _ in top.entries:
+        if key.text != "workflows":
+            advice = nearest(key.text, ["workflows"]) or '; workflows stand under "workflows:"'
+            report.problem(key.position, f"unknown key {quoted(key.text)}{advice}")
+    body = top.get("workflows")
+    if body is None:
+        return None if top.entries else ()
+    if isinstance(body, MapNode):
+        report.problem(body.position, 'workflows: expected a list, found a map; begin each workflow with "- name:"')
+        return None
+    return () if absent(body) else read_list(report, body, "workflows")
+
+
+def _refuse_again(report: Report, name: ScalarNode, first: ScalarNode) -> None:
+    place = f"{first.position.file}:{first.position.line}"
+    if name.text == first.text:
+        report.problem(name.position, f"workflow {quoted(name.text)} was already defined in {place}")
+    else:
+        message = f"workflow {quoted(name.text)} differs from {quoted(first.text)} ({place}) only in capital letters"
+        report.problem(name.position, message)
+
+
+def _read_item(report: Report, node: Node) -> WorkflowSource | None:
+    """One workflow; None only when it has no name that others could refer to."""
+    body = read_map(report, node, "an entry of workflows")
+    if body is None:
+        return None
+    fields = read_fields(report, body, "a workflow", known=_KNOWN, refused=REFUSED)
+    name = read_text(report, fields["name"].value, "name") if "name" in fields else None
+    if "name" not in fields:
+        report.problem(body.position, "a workflow has no name")
+    checked = read_workflow_name(report, name) if name else None
+    place = name or ScalarNode(
+        position=body.position, text="the workflow", value="", plain=True, raw="", start=body.start, end=body.end
+    )
+    source = _read_fields(report, fields, place)
+    return source if checked is not None else None
+
+
+def _read_fields(report: Report, fields: Mapping[str, Field], name: ScalarNode) -> WorkflowSource:
+    values = {key: field.value for key, field in fields.items()}
+    depends = Depends()
+    if "depends-on" in fields:
+        depends = read_depends(report, values["depends-on"], fields["depends-on"].key.text)
+    folder = working_dir(report, fields)
+    image = values["image"] if "image" in fields else python_image(report, fields)
+    declared = Declared(
+        image=image,
+        artifacts=values.get("artifacts"),
+        env=values.get("env"),
+        resources=values.get("resources"),
+        folder=folder,
+    )
+    commands = read_commands(report, fields, name)
+    workflow = _workflow(report, fields, name=name, commands=commands, declared=declared, depends=depends)
+    return WorkflowSource(workflow=workflow, name=name, commands=commands, declared=declared, depends=depends)
+
+
+def _workflow(
+    report: Report,
+    fields: Mapping[str, Field],
+    *,
+    name: ScalarNode,
+    commands: tuple[ScalarNode, ...],
+    declared: Declared,
+    depends: Depends,
+) -> Workflow:
+    values = {key: field.value for key, field in fields.items()}
+    limit, retry = values.get("max-duration"), values.get("retry")
+    reuse = read_boolean(report, values["reuse"], "reuse") if "reuse" in values else True
+    return Workflow(
+        name=WorkflowName(name.text),
+        commands=tuple(command.text for command in commands),
+        position=name.position,
+        help=_text(report, values, "help"),
+        image=declared.image.text if isinstance(declared.image, ScalarNode) else None,
+        include=None if depends.include is None else tuple(entry.text for entry in depends.include),
+        depends_variables=None if depends.variables is None else tuple(entry.text for entry in depends.variables),
+        depends_on=tuple(dependency for dependency, _ in depends.workflows),
+        artifacts=artifact_texts(declared.artifacts),
+        secrets=read_names(report, values["secrets"], "secrets") if "secrets" in values else (),
+        retry=Retry() if retry is None or absent(retry) else read_retry(report, retry),
+        max_duration=None if limit is None or absent(limit) else read_duration(report, limit, "max-duration"),
+        ports=_ports(report, fields),
+        reuse=reuse is not False,
+        priority=_priority(report, values),
+    )
+
+
+def _priority(report: Report, values: Mapping[str, Node]) -> int:
+    if "priority" not in values:
+        return 0
+    return read_integer(report, values["priority"], "priority", low=-100, high=100) or 0
+
+
+def _text(report: Report, values: Mapping[str, Node], key: str) -> str:
+    node = values.get(key)
+    if node is None or absent(node):
+        return ""
+    text = read_text(report, node, key)
+    return " ".join(text.text.split()) if text else ""
+
+
+def _ports(report: Report, fields: Mapping[str, Field]) -> tuple[int, ...]:
+    if "ports" not in fields or absent(fields["ports"].value):
+        return ()
+    node = fields["ports"].value
+    if isinstance(node, ScalarNode):
+        message = "ports: a number of ports is not supported; list the port numbers, like [6006]"
+        report.problem(node.position, message)
+        return ()
+    found = (
+        read_integer(report, item, "an entry of ports", low=1, high=65535) for item in read_list(report, node, "ports")
+    )
+    return tuple(dict.fromkeys(port for port in found if port is not None))

@@ -1,0 +1,1 @@
+"""What all of the runner stands on: processes, locks, safe paths, the channel."""

@@ -1,0 +1,190 @@
+"""The runner's half of the wire: frames out under one lock, and one object for each request under way.
+
+Memory is bounded whatever the peer does: writers wait while the coordinator does not read, and the reader waits
+while a handler does not take the bytes that were sent to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import sys
+import threading
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+
+from dstack.runner.base.refusal import Refusal
+from dstack.wire import CHUNK, DATA, HEADER, REQUEST_ID, pack_message
+
+QUEUE = 16
+"""Pieces of bulk data (of at most one frame each) that wait for one handler."""
+_F_SETPIPE_SZ = 1031
+
+
+class Writer:
+    """Frames to the coordinator; whole frames, one after the other."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.lock = threading.Lock()
+        if sys.platform.startswith("linux"):
+            try:
+                fcntl.fcntl(fd, _F_SETPIPE_SZ, 1 << 20)
+            except OSError:
+                pass  # a socket or a terminal, or more than this user may have: then as it is
+
+    def write(self, *parts: Union[bytes, memoryview]) -> None:
+        """Write the parts of one frame; call with `lock` held. A lost coordinator ends the runner."""
+        left = [memoryview(part) for part in parts]
+        try:
+            while left:
+                done = os.writev(self._fd, left)
+                while left and done >= len(left[0]):
+                    done -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][done:]
+        except OSError:
+            os._exit(0)
+
+
+class Request:
+    """One request under way: its fields, its incoming bytes, and its one answer."""
+
+    def __init__(self, message: Dict[str, Any], writer: Writer, finished: Callable[[int], None]) -> None:
+        self.id: int = message["id"]
+        self.op = str(message.get("op"))
+        self.fields = message
+        self._writer = writer
+        self._finished = finished
+        self._answered = False
+        self._incoming: queue.Queue[bytes] = queue.Queue(QUEUE)
+        self._cancelled = threading.Event()
+        self._on_cancel: List[Callable[[], None]] = []
+        self._window = threading.Condition()
+        window = message.get("window")
+        self._left: Optional[int] = max(0, window) if isinstance(window, int) else None
+
+    # -- fields -----------------------------------------------------------------------------------
+
+    def text(self, name: str) -> str:
+        value = self.fields.get(name)
+        if not isinstance(value, str):
+            raise Refusal("request", "%s: field %r must be text" % (self.op, name))
+        return value
+
+    def whole(self, name: str) -> int:
+        value = self.fields.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise Refusal("request", "%s: field %r must be a whole number" % (self.op, name))
+        return value
+
+    def whole_or(self, name: str, default: int) -> int:
+        """A number of any sign, `default` where the field is absent."""
+        value = self.fields.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Refusal("request", "%s: field %r must be a whole number" % (self.op, name))
+        return value
+
+    def texts(self, name: str) -> List[str]:
+        value = self.fields.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise Refusal("request", "%s: field %r must be a list of text" % (self.op, name))
+        return value
+
+    def mapping(self, name: str) -> Dict[str, str]:
+        value = self.fields.get(name) or {}
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise Refusal("request", "%s: field %r must map names to text" % (self.op, name))
+        return value
+
+    # -- bytes from the coordinator ---------------------------------------------------------------
+
+    def take(self, data: bytes) -> None:
+        """Hand over a piece that came in; waits while the handler is behind, forgets it once there is an answer."""
+        while not self._answered:
+            try:
+                self._incoming.put(data, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def incoming(self) -> Iterator[bytes]:
+        """The bytes that follow the request, to their end. Raises Refusal when it was cancelled."""
+        while True:
+            try:
+                data = self._incoming.get(timeout=0.2)
+            except queue.Empty:
+                if self._cancelled.is_set():
+                    raise Refusal("cancelled", "the request was cancelled") from None
+                continue
+            if not data:
+                return
+            yield data
+
+    # -- the answer -------------------------------------------------------------------------------
+
+    def data(self, chunk: bytes) -> bool:
+        """Send bytes of this request's stream, as far as its window allows; False when nobody wants them any more."""
+        rest = memoryview(chunk)
+        while rest:
+            length = self._allowance(min(len(rest), CHUNK))
+            piece, rest = rest[:length], rest[length:]
+            with self._writer.lock:
+                if self._answered:
+                    return False
+                header = HEADER.pack(DATA, REQUEST_ID.size + len(piece)) + REQUEST_ID.pack(self.id)
+                self._writer.write(header, piece)
+        return not self._answered
+
+    def _allowance(self, wanted: int) -> int:
+        """Wait until something may be sent, and take at most `wanted` bytes of it."""
+        with self._window:
+            while self._left == 0 and not self._answered:
+                self._window.wait()
+            if self._left is None or self._answered:
+                return wanted
+            taken = min(wanted, self._left)
+            self._left -= taken
+            return taken
+
+    def credit(self, count: int) -> None:
+        """The coordinator takes so many bytes more."""
+        with self._window:
+            if self._left is not None:
+                self._left += count
+                self._window.notify_all()
+
+    def ok(self, answer: Dict[str, Any]) -> None:
+        self._answer({"ok": answer})
+
+    def fail(self, refusal: Refusal) -> None:
+        self._answer({"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
+
+    def _answer(self, answer: Dict[str, Any]) -> None:
+        frame = pack_message({"id": self.id, **answer})
+        with self._writer.lock:
+            if self._answered:
+                return
+            self._answered = True
+            self._writer.write(frame)
+        with self._window:
+            self._window.notify_all()
+        self._finished(self.id)
+
+    # -- cancelling -------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Answer "cancelled" now, and tell the handler."""
+        self._cancelled.set()
+        self.fail(Refusal("cancelled", "the request was cancelled"))
+        for act in self._on_cancel:
+            act()
+
+    def on_cancel(self, act: Callable[[], None]) -> None:
+        self._on_cancel.append(act)
+        if self._cancelled.is_set():
+            act()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait so long; True as soon as the request is cancelled."""
+        return self._cancelled.wait(seconds)

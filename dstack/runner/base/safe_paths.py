@@ -1,0 +1,245 @@
+"""Folders of a job, entered part by part and never through a symbolic link; names are bytes.
+
+A path on the wire is UTF-8 text; bytes that are none travel as lone surrogates (`surrogateescape`). Files are named
+by bytes here, so that the locale of a host changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from typing import Any, Callable, Iterator, List, Sequence, Union
+
+from dstack.runner.base.refusal import Refusal
+
+MAX_PART = 255
+MAX_PATH = 4096
+MAX_DEPTH = 128
+PIECE = 256 * 1024
+READ = 1 << 20
+COPY = 1 << 28
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MARK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_FICLONE = 0x40049409
+_IN_THE_WAY = (errno.ENOTDIR, errno.ELOOP)
+# What file systems of macOS ignore in a name: ".g\u200cit" would be ".git" there.
+_IGNORED = dict.fromkeys(
+    [0xFEFF, *range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070)],
+)
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def kind(mode: int) -> str:
+    """What stands at a path of this `st_mode`, in words for messages."""
+    return _KINDS.get(stat.S_IFMT(mode), "something unknown")
+
+
+def text(path: bytes) -> str:
+    """The path as it stands in manifests."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def shown(path: object) -> str:
+    """The path for messages: no control characters, at most 200 characters."""
+    name = text(path) if isinstance(path, bytes) else str(path)
+    return ascii(name[:200] + ("..." if len(name) > 200 else ""))
+
+
+def is_git(part: bytes) -> bool:
+    """Whether git would take a folder of this name for its own, on any file system."""
+    name = text(part).translate(_IGNORED).lower().rstrip(". ")
+    return name in (".git", "git~1")
+
+
+def split(path: object, kind: str) -> List[bytes]:
+    """The parts of a path of a manifest; raises Refusal(kind) unless it is safe below any folder.
+
+    Safe: relative, no empty part, ".", ".." or NUL, parts of at most 255 bytes, nothing of git's, not `.dstack`.
+    """
+    try:
+        name = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else b""
+    except UnicodeEncodeError:
+        name = b""
+    parts = name.split(b"/")
+    if (
+        not name
+        or text(name) != path
+        or b"\0" in name
+        or len(name) > MAX_PATH
+        or len(parts) > MAX_DEPTH
+        or any(part in (b"", b".", b"..") or len(part) > MAX_PART or is_git(part) for part in parts)
+        or parts[0].lower() == b".dstack"
+    ):
+        raise Refusal(kind, "%s is not a path that dstack takes" % shown(path), "see docs/format.md, Artifacts")
+    return parts
+
+
+def named(path: object) -> List[bytes]:
+    """The parts of an artifact path as a user wrote it ("./out/", "."); raises Refusal("artifact") when it leaves."""
+    if not isinstance(path, str) or not path or path.startswith("/"):
+        raise Refusal("artifact", "%s is not a path relative to the project folder" % shown(path))
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return split("/".join(parts), "artifact") if parts else []
+
+
+def link_is_inside(path: Sequence[bytes], target: bytes) -> bool:
+    """Whether a link at `path` with this target stays below the top folder, wherever other links lead.
+
+    ".." only at the beginning: there it counts from the link's own folder, which is real. Behind a name it would count
+    from wherever that name leads.
+    """
+    if not target or target.startswith(b"/") or b"\0" in target or len(target) > MAX_PATH:
+        return False
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    up = 0
+    while up < len(parts) and parts[up] == b"..":
+        up += 1
+    rest = parts[up:]
+    return up < len(path) and b".." not in rest and not any(is_git(part) for part in rest)
+
+
+def open_top(path: str) -> int:
+    """A descriptor of a job's project folder; raises Refusal("artifact") when it is no folder any more."""
+    try:
+        return os.open(path, FOLDER)
+    except OSError as error:
+        raise Refusal("artifact", "cannot open the work tree %s: %s" % (path, error.strerror)) from None
+
+
+def open_folder(top: int, parts: Sequence[bytes]) -> int:
+    """A descriptor of the folder `parts` below `top`; raises OSError, ELOOP or ENOTDIR at a symbolic link."""
+    fd = os.dup(top)
+    for part in parts:
+        try:
+            deeper = os.open(part, FOLDER, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = deeper
+    return fd
+
+
+def make_folder(top: int, parts: Sequence[bytes]) -> int:
+    """Like `open_folder`; makes what is absent, and replaces files and links that stand where a folder belongs."""
+    fd = os.dup(top)
+    for part in parts:
+        try:
+            deeper = _enter(fd, part)
+        finally:
+            os.close(fd)
+        fd = deeper
+    return fd
+
+
+def _enter(fd: int, part: bytes) -> int:
+    for _ in range(8):
+        try:
+            return os.open(part, FOLDER, dir_fd=fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            os.unlink(part, dir_fd=fd)
+        try:
+            os.mkdir(part, 0o755, dir_fd=fd)
+        except FileExistsError:
+            continue
+    raise OSError(errno.EBUSY, "it changes all the time")
+
+
+def clone(source: int, target: int) -> bool:
+    """Let `target` share the blocks of `source` where the file system can; False when it cannot."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def copy_range(source: int, target: int, size: int) -> bool:
+    """Copy the first `size` bytes inside the kernel, unseen; False when it cannot, and then some may be there."""
+    at = 0
+    while at < size and hasattr(os, "copy_file_range"):
+        try:
+            count = os.copy_file_range(source, target, min(size - at, COPY), at, at)
+        except OSError:
+            return False  # whatever it is, who copies by hand will see it, too
+        if not count:
+            return False
+        at += count
+    return at == size
+
+
+def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
+    """`size` bytes from `start` on, or fewer when the file is shorter."""
+    at, end = start, start + size
+    while at < end:
+        piece = os.pread(fd, min(PIECE, end - at), at)
+        if not piece:
+            return
+        at += len(piece)
+        yield piece
+
+
+def digest_of(fd: int) -> "tuple[str, int]":
+    """sha256 and length of all that a file holds."""
+    digest = hashlib.sha256()
+    buffer = bytearray(READ)
+    view = memoryview(buffer)
+    at = 0
+    while True:
+        count = os.preadv(fd, [view], at) if hasattr(os, "preadv") else _pread_into(fd, view, at)
+        if not count:
+            return digest.hexdigest(), at
+        digest.update(view[:count])
+        at += count
+
+
+def _pread_into(fd: int, view: memoryview, at: int) -> int:
+    piece = os.pread(fd, len(view), at)
+    view[: len(piece)] = piece
+    return len(piece)
+
+
+def write_all(fd: int, data: Union[bytes, memoryview]) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder, also where the job made parts of it read-only. Raises Refusal for what is left."""
+
+    def open_up(function: Callable[..., Any], name: str, _: object) -> None:
+        try:
+            for locked in (os.path.dirname(name), name):
+                if stat.S_ISDIR(os.lstat(locked).st_mode):
+                    os.chmod(locked, 0o700)
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+        except OSError:
+            pass  # counted below
+
+    shutil.rmtree(path, onerror=open_up)
+    if os.path.lexists(path):
+        hint = "files of another user may lie there; remove it as root"
+        raise Refusal("release", "%s could not be removed whole" % path, hint)

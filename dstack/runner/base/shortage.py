@@ -1,0 +1,33 @@
+"""What a process or its host lacks for a while, told apart from everything else that an operating system refuses.
+
+A file that cannot be opened, read or locked by a shortage is there all the same: to leave it out would be a lie.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from dstack.runner.base.refusal import Refusal
+
+LATER = "try again later"
+_LACKS = {
+    errno.EMFILE: "too many open files in a process of this account; close some, or raise its limit (`ulimit -n`)",
+    errno.ENFILE: "too many open files on this host; close some there, or have root raise its limit (`fs.file-max`)",
+    errno.ENOMEM: "too little memory on this host; end there what takes it, or raise the limits of this account",
+    errno.ENOLCK: "no file lock is left on this host; end there what takes them",
+}
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether the operating system refused for want of open files, memory or file locks."""
+    return error.errno in _LACKS
+
+
+def cause(error: OSError) -> str:
+    """The error for people: of a shortage what is lacking and how to get it, of any other its own words."""
+    return _LACKS.get(error.errno or 0, str(error))
+
+
+def refusal(error: OSError, kind: str, message: str, hint: str) -> Refusal:
+    """The refusal that `error` leads to; `hint` is for an error that is no shortage."""
+    return Refusal(kind, "%s: %s" % (message, cause(error)), LATER if is_shortage(error) else hint)

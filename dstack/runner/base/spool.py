@@ -1,0 +1,292 @@
+"""The folder of one attempt, `<dir>/spool/<nonce>/`: paths, the verdict, the exit report, the state.
+
+All that outlives a runner is here. Files that others decide on are written whole: the verdict by link(2), once;
+the rest by rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import time
+from typing import Any, Dict, Iterator, Optional
+
+from dstack.private_folder import make_folder
+from dstack.runner.base.refusal import Refusal
+from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED
+
+NONCE = re.compile(r"[a-z0-9]{16,64}\Z")
+
+RESERVE = 4096
+"""Bytes kept for the exit report."""
+
+
+class Attempt:
+    """Paths of one attempt's folder, and what stands in them. Raises Refusal for a nonce that is none."""
+
+    def __init__(self, root: str, nonce: object) -> None:
+        if not isinstance(nonce, str) or not NONCE.match(nonce):
+            raise Refusal("nonce", "not a nonce: %.80r" % (nonce,), "a nonce is 16 to 64 of a-z and 0-9")
+        self.root = root
+        self.nonce = nonce
+        self.folder = os.path.join(root, "spool", nonce)
+        self.attempt = os.path.join(self.folder, "attempt.json")
+        self.supervisor = os.path.join(self.folder, "supervisor.json")
+        self.alive = os.path.join(self.folder, "alive")
+        self.verdict = os.path.join(self.folder, "verdict")
+        self.log = os.path.join(self.folder, "log")
+        self.exit = os.path.join(self.folder, "exit.json")
+        self._reserve = self.exit + ".reserve"
+        self._room = self.log + ".reserve"
+        self.work = os.path.join(self.folder, "work")
+        self.script = os.path.join(self.folder, "script.sh")
+        self.stop = os.path.join(self.folder, "stop.json")
+        self.manifest = os.path.join(self.folder, "manifest.jsonl")
+        self.container = os.path.join(self.folder, "container")
+
+    def make(self) -> None:
+        """Create the folder; an existing one of this account's is fine."""
+        make_folder(self.folder)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.folder)
+
+    def project(self, prefix: str) -> str:
+        """The folder that the job runs in; raises Refusal when `prefix` would leave the work tree."""
+        parts = prefix.split("/")
+        if prefix.startswith("/") or ".." in parts or "\0" in prefix:
+            raise Refusal("prepare", "the project folder %r leaves the repository" % prefix)
+        return os.path.join(self.work, *[part for part in parts if part not in ("", ".")])
+
+    # -- the verdict ------------------------------------------------------------------------------
+
+    def read_verdict(self) -> Optional[str]:
+        """STARTED, REFUSED, or None when nothing stands yet."""
+        return read_text(self.verdict)
+
+    def decide(self, verdict: str) -> str:
+        """Write `verdict` unless one stands; returns the one that stands, for ever and on disk.
+
+        Where `reserve` has written both beforehand, neither needs room on the disk.
+        """
+        source = "%s.%s" % (self.verdict, verdict)
+        temporary = "" if read_text(source) == verdict else "%s.%d.%d" % (source, os.getpid(), time.monotonic_ns())
+        if temporary:
+            write_durably(temporary, verdict.encode("ascii"))
+        else:
+            sync_file(source)
+            os.utime(source)  # the time of a verdict is that of its decision
+        try:
+            os.link(temporary or source, self.verdict)
+        except FileExistsError:
+            pass
+        finally:
+            if temporary:
+                os.unlink(temporary)
+        sync_folder(self.folder)
+        return self.read_verdict() or verdict
+
+    def decided_at(self) -> float:
+        """When the verdict was written, in seconds since the epoch; the same whoever asks, and 0.0 without one."""
+        try:
+            return max(os.stat(self.verdict).st_mtime, 1.0)
+        except FileNotFoundError:
+            return 0.0
+
+    # -- records ----------------------------------------------------------------------------------
+
+    def read_exit(self) -> Optional[Dict[str, Any]]:
+        return read_json(self.exit)
+
+    def write_exit(self, report: Dict[str, Any]) -> None:
+        """The exit report, whole and on disk; comes last of all that the attempt leaves in its folder.
+
+        Written into blocks that `reserve` took while there was room, so that a full disk cannot hide the end.
+        """
+        body = json.dumps(report, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        with open(self._reserve, "r+b" if os.path.exists(self._reserve) else "wb") as file:
+            file.write(body.ljust(RESERVE))
+            file.truncate(max(len(body), RESERVE))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(self._reserve, self.exit)
+        sync_folder(self.folder)
+
+    def reserve(self) -> None:
+        """Take the room that is needed where a full disk must not keep anybody from deciding, stopping or reporting:
+        for both verdicts, a wish to stop, the exit report and the last words of the log."""
+        bodies = dict.fromkeys((self._reserve, self.stop + ".reserve", self._room), b" " * RESERVE)
+        bodies.update({"%s.%s" % (self.verdict, each): each.encode("ascii") for each in (STARTED, REFUSED)})
+        for path, body in bodies.items():
+            with open(path, "wb") as file:
+                file.write(body)
+
+    def give_room(self) -> None:
+        """Give back the room that was taken for the last words of the log, for them to be written now."""
+        try:
+            os.unlink(self._room)
+        except OSError:
+            pass
+
+    def write_stop(self, wish: Dict[str, Any]) -> None:
+        """Leave the wish to stop; on a full disk in the room that was taken for it, and where that has been used, the
+        earlier wish stands."""
+        try:
+            write_json(self.stop, wish)
+            return
+        except OSError:
+            mine = "%s.%d.%d" % (self.stop, os.getpid(), time.monotonic_ns())
+            try:
+                os.rename(self.stop + ".reserve", mine)
+            except FileNotFoundError:
+                if os.path.exists(self.stop):
+                    return
+                raise
+        with open(mine, "r+b") as file:
+            file.write(json.dumps(wish).encode("ascii").ljust(RESERVE))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(mine, self.stop)
+
+    def read_attempt(self) -> Optional[Dict[str, Any]]:
+        return read_json(self.attempt)
+
+    def log_size(self) -> int:
+        try:
+            return os.stat(self.log).st_size
+        except FileNotFoundError:
+            return 0
+
+    def note(self, text: str, *, apart: bool = False) -> None:
+        """Add a line of dstack's own to the job's log; a full disk is not an error here. `apart`: the job may be in the
+        middle of a line."""
+        try:
+            fd = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.write(fd, ("%s[dstack] %s\n" % ("\n" * apart, text)).encode("utf-8", "replace"))
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def lock_alive(self) -> int:
+        """Take the lock that says "something of this attempt lives"; returns its descriptor, to be inherited.
+
+        Raises Refusal when another supervisor has it. Observers take it for an instant, hence the patience.
+        """
+        fd = os.open(self.alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + 2
+        while not try_lock(fd, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise Refusal("busy", "a supervisor holds attempt %s already" % self.nonce)
+            time.sleep(0.01)
+        return fd
+
+    def lives(self) -> bool:
+        """Whether any process of the attempt (supervisor or job) is there."""
+        try:
+            fd = os.open(self.alive, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not try_lock(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
+
+    def state(self) -> str:
+        """UNKNOWN (nothing ever ran), HELD, RUNNING, ENDED, or VANISHED (started, no exit report, nothing lives)."""
+        if os.path.exists(self.exit):
+            return ENDED
+        verdict = self.read_verdict()
+        if verdict == REFUSED:
+            return UNKNOWN
+        lives = self.lives()
+        if verdict is None:
+            # A supervisor may have passed its verdict and even ended between the two looks.
+            return HELD if lives else (UNKNOWN if self.read_verdict() != STARTED else self.state())
+        if lives:
+            return RUNNING
+        return ENDED if os.path.exists(self.exit) else VANISHED
+
+
+def attempts(root: str) -> Iterator[Attempt]:
+    """Every attempt in the spool, in no particular order."""
+    try:
+        names = os.listdir(os.path.join(root, "spool"))
+    except FileNotFoundError:
+        return
+    for name in names:
+        if NONCE.match(name):
+            yield Attempt(root, name)
+
+
+def try_lock(fd: int, how: int) -> bool:
+    """Take a flock without waiting; False when somebody has it."""
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def read_text(path: str) -> Optional[str]:
+    """The text of a small file; None when there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def read_json(path: str) -> Optional[Dict[str, Any]]:
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read().decode("utf-8", "surrogateescape"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise Refusal("spool", "%s is damaged" % path, "look at the file; `release` forgets the attempt") from None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: str, value: Dict[str, Any]) -> None:
+    """Replace `path` whole; on disk when this returns."""
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    write_durably(temporary, body)
+    os.rename(temporary, path)
+    sync_folder(os.path.dirname(path))
+
+
+def write_durably(path: str, body: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_file(path: str) -> None:
+    """Bring to the disk what was written; raises OSError where the disk does not take it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""One attempt on a host, from a held slot to its exit report."""

@@ -1,0 +1,94 @@
+"""The process that forks supervisors: single-threaded, so that no fork ever copies a lock in a thread's hands.
+
+Forked by the runner before its first thread. It is asked over a stream socket: one JSON line for each supervisor,
+sent together with the descriptor of that supervisor's control socket. It ends with the runner; supervisors do not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from typing import Any, Dict, List
+
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.job.supervisor import supervise
+
+LINE = 4096
+
+
+class Nursery:
+    """The runner's end. Safe to use from several threads."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._lock = threading.Lock()
+
+    def fork(self, order: Dict[str, Any]) -> socket.socket:
+        """Start a supervisor; returns the control socket to it. Raises Refusal when the nursery is gone."""
+        ours, theirs = socket.socketpair()
+        line = json.dumps(order).encode("ascii") + b"\n"
+        try:
+            with self._lock:
+                socket.send_fds(self._channel, [line], [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise Refusal("nursery", "the runner can start nothing more: %s" % error, "connect anew") from None
+        finally:
+            theirs.close()
+        return ours
+
+
+def start(root: str, close: List[int]) -> Nursery:
+    """Fork the nursery; call before any thread exists. `close` are descriptors that it must not keep."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            for fd in close:
+                os.close(fd)
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _serve(theirs, root)
+        finally:
+            os._exit(0)
+    theirs.close()
+    return Nursery(pid, ours)
+
+
+def _serve(channel: socket.socket, root: str) -> None:
+    """Fork a supervisor for each line until the runner's end closes."""
+    buffer = b""
+    pending: List[int] = []
+    while True:
+        data, fds, _, _ = socket.recv_fds(channel, LINE, 8)
+        if not data:
+            return
+        pending.extend(fds)
+        buffer += data
+        while b"\n" in buffer and pending:
+            line, _, buffer = buffer.partition(b"\n")
+            control = pending.pop(0)
+            _fork_twice(channel, root, json.loads(line), control, pending)
+            os.close(control)
+
+
+def _fork_twice(channel: socket.socket, root: str, order: Dict[str, Any], control: int, others: List[int]) -> None:
+    """A supervisor in a session of its own whose parent is nobody of ours."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        channel.close()
+        for fd in others:
+            os.close(fd)
+        os.setsid()
+        if os.fork() == 0:
+            supervise(root, order, socket.socket(fileno=control))
+    finally:
+        os._exit(0)

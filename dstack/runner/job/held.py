@@ -1,0 +1,132 @@
+"""Held attempts of this runner: supervisors that have a slot and wait for `go`, each behind a control socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import Any, Dict, Optional
+
+from dstack.runner.base.channel import Request
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import Attempt
+from dstack.runner.job.forker import Nursery
+from dstack.runner.queue import tickets
+from dstack.wire import NOT_HELD, REFUSED, STARTED
+
+
+class Holds:
+    """The control sockets of held supervisors. When the runner ends they close, and the supervisors refuse."""
+
+    def __init__(self, root: str, nursery: Nursery) -> None:
+        self._root = root
+        self._nursery = nursery
+        self._lock = threading.Lock()
+        self._controls: Dict[str, socket.socket] = {}
+
+    def hold(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
+        """Fork a supervisor and wait until it has a slot; `drop` and `cancel` end the wait.
+
+        Meanwhile each line of the request's stream says why the queue itself cannot be used; an empty one that it can.
+        """
+        order = {
+            "nonce": attempt.nonce,
+            "slots": request.whole("slots"),
+            "shares": request.whole_or("gpu_shares", 1),
+            "priority": tickets.priority_of(request.whole_or("priority", 0)),
+            "title": tickets.title_of(str(request.fields.get("title") or "")),
+            "demand": tickets.demand_of(request.fields.get("demand"))._asdict(),
+        }
+        with self._lock:
+            if attempt.nonce in self._controls:
+                raise Refusal("busy", "attempt %s is held already" % attempt.nonce)
+            control = self._controls[attempt.nonce] = self._nursery.fork(order)
+        request.on_cancel(lambda: _hang_up(control))
+        said = _hear(control)
+        while said is not None and "waits" in said:
+            request.data(str(said["waits"]).encode("utf-8", "replace") + b"\n")
+            said = _hear(control)
+        if said is None or "error" in said:
+            self._forget(attempt.nonce)
+            control.close()
+            error = (said or {}).get("error") or {}
+            message = error.get("message") or "the hold of attempt %s was given up" % attempt.nonce
+            raise Refusal(error.get("kind") or "cancelled", message, error.get("hint") or "")
+        return {"gpus": said["held"]}
+
+    def go(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
+        """Tell a held supervisor to start; the answer is its verdict, also when it died over it."""
+        environment = request.mapping("environment")
+        control = self._forget(attempt.nonce)
+        if control is None:
+            if attempt.read_verdict() is None:
+                raise Refusal(
+                    NOT_HELD, "attempt %s is not held by this connection" % attempt.nonce, "send `hold` first"
+                )
+            return _verdict(attempt, attempt.read_verdict() == STARTED)
+        try:
+            line = json.dumps({"environment": environment}).encode("utf-8", "surrogateescape")
+            control.sendall(line + b"\n")
+            said = _hear(control)
+        except OSError:
+            said = None
+        finally:
+            control.close()
+        if said is not None and "error" in said:
+            raise Refusal(said["error"]["kind"], said["error"]["message"], said["error"]["hint"])
+        if said is not None:
+            return _verdict(attempt, bool(said["started"]))
+        return _verdict(attempt, attempt.decide(REFUSED) == STARTED)
+
+    def drop(self, attempt: Attempt) -> Dict[str, Any]:
+        """End a held supervisor; returns when its verdict stands and its slot is free."""
+        with self._lock:
+            control = self._controls.get(attempt.nonce)
+        if control is not None:
+            _hang_up(control)
+            self._await_end(control)
+            self._forget(attempt.nonce)
+        attempt.make()
+        if attempt.decide(REFUSED) == STARTED:
+            raise Refusal("started", "attempt %s was started" % attempt.nonce, "stop it instead")
+        return {}
+
+    @staticmethod
+    def _await_end(control: socket.socket) -> None:
+        """Read on until the supervisor is gone; shut down for writing only, the other way still says so."""
+        try:
+            while control.recv(4096):
+                pass
+        except OSError:
+            pass
+
+    def _forget(self, nonce: str) -> Optional[socket.socket]:
+        with self._lock:
+            return self._controls.pop(nonce, None)
+
+
+def _verdict(attempt: Attempt, started: bool) -> Dict[str, Any]:
+    """The answer to `go`: since when the verdict stands, by this host's clock, is told with it."""
+    return {"started": started, "at": attempt.decided_at() if started else 0.0}
+
+
+def _hang_up(control: socket.socket) -> None:
+    try:
+        control.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
+    """One line of JSON from a supervisor, and no byte of the next; None when it is gone."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        try:
+            data = control.recv(1)
+        except OSError:
+            return None
+        if not data:
+            return None
+        line += data
+    said = json.loads(line.decode("utf-8"))
+    return said if isinstance(said, dict) else None

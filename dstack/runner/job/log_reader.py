@@ -1,0 +1,71 @@
+"""Reading a job's log while it grows."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Callable, Iterator
+
+from dstack.runner.base.spool import Attempt
+from dstack.wire import CHUNK, HELD, RUNNING
+
+SHORTEST = 0.002
+LONGEST = 0.04
+"""Seconds between looks at a log that does not grow: the delay that a reader may see."""
+LIFE_CHECK = 1.0
+"""Seconds between looks at whether anything of the attempt still lives."""
+
+
+def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Iterator[bytes]:
+    """The log from byte `offset` in pieces of at most CHUNK, as it grows; ends when the attempt has ended (or
+    vanished, or never started) and every byte was given, or when `pause(seconds)` says that nobody reads any more.
+    """
+    fd = _open(attempt, pause)
+    if fd < 0:
+        return
+    try:
+        delay = SHORTEST
+        looked = float("-inf")
+        over = False
+        while True:
+            data = os.pread(fd, CHUNK, offset)
+            if data:
+                offset += len(data)
+                delay = SHORTEST
+                yield data
+                continue
+            if over or pause(delay):
+                return
+            delay = min(delay * 1.5, LONGEST)
+            # What was written before the end is in the file by now: one more round reads it, then stops.
+            over = os.path.exists(attempt.exit)
+            if not over and time.monotonic() - looked > LIFE_CHECK:
+                looked = time.monotonic()
+                over = attempt.state() not in (HELD, RUNNING)
+    finally:
+        os.close(fd)
+
+
+def await_end(attempt: Attempt, pause: Callable[[float], bool]) -> None:
+    """Return when the attempt has ended (or vanished, or never started), or when `pause(seconds)` says that nobody
+    waits any more."""
+    delay, looked = SHORTEST, float("-inf")
+    while not os.path.exists(attempt.exit):
+        if time.monotonic() - looked > LIFE_CHECK:
+            looked = time.monotonic()
+            if attempt.state() not in (HELD, RUNNING):
+                return
+        if pause(delay):
+            return
+        delay = min(delay * 1.5, LONGEST)
+
+
+def _open(attempt: Attempt, pause: Callable[[float], bool]) -> int:
+    """The log's descriptor; -1 when there is none and none will come."""
+    while True:
+        state = attempt.state()
+        try:
+            return os.open(attempt.log, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if state not in (HELD, RUNNING) or pause(LONGEST):
+                return -1

@@ -1,0 +1,366 @@
+"""A started job from its first command to its exit report."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from dstack.runner.base import disk_room
+from dstack.runner.base.processes import PROC, Process, become_subreaper, descendants, describe, end_all, kill_all, look
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import Attempt, read_json, sync_file
+from dstack.runner.base.stopwatch import Stopwatch
+from dstack.runner.job import container, job_command
+from dstack.runner.job.log_room import LogRoom
+from dstack.runner.job.masked_log import MaskedLog
+from dstack.runner.job.secret_patterns import patterns
+from dstack.runner.queue import devices
+from dstack.runner.store import artifacts
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL where nobody says otherwise."""
+LEFTOVER_GRACE = 5.0
+"""The same for what a script leaves behind when it ends by itself."""
+LOOK = 1.0
+"""Seconds between looks at what needs no haste."""
+LOG_LOOK = 0.05
+"""Seconds between looks at the room of the log: a disk that is full for less may go unnoticed."""
+JOB_UMASK = 0o022
+"""The usual one, so that the modes of artifacts do not depend on the host."""
+
+
+class Watch:
+    """The parent's side of one job. Single-threaded; `start` once, then `run`, or `abandon` after an exception."""
+
+    def __init__(
+        self, attempt: Attempt, record: Mapping[str, Any], inherited: Tuple[int, ...], gpus: Tuple[int, ...] = ()
+    ) -> None:
+        self._attempt = attempt
+        self._record = record
+        self._inherited = inherited
+        self._gpus = gpus
+        self._pid: int = 0
+        self._status: Optional[int] = None
+        self._failure = ""
+        self._stopped = False
+        self._reason = ""
+        self._childless = False
+        self._masked: Optional[MaskedLog] = None
+        self._log_room = LogRoom(attempt.log)
+        self._loss_noted = False
+        self._looked = time.monotonic()
+        self._subreaper = become_subreaper()
+        self._watch = Stopwatch()
+        self._ooms = job_command.oom_kills()
+        self._wake, wakeup = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._told = False
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+    # -- start ------------------------------------------------------------------------------------
+
+    def start(self, secrets: Mapping[str, str]) -> None:
+        """Start the job; a job that cannot be started ends at once, with the reason in its log.
+
+        No value of `secrets` of 4 or more bytes comes into the log, in any of the encodings that `patterns` knows.
+        """
+        for line in devices.hidden(self._record, self._gpus):
+            self._attempt.note(line)
+        try:
+            self._mask(secrets)
+            if self._record.get("image"):
+                record = {**self._record, "gpus": list(self._gpus), "masked": self._masked is not None}
+                ours = () if self._masked is None or self._masked.reader is None else (self._masked.reader,)
+                self._pid = container.fork_keeper(self._attempt, record, secrets, self._inherited, close=ours)
+            else:
+                self._pid = self._spawn(secrets)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self._failure = "the job could not be started: %s" % error
+            self._attempt.note(self._failure)
+        finally:
+            if self._masked is not None:
+                self._masked.started()
+
+    def _mask(self, secrets: Mapping[str, str]) -> None:
+        """Without anything to hide the job writes to its log itself, and this costs nothing."""
+        hidden = patterns(secrets.values())
+        if not hidden:
+            return
+        contained = bool(self._record.get("image"))
+        if contained and not PROC:
+            raise OSError("with secrets and an image it needs a Linux host: here no pipe leads into a container")
+        self._masked = MaskedLog(self._attempt, hidden, contained=contained)
+
+    def _spawn(self, secrets: Mapping[str, str]) -> int:
+        attempt, record = self._attempt, self._record
+        log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        output = log if self._masked is None or self._masked.writer is None else self._masked.writer
+        try:
+            child = subprocess.Popen(
+                job_command.command(attempt, list(record.get("arguments") or [])),
+                cwd=attempt.project(record.get("prefix") or ""),
+                env=job_command.environment(
+                    os.environ,
+                    attempt.nonce,
+                    record.get("environment") or {},
+                    {**secrets, **devices.environment(self._gpus)},
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=self._inherited,
+                start_new_session=True,
+                umask=JOB_UMASK,
+            )
+        finally:
+            os.close(log)
+        child.returncode = 0  # reaped here, not by Popen
+        _prefer_for_oom(child.pid)
+        return child.pid
+
+    # -- watching ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Wait for the job's end, end what it leaves, and write the exit report."""
+        limit: Optional[int] = self._record.get("max_duration")
+        deadline = time.monotonic() + limit if limit else None
+        while self._pid and self._status is None and not self._reason:
+            now = time.monotonic()
+            self._wait(LOOK if deadline is None else max(0.0, min(LOOK, deadline - now)))
+            late = deadline is not None and time.monotonic() >= deadline
+            self._look_for_stop("stopped after max-duration of %s s" % limit if late else "")
+        if self._reason and not self._stopped:
+            self._note(self._reason)
+        if self._pid:
+            self._end_tree()
+        self._report()
+
+    def abandon(self) -> None:
+        """End the job without any ceremony."""
+        kill_all(self._living, self._wait)
+        if self._masked is not None:
+            self._masked.finish()
+        if self._record.get("image"):
+            container.remove(self._attempt.nonce)
+
+    def _look_for_stop(self, late: str) -> None:
+        """Give this job's end a reason if there is one; `late` is the reason that the clock has."""
+        if self._status is not None:
+            return
+        if read_json(self._attempt.stop) is not None:
+            self._stopped = True
+            self._reason = "stopped"
+        elif late:
+            self._reason = late
+        elif self._told:
+            self._reason = "the supervisor was told to end by a signal; the host may be shutting down"
+
+    def _end_tree(self) -> None:
+        began = time.monotonic()
+        left = self._living()
+        if self._status is not None and not left:
+            self._remove_container()
+            return
+        if self._status is not None:
+            self._note("the script ended; ending what it left behind: %s" % describe(left))
+        left = end_all(self._living, self._wait, until=lambda: began + self._patience(), first=self._first)
+        while left:
+            self._note("cannot be ended, waiting for the kernel: %s" % describe(left))
+            for _ in range(60):
+                self._wait(LOOK)
+                left = self._living()
+                if not left:
+                    break
+        self._remove_container()
+
+    def _patience(self) -> float:
+        """Seconds that SIGTERM is given, from its sending on; a later `stop` may shorten them."""
+        if self._status is not None and not self._stopped and not self._reason:
+            return LEFTOVER_GRACE
+        grace = stop_grace(self._attempt)
+        return grace + container.MARGIN if self._record.get("image") and grace else grace
+
+    def _first(self) -> List[Process]:
+        """Whom SIGTERM goes to: everybody, but for a container its keeper alone, who knows how to stop it."""
+        if not self._record.get("image"):
+            return self._living()
+        keeper = look(self._pid)
+        return [keeper] if keeper is not None and self._status is None else []
+
+    def _living(self) -> List[Process]:
+        self._reap()
+        if self._subreaper and self._childless:
+            return []
+        left = descendants(os.getpid(), None if self._subreaper else self._pid)
+        if not left:
+            self._reap()  # zombies do not count as living, but the job's own end must be known by then
+        return left
+
+    def _wait(self, seconds: float) -> None:
+        self._carry_until(time.monotonic() + seconds)
+        try:
+            self._told = signal.SIGTERM in os.read(self._wake, 4096) or self._told
+        except BlockingIOError:
+            pass
+        self._reap()
+
+    def _look_at_log(self) -> None:
+        """See once in a while to what the log needs: room, and that what waits for room is written."""
+        if time.monotonic() - self._looked >= LOG_LOOK:
+            self._looked = time.monotonic()
+            self._log_room.look()
+            if self._masked is not None:
+                self._masked.flush()
+            elif self._log_room.lost and not self._log_room.full:
+                self._note_loss()
+
+    def _note_loss(self) -> None:
+        if not self._loss_noted:
+            self._loss_noted = True
+            self._attempt.note(self._log_room.lost, apart=True)
+
+    def _carry_until(self, deadline: float) -> None:
+        """Wait until a signal comes or the time has passed; meanwhile carry what the job says."""
+        masked = self._masked
+        while True:
+            sources = [self._wake] if masked is None or masked.reader is None else [self._wake, masked.reader]
+            ready, _, _ = select.select(sources, [], [], max(0.0, min(LOG_LOOK, deadline - time.monotonic())))
+            if masked is not None and masked.reader in ready:
+                masked.pump()
+            self._look_at_log()
+            if self._wake in ready or time.monotonic() >= deadline:
+                return
+
+    def _note(self, text: str) -> None:
+        """A line of dstack's own in the log, after all that the job has said before."""
+        if self._masked is not None:
+            self._masked.note(text)
+        else:
+            self._attempt.note(text)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._childless = True
+                return
+            self._childless = False
+            if pid == 0:
+                return
+            if pid == self._pid and self._status is None:
+                self._status = status
+
+    def _remove_container(self) -> None:
+        """The slot is held until the container is gone for sure."""
+        if not self._record.get("image") or not container.was_created(self._attempt):
+            return
+        noted = False
+        while not container.remove(self._attempt.nonce):
+            if not noted:
+                self._note("the container cannot be removed; trying on")
+            noted = True
+            self._wait(LOOK)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        attempt = self._attempt
+        report = failed_report(self._failure)
+        report["started"] = self._watch.began
+        if self._status is not None:
+            report.update(self._outcome(self._status))
+        report["stopped"] = self._stopped
+        report["missing"] = self._missing()
+        if report["code"] == 0 and report["missing"] and not self._stopped:
+            report["reason"] = "artifacts that do not exist: %s" % ", ".join(report["missing"])
+            self._note(report["reason"])
+        report["log_lost"] = self._end_log()
+        report["ended"] = self._watch.now()
+        while True:
+            try:
+                attempt.write_exit(report)
+                return
+            except OSError:
+                time.sleep(LOOK)  # a full or sick disk: this is all that is left to do
+
+    def _end_log(self) -> str:
+        """Bring the log to the disk -> in words what of it is missing for good, "" for nothing."""
+        self._log_room.look()
+        lost = self._log_room.lost
+        if self._masked is not None:
+            self._masked.finish()
+            lost = self._masked.lost
+        elif lost:
+            self._attempt.give_room()
+            self._note_loss()
+        try:
+            sync_file(self._attempt.log)
+        except OSError as error:
+            # Some file systems, of the network above all, only say now that they had no room.
+            lost = lost or "the end of the log may be missing: %s" % error.strerror
+        self._log_room.close()
+        return lost
+
+    def _missing(self) -> List[str]:
+        """The artifacts that were named and do not exist."""
+        named = list(self._record.get("artifacts") or [])
+        try:
+            return artifacts.missing(self._attempt.project(self._record.get("prefix") or ""), named)
+        except (Refusal, OSError) as error:
+            self._note("artifacts cannot be looked at: %s" % error)
+            return named
+
+    def _outcome(self, status: int) -> Dict[str, Any]:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code = None if number is not None else os.WEXITSTATUS(status)
+        told = container.told(self._attempt) if self._record.get("image") else {}
+        why = str(told.get("reason") or "") or job_command.reason(
+            code,
+            number,
+            out_of_memory=job_command.oom_kills() > self._ooms or bool(told.get("oom")),
+            disk_full=bool(self._log_room.lost) or disk_room.is_full(self._attempt.folder),
+        )
+        if told.get("unknown"):
+            code = None
+        return {"code": code, "signal": number, "reason": self._reason or why}
+
+
+def stop_grace(attempt: Attempt) -> float:
+    """The seconds that a stop request gives the job; GRACE when there is no request."""
+    asked = read_json(attempt.stop) or {}
+    if asked.get("abort"):
+        return 0.0
+    grace = asked.get("grace", GRACE)
+    return float(grace) if isinstance(grace, (int, float)) else GRACE
+
+
+def failed_report(reason: str) -> Dict[str, Any]:
+    """The exit report of a job of which no exit code is known."""
+    now = time.time()
+    return {
+        "code": None,
+        "signal": None,
+        "stopped": False,
+        "reason": reason,
+        "missing": [],
+        "log_lost": "",
+        "started": now,
+        "ended": now,
+    }
+
+
+def _prefer_for_oom(pid: int) -> None:
+    """When memory runs out, the kernel shall take the job before the supervisor, who can tell of it."""
+    try:
+        with open("/proc/%d/oom_score_adj" % pid, "w", encoding="ascii") as file:
+            file.write("100")
+    except OSError:
+        pass

@@ -1,0 +1,163 @@
+"""The process that holds exactly one attempt: takes the slot, waits for `go`, is the job's parent, reports its end.
+
+It outlives connection, coordinator and runner. Its file descriptors for the slot and for `alive` go on to the job,
+so that both stay locked as long as anything of the job lives, even when this process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from typing import Any, Dict, NamedTuple, Optional
+
+from dstack.runner.base import disk_room
+from dstack.runner.base.processes import become_subreaper, identity
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import Attempt, write_json
+from dstack.runner.facts import capacity
+from dstack.runner.job.process import Watch, failed_report
+from dstack.runner.queue import slots, tickets
+from dstack.runner.queue.sightings import name_supervisor
+from dstack.wire import NOT_HELD, REFUSED, STARTED
+
+
+class Hold(NamedTuple):
+    """What a held attempt has: the descriptors that say so."""
+
+    slot: slots.Slot
+    alive: int
+
+
+def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
+    """Hold attempt `order["nonce"]` once the host has what it wants, run it when told to, and return at its end.
+
+    Says over `control`, one line of JSON each: {"waits": why} any number of times, {"held": [GPU]} or {"error": …},
+    then {"started": bool}. The end of `control` before `go` makes the verdict REFUSED.
+    """
+    _detach(control.fileno())
+    name_supervisor(order["nonce"])
+    attempt = Attempt(root, order["nonce"])
+    try:
+        hold = _hold(attempt, order, control)
+        if hold is None:
+            attempt.decide(REFUSED)
+            return
+        _say(control, {"held": list(hold.slot.gpus)})
+        try:
+            _wait_and_run(attempt, hold, control)
+        finally:
+            slots.give_back(hold.slot)
+    except Refusal as refusal:
+        _say(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
+    except OSError as error:
+        text = "attempt %s cannot be held: %s" % (attempt.nonce, error)
+        hint = getattr(error, "hint", "look at that path on the host, or set `dir:`")
+        full = disk_room.refusal(error, "spool", text, hint)
+        _say(control, {"error": {"kind": full.kind, "message": full.message, "hint": full.hint}})
+    except Exception as error:
+        text = "attempt %s cannot be held: %s: %s" % (attempt.nonce, type(error).__name__, error)
+        _say(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})
+
+
+def _detach(keep: int) -> None:
+    """Let go of everything of the runner's but the control socket."""
+    # What a login or the runner ignores or blocks, a job would inherit.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for name in os.listdir("/dev/fd"):
+        fd = int(name)
+        if fd > 2 and fd != keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the descriptor of the listing itself
+    os.chdir("/")
+    become_subreaper()
+
+
+def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Optional[Hold]:
+    attempt.make()
+    alive = attempt.lock_alive()
+    if attempt.read_verdict() is not None:
+        raise Refusal(NOT_HELD, "attempt %s was decided already" % attempt.nonce, "take a new nonce")
+    attempt.reserve()
+    write_json(attempt.supervisor, identity(os.getpid()))
+    wanted = slots.Wanted(
+        nonce=attempt.nonce,
+        demand=tickets.demand_of(order["demand"]),
+        capacity=capacity(order["slots"], order["shares"]),
+        priority=order["priority"],
+        title=order["title"],
+    )
+    slot = slots.take(
+        attempt.root, wanted, lambda seconds: _hung_up(control, seconds), lambda text: _say(control, {"waits": text})
+    )
+    if slot is None:
+        return None
+    os.close(os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    return Hold(slot, alive)
+
+
+def _hung_up(control: socket.socket, seconds: float) -> bool:
+    ready, _, _ = select.select([control], [], [], seconds)
+    if not ready:
+        return False
+    try:
+        return not control.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
+
+
+def _say(control: socket.socket, message: Dict[str, Any]) -> None:
+    try:
+        control.sendall(json.dumps(message).encode("utf-8") + b"\n")
+    except OSError:
+        pass  # nobody listens any more; what counts stands in the spool
+
+
+def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
+    """One line of JSON; None when the other end is gone before the line was whole."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        try:
+            data = control.recv(1 << 16)
+        except OSError:
+            return None
+        if not data:
+            return None
+        line += data
+    message = json.loads(line.decode("utf-8", "surrogateescape"))
+    return message if isinstance(message, dict) else None
+
+
+def _wait_and_run(attempt: Attempt, hold: Hold, control: socket.socket) -> None:
+    order = _hear(control)
+    if order is None:
+        attempt.decide(REFUSED)
+        return
+    record = attempt.read_attempt()
+    if record is None:
+        attempt.decide(REFUSED)
+        raise Refusal("prepare", "attempt %s was not prepared" % attempt.nonce, "send `prepare` before `go`")
+    # From here on a signal is a wish to be looked at, and no end of this process.
+    watch = Watch(attempt, record, (hold.slot.fd, hold.alive), hold.slot.gpus)
+    if attempt.decide(STARTED) != STARTED:
+        _say(control, {"started": False})
+        return
+    secrets: Dict[str, str] = order["environment"]
+    try:
+        watch.start(secrets)
+        _say(control, {"started": True})
+        control.close()
+        watch.run()
+    except Exception as error:
+        # Whatever goes wrong in here, the job must not be left without an end that others can read.
+        watch.abandon()
+        attempt.write_exit(failed_report("the supervisor failed: %s: %s" % (type(error).__name__, error)))

@@ -1,0 +1,1 @@
+"""The queue of a host: tickets, slots, GPUs, and who may start."""

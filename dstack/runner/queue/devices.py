@@ -1,0 +1,54 @@
+"""The NVIDIA GPUs of the host, as nvidia-smi tells of them."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from dstack.runner.base.query import ask
+from dstack.runner.queue.scheduler import Card
+
+LIST = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+BUSY = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader,nounits"]
+
+
+def present() -> bool:
+    """Whether this is a host with such GPUs; costs no process."""
+    return shutil.which("nvidia-smi") is not None
+
+
+def cards() -> Optional[List[Card]]:
+    """Every GPU, and whether a process computes on it now; None when nvidia-smi does not answer (then nothing is
+    known, and no GPU may be given)."""
+    if not present():
+        return []
+    listed, busy = ask(LIST), ask(BUSY)
+    if listed is None or busy is None:
+        return None
+    computing = {line.split(",")[0].strip() for line in busy.splitlines()}
+    found = []
+    for line in listed.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) >= 4 and parts[0].isdigit() and parts[-1].isdigit():
+            name = ", ".join(parts[2:-1])
+            found.append(Card(int(parts[0]), name, int(parts[-1]) << 20, parts[1] in computing))
+    return found
+
+
+def environment(gpus: Sequence[int]) -> Dict[str, str]:
+    """What keeps a job to its GPUs, in the order in which nvidia-smi counts them; nothing on a host without any."""
+    if not present():
+        return {}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+
+
+def docker_options(gpus: Sequence[int]) -> List[str]:
+    """The same for `docker create`."""
+    return ["--gpus", '"device=%s"' % ",".join(map(str, gpus))] if gpus else []
+
+
+def hidden(record: Mapping[str, object], gpus: Sequence[int]) -> Tuple[str, ...]:
+    """Lines for the log of a job that sees no GPU on a host that has some."""
+    if gpus or record.get("image") or not present():
+        return ()
+    return ("this host has GPUs, and the job sees none: ask for them by `resources: {gpu: 1}`",)

@@ -1,0 +1,315 @@
+"""The queue of the host: one ticket file for each attempt that waits or runs, of all its users.
+
+A ticket counts exactly as long as its file is locked by flock: by the supervisor and, through the inherited descriptor,
+by every process of the job. So whoever is killed, nothing is free while its job runs, and nothing leaks. All looks and
+changes happen under one lock, which is held for milliseconds; what was taken was taken whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from dstack.runner.base import shortage
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.queue import devices, folders, queue_lock, tickets
+from dstack.runner.queue.queue_lock import Patience
+from dstack.runner.queue.scheduler import Capacity, Card, Demand, Ticket, decide, never
+from dstack.runner.queue.tickets import Found
+
+MOST = 4096
+"""Slots of a host."""
+SHOWN = 500
+"""Tickets that a list of the queue names: they fit into one answer."""
+CARDS_AGE = 0.5
+"""Seconds for which the answer of nvidia-smi is believed."""
+BLIND = "nvidia-smi does not answer"
+UNREADABLE = "the queue cannot be read"
+LIST_LIMIT = 5.0
+"""Seconds that a list of the queue waits for its lock."""
+
+
+class Wanted(NamedTuple):
+    """What an attempt waits for, and the capacity that it is granted from (GPUs are looked for at every try)."""
+
+    nonce: str
+    demand: Demand
+    capacity: Capacity
+    priority: int
+    title: str
+
+
+class Slot(NamedTuple):
+    """A slot that was taken: its GPUs, the descriptor whose lock holds them, and the path of the ticket."""
+
+    gpus: Tuple[int, ...]
+    fd: int
+    path: str
+
+
+def places(root: str = "") -> List[str]:
+    """All folders whose tickets count for this account; `root` is the folder of dstack on this host (`dir:`)."""
+    return folders.places(root)
+
+
+def take(
+    root: str, wanted: Wanted, given_up: Callable[[float], bool], told: Callable[[str], None] = lambda text: None
+) -> Optional[Slot]:
+    """Wait in the queue until everything that is wanted is free, and take it whole.
+
+    `given_up(seconds)` is called between looks: it waits at most that long and says whether nobody wants it any more;
+    then the answer is None. `told` is given why the queue itself cannot be used for now, and "" once it can again.
+    Raises Refusal when this host can never give it, or when the queue cannot be used.
+    """
+    capacity = wanted.capacity
+    if not 1 <= capacity.slots <= MOST:
+        raise Refusal("slots", "a host has 1 to %d slots, not %r" % (MOST, capacity.slots))
+    cards = _Cards(wanted.demand.gpus > 0)
+    impossible = never(capacity._replace(cards=tuple(cards.now())), wanted.demand)
+    if impossible:
+        raise Refusal("slots", impossible, "ask for less under `resources:`, or add a host that has it")
+    queue = _Queue(root, Patience(given_up, told))
+    own = queue.enter(wanted)
+    if own is None:
+        return None
+    try:
+        began = time.monotonic()
+        while True:
+            now = capacity._replace(cards=tuple(cards.now()))
+            gpus = queue.start(own, now)
+            if gpus is not None:
+                return Slot(gpus, own.keep(), own.path)
+            waited = time.monotonic() - began
+            if given_up(0.01 if waited < 2 else 0.05):
+                return None
+    finally:
+        own.leave()
+
+
+def give_back(slot: Slot) -> None:
+    """Remove the ticket of an attempt of which nothing lives any more; its lock goes with the last process."""
+    try:
+        os.unlink(slot.path)
+    except OSError:
+        pass  # an unlocked ticket counts for nothing, and whoever comes next removes it
+
+
+def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
+    """The answer to `queue` (docs/format.md section 2): `tickets`, the oldest first, and how many `more` there are.
+
+    Raises Refusal, with the holder's name, when the lock of the queue cannot be had within LIST_LIMIT, and with what is
+    lacking when a shortage keeps the queue from being read.
+    """
+    now = time.clock_gettime(_CLOCK)
+    found, left_out = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found()
+    found.sort(key=lambda each: each.ticket.order)
+    living = [each.ticket for each in found if each.counts]
+    cards = _cards_for(living)
+    there = capacity._replace(cards=tuple(cards or ()))
+    with _refusing(UNREADABLE):
+        unfit = folders.unfit(root)
+    items = [_item(each, living, there, now) for each in found[:SHOWN]]
+    if cards is None:
+        for item in items:
+            if item["gpus"] is None and item["demand"]["gpus"]:
+                item["why"] = BLIND
+    return {
+        "tickets": items,
+        "more": len(found) - len(items) + left_out,
+        "shared": folders.shared(),
+        "unfit": unfit,
+    }
+
+
+def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
+    """The GPUs of the host where a ticket wants any; None where nvidia-smi does not answer."""
+    try:
+        return _Cards(any(ticket.demand.gpus for ticket in living)).now()
+    except Refusal:
+        return None
+
+
+def _item(found: Found, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
+    """One ticket as people see it: `gpus` are null while it waits, `since` is in seconds, `why` says why it waits.
+
+    A malformed one has `fault` and `file` besides; without `counts` it takes no slot.
+    """
+    ticket = found.ticket
+    why: Any = ""
+    if ticket.gpus is None:
+        why = decide(capacity, [other for other in living if other is not ticket], ticket)
+    item = {
+        "title": ticket.title,
+        "user": ticket.user,
+        "priority": ticket.priority,
+        "gpus": None if ticket.gpus is None else list(ticket.gpus),
+        "since": max(0, int(now - int(ticket.order.partition("-")[0]) / 1e9)),
+        "why": why if isinstance(why, str) else "about to start",
+        "demand": ticket.demand._asdict(),
+    }
+    if found.fault:
+        item.update(fault=found.fault, file=tickets.title_of(found.path), counts=found.counts)
+    return item
+
+
+@contextlib.contextmanager
+def _refusing(text: str, hint: str = shortage.LATER) -> Iterator[None]:
+    """Turn what the operating system refuses within the block into a Refusal."""
+    try:
+        yield
+    except OSError as error:
+        raise shortage.refusal(error, "slots", text, hint) from None
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""One for all processes of a host, containers included: it numbers the tickets."""
+
+
+class _Cards:
+    """The GPUs of the host, asked for again when the last answer is old; none where nobody wants any."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._asked = 0.0
+        self._found: List[Card] = []
+
+    def now(self) -> List[Card]:
+        if self._wanted and (not self._asked or time.monotonic() - self._asked > CARDS_AGE):
+            found = devices.cards()
+            if found is None and not self._asked:
+                raise Refusal("slots", BLIND, "try `nvidia-smi` on the host")
+            self._found = found if found is not None else [card._replace(used=True) for card in self._found]
+            self._asked = time.monotonic()
+        return self._found
+
+
+class _Own:
+    """The ticket of this process."""
+
+    def __init__(self, path: str, fd: int, ticket: Ticket) -> None:
+        self.path, self.ticket = path, ticket
+        self._fd: Optional[int] = fd
+
+    def write(self, ticket: Ticket) -> None:
+        """One write of the whole body, so that who is killed over it has written all or nothing."""
+        assert self._fd is not None
+        os.pwrite(self._fd, tickets.encode(ticket), 0)
+        self.ticket = ticket
+
+    def keep(self) -> int:
+        """The descriptor, which the caller has from now on."""
+        assert self._fd is not None
+        fd, self._fd = self._fd, None
+        return fd
+
+    def leave(self) -> None:
+        """Give the place in the queue up, unless it was kept."""
+        if self._fd is not None:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+            os.close(self._fd)
+            self._fd = None
+
+
+class _Queue:
+    """The folders of tickets. Nothing in them is trusted: the first may belong to all users.
+
+    Each method waits for the lock as `patience` says, and answers None when it was given up.
+    """
+
+    def __init__(self, root: str, patience: Patience) -> None:
+        self._root = root
+        with _refusing("the slots of this host cannot be used"):
+            self._folder = folders.first(root)
+        self._patience = patience
+        self._said = ""
+
+    def _folders(self) -> List[str]:
+        """The folder of the own ticket, and all others that count, in the order in which everybody locks them."""
+        found = folders.places(self._root)
+        return found if self._folder in found else [self._folder, *found]
+
+    def _lock(self) -> Optional[queue_lock.Lock]:
+        return queue_lock.take(self._folders, self._patience)
+
+    def enter(self, wanted: Wanted) -> Optional[_Own]:
+        """Take a ticket, the youngest of all."""
+        lock = self._lock()
+        if lock is None:
+            return None
+        with _refusing("no ticket can be taken", "make room in %s" % self._folder), lock:
+            return self._entered(wanted)
+
+    def _entered(self, wanted: Wanted) -> _Own:
+        order = "%020d-%s" % (time.clock_gettime_ns(_CLOCK), wanted.nonce[:16])
+        path = os.path.join(self._folder, order)
+        ticket = Ticket(order, wanted.demand, wanted.priority, None, tickets.title_of(wanted.title))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        own = _Own(path, fd, ticket)
+        try:
+            os.fchmod(fd, 0o644)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own.write(ticket)
+        except OSError:
+            own.leave()
+            raise
+        return own
+
+    def start(self, own: _Own, capacity: Capacity) -> Optional[Tuple[int, ...]]:
+        """The GPUs of the ticket (often none) if it may start, which is then recorded in it; else None."""
+        lock = self._lock()
+        if lock is None:
+            return None
+        with lock:
+            try:
+                found = self._read(lock)
+            except OSError as error:
+                if not shortage.is_shortage(error):
+                    raise
+                # What was not seen may hold everything: nothing is taken, and the next look decides.
+                self._say("%s: %s" % (UNREADABLE, shortage.cause(error)))
+                return None
+            self._say("")
+            if found is None:
+                return None
+            others = [each.ticket for each in found[0] if each.counts and each.path != own.path]
+            decision = decide(capacity, others, own.ticket)
+            if isinstance(decision, str):
+                return None
+            own.write(own.ticket._replace(gpus=decision))
+            return decision
+
+    def _say(self, text: str) -> None:
+        """Tell why the queue cannot be read, "" when it can be, at each change."""
+        if text != self._said:
+            self._patience.told(text)
+            self._said = text
+
+    def found(self) -> Tuple[List[Found], int]:
+        """Every ticket that counts, what lies there in the form of one, and how many more files can be none.
+
+        Nothing at all when this was given up. Raises Refusal when they cannot be looked at.
+        """
+        lock = self._lock()
+        if lock is None:
+            return [], 0
+        with _refusing(UNREADABLE), lock:
+            return self._read(lock) or ([], 0)
+
+    def _read(self, lock: queue_lock.Lock) -> Optional[Tuple[List[Found], int]]:
+        """What `found` says. With the lock nobody else looks at a ticket meanwhile, nor is one half made."""
+        look = tickets.Look(lambda: self._patience.given_up(0))
+        try:
+            return [each for folder in lock.folders for each in tickets.in_folder(folder, look)], look.left_out
+        except tickets.GivenUpError:
+            return None

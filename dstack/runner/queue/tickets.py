@@ -1,0 +1,280 @@
+"""A ticket of the host's queue as a file: its name, the form of its body, and what a malformed one counts as.
+
+Every account of the host may write tickets, so a body is foreign input: each number, text and list has a bound, and a
+body that breaks one is malformed as a whole. A malformed ticket counts as one slot, without a GPU, while it is locked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import re
+import stat
+from functools import lru_cache
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
+
+from dstack.runner.base import file_locks, shortage
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import try_lock
+from dstack.runner.queue.scheduler import Demand, Ticket
+
+BODY = 4096
+"""Bytes of a ticket, padded with spaces."""
+TEXT = 200
+"""Characters of the title, and of the name of a GPU."""
+STRAYS = 100
+"""Files of one account that can be no tickets (not readable, or no plain files) and are looked at in one look."""
+STEP = 64
+"""Files of the queue between two questions whether anybody still wants the look."""
+CARDS = 256
+"""GPUs that one ticket may have."""
+LIMITS: Dict[str, Tuple[int, int]] = {
+    "priority": (-100, 100),
+    "cpu": (0, 1 << 20),
+    "memory": (0, 1 << 62),
+    "gpus": (0, CARDS),
+    "gpu_memory": (0, 1 << 62),
+    "index": (0, 4095),
+}
+"""Least and most of each number. Memory in bytes; `index` is the number of one GPU."""
+
+_NAME = re.compile(r"[0-9]{20}-", re.ASCII)
+_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISLNK, "a link"), (stat.S_ISREG, "a file"))
+
+
+class MalformedError(Exception):
+    """A body that is no ticket; the message says what is wrong with it."""
+
+
+class GivenUpError(Exception):
+    """A look that nobody wanted any more before it was over."""
+
+
+class Found(NamedTuple):
+    """One file of the queue. `fault` says what is wrong with a malformed ticket, "" for a good one.
+
+    `counts`: its file is locked, so its process lives. A good ticket that does not count is never given.
+    """
+
+    ticket: Ticket
+    path: str
+    fault: str = ""
+    counts: bool = True
+
+
+def demand_of(value: object) -> Demand:
+    """A demand from JSON; raises Refusal for one that makes no sense. Absent fields ask for nothing."""
+    try:
+        return _demand(value if isinstance(value, dict) else {})
+    except MalformedError as error:
+        raise Refusal("request", "hold: field 'demand' makes no sense: %s" % error) from None
+
+
+def priority_of(value: int) -> int:
+    """The priority of a request; raises Refusal when it is out of its bounds."""
+    try:
+        return _whole("priority", value)
+    except MalformedError as error:
+        raise Refusal("request", "hold: %s" % error) from None
+
+
+def title_of(text: str) -> str:
+    """A title as it may stand in a ticket."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT])
+
+
+def encode(ticket: Ticket) -> bytes:
+    """The body of a ticket, BODY bytes long; a title that has no room is cut."""
+    title = ticket.title
+    while True:
+        body = {
+            "title": title,
+            "priority": ticket.priority,
+            "gpus": None if ticket.gpus is None else list(ticket.gpus),
+            "demand": ticket.demand._asdict(),
+        }
+        data = json.dumps(body, separators=(",", ":")).encode("ascii")
+        if len(data) <= BODY or not title:
+            return data.ljust(BODY)
+        title = title[:-1]
+
+
+def decode(order: str, body: bytes, user: str) -> Ticket:
+    """The ticket that stands in `body`; raises MalformedError for anything that `encode` does not write."""
+    try:
+        value = json.loads(body.decode("ascii"), parse_float=_no_number, parse_constant=_no_number, parse_int=_integer)
+    except RecursionError:
+        raise MalformedError("it is nested too deep") from None
+    except ValueError:
+        raise MalformedError("it is not JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedError("it is not an object")
+    gpus = value.get("gpus", 0)
+    if gpus is not None and (not isinstance(gpus, list) or len(gpus) > CARDS):
+        raise MalformedError("'gpus' is not a list of at most %d" % CARDS)
+    asked = value.get("demand")
+    if not isinstance(asked, dict):
+        raise MalformedError("'demand' is not an object")
+    return Ticket(
+        order,
+        _demand(asked),
+        _whole("priority", value.get("priority")),
+        None if gpus is None else tuple(_whole("index", index) for index in gpus),
+        _text("title", value.get("title")),
+        user,
+    )
+
+
+def _demand(fields: Mapping[str, Any]) -> Demand:
+    numbers = [_whole(name, fields.get(name, 0)) for name in ("cpu", "memory", "gpus", "gpu_memory")]
+    cpu, memory, gpus, gpu_memory = numbers
+    return Demand(cpu, memory, gpus, _text("gpu_name", fields.get("gpu_name", "")), gpu_memory)
+
+
+def _whole(name: str, value: object) -> int:
+    least, most = LIMITS[name]
+    if type(value) is not int or not least <= value <= most:
+        raise MalformedError("%r is not a whole number from %d to %d" % (name, least, most))
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > TEXT or not value.isprintable():
+        raise MalformedError("%r is not a printable text of at most %d characters" % (name, TEXT))
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise MalformedError("%.20s is not a whole number" % text)
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise MalformedError("a number has %d digits" % len(text))
+    return int(text)
+
+
+class Look:
+    """One look at the queue, of all its folders: what its files have in common, and the bounds of the look.
+
+    Any account may fill the folders, and whoever looks has the queue's lock. So the work for each file is small and
+    the same, `left_out` counts the files past the STRAYS of their account, and `given_up()` ends the look.
+    """
+
+    def __init__(self, given_up: Callable[[], bool] = lambda: False) -> None:
+        self.locks = file_locks.Snapshot()
+        self.left_out = 0
+        self._given_up = given_up
+        self._files = 0
+        self._strays: Dict[int, int] = {}
+
+    def step(self) -> None:
+        """Count one more file; raises GivenUpError when the look is not wanted any more."""
+        self._files += 1
+        if self._files % STEP == 0 and self._given_up():
+            raise GivenUpError
+
+    def admits(self, uid: int) -> bool:
+        """Whether one more stray of that account is looked at; else `left_out` counts it."""
+        strays = self._strays.get(uid, 0)
+        if strays >= STRAYS:
+            self.left_out += 1
+            return False
+        self._strays[uid] = strays + 1
+        return True
+
+
+def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
+    """Every ticket of the folder that counts, and what lies there in the form of one; call with the queue locked.
+
+    An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out. Every plain
+    file that can be read is looked at; of all others only those that `look` admits, and no ticket is among the rest:
+    a ticket is made readable for everybody before it counts.
+    Raises OSError when the folder cannot be listed, or when a shortage (`shortage.py`) keeps any file from being looked
+    at, and GivenUpError when the look is given up.
+    """
+    look = look or Look()
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            look.step()
+            each = _found(entry.path, entry.name, look) if _NAME.match(entry.name) else None
+            if each is not None:
+                found.append(each)
+    return found
+
+
+def _found(path: str, name: str, look: Look) -> Optional[Found]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
+        return _unopened(path, name, look)
+    user = ""
+    try:
+        status = os.fstat(fd)
+        plain = stat.S_ISREG(status.st_mode)
+        if not plain and not look.admits(status.st_uid):
+            return None
+        counts = not try_lock(fd, fcntl.LOCK_SH)
+        if not counts and plain:
+            os.unlink(path)
+            return None
+        user = account(status.st_uid)
+        if not plain:
+            return _malformed(name, path, user, "it is %s" % _kind(status.st_mode), counts)
+        if status.st_size != BODY:
+            return _malformed(name, path, user, "it has %d bytes, and a ticket has %d" % (status.st_size, BODY))
+        return Found(decode(name, os.pread(fd, BODY, 0), user), path)
+    except MalformedError as error:
+        return _malformed(name, path, user, str(error))
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
+        return None  # it ended a moment ago and is another account's to remove
+    finally:
+        os.close(fd)
+
+
+def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
+    """What stands there cannot be opened; only the kernel's list says whether its owner lives."""
+    try:
+        fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
+        return None
+    try:
+        status = os.fstat(fd)
+        if not look.admits(status.st_uid):
+            return None
+        counts = look.locks.holders_of(fd) is not None
+        plain = stat.S_ISREG(status.st_mode)
+        fault = "it cannot be read" if plain else "it is %s" % _kind(status.st_mode)
+        return _malformed(name, path, account(status.st_uid), fault, counts)
+    except OSError as error:
+        if shortage.is_shortage(error):
+            raise
+        return None
+    finally:
+        os.close(fd)
+
+
+def _malformed(order: str, path: str, user: str, fault: str, counts: bool = True) -> Found:
+    return Found(Ticket(order, Demand(), 0, (), "", user), path, fault, counts)
+
+
+def _kind(mode: int) -> str:
+    return next((word for test, word in _KINDS if test(mode)), "a device or socket")
+
+
+@lru_cache(maxsize=1024)
+def account(uid: int) -> str:
+    """The name of an account, its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,1 @@
+"""The host store: content by hash, code, and artifacts."""

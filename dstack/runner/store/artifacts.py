@@ -1,0 +1,392 @@
+"""What an ended job left behind: the manifest of its artifacts, and their bytes in packs.
+
+Never follows a symbolic link. Sockets, pipes, devices and anything of git's own (`.git`) are left out, and said so;
+a link that leads out of the project folder is refused, because nobody else could follow it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+import time
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from dstack.runner.base import safe_paths
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.store import pieces
+
+SMALL = 4 << 20
+"""Files below this many bytes share packs."""
+PACK = 16 << 20
+"""A shared pack takes no further file once it would grow past this many bytes."""
+MAX_ENTRIES = 200_000
+MAX_MANIFEST = 60 << 20
+"""Bytes; coordinators read a manifest as one object of at most 64 MiB."""
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_TOO_MANY = "let the job put them into one archive, or name fewer paths under artifacts:"
+_CHANGED = "something still writes there; `dstack run --rerun` makes the artifacts again"
+
+
+class Found(NamedTuple):
+    """One path of a job's artifacts. `size`, `sha256` and, of large ones, `pieces` of files; `target` of links."""
+
+    path: bytes
+    kind: str
+    mode: int
+    size: int = 0
+    sha256: str = ""
+    target: bytes = b""
+    pieces: Tuple[str, ...] = ()
+
+
+def missing(project_folder: str, paths: Sequence[str]) -> List[str]:
+    """Which of the named artifact paths do not exist, as written.
+
+    A link exists, whether or not it dangles; a path that goes through a link does not.
+    Raises Refusal("artifact") for a path that leaves the project folder.
+    """
+    top = safe_paths.open_top(project_folder)
+    try:
+        return [path for path in paths if _look(top, safe_paths.named(path)) is None]
+    finally:
+        os.close(top)
+
+
+def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Sequence[str]) -> Dict[str, Any]:
+    """Hash the artifacts of an ended job into `<nonce_folder>/manifest.jsonl`, unless that stands already.
+
+    One JSON object a line, ascending by the bytes of `path`: `path, kind, mode`, for files `size, sha256, pack, offset`
+    (no pack when empty; `piece, pieces` instead when large), for links `target`. The same artifacts give the same
+    bytes. Returns `{"missing": [path], "partial": bool, "skipped": [path], "entries": count, "bytes": of all files}`;
+    `partial` unless the exit report says that the job succeeded.
+
+    What cannot be recorded (a link that leads out, a file that cannot be read) is skipped when the job did not succeed;
+    else Refusal("artifact") names it. Raises Refusal("changed") when a file changes while it is read.
+    """
+    del root  # the same first parameter as the rest of the runner
+    summary = _read_summary(nonce_folder)
+    if summary is None:
+        walk = _Walk(project_folder, strict=_succeeded(nonce_folder))
+        absent = walk.run(paths)
+        found = sorted(walk.found, key=lambda item: item.path)
+        summary = {
+            "missing": absent,
+            "skipped": sorted(walk.skipped),
+            "entries": len(found),
+            "bytes": sum(item.size for item in found),
+        }
+        body = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in _placed(found)).encode("ascii")
+        if len(body) > MAX_MANIFEST:
+            raise Refusal("artifact", "the list of artifacts would be %d bytes long" % len(body), _TOO_MANY)
+        # The summary first: where the manifest stands, its summary stands.
+        _replace(os.path.join(nonce_folder, "manifest.json"), json.dumps(summary).encode("ascii"))
+        _replace(os.path.join(nonce_folder, "manifest.jsonl"), body)
+    partial = bool(summary["missing"]) or not _succeeded(nonce_folder)
+    return dict(summary, partial=partial)
+
+
+def entries(nonce_folder: str) -> Iterator[Dict[str, Any]]:
+    """The entries of a manifest that was written; raises Refusal("manifest") when there is none."""
+    for line in _lines(nonce_folder):
+        yield json.loads(line)
+
+
+def read_pack(root: str, nonce_folder: str, project_folder: str, pack: str) -> Iterator[bytes]:
+    """The bytes of one pack in pieces of at most 256 KiB.
+
+    Verified as they are read; Refusal("changed") is raised when a file is not what the manifest says (the pieces that
+    were given are then worth nothing), Refusal("manifest") for a pack that the manifest does not name.
+    """
+    del root
+    members = _members(nonce_folder, pack)
+    top = safe_paths.open_top(project_folder)
+    try:
+        for entry in members:
+            for piece in _read_member(top, entry):
+                yield piece
+    finally:
+        os.close(top)
+
+
+def _members(nonce_folder: str, pack: str) -> List[Dict[str, Any]]:
+    """The first entry at each place of the pack, in order; others share the bytes of one."""
+    places: Dict[int, Dict[str, Any]] = {}
+    needle = pack.encode("utf-8", "surrogateescape")
+    for line in _lines(nonce_folder):
+        if needle and needle in line:
+            entry = json.loads(line)
+            if entry.get("pack") == pack:
+                places.setdefault(entry["offset"], entry)
+        elif b'"pieces":' in line:
+            found = pieces.find(json.loads(line), pack)
+            if found:
+                return found
+    if not places:
+        raise Refusal("manifest", "the manifest names no pack %s" % safe_paths.shown(pack), "ask for `manifest` first")
+    return [places[offset] for offset in sorted(places)]
+
+
+def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
+    parts = safe_paths.split(entry["path"], "changed")
+    fd = _open_member(top, parts)
+    try:
+        digest = hashlib.sha256()
+        size = 0
+        for piece in safe_paths.pieces(fd, entry["size"], entry.get("start", 0)):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+        longer = os.fstat(fd).st_size != entry.get("whole", entry["size"])
+    finally:
+        os.close(fd)
+    if size != entry["size"] or longer or digest.hexdigest() != entry["sha256"]:
+        raise Refusal(
+            "changed", "artifact %s changed after the job had ended" % safe_paths.shown(entry["path"]), _CHANGED
+        )
+
+
+def _open_member(top: int, parts: List[bytes]) -> int:
+    """The descriptor of a file that the manifest names; raises Refusal("changed") when something else stands there."""
+    shown = safe_paths.shown(b"/".join(parts))
+    try:
+        folder = safe_paths.open_folder(top, parts[:-1])
+        try:
+            state = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+            fd = os.open(parts[-1], safe_paths.FILE, dir_fd=folder) if stat.S_ISREG(state.st_mode) else -1
+        finally:
+            os.close(folder)
+    except OSError as error:
+        message = "artifact %s cannot be read any more: %s" % (shown, error.strerror)
+        raise Refusal("changed", message, _CHANGED) from None
+    if fd >= 0:
+        # Between the two calls another one may have come: a pipe has no places to read from.
+        state = os.fstat(fd)
+        if stat.S_ISREG(state.st_mode):
+            return fd
+        os.close(fd)
+    message = "artifact %s changed into %s while it was stored" % (shown, safe_paths.kind(state.st_mode))
+    raise Refusal("changed", message, _CHANGED)
+
+
+class _Walk:
+    """One walk over the named paths; gathers what it finds. `strict`: what cannot be recorded is not just left out."""
+
+    def __init__(self, project_folder: str, *, strict: bool) -> None:
+        self._top = project_folder
+        self._strict = strict
+        self._seen: Set[bytes] = set()
+        self.found: List[Found] = []
+        self.skipped: List[str] = []
+
+    def run(self, paths: Sequence[str]) -> List[str]:
+        """Walk; returns the paths that do not exist."""
+        absent = []
+        top = safe_paths.open_top(self._top)
+        try:
+            for path in paths:
+                parts = safe_paths.named(path)
+                if not parts:
+                    self._folder(top, [])
+                elif not self._named(top, parts):
+                    absent.append(path)
+        finally:
+            os.close(top)
+        return absent
+
+    def _named(self, top: int, parts: List[bytes]) -> bool:
+        try:
+            parent = safe_paths.open_folder(top, parts[:-1])
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise _unreadable(parts, error) from None
+        try:
+            return self._one(parent, parts)
+        finally:
+            os.close(parent)
+
+    def _one(self, parent: int, parts: List[bytes]) -> bool:
+        """Record what stands at `parts`, whose folder is `parent`; False when nothing does."""
+        path = b"/".join(parts)
+        if path in self._seen:
+            return True
+        try:
+            state = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(state.st_mode):
+                self._add(Found(path, "folder", state.st_mode & 0o777))
+                self._down(parent, parts)
+            elif stat.S_ISREG(state.st_mode):
+                self._file(parent, parts)
+            elif stat.S_ISLNK(state.st_mode):
+                self._link(os.readlink(parts[-1], dir_fd=parent), parts)
+            else:
+                self.skipped.append(safe_paths.text(path))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._leave_out(path, _unreadable(parts, error))
+        return True
+
+    def _down(self, parent: int, parts: List[bytes]) -> None:
+        fd = os.open(parts[-1], safe_paths.FOLDER, dir_fd=parent)
+        try:
+            self._folder(fd, parts)
+        finally:
+            os.close(fd)
+
+    def _folder(self, fd: int, parts: List[bytes]) -> None:
+        if len(parts) >= safe_paths.MAX_DEPTH - 1:
+            raise Refusal("artifact", "%s lies too deep" % safe_paths.shown(b"/".join(parts)))
+        for name in sorted(os.fsencode(name) for name in os.listdir(fd)):
+            inner = [*parts, name]
+            if safe_paths.is_git(name) or (not parts and name.lower() == b".dstack"):
+                self.skipped.append(safe_paths.text(b"/".join(inner)))
+            else:
+                self._one(fd, inner)
+
+    def _file(self, parent: int, parts: List[bytes]) -> None:
+        fd = os.open(parts[-1], safe_paths.FILE, dir_fd=parent)
+        try:
+            before = os.fstat(fd)
+            found = pieces.digests_of(fd)
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        path = b"/".join(parts)
+        if found.size != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise Refusal("changed", "artifact %s changed while it was read" % safe_paths.shown(path), _CHANGED)
+        self._add(Found(path, "file", before.st_mode & 0o777, found.size, found.sha256, pieces=found.pieces))
+
+    def _link(self, target: bytes, parts: List[bytes]) -> None:
+        path = b"/".join(parts)
+        if not safe_paths.link_is_inside(parts, target):
+            message = "artifact %s is a symbolic link to %s, which may lead out of the project folder"
+            hint = "let the job copy the file, or link to it by a plain relative path inside the project folder"
+            self._leave_out(
+                path, Refusal("artifact", message % (safe_paths.shown(path), safe_paths.shown(target)), hint)
+            )
+            return
+        self._add(Found(path, "link", 0o777, target=target))
+
+    def _leave_out(self, path: bytes, refusal: Refusal) -> None:
+        if self._strict:
+            raise refusal from None
+        self.skipped.append(safe_paths.text(path))
+
+    def _add(self, item: Found) -> None:
+        if len(item.path) > safe_paths.MAX_PATH:
+            raise Refusal("artifact", "the path %s is too long" % safe_paths.shown(item.path))
+        if len(self.found) >= MAX_ENTRIES:
+            raise Refusal("artifact", "the artifacts are more than %d files and folders" % MAX_ENTRIES, _TOO_MANY)
+        self._seen.add(item.path)
+        self.found.append(item)
+
+
+def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
+    """The entries with their places: small files together, in order; equal content is stored once."""
+    places: Dict[str, "tuple[str, int]"] = {}
+    batch: List[Found] = []
+    filled = 0
+    for item in [*found, None]:
+        if item is None or (0 < item.size < SMALL and filled + item.size > PACK):
+            _close(batch, places)
+            batch, filled = [], 0
+        if item is None or not item.size or item.pieces or item.sha256 in places:
+            continue
+        if item.size >= SMALL:
+            _close([item], places)
+            continue
+        batch.append(item)
+        filled += item.size
+        places[item.sha256] = ("", 0)
+    for item in found:
+        entry: Dict[str, Any] = {"path": safe_paths.text(item.path), "kind": item.kind, "mode": item.mode}
+        if item.pieces:
+            entry.update(size=item.size, sha256=item.sha256, piece=pieces.PIECE, pieces=item.pieces)
+        elif item.kind == "file":
+            pack, offset = places[item.sha256] if item.size else ("", 0)
+            entry.update(size=item.size, sha256=item.sha256, pack=pack, offset=offset)
+        elif item.kind == "link":
+            entry["target"] = safe_paths.text(item.target)
+        yield entry
+
+
+def _close(batch: Sequence[Found], places: "Dict[str, tuple[str, int]]") -> None:
+    """Name a pack by its members."""
+    name = pieces.pack_name([(item.sha256, item.size) for item in batch])
+    offset = 0
+    for item in batch:
+        places[item.sha256] = (name, offset)
+        offset += item.size
+
+
+def _look(top: int, parts: List[bytes]) -> Optional[os.stat_result]:
+    """What stands at `parts`, not following links; None when nothing does."""
+    try:
+        if not parts:
+            return os.fstat(top)
+        folder = safe_paths.open_folder(top, parts[:-1])
+        try:
+            return os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise _unreadable(parts, error) from None
+
+
+def _unreadable(parts: Sequence[bytes], error: OSError) -> Refusal:
+    message = "artifact %s cannot be read: %s" % (safe_paths.shown(b"/".join(parts)), error.strerror)
+    return Refusal("artifact", message, "its owner and mode must let the user of the job read it")
+
+
+def _succeeded(nonce_folder: str) -> bool:
+    """Whether the exit report says success; the same rule as `ExitReport.succeeded`."""
+    report = _read_json(os.path.join(nonce_folder, "exit.json"))
+    if report is None or report.get("code") != 0:
+        return False
+    return not (report.get("stopped") or report.get("reason") or report.get("missing"))
+
+
+def _read_summary(nonce_folder: str) -> Optional[Dict[str, Any]]:
+    if not os.path.exists(os.path.join(nonce_folder, "manifest.jsonl")):
+        return None
+    return _read_json(os.path.join(nonce_folder, "manifest.json"))
+
+
+def _read_json(path: str) -> Optional[Dict[str, Any]]:
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(nonce_folder: str) -> Iterator[bytes]:
+    try:
+        with open(os.path.join(nonce_folder, "manifest.jsonl"), "rb") as file:
+            for line in file:
+                yield line
+    except FileNotFoundError:
+        raise Refusal("manifest", "this attempt has no manifest yet", "ask for `manifest` first") from None
+
+
+def _replace(path: str, body: bytes) -> None:
+    """Write whole and durably; several writers may do so at once."""
+    temporary = "%s.%d.%d.tmp" % (path, os.getpid(), time.monotonic_ns())
+    with open(temporary, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,196 @@
+"""Bytes on their way into the host store: what a coordinator sends, and what a job on this host made.
+
+A blob appears in one step, once its bytes were verified.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+
+from dstack.private_folder import make_folder
+from dstack.runner.base import disk_room, safe_paths
+from dstack.runner.base.refusal import Refusal
+from dstack.runner.store import artifacts, eviction
+from dstack.runner.store.blob_store import Verified, blob, checked, copied, has, identity_of, is_number, temporary_name
+
+
+def receive(root: str, blobs: object, chunks: Iterable[bytes], verified: Optional[Verified] = None) -> None:
+    """Bring blobs, pairs of sha256 and size, into the store; `chunks` are their bytes, one after the other.
+
+    What was used longest ago makes room for them. Any number of receivers of the same blob may run at once. Raises
+    Refusal("hash") at the first whose bytes are not `size` bytes with that sha256, Refusal("store") when they cannot
+    be written; those before it are kept, of it and those behind it nothing is left.
+    """
+    wanted = _blobs_of(blobs)
+    source = _Source(chunks)
+    eviction.make_room(root, coming=sum(size for _, size in wanted))
+    for digest, size in wanted:
+        with _Incoming(root, digest) as incoming:
+            incoming.create()
+            seen = hashlib.sha256()
+            count = 0
+            for piece in source.take(size):
+                count += len(piece)
+                seen.update(piece)
+                incoming.write(piece)
+            if count != size or seen.hexdigest() != digest:
+                message = "blob %s arrived damaged (%d of %d bytes)" % (digest, count, size)
+                raise Refusal("hash", message, "send it again")
+            incoming.keep()
+            if verified is not None:
+                verified.note(digest, identity_of(incoming.fd))
+    for _ in source.take(1):
+        raise Refusal("hash", "more bytes arrived than the %d blobs have" % len(wanted), "send them again")
+
+
+def _blobs_of(blobs: object) -> List[Tuple[str, int]]:
+    if not isinstance(blobs, list):
+        raise Refusal("hash", "not a list of blobs: %.80r" % (blobs,))
+    for item in blobs:
+        if not isinstance(item, list) or len(item) != 2 or not is_number(item[1], 1 << 53):
+            raise Refusal("hash", "not a sha256 and a size: %.80r" % (item,))
+    return [(checked(digest), size) for digest, size in blobs]
+
+
+class _Source:
+    """A stream of bytes that is taken in parts."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def take(self, size: int) -> Iterator[memoryview]:
+        """The next `size` bytes in pieces, fewer at the end of the stream."""
+        while size:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    return
+                self._rest = memoryview(chunk)
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            size -= len(piece)
+            yield piece
+
+
+def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
+    """Bring the files of an ended job's manifest into the store, for the next job on this host.
+
+    They are moved there where nobody else can reach them, or else copied: call it when the work tree goes next.
+
+    Returns `{"files", "bytes"}` that came in. A file that is not what the manifest says any more is passed over, and a
+    full disk ends the adoption: the store is only ever a short cut.
+    """
+    files = total = 0
+    top = safe_paths.open_top(project_folder)
+    try:
+        for entry in artifacts.entries(nonce_folder):
+            if entry["kind"] == "file" and entry["size"] and not has(root, entry["sha256"]):
+                try:
+                    came = _adopt_one(root, top, entry)
+                except Refusal:
+                    break
+                except OSError as error:
+                    if disk_room.is_lack(error):
+                        break
+                    continue
+                files += came
+                total += came and entry["size"]
+    finally:
+        os.close(top)
+    return {"files": files, "bytes": total}
+
+
+def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
+    parts = safe_paths.split(entry["path"], "changed")
+    folder = safe_paths.open_folder(top, parts[:-1])
+    source = -1
+    try:
+        source = os.open(parts[-1], safe_paths.FILE, dir_fd=folder)
+        with _Incoming(root, entry["sha256"]) as incoming:
+            if not incoming.take(source, folder, parts[-1]):
+                incoming.create()
+                right = copied(source, incoming.fd, entry["sha256"], entry["size"])
+            else:
+                right = safe_paths.digest_of(source) == (entry["sha256"], entry["size"])
+            if right:
+                incoming.keep()
+            return int(right)
+    finally:
+        if source >= 0:
+            os.close(source)
+        os.close(folder)
+
+
+class _Incoming:
+    """A file in the store that becomes the blob by `keep`, and else vanishes. It is created or taken from elsewhere."""
+
+    def __init__(self, root: str, digest: str) -> None:
+        self._store = os.path.join(root, "store")
+        self._path = os.path.join(self._store, temporary_name())
+        self._final = blob(root, digest)
+        self._there = False
+        self.fd = -1
+
+    def __enter__(self) -> _Incoming:
+        return self
+
+    def create(self) -> None:
+        """An empty file to write to."""
+        try:
+            try:
+                self.fd = os.open(self._path, safe_paths.NEW, 0o600)
+            except FileNotFoundError:
+                make_folder(self._store)
+                self.fd = os.open(self._path, safe_paths.NEW, 0o600)
+        except OSError as error:
+            raise self._full(error) from None
+        self._there = True
+
+    def take(self, source: int, folder: int, name: bytes) -> bool:
+        """Move the open file `source` from its place, where nothing else can reach it then; False when it must be
+        copied. It costs neither time nor space, and the attempt that made it is about to be removed."""
+        state = os.fstat(source)
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1 or state.st_uid != os.geteuid():
+            return False
+        try:
+            make_folder(self._store)
+            os.rename(name, self._path, src_dir_fd=folder)
+        except OSError:
+            return False  # a folder that is read-only, or another disk
+        self._there = True
+        if not os.path.samestat(os.lstat(self._path), state):
+            raise OSError(errno.ESTALE, "it was replaced meanwhile")
+        os.fchmod(source, 0o600)
+        os.utime(source)
+        return True
+
+    def write(self, data: Union[bytes, memoryview]) -> None:
+        try:
+            safe_paths.write_all(self.fd, data)
+        except OSError as error:
+            raise self._full(error) from None
+
+    def keep(self) -> None:
+        try:
+            try:
+                os.rename(self._path, self._final)
+            except FileNotFoundError:
+                make_folder(os.path.dirname(self._final))
+                os.rename(self._path, self._final)
+        except OSError as error:
+            raise self._full(error) from None
+        self._there = False
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+        if self._there:
+            os.unlink(self._path)
+
+    def _full(self, error: OSError) -> Refusal:
+        message = "cannot write to %s: %s" % (self._store, error.strerror)
+        return disk_room.refusal(error, "store", message, "look at that folder on the host")

@@ -1,0 +1,58 @@
+"""Files that are too large for one object of a bucket are cut into pieces, each alone in a pack of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+from dstack.runner.base import safe_paths
+
+PIECE = 1 << 30
+"""Bytes of each piece but the last; files of at most as many are not cut."""
+
+
+class Digests(NamedTuple):
+    """sha256 and length of all that a file holds; the sha256 of each piece where it is cut."""
+
+    sha256: str
+    size: int
+    pieces: Tuple[str, ...] = ()
+
+
+def digests_of(fd: int) -> Digests:
+    """Hash a file, once read; a file that is to be cut by the size it has at the beginning also piece by piece."""
+    if os.fstat(fd).st_size <= PIECE:
+        return Digests(*safe_paths.digest_of(fd))
+    whole, piece = hashlib.sha256(), hashlib.sha256()
+    pieces: List[str] = []
+    at = 0
+    while True:
+        data = os.pread(fd, min(safe_paths.READ, PIECE - at % PIECE), at)
+        if not data:
+            break
+        whole.update(data)
+        piece.update(data)
+        at += len(data)
+        if at % PIECE == 0:
+            pieces.append(piece.hexdigest())
+            piece = hashlib.sha256()
+    if at % PIECE:
+        pieces.append(piece.hexdigest())
+    return Digests(whole.hexdigest(), at, tuple(pieces))
+
+
+def pack_name(members: Sequence["Tuple[str, int]"]) -> str:
+    """The name of a pack: sha256 over lines of `<sha256> <size>`."""
+    lines = "".join("%s %d\n" % member for member in members)
+    return hashlib.sha256(lines.encode("ascii")).hexdigest()
+
+
+def find(entry: Dict[str, Any], pack: str) -> List[Dict[str, Any]]:
+    """The piece of a manifest's entry that this pack holds, as one thing to read; nothing when it holds none."""
+    for index, sha256 in enumerate(entry["pieces"]):
+        start = index * entry["piece"]
+        size = min(entry["piece"], entry["size"] - start)
+        if pack_name([(sha256, size)]) == pack:
+            return [{"path": entry["path"], "size": size, "sha256": sha256, "start": start, "whole": entry["size"]}]
+    return []
