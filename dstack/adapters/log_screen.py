@@ -27,5 +27,9 @@ class LogScreen:
         """Nobody watches."""
 
     def message(self, text: str) -> None:
-        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        sys.stdout.flush()
+        """A line that the disk does not take is left out: no job may end because of it."""
+        try:
+            sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            sys.stdout.flush()
+        except OSError:
+            return
