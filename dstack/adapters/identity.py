@@ -89,7 +89,7 @@ def new_run_id(now: float) -> RunId:
 
 
 def new_run_name() -> RunName:
-    """A random name such as `calm-otter-7`; whoever claims it in the bucket may find it taken."""
+    """A random name such as `calm-otter-7`; another run of the bucket may have the same name."""
     return run_name(secrets.randbelow(NAMES))
 
 

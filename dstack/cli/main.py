@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and the one place that exits."""
+"""The command line: the list of commands, and the only exit of the process."""
 
 from __future__ import annotations
 

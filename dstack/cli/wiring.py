@@ -73,7 +73,7 @@ def own_home() -> Path:
 
 
 class Session:
-    """One command in one project: what it reads, opened when first asked for."""
+    """A command in a project: settings, bucket and runs, each opened at its first use."""
 
     _format: Format | None = None
     _say: Callable[[str], None] = staticmethod(say)

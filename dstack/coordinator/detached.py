@@ -49,7 +49,7 @@ def live(root: str, listener: socket.socket, place: str) -> None:
 
 
 class Detached:
-    """The runs of one coordinator. It runs nothing but what its own user handed to it, by the hash of the record."""
+    """The runs of one coordinator: only runs that its own user handed over, known by the hashes of their records."""
 
     def __init__(self, root: str, me: Coordinator, place: str) -> None:
         self._me = me

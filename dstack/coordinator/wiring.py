@@ -156,7 +156,7 @@ class Hosting:
         return self._projects[name]
 
     def _fleet(self, host: Host) -> Fleet:
-        """This host, under the entry by which its laptop knows it."""
+        """A fleet of this host alone, under its entry in the laptop's inventory."""
         address = json.dumps(plain(address_of(host)), sort_keys=True)
         if address not in self._fleets:
             self._fleets[address] = Fleet((host,), lambda other: self._open(other, host))

@@ -106,7 +106,7 @@ def _cpu_limit() -> Optional[int]:
 
 
 def memory() -> int:
-    """Bytes of memory that this host has, or that its control group allows where that is less."""
+    """Bytes of memory of this host, or of its control group's limit where the limit is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         limit = _line(path) or ""

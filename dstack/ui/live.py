@@ -56,7 +56,7 @@ class Frame:
     widths: list[int] = field(default_factory=list)
 
     def height(self, columns: int) -> int:
-        """Rows that it takes in a terminal of that many columns, which may have changed since it was drawn."""
+        """Rows of the table in a terminal of `columns` columns, whatever the columns were when the table was drawn."""
         return sum(max(1, -(-width // columns)) for width in self.widths)
 
 

@@ -51,7 +51,7 @@ def run_help(project: Project) -> str:
 
 
 def workflow_help(project: Project, name: str) -> str:
-    """What one workflow does and which variables its run has; raises NotFoundError for an unknown one."""
+    """The help of one workflow: its description and its variables; raises NotFoundError for an unknown workflow."""
     chosen = project.named(name)
     workflow = next(workflow for workflow in project.workflows if workflow.name == chosen)
     runs = project.members(chosen)

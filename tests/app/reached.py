@@ -6,24 +6,7 @@ from typing import Any
 
 from dstack.app.hosts.fleet import Reached
 from dstack.model import Host, HostFacts, HostName
-
-FACTS = HostFacts(
-    boot_id="b",
-    hostname="box",
-    user="alice",
-    uid=1000,
-    python="3.9.2",
-    platform="Linux",
-    cpus=8,
-    memory=1 << 34,
-    gpus=(),
-    git="2.39",
-    docker=False,
-    disk_free=1 << 40,
-    dir="/home/alice/.dstack",
-    place="here",
-    machine="m1",
-)
+from tests.app.test_foreign import FACTS
 
 
 def reached(runner: Any, facts: HostFacts = FACTS) -> Reached:

@@ -358,7 +358,7 @@ class World:
             self.faults.damaged(peer, name, error)
             return
         except BucketError:
-            # As `running.py` does: again, after a moment.
+            # As `coordination/run.py` does: again, after a moment.
             if name not in peer.jobs:
                 del peer.tasks[name]
                 return

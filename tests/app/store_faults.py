@@ -145,7 +145,7 @@ class StoreFaults:
         return None
 
     def damaged(self, peer: Peer, name: str, error: DamagedObjectError) -> None:
-        """As `running.py` does: what the job takes is made anew, or the job is given up."""
+        """As `coordination/run.py` does: what the job takes is made anew, or the job is given up."""
         job = peer.jobs[name]
         peer.answers[name] = None
         maker = peer.again.get(name) or (name if not isinstance(error, DamagedInputError) else "a")
@@ -167,7 +167,7 @@ class StoreFaults:
         peer.tasks[name] = iter(settlement.give_up(job, settlement.Loss(key=error.key, reason=f"given up: {error}")))
 
     def replaced(self, peer: Peer, name: str, found: Outcome | None) -> None:
-        """The steps of `settling.again` are at their end: the taker goes on."""
+        """The steps of `settlement.again` are at their end: the taker goes on."""
         maker = peer.again.pop(name)
         peer.answers[name] = None
         if found is None or found.status in GOOD:

@@ -18,7 +18,8 @@ from dstack.errors import BucketError
 from dstack.model import Nonce
 from dstack.ports import Put
 from tests.app.bucket_story import ME, Story, spec
-from tests.app.reached import FACTS, reached
+from tests.app.reached import reached
+from tests.app.test_foreign import FACTS
 from tests.contract.runner_hosts import Bench, LocalOpener, Project, play
 from tests.fakes.bucket_memory import MemoryBucket
 

@@ -26,7 +26,7 @@ class Channel:
     """A started runner behind its transport; belongs to one event loop.
 
     Any number of requests and streams go on at once and none waits for another: the host may be at most
-    `runner_streams.WINDOW` bytes ahead of whoever reads a stream. Once the connection is lost, or the host said what
+    `streams.WINDOW` bytes ahead of whoever reads a stream. Once the connection is lost, or the host said what
     makes no sense, every request fails and the channel stays dead.
     """
 

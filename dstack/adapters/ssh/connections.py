@@ -1,6 +1,6 @@
 """All SSH connections: one for each host and process, every hop verified, one constant command.
 
-Importing this costs the import of asyncssh (0.4 s), so do it late, or ahead with `ssh_prefetch.prefetch`.
+Importing this costs the import of asyncssh (0.4 s), so do it late, or ahead with `prefetch.prefetch`.
 """
 
 from __future__ import annotations

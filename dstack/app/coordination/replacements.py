@@ -1,7 +1,7 @@
 """Results that stand, within one run, for those whose artifacts turned out damaged when a job took them.
 
 The outcome that the run has recorded is never changed: only where the bytes are taken from. So what stands for a result
-must have the same content. All coordinators of all runs come to the same generation (`settling.again`).
+must have the same content. All coordinators of all runs come to the same generation (`settlement.again`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeping house: what `dstack prune` would remove from a project, and removing it. Blocking.
 
-Planning reads only and decides nothing for good: every removal asks again for users, by the steps of `pruning.py`.
+Planning reads only and decides nothing for good: every removal asks again for users, by the steps of `prune_steps.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a step may ask of the world. A step is a generator: it yields an effect and is sent the answer.
 
-`driver.py` performs effects on a real bucket and real hosts; the simulator of the tests performs them on a model
+`effect_driver.py` performs effects on a real bucket and real hosts; the simulator of the tests performs them on a model
 with crashes, pauses and lost answers. No step does anything else, so what the simulator shows holds for the driver.
 """
 
@@ -50,7 +50,7 @@ def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class PutNew(Effect):
-    """One create-if-absent -> ports.Put. Only `creating.create` yields it."""
+    """One create-if-absent -> ports.Put. Only `create_rule.create` yields it."""
 
     key: str
     body: bytes
@@ -94,7 +94,7 @@ class Children(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Effect):
-    """Remove objects, in any order; absent ones are fine -> None. Only `pruning.py` and who unpins yield it."""
+    """Remove objects, in any order; absent ones are fine -> None. Only `prune_steps.py` and who unpins yield it."""
 
     keys: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""`hosts.yaml`: the machines of the user's and of the project's. `hostsfile.py` edits the file."""
+"""`hosts.yaml`: the machines of the user's and of the project's. `editor.py` edits the file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The quoting of sh and bash: quotes, expansions, arithmetic, bodies of here-documents, and the references in them.
 
 A reference is `${{ name }}` or `$variables_as_args`. What stands between quotes, words and operators, is in
-`shellscan.py`, which hands its part in as `Commands`.
+`scan.py`, which hands its part in as `Commands`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where in a shell command each reference stands: unquoted, in which quotes, in a function, read by which program.
 
 The scan follows the grammar of sh and bash as far as quoting goes and decides nothing: `script.py` says what is
-allowed where. Words, operators, reserved words and functions are here; `shellquotes.py` has what is inside quotes.
+allowed where. Words, operators, reserved words and functions are here; `quotes.py` has what is inside quotes.
 """
 
 from __future__ import annotations
