@@ -45,23 +45,6 @@ LAST_WORDS = 5.0
 """Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
 
 
-async def take(steps: fx.Steps[T], perform: Callable[[fx.Effect], Awaitable[Any]]) -> T:
-    """Run steps to their end, giving each effect's answer back to them."""
-    answer: Any = None
-    failure: BucketError | None = None
-    while True:
-        try:
-            effect = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer, failure = None, None
-        try:
-            answer = await perform(effect)
-        except BucketError as error:
-            failure = error  # the steps know the way on, or what must be let go of
-
-
 class Driver:
     """One run's effects. `outcomes` are the jobs that are settled, by workflow: the inputs of later ones."""
 
@@ -194,7 +177,7 @@ class Driver:
 
     async def _to_the_end(self, claim: Claim, steps: fx.Steps[None]) -> None:
         try:
-            await take(steps, self.perform)
+            await fx.take(steps, self.perform)
         except DstackError as error:
             self._means.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
 

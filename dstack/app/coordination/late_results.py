@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dstack.app.coordination.effect_driver import take
 from dstack.app.hosts.fleet import Reached
 from dstack.app.protocol import attempts
 from dstack.app.protocol import effects as fx
+from dstack.app.protocol.effects import take
 from dstack.app.transfer.artifacts import collect_to_commit
 from dstack.app.transfer.attempt_watch import carry_log
 from dstack.core.format.keys import AttemptKeys

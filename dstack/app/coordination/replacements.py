@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dstack.app.coordination.effect_driver import Driver, take
+from dstack.app.coordination.effect_driver import Driver
 from dstack.app.protocol import settlement
+from dstack.app.protocol.effects import take
 from dstack.app.protocol.jobs import Job
 from dstack.core.format.records import Coordinator, Outcome
 from dstack.core.lifecycle import GOOD

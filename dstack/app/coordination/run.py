@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.app.coordination.context import Means
-from dstack.app.coordination.effect_driver import Driver, take
+from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.host_cleanup import tidy
 from dstack.app.coordination.replacements import Replacements
 from dstack.app.protocol import settlement
 from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.effects import take
 from dstack.app.protocol.jobs import Job, fresh_reason
 from dstack.app.protocol.settlement import Loss
 from dstack.app.queries.views import summary_of, waits_text

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dstack.app.coordination.effect_driver import take
-from dstack.app.protocol.effects import Alive, Effect, Pause, Read, Steps
+from dstack.app.protocol.effects import Alive, Effect, Pause, Read, Steps, take
 from dstack.app.protocol.lease import SILENCE
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import RunKeys

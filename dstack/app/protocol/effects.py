@@ -6,7 +6,7 @@ with crashes, pauses and lost answers. No step does anything else, so what the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,8 +31,8 @@ class Effect:
 Steps = Generator[Effect, Any, T]
 
 
-def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
-    """Run steps to their end on the spot, giving each effect's answer back to them; `driver.take` is its other form."""
+async def take(steps: Steps[T], perform: Callable[[Effect], Awaitable[Any]]) -> T:
+    """Run steps to their end, giving each effect's answer back to them; an error of the bucket is raised in them."""
     answer: Any = None
     failure: BucketError | None = None
     while True:
@@ -43,9 +43,23 @@ def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
             return result
         answer, failure = None, None
         try:
-            answer = perform(effect)
+            answer = await perform(effect)
         except BucketError as error:
             failure = error  # the steps know the way on, or what must be let go of
+
+
+def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
+    """As `take`, on the spot: `perform` blocks, and nothing else runs meanwhile."""
+
+    async def perform_now(effect: Effect) -> Any:
+        return perform(effect)
+
+    try:
+        take(steps, perform_now).send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("nothing that is performed on the spot can be waited for")
 
 
 @dataclass(frozen=True, slots=True)
