@@ -1,23 +1,52 @@
-"""The states of a job, and which may follow which. Everything about them that is a decision stands in this file.
+"""The states of jobs, attempts and runs: which state may follow which, and which follows from what is recorded.
 
 A job waits for its inputs; is queued for a slot; is placed on a host (its claim stands); is prepared there, runs, and
-its artifacts are uploaded. It may be reused instead. From any state on the way it can fail, be stopped (`stopping`
-while something of it lives), be interrupted with its machine, or be lost: then nobody can know. An attempt that never
-started, or that was stopped for another run, leads back to the queue; a coordinator that joins sees it running at once.
+its artifacts are uploaded. Or the job is reused. From any state on the way a job can fail, be stopped (`stopping` while
+a part of the job lives), be interrupted with its machine, or be lost: then nobody can know. An attempt that never
+started, or was stopped for another run, leads back to the queue; a coordinator that joins sees the job running at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 
-from dstack.model import JobStatus
+from dstack.model import ExitReport, JobStatus, RunStatus, Word
 
 _S = JobStatus
+
+
+class AttemptEnd(Word):
+    """How an attempt can end: the `status` of its end record."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    LOST = "lost"
+    """Nobody can know what became of the attempt."""
+    INTERRUPTED = "interrupted"
+    """The attempt ended with its machine, as a spot instance does."""
+    VOID = "void"
+    """The attempt never started."""
+    SUPERSEDED = "superseded"
+    """The attempt ran to its end, and the result of another attempt was there first."""
+
+
+TRIED_ENDS = (AttemptEnd.FAILED, AttemptEnd.LOST, AttemptEnd.INTERRUPTED)
+"""Ends that count as a try of the job, and after which `retry` may permit another attempt."""
+
+RAN_ENDS = (AttemptEnd.STOPPED, AttemptEnd.FAILED, AttemptEnd.LOST)
+"""Ends without a result of an attempt whose job may have run: the attempt may have a log and kept artifacts."""
 
 GOOD = frozenset({_S.SUCCEEDED, _S.REUSED})
 """States with a result."""
 ENDED = GOOD | {_S.FAILED, _S.LOST, _S.STOPPED, _S.INTERRUPTED}
-"""States that nothing follows."""
+"""States of a job that no other state follows."""
+RAN = ENDED - {_S.REUSED}
+"""Ended states of a job that may have run in this very run."""
+BEGUN = frozenset({_S.RUNNING, _S.UPLOADING, _S.STOPPING})
+"""Open states of a job that has begun."""
+NOT_BEGUN = (_S.PREPARING, _S.PLACED, _S.QUEUED, _S.WAITING)
+"""Open states of a job that has not begun, the nearest to its beginning first."""
 
 _ACTIVE = frozenset({_S.QUEUED, _S.PLACED, _S.PREPARING, _S.RUNNING, _S.UPLOADING, _S.STOPPING})
 
@@ -31,8 +60,43 @@ FOLLOWERS: Mapping[JobStatus, frozenset[JobStatus]] = {
     _S.STOPPING: (ENDED - {_S.REUSED}) | (_ACTIVE - {_S.PLACED, _S.QUEUED}),
     **{status: frozenset() for status in ENDED},
 }
+"""The states that may follow each state of a job."""
 
 
 def may_follow(before: JobStatus, after: JobStatus) -> bool:
-    """Whether a job that was `before` may be `after`; staying as it is may always be told again."""
+    """Whether a job that was `before` may be `after`; an unchanged state may be shown again at any time."""
     return after is before or after in FOLLOWERS[before]
+
+
+def end_without_result(report: ExitReport) -> AttemptEnd:
+    """How an attempt ended whose artifacts are not committed, by the report of its host."""
+    if report.stopped:
+        return AttemptEnd.STOPPED
+    return AttemptEnd.LOST if report.vanished else AttemptEnd.FAILED
+
+
+def attempt_status(parts: Set[str], *, stopping: bool) -> JobStatus:
+    """The state of a job without an outcome, by the names in the bucket folder of its last attempt.
+
+    `stopping`: the run or the workflow was asked to stop.
+    """
+    if "end" in parts:
+        # The attempt ended, and the run has not drawn its conclusion or will try again.
+        return JobStatus.QUEUED
+    if parts & {"data", "manifest"}:
+        return JobStatus.UPLOADING
+    if stopping:
+        return JobStatus.STOPPING
+    return JobStatus.RUNNING if parts & {"started", "log"} else JobStatus.PLACED
+
+
+def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
+    """The status of a run by the states of its jobs: RUNNING while a job is open, else the worst of the states."""
+    found = set(statuses)
+    if found - ENDED:
+        return RunStatus.RUNNING
+    if JobStatus.FAILED in found:
+        return RunStatus.FAILED
+    if JobStatus.LOST in found:
+        return RunStatus.LOST
+    return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dstack.app.maintenance.disk_usage import SortWeight, Weights, WorkflowWeight
-from dstack.app.queries.views import ENDED, JobView, RunView, Tended, overall_status
+from dstack.app.queries.views import JobView, RunView, Tended
+from dstack.core.lifecycle import ENDED, overall_status
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json, weights_json

@@ -60,11 +60,11 @@ MUTANTS: tuple[Mutant, ...] = (
         old=(
             "    yield from _lose_silent(job, mine, claim)\n"
             "    end = yield from _end_of(mine)\n"
-            '    if end is not None and end.status == "lost":\n'
+            "    if end is not None and end.status == AttemptEnd.LOST:\n"
             "        yield Linger(claim, _linger(job, mine, claim))\n"
             "    return end is not None\n"
         ),
-        new='    end = yield from _end_of(mine)\n    return end is not None and end.status != "lost"\n',
+        new="    end = yield from _end_of(mine)\n    return end is not None and end.status != AttemptEnd.LOST\n",
         tests=("tests/app/test_attempts.py",),
     ),
     Mutant(

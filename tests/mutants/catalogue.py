@@ -75,8 +75,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="start-without-look",
         breaks="the next attempt is claimed without looking for a result that came meanwhile",
         file="dstack/app/protocol/settlement.py",
-        old="if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:",
-        new="if verdict is reuse.Next.LOOK:",
+        old="if verdict is retry.NextStep.LOOK or (yield Read(keys.result)) is not None:",
+        new="if verdict is retry.NextStep.LOOK:",
         tests=PROTOCOL,
     ),
     Mutant(
@@ -156,8 +156,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="lost-by-silence",
         breaks="an attempt is called lost without anybody's word, and run again",
-        file="dstack/core/reuse.py",
-        old="""    return "lost" in retry.on and tried < retry.attempts""",
+        file="dstack/core/retry.py",
+        old="""    return AttemptEnd.LOST in retry.on and tried < retry.attempts""",
         new="""    return tried < max(3, retry.attempts)""",
         tests=PROTOCOL,
     ),
@@ -489,9 +489,9 @@ MUTANTS: tuple[Mutant, ...] = (
         name="end-read-twice",
         breaks="a coordinator reads the end of an attempt again that a prune may have removed meanwhile",
         file="dstack/app/protocol/attempts.py",
-        old='    if end is not None and end.status == "lost":\n        yield Linger(',
+        old="    if end is not None and end.status == AttemptEnd.LOST:\n        yield Linger(",
         new=(
-            '    if end is not None and unpack(End, mine.end, (yield Read(mine.end))).status == "lost":\n'
+            "    if end is not None and unpack(End, mine.end, (yield Read(mine.end))).status == AttemptEnd.LOST:\n"
             "        yield Linger("
         ),
         tests=("tests/app/test_pruning.py",),
@@ -556,7 +556,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="tidied-too-soon",
         breaks="a host forgets an attempt that was called lost, and was about to come to the result",
         file="dstack/app/coordination/host_cleanup.py",
-        old='    if end.status != "lost":\n',
+        old="    if end.status != AttemptEnd.LOST:\n",
         new="    if True:\n",
         tests=("tests/app/test_tidying.py",),
     ),

@@ -57,8 +57,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="fsck-denies-the-lost",
         breaks="fsck calls a result damage whose attempt had been called lost",
         file="dstack/app/maintenance/fsck/jobs.py",
-        old='end.status not in ("succeeded", "lost") and',
-        new='end.status != "succeeded" and',
+        old="end.status not in (AttemptEnd.SUCCEEDED, AttemptEnd.LOST) and",
+        new="end.status != AttemptEnd.SUCCEEDED and",
         tests=("tests/app/test_checking.py",),
     ),
     Mutant(

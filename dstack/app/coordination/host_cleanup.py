@@ -16,6 +16,7 @@ from dstack.app.protocol.lease import LATE
 from dstack.app.queries.lost_attempts import end_of
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Result, unpack
+from dstack.core.lifecycle import AttemptEnd
 from dstack.errors import BucketError, DstackError, HostError, HostUnreachableError
 from dstack.model import Nonce, Spooled
 from dstack.ports import Bucket, RunnerPort
@@ -114,7 +115,7 @@ def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
         return Rest.FORGET if _was_pruned(bucket, attempt) else Rest.LEAVE
     if end.nonce != spooled.nonce:
         return Rest.LEAVE
-    if end.status != "lost":
+    if end.status != AttemptEnd.LOST:
         return Rest.FORGET
     # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
     if spooled.state == VANISHED:

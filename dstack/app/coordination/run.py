@@ -13,13 +13,14 @@ from dstack.app.coordination.replacements import Replacements
 from dstack.app.protocol import settlement
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import take
-from dstack.app.protocol.jobs import Job, fresh_reason
+from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.settlement import Loss
 from dstack.app.queries.views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.core.lifecycle import GOOD
+from dstack.core.reuse import fresh_reason
 from dstack.core.spans import span
 from dstack.errors import (
     BucketError,

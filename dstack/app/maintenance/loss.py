@@ -11,7 +11,7 @@ from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, End, Owner, pack, unpack
-from dstack.core.lifecycle import ENDED
+from dstack.core.lifecycle import ENDED, AttemptEnd
 from dstack.model import WorkflowName
 from dstack.ports import Bucket
 
@@ -52,5 +52,5 @@ def call_lost(bucket: Bucket, open_: Open, user: str) -> bool:
     Whoever waits for the job goes on from there: another attempt where `retry` says so, else `lost` is its outcome.
     Should the attempt live after all and come to a result first, that result counts.
     """
-    end = End(nonce=open_.claim.nonce, status="lost", reason=f"called lost by {user}", host=open_.claim.host)
+    end = End(nonce=open_.claim.nonce, status=AttemptEnd.LOST, reason=f"called lost by {user}", host=open_.claim.host)
     return create_record(bucket, open_.keys.end, pack(end))

@@ -35,9 +35,10 @@ from dstack.app.protocol.effects import (
 )
 from dstack.app.protocol.jobs import Job, ends_of, stop_asked, unwanted, wanted
 from dstack.app.protocol.lease import SILENCE
-from dstack.core import reuse
+from dstack.core import retry
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Claim, Coordinator, End, Gone, Outcome, Result, Started, Want, pack, unpack
+from dstack.core.lifecycle import AttemptEnd, end_without_result
 from dstack.errors import BucketError, DamagedInputError, DamagedObjectError
 from dstack.model import ExitReport, JobStatus, Nonce, WorkflowName
 from dstack.wire import STARTED
@@ -118,14 +119,14 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | Begun
     if told is None and (yield Read(job.run_keys.record)) is None:
         yield Drop(Nonce(claim.nonce))
         report = ExitReport(code=None, reason="the records of its run were pruned")
-        yield from _end(mine, claim, report, status="void")
+        yield from _end(mine, claim, report, status=AttemptEnd.VOID)
         return (yield from job.outcome(JobStatus.STOPPED, reason=report.reason))
     if stop is None and told is None:
         return (yield from _start(job, mine, claim))
     yield Drop(Nonce(claim.nonce))
     reason = stop.reason if stop else "the run has an outcome of it already"
     report = ExitReport(code=None, stopped=stop is not None, reason=reason)
-    yield from _end(mine, claim, report, status="stopped" if stop else "void")
+    yield from _end(mine, claim, report, status=AttemptEnd.STOPPED if stop else AttemptEnd.VOID)
     if told is not None and job.again:
         return (yield from job.outcome(JobStatus.STOPPED, reason=reason))
     return unpack(Outcome, job.run_keys.job(job.spec.workflow), told) if told is not None else None
@@ -157,13 +158,13 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Begun | None]:
     if isinstance(failure, DamagedInput):
         yield Drop(Nonce(claim.nonce))
         report = ExitReport(code=None, reason=f"its input {failure.workflow} is damaged: {failure.why}")
-        yield from _end(mine, claim, report, status="void")
+        yield from _end(mine, claim, report, status=AttemptEnd.VOID)
         yield Release(claim)
         raise DamagedInputError(failure.workflow, failure.key, failure.why)
     if isinstance(failure, str):
         yield Drop(Nonce(claim.nonce))
         yield Collect(claim, workflow, mine, partial=True, keep=False)
-        yield from _end(mine, claim, ExitReport(code=None, reason=failure), status="failed")
+        yield from _end(mine, claim, ExitReport(code=None, reason=failure), status=AttemptEnd.FAILED)
         yield Release(claim)
         return None
     if (yield Read(mine.end)) is not None:
@@ -212,13 +213,13 @@ def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
 def void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[None]:
     """The host has refused this attempt for ever: whoever looks next may claim the following one."""
     report = ExitReport(code=None, reason=why or f"it never started on {claim.host}")
-    yield from _end(attempt_keys, claim, report, status="void")
+    yield from _end(attempt_keys, claim, report, status=AttemptEnd.VOID)
 
 
 def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[None]:
     """Nobody can know what became of the attempt: say so, so that another one may be made. Should it live after all and
     be the first to come to a result, that result counts."""
-    yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status="lost")
+    yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status=AttemptEnd.LOST)
 
 
 def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[bool]:
@@ -226,7 +227,7 @@ def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[bool]
     if want is None:
         return False
     ends = yield from ends_of(last, want.ended, last.number - 1)
-    return reuse.may_try_again(tuple(end.status for end in ends), job.spec.retry)
+    return retry.may_try_again(tuple(end.status for end in ends), job.spec.retry)
 
 
 def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
@@ -257,7 +258,7 @@ def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
     watched aside from then on, so that the job can go on."""
     yield from _lose_silent(job, mine, claim)
     end = yield from _end_of(mine)
-    if end is not None and end.status == "lost":
+    if end is not None and end.status == AttemptEnd.LOST:
         yield Linger(claim, _linger(job, mine, claim))
     return end is not None
 
@@ -354,17 +355,11 @@ def _record(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
         reason = report.reason
         if isinstance(collected, str):
             reason = collected if report.succeeded else f"{reason}; what it left could not be kept: {collected}"
-        yield from _end(mine, claim, report, status=_failed(report), reason=reason)
+        yield from _end(mine, claim, report, status=end_without_result(report), reason=reason)
     yield Release(claim)
 
 
-def _failed(report: ExitReport) -> str:
-    if report.stopped:
-        return "stopped"
-    return "lost" if report.vanished else "failed"
-
-
-def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected) -> Steps[str]:
+def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected) -> Steps[AttemptEnd]:
     """Create the result -> the status of this attempt: only one attempt of a generation is ever the result.
 
     The body follows from claim, report and manifest alone, so that two owners of one attempt write the same.
@@ -382,10 +377,12 @@ def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
         log_lost=report.log_lost,
     )
     won = yield from create(mine.result, pack(result))
-    return "succeeded" if won else "superseded"
+    return AttemptEnd.SUCCEEDED if won else AttemptEnd.SUPERSEDED
 
 
-def _end(mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: str, reason: str | None = None) -> Steps[None]:
+def _end(
+    mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: AttemptEnd, reason: str | None = None
+) -> Steps[None]:
     end = End(
         nonce=claim.nonce,
         status=status,

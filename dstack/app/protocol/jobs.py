@@ -66,13 +66,6 @@ class Job:
         )
 
 
-def fresh_reason(run: RunRecord, spec: JobSpec) -> str:
-    """Why no earlier result counts for this job of the run; "" when one does."""
-    if spec.workflow in run.rerun:
-        return f"{run.user} asked for it to run again"
-    return "" if spec.reuse else "the workflow says reuse: false"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
     """An attempt that has not ended, and who looks after it."""

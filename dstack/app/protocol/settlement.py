@@ -15,10 +15,11 @@ from dstack.app.protocol.effects import Alive, AskVerdict, Foreign, HowSilent, N
 from dstack.app.protocol.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
 from dstack.app.protocol.lease import SILENCE
 from dstack.app.protocol.lists import are_there
-from dstack.core import reuse
+from dstack.core import retry
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, at_machine, pack, unpack
+from dstack.core.lifecycle import RAN_ENDS, AttemptEnd
 from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName
@@ -143,12 +144,12 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
         yield from _beside(job, me, keys, live, want)
         return None
     ends = yield from ends_of(keys, want.ended, number)
-    verdict = reuse.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
-    if verdict is reuse.Next.LOOK or (yield Read(keys.result)) is not None:
+    verdict = retry.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
+    if verdict is retry.NextStep.LOOK or (yield Read(keys.result)) is not None:
         return None  # an attempt succeeded since the first look: its result precedes its end
-    if verdict is not reuse.Next.CLAIM:
-        end = next(end for end in reversed(ends) if end.status != "stopped")
-        status = JobStatus.LOST if verdict is reuse.Next.LOST else JobStatus.FAILED
+    if verdict is not retry.NextStep.CLAIM:
+        end = next(end for end in reversed(ends) if end.status != AttemptEnd.STOPPED)
+        status = JobStatus.LOST if verdict is retry.NextStep.LOST else JobStatus.FAILED
         return (
             yield from job.outcome(
                 status, reason=end.reason, keys=keys, attempt=number, host=end.host, times=(end.started, end.ended)
@@ -182,7 +183,7 @@ def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
     key = keys.attempt(number).end
     body = yield Read(key)
     end = unpack(End, key, body) if body is not None else None
-    return end if end is not None and end.status in ("stopped", "failed", "lost") else None
+    return end if end is not None and end.status in RAN_ENDS else None
 
 
 def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:

@@ -7,12 +7,13 @@ from typing import Any, TypeVar
 
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import generations, settlement
-from dstack.app.protocol.jobs import Job, fresh_reason, latest_of
+from dstack.app.protocol.jobs import Job, latest_of
 from dstack.app.protocol.lists import reaches_now, sizes_now
 from dstack.app.queries.views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Result, RunRecord, unpack
+from dstack.core.reuse import fresh_reason
 from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, RunName, Word, WorkflowName
 from dstack.ports import Bucket

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import End, unpack
+from dstack.core.lifecycle import AttemptEnd
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
@@ -30,4 +31,4 @@ def lost_attempts(bucket: Bucket, last: AttemptKeys, *, settled: bool) -> tuple[
 
 def _may_live(bucket: Bucket, attempt: AttemptKeys) -> bool:
     end = end_of(bucket, attempt)
-    return end is not None and end.status == "lost" and bucket.get(attempt.gone) is None
+    return end is not None and end.status == AttemptEnd.LOST and bucket.get(attempt.gone) is None

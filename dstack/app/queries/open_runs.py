@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dstack.app.protocol.lists import last_number_now
 from dstack.app.queries.coordinators import LATE, Look
-from dstack.app.queries.views import JobView, RunView, overall_status, time_of_day, told, waits_text
+from dstack.app.queries.views import JobView, RunView, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
 from dstack.core.format.records import (
@@ -22,12 +22,16 @@ from dstack.core.format.records import (
     at_machine,
     unpack,
 )
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD, AttemptEnd, attempt_status, overall_status
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket
 
 IN_QUEUE = "waits for a slot; `dstack queue` says who has them"
-_ENDINGS = {"lost": "was lost", "stopped": "was stopped", "void": "never started"}
+_ENDINGS: Mapping[str, str] = {
+    AttemptEnd.LOST: "was lost",
+    AttemptEnd.STOPPED: "was stopped",
+    AttemptEnd.VOID: "never started",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,17 +188,6 @@ def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobVi
         unreachable=sign.unreachable.get(claim.nonce, 0.0),
         unheard=sign.seen if 0 < sign.seen < look.now - LATE else 0.0,
     )
-
-
-def attempt_status(parts: set[str], *, stopping: bool) -> JobStatus:
-    """What an attempt without an outcome is doing, by what stands in its folder of the bucket."""
-    if "end" in parts:
-        return JobStatus.QUEUED  # it ended, and the run has not drawn its conclusion or will try again
-    if parts & {"data", "manifest"}:
-        return JobStatus.UPLOADING
-    if stopping:
-        return JobStatus.STOPPING
-    return JobStatus.RUNNING if parts & {"started", "log"} else JobStatus.PLACED
 
 
 def _owner(bucket: Bucket, attempt: AttemptKeys, claim: Claim, parts: set[str]) -> Coordinator:

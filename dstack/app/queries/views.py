@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from dstack.bounds import LATEST
 from dstack.core.format.key_rules import is_part
 from dstack.core.format.records import Final, Outcome, RunRecord, at_machine
-from dstack.core.lifecycle import ENDED, GOOD
+from dstack.core.lifecycle import BEGUN, ENDED, NOT_BEGUN, RAN, overall_status
 from dstack.core.spans import span
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 
 NAMED = 3
 """Jobs that are named where a job waits for them; of more only their number is said."""
-RAN = ENDED - {JobStatus.REUSED}
-BEGUN = frozenset({JobStatus.RUNNING, JobStatus.UPLOADING, JobStatus.STOPPING})
-"""States of an open job that has begun."""
-FARTHEST = (JobStatus.PREPARING, JobStatus.PLACED, JobStatus.QUEUED, JobStatus.WAITING)
-"""States of a job that has not begun, the one nearest to its beginning first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,24 +131,12 @@ class RunView:
         if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):
             return self.status
         found = {job.status for job in self.jobs}
-        return next((status for status in FARTHEST if status in found), self.status)
+        return next((status for status in NOT_BEGUN if status in found), self.status)
 
     @property
     def alone(self) -> bool:
         """Whether the presence records were read and show that nobody looks after the run."""
         return self.tended is not None and not self.tended.by
-
-
-def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
-    """The status of a run by those of its jobs: RUNNING while one is open, else the worst of them."""
-    found = set(statuses)
-    if found - ENDED:
-        return RunStatus.RUNNING
-    if JobStatus.FAILED in found:
-        return RunStatus.FAILED
-    if JobStatus.LOST in found:
-        return RunStatus.LOST
-    return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED
 
 
 def summary_of(run: RunRecord, outcomes: Sequence[Outcome], nonce: str) -> Final:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from dstack.core.lifecycle import TRIED_ENDS
 from dstack.model import Gpu, Resources, Retry
 from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode
 from dstack.project.yaml.report import (
@@ -37,7 +38,8 @@ REFUSED = {
     "remote": "where a job runs is said by hosts.yaml, not here",
     "disk": "disk space cannot be asked for yet; leave it out",
 }
-RETRIED = ("failed", "lost", "interrupted")
+RETRIED = tuple(map(str, TRIED_ENDS))
+"""Ends of attempts after which `retry` may ask for another attempt."""
 
 
 def size(text: str) -> int | None:

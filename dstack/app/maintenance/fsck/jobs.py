@@ -15,11 +15,11 @@ from dstack.core.artifacts.manifests import ChangedBytesError
 from dstack.core.format.key_parser import Kind, place_of
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import End, Result, Tomb, pack
+from dstack.core.lifecycle import AttemptEnd
 from dstack.errors import BucketError
 from dstack.model import Fingerprint, Manifest
 from dstack.ports import Listed
 
-ENDS = frozenset({"succeeded", "failed", "stopped", "lost", "void", "superseded", "interrupted"})
 AGAIN = "close the generation: the next run that needs it makes it again"
 
 
@@ -134,13 +134,13 @@ class _Generation(Records):
             self._manifest(attempt, None)
 
     def _check_end(self, attempt: AttemptKeys, end: End) -> None:
-        if end.status not in ENDS:
+        if end.status not in tuple(AttemptEnd):
             self.wrong(attempt.end, f"an attempt cannot end as {end.status!a}")
-        if end.status == "succeeded" and self.lacks(self.keys.result):
+        if end.status == AttemptEnd.SUCCEEDED and self.lacks(self.keys.result):
             self.wrong(attempt.end, "the attempt succeeded, and the generation has no result")
-        elif end.status == "succeeded" and self._winner() not in (0, attempt.number):
+        elif end.status == AttemptEnd.SUCCEEDED and self._winner() not in (0, attempt.number):
             self.wrong(attempt.end, f"the attempt succeeded, and attempt {self._winner()} is the result")
-        elif end.status not in ("succeeded", "lost") and self._winner() == attempt.number:
+        elif end.status not in (AttemptEnd.SUCCEEDED, AttemptEnd.LOST) and self._winner() == attempt.number:
             self.wrong(attempt.end, f"the attempt is the result, and its end says {end.status}")
 
     def _winner(self) -> int:
