@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from dstack.app.coordination.handover import Handed, Ready
-from dstack.cli import wiring
+from dstack.cli.command_session import say
 from dstack.cli.runs.handover import Handing
-from dstack.cli.wiring import Session
 from dstack.model import Gpu, HostName, Resources
+from dstack.session.hosts import open_hosts
+from dstack.session.session import Session
 from tests.app.bucket_story import Story, spec
 from tests.cli.conftest import LIMIT, Project
 from tests.system.hosts.waiting import until
@@ -34,7 +35,7 @@ RECORD = """
 from dstack.app.coordination.run import submit
 from dstack.cli.runs.run_line import read_arguments
 from dstack.cli.runs.submission import plan_run, rename
-from dstack.cli.wiring import open_session
+from dstack.cli.command_session import open_session
 session = open_session()
 session.probe_bucket()
 _, submission = plan_run(session, read_arguments(["big"]))
@@ -122,13 +123,13 @@ def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_j
     inventory = tmp_path / "hosts.yaml"
     inventory.write_text(f"hosts:\n  here: {{local: true}}\n  gone: {{address: 127.0.0.1, port: {port}}}\n")
     environ = {**os.environ, "DSTACK_BUCKET": str(tmp_path / "bucket")}
-    session = Session(start=tmp_path / "project", home=tmp_path, environ=environ, hosts_file=str(inventory))
+    session = Session(root=tmp_path / "project", home=tmp_path, environ=environ, hosts_file=str(inventory), notify=say)
     story = Story(session.bucket, session.keys)
     big = spec("big", resources=Resources(gpu=Gpu(count=64)))
     record = story.run("a-1", spec("small"), big)
 
     async def left() -> Handed:
-        async with wiring.hosts(session) as hosts:
+        async with open_hosts(session) as hosts:
             await hosts.fleet.connect()
             handing = Handing(session, hosts, {})
             try:

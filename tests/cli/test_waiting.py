@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from dstack.cli.command_session import say
 from dstack.cli.runs.attendance import _in_loop
-from dstack.cli.wiring import Session
+from dstack.session.session import Session
 from tests.cli.conftest import LIMIT, Project
 
 IMPATIENT = """
@@ -54,7 +55,7 @@ def session(folder: Path) -> Session:
     (folder / "project/.dstack").mkdir(parents=True)
     (folder / "bucket").mkdir()
     environ = {**os.environ, "DSTACK_BUCKET": str(folder / "bucket")}
-    return Session(start=folder / "project", home=folder, environ=environ, hosts_file=None)
+    return Session(root=folder / "project", home=folder, environ=environ, hosts_file=None, notify=say)
 
 
 def test_while_a_screen_is_open_it_gets_the_lines_from_the_event_loop(
@@ -69,7 +70,7 @@ def test_while_a_screen_is_open_it_gets_the_lines_from_the_event_loop(
             shown.append((text, threading.get_ident()))
             seen.set()
 
-        with made.saying(_in_loop(show)):
+        with made.notices_to(_in_loop(show)):
             await asyncio.to_thread(made.tell, "in between")
             await asyncio.wait_for(seen.wait(), LIMIT)
         made.tell("afterwards")

@@ -26,12 +26,13 @@ from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.app.coordination.run import submit
 from dstack.app.coordination.standby import PACE
 from dstack.app.queries.runs import run_view
+from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
 from dstack.cli.runs.submission import plan_run, rename
-from dstack.cli.wiring import Session
 from dstack.core.format.records import Coordinator, Final, RunRecord, pack
 from dstack.core.handover import HandOver, digest
 from dstack.model import Host, HostName, RunStatus
+from dstack.session.session import Session
 from tests.system.hosts.waiting import until
 from tests.system.laptop import Laptop
 
@@ -77,7 +78,7 @@ workflows:
         )
         self.laptop.commit()
         self.session = Session(
-            start=self.laptop.root, home=self.laptop.home, environ=self.laptop.environment, hosts_file=None
+            root=self.laptop.root, home=self.laptop.home, environ=self.laptop.environment, hosts_file=None, notify=say
         )
         self.host = Host(name=HostName("here"), dir=str(self.dir))
 

@@ -55,7 +55,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="home-not-checked",
         breaks="a command believes what another account put into ~/.dstack",
-        file="dstack/cli/wiring.py",
+        file="dstack/session/home.py",
         old='        closed = secure(str(home / ".dstack"))\n',
         new="        pass\n",
         tests=(f"{ACCOUNTS}::test_a_folder_that_was_open_is_closed_and_that_is_said_once",),

@@ -19,15 +19,16 @@ from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.app.coordination.run import submit
 from dstack.app.queries.runs import run_ids, run_view
 from dstack.app.queries.views import RunView
+from dstack.cli.command_session import say
 from dstack.cli.runs.handover import placing_options
 from dstack.cli.runs.run_line import read_arguments
 from dstack.cli.runs.submission import plan_run, rename
-from dstack.cli.wiring import Session
 from dstack.core.format.records import RunRecord, pack, unpack
 from dstack.core.handover import HandOver, digest
 from dstack.core.placement import Peer
 from dstack.errors import DstackError
 from dstack.model import Host, HostFacts
+from dstack.session.session import Session
 from tests.system.laptop import Laptop
 
 _LIBRARIES: list[Library] = []
@@ -70,7 +71,7 @@ class Crowded:
         if "://" not in bucket:
             Path(bucket).mkdir()
         self.session = Session(
-            start=self.laptop.root, home=self.laptop.home, environ=self.laptop.environment, hosts_file=None
+            root=self.laptop.root, home=self.laptop.home, environ=self.laptop.environment, hosts_file=None, notify=say
         )
         self.started: list[tuple[subprocess.Popen[bytes], Path]] = []
 

@@ -14,11 +14,12 @@ import pytest
 
 from dstack.app.coordination.run import submit
 from dstack.app.coordination.standby import PACE
+from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
 from dstack.cli.runs.standby import QUIET
 from dstack.cli.runs.submission import plan_run, rename
-from dstack.cli.wiring import Session
 from dstack.core.liveness import SILENCE
+from dstack.session.session import Session
 from dstack.wire import LEASE
 from tests.contract.object_stores import ministack
 from tests.system.hosts.farm import Farm, TestHost
@@ -215,7 +216,7 @@ def test_attach_leaves_ones_own_run_to_hosts_again_and_a_colleagues_to_none(
 
 def record_for_somebody_else(laptop: Laptop) -> str:
     """A run of this project as Bob has recorded it on his machine, and left -> its name."""
-    session = Session(start=laptop.root, home=laptop.home, environ=laptop.environment, hosts_file=None)
+    session = Session(root=laptop.root, home=laptop.home, environ=laptop.environment, hosts_file=None, notify=say)
     _, submission = plan_run(session, read_arguments(["one", "--rerun=one"]))
     theirs = replace(submission.record, user="bob", machine="elsewhere")
     made = submit(session.bucket, session.keys, replace(submission, record=theirs), rename=rename)

@@ -16,8 +16,9 @@ import pytest
 from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner.client import RunnerClient
 from dstack.app.coordination.run import Coordination
-from dstack.cli import wiring
 from dstack.model import Nonce, RunStatus
+from dstack.session.coordination import make_means, own_coordinator
+from dstack.session.hosts import open_hosts
 from tests.system.adversary import COORDINATOR, Place
 from tests.system.crowded import JOBS, Crowded
 from tests.system.hosts.waiting import until
@@ -81,9 +82,9 @@ def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
     record = crowded.submit()
 
     async def bring() -> None:
-        async with wiring.hosts(crowded.session) as hosts:
-            with wiring.coordinator(crowded.session) as me:
-                means = wiring.make_means(crowded.session, hosts.fleet, me, screen=LogScreen(), caller={})
+        async with open_hosts(crowded.session) as hosts:
+            with own_coordinator(crowded.session) as me:
+                means = make_means(crowded.session, hosts.fleet, me, screen=LogScreen(), caller={})
                 await Coordination(means, record, me).finish()
 
     asyncio.run(bring())

@@ -14,8 +14,8 @@ import typer
 from dstack.app.queries.runs import attempt_of, job_of, run_view
 from dstack.app.queries.views import JobView
 from dstack.app.transfer.committed_manifest import committed_manifest, was_pruned
-from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.command_session import open_session
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys
@@ -24,6 +24,7 @@ from dstack.core.lifecycle import ENDED, GOOD
 from dstack.errors import DamagedObjectError, NotFoundError, SnapshotError, UsageError
 from dstack.model import EntryKind, Fingerprint, Manifest
 from dstack.project.locate import FOLDER
+from dstack.session.session import Session
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean_lines
 
@@ -51,7 +52,7 @@ def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, W
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
-    session = wiring.open_session()
+    session = open_session()
     record = session.require_run(run)
     damages: list[DamagedObjectError] = []
     found = list(_left(session, record, workflow, damages))
@@ -96,7 +97,7 @@ def pull(
     """
     from dstack.cli.artifacts.pinned_read import read_pinned
 
-    session = wiring.open_session()
+    session = open_session()
     record = session.require_run(run)
     damages: list[DamagedObjectError] = []
     found = list(_left(session, record, workflow, damages))
@@ -139,7 +140,7 @@ def _hide_from_git(folder: Path) -> None:
         (folder / ".gitignore").write_text("# fetched by dstack artifacts pull\n*\n", encoding="ascii")
 
 
-def _is_code(session: wiring.Session, folder: Path) -> bool:
+def _is_code(session: Session, folder: Path) -> bool:
     """Whether what lies in the folder is code of the project for the next run."""
     from dstack.adapters.git.repository import ignores
 
@@ -152,7 +153,7 @@ def _is_code(session: wiring.Session, folder: Path) -> bool:
     return False
 
 
-def _pull(session: wiring.Session, left: Left, folder: Path) -> None:
+def _pull(session: Session, left: Left, folder: Path) -> None:
     import asyncio
 
     from dstack.adapters.artifact_folder import SafeFolder
@@ -185,7 +186,7 @@ def _progress(workflow: str) -> Progress | None:
 
 
 def _left(
-    session: wiring.Session, record: RunRecord, workflow: str | None, damages: list[DamagedObjectError]
+    session: Session, record: RunRecord, workflow: str | None, damages: list[DamagedObjectError]
 ) -> Iterator[Left]:
     """The jobs that have artifacts in the bucket; those that should and have not go to `damages`.
 
@@ -206,7 +207,7 @@ def _left(
             )
 
 
-def _manifest(session: wiring.Session, job: JobView) -> Manifest | None:
+def _manifest(session: Session, job: JobView) -> Manifest | None:
     """What the job left behind; None for nothing, or where that was pruned, which is said.
 
     Raises DamagedObjectError when it should be there and is not, or is not what was committed.

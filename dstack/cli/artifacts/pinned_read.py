@@ -12,26 +12,27 @@ from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.lease import BEAT
 from dstack.app.transfer.committed_manifest import was_pruned
-from dstack.cli import wiring
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, Pin
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Fingerprint, Nonce
+from dstack.session.coordination import make_performer, own_coordinator
+from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
 
 @contextmanager
-def read_pinned(session: wiring.Session, attempts: Sequence[AttemptKeys]) -> Iterator[None]:
+def read_pinned(session: Session, attempts: Sequence[AttemptKeys]) -> Iterator[None]:
     """Nobody prunes the generations of these attempts inside the block.
 
     Raises NotFoundError when one of them is being pruned already. Where this person may not write to the bucket it
     works without pins, and says so: every byte is checked anyway.
     """
-    performer = wiring.make_performer(session)
+    performer = make_performer(session)
     held: list[JobKeys] = []
     stop = threading.Event()
     try:
-        with wiring.coordinator(session) as me:
+        with own_coordinator(session) as me:
             beating = threading.Thread(target=_beat, args=(session, me, stop), daemon=True)
             try:
                 # Before the pin: a reader without a heartbeat is one that has left.
@@ -52,7 +53,7 @@ def read_pinned(session: wiring.Session, attempts: Sequence[AttemptKeys]) -> Ite
 
 
 def _hold(
-    session: wiring.Session,
+    session: Session,
     performer: Performer,
     me: Coordinator,
     *,
@@ -70,12 +71,12 @@ def _hold(
         # Else something of them was found damaged: what is whole is read while it is there.
 
 
-def _generation(session: wiring.Session, attempt: AttemptKeys) -> JobKeys:
+def _generation(session: Session, attempt: AttemptKeys) -> JobKeys:
     _, fingerprint, number = attempt.generation.rstrip("/").rsplit("/", 2)
     return session.keys.job(Fingerprint(fingerprint), int(number))
 
 
-def _beat(session: wiring.Session, me: Coordinator, stop: threading.Event) -> None:
+def _beat(session: Session, me: Coordinator, stop: threading.Event) -> None:
     """The sign of life for whoever prunes on another machine."""
     number = 0
     while not stop.wait(BEAT):
@@ -86,7 +87,7 @@ def _beat(session: wiring.Session, me: Coordinator, stop: threading.Event) -> No
             pass  # the pull itself says what is wrong with the bucket
 
 
-def _release(session: wiring.Session, performer: Performer, me: Coordinator, held: Sequence[JobKeys]) -> None:
+def _release(session: Session, performer: Performer, me: Coordinator, held: Sequence[JobKeys]) -> None:
     try:
         for keys in held:
             performer.take(prune_steps.release(keys, Nonce(me.id)))

@@ -12,8 +12,10 @@ from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import store_time
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.maintenance.fsck.findings import Finding
-from dstack.cli import wiring
+from dstack.cli.command_session import open_session
 from dstack.errors import BucketDamageError
+from dstack.session.coordination import make_performer
+from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
 
@@ -30,12 +32,12 @@ def fsck(
 
     Prints each problem with its key and what it means, and exits with 8 when one is left. May run beside anything.
     """
-    session = wiring.open_session()
+    session = open_session()
     if repair:
         writable(session.bucket)
     now = store_time(session.bucket, os.urandom(16).hex(), own=time.time())
     found = repaired = derivable = 0
-    performer = wiring.make_performer(session)
+    performer = make_performer(session)
     try:
         for each in check_bucket(session.bucket, now=now, deep=deep):
             found += 1
@@ -64,7 +66,7 @@ def _conclude(found: int, left: int, done: str, derivable: int) -> None:
         raise BucketDamageError(f"the bucket has {left} problem{'s' * (left != 1)}", hint=hint)
 
 
-def _check_hosts(session: wiring.Session) -> int:
+def _check_hosts(session: Session) -> int:
     """Print the orphans of this account on all hosts, and which hosts could not be asked -> how many that are."""
     from dstack.app.coordination.orphans import find_orphans
     from dstack.cli.hosts.ask import ask_hosts

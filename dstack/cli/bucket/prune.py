@@ -15,9 +15,11 @@ from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import store_time
 from dstack.app.maintenance.prune_plan import Done, Doomed, DoomedRun, Housekeeper, Plan
 from dstack.app.maintenance.survey import survey
-from dstack.cli import wiring
+from dstack.cli.command_session import open_session
 from dstack.core.retention import Policy
 from dstack.errors import BucketError, UsageError
+from dstack.session.coordination import make_performer
+from dstack.session.session import Session
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean
 from dstack.ui.times import ago_text
@@ -53,7 +55,7 @@ def prune(
     again when a run needs it. Without an option: only what earlier prunes left half done, and what nothing refers to.
     """
     policy = _policy(older_than, keep, max_size, untagged=untagged)
-    session = wiring.open_session()
+    session = open_session()
     _refuse_tags(session)
     found = survey(session.bucket, session.keys)
     with housekeeper(session) as keeper:
@@ -66,7 +68,7 @@ def prune(
             print("nothing was removed: this is what --yes removes")
 
 
-def _remove(session: wiring.Session, keeper: Housekeeper, plan: Plan, now: float) -> None:
+def _remove(session: Session, keeper: Housekeeper, plan: Plan, now: float) -> None:
     writable(session.bucket)
     if plan.objects:
         print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
@@ -88,18 +90,18 @@ def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, u
     return Policy(older_than=age, keep=keep, max_size=limit, untagged=untagged)
 
 
-def _refuse_tags(session: wiring.Session) -> None:
+def _refuse_tags(session: Session) -> None:
     """Tags that a later version wrote name results that must stay: this version cannot tell which."""
     if session.bucket.children(f"{session.keys.root}tags/", limit=1):
         raise BucketError("the project has tags, which this version does not know", hint="upgrade this dstack")
 
 
 @contextmanager
-def housekeeper(session: wiring.Session) -> Iterator[Housekeeper]:
+def housekeeper(session: Session) -> Iterator[Housekeeper]:
     """Who keeps house of the session's project; its threads end with the block."""
     from dstack.adapters.identity import user_name
 
-    performer = wiring.make_performer(session)
+    performer = make_performer(session)
     try:
         yield Housekeeper(session.bucket, session.keys, performer, user=user_name())
     finally:
@@ -169,7 +171,7 @@ def du(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
     """Show what this project takes up in the bucket: by kind and by workflow, the biggest first."""
     from dstack.app.maintenance.disk_usage import weigh
 
-    session = wiring.open_session()
+    session = open_session()
     found = survey(session.bucket, session.keys)
     weights = weigh(session.bucket, found)
     if as_json:

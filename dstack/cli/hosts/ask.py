@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dstack.cli import wiring
 from dstack.cli.progress_note import telling
 from dstack.core.placement import few
 from dstack.errors import DstackError
 from dstack.model import Host
 from dstack.ports import RunnerPort
+from dstack.session.hosts import HostOpener
+from dstack.session.session import Session
 
 T = TypeVar("T")
-Question = Callable[[Host, RunnerPort, wiring.HostOpener], Awaitable[T]]
+Question = Callable[[Host, RunnerPort, HostOpener], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class Answer(Generic[T]):
     error: DstackError | None = None
 
 
-def ask_hosts(session: wiring.Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
+def ask_hosts(session: Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
     """The answers in the order of `hosts`; a host that cannot be reached, or says no, holds up none of the others.
 
     A person at a terminal is told after a moment for whom this waits.
@@ -35,8 +36,8 @@ def ask_hosts(session: wiring.Session, hosts: Sequence[Host], question: Question
     return asyncio.run(_ask(session, hosts, question))
 
 
-async def _ask(session: wiring.Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
-    opener = wiring.HostOpener(session)
+async def _ask(session: Session, hosts: Sequence[Host], question: Question[T]) -> list[Answer[T]]:
+    opener = HostOpener(session)
 
     waiting = [host.name for host in hosts]
 

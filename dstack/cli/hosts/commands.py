@@ -10,14 +10,15 @@ from typing import Annotated
 
 import typer
 
-from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS
+from dstack.cli.command_session import own_home, say
 from dstack.cli.hosts import file
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import Host, HostName
 from dstack.project.hosts.inventory import name_fault
 from dstack.project.locate import find_project
+from dstack.session.session import Session
 from dstack.ui.tables import Column, table
 
 _LISTED = (
@@ -34,15 +35,15 @@ YES = typer.Option("--yes", metavar="SHA256:…", help="Confirm the key with thi
 PROJECT = typer.Option("--project", help="In the project's .dstack/hosts.yaml, not in ~/.dstack/hosts.yaml.")
 
 
-class HostsSession(wiring.Session):
+class HostsSession(Session):
     """A session that needs no project: outside one only the user's own inventory counts."""
 
     def __init__(self, hosts_file: str | None) -> None:
-        self.home = wiring.own_home()
-        self.environ = os.environ
-        self.hosts_file = hosts_file
-        self.project_folder = _project_folder(self.home)
-        self.root = self.project_folder or self.home
+        home = own_home()
+        self.project_folder = _project_folder(home)
+        super().__init__(
+            root=self.project_folder or home, home=home, environ=os.environ, hosts_file=hosts_file, notify=say
+        )
 
     def named(self, name: str) -> Host:
         """The host of that name; raises NotFoundError with the names there are."""

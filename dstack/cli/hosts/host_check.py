@@ -13,7 +13,6 @@ from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.ssh.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
 from dstack.app.maintenance.bucket_probe import check_format, writable
 from dstack.app.maintenance.bucket_trial import try_bucket
-from dstack.cli import wiring
 from dstack.cli.hosts.ask import Answer, ask_hosts
 from dstack.cli.runs.handover import Sight
 from dstack.core.handover import is_folder, unseen
@@ -21,6 +20,8 @@ from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
 from dstack.ports import RunnerPort
+from dstack.session.hosts import HostOpener
+from dstack.session.session import Session
 from dstack.ui.tables import Column, notes, screen_width, size_text, table_lines, use_colour
 from dstack.ui.terminal import clean
 
@@ -119,10 +120,10 @@ class Seen:
 class Looks:
     """Asks hosts what they have and see."""
 
-    def __init__(self, session: wiring.Session) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def at(self, host: Host, runner: RunnerPort, opener: wiring.HostOpener) -> Seen:
+    async def at(self, host: Host, runner: RunnerPort, opener: HostOpener) -> Seen:
         """One host; that it does not see the bucket is no error, for most buckets are folders of one machine."""
         facts = await runner.facts()
         if host.local:
@@ -170,7 +171,7 @@ class Looks:
         return await asyncio.to_thread(look)
 
 
-def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
+def report(session: Session, hosts: Sequence[Host]) -> int:
     """Print what every host has and each problem with its way out -> exit code, that of the worst."""
     found = ask_hosts(session, hosts, Looks(session).at)
     width = screen_width(sys.stdout)
@@ -188,7 +189,7 @@ def report(session: wiring.Session, hosts: Sequence[Host]) -> int:
     return code
 
 
-def _missing(session: wiring.Session) -> str:
+def _missing(session: Session) -> str:
     """That the folder of the bucket is not there; "" where it is, and where the bucket is no folder."""
     try:
         session.require_folder()

@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from dstack.app.coordination.orphans import Orphan, find_orphans
-from dstack.cli import wiring
+from dstack.cli.command_session import open_session
 from dstack.cli.hosts.ask import Answer, ask_hosts
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, HostQueue, QueueEntry, Resources
 from dstack.ports import RunnerPort
+from dstack.session.session import Session
 from dstack.ui.tables import Column, notes, size_text, table
 from dstack.ui.times import duration_text
 
@@ -44,7 +45,7 @@ def queue(
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
 ) -> int:
     """Show what runs and waits on the hosts, of all their users, in the order in which it is served."""
-    session = wiring.open_session(hosts_file=hosts)
+    session = open_session(hosts_file=hosts)
     inventory = session.inventory()
     for name in names or ():
         if name not in {host.name for host in inventory}:
@@ -64,7 +65,7 @@ def queue(
     return max((each.error.exit_code for each in found if each.error is not None), default=0)
 
 
-async def _shown(host: Host, runner: RunnerPort, session: wiring.Session) -> Shown:
+async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
     facts = await runner.facts()
     found = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
     orphans: list[Orphan] = []

@@ -12,12 +12,13 @@ import typer
 from dstack.adapters.identity import machine_name, new_nonce, user_name
 from dstack.app.maintenance.shared_inventory import latest_inventory, share_inventory
 from dstack.app.queries.views import time_of_day
-from dstack.cli import wiring
+from dstack.cli.command_session import open_session
 from dstack.cli.hosts import file
 from dstack.core.format.records import Inventory, at_machine
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import Host
 from dstack.project.hosts.shared_part import checked, merged, own_setting, shared_part
+from dstack.session.session import Session
 from dstack.ui.terminal import clean
 from dstack.ui.times import ago_text
 
@@ -36,7 +37,7 @@ def push(
     Entries with identity-file, jump, local, or a dir outside of ~ are one's own and stay here. Keys of hosts are not
     shared: everybody confirms them himself. Asks before hosts that somebody pushed are changed or dropped.
     """
-    session = wiring.open_session(hosts_file=hosts)
+    session = open_session(hosts_file=hosts)
     inventory = _to_push(session)
     latest = latest_inventory(session.bucket, session.keys)
     before = {host.name: host for host in latest.inventory.hosts} if latest.inventory else {}
@@ -58,7 +59,7 @@ def push(
     print(clean(f"pushed {', '.join(host.name for host in shared)}; the others run: dstack hosts pull"))
 
 
-def _to_push(session: wiring.Session) -> tuple[Host, ...]:
+def _to_push(session: Session) -> tuple[Host, ...]:
     """The hosts of the one file that is pushed; says which of them stay. A personal one is never pushed unasked."""
     if session.hosts_file is None:
         path = session.root / SHOWN
@@ -80,7 +81,7 @@ def pull(yes: Annotated[bool, YES] = False) -> None:
     Your own entries (see `dstack hosts push`) stay as they are. A pulled host is not trusted yet: the first contact
     asks about its key. Look at each address: it is where your code and the values of your environment will go.
     """
-    session = wiring.open_session()
+    session = open_session()
     latest = latest_inventory(session.bucket, session.keys)
     if latest.inventory is None:
         raise NotFoundError("nobody has pushed hosts to this bucket yet", hint="dstack hosts push")

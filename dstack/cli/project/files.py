@@ -16,13 +16,14 @@ from dstack.adapters.bucket.opener import open_bucket, private_folder, probe_eff
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.bucket.stall_notice import WaitingBucket
 from dstack.app.maintenance.bucket_probe import check_format, ensure_probed, require_writer
-from dstack.cli import wiring
-from dstack.cli.secret_values import missing_secrets
+from dstack.cli.command_session import open_session, own_home, say
 from dstack.errors import ConfigError, Problem, SnapshotError, UsageError
 from dstack.project import starter
 from dstack.project.plan import Project, check_includes, load_project
 from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
+from dstack.session.secret_values import missing_secrets
+from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
 
@@ -32,7 +33,7 @@ def check() -> None:
 
     Prints every problem at once, as file:line:column, and exits with 2 when there is one, with 6 when it is the bucket.
     """
-    session = wiring.open_session()
+    session = open_session()
     problems: list[Problem] = []
     project = _gather(session.project, problems)
     hosts = _gather(session.inventory, problems)
@@ -51,7 +52,7 @@ def check() -> None:
     print(f"{_counted(workflows, 'workflow')}, {_counted(len(hosts), 'host')}: nothing is wrong")
 
 
-def _check_includes(session: wiring.Session, project: Project, problems: list[Problem]) -> str:
+def _check_includes(session: Session, project: Project, problems: list[Problem]) -> str:
     """Note each `include` that matches no file that would be shipped -> why that could not be seen, "" when it was."""
     if all(source.depends.include is None for source in project.sources.values()):
         return ""
@@ -72,7 +73,7 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
     store = open_bucket(wanted, settings.options if here else {}, home)
-    found = WaitingBucket(store, redacted(wanted), wiring.say)
+    found = WaitingBucket(store, redacted(wanted), say)
     began = time.monotonic()
     known = check_format(found)
     if known is not None:
@@ -119,7 +120,7 @@ def init(
     With --bucket the storage is tried first (s3://, gs://, az://, a folder): where several writers at once can create
     the same object it is refused, and nothing is written.
     """
-    root, home = Path.cwd(), wiring.own_home()
+    root, home = Path.cwd(), own_home()
     if bucket is not None:
         _name_bucket(root, home, bucket)
     written = {path.relative_to(root).as_posix() for path in write_starter(root, home=home)}

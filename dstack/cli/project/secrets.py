@@ -13,12 +13,12 @@ from dstack.adapters.secrets.dotenv_file import NAME as DOTENV
 from dstack.adapters.secrets.dotenv_file import read_dotenv
 from dstack.adapters.secrets.secrets_file import SHOWN, Kept, Scope
 from dstack.adapters.secrets.store import SecretStore
-from dstack.cli import wiring
+from dstack.cli.command_session import open_session, own_home
 from dstack.cli.lazy import Lazy, LazyGroup, as_command
-from dstack.cli.secret_values import EVERYWHERE
 from dstack.errors import NotFoundError, UsageError
 from dstack.project.locate import find_project
 from dstack.project.names import environment_name_fault
+from dstack.session.secret_values import EVERYWHERE
 from dstack.ui.tables import Column, table
 from dstack.wire import SHORTEST_SECRET
 
@@ -53,7 +53,7 @@ def set_(
         raise UsageError(fault)
     scope = _scope(everywhere)
     value = _checked(name, _read(name, stdin=stdin))
-    place = SecretStore(wiring.own_home()).put(scope, name, value)
+    place = SecretStore(own_home()).put(scope, name, value)
     print(f"{name} is kept in {place}, for {_shown(scope)}")
     if place.why:
         print(f"  not in a keyring: {place.why}", file=sys.stderr)
@@ -65,11 +65,11 @@ def set_(
 
 def ls() -> None:
     """List the secrets that runs here find, without their values. Of one name the first line counts."""
-    home, root = wiring.own_home(), _project_folder()
+    home, root = own_home(), _project_folder()
     store = SecretStore(home)
     rows: list[tuple[str, str, str]] = []
     if root is not None:
-        own = Scope(project=wiring.open_session().name)
+        own = Scope(project=open_session().name)
         rows += [_row(one) for one in store.kept(own)]
         rows += [(name, "this project", DOTENV) for name in read_dotenv(root).values]
     rows += [_row(one) for one in store.kept(EVERYWHERE)]
@@ -83,7 +83,7 @@ def ls() -> None:
 def rm(name: Annotated[str, NAME], everywhere: Annotated[bool, GLOBAL] = False) -> None:
     """Forget a secret of this project, or with --global the one for all projects."""
     scope = _scope(everywhere)
-    store = SecretStore(wiring.own_home())
+    store = SecretStore(own_home())
     if store.remove(scope, name):
         print(f"{name} is forgotten, for {_shown(scope)}")
         return
@@ -109,7 +109,7 @@ def _scope(everywhere: bool) -> Scope:
     if everywhere:
         return EVERYWHERE
     try:
-        return Scope(project=wiring.open_session().name)
+        return Scope(project=open_session().name)
     except UsageError as error:
         raise UsageError(str(error), hint="go to the project whose secret it is, or say --global") from None
 
@@ -120,7 +120,7 @@ def _shown(scope: Scope) -> str:
 
 def _project_folder() -> Path | None:
     try:
-        return find_project(Path.cwd(), home=wiring.own_home())
+        return find_project(Path.cwd(), home=own_home())
     except UsageError:
         return None
 

@@ -22,7 +22,6 @@ from dstack.app.coordination.run import Coordination
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.hosts.prospects import Prospects
 from dstack.app.queries.runs import run_view
-from dstack.cli import wiring
 from dstack.cli.progress_note import telling
 from dstack.cli.runs.standby import Standby, StartScreen
 from dstack.core.format.records import Coordinator, Final, RunRecord
@@ -30,6 +29,9 @@ from dstack.errors import BucketError, DstackError
 from dstack.model import JobSpec, RunStatus
 from dstack.ports import Screen
 from dstack.private_folder import make_folder, open_file
+from dstack.session.coordination import make_means, own_coordinator
+from dstack.session.hosts import Hosts, open_hosts
+from dstack.session.session import Session
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
 from dstack.ui.terminal import clean
@@ -51,7 +53,7 @@ LEAVING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 class Attendance:
     """How a run is looked after: values of the caller's environment, the inventory file, and what is printed."""
 
-    session: wiring.Session
+    session: Session
     caller: Mapping[str, str] = field(default_factory=dict, repr=False)
     jobs: Sequence[JobSpec] = ()
     """Those that are to run, which hosts must be able to; what others run already needs no host here."""
@@ -68,7 +70,7 @@ async def attend(attendance: Attendance, recorded: Callable[[], RunRecord], *, n
     `recorded` records the run, or gives the one that was; it is called once a host is reached, so that nothing is
     recorded when none can be.
     """
-    async with wiring.hosts(attendance.session) as hosts:
+    async with open_hosts(attendance.session) as hosts:
         if needs_host:
             await reach(hosts.fleet, attendance.jobs)
         record = await asyncio.to_thread(recorded)
@@ -84,12 +86,12 @@ async def leave(
 
     Whatever takes time on the way to a host comes before the record.
     """
-    async with wiring.hosts(attendance.session) as hosts:
+    async with open_hosts(attendance.session) as hosts:
         await reach(hosts.fleet, attendance.jobs)
         return await leave_to(attendance, planned, recorded, hosts)
 
 
-async def _renew(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> None:
+async def _renew(attendance: Attendance, record: RunRecord, hosts: Hosts) -> None:
     """Hand the run to its hosts again, with credentials that are good now, and say what came of it."""
     try:
         _, handed = await _hand(attendance, record, lambda: record, hosts)
@@ -102,7 +104,7 @@ async def _renew(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts)
 
 
 async def leave_to(
-    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
+    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: Hosts
 ) -> tuple[RunRecord, Handed]:
     """Leave a run to the coordinators of its hosts, and to one of this machine for the rest."""
     record, handed = await _hand(attendance, planned, recorded, hosts)
@@ -112,7 +114,7 @@ async def leave_to(
 
 
 async def _hand(
-    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: wiring.Hosts
+    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord], hosts: Hosts
 ) -> tuple[RunRecord, Handed]:
     from dstack.cli.runs.handover import Handing
 
@@ -140,8 +142,11 @@ async def reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
         await Prospects(fleet).require_all(jobs, lambda text: print(clean(text), file=sys.stderr, flush=True))
 
 
-async def _follow(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> int:
-    with open_screen(record, quiet=attendance.as_json) as screen, attendance.session.saying(_in_loop(screen.message)):
+async def _follow(attendance: Attendance, record: RunRecord, hosts: Hosts) -> int:
+    with (
+        open_screen(record, quiet=attendance.as_json) as screen,
+        attendance.session.notices_to(_in_loop(screen.message)),
+    ):
         final = await _until_interrupted(attendance, record, hosts=hosts, screen=screen)
     if final is None:
         await _detach(attendance, record, hosts)
@@ -162,7 +167,7 @@ def _in_loop(show: Callable[[str], None]) -> Callable[[str], None]:
     return give
 
 
-async def _detach(attendance: Attendance, record: RunRecord, hosts: wiring.Hosts) -> None:
+async def _detach(attendance: Attendance, record: RunRecord, hosts: Hosts) -> None:
     """Leave the run, also where the terminal is gone: nobody may end this half-way."""
     for number in LEAVING:
         signal.signal(number, signal.SIG_IGN)
@@ -205,13 +210,13 @@ def lent(handed: Handed, run: str) -> list[str]:
 
 
 async def _until_interrupted(
-    attendance: Attendance, record: RunRecord, *, hosts: wiring.Hosts, screen: Screen
+    attendance: Attendance, record: RunRecord, *, hosts: Hosts, screen: Screen
 ) -> Final | None:
     """The summary of the run, None when Ctrl-C came first, or the terminal was closed."""
     session = attendance.session
     start_screen = StartScreen(screen)
-    with wiring.coordinator(session) as me:
-        means = wiring.make_means(session, hosts.fleet, me, screen=start_screen, caller=attendance.caller)
+    with own_coordinator(session) as me:
+        means = make_means(session, hosts.fleet, me, screen=start_screen, caller=attendance.caller)
         standby = asyncio.create_task(_keep_standby(attendance, record, hosts, start_screen, me=me, heart=means.heart))
         work = asyncio.create_task(Coordination(means, record, me).finish())
         interrupted = asyncio.Event()
@@ -233,7 +238,7 @@ async def _until_interrupted(
 async def _keep_standby(
     attendance: Attendance,
     record: RunRecord,
-    hosts: wiring.Hosts,
+    hosts: Hosts,
     screen: StartScreen,
     *,
     me: Coordinator,
@@ -250,7 +255,7 @@ async def _keep_standby(
         await Standby(handing, hosts.fleet, record, screen=screen).keep(me, heart)
 
 
-def print_json(session: wiring.Session, record: RunRecord) -> None:
+def print_json(session: Session, record: RunRecord) -> None:
     """The run as one JSON object, alone on standard output."""
     print(run_json(run_view(session.bucket, session.keys, record)))
 
@@ -283,7 +288,7 @@ async def coordinate(attendance: Attendance, record: RunRecord, only: Sequence[s
     """Bring a recorded run to its end without a terminal."""
     session = attendance.session
     screen = LogScreen()
-    async with wiring.hosts(session, only=only) as hosts:
-        with session.saying(_in_loop(screen.message)), wiring.coordinator(session) as me:
-            means = wiring.make_means(session, hosts.fleet, me, screen=screen, caller=attendance.caller)
+    async with open_hosts(session, only=only) as hosts:
+        with session.notices_to(_in_loop(screen.message)), own_coordinator(session) as me:
+            means = make_means(session, hosts.fleet, me, screen=screen, caller=attendance.caller)
             await Coordination(means, record, me).finish()

@@ -8,17 +8,18 @@ from dataclasses import replace
 
 from dstack.app.hosts.prospects import Prospects
 from dstack.app.queries.dry_run import Fate, Foresight
-from dstack.cli import wiring
 from dstack.cli.progress_note import telling
 from dstack.errors import DstackError, NoHostError
 from dstack.model import JobSpec, WorkflowName
+from dstack.session.hosts import open_hosts
+from dstack.session.session import Session
 from dstack.ui.plan import plan_text
 
 SLOW_HOSTS = 5.0
 """Seconds that hosts which are slow to answer have, where none of the others can run a job."""
 
 
-def print_plan(session: wiring.Session, fates: Sequence[Foresight], jobs: Sequence[JobSpec], *, offline: bool) -> None:
+def print_plan(session: Session, fates: Sequence[Foresight], jobs: Sequence[JobSpec], *, offline: bool) -> None:
     """Print what would become of every job. `jobs` are those that need a host.
 
     Raises, after the plan, what `dstack run` itself would end with: that no host can be used, or can run a job. With
@@ -41,13 +42,13 @@ def _judged(fate: Foresight, error: DstackError | None, waits: str | None) -> Fo
 
 
 async def _refused(
-    session: wiring.Session, jobs: Sequence[JobSpec], placed: Sequence[JobSpec], waits: dict[WorkflowName, str]
+    session: Session, jobs: Sequence[JobSpec], placed: Sequence[JobSpec], waits: dict[WorkflowName, str]
 ) -> Mapping[WorkflowName, DstackError]:
     """Why a job cannot be run by any host, by its workflow; nothing is laid down on the hosts but the runner.
     `placed` are the jobs that some host must be able to run. Such a job that would wait for a host that does not
     answer comes to `waits`, with the reason."""
     refused: dict[WorkflowName, DstackError] = {}
-    async with wiring.hosts(session) as hosts:
+    async with open_hosts(session) as hosts:
         try:
             with telling(f"connecting to {hosts.fleet.named()}"):
                 await hosts.fleet.connect()

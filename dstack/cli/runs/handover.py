@@ -18,12 +18,13 @@ from dstack.app.coordination.handover import Handed, Ready, hand_out, make_ready
 from dstack.app.hosts.fleet import Reached
 from dstack.app.protocol.job_secrets import for_host
 from dstack.app.queries.open_runs import standing
-from dstack.cli import wiring
 from dstack.core.format.records import Coordinator, RunRecord, pack
 from dstack.core.handover import HandOver, digest, is_folder, unseen
 from dstack.core.placement import Peer
 from dstack.errors import HostError
 from dstack.model import Host, HostFacts, HostName, RunId
+from dstack.session.hosts import HostOpener, Hosts
+from dstack.session.session import Session
 
 URLS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 """Buckets that a coordinator on a host can open when the network lets it."""
@@ -53,7 +54,7 @@ OWN = frozenset(
 class Handing:
     """One run on its way to coordinators of hosts: `ready` first, which may be before it is recorded, then `hand`."""
 
-    def __init__(self, session: wiring.Session, hosts: wiring.Hosts, caller: Mapping[str, str]) -> None:
+    def __init__(self, session: Session, hosts: Hosts, caller: Mapping[str, str]) -> None:
         self._session = session
         self._hosts = hosts
         self._caller = caller
@@ -102,7 +103,7 @@ class Handing:
 class Sight:
     """What hosts see of the bucket of a command, through one front on each."""
 
-    def __init__(self, session: wiring.Session, opener: wiring.HostOpener) -> None:
+    def __init__(self, session: Session, opener: HostOpener) -> None:
         self._session = session
         self._opener = opener
         self._libraries: dict[str, Library | None] = {}

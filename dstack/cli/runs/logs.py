@@ -12,8 +12,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from dstack.app.queries.log_reader import Loss, Piece, follow_logs, read_logs
-from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.command_session import open_session
 from dstack.errors import LogLostError, UsageError
 from dstack.ui.logstream import LogStreams
 
@@ -40,7 +40,7 @@ def logs(
         )
     if attempt is not None and (follow or workflow is None):
         raise UsageError("--attempt goes with one workflow and without -f", hint="dstack logs RUN WORKFLOW --attempt N")
-    session = wiring.open_session()
+    session = open_session()
     record = session.require_run(run)
     bucket, many = session.bucket, session.at_once
     losses: list[Loss] = []

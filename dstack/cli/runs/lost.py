@@ -9,9 +9,10 @@ import typer
 
 from dstack.app.maintenance.loss import Open, call_lost, open_attempts
 from dstack.app.queries.runs import job_of, run_view
-from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
+from dstack.cli.command_session import open_session
 from dstack.errors import UsageError
+from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
 
@@ -26,7 +27,7 @@ def lost(
     Where `retry` says `lost` the job is tried again elsewhere, else it has ended as lost. To end a job whose host can
     be reached, use `dstack stop`.
     """
-    session = wiring.open_session(hosts_file=hosts)
+    session = open_session(hosts_file=hosts)
     record = session.require_run(run)
     view = run_view(session.bucket, session.keys, record)
     found = open_attempts(session.bucket, session.keys, view.jobs if workflow is None else (job_of(view, workflow),))
@@ -59,7 +60,7 @@ def _ask() -> None:
         raise UsageError("nothing was changed")
 
 
-def _bring_to_its_end(session: wiring.Session, run: str) -> None:
+def _bring_to_its_end(session: Session, run: str) -> None:
     """In case nobody looks after the run any more; beside a living coordinator it does no harm."""
     from dstack.cli.runs.attendance import Attendance, spawn_coordinator
     from dstack.cli.runs.submission import caller_values

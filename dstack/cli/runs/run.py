@@ -15,8 +15,8 @@ from dstack.app.coordination.handover import Handed
 from dstack.app.coordination.run import submit
 from dstack.app.queries.dry_run import Fate, foresee
 from dstack.app.queries.runs import run_view
-from dstack.cli import wiring
 from dstack.cli.arguments import RUN, THE_RUN
+from dstack.cli.command_session import open_session
 from dstack.cli.runs.attendance import (
     EXIT,
     Attendance,
@@ -30,9 +30,10 @@ from dstack.cli.runs.attendance import (
 )
 from dstack.cli.runs.run_line import Asked, read_arguments
 from dstack.cli.runs.submission import caller_values, plan_run, rename
-from dstack.cli.secret_values import require_secrets
 from dstack.core.format.records import Final, RunRecord, unpack
 from dstack.errors import UsageError
+from dstack.session.secret_values import require_secrets
+from dstack.session.session import Session
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -43,13 +44,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def run(context: typer.Context) -> int:
     """Run a workflow and all it depends on; what already ran with the same code, variables and inputs is reused."""
     asked = read_arguments(context.args)
-    session = wiring.open_session(hosts_file=asked.hosts)
+    session = open_session(hosts_file=asked.hosts)
     if asked.wants_help or asked.workflow is None:
         return _help(session, asked)
     return start(session, asked)
 
 
-def _help(session: wiring.Session, asked: Asked) -> int:
+def _help(session: Session, asked: Asked) -> int:
     from dstack.ui.runhelp import run_help, workflow_help
 
     project = session.project()
@@ -59,7 +60,7 @@ def _help(session: wiring.Session, asked: Asked) -> int:
     return 0
 
 
-def start(session: wiring.Session, asked: Asked) -> int:
+def start(session: Session, asked: Asked) -> int:
     """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run records nothing."""
     planned, submission = plan_run(session, asked)
     fates = foresee(session.bucket, session.keys, planned)
@@ -112,7 +113,7 @@ def attach(
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
-    session = wiring.open_session(hosts_file=hosts)
+    session = open_session(hosts_file=hosts)
     record = session.require_run(run)
     key = session.keys.run(record.id).final
     body = session.bucket.get(key)
@@ -132,7 +133,7 @@ def _is_own(record: RunRecord) -> bool:
     return (record.user, record.machine) == (user_name(), machine_name())
 
 
-def _already(session: wiring.Session, record: RunRecord, final: Final, *, as_json: bool) -> int:
+def _already(session: Session, record: RunRecord, final: Final, *, as_json: bool) -> int:
     if as_json:
         print_json(session, record)
     else:
@@ -148,7 +149,7 @@ def coordinate_(
     """Bring a recorded run to its end without a terminal; values of the caller come as JSON on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     caller = json.loads(sys.stdin.buffer.read() or b"{}")
-    session = wiring.open_session(hosts_file=hosts)
+    session = open_session(hosts_file=hosts)
     asyncio.run(coordinate(Attendance(session=session, caller=caller), session.require_run(run), only))
 
 

@@ -11,12 +11,13 @@ import typer
 
 from dstack.app.queries.runs import job_of, run_view, with_lost_attempts
 from dstack.app.queries.views import JobView
-from dstack.cli import wiring
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
+from dstack.cli.command_session import open_session
 from dstack.core.format.records import RunRecord, Stop, at_machine, pack
 from dstack.core.lifecycle import ENDED
 from dstack.errors import UsageError
 from dstack.model import WorkflowName
+from dstack.session.session import Session
 from dstack.ui.plain import job_line
 from dstack.ui.tables import brief, note
 from dstack.ui.terminal import clean
@@ -53,7 +54,7 @@ def stop(
     """
     if run is None:
         raise UsageError("say which run to stop", hint="dstack stop RUN; `dstack stop -` stops your own last one")
-    session = wiring.open_session(hosts_file=hosts)
+    session = open_session(hosts_file=hosts)
     record = session.require_run(run)
     chosen = _chosen(session, record, workflow)
     if all(job.status in ENDED for job in chosen):
@@ -72,7 +73,7 @@ def stop(
 
 
 def _conclude(
-    session: wiring.Session, record: RunRecord, workflow: str | None, jobs: tuple[JobView, ...], *, left: bool
+    session: Session, record: RunRecord, workflow: str | None, jobs: tuple[JobView, ...], *, left: bool
 ) -> int:
     """Print how the jobs ended and what has not -> exit code; raises KeyboardInterrupt where Ctrl-C `left` some."""
     ended = all(job.status in ENDED for job in jobs)
@@ -118,7 +119,7 @@ def _confirm(record: RunRecord) -> None:
         raise UsageError("nothing was stopped")
 
 
-def _request(session: wiring.Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
+def _request(session: Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
     """Write the stop request; one that is there already stays as it is."""
     from dstack.adapters.identity import new_nonce, user_name
     from dstack.app.coordination.run import create_record
@@ -129,7 +130,7 @@ def _request(session: wiring.Session, record: RunRecord, workflow: str | None, *
     create_record(session.bucket, session.keys.run(record.id).stop(name), pack(request))
 
 
-def _wait(session: wiring.Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
+def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
     """The jobs as soon as all have ended, or as they are when patience is at its end."""
     begin = time.monotonic()
     helped = False
@@ -147,7 +148,7 @@ def _wait(session: wiring.Session, record: RunRecord, workflow: str | None) -> t
         time.sleep(LOOK)
 
 
-def _are_foreign(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
+def _are_foreign(session: Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
     """Whether all that has not ended belongs to other accounts of its hosts, which alone can end it; says so."""
     from dstack.cli.runs.stop_hosts import foreign_lines
 
@@ -158,7 +159,7 @@ def _are_foreign(session: wiring.Session, record: RunRecord, jobs: tuple[JobView
     return bool(lines) and len(lines) == len(open_)
 
 
-def _end_orphans(session: wiring.Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
+def _end_orphans(session: Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
     """End what still runs of attempts that were called lost -> whether nothing of them is left."""
     if not any(job.lost for job in jobs):
         return True
@@ -178,7 +179,7 @@ def _say_where(jobs: tuple[JobView, ...]) -> None:
         sys.stderr.write(note(told, sys.stderr))
 
 
-def _help(session: wiring.Session, record: RunRecord) -> None:
+def _help(session: Session, record: RunRecord) -> None:
     """Start a coordinator in the background: beside a living one it does no harm, without one it ends the run."""
     from dstack.cli.runs.attendance import Attendance, spawn_coordinator
     from dstack.cli.runs.submission import caller_values
@@ -188,7 +189,7 @@ def _help(session: wiring.Session, record: RunRecord) -> None:
 
 
 def _chosen(
-    session: wiring.Session, record: RunRecord, workflow: str | None, *, look: Looker | None = None
+    session: Session, record: RunRecord, workflow: str | None, *, look: Looker | None = None
 ) -> tuple[JobView, ...]:
     view = run_view(session.bucket, session.keys, record, look=look)
     view = with_lost_attempts(session.bucket, session.keys, view)

@@ -11,23 +11,24 @@ from dstack.app.hosts.fleet import Fleet
 from dstack.app.maintenance.loss import Open, open_attempts
 from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
-from dstack.cli import wiring
 from dstack.core.format.records import Claim, RunRecord, unpack
 from dstack.core.sightings import belongs
 from dstack.errors import DstackError
+from dstack.session.hosts import open_hosts
+from dstack.session.session import Session
 from dstack.ui.tables import note
 
 
-def foreign_lines(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> list[str]:
+def foreign_lines(session: Session, record: RunRecord, jobs: Sequence[JobView]) -> list[str]:
     """A line for each open attempt whose host answers under another account than the attempt's, with the command that
     ends it. Asks the hosts of open attempts; one that gives no answer has no line."""
     found = open_attempts(session.bucket, session.keys, jobs)
     return asyncio.run(_foreign(session, record, found)) if found else []
 
 
-async def _foreign(session: wiring.Session, record: RunRecord, found: Sequence[Open]) -> list[str]:
+async def _foreign(session: Session, record: RunRecord, found: Sequence[Open]) -> list[str]:
     lines = []
-    async with wiring.hosts(session) as hosts:
+    async with open_hosts(session) as hosts:
         for each in found:
             if await _is_foreign(hosts.fleet, each.claim):
                 who, where = each.claim.account or "its owner", f"{each.workflow} on {each.claim.host}"
@@ -46,7 +47,7 @@ async def _is_foreign(fleet: Fleet, claim: Claim) -> bool:
     return not belongs(claim, reached.facts)
 
 
-def end_orphans(session: wiring.Session, record: RunRecord, jobs: Sequence[JobView]) -> bool:
+def end_orphans(session: Session, record: RunRecord, jobs: Sequence[JobView]) -> bool:
     """End what still runs of attempts of the run that were called lost -> whether nothing of them is left; says what
     was ended, and what could not be."""
     lost = {
@@ -60,9 +61,9 @@ def end_orphans(session: wiring.Session, record: RunRecord, jobs: Sequence[JobVi
     return asyncio.run(_end(session, found)) if found else True
 
 
-async def _end(session: wiring.Session, claims: dict[str, Claim]) -> bool:
+async def _end(session: Session, claims: dict[str, Claim]) -> bool:
     gone = True
-    async with wiring.hosts(session) as hosts:
+    async with open_hosts(session) as hosts:
         for folder, claim in claims.items():
             try:
                 done, line = await _end_one(session, hosts.fleet, folder, claim)
@@ -76,7 +77,7 @@ async def _end(session: wiring.Session, claims: dict[str, Claim]) -> bool:
     return gone
 
 
-async def _end_one(session: wiring.Session, fleet: Fleet, folder: str, claim: Claim) -> tuple[bool, str]:
+async def _end_one(session: Session, fleet: Fleet, folder: str, claim: Claim) -> tuple[bool, str]:
     """Whether nothing of the attempt is left, and what is to be said of it."""
     _, reached = await fleet.locate(claim)
     if not belongs(claim, reached.facts):

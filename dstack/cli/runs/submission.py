@@ -12,13 +12,13 @@ from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_ru
 from dstack.app.coordination.run import Submission
 from dstack.app.protocol.job_secrets import Given, given
 from dstack.cli.runs.run_line import OPTIONS, Asked
-from dstack.cli.secret_values import way_out
-from dstack.cli.wiring import Session
 from dstack.core.format.records import RunRecord
 from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
 from dstack.model import CodeFile, JobSpec, WorkflowName
 from dstack.project.plan import included_files, make_plan
 from dstack.project.workflows.overrides import read_overrides
+from dstack.session.secret_values import way_out
+from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
 

@@ -15,14 +15,15 @@ import typer
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.app.queries.runs import job_of, own_run_ids, run_ids, run_view, views_of
 from dstack.app.queries.views import JobView, RunView, Tended
-from dstack.cli import wiring
 from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.command_session import open_session
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import RunRecord
 from dstack.core.lifecycle import GOOD
 from dstack.core.sightings import describe
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId, WorkflowName
+from dstack.session.session import Session
 from dstack.ui.tables import Column, brief, notes, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import age_text, ago_text, clock_text, duration_text, silence_text, since_text
@@ -58,7 +59,7 @@ def ps(
 
     TIME is how long a run took, or has run so far. No host is asked.
     """
-    session = wiring.open_session()
+    session = open_session()
     limit = None if everything else number
     found = _chosen(session, None if limit is None else limit + 1, mine=mine)
     faults: dict[RunId, BucketError] = {}
@@ -91,7 +92,7 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
         sys.stdout.write(notes((*out_of_sight(view, now), *left_alone(view, now)), sys.stdout))
 
 
-def _none(session: wiring.Session, *, mine: bool) -> list[str]:
+def _none(session: Session, *, mine: bool) -> list[str]:
     """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
     place = f"of {session.name} in {redacted(session.settings.bucket)}"
     if mine:
@@ -103,7 +104,7 @@ def _none(session: wiring.Session, *, mine: bool) -> list[str]:
     return told
 
 
-def _chosen(session: wiring.Session, limit: int | None, *, mine: bool) -> list[RunId]:
+def _chosen(session: Session, limit: int | None, *, mine: bool) -> list[RunId]:
     if not mine:
         return run_ids(session.bucket, session.keys, limit)
     from dstack.adapters.identity import machine_name, user_name
@@ -228,7 +229,7 @@ def show(
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
-    session = wiring.open_session()
+    session = open_session()
     record = session.require_run(run, named=False)
     if diff:
         _print_diff(session.bucket.get(session.keys.diff(record.snapshot.commit)) or b"")
@@ -292,7 +293,7 @@ def why(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, 
     """
     from dstack.app.queries.explanation import Explainer
 
-    session = wiring.open_session()
+    session = open_session()
     record = session.require_run(run)
     view = run_view(session.bucket, session.keys, record, look=session.look)
     explainer = Explainer(session.bucket, session.keys, record, view)

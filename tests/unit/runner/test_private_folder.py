@@ -282,5 +282,6 @@ def test_only_the_bootstrap_changes_a_umask() -> None:
 
 
 def test_every_command_gets_the_home_from_the_one_function_that_checks_it() -> None:
-    asking = {path.name: path.read_text().count("Path.home()") for path in (SOURCE / "cli").glob("*.py")}
-    assert {name: count for name, count in asking.items() if count} == {"wiring.py": 1}
+    faces = [path for folder in ("cli", "session", "ui", "project") for path in (SOURCE / folder).rglob("*.py")]
+    asking = {path.name: path.read_text().count("Path.home()") for path in faces}
+    assert {name: count for name, count in asking.items() if count} == {"home.py": 1}

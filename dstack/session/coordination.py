@@ -1,0 +1,73 @@
+"""What drives runs and keeps house in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dstack.core.format.records import Coordinator
+from dstack.ports import CodeSource, Screen
+from dstack.session.session import Session
+
+if TYPE_CHECKING:
+    from dstack.app.coordination.context import Means
+    from dstack.app.hosts.fleet import Fleet
+    from dstack.app.maintenance.blocking_driver import Performer
+
+
+def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
+    """All that a coordinator in this process works with."""
+    from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.app.coordination.context import Means
+    from dstack.app.coordination.heartbeat import Heart
+    from dstack.app.protocol.liveness import Observer
+
+    here = boot_id()
+    observer = Observer(
+        session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
+    )
+    code: CodeSource = session.code
+    return Means(
+        bucket=session.bucket,
+        project=session.name,
+        keys=session.keys,
+        fleet=fleet,
+        code=code,
+        screen=screen,
+        observer=observer,
+        caller=caller,
+        new_nonce=new_nonce,
+        heart=Heart(session.bucket, session.keys.heartbeat(me.id), screen.message),
+    )
+
+
+def make_performer(session: Session) -> Performer:
+    """Performs steps that need no host, for commands that keep house; to be closed."""
+    from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.app.maintenance.blocking_driver import Performer
+    from dstack.app.protocol.liveness import Observer
+
+    here = boot_id()
+    observer = Observer(
+        session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
+    )
+    return Performer(session.bucket, observer, new_nonce)
+
+
+@contextmanager
+def own_coordinator(session: Session) -> Iterator[Coordinator]:
+    """This process as a coordinator: its lock is held until the end of the block, or of the process."""
+    from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
+
+    name = new_nonce()
+    with CoordinatorLock(session.home / ".dstack", name) as lock:
+        yield Coordinator(
+            id=name,
+            user=user_name(),
+            machine=machine_name(),
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            lock=str(lock.path),
+        )

@@ -1,0 +1,34 @@
+"""The home of the user, closed to other accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dstack.errors import NotPrivateError
+from dstack.private_folder import UntrustedError, secure
+
+WAS_OPEN = "%s was open to other accounts; it is closed now, and only yours"
+
+
+def own_home(notify: Callable[[str], None]) -> Path:
+    """The user's home, once `~/.dstack` is closed to other accounts; `notify` hears of each path that was open.
+
+    Every command gets the home here. Raises UntrustedError where `~/.dstack`, or what dstack executes or believes in
+    it, belongs to another account or may be changed by one.
+    """
+    home = Path.home()
+    closed: list[str] = []
+    try:
+        closed = secure(str(home / ".dstack"))
+    except FileNotFoundError:
+        pass
+    except UntrustedError as error:
+        closed = error.closed
+        raise
+    except OSError as error:
+        raise NotPrivateError(f"{home / '.dstack'} cannot be used: {error.strerror}", hint="look at it") from None
+    finally:
+        for path in closed:
+            notify(WAS_OPEN % path)
+    return home

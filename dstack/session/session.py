@@ -1,0 +1,208 @@
+"""A project as one process uses it.
+
+Everything heavy is imported where it is first needed, so that `dstack ps` pays for nothing but a bucket.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from dstack.adapters.bucket.opener import at_once, missing_folder, open_bucket, probe_effort
+from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.bucket.stall_notice import WaitingBucket
+from dstack.app.maintenance.bucket_probe import Format, check_format, ensure_probed, require_writer
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import Coordinator, RunRecord
+from dstack.errors import BucketError, SnapshotError
+from dstack.ports import Bucket
+
+if TYPE_CHECKING:
+    from dstack.adapters.git.snapshots import GitCode
+    from dstack.app.queries.coordinators import Look
+    from dstack.model import Host
+    from dstack.project.plan import Project
+    from dstack.project.settings import Settings
+    from dstack.session.secret_values import SecretSources
+
+
+class Session:
+    """A command in a project: settings, bucket and runs, each opened at its first use."""
+
+    _format: Format | None = None
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        home: Path,
+        environ: Mapping[str, str],
+        hosts_file: str | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        self.root = root
+        self.home = home
+        self.environ = environ
+        self.hosts_file = hosts_file
+        self._notify = notify
+
+    @cached_property
+    def settings(self) -> Settings:
+        from dstack.project.settings import read_settings
+
+        return read_settings(home=self.home, root=self.root, environment=self.environ)
+
+    @cached_property
+    def name(self) -> str:
+        """What the project is called in the bucket and on hosts."""
+        from dstack.project.settings import project_name
+
+        configured = self.settings.project
+        return project_name(configured, None if configured else self._remote(), self.root)
+
+    @property
+    def folder_name(self) -> str:
+        """What the project would be called by its folder; "" where it is called so, or by its config.yaml."""
+        from dstack.project.settings import project_name
+
+        name = project_name(None, None, self.root)
+        return name if not self.settings.project and name != self.name else ""
+
+    def _remote(self) -> str | None:
+        """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
+        from dstack.adapters.git.repository import configuration, remote_of
+
+        try:
+            return remote_of(configuration(self.root), None)
+        except SnapshotError:
+            return None
+
+    @cached_property
+    def bucket(self) -> Bucket:
+        """The bucket, for reading: a new one is not made by looking at it.
+
+        Raises BucketError for a later format, and for a folder that somebody named and that is not there: where its
+        file system is not mounted, all that is written would go to another disk.
+        """
+        bucket = WaitingBucket(self._store, redacted(self.settings.bucket), self.tell)
+        self._format = check_format(bucket)
+        if self._format is None:
+            self.require_folder()
+        return bucket
+
+    def require_folder(self) -> None:
+        """Raise BucketError where the bucket is a folder that somebody named and that is not there."""
+        if self.settings.named and (path := missing_folder(self._store)):
+            hint = f"mount it, or make it: dstack init --bucket {quote(path)}"
+            raise BucketError(f"the bucket {path} does not exist here", hint=hint)
+
+    @cached_property
+    def _store(self) -> Bucket:
+        """The bucket itself, whose kind can be seen."""
+        return open_bucket(self.settings.bucket, self.settings.options, self.home)
+
+    def tell(self, text: str) -> None:
+        """Show the user one line, where the face of this process shows such lines now."""
+        self._notify(text)
+
+    @contextmanager
+    def notices_to(self, notify: Callable[[str], None]) -> Iterator[None]:
+        """Until the end of the block, `notify` gets the lines of `tell`, from any thread."""
+        before, self._notify = self._notify, notify
+        try:
+            yield
+        finally:
+            self._notify = before
+
+    @property
+    def at_once(self) -> int:
+        """Reads that are made at a time where many are to be made."""
+        return at_once(self._store)
+
+    def probe_bucket(self) -> None:
+        """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
+        effort, bucket = probe_effort(self._store), self.bucket
+        if self._format is not None:
+            require_writer(self._format)
+            return
+        ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
+
+    def abort_uploads(self, *, now: float) -> int:
+        """End uploads in parts below this project that were broken off long ago -> how many. `now` is the time of day
+        by the store's clock."""
+        from dstack.adapters.bucket.s3_uploads import abort_uploads
+
+        return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root, now=now)
+
+    @cached_property
+    def keys(self) -> ProjectKeys:
+        return ProjectKeys.of(self.name)
+
+    @cached_property
+    def code(self) -> GitCode:
+        from dstack.adapters.git.snapshots import GitCode
+
+        return GitCode(self.root, self.home / ".dstack" / "snapshots" / f"{self.name}.git")
+
+    @cached_property
+    def secrets(self) -> SecretSources:
+        """Where the secrets of this project are found."""
+        from dstack.session.secret_values import SecretSources
+
+        return SecretSources(home=self.home, root=self.root, project=self.name)
+
+    def project(self) -> Project:
+        from dstack.project.plan import load_project
+
+        return load_project(self.root)
+
+    def inventory(self) -> tuple[Host, ...]:
+        from dstack.project.hosts.inventory import read_inventory
+
+        file = Path(self.hosts_file) if self.hosts_file else None
+        return read_inventory(home=self.home, root=self.root, file=file)
+
+    def require_run(self, asked: str | None, *, named: bool = True) -> RunRecord:
+        """The run of that name, beginning of a name, or id; None or "-": the last one of this user on this machine.
+
+        A run that was not written out is named by `tell`, with `named`. Raises NotFoundError and UsageError as
+        app/finding does.
+        """
+        from dstack.app.queries.run_lookup import LAST, find_run, last_run
+
+        if asked is not None and asked != LAST:
+            return find_run(self.bucket, self.keys, asked)
+        from dstack.adapters.identity import machine_name, user_name
+
+        record = last_run(self.bucket, self.keys, user_name(), machine_name(), now=time.time())
+        if named:
+            self.tell(f"your last run: {record.name} ({record.workflow})")
+        return record
+
+    @cached_property
+    def _look(self) -> Look:
+        from dstack.app.queries.coordinators import Look
+
+        def sure(other: Coordinator) -> bool | None:
+            from dstack.adapters.identity import boot_id, coordinator_alive
+
+            return coordinator_alive(other, boot_id())
+
+        return Look(self.bucket, self.keys, sure=sure, now=time.time())
+
+    def look(self) -> Look:
+        """The look of this command at who looks after runs; commands over runs that are final do without."""
+        return self._look
+
+    def prefetch(self) -> None:
+        """Begin to import what a run will need, while files are read and git works."""
+        if any(not host.local for host in self.inventory()):
+            from dstack.adapters.ssh.prefetch import prefetch
+
+            prefetch()
