@@ -18,13 +18,13 @@ from dstack.runner.base.channel import Request
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, attempts, write_durably, write_json
 from dstack.runner.coordinator_liveness import ended
+from dstack.runner.executors.docker import present_images
 from dstack.runner.facts import capacity, hello
-from dstack.runner.job import container
 from dstack.runner.job.forker import Nursery
 from dstack.runner.job.held import Holds
 from dstack.runner.job.log_reader import LIFE_CHECK, await_end, follow
 from dstack.runner.job.process import failed_report
-from dstack.runner.job.stop import remove_container, state, states, stop
+from dstack.runner.job.stop import remove_outside, state, states, stop
 from dstack.runner.queue import slots
 from dstack.runner.queue.sightings import sighting
 from dstack.runner.store import artifacts, blob_store, code, eviction, intake
@@ -66,7 +66,7 @@ class Operations:
             wire.RELEASE: self._release,
             wire.SPOOL: self._spool,
             wire.QUEUE: self._queue,
-            wire.IMAGES: lambda request: {"present": container.present(request.texts("images"))},
+            wire.IMAGES: lambda request: {"present": present_images(request.texts("images"))},
             wire.COORDINATORS_ENDED: lambda request: {"ended": ended(root, request.texts("ids"))},
             wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
             wire.SIGHTING: lambda request: {
@@ -195,7 +195,7 @@ class Operations:
             raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
         if attempt.exists():
             if attempt.read_exit() is None:
-                remove_container(attempt)
+                remove_outside(attempt)
             self._keep_artifacts(attempt)
             safe_paths.remove_tree(attempt.folder)
             eviction.make_room(self._root)

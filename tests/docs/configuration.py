@@ -13,7 +13,7 @@ from dstack.project.plan import load_project
 from dstack.project.workflows import resources, variables, workflow_files
 from dstack.project.yaml import schema
 from dstack.project.yaml.schema import Key
-from dstack.runner.job.job_command import BASE
+from dstack.runner.executors.plain import INHERITED_VARIABLES
 from tests.docs.markdown import code, page, table
 
 _SCRIPTED = {"script": "", "args": "script: train.py", "provider": "commands: [ls]", "commands": ""}
@@ -136,7 +136,7 @@ def _environment() -> tuple[str, ...]:
             ],
         ),
         "A job without `image` takes these over from the account on its host, and `LC_*`; nothing else: "
-        + ", ".join(code(name) for name in BASE)
+        + ", ".join(code(name) for name in INHERITED_VARIABLES)
         + ".",
     )
 

@@ -123,8 +123,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="slot-not-inherited",
         breaks="the processes of a job do not keep its ticket when its supervisor is killed",
         file="dstack/runner/job/supervisor.py",
-        old="Watch(attempt, record, (hold.slot.fd, hold.alive), hold.slot.gpus)",
-        new="Watch(attempt, record, (hold.alive,), hold.slot.gpus)",
+        old="JobProcess(attempt, record, executor, (hold.slot.fd, hold.alive), hold.slot.gpus)",
+        new="JobProcess(attempt, record, executor, (hold.alive,), hold.slot.gpus)",
         tests=("tests/unit/runner/test_slots.py",),
     ),
     Mutant(
@@ -215,18 +215,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="mask-too-late",
         breaks="a job that was given secrets writes to its log itself",
-        file="dstack/runner/job/process.py",
-        old="        output = log if self._masked is None or self._masked.writer is None else self._masked.writer\n",
+        file="dstack/runner/executors/plain.py",
+        old="        output = log if launch.pipe is None or launch.pipe.writer is None else launch.pipe.writer\n",
         new="        output = log\n",
         tests=("tests/unit/runner/test_secrets.py",),
     ),
     Mutant(
         name="secret-in-docker-env",
         breaks="secrets are options of `docker create`, so that `docker inspect` shows them",
-        file="dstack/runner/job/container.py",
+        file="dstack/runner/executors/keeper.py",
         old="            self._create()\n",
         new="""            real = create_argv
-            given_ = ["--env=%s=%s" % item for item in secrets.items()]
+            given_ = ["--env=%s=%s" % item for item in self._launch.secrets.items()]
             globals()["create_argv"] = lambda *a, **k: real(*a, **k)[:2] + given_ + real(*a, **k)[2:]
             self._create()
 """,

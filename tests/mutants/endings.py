@@ -25,7 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="ended-container-stays",
         breaks="a container that ended after its supervisor was killed stays on the host for ever",
         file="dstack/runner/operations.py",
-        old="            if attempt.read_exit() is None:\n                remove_container(attempt)\n",
+        old="            if attempt.read_exit() is None:\n                remove_outside(attempt)\n",
         new="",
         tests=("tests/unit/runner/test_container.py",),
     ),

@@ -6,9 +6,9 @@ import fcntl
 import os
 from typing import Iterable, Optional
 
-from dstack.private_folder import make_folder
 from dstack.runner.base import disk_room
 from dstack.runner.base.spool import Attempt
+from dstack.runner.executors.executor import LogPipe
 from dstack.runner.job.masking import Masker
 from dstack.wire import CHUNK
 
@@ -17,24 +17,17 @@ ROOM = 1 << 20
 _F_SETPIPE_SZ = 1031
 KEPT = 1 << 20
 """Bytes of the log that wait in memory for room on the disk; when there are more, the log is cut."""
-FIFO = "output"
-"""The pipe's name in the attempt's container folder, for a job in a container."""
-
-
-def fifo(attempt: Attempt) -> str:
-    """The path of the pipe that a container writes to; it lies in a folder that is mounted there."""
-    return os.path.join(attempt.container, FIFO)
 
 
 class MaskedLog:
-    """The reading end. `writer` is for the job, to be closed by `started`; a container opens `fifo` instead.
+    """The reading end of `pipe`; the job's end of an inherited pipe is closed by `started`.
 
     Nothing here waits for the disk: what it does not take is kept, at most KEPT bytes, until it does. Beyond them the
     log is cut and the pipe is closed: the job's next write then fails, as it fails without secrets. `lost` says what of
     the log is missing for good, "" for nothing; a line of the log says so in its place as soon as there is room.
     """
 
-    def __init__(self, attempt: Attempt, patterns: Iterable[bytes], *, contained: bool) -> None:
+    def __init__(self, attempt: Attempt, patterns: Iterable[bytes], pipe: LogPipe) -> None:
         self.lost = ""
         self._masker = Masker(patterns)
         self._waiting = bytearray()
@@ -42,27 +35,21 @@ class MaskedLog:
         self._missing = 0
         self._last_words = b""
         self._attempt = attempt
-        self._fifo: Optional[str] = fifo(attempt) if contained else None
-        self.writer: Optional[int] = None
+        self.pipe = pipe
+        self.reader: Optional[int] = pipe.reader
+        self._writer = pipe.writer
+        self._path = pipe.path
         self._log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if self._fifo is not None:
-            make_folder(attempt.container)
-            os.mkfifo(self._fifo, 0o600)
-            # For both ways: then it has no end before its last reader closes it, whoever comes and goes inside.
-            self.reader: Optional[int] = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        else:
-            self.reader, self.writer = os.pipe()
-            os.set_blocking(self.reader, False)
         try:
-            fcntl.fcntl(self.reader, _F_SETPIPE_SZ, ROOM)
+            fcntl.fcntl(pipe.reader, _F_SETPIPE_SZ, ROOM)
         except OSError:
             pass  # another system, or a limit for this user: the usual size does too
 
     def started(self) -> None:
         """The job has its end of the pipe, or never will."""
-        if self.writer is not None:
-            os.close(self.writer)
-            self.writer = None
+        if self._writer is not None:
+            os.close(self._writer)
+            self._writer = None
 
     def pump(self) -> bool:
         """Carry what is there, at most CHUNK bytes; False when nothing was."""
@@ -122,12 +109,12 @@ class MaskedLog:
         if self.reader is not None:
             os.close(self.reader)
             self.reader = None
-        if self._fifo is not None:
+        if self._path is not None:
             try:
-                os.unlink(self._fifo)
+                os.unlink(self._path)
             except OSError:
                 pass
-            self._fifo = None
+            self._path = None
 
     def _write(self, data: bytes) -> None:
         if self.lost:

@@ -10,37 +10,42 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from dstack.runner.base import disk_room
-from dstack.runner.base.processes import PROC, Process, become_subreaper, descendants, describe, end_all, kill_all, look
+from dstack.runner.base.processes import Process, become_subreaper, descendants, describe, end_all, kill_all, look
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, read_json, sync_file
 from dstack.runner.base.stopwatch import Stopwatch
-from dstack.runner.job import container, job_command
+from dstack.runner.executors.executor import Executor, Launch, stop_grace
+from dstack.runner.job import exit_reason
 from dstack.runner.job.log_room import LogRoom
 from dstack.runner.job.masked_log import MaskedLog
 from dstack.runner.job.secret_patterns import patterns
-from dstack.runner.queue import devices
 from dstack.runner.store import artifacts
 
-GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL where nobody says otherwise."""
-LEFTOVER_GRACE = 5.0
-"""The same for what a script leaves behind when it ends by itself."""
-LOOK = 1.0
-"""Seconds between looks at what needs no haste."""
-LOG_LOOK = 0.05
+LEFTOVER_GRACE_S = 5.0
+"""Seconds between SIGTERM and SIGKILL for processes that outlive a script which ended by itself."""
+POLL_S = 1.0
+"""Seconds between looks at everything that needs no haste."""
+LOG_POLL_S = 0.05
 """Seconds between looks at the room of the log: a disk that is full for less may go unnoticed."""
-JOB_UMASK = 0o022
-"""The usual one, so that the modes of artifacts do not depend on the host."""
 
 
-class Watch:
-    """The parent's side of one job. Single-threaded; `start` once, then `run`, or `abandon` after an exception."""
+class JobProcess:
+    """The parent's side of one job. Single-threaded; `start` once, then `run`, or `abandon` after an exception.
+
+    How the commands run is the executor's to know.
+    """
 
     def __init__(
-        self, attempt: Attempt, record: Mapping[str, Any], inherited: Tuple[int, ...], gpus: Tuple[int, ...] = ()
+        self,
+        attempt: Attempt,
+        order: Mapping[str, Any],
+        executor: Executor,
+        inherited: Tuple[int, ...],
+        gpus: Tuple[int, ...] = (),
     ) -> None:
         self._attempt = attempt
-        self._record = record
+        self._order = order
+        self._executor = executor
         self._inherited = inherited
         self._gpus = gpus
         self._pid: int = 0
@@ -55,7 +60,7 @@ class Watch:
         self._looked = time.monotonic()
         self._subreaper = become_subreaper()
         self._watch = Stopwatch()
-        self._ooms = job_command.oom_kills()
+        self._ooms = exit_reason.oom_kills()
         self._wake, wakeup = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wakeup, False)
@@ -71,16 +76,15 @@ class Watch:
 
         No value of `secrets` of 4 or more bytes comes into the log, in any of the encodings that `patterns` knows.
         """
-        for line in devices.hidden(self._record, self._gpus):
+        for line in self._executor.hints(self._gpus):
             self._attempt.note(line)
         try:
-            self._mask(secrets)
-            if self._record.get("image"):
-                record = {**self._record, "gpus": list(self._gpus), "masked": self._masked is not None}
-                ours = () if self._masked is None or self._masked.reader is None else (self._masked.reader,)
-                self._pid = container.fork_keeper(self._attempt, record, secrets, self._inherited, close=ours)
-            else:
-                self._pid = self._spawn(secrets)
+            hidden = patterns(secrets.values())
+            if hidden:
+                self._masked = MaskedLog(self._attempt, hidden, self._executor.open_pipe())
+            # Without anything to hide there is no pipe: the job writes to the log itself, and masking costs nothing.
+            pipe = self._masked.pipe if self._masked is not None else None
+            self._pid = self._executor.start(self._order, Launch(secrets, self._gpus, self._inherited, pipe))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._failure = "the job could not be started: %s" % error
             self._attempt.note(self._failure)
@@ -88,52 +92,15 @@ class Watch:
             if self._masked is not None:
                 self._masked.started()
 
-    def _mask(self, secrets: Mapping[str, str]) -> None:
-        """Without anything to hide the job writes to its log itself, and this costs nothing."""
-        hidden = patterns(secrets.values())
-        if not hidden:
-            return
-        contained = bool(self._record.get("image"))
-        if contained and not PROC:
-            raise OSError("with secrets and an image it needs a Linux host: here no pipe leads into a container")
-        self._masked = MaskedLog(self._attempt, hidden, contained=contained)
-
-    def _spawn(self, secrets: Mapping[str, str]) -> int:
-        attempt, record = self._attempt, self._record
-        log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        output = log if self._masked is None or self._masked.writer is None else self._masked.writer
-        try:
-            child = subprocess.Popen(
-                job_command.command(attempt, list(record.get("arguments") or [])),
-                cwd=attempt.project(record.get("prefix") or ""),
-                env=job_command.environment(
-                    os.environ,
-                    attempt.nonce,
-                    record.get("environment") or {},
-                    {**secrets, **devices.environment(self._gpus)},
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=self._inherited,
-                start_new_session=True,
-                umask=JOB_UMASK,
-            )
-        finally:
-            os.close(log)
-        child.returncode = 0  # reaped here, not by Popen
-        _prefer_for_oom(child.pid)
-        return child.pid
-
     # -- watching ---------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Wait for the job's end, end what it leaves, and write the exit report."""
-        limit: Optional[int] = self._record.get("max_duration")
+        limit: Optional[int] = self._order.get("max_duration")
         deadline = time.monotonic() + limit if limit else None
         while self._pid and self._status is None and not self._reason:
             now = time.monotonic()
-            self._wait(LOOK if deadline is None else max(0.0, min(LOOK, deadline - now)))
+            self._wait(POLL_S if deadline is None else max(0.0, min(POLL_S, deadline - now)))
             late = deadline is not None and time.monotonic() >= deadline
             self._look_for_stop("stopped after max-duration of %s s" % limit if late else "")
         if self._reason and not self._stopped:
@@ -147,8 +114,7 @@ class Watch:
         kill_all(self._living, self._wait)
         if self._masked is not None:
             self._masked.finish()
-        if self._record.get("image"):
-            container.remove(self._attempt.nonce)
+        self._executor.remove()
 
     def _look_for_stop(self, late: str) -> None:
         """Give this job's end a reason if there is one; `late` is the reason that the clock has."""
@@ -166,7 +132,7 @@ class Watch:
         began = time.monotonic()
         left = self._living()
         if self._status is not None and not left:
-            self._remove_container()
+            self._remove_outside()
             return
         if self._status is not None:
             self._note("the script ended; ending what it left behind: %s" % describe(left))
@@ -174,22 +140,22 @@ class Watch:
         while left:
             self._note("cannot be ended, waiting for the kernel: %s" % describe(left))
             for _ in range(60):
-                self._wait(LOOK)
+                self._wait(POLL_S)
                 left = self._living()
                 if not left:
                     break
-        self._remove_container()
+        self._remove_outside()
 
     def _patience(self) -> float:
         """Seconds that SIGTERM is given, from its sending on; a later `stop` may shorten them."""
         if self._status is not None and not self._stopped and not self._reason:
-            return LEFTOVER_GRACE
+            return LEFTOVER_GRACE_S
         grace = stop_grace(self._attempt)
-        return grace + container.MARGIN if self._record.get("image") and grace else grace
+        return grace + self._executor.stop_margin_s if grace else grace
 
     def _first(self) -> List[Process]:
-        """Whom SIGTERM goes to: everybody, but for a container its keeper alone, who knows how to stop it."""
-        if not self._record.get("image"):
+        """The processes that get SIGTERM: all, or the keeper alone of a job that has one."""
+        if not self._executor.has_keeper:
             return self._living()
         keeper = look(self._pid)
         return [keeper] if keeper is not None and self._status is None else []
@@ -213,7 +179,7 @@ class Watch:
 
     def _look_at_log(self) -> None:
         """See once in a while to what the log needs: room, and that what waits for room is written."""
-        if time.monotonic() - self._looked >= LOG_LOOK:
+        if time.monotonic() - self._looked >= LOG_POLL_S:
             self._looked = time.monotonic()
             self._log_room.look()
             if self._masked is not None:
@@ -231,7 +197,7 @@ class Watch:
         masked = self._masked
         while True:
             sources = [self._wake] if masked is None or masked.reader is None else [self._wake, masked.reader]
-            ready, _, _ = select.select(sources, [], [], max(0.0, min(LOG_LOOK, deadline - time.monotonic())))
+            ready, _, _ = select.select(sources, [], [], max(0.0, min(LOG_POLL_S, deadline - time.monotonic())))
             if masked is not None and masked.reader in ready:
                 masked.pump()
             self._look_at_log()
@@ -258,16 +224,16 @@ class Watch:
             if pid == self._pid and self._status is None:
                 self._status = status
 
-    def _remove_container(self) -> None:
-        """The slot is held until the container is gone for sure."""
-        if not self._record.get("image") or not container.was_created(self._attempt):
+    def _remove_outside(self) -> None:
+        """Keep the slot until everything outside of the process tree is gone for sure."""
+        if not self._executor.created():
             return
         noted = False
-        while not container.remove(self._attempt.nonce):
+        while not self._executor.remove():
             if not noted:
-                self._note("the container cannot be removed; trying on")
+                self._note("the %s cannot be removed; trying on" % self._executor.kind)
             noted = True
-            self._wait(LOOK)
+            self._wait(POLL_S)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -289,7 +255,7 @@ class Watch:
                 attempt.write_exit(report)
                 return
             except OSError:
-                time.sleep(LOOK)  # a full or sick disk: this is all that is left to do
+                time.sleep(POLL_S)  # a full or sick disk: this is all that is left to do
 
     def _end_log(self) -> str:
         """Bring the log to the disk -> in words what of it is missing for good, "" for nothing."""
@@ -311,9 +277,9 @@ class Watch:
 
     def _missing(self) -> List[str]:
         """The artifacts that were named and do not exist."""
-        named = list(self._record.get("artifacts") or [])
+        named = list(self._order.get("artifacts") or [])
         try:
-            return artifacts.missing(self._attempt.project(self._record.get("prefix") or ""), named)
+            return artifacts.missing(self._attempt.project(self._order.get("prefix") or ""), named)
         except (Refusal, OSError) as error:
             self._note("artifacts cannot be looked at: %s" % error)
             return named
@@ -321,25 +287,16 @@ class Watch:
     def _outcome(self, status: int) -> Dict[str, Any]:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = None if number is not None else os.WEXITSTATUS(status)
-        told = container.told(self._attempt) if self._record.get("image") else {}
-        why = str(told.get("reason") or "") or job_command.reason(
+        diagnosis = self._executor.diagnosis()
+        why = diagnosis.reason or exit_reason.reason(
             code,
             number,
-            out_of_memory=job_command.oom_kills() > self._ooms or bool(told.get("oom")),
+            out_of_memory=exit_reason.oom_kills() > self._ooms or diagnosis.out_of_memory,
             disk_full=bool(self._log_room.lost) or disk_room.is_full(self._attempt.folder),
         )
-        if told.get("unknown"):
+        if not diagnosis.code_known:
             code = None
         return {"code": code, "signal": number, "reason": self._reason or why}
-
-
-def stop_grace(attempt: Attempt) -> float:
-    """The seconds that a stop request gives the job; GRACE when there is no request."""
-    asked = read_json(attempt.stop) or {}
-    if asked.get("abort"):
-        return 0.0
-    grace = asked.get("grace", GRACE)
-    return float(grace) if isinstance(grace, (int, float)) else GRACE
 
 
 def failed_report(reason: str) -> Dict[str, Any]:
@@ -355,12 +312,3 @@ def failed_report(reason: str) -> Dict[str, Any]:
         "started": now,
         "ended": now,
     }
-
-
-def _prefer_for_oom(pid: int) -> None:
-    """When memory runs out, the kernel shall take the job before the supervisor, who can tell of it."""
-    try:
-        with open("/proc/%d/oom_score_adj" % pid, "w", encoding="ascii") as file:
-            file.write("100")
-    except OSError:
-        pass

@@ -20,28 +20,31 @@ from dstack.runner.base.processes import (
 )
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, read_json
-from dstack.runner.job import container, job_command
-from dstack.runner.job.process import GRACE, failed_report
+from dstack.runner.executors.choice import executor_for, executor_outside
+from dstack.runner.executors.executor import DEFAULT_STOP_GRACE_S, MARKER
+from dstack.runner.job.process import failed_report
 from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED
 
-LOOK = 0.01
+EXIT_POLL_S = 0.01
+"""Seconds between looks for the exit report of a job that is being stopped."""
 _LOOK_THERE = "look at these processes on the host"
 
 
 def state(attempt: Attempt) -> str:
-    """As Attempt.state, but a container that outlived everything else counts as running, and so does one of which
-    Docker does not say whether it does: nobody may take it for gone."""
+    """As Attempt.state, but a job outside of the supervisor's process tree counts as running, also where the executor
+    does not know whether the job runs: a job may not be taken for gone on a guess."""
     return next(states([attempt]))
 
 
 def states(attempts: Iterable[Attempt]) -> Iterator[str]:
-    """The state of each attempt. Docker is asked until it does not answer, and then no more: each question may wait for
+    """The state of each attempt. After the first executor that does not know, none is asked: each question may wait for
     half a minute."""
     answers = True
     for attempt in attempts:
         now = attempt.state()
-        if now == VANISHED and container.was_created(attempt):
-            runs = container.is_running(attempt.nonce) if answers else None
+        outside = executor_outside(attempt) if now == VANISHED else None
+        if outside is not None:
+            runs = outside.runs() if answers else None
             answers = runs is not None
             now = VANISHED if runs is False else RUNNING
         yield now
@@ -52,7 +55,7 @@ def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
 
     Raises Refusal(UNKILLABLE) naming the processes that the kernel does not let go.
     """
-    grace = request.fields.get("grace", GRACE)
+    grace = request.fields.get("grace", DEFAULT_STOP_GRACE_S)
     if not isinstance(grace, (int, float)) or isinstance(grace, bool) or grace < 0:
         raise Refusal("request", "stop: field 'grace' must be seconds")
     abort = bool(request.fields.get("abort"))
@@ -66,17 +69,18 @@ def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
         attempt.write_stop({"grace": grace, "abort": abort})
         _until_ended(request, attempt, 0.0 if abort else float(grace))
     elif now == VANISHED:
-        remove_container(attempt)
+        remove_outside(attempt)
     return {"exit": attempt.read_exit()}
 
 
-def remove_container(attempt: Attempt) -> None:
-    """Remove the container of an attempt whose supervisor was killed before it could; it may have ended by itself.
+def remove_outside(attempt: Attempt) -> None:
+    """Remove what an executor made outside of the process tree of a supervisor that was killed; the job may have ended.
 
-    Raises Refusal("container") where Docker does not remove it.
+    Raises Refusal, of the executor's kind, where the executor cannot remove everything.
     """
-    if container.was_created(attempt) and not container.remove(attempt.nonce):
-        raise Refusal("container", "%s cannot be removed" % container.name(attempt.nonce), "remove it by hand")
+    outside = executor_outside(attempt)
+    if outside is not None and not outside.remove():
+        raise Refusal(outside.kind, "%s cannot be removed" % outside.label(), "remove it by hand")
 
 
 def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
@@ -85,7 +89,7 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
     if supervisor is not None:
         send(supervisor, signal.SIGTERM)
         send(supervisor, signal.SIGCONT)
-    margin = container.MARGIN * 3 if (attempt.read_attempt() or {}).get("image") else 0.0
+    margin = executor_for(attempt, attempt.read_attempt() or {}).stop_margin_s * 3
     deadline = time.monotonic() + grace + margin + LADDER_PATIENCE + 3
     while attempt.read_exit() is None:
         if not is_alive(named) and attempt.read_exit() is None:
@@ -94,20 +98,20 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
         if time.monotonic() > deadline:
             left = descendants(int(str(named["pid"])))
             raise Refusal(UNKILLABLE, "the kernel does not end: %s" % describe(left), _LOOK_THERE)
-        if request.pause(LOOK):
+        if request.pause(EXIT_POLL_S):
             raise Refusal("cancelled", "the request was cancelled; the stop goes on")
 
 
 def _end_orphans(attempt: Attempt, grace: float) -> None:
     """Do what the supervisor, killed itself, cannot do any more, and report in its place."""
-    mark = ("%s=%s" % (job_command.MARKER, attempt.nonce)).encode("ascii")
+    mark = ("%s=%s" % (MARKER, attempt.nonce)).encode("ascii")
 
     def living() -> List[Process]:
         return orphans(attempt.alive, mark)
 
     until = time.monotonic() + grace
     left = end_all(living, time.sleep, until=lambda: until)
-    remove_container(attempt)
+    remove_outside(attempt)
     if left or attempt.lives():
         who = describe(left) or "somebody who holds %s" % attempt.alive
         raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _LOOK_THERE)

@@ -17,8 +17,9 @@ from dstack.runner.base import disk_room
 from dstack.runner.base.processes import become_subreaper, identity
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, write_json
+from dstack.runner.executors.choice import executor_for
 from dstack.runner.facts import capacity
-from dstack.runner.job.process import Watch, failed_report
+from dstack.runner.job.process import JobProcess, failed_report
 from dstack.runner.queue import slots, tickets
 from dstack.runner.queue.sightings import name_supervisor
 from dstack.wire import NOT_HELD, REFUSED, STARTED
@@ -147,17 +148,18 @@ def _wait_and_run(attempt: Attempt, hold: Hold, control: socket.socket) -> None:
         attempt.decide(REFUSED)
         raise Refusal("prepare", "attempt %s was not prepared" % attempt.nonce, "send `prepare` before `go`")
     # From here on a signal is a wish to be looked at, and no end of this process.
-    watch = Watch(attempt, record, (hold.slot.fd, hold.alive), hold.slot.gpus)
+    executor = executor_for(attempt, record)
+    job = JobProcess(attempt, record, executor, (hold.slot.fd, hold.alive), hold.slot.gpus)
     if attempt.decide(STARTED) != STARTED:
         _say(control, {"started": False})
         return
     secrets: Dict[str, str] = order["environment"]
     try:
-        watch.start(secrets)
+        job.start(secrets)
         _say(control, {"started": True})
         control.close()
-        watch.run()
+        job.run()
     except Exception as error:
         # Whatever goes wrong in here, the job must not be left without an end that others can read.
-        watch.abandon()
+        job.abandon()
         attempt.write_exit(failed_report("the supervisor failed: %s: %s" % (type(error).__name__, error)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence
 
 from dstack.runner.base.query import ask
 from dstack.runner.queue.scheduler import Card
@@ -40,15 +40,3 @@ def environment(gpus: Sequence[int]) -> Dict[str, str]:
     if not present():
         return {}
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-
-
-def docker_options(gpus: Sequence[int]) -> List[str]:
-    """The same for `docker create`."""
-    return ["--gpus", '"device=%s"' % ",".join(map(str, gpus))] if gpus else []
-
-
-def hidden(record: Mapping[str, object], gpus: Sequence[int]) -> Tuple[str, ...]:
-    """Lines for the log of a job that sees no GPU on a host that has some."""
-    if gpus or record.get("image") or not present():
-        return ()
-    return ("this host has GPUs, and the job sees none: ask for them by `resources: {gpu: 1}`",)

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from dstack.runner.base.spool import Attempt
-from dstack.runner.job import container
-from dstack.runner.job.container import create_argv, given
+from dstack.runner.executors import docker as questions
+from dstack.runner.executors.executor import Launch
+from dstack.runner.executors.keeper import Account, create_argv, environment_text
 from tests.lacking import missing
 from tests.unit.runner.client import until
 from tests.unit.runner.conftest import Host
@@ -233,18 +234,18 @@ def test_container_that_was_taken_away_is_no_success(contained: Host) -> None:
 
 
 def attempt(root: Path, **fields: Any) -> tuple[Attempt, dict[str, Any]]:
-    record = {"prefix": "sub/", "image": "i:1", "arguments": ["--x"], **fields}
-    return Attempt(str(root), "a" * 16), record
+    order = {"prefix": "sub/", "image": "i:1", "arguments": ["--x"], **fields}
+    return Attempt(str(root), "a" * 16), order
 
 
 def test_no_value_of_the_environment_is_on_the_command_line(tmp_path: Path) -> None:
-    one, record = attempt(tmp_path, environment={"PLAIN": "open-77"})
-    assert "open-77" not in " ".join(create_argv(one, record, uid=1000, gid=1000))
+    one, order = attempt(tmp_path, environment={"PLAIN": "open-77"})
+    assert "open-77" not in " ".join(create_argv(one, order, Launch({}), Account(1000, 1000)))
 
 
 def test_container_of_a_plain_user_has_no_capabilities_and_what_was_asked(tmp_path: Path) -> None:
-    one, record = attempt(tmp_path, shm_size=1 << 30, gpus=[0, 2])
-    argv = create_argv(one, record, uid=1000, gid=1001, groups=(27,))
+    one, order = attempt(tmp_path, shm_size=1 << 30)
+    argv = create_argv(one, order, Launch({}, gpus=(0, 2)), Account(1000, 1001, (27,)))
     line = " ".join(argv)
     assert "--user 1000:1001" in line
     assert "--cap-drop ALL" in line
@@ -256,21 +257,21 @@ def test_container_of_a_plain_user_has_no_capabilities_and_what_was_asked(tmp_pa
 
 
 def test_image_that_looks_like_an_option_is_no_option(tmp_path: Path) -> None:
-    one, record = attempt(tmp_path, image="--privileged")
-    argv = create_argv(one, record, uid=1, gid=1)
+    one, order = attempt(tmp_path, image="--privileged")
+    argv = create_argv(one, order, Launch({}), Account(1, 1))
     assert argv.index("--") == argv.index("--privileged") - 1
 
 
 def test_folder_with_comma_and_quote_stays_one_mount(tmp_path: Path) -> None:
-    one, record = attempt(tmp_path / 'a,b"c')
-    mounts = [word for word in create_argv(one, record, uid=1, gid=1) if word.startswith("type=bind")]
+    one, order = attempt(tmp_path / 'a,b"c')
+    mounts = [word for word in create_argv(one, order, Launch({}), Account(1, 1)) if word.startswith("type=bind")]
     assert f'"source={one.work}"'.replace('b"c', 'b""c') in mounts[0]
 
 
 def test_what_is_given_by_stdin_survives_a_real_shell(tmp_path: Path) -> None:
     values = {"A": 'it\'s "x" $(touch no) `y` \\', "B": "two\nlines\n", "C": "", "bad-name": "x", "D;touch no": "x"}
-    one, record = attempt(tmp_path, environment=values)
-    text = given(one, record, {"S": "é"}, "me")
+    one, order = attempt(tmp_path, environment=values)
+    text = environment_text(one, order, {"S": "é"}, "me")
     script = 'eval "$(cat)"; printf "%s|" "$A" "$B" "$C" "$S" "$HOME" "$USER" "$_dstack_whole"; ls'
     done = subprocess.run(["sh", "-c", script], input=text, capture_output=True, cwd=tmp_path, check=True)
     home = f"{one.container}/home"
@@ -293,7 +294,7 @@ def test_a_docker_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.M
     docker = tmp_path / "docker"
     docker.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 60\n")
     docker.chmod(0o755)
-    monkeypatch.setattr(container, "LOOK", 0.5)
+    monkeypatch.setattr(questions, "IMAGE_TIMEOUT_S", 0.5)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert container.present([SMALL, PYTHON, "third:1"]) == []
+    assert questions.present_images([SMALL, PYTHON, "third:1"]) == []
     assert (tmp_path / "asked").read_text() == "asked\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dstack.runner.base.spool import Attempt
-from dstack.runner.job import container
+from dstack.runner.executors import docker as questions
 from dstack.runner.job.stop import state, states
 from dstack.wire import RUNNING, STARTED, VANISHED
 
@@ -51,7 +51,7 @@ def test_only_docker_can_say_that_a_container_does_not_run(
 def test_a_docker_that_hangs_is_asked_once_for_all(
     tmp_path: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "DEADLINE", 0.5)
+    monkeypatch.setattr(questions, "ANSWER_TIMEOUT_S", 0.5)
     (tmp_path / "answer").write_text("exec sleep 60")
     assert list(states([contained(tmp_path, number) for number in range(5)])) == [RUNNING] * 5
     assert asked.read_text() == "asked\n"

@@ -1,0 +1,40 @@
+"""How the end of a job is put into words. Decisions only, but for the kernel's count of processes out of memory."""
+
+from __future__ import annotations
+
+import signal
+from typing import Optional
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "signal %d" % number
+
+
+def oom_kills() -> int:
+    """How many processes the kernel killed for want of memory since boot; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def reason(code: Optional[int], number: Optional[int], *, out_of_memory: bool, disk_full: bool) -> str:
+    """Why a job that nobody stopped failed, in words; empty for a success."""
+    if code == 0:
+        return ""
+    killed = number if number is not None else (code - 128 if code is not None and code > 128 else None)
+    text = "ended by %s" % signal_name(number) if number is not None else "exit code %s" % code
+    if number is None and killed is not None and killed <= 64:
+        text += " (a command was ended by %s)" % signal_name(killed)
+    if killed == signal.SIGKILL and out_of_memory:
+        text += "; the host ran out of memory"
+    if disk_full:
+        text += "; the disk of the host is full"
+    return text
