@@ -92,7 +92,7 @@ def test_it_stands_before_the_first_claim_and_goes_with_the_last_run() -> None:
 
 
 def test_a_claim_waits_for_a_bucket_that_takes_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "AGAIN", 0.01)
+    monkeypatch.setattr(heartbeat, "FIRST_BEAT_RETRY_S", 0.01)
     bucket, said = Flaky(), list[str]()
     bucket.refusals = 3
     beating = Heart(bucket, HEARTBEAT, said.append)

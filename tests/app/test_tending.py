@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.app.protocol.lease import TAKEOVER
-from dstack.app.queries.coordinators import FRESH, QUIET, Look
+from dstack.app.queries.coordinators import NEW_RUN_S, SILENT_BEAT_S, Look
 from dstack.app.queries.run_lookup import find_run, last_run
 from dstack.app.queries.runs import own_run_ids, run_ids, run_view, views_of
 from dstack.app.queries.views import JobView, RunView, Tended
@@ -83,7 +83,7 @@ def test_a_running_job_says_since_when_and_where(story: Story) -> None:
 def test_who_is_heard_or_known_to_live_looks_after_it(story: Story) -> None:
     record, _ = running(story)
     assert view(story, record, sure=True).tended == Tended(by=("alice@laptop",))
-    beats(story, ME, NOW - QUIET + 1)
+    beats(story, ME, NOW - SILENT_BEAT_S + 1)
     assert view(story, record).tended == Tended(by=("alice@laptop",))
 
 
@@ -145,7 +145,9 @@ def test_an_owner_that_misses_some_beats_is_named_before_it_counts_as_silent(sto
     assert job(story, record).unheard == 0.0
 
 
-@pytest.mark.parametrize(("silent", "sure"), [(50, None), (QUIET - 1, None), (5, False), (QUIET - 1, False)])
+@pytest.mark.parametrize(
+    ("silent", "sure"), [(50, None), (SILENT_BEAT_S - 1, None), (5, False), (SILENT_BEAT_S - 1, False)]
+)
 def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
     story: Story, silent: float, sure: bool | None
 ) -> None:
@@ -156,7 +158,9 @@ def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
     assert view(story, record, sure=sure).tended == told
 
 
-@pytest.mark.parametrize(("silent", "sure"), [(5, None), (50, True), (QUIET, None), (QUIET, False), (-3600, False)])
+@pytest.mark.parametrize(
+    ("silent", "sure"), [(5, None), (50, True), (SILENT_BEAT_S, None), (SILENT_BEAT_S, False), (-3600, False)]
+)
 def test_hosts_that_stand_by_are_not_named_while_the_attendant_lives_nor_when_they_should_have_gone_on(
     story: Story, silent: float, sure: bool | None
 ) -> None:
@@ -189,10 +193,10 @@ def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story:
     for sure in (None, False):
         told = view(story, record, sure=sure)
         assert [*out_of_sight(told, NOW), *left_alone(told, NOW)] == [line]
-    beats(story, ME, NOW - QUIET + 1, standby=["gpu-1", "gpu-2"])
+    beats(story, ME, NOW - SILENT_BEAT_S + 1, standby=["gpu-1", "gpu-2"])
     told = view(story, record)
     assert out_of_sight(told, NOW)[0].endswith("; gpu-1, gpu-2 stand by, but have not gone on with it yet")
-    beats(story, ME, NOW - QUIET, standby=["gpu-1"])
+    beats(story, ME, NOW - SILENT_BEAT_S, standby=["gpu-1"])
     told = view(story, record)
     assert left_alone(told, NOW)[0] == "a-1: no sign of alice@laptop for 4 min: dstack attach a-1"
 
@@ -269,8 +273,8 @@ def test_damaged_heartbeats_do_no_harm(story: Story, body: bytes) -> None:
 
 def test_a_young_run_may_have_no_coordinator_yet(story: Story) -> None:
     record = story.run("a-1", spec("train"))
-    assert view(story, record, now=record.submitted + FRESH - 1).tended is None
-    assert view(story, record, now=record.submitted + FRESH + 1).alone
+    assert view(story, record, now=record.submitted + NEW_RUN_S - 1).tended is None
+    assert view(story, record, now=record.submitted + NEW_RUN_S + 1).alone
 
 
 def test_a_queued_run_is_looked_after_by_who_says_so(story: Story) -> None:

@@ -252,7 +252,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="silence-is-life",
         breaks="a coordinator whose last sign is hours old counts as looking after its run",
         file="dstack/app/queries/coordinators.py",
-        old="not seen or self.now - seen < QUIET",
+        old="not beat.at or self.now - beat.at < SILENT_BEAT_S",
         new="True",
         tests=("tests/app/test_tending.py",),
     ),

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from dstack.app.protocol.lease import BEAT
 from dstack.bounds import REMARK
+from dstack.core.heartbeats import MAX_WAITS, Heartbeat, encode_beat
 from dstack.errors import BucketError
 from dstack.model import RunId, WorkflowName
 from dstack.ports import Bucket
 
-MOST = 1000
-"""Attempts of which one beat says that they cannot be reached, or what is seen of them."""
-WAITING = 100
-"""Jobs of which one beat says what they wait for."""
-MOST_HOSTS = 100
-"""Hosts of which one beat says that they stand by."""
-AGAIN = 2.0
+FIRST_BEAT_RETRY_S = 2.0
 """Seconds after which the first beat is tried again."""
 
 
@@ -92,7 +86,7 @@ class Heart:
         """Each beat says from now on what a job of the run waits for; "" says nothing more of the job."""
         jobs = self._waits.setdefault(run, {})
         jobs.pop(workflow, None)
-        if why and sum(map(len, self._waits.values())) < WAITING:
+        if why and sum(map(len, self._waits.values())) < MAX_WAITS:
             jobs[workflow] = why[:REMARK]
         if not jobs:
             del self._waits[run]
@@ -112,7 +106,7 @@ class Heart:
         async with self._first:
             if self._beating is None:
                 while not await self._beat(0):  # noqa: ASYNC110 - the bucket has no event
-                    await asyncio.sleep(AGAIN)
+                    await asyncio.sleep(FIRST_BEAT_RETRY_S)
                 self._beating = asyncio.create_task(self._go_on())
 
     async def _go_on(self) -> None:
@@ -124,21 +118,15 @@ class Heart:
 
     async def _beat(self, number: int) -> bool:
         # Times are for people: `ps` says since when a coordinator that crashed elsewhere has been silent, or why.
-        beat: dict[str, Any] = {"beat": number, "at": int(time.time())}
-        until = self._until()
-        if until is not None:
-            beat["until"] = int(until)
-        silent = {nonce: int(since) for each in self._hosts for nonce, since in each.unreachable().items()}
-        if silent:
-            beat["unreachable"] = dict(list(silent.items())[:MOST])
-        seen = {nonce: sighting for each in self._hosts for nonce, sighting in each.sightings().items()}
-        if seen:
-            beat["sightings"] = dict(list(seen.items())[:MOST])
-        if self._waits:
-            beat["waits"] = self._waits
-        if self._standby:
-            beat["standby"] = sorted(self._standby)[:MOST_HOSTS]
-        body = json.dumps(beat, separators=(",", ":")).encode()
+        beat = Heartbeat(
+            at=time.time(),
+            until=self._until() or 0.0,
+            unreachable={nonce: since for each in self._hosts for nonce, since in each.unreachable().items()},
+            sightings={nonce: sighting for each in self._hosts for nonce, sighting in each.sightings().items()},
+            waits={run: {str(name): why for name, why in jobs.items()} for run, jobs in self._waits.items()},
+            standby=tuple(sorted(self._standby)),
+        )
+        body = encode_beat(number, beat)
         try:
             await asyncio.to_thread(self._bucket.put, self._key, body)
         except BucketError as error:

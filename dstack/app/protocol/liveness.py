@@ -11,6 +11,7 @@ from dstack.core.liveness import Observation, late, observe, silent
 from dstack.ports import Bucket
 
 Detector = Callable[[Coordinator], bool | None]
+"""Whether a coordinator lives, as far as this machine knows for sure; None where only its heartbeat can tell."""
 
 
 class Observer:

@@ -1,33 +1,28 @@
 """Who looks after a run that is not final, told at once: by locks of this machine, and by heartbeats as they stand.
 
-For people alone. Nothing is taken over on this: that waits for a silence of the observer's own clock (observing.py).
+For people alone. Nothing is taken over on these signs: a take-over waits for a silence by the observer's own clock
+(`app/protocol/liveness`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from dstack.app.protocol.lease import BEAT, SILENCE
+from dstack.app.protocol.liveness import Detector
 from dstack.app.queries.views import Tended
-from dstack.bounds import REMARK
 from dstack.core.format.keys import ProjectKeys, RunKeys
 from dstack.core.format.records import Coordinator, at_machine, unpack
-from dstack.core.sightings import Sighting
+from dstack.core.heartbeats import decode_beat
 from dstack.ports import Bucket
 
-Detector = Callable[[Coordinator], bool | None]
-MOST_HOSTS = 100
-"""Hosts in stand-by that are taken from one heartbeat."""
-LONGEST_NAME = 255
-"""Characters of the name of a host in a heartbeat; a longer one is none."""
-FRESH = 15.0
+NEW_RUN_S = 15.0
 """Seconds after its submission in which a run may have no coordinator yet."""
-LATE = 3 * BEAT
+LATE_BEAT_S = 3 * BEAT
 """Seconds since the last beat after which it is said."""
-QUIET = 2 * SILENCE
+SILENT_BEAT_S = 2 * SILENCE
 """Seconds since the last sign after which a coordinator elsewhere is called silent; clocks differ a little."""
 
 
@@ -76,19 +71,23 @@ class Look:
         sure = self._sure(coordinator)
         if coordinator.id not in self._beating:
             return Sign(alive=sure is True)
-        beat = _fields(self._bucket.get(self._keys.heartbeat(coordinator.id)))
-        seen, until, lost = _time(beat.get("at")), _time(beat.get("until")), _times(beat.get("unreachable"))
-        seen_there, waits = _sightings(beat.get("sightings")), _waits(beat.get("waits"))
+        beat = decode_beat(self._bucket.get(self._keys.heartbeat(coordinator.id)))
         if sure is False:
-            standby = _names(beat.get("standby")) if 0 <= self.now - seen < QUIET else ()
-            return Sign(alive=False, seen=seen if standby else 0.0, standby=standby)
+            standby = beat.standby if 0 <= self.now - beat.at < SILENT_BEAT_S else ()
+            return Sign(alive=False, seen=beat.at if standby else 0.0, standby=standby)
         if sure:
-            return Sign(alive=True, unreachable=lost, sightings=seen_there, waits=waits)
-        if until and seen <= until < self.now:
-            return Sign(alive=False, seen=seen, over=until)
-        alive = not seen or self.now - seen < QUIET
-        standby = _names(beat.get("standby")) if alive and 0 < seen < self.now - LATE else ()
-        return Sign(alive=alive, seen=seen, unreachable=lost, sightings=seen_there, waits=waits, standby=standby)
+            return Sign(alive=True, unreachable=beat.unreachable, sightings=beat.sightings, waits=beat.waits)
+        if beat.until and beat.at <= beat.until < self.now:
+            return Sign(alive=False, seen=beat.at, over=beat.until)
+        alive = not beat.at or self.now - beat.at < SILENT_BEAT_S
+        return Sign(
+            alive=alive,
+            seen=beat.at,
+            unreachable=beat.unreachable,
+            sightings=beat.sightings,
+            waits=beat.waits,
+            standby=beat.standby if alive and 0 < beat.at < self.now - LATE_BEAT_S else (),
+        )
 
     def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
         """What living coordinators that the run names see of attempts of other accounts, by their nonces."""
@@ -132,50 +131,7 @@ class Look:
             return Tended(by=by, last=last, seen=seen, standby=standby)
         if by:
             return Tended(by=by)
-        if 0 <= self.now - submitted < FRESH:
+        if 0 <= self.now - submitted < NEW_RUN_S:
             return None
         seen, last, over = max(((sign.seen, who, sign.over) for sign, who in signs), default=(0.0, "", 0.0))
         return Tended(last=last, seen=seen, over=over)
-
-
-def _fields(beat: bytes | None) -> Mapping[str, object]:
-    """What a heartbeat says; nothing where there is none, whatever the bytes."""
-    try:
-        fields = json.loads(beat or b"")
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def _time(at: object) -> float:
-    """A time of day; 0.0 for what is none."""
-    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e11 else 0.0
-
-
-def _times(found: object) -> Mapping[str, float]:
-    """The times of day of a map."""
-    known = found if isinstance(found, dict) else {}
-    return {str(name): since for name, at in known.items() if (since := _time(at))}
-
-
-def _waits(found: object) -> Mapping[str, Mapping[str, str]]:
-    """What jobs wait for, of a map of maps; what is none is left out, and a text cut where a beat would have."""
-    known = found if isinstance(found, dict) else {}
-    return {
-        str(run): {str(name): text[:REMARK] for name, text in jobs.items() if isinstance(text, str) and text.strip()}
-        for run, jobs in known.items()
-        if isinstance(jobs, dict)
-    }
-
-
-def _names(found: object) -> tuple[str, ...]:
-    """The names of a list; what is none is left out."""
-    known = found if isinstance(found, list) else []
-    return tuple(name for name in known[:MOST_HOSTS] if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)
-
-
-def _sightings(found: object) -> Mapping[str, str]:
-    """The sightings of a map; what is none is left out."""
-    known = found if isinstance(found, dict) else {}
-    values = {sighting.value for sighting in Sighting}
-    return {str(nonce): seen for nonce, seen in known.items() if isinstance(seen, str) and seen in values}

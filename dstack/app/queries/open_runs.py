@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dstack.app.protocol.lists import last_number_now
-from dstack.app.queries.coordinators import LATE, Look
+from dstack.app.queries.coordinators import LATE_BEAT_S, Look
 from dstack.app.queries.views import JobView, RunView, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
@@ -186,7 +186,7 @@ def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobVi
         left=not sign.alive,
         account="" if sign.alive else claim.account,
         unreachable=sign.unreachable.get(claim.nonce, 0.0),
-        unheard=sign.seen if 0 < sign.seen < look.now - LATE else 0.0,
+        unheard=sign.seen if 0 < sign.seen < look.now - LATE_BEAT_S else 0.0,
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dstack.app.maintenance.blocking_driver import Performer
 from dstack.app.maintenance.bucket_probe import writable
+from dstack.app.maintenance.reader_heartbeat import ReaderHeartbeat
 from dstack.app.protocol import prune_steps
-from dstack.app.protocol.lease import BEAT
 from dstack.app.transfer.committed_manifest import was_pruned
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, Pin
@@ -30,24 +29,19 @@ def read_pinned(session: Session, attempts: Sequence[AttemptKeys]) -> Iterator[N
     """
     performer = make_performer(session)
     held: list[JobKeys] = []
-    stop = threading.Event()
     try:
         with own_coordinator(session) as me:
-            beating = threading.Thread(target=_beat, args=(session, me, stop), daemon=True)
+            heartbeat = ReaderHeartbeat(session.bucket, session.keys.heartbeat(me.id))
             try:
-                # Before the pin: a reader without a heartbeat is one that has left.
-                session.bucket.put(session.keys.heartbeat(me.id), b'{"beat":0}')
-                _hold(session, performer, me, attempts=attempts, held=held)
-                beating.start()
-            except BucketError as error:
-                print(clean(f"reading without a pin, so that `dstack prune` may interfere: {error}"), file=sys.stderr)
-            try:
+                try:
+                    heartbeat.begin()
+                    _hold(session, performer, me, attempts=attempts, held=held)
+                except BucketError as error:
+                    warning = f"reading without a pin, so that `dstack prune` may interfere: {error}"
+                    print(clean(warning), file=sys.stderr)
                 yield
             finally:
-                stop.set()
-                if beating.is_alive():
-                    beating.join()
-                _release(session, performer, me, held)
+                _release(performer, heartbeat, me, held)
     finally:
         performer.close()
 
@@ -76,21 +70,10 @@ def _generation(session: Session, attempt: AttemptKeys) -> JobKeys:
     return session.keys.job(Fingerprint(fingerprint), int(number))
 
 
-def _beat(session: Session, me: Coordinator, stop: threading.Event) -> None:
-    """The sign of life for whoever prunes on another machine."""
-    number = 0
-    while not stop.wait(BEAT):
-        number += 1
-        try:
-            session.bucket.put(session.keys.heartbeat(me.id), b'{"beat":%d}' % number)
-        except BucketError:
-            pass  # the pull itself says what is wrong with the bucket
-
-
-def _release(session: Session, performer: Performer, me: Coordinator, held: Sequence[JobKeys]) -> None:
-    try:
+def _release(performer: Performer, heartbeat: ReaderHeartbeat, me: Coordinator, held: Sequence[JobKeys]) -> None:
+    # Where the bucket does not answer, a prune sees that this process has ended.
+    with suppress(BucketError):
         for keys in held:
             performer.take(prune_steps.release(keys, Nonce(me.id)))
-        session.bucket.delete(session.keys.heartbeat(me.id))
-    except BucketError:
-        pass  # who prunes sees that this process has ended
+    with suppress(BucketError):
+        heartbeat.end()
