@@ -175,7 +175,7 @@ def soak(session: nox.Session) -> None:
     """The long figures, whole."""
     _install(session)
     env = {"DSTACK_SCHEDULES": "100000", "DSTACK_ROUNDS": "50", "DSTACK_KILLS": "200"}
-    _pytest(session, "tests/app/test_protocol.py", "tests/system", "tests/hostile", *TWO, env=env)
+    _pytest(session, "tests/app/protocol/test_simulator.py", "tests/system", "tests/hostile", *TWO, env=env)
 
 
 @nox.session

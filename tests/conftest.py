@@ -2,7 +2,10 @@
 
 import signal
 
-pytest_plugins = ["tests.lacking"]
+import pytest
+
+pytest.register_assert_rewrite("tests.support")
+pytest_plugins = ["tests.lacking", "tests.support.hosts.fixtures"]
 
 # A shell starts what it leaves in the background with Ctrl-C ignored, and every command of a test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -9,7 +9,8 @@ import ast
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.checkout import ROOT
+
 FILE_LINES = 400
 FUNCTION_LINES = 40
 PARAMETERS = 6

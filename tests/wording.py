@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.checkout import ROOT
+
 POINTING = frozenset(
     "it its that those what whatever whoever who which such one they them nobody somebody".split()  # noqa: SIM905
 )

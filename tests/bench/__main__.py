@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench import many, peers, push, runs, startup, store
 from tests.bench.measure import Row, table
 from tests.bench.place import Place, Unavailable, opened
-from tests.system.hosts.image import EngineMissing
+from tests.support.hosts.image import EngineMissing
 
 FIGURES: dict[str, tuple[Callable[[Place, int], Iterator[Row]], int]] = {
     "startup": (startup.startup, 15),

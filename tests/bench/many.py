@@ -15,8 +15,8 @@ from dstack.adapters.bucket.opener import open_bucket
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, dstack_script, run_to_end
 from tests.bench.store import server
-from tests.system.laptop import Laptop
-from tests.system.old_runs import old_run
+from tests.support.people.laptop import Laptop
+from tests.support.records.old_runs import old_run
 
 RUNS = 10_000
 SHOWN = 20

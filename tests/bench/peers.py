@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tests.bench.measure import Row
 from tests.bench.place import Place, dstack_script, run_to_end
-from tests.system.hosts.farm import Farm, TestHost
-from tests.system.hosts.waiting import until
-from tests.system.laptop import Laptop
-from tests.system.pipeline import entry, write_inventory
+from tests.support.hosts.farm import Farm, TestHost
+from tests.support.people.laptop import Laptop
+from tests.support.people.pipeline import entry, write_inventory
+from tests.support.waiting import until
 
 MARKS = "/home/alice/turns"
 QUEUE = 12

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.hosts.farm import Farm, TestHost
-from tests.system.hosts.home import Home, make_key
-from tests.system.laptop import Laptop
+from tests.support.hosts.farm import Farm, TestHost
+from tests.support.hosts.home import Home, make_key
+from tests.support.people.laptop import Laptop
 
 KEX = "curve25519-sha256"
 """What dstack's own library negotiates. OpenSSH's default costs 130 ms more, which would flatter us."""

@@ -20,7 +20,7 @@ from dstack.adapters.ssh.connections import SshHosts
 from dstack.project.hosts.inventory import read_inventory
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, Unavailable
-from tests.system.laptop import Laptop
+from tests.support.people.laptop import Laptop
 
 FILES = 2000
 PROJECT = "bench"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.measure import Probe, Row, interleaved, seconds
 from tests.bench.place import Place, Unavailable, dstack_script, run_to_end
-from tests.contract.object_stores import ObjectStore, ministack
+from tests.support.buckets.object_stores import ObjectStore, ministack
 
 LARGE = 1_000_000_000
 FILES, SMALL = 10_000, 4_000

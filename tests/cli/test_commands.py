@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from dstack import __version__
-from tests.cli.conftest import Project
+from tests.support.people.terminal import Project
 
 Make = Callable[..., Project]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.conftest import Project
+from tests.support.people.terminal import Project
 
 HEAVY = ("rich", "networkx", "asyncio", "asyncssh", "pydantic", "fsspec", "obstore", "boto3", "cryptography", "numpy",
          "keyring", "dotenv")  # fmt: skip

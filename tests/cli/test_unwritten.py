@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import LIMIT, Done, Project
+from tests.support.people.terminal import LIMIT, Done, Project
 
 FILES = {".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo done]}\n"}
 UNWRITTEN = 9

@@ -20,9 +20,8 @@ from dstack.adapters.bucket import remote_errors
 from dstack.adapters.bucket.folder import FolderBucket
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Bucket, Put
-from tests.contract.bucket_kinds import KINDS, STORES, opened, store_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.buckets.kinds import KINDS, STORES, opened, store_of
+from tests.support.checkout import ROOT
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -358,7 +357,7 @@ def test_a_bucket_that_cannot_hold_bulk_data_says_so(tmp_path: Path, monkeypatch
 
 
 def crowd(*arguments: object) -> list[str]:
-    command = [sys.executable, "-m", "tests.contract.bucket_crowd", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.support.buckets.crowd", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     complaints: list[str] = json.loads(done.stdout)

@@ -16,11 +16,11 @@ from dstack.adapters.bucket import obstore_store
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 from dstack.runner.store.pieces import PIECE
-from tests.contract.bucket_kinds import KINDS, opened
-from tests.contract.object_stores import ministack
+from tests.support.buckets.kinds import KINDS, opened
+from tests.support.buckets.object_stores import ministack
+from tests.support.checkout import ROOT
 
 MB = 1 << 20
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -124,8 +124,9 @@ def test_no_parts_are_left_in_the_store_when_a_source_fails(tmp_path: Path) -> N
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from tests.contract.bucket_kinds import KINDS
-from tests.contract.test_bucket_bulk import MB, blocks
+from tests.support.buckets.kinds import KINDS
+from tests.contract.test_bucket_bulk import MB
+from tests.contract.test_bucket_bulk import blocks
 bucket = KINDS["s3-ministack"](Path(sys.argv[1]))
 bucket.create("warm", b"x")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

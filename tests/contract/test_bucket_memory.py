@@ -8,7 +8,7 @@ import pytest
 
 from dstack.ports import Bucket
 from tests.contract import test_bucket
-from tests.fakes.bucket_memory import MemoryBucket
+from tests.support.buckets.memory import MemoryBucket
 
 globals().update(
     {

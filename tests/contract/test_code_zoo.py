@@ -12,8 +12,9 @@ import pytest
 
 from dstack.adapters.git.snapshots import GitCode
 from dstack.runner.store import code as host
-from tests.contract import code_zoo, code_zoo_special
-from tests.contract.code_state import ZOO, Files, git, write
+from tests.support.code import zoo as code_zoo
+from tests.support.code import zoo_special as code_zoo_special
+from tests.support.code.state import ZOO, Files, git, write
 
 STATES = (code_zoo, code_zoo_special)  # their import fills the zoo
 

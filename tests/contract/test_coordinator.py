@@ -33,8 +33,8 @@ from dstack.core.format.records import Coordinator, Final, RunRecord, pack
 from dstack.core.handover import HandOver, digest
 from dstack.model import Host, HostName, RunStatus
 from dstack.session.session import Session
-from tests.system.hosts.waiting import until
-from tests.system.laptop import Laptop
+from tests.support.people.laptop import Laptop
+from tests.support.waiting import until
 
 PYTHON = os.environ.get("DSTACK_HOST_PYTHON", sys.executable)
 

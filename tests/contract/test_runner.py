@@ -17,7 +17,7 @@ import pytest
 from dstack.adapters.identity import CoordinatorLock, boot_id, new_nonce
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, EntryKind, Nonce
-from tests.contract.runner_hosts import (
+from tests.support.runners.bench import (
     Bench,
     LocalOpener,
     Opener,

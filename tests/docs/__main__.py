@@ -16,8 +16,8 @@ from tests.docs.configuration import configuration_page
 from tests.docs.exits import exits_page
 from tests.docs.jsonpage import json_page
 from tests.docs.links import broken_links, markdown_files
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/configuration.md": configuration_page,

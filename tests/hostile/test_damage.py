@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.damage import DAMAGES, PREPARED, WORKFLOWS, Store
+from tests.support.faults.damage import DAMAGES, PREPARED, WORKFLOWS, Store
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 PIECES = {"pack": "a/000001/data/*", "manifest": "a/000001/manifest", "result": "result"}

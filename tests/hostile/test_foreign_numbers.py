@@ -27,8 +27,8 @@ from dstack.errors import BucketError, HostError
 from dstack.model import Host, HostFacts, HostName, HostQueue
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.times import ago_text, duration_text
-from tests.unit.adapters.runner_script import HELLO
-from tests.unit.core.any_value import any_value
+from tests.support.records.any_value import any_value
+from tests.support.runners.scripted import HELLO
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 DEEP: Any = json.loads("[" * 200 + "]" * 200)

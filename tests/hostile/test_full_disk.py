@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hosts.waiting import until
-from tests.system.laptop import Laptop
-from tests.unit.runner.conftest import Host, snapshot
-from tests.unit.runner.test_disk import SECRETS, Filler, small_disk
+from tests.support.people.laptop import Laptop
+from tests.support.runners.host import Host
+from tests.support.waiting import until
+from tests.unit.runner.base.test_disk_room import SECRETS, Filler, small_disk
+from tests.unit.runner.conftest import snapshot
 
 __all__ = ["small_disk", "snapshot"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import labjudge
-from tests.hostile.lab import NEEDS_HOST_PYTHON, Lab, Setting
-from tests.hostile.labstorm import Storm, make_peace
-from tests.system.hosts.farm import Farm
-from tests.system.hosts.home import ClientKey
+from tests.support.hosts.farm import Farm
+from tests.support.hosts.home import ClientKey
+from tests.support.lab import judge as labjudge
+from tests.support.lab.lab import NEEDS_HOST_PYTHON, Lab, Setting
+from tests.support.lab.storm import Storm, make_peace
 
 ROUNDS = 2 * int(os.environ.get("DSTACK_ROUNDS", "1"))
 SEEDS = [int(os.environ["DSTACK_SEED"])] if "DSTACK_SEED" in os.environ else list(range(1, ROUNDS + 1))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import labjudge
-from tests.hostile.lab import NEEDS_HOST_PYTHON, Lab, Setting
-from tests.hostile.labmachines import Command, LabLaptop, lay
-from tests.hostile.labwork import GATE, Tried, inventory
-from tests.system.hosts.farm import Farm
-from tests.system.hosts.home import ClientKey
-from tests.system.hosts.waiting import until
+from tests.support.hosts.farm import Farm
+from tests.support.hosts.home import ClientKey
+from tests.support.lab import judge as labjudge
+from tests.support.lab.lab import NEEDS_HOST_PYTHON, Lab, Setting
+from tests.support.lab.machines import Command, LabLaptop, lay
+from tests.support.lab.work import GATE, Tried, inventory
+from tests.support.waiting import until
 
 pytestmark = [NEEDS_HOST_PYTHON, pytest.mark.docker, pytest.mark.timeout(240)]
 SILENCE = 3

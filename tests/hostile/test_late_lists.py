@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.object_stores import ObjectStore, ministack
-from tests.hostile.late_lists import KINDS, LateListProxy
-from tests.system.hosts.waiting import until
-from tests.system.laptop import Laptop
+from tests.support.buckets.late_lists import KINDS, LateListProxy
+from tests.support.buckets.object_stores import ObjectStore, ministack
+from tests.support.people.laptop import Laptop
+from tests.support.waiting import until
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 STORES = [(seed, kind) for seed in range(ROUNDS) for kind in KINDS]

@@ -22,8 +22,8 @@ import pytest
 from dstack.adapters.runner.zipapp import runner_zipapp
 from dstack.coordinator import wheel
 from dstack.private_folder import UntrustedError
-from tests.system.laptop import Laptop
-from tests.unit.runner.client import Client, Refused
+from tests.support.people.laptop import Laptop
+from tests.support.runners.client import Client, Refused
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 MALLORY, GROUP = 20002, 20100

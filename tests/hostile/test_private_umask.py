@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hosts.waiting import until
-from tests.system.laptop import LIMIT, Laptop
+from tests.support.people.laptop import LIMIT, Laptop
+from tests.support.waiting import until
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 UMASKS = (0, 0o002, 0o022, 0o077, 0o777)

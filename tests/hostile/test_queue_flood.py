@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dstack.runner.queue.tickets import STRAYS
-from tests.hostile import villain
-from tests.hostile.villain import ALICE, BOB, PYTHON
-from tests.unit.runner.client import Client, until
+from tests.support.faults import villain
+from tests.support.faults.villain import ALICE, BOB, PYTHON
+from tests.support.runners.client import Client, until
 
 FILES = 400
 CPU = {"cpu": 1}

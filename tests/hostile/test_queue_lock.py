@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import villain
-from tests.hostile.villain import BOB
-from tests.system.laptop import Laptop
-from tests.unit.runner.client import until
+from tests.support.faults import villain
+from tests.support.faults.villain import BOB
+from tests.support.people.laptop import Laptop
+from tests.support.runners.client import until
 
 
 @pytest.fixture

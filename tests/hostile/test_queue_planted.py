@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import villain
-from tests.hostile.villain import ALICE, BOB, PYTHON
-from tests.unit.runner.client import Client, Refused, until
+from tests.support.faults import villain
+from tests.support.faults.villain import ALICE, BOB, PYTHON
+from tests.support.runners.client import Client, Refused, until
 
 OWN = Path(f"/var/tmp/dstack-slots-{ALICE}")
 SMI = '#!/bin/sh\ncase "$*" in *query-gpu*) echo "0, GPU-0, NVIDIA A100, 40960" ;; esac\n'

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import villain
-from tests.hostile.villain import BOB, body, kind
-from tests.system.laptop import Laptop
-from tests.unit.runner.client import Client, until
+from tests.support.faults import villain
+from tests.support.faults.villain import BOB, body, kind
+from tests.support.people.laptop import Laptop
+from tests.support.runners.client import Client, until
 
 DEMAND = {"cpu": 0, "memory": 0, "gpus": 0, "gpu_name": "", "gpu_memory": 0}
 GOOD = {"title": "theirs/train", "priority": 0, "gpus": [], "demand": DEMAND}

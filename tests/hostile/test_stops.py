@@ -15,8 +15,8 @@ from typing import IO
 
 import pytest
 
-from tests.system.hosts.waiting import until
-from tests.system.laptop import Laptop
+from tests.support.people.laptop import Laptop
+from tests.support.waiting import until
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "1"))
 SOON = 25.0

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Mutant
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCHEDULES = {"DSTACK_SCHEDULES": "20000"}
 """As many as CI plays: a rare race is seen by few of them."""
 LIMIT = 600

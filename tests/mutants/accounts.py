@@ -27,7 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/sightings.py",
         old="        return stat.S_ISREG(found.st_mode) and found.st_uid == uid and _is_locked(fd, uid, locks)\n",
         new="        return stat.S_ISREG(found.st_mode) and _is_locked(fd, uid, locks)\n",
-        tests=("tests/unit/runner/test_sightings.py",),
+        tests=("tests/unit/runner/queue/test_sightings.py",),
     ),
     Mutant(
         name="any-lock-believed",
@@ -35,7 +35,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/sightings.py",
         old="            return not pids or any(_owner(os.path.join(PROC, str(pid))) in (None, uid) for pid in pids)\n",
         new="            return True\n",
-        tests=("tests/unit/runner/test_sightings.py",),
+        tests=("tests/unit/runner/queue/test_sightings.py",),
     ),
     Mutant(
         name="boot-alone-is-death",
@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/core/sightings.py",
         old="    if claim.machine and claim.machine == facts.machine:\n        return Sighting.RESTARTED",
         new="    if not is_same_boot(claim, facts):\n        return Sighting.RESTARTED",
-        tests=("tests/app/test_foreign.py",),
+        tests=("tests/app/hosts/test_claim_hosts.py",),
     ),
     Mutant(
         name="entry-decides",
@@ -51,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/hosts/fleet.py",
         old="        found.append(self._entry_of(claim))\n",
         new="        found += [] if named is not None else [self._entry_of(claim)]\n",
-        tests=("tests/app/test_foreign.py",),
+        tests=("tests/app/hosts/test_claim_hosts.py",),
     ),
     Mutant(
         name="own-attempts-exempt",
@@ -65,7 +65,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "    return end is not None\n"
         ),
         new="    end = yield from _end_of(mine)\n    return end is not None and end.status != AttemptEnd.LOST\n",
-        tests=("tests/app/test_attempts.py",),
+        tests=("tests/app/protocol/test_attempts.py",),
     ),
     Mutant(
         name="late-result-stays",
@@ -73,7 +73,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/host_cleanup.py",
         old="    return Rest.BRING_IN\n",
         new="    return Rest.LEAVE\n",
-        tests=("tests/app/test_late_results.py",),
+        tests=("tests/app/coordination/test_late_results.py",),
     ),
     Mutant(
         name="late-result-dropped",
@@ -81,7 +81,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/host_cleanup.py",
         old="    return Rest.BRING_IN\n",
         new="    return Rest.FORGET\n",
-        tests=("tests/app/test_late_results.py",),
+        tests=("tests/app/coordination/test_late_results.py",),
     ),
     Mutant(
         name="late-result-from-anywhere",
@@ -89,7 +89,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/late_results.py",
         old=" or not belongs(claim, facts) or is_other_machine(claim, facts):",
         new=":",
-        tests=("tests/app/test_late_results.py",),
+        tests=("tests/app/coordination/test_late_results.py",),
     ),
     Mutant(
         name="orphans-stay",
@@ -97,7 +97,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/host_cleanup.py",
         old="            await end_orphan(runner, bucket, orphan)\n",
         new="            continue\n",
-        tests=("tests/app/test_orphans.py",),
+        tests=("tests/app/coordination/test_orphans.py",),
     ),
     Mutant(
         name="awaited-orphan-ended",
@@ -105,7 +105,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/host_cleanup.py",
         old="        if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):\n",
         new="        if orphan:\n",
-        tests=("tests/app/test_orphans.py",),
+        tests=("tests/app/coordination/test_orphans.py",),
     ),
     Mutant(
         name="pause-is-silence",
@@ -113,6 +113,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/hosts/silence.py",
         old="        silence.seconds += min(now - silence.asked, GAP)\n",
         new="        silence.seconds += now - silence.asked\n",
-        tests=("tests/app/test_silences.py",),
+        tests=("tests/app/hosts/test_silence.py",),
     ),
 )

@@ -117,7 +117,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/job/supervisor.py",
         old="        try:\n            _wait_and_run(attempt, hold, control)\n",
         new="        slots.give_back(hold.slot)\n        try:\n            _wait_and_run(attempt, hold, control)\n",
-        tests=("tests/unit/runner/test_slots.py",),
+        tests=("tests/unit/runner/queue/test_slots.py",),
     ),
     Mutant(
         name="slot-not-inherited",
@@ -125,7 +125,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/job/supervisor.py",
         old="JobProcess(attempt, record, executor, (hold.slot.fd, hold.alive), hold.slot.gpus)",
         new="JobProcess(attempt, record, executor, (hold.alive,), hold.slot.gpus)",
-        tests=("tests/unit/runner/test_slots.py",),
+        tests=("tests/unit/runner/queue/test_slots.py",),
     ),
     Mutant(
         name="overtaking",
@@ -133,7 +133,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/scheduler.py",
         old="        free.reserve(ticket.demand)\n",
         new="        pass\n",
-        tests=("tests/unit/runner/test_grants.py",),
+        tests=("tests/unit/runner/queue/test_scheduler.py",),
     ),
     Mutant(
         name="another-account's-spool",
@@ -143,7 +143,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):\n        return False\n"
         ),
         new="    if facts.user:\n        return True\n",
-        tests=("tests/system/test_two_accounts.py", "-k", "colleague"),
+        tests=("tests/system/teams/test_two_accounts.py", "-k", "colleague"),
     ),
     Mutant(
         name="whatever-the-bucket-says",
@@ -167,7 +167,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/adapters/bucket/folder.py",
         old="            if self._format is not None and not self._is_same(self._format):",
         new="            if self._format is None and not self._is_same(b''):",
-        tests=("tests/unit/adapters/test_bucket_folder.py", "-k", "unmounted"),
+        tests=("tests/unit/adapters/bucket/test_folder.py", "-k", "unmounted"),
     ),
     Mutant(
         name="never-held-is-failed",
@@ -178,7 +178,7 @@ MUTANTS: tuple[Mutant, ...] = (
             '            return self._not_begun(spec, f"{error}: its supervisor was killed")\n'
         ),
         new="        except NotHeldError as error:\n            return str(error)\n",
-        tests=("tests/system/test_together_here.py", "-k", "supervisor"),
+        tests=("tests/system/crashes/test_together_here.py", "-k", "supervisor"),
     ),
     Mutant(
         name="another-machine's-spool",
@@ -186,7 +186,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/core/sightings.py",
         old="    return not claim.place or claim.place == facts.place\n",
         new="    return True\n",
-        tests=("tests/system/test_together_here.py", "-k", "another"),
+        tests=("tests/system/crashes/test_together_here.py", "-k", "another"),
     ),
     Mutant(
         name="dead-is-lost",
@@ -194,7 +194,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/settlement.py",
         old="    by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id",
         new="    by_owner = live.owner.boot_id == live.claim.boot_id",
-        tests=("tests/system/test_together_here.py",),
+        tests=("tests/system/crashes/test_together_here.py",),
     ),
     Mutant(
         name="deaf-joiner",
@@ -202,7 +202,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/generations.py",
         old="        ended = number if live is None else number - 1",
         new="        ended = number",
-        tests=("tests/system/test_single_flight.py", "-k", "one_failure and 2"),
+        tests=("tests/system/teams/test_single_flight.py", "-k", "one_failure and 2"),
     ),
     Mutant(
         name="mask-by-chunk",
@@ -210,7 +210,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/job/masking.py",
         old="self._show(window, self._unfinished(window, suspects), suspects)",
         new="self._show(window, len(window), suspects)",
-        tests=("tests/unit/runner/test_masking.py",),
+        tests=("tests/unit/runner/job/test_masking.py",),
     ),
     Mutant(
         name="mask-too-late",
@@ -218,7 +218,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/executors/plain.py",
         old="        output = log if launch.pipe is None or launch.pipe.writer is None else launch.pipe.writer\n",
         new="        output = log\n",
-        tests=("tests/unit/runner/test_secrets.py",),
+        tests=("tests/unit/runner/job/test_masked_log.py",),
     ),
     Mutant(
         name="secret-in-docker-env",
@@ -230,7 +230,7 @@ MUTANTS: tuple[Mutant, ...] = (
             globals()["create_argv"] = lambda *a, **k: real(*a, **k)[:2] + given_ + real(*a, **k)[2:]
             self._create()
 """,
-        tests=("tests/unit/runner/test_secrets.py",),
+        tests=("tests/unit/runner/job/test_masked_log.py",),
     ),
     Mutant(
         name="claim-without-secret",
@@ -238,7 +238,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/job_secrets.py",
         old="    return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)",
         new="    return None",
-        tests=("tests/system/test_secrets.py::test_a_coordinator_that_lacks_the_secret_waits_and_says_for_whose",),
+        tests=("tests/system/runs/test_secrets.py::test_a_coordinator_that_lacks_the_secret_waits_and_says_for_whose",),
     ),
     Mutant(
         name="secrets-file-for-all",
@@ -246,7 +246,9 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/private_folder.py",
         old="FILE_MODE = 0o600",
         new="FILE_MODE = 0o644",
-        tests=("tests/cli/test_secrets.py::test_without_a_keyring_a_file_of_the_owners_keeps_it_and_that_is_said",),
+        tests=(
+            "tests/cli/project/test_secrets.py::test_without_a_keyring_a_file_of_the_owners_keeps_it_and_that_is_said",
+        ),
     ),
     Mutant(
         name="silence-is-life",
@@ -254,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/coordinators.py",
         old="not beat.at or self.now - beat.at < SILENT_BEAT_S",
         new="True",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="heartbeat-before-lock",
@@ -262,7 +264,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/coordinators.py",
         old="        if sure is False:\n",
         new="        if False:\n",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="anybodys-last-run",
@@ -272,7 +274,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if record is not None and (record.user, record.machine) == (user, machine):",
         new="    for run in run_ids(bucket, keys, LOOK_BACK):\n        record = _read(bucket, keys, run)\n"
         "        if record is not None:",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="beginning-is-enough",
@@ -280,7 +282,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/run_lookup.py",
         old="    if len(fitting) > 1:",
         new="    if len(fitting) > 9:",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="pulled-over-ones-own",
@@ -288,7 +290,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/project/hosts/shared_part.py",
         old="if host.name not in own and before.get(host.name) != host:",
         new="if before.get(host.name) != host:",
-        tests=("tests/unit/project/test_hostshare.py",),
+        tests=("tests/unit/project/test_shared_part.py",),
     ),
     Mutant(
         name="pulled-unread",
@@ -296,7 +298,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/project/hosts/shared_part.py",
         old="    if told:\n",
         new="    if told and not hosts:\n",
-        tests=("tests/unit/project/test_hostshare.py",),
+        tests=("tests/unit/project/test_shared_part.py",),
     ),
     Mutant(
         name="all-pages",
@@ -304,7 +306,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/adapters/bucket/obstore_store.py",
         old="        if limit is not None:\n            return self._asked",
         new="        if limit is not None and not limit:\n            return self._asked",
-        tests=("tests/system/test_requests.py",),
+        tests=("tests/system/buckets/test_requests.py",),
     ),
     Mutant(
         name="store-create-overwrites",
@@ -336,7 +338,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/adapters/bucket/obstore_store.py",
         old="if final or not left or",
         new="if True or not left or",
-        tests=("tests/system/test_store_faults.py", "-k", "two_laptops"),
+        tests=("tests/system/crashes/test_store_faults.py", "-k", "two_laptops"),
     ),
     Mutant(
         name="expired-is-unknown",
@@ -344,7 +346,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/adapters/bucket/obstore_store.py",
         old="            if refuses_credentials(str(error)):\n",
         new="            if not str(error):\n",
-        tests=("tests/unit/adapters/test_credentials.py",),
+        tests=("tests/unit/adapters/bucket/test_credentials.py",),
     ),
     Mutant(
         name="packs-unverified",
@@ -352,7 +354,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/transfer/artifacts.py",
         old="manifests.verified(files, counted(chunks))",
         new="counted(chunks)",
-        tests=("tests/app/test_collect_pieces.py",),
+        tests=("tests/app/transfer/test_artifacts_pieces.py",),
     ),
     Mutant(
         name="pieces-not-looked-for",
@@ -360,7 +362,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/settlement.py",
         old="    packs = manifests.uploads(manifest)",
         new="    packs = manifests.packs(manifest)",
-        tests=("tests/app/test_collect_pieces.py",),
+        tests=("tests/app/transfer/test_artifacts_pieces.py",),
     ),
     Mutant(
         name="prune-without-tomb",
@@ -435,7 +437,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/attempts.py",
         old="    if told is None and (yield Read(job.run_keys.record)) is None:\n",
         new="    if False:\n",
-        tests=("tests/app/test_pruning.py",),
+        tests=("tests/app/maintenance/test_prune_plan.py",),
     ),
     Mutant(
         name="summary-before-record",
@@ -443,7 +445,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/prune_steps.py",
         old="    for tier in ({keys.record}, rest, {keys.final}):\n",
         new="    for tier in ({keys.final}, rest, {keys.record}):\n",
-        tests=("tests/app/test_pruning.py",),
+        tests=("tests/app/maintenance/test_prune_plan.py",),
     ),
     Mutant(
         name="folder-create-overwrites",
@@ -459,7 +461,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/core/placement.py",
         old="    return TURN * before",
         new="    return 0.0 * before",
-        tests=("tests/unit/core/test_turn.py",),
+        tests=("tests/unit/core/test_placement.py",),
     ),
     Mutant(
         name="claims-without-a-heartbeat",
@@ -467,7 +469,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/effect_driver.py",
         old="                if takes(key):",
         new="                if takes(key) and not key:",
-        tests=("tests/app/test_heart.py",),
+        tests=("tests/app/coordination/test_heartbeat.py",),
     ),
     Mutant(
         name="docker-unasked",
@@ -475,7 +477,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/core/placement.py",
         old="    if spec.image is not None and not facts.docker:\n",
         new="    if False:\n",
-        tests=("tests/unit/core/test_turn.py",),
+        tests=("tests/unit/core/test_placement.py",),
     ),
     Mutant(
         name="half-a-survey",
@@ -483,7 +485,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/adapters/bucket/obstore_store.py",
         old="            # One that has failed would say next that it is at its end.\n            pages = None\n",
         new="            pages = asked\n",
-        tests=("tests/unit/adapters/test_bucket_survey.py",),
+        tests=("tests/unit/adapters/bucket/test_survey.py",),
     ),
     Mutant(
         name="end-read-twice",
@@ -494,7 +496,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "    if end is not None and unpack(End, mine.end, (yield Read(mine.end))).status == AttemptEnd.LOST:\n"
             "        yield Linger("
         ),
-        tests=("tests/app/test_pruning.py",),
+        tests=("tests/app/maintenance/test_prune_plan.py",),
     ),
     Mutant(
         name="watch-decides",
@@ -502,7 +504,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/hosts/claim_hosts.py",
         old="        if isinstance(error, HostUnreachableError):\n            self._unwatched",
         new="        if error is not None:\n            self._unwatched",
-        tests=("tests/app/test_shown.py",),
+        tests=("tests/app/coordination/test_effect_driver_watch.py",),
     ),
     Mutant(
         name="believed-for-ever",
@@ -510,7 +512,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/store/blob_store.py",
         old="        return self._seen.get(digest) == identity\n",
         new="        return digest in self._seen\n",
-        tests=("tests/unit/runner/test_store.py",),
+        tests=("tests/unit/runner/store/test_blob_store.py",),
     ),
     Mutant(
         name="moved-unseen",
@@ -518,7 +520,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/store/intake.py",
         old='                right = safe_paths.digest_of(source) == (entry["sha256"], entry["size"])\n',
         new="                right = True\n",
-        tests=("tests/unit/runner/test_store.py",),
+        tests=("tests/unit/runner/store/test_blob_store.py",),
     ),
     Mutant(
         name="moved-from-others",
@@ -526,7 +528,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/store/intake.py",
         old="or state.st_nlink != 1 or",
         new="or",
-        tests=("tests/unit/runner/test_store.py",),
+        tests=("tests/unit/runner/store/test_blob_store.py",),
     ),
     Mutant(
         name="forgotten-in-use",
@@ -534,7 +536,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/store/eviction.py",
         old="        if excess <= 0 or blob.used > now - SAFE:\n",
         new="        if excess <= 0:\n",
-        tests=("tests/unit/runner/test_eviction.py",),
+        tests=("tests/unit/runner/store/test_eviction.py",),
     ),
     Mutant(
         name="forgotten-results",
@@ -542,7 +544,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/store/eviction.py",
         old="            if attempt.decide(REFUSED) == REFUSED:\n",
         new="            if attempt.decide(REFUSED):\n",
-        tests=("tests/unit/runner/test_eviction.py",),
+        tests=("tests/unit/runner/store/test_eviction.py",),
     ),
     Mutant(
         name="unknown-is-ended",
@@ -558,7 +560,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/host_cleanup.py",
         old="    if end.status != AttemptEnd.LOST:\n",
         new="    if True:\n",
-        tests=("tests/app/test_tidying.py",),
+        tests=("tests/app/coordination/test_host_cleanup.py",),
     ),
     Mutant(
         name="tidied-by-number",
@@ -566,6 +568,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/coordination/host_cleanup.py",
         old="    if end.nonce != spooled.nonce:\n",
         new="    if False:\n",
-        tests=("tests/app/test_tidying.py",),
+        tests=("tests/app/coordination/test_host_cleanup.py",),
     ),
 )

@@ -35,7 +35,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/lists.py",
         old="if key not in found and not (yield Reaches(key, size)):",
         new="if key not in found:",
-        tests=("tests/app/test_listing.py", *PROTOCOL),
+        tests=("tests/app/protocol/test_lists.py", *PROTOCOL),
     ),
     Mutant(
         name="claims-by-a-list",
@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/lists.py",
         old="    while (yield Read(key_of(number + 1))) is not None:",
         new="    while False:",
-        tests=("tests/app/test_listing.py",),
+        tests=("tests/app/protocol/test_lists.py",),
     ),
     Mutant(
         name="users-by-a-list",
@@ -51,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/register.py",
         old="    found = yield from _registered(keys)\n",
         new="    found: set[str] = set()\n",
-        tests=("tests/app/test_listing.py",),
+        tests=("tests/app/protocol/test_lists.py",),
     ),
     Mutant(
         name="fsck-denies-the-lost",
@@ -59,7 +59,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/maintenance/fsck/jobs.py",
         old="end.status not in (AttemptEnd.SUCCEEDED, AttemptEnd.LOST) and",
         new="end.status != AttemptEnd.SUCCEEDED and",
-        tests=("tests/app/test_checking.py",),
+        tests=("tests/app/maintenance/test_fsck.py",),
     ),
     Mutant(
         name="summary-without-machine",
@@ -67,6 +67,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/views.py",
         old="        machine=run.machine,\n",
         new="",
-        tests=("tests/app/test_checking.py",),
+        tests=("tests/app/maintenance/test_fsck.py",),
     ),
 )

@@ -11,7 +11,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/attempts.py",
         old="        yield Drop(nonce)\n        raise\n",
         new="        raise\n",
-        tests=("tests/app/test_attempts.py",),
+        tests=("tests/app/protocol/test_attempts.py",),
     ),
     Mutant(
         name="silent-docker-is-death",
@@ -19,7 +19,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/job/stop.py",
         old="            now = VANISHED if runs is False else RUNNING\n",
         new="            now = RUNNING if runs else VANISHED\n",
-        tests=("tests/unit/runner/test_states.py",),
+        tests=("tests/unit/runner/job/test_stop_states.py",),
     ),
     Mutant(
         name="ended-container-stays",
@@ -27,7 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/operations.py",
         old="            if attempt.read_exit() is None:\n                remove_outside(attempt)\n",
         new="",
-        tests=("tests/unit/runner/test_container.py",),
+        tests=("tests/unit/runner/job/test_container.py",),
     ),
     Mutant(
         name="stop-waits-for-the-frozen",
@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/settlement.py",
         old="if late >= STOPPED or (yield Alive(live.owner, live.claim)) is False:",
         new="if (yield Alive(live.owner, live.claim)) is False:",
-        tests=("tests/app/test_stopping.py",),
+        tests=("tests/app/protocol/test_attempts_stop.py",),
     ),
     Mutant(
         name="masked-log-cut-silently",
@@ -51,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/job/masked_log.py",
         old='self.lost = "%d bytes of the log could not be written',
         new='_ = "%d bytes of the log could not be written',
-        tests=("tests/unit/runner/test_disk.py",),
+        tests=("tests/unit/runner/base/test_disk_room.py",),
     ),
     Mutant(
         name="log-without-room-ahead",
@@ -59,7 +59,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/job/log_room.py",
         old="        if self.full and (self._blind or size > self._end - BLOCK):",
         new="        if False:",
-        tests=("tests/unit/runner/test_disk.py",),
+        tests=("tests/unit/runner/base/test_disk_room.py",),
     ),
     Mutant(
         name="logs-forget-the-loss",
@@ -83,6 +83,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/base/spool.py",
         old='(self._reserve, self.stop + ".reserve", self._room)',
         new="(self._reserve, self._room)",
-        tests=("tests/unit/runner/test_disk.py",),
+        tests=("tests/unit/runner/base/test_disk_room.py",),
     ),
 )

@@ -27,7 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
             out.write(streams.finish_all())
             out.flush()
 """,
-        tests=("tests/cli/test_given_back.py",),
+        tests=("tests/cli/test_terminal.py",),
     ),
     Mutant(
         name="clock-of-the-laptop",
@@ -35,7 +35,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/maintenance/bucket_trial.py",
         old="        return try_bucket(bucket, nonce)\n    except",
         new="        try_bucket(bucket, nonce)\n        return own\n    except",
-        tests=("tests/cli/test_clocks.py::test_a_prune_goes_by_the_clock_of_the_store",),
+        tests=("tests/cli/runs/test_clocks.py::test_a_prune_goes_by_the_clock_of_the_store",),
     ),
     Mutant(
         name="jump-taken-for-time",
@@ -59,7 +59,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/cli/hosts/host_check.py",
         old="            try_bucket(self._session.bucket, os.urandom(16).hex())\n",
         new="            check_format(self._session.bucket)\n",
-        tests=("tests/cli/test_hosts.py::test_this_machine_is_judged_by_a_real_read_and_write",),
+        tests=("tests/cli/hosts/test_hosts.py::test_this_machine_is_judged_by_a_real_read_and_write",),
     ),
     Mutant(
         name="stops-unasked",
@@ -67,7 +67,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/cli/runs/stop.py",
         old="    if not yes:\n        _confirm(record)\n",
         new="",
-        tests=("tests/cli/test_runs.py::test_somebody_elses_run_is_stopped_only_after_a_question",),
+        tests=("tests/cli/runs/test_runs.py::test_somebody_elses_run_is_stopped_only_after_a_question",),
     ),
     Mutant(
         name="fonts-get-through",
@@ -83,7 +83,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/views.py",
         old="        if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):",
         new="        if self.status is not RunStatus.RUNNING or self.jobs:",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="why-of-what-never-ran",
@@ -91,7 +91,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/explanation.py",
         old="    if job.status in ENDED and not job.began:\n",
         new="    if job.status in ENDED and job.began is None:\n",
-        tests=("tests/app/test_explain.py",),
+        tests=("tests/app/queries/test_explanation.py",),
     ),
     Mutant(
         name="stop-says-done",
@@ -99,7 +99,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/cli/runs/stop.py",
         old="    return 0 if ended and gone else GOES_ON",
         new="    return 0 if gone else GOES_ON",
-        tests=("tests/cli/test_runs.py",),
+        tests=("tests/cli/runs/test_runs.py",),
     ),
     Mutant(
         name="standby-not-said",
@@ -107,7 +107,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/coordinators.py",
         old="            return Tended(by=by, last=last, seen=seen, standby=standby)\n",
         new="            seen = 0.0\n",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="host-row-cut",
@@ -115,7 +115,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/cli/hosts/host_check.py",
         old='    Column(title="BUCKET", floor=10, wraps=True),',
         new='    Column(title="BUCKET", floor=10),',
-        tests=("tests/cli/test_hosts.py::test_nothing_of_what_a_host_has_is_cut",),
+        tests=("tests/cli/hosts/test_hosts.py::test_nothing_of_what_a_host_has_is_cut",),
     ),
     Mutant(
         name="last-of-the-future",
@@ -123,7 +123,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/run_lookup.py",
         old="    for until in (now + SKEW, None):",
         new="    for until in (None,):",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="lines-of-others",
@@ -131,7 +131,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/ui/tables.py",
         old="""    return "".join(note(text, stream) for text in texts)""",
         new="""    return "".join(note(line, stream) for text in texts for line in text.splitlines())""",
-        tests=("tests/app/test_tending.py",),
+        tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(
         name="full-disk-is-a-bug",

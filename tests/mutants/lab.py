@@ -19,7 +19,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/base/processes.py",
         old="    if BOOT.fullmatch(forced):\n",
         new="    if forced:\n",
-        tests=("tests/unit/runner/test_processes.py",),
+        tests=("tests/unit/runner/base/test_processes.py",),
     ),
     Mutant(
         name="any-boot-of-a-laptop",

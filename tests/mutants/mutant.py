@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOL = ("tests/app/test_protocol.py",)
+PROTOCOL = ("tests/app/protocol/test_simulator.py",)
 """The simulator: the tests of whatever breaks the protocol."""
 
 

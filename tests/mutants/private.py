@@ -14,7 +14,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/private_folder.py",
         old="            make_folder(os.path.dirname(path))\n",
         new="            os.makedirs(os.path.dirname(path), exist_ok=True)\n",
-        tests=("tests/unit/runner/test_private_folder.py::test_a_folder_and_its_missing_parents_are_private",),
+        tests=("tests/unit/test_private_folder.py::test_a_folder_and_its_missing_parents_are_private",),
     ),
     Mutant(
         name="open-folder-left-open",
@@ -22,7 +22,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/private_folder.py",
         old="        os.chmod(name, wanted, dir_fd=folder)\n",
         new="        pass\n",
-        tests=("tests/unit/runner/test_private_folder.py",),
+        tests=("tests/unit/test_private_folder.py",),
     ),
     Mutant(
         name="owner-not-asked",
@@ -74,7 +74,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/private_folder.py",
         old="            if not is_own:\n                _judge_folder(path, name, fd, root)\n            elif _settle",
         new="            if _settle",
-        tests=("tests/unit/runner/test_private_folder.py",),
+        tests=("tests/unit/test_private_folder.py",),
     ),
     Mutant(
         name="users-folders-closed-by-making",
@@ -82,6 +82,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/private_folder.py",
         old="_settle(path, path, keep=READERS)",
         new="_settle(path, path)",
-        tests=("tests/unit/runner/test_private_folder.py",),
+        tests=("tests/unit/test_private_folder.py",),
     ),
 )

@@ -11,7 +11,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/base/shortage.py",
         old="    return error.errno in _LACKS\n",
         new="    return False\n",
-        tests=("tests/unit/runner/test_queue_looks.py",),
+        tests=("tests/unit/runner/queue/test_tickets_search.py",),
     ),
     Mutant(
         name="shortage-hides-a-folder",
@@ -19,7 +19,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/queue_lock.py",
         old="            if shortage.is_shortage(error):\n                raise\n",
         new="",
-        tests=("tests/unit/runner/test_queue_shortage.py",),
+        tests=("tests/unit/runner/queue/test_queue_shortage.py",),
     ),
     Mutant(
         name="malformed-ticket-is-fatal",
@@ -27,7 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/tickets.py",
         old="    except RecursionError:\n        raise MalformedError",
         new="    except ZeroDivisionError:\n        raise MalformedError",
-        tests=("tests/unit/runner/test_tickets.py",),
+        tests=("tests/unit/runner/queue/test_tickets.py",),
     ),
     Mutant(
         name="malformed-ticket-is-free",
@@ -43,7 +43,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/queue_lock.py",
         old="if not try_lock(fd, fcntl.LOCK_EX)), None)",
         new="if fcntl.flock(fd, fcntl.LOCK_EX)), None)",
-        tests=("tests/unit/runner/test_queue_lock.py",),
+        tests=("tests/unit/runner/queue/test_queue_lock.py",),
     ),
     Mutant(
         name="locks-read-for-each-file",
@@ -51,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/base/file_locks.py",
         old="        if self._holders is None:\n",
         new="        if True:\n",
-        tests=("tests/unit/runner/test_queue_looks.py",),
+        tests=("tests/unit/runner/queue/test_tickets_search.py",),
     ),
     Mutant(
         name="strays-without-bound",
@@ -67,7 +67,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/queue/tickets.py",
         old="if self._files % STEP == 0 and self._given_up():",
         new="if False:",
-        tests=("tests/unit/runner/test_queue_looks.py",),
+        tests=("tests/unit/runner/queue/test_tickets_search.py",),
     ),
     Mutant(
         name="one-place-of-the-queue",
@@ -91,6 +91,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/queries/runs.py",
         old="            if faults is None:\n                raise\n",
         new="            raise\n",
-        tests=("tests/app/test_overview.py",),
+        tests=("tests/app/queries/test_runs.py",),
     ),
 )

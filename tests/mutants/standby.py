@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import PROTOCOL, Mutant
 
-STANDING = ("tests/app/test_standby.py",)
+STANDING = ("tests/app/coordination/test_standby.py",)
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-claims-beside-the-laptop",
@@ -44,7 +44,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/cli/runs/standby.py",
         old="        await self._screen.start.wait()\n",
         new="",
-        tests=("tests/cli/test_standby.py",),
+        tests=("tests/cli/runs/test_standby.py",),
     ),
     Mutant(
         name="standby-before-the-heartbeat",
@@ -52,7 +52,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/cli/runs/standby.py",
         old="        await heart.begin()\n",
         new="",
-        tests=("tests/cli/test_standby.py",),
+        tests=("tests/cli/runs/test_standby.py",),
     ),
     Mutant(
         name="hosts-get-all-secrets",
@@ -60,7 +60,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/protocol/job_secrets.py",
         old="if misfit(spec, facts) is None for one in given(spec)",
         new="for one in given(spec)",
-        tests=("tests/app/test_given.py",),
+        tests=("tests/app/protocol/test_job_secrets.py",),
     ),
     Mutant(
         name="a-silent-coordinator-keeps-slots",
@@ -68,6 +68,6 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/runner/serve.py",
         old="[stdin], [], [], self._lease)",
         new="[stdin], [], [], None)",
-        tests=("tests/unit/runner/test_lease.py",),
+        tests=("tests/unit/runner/job/test_lease.py",),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-PROSPECTS = ("tests/app/test_prospects.py",)
+PROSPECTS = ("tests/app/hosts/test_prospects.py",)
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="waits-for-the-silent-for-ever",
@@ -37,7 +37,7 @@ MUTANTS: tuple[Mutant, ...] = (
         old="(*handed.left, *await self._awaited(record))",
         new="handed.left",
         tests=(
-            "tests/cli/test_silent_hosts.py::test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_job",
+            "tests/cli/runs/test_silent_hosts.py::test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_job",
         ),
     ),
 )

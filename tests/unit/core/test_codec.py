@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dstack.core.format.codec import build, plain
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, Gpu, JobSpec, Position, Resources, RunPlan, Workflow, WorkflowName
-from tests.unit.core.any_value import JSON, any_value
+from tests.support.records.any_value import JSON, any_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

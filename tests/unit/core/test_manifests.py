@@ -15,7 +15,7 @@ from dstack.errors import BucketError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
 from dstack.runner.base import safe_paths
 from dstack.runner.base.refusal import Refusal
-from tests.fakes.hostile import INSIDE, LINKS, PATHS, TAKEN
+from tests.support.faults.hostile_paths import INSIDE, LINKS, PATHS, TAKEN
 
 KEY = "projects/p/jobs/f/000001/a/000001/manifest"
 

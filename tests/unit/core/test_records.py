@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dstack.core.format import records
 from dstack.core.format.records import MAX_RECORD, End, Owner, RunRecord, decode, encode, kind_of, pack, unpack
 from dstack.errors import BucketError
-from tests.unit.core.any_value import JSON, any_value
+from tests.support.records.any_value import JSON, any_value
 
 RECORDS = [
     value

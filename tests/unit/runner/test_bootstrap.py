@@ -14,8 +14,8 @@ import pytest
 from dstack import wire
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.wire import LAUNCHER
-from tests.unit.runner.client import Refused
-from tests.unit.runner.conftest import Host
+from tests.support.runners.client import Refused
+from tests.support.runners.host import Host
 
 
 def pythons(wanted: str) -> list[str]:

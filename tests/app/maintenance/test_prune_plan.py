@@ -1,0 +1,399 @@
+"""Pruning a bucket in memory: what goes, in which order, and who is in the way."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dstack.app.maintenance import prune_plan
+from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.prune_plan import GRACE, Housekeeper, Plan
+from dstack.app.maintenance.survey import survey
+from dstack.app.protocol import attempts, generations, liveness, prune_steps
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.liveness import Observer
+from dstack.app.protocol.prune_steps import Fate, Use
+from dstack.app.queries.dry_run import read_only
+from dstack.core.artifacts import manifests
+from dstack.core.format.keys import JobKeys
+from dstack.core.format.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
+from dstack.core.retention import Policy
+from dstack.errors import BucketError
+from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
+from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.story import ME, Story, spec
+
+TRAIN = spec("train")
+TOMB = Tomb(nonce="t", user="alice")
+DAY = 86400.0
+
+
+class Watched(MemoryBucket):
+    """Remembers the order in which objects went, and may die after some of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: list[str] = []
+        self.last: int | None = None
+
+    def delete(self, key: str) -> None:
+        if self.last is not None and len(self.gone) >= self.last:
+            raise BucketError("the machine dies here")
+        super().delete(key)
+        self.gone.append(key)
+
+
+@pytest.fixture
+def bucket() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def story(bucket: Watched) -> Story:
+    return Story(bucket)
+
+
+@pytest.fixture
+def performer(bucket: Watched, story: Story) -> Iterator[Performer]:
+    counter = iter(range(10**6))
+    alive: dict[str, bool | None] = {}
+    observer = Observer(bucket, story.keys, sure=lambda other: alive.get(other.id), boottime=time.monotonic)
+    made = Performer(bucket, observer, lambda: f"n{next(counter)}")
+    made.alive = alive  # type: ignore[attr-defined]
+    yield made
+    made.close()
+
+
+def finished(story: Story, name: str, job: JobSpec = TRAIN, *, final: bool = True, generation: int = 1) -> RunRecord:
+    """A run that made a result with an artifact."""
+    record = story.run(name, job)
+    attempt = story.attempt(record, job, generation=generation)
+    keys = story.keys.job(story.fingerprint(job), generation)
+    story.put(keys.pin(record.id), pack(Pin(nonce="n")))
+    story.log(attempt, b"hello\n")
+    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    name_ = hashlib.sha256(f"{digest} 5\n".encode()).hexdigest()
+    entry = Entry(path="model", kind=EntryKind.FILE, mode=0o644, size=5, sha256=digest, pack=name_)
+    manifest = manifests.manifest_of([entry], partial=False)
+    body = manifests.encode(manifest)
+    story.put(attempt.pack(name_), b"hello")
+    story.put(attempt.manifest, body)
+    result = Result(
+        nonce="n1", attempt=1, manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest),
+        run=record.id, name=record.name,
+    )  # fmt: skip
+    story.put(keys.result, pack(result))
+    story.put(attempt.end, pack(End(nonce="n1", status="succeeded")))
+    outcome = story.outcome(record, job, digest=result.digest, generation=generation)
+    if final:
+        story.final(record, "succeeded", outcome)
+    return record
+
+
+def generation(story: Story, number: int = 1) -> JobKeys:
+    return story.keys.job(story.fingerprint(TRAIN), number)
+
+
+def bury(story: Story, performer: Performer) -> prune_steps.Burial:
+    return performer.take(prune_steps.bury(story.keys, generation(story), TOMB, set()))
+
+
+def test_the_result_goes_first_then_the_manifest_then_the_bytes(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "one")
+    before = {key for key in bucket.objects if key.startswith(generation(story).folder)}
+    burial = bury(story, performer)
+    assert (burial.fate, burial.deleted) == (Fate.GONE, len(before))
+    assert bucket.gone[0] == generation(story).result
+    assert bucket.gone[1] == generation(story).attempt(1).manifest
+    assert {key.split("/")[5] for key in bucket.gone[-2:]} == {"wants", "pins"}
+    assert bucket.list(generation(story).folder) == [generation(story).tomb]
+
+
+def test_a_run_that_has_not_ended_keeps_what_it_uses_and_nothing_is_written(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "one", final=False)
+    before = dict(bucket.objects)
+    burial = bury(story, performer)
+    assert (burial.fate, burial.use) == (Fate.USED, Use.RUN)
+    assert bucket.objects == before
+
+
+def test_a_run_that_pins_between_tomb_and_second_look_keeps_it(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "one")
+    late = story.run("two", TRAIN)
+    create = bucket.create
+
+    def create_and_be_overtaken(key: str, body: bytes):  # type: ignore[no-untyped-def]
+        answer = create(key, body)
+        if key.endswith("/tomb"):
+            create(generation(story).pin(late.id), pack(Pin(nonce="late")))
+        return answer
+
+    bucket.create = create_and_be_overtaken  # type: ignore[method-assign]
+    assert bury(story, performer).fate is Fate.USED
+    assert generation(story).result in bucket.objects
+    bucket.create = create  # type: ignore[method-assign]
+    bucket.put(
+        generation(story).want(late.id), pack(Want(nonce="w", run=late.id, workflow=late.workflow, ended=0, left=True))
+    )
+    assert bury(story, performer).fate is Fate.GONE
+
+
+def test_what_a_prune_that_died_left_is_finished_by_the_next(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "one")
+    total = len(bucket.list(generation(story).folder))
+    for last in range(1, total):
+        bucket.last = last
+        with pytest.raises(BucketError, match="dies here"):
+            bury(story, performer)
+        assert generation(story).result not in bucket.objects
+    bucket.last = None
+    plan = planned(bucket, story, performer, Policy(), now=time.time())
+    assert [each.reason for each in plan.generations] == ["a prune began it"]
+    housekeeper(bucket, story, performer).prune(plan, said=print)
+    assert bucket.list(generation(story).folder) == [generation(story).tomb]
+
+
+def housekeeper(bucket: Watched, story: Story, performer: Performer) -> Housekeeper:
+    return Housekeeper(bucket, story.keys, performer, user="alice")
+
+
+def planned(
+    bucket: Watched, story: Story, performer: Performer, policy: Policy, *, now: float, **more: frozenset[str]
+) -> Plan:
+    return housekeeper(bucket, story, performer).plan(survey(bucket, story.keys), policy, now=now, **more)
+
+
+def test_a_reader_that_lives_or_may_live_is_waited_for(bucket: Watched, story: Story, performer: Performer) -> None:
+    finished(story, "one")
+    keys = generation(story)
+    bucket.put(story.keys.heartbeat(ME.id), b"1")
+    assert performer.take(prune_steps.hold(keys, Pin(nonce="r1", reader=ME))) is True
+    for known, fate, use in ((True, Fate.USED, Use.READER), (None, Fate.DOUBT, Use.DOUBT)):
+        performer.alive[ME.id] = known  # type: ignore[attr-defined]
+        burial = bury(story, performer)
+        assert (burial.fate, burial.use) == (fate, use)
+    performer.alive[ME.id] = False  # type: ignore[attr-defined]
+    assert bury(story, performer).fate is Fate.GONE
+
+
+def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
+    bucket: Watched, story: Story, performer: Performer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(story, "one")
+    bucket.put(story.keys.heartbeat(ME.id), b"1")
+    performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME)))
+    plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
+    assert [each.run for each in plan.generations] == ["one"]
+    monkeypatch.setattr(prune_plan, "DOUBT_PAUSE", 0.05)
+    monkeypatch.setattr(liveness, "SILENCE", 0.2)
+    said: list[str] = []
+    done = housekeeper(bucket, story, performer).prune(plan, said=said.append)
+    assert (done.generations, done.used) == (1, 0)
+    assert "waiting" in said[0]
+
+
+def test_a_reader_that_comes_after_the_tomb_is_refused_and_leaves_no_pin(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "one")
+    bucket.create(generation(story).tomb, pack(TOMB))
+    assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is False
+    assert generation(story).pin("r1") not in bucket.objects
+
+
+def test_runs_go_on_in_one_new_generation_that_says_why(bucket: Watched, story: Story, performer: Performer) -> None:
+    finished(story, "one")
+    assert bury(story, performer).fate is Fate.GONE
+    jobs = [
+        Job(run=story.run(name, TRAIN), spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+        for name in ("two", "three")
+    ]
+    stands = read_only(generations.standing(jobs[0]), bucket)
+    assert (stands.result, stands.closed) == (0, 1)
+    assert [performer.take(generations.first(job)).generation for job in jobs] == [2, 2]
+    why = unpack(generations.Why, "why", bucket.objects[generation(story, 2).why])
+    assert (why.reason, why.shared) == ("its result was pruned", True)
+    finished(story, "four", generation=2)
+    assert performer.take(generations.first(jobs[0])).generation == 2
+
+
+def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_by_the_first_record(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "one")
+    record = story.run("two", TRAIN)
+    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+    bucket.create(generation(story).pin(record.id), pack(Pin(nonce="mine")))
+    bucket.create(generation(story).tomb, pack(TOMB))
+    in_ = Want(nonce="other", run=record.id, workflow=TRAIN.workflow, ended=0)
+    for told, left in ((None, True), (in_, False)):
+        if told is not None:
+            bucket.put(generation(story).want(record.id), pack(told))
+        assert performer.take(generations.want(job, generation(story))).left is left
+    # The pin was there before the tomb and the run has not ended: whoever prunes leaves it all.
+    assert bury(story, performer).fate is Fate.USED
+    bucket.put(generation(story).want(record.id), pack(replace(in_, left=True)))
+    assert performer.take(generations.following(job, generation(story))).generation == 2
+
+
+def test_the_records_of_a_run_go_name_first_summary_last(bucket: Watched, story: Story, performer: Performer) -> None:
+    record = finished(story, "one")
+    open_ = story.run("two", TRAIN)
+    assert performer.take(prune_steps.forget_run(story.keys, open_.id)) == 0
+    assert performer.take(prune_steps.forget_run(story.keys, record.id)) == 4
+    run = story.keys.run(record.id)
+    assert bucket.gone == [story.keys.name(record.name), run.record, run.job(TRAIN.workflow), run.final]
+    assert story.keys.run(open_.id).record in bucket.objects
+
+
+def test_a_name_that_another_run_took_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+    record = finished(story, "one")
+    bucket.objects[story.keys.name(record.name)] = b'{"run":"0000000000001-aaaaaaaaaa"}'
+    performer.take(prune_steps.forget_run(story.keys, record.id))
+    assert story.keys.name(record.name) in bucket.objects
+
+
+def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    old = finished(story, "old")
+    young = finished(story, "young", spec("other", script="x"))
+    for key in (story.keys.diff("c" * 40), story.keys.diff("d" * 40), story.keys.heartbeat("dead")):
+        bucket.put(key, b"{}")
+    now = time.time()
+    for key in bucket.objects:
+        if str(young.id) not in key and story.fingerprint(spec("other", script="x")) not in key:
+            bucket.times[key] = now - 40 * DAY
+    plan = planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now)
+    assert [(each.workflow, each.run, each.result) for each in plan.generations] == [("train", "old", True)]
+    assert [run.id for run in plan.runs] == [old.id]
+    # The snapshot of all runs here is ccc…: the young one still refers to it.
+    assert plan.code == (story.keys.diff("d" * 40),)
+    assert plan.heartbeats == (story.keys.heartbeat("dead"),)
+    done = housekeeper(bucket, story, performer).prune(plan, said=print)
+    assert (done.generations, done.runs, done.used, done.objects) == (1, 1, 0, plan.objects)
+    assert not [key for key in bucket.objects if str(old.id) in key]
+    assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).objects == 0
+
+
+def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    finished(story, "old")
+    now = time.time()
+    for key in bucket.objects:
+        bucket.times[key] = now - 40 * DAY
+    assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is True
+    assert not planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
+    performer.take(prune_steps.release(generation(story), Nonce("r1")))
+    assert generation(story).user(1) in bucket.objects
+    assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
+
+
+def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+    """As versions that did not pin left it."""
+    done = finished(story, "one")
+    live = story.run("two", TRAIN, spec("more"))
+    story.put(
+        story.keys.run(live.id).job(TRAIN.workflow),
+        bucket.objects[story.keys.run(done.id).job(TRAIN.workflow)],
+    )
+    plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
+    assert (plan.generations, plan.held) == ((), 1)
+
+
+def test_what_a_tag_names_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+    finished(story, "one")
+    now = time.time() + GRACE
+    tagged = frozenset({generation(story).folder})
+    assert planned(bucket, story, performer, Policy(untagged=True), now=now).generations
+    assert not planned(bucket, story, performer, Policy(untagged=True), now=now, tagged=tagged).generations
+
+
+def test_a_record_of_a_live_run_that_cannot_be_read_keeps_all_code(
+    bucket: Watched, story: Story, performer: Performer
+) -> None:
+    record = finished(story, "one")
+    bucket.put(story.keys.diff("d" * 40), b"x")
+    bucket.times[story.keys.diff("d" * 40)] = 0.0
+    assert planned(bucket, story, performer, Policy(), now=time.time()).code
+    bucket.objects[story.keys.run(record.id).record] = b"{"
+    assert not planned(bucket, story, performer, Policy(), now=time.time()).code
+
+
+def played(
+    steps: fx.Steps[Any], bucket: Watched, *, after: Callable[[fx.Effect], None] = lambda effect: None
+) -> tuple[Any, list[str]]:
+    """The steps to their end: on the bucket, and on a host that gives a slot and says nothing more -> what they come
+    to, and what they asked for. `after` is called when an effect has been performed."""
+    asked: list[str] = []
+    answer: Any = None
+    while True:
+        try:
+            effect = steps.send(answer)
+        except StopIteration as end:
+            return end.value, asked
+        asked.append(type(effect).__name__)
+        match effect:
+            case fx.NewNonce():
+                answer = Nonce("n")
+            case fx.Hold():
+                answer = fx.Held(host="h", boot_id="b", address={})
+            case fx.PutNew(key, body):
+                answer = bucket.create(key, body)
+            case fx.Read(key):
+                answer = bucket.get(key)
+            case fx.ListKeys(prefix):
+                answer = bucket.list(prefix)
+            case fx.HowSilent():
+                answer = fx.Silence(seconds=0.0, since="12:00")
+            case fx.StopJob():
+                answer = ExitReport(code=None, stopped=True)
+            case fx.Linger():
+                asked += played(effect.steps, bucket, after=after)[1]
+                answer = None
+            case _:
+                answer = None
+        after(effect)
+
+
+def test_a_slow_coordinator_of_a_pruned_run_starts_nothing(story: Story, bucket: Watched) -> None:
+    record = story.run("one", TRAIN)
+    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+    bucket.delete(story.keys.run(record.id).record)
+    outcome, asked = played(attempts.attempt(job, ME, generation(story), 1), bucket)
+    assert "Go" not in asked
+    assert "Prepare" not in asked
+    assert (outcome.status, outcome.reason) == ("stopped", "the records of its run were pruned")
+
+
+def test_the_end_of_an_attempt_may_be_pruned_as_soon_as_it_was_seen(story: Story, bucket: Watched) -> None:
+    """Whoever watches the attempt meanwhile lets it go as that end said, and falls over nothing."""
+    record = story.run("one", TRAIN)
+    job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
+    mine = story.attempt(record, TRAIN)
+    claim = unpack(Claim, mine.claim, bucket.get(mine.claim) or b"")
+    story.put(mine.end, pack(End(nonce=claim.nonce, status="lost", reason="dstack lost")))
+    story.put(f"{mine.generation}result", b"another attempt won")
+
+    def prune(effect: fx.Effect) -> None:
+        if isinstance(effect, fx.Read):
+            bucket.delete(effect.key)
+
+    _, asked = played(attempts.look_after(job, mine, claim), bucket, after=prune)
+    assert asked[-1] == "Release"
+    assert "StopJob" in asked

@@ -1,0 +1,108 @@
+"""The real command line, ended by SIGKILL at one counted step. For tests only:
+`python -m tests.support.faults.crashing ARGS`.
+
+A step is everything by which a coordinator touches the world: an effect that the driver performs, a request to a
+runner, a write to the bucket. DSTACK_CRASH_AT=<n>:before|after says where to die; DSTACK_CRASH_TRACE names a file that
+gets one line for each step, so that its last line says where the process died and a whole run says how many there are.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dstack.adapters.bucket.folder import FolderBucket
+from dstack.adapters.runner.client import RunnerClient
+from dstack.app.coordination.effect_driver import Driver
+from dstack.cli.main import main
+
+QUIET = {"Pause", "Show", "NewNonce"}
+"""Effects that touch nothing outside of the process."""
+REQUESTS = (
+    *("connect", "facts", "push_code", "missing_blobs", "push_blobs", "hold", "drop", "prepare"),
+    *("go", "verdict", "wait", "status", "stop", "manifest", "release"),
+)
+WRITES = ("create_from", "put")
+"""`create` goes through `create_from`."""
+
+
+class Steps:
+    """Counts, writes the trace, and dies where it was told to."""
+
+    def __init__(self) -> None:
+        at, _, side = os.environ.get("DSTACK_CRASH_AT", "0:before").partition(":")
+        self._at = int(at)
+        self._before = side != "after"
+        self._trace = os.open(os.environ["DSTACK_CRASH_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def begin(self, label: str) -> int:
+        with self._lock:
+            self._count += 1
+            number = self._count
+            os.write(self._trace, f"{number} {label}\n".encode())
+        if self._before and number == self._at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    def end(self, number: int) -> None:
+        if not self._before and number == self._at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, label: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            number = self.begin(f"{label} {arguments[1] if label.startswith('bucket') else ''}")
+            answer = call(*arguments, **named)
+            self.end(number)
+            return answer
+
+        return wrapped
+
+    def around_async(self, label: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(call)
+        async def wrapped(*arguments: Any, **named: Any) -> Any:
+            number = self.begin(label)
+            answer = await call(*arguments, **named)
+            self.end(number)
+            return answer
+
+        return wrapped
+
+    def around_perform(self, perform: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(perform)
+        async def wrapped(driver: Driver, effect: Any) -> Any:
+            name = type(effect).__name__
+            if name in QUIET:
+                return await perform(driver, effect)
+            number = self.begin(f"effect {name} {getattr(effect, 'key', '')}")
+            answer = await perform(driver, effect)
+            self.end(number)
+            return answer
+
+        return wrapped
+
+
+def install(steps: Steps) -> None:
+    """Put the counter around the three doors to the world."""
+    Driver.perform = steps.around_perform(Driver.perform)  # type: ignore[assignment, method-assign]
+    for name in REQUESTS:
+        setattr(RunnerClient, name, steps.around_async(f"runner {name}", getattr(RunnerClient, name)))
+    for name in WRITES:
+        setattr(FolderBucket, name, steps.around(f"bucket {name}", getattr(FolderBucket, name)))
+
+
+if __name__ == "__main__":
+    # A coordinator that this process leaves behind must not inherit the wish to die.
+    made = Steps()
+    for variable in ("DSTACK_CRASH_AT", "DSTACK_CRASH_TRACE"):
+        os.environ.pop(variable, None)
+    install(made)
+    sys.argv = ["dstack", *sys.argv[1:]]
+    main()
