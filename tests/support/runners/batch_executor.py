@@ -1,7 +1,7 @@
 """A third executor, for tests: a toy batch system, whose jobs are no descendants of a supervisor's.
 
-`python -m tests.support.runners.batch_executor serve FOLDER` is the batch system, `... supervise ROOT CONTROL` a supervisor
-whose host has this executor besides the real ones. Nothing else of dstack's knows of it.
+`python -m tests.support.runners.batch_executor serve FOLDER` is the batch system, `... supervise ROOT CONTROL` a
+supervisor whose host has this executor besides the real ones. Nothing else of dstack's knows of it.
 """
 
 from __future__ import annotations
