@@ -26,14 +26,14 @@ from dstack.runner.executors.container import ContainerExecutor
 from dstack.runner.executors.plain import PlainExecutor
 from dstack.runner.job.stop import state, stop
 from dstack.wire import ENDED, RUNNING, VANISHED
+from tests.support.checkout import ROOT
+from tests.support.runners import batch_executor
 from tests.support.runners.batch_executor import BatchExecutor
 from tests.support.runners.client import until
 from tests.support.runners.host import processes_with
-from tests.unit.runner import batch_executor
 from tests.unit.runner.job.test_container import SMALL, engine
 
 __all__ = ["engine"]
-REPOSITORY = Path(__file__).resolve().parents[3]
 KINDS = ("plain", "batch", pytest.param("container", marks=pytest.mark.docker))
 OUTSIDE = ("batch", pytest.param("container", marks=pytest.mark.docker))
 
@@ -57,8 +57,8 @@ class Stage:
             self.supervisors[attempt.nonce] = subprocess.Popen(
                 [sys.executable, "-m", batch_executor.MODULE, "supervise", str(self._root), str(theirs.fileno()),
                  json.dumps(held)],
-                cwd=REPOSITORY,
-                env={**os.environ, "DSTACK_SLOTS_DIR": str(self._slots), "PYTHONPATH": str(REPOSITORY)},
+                cwd=ROOT,
+                env={**os.environ, "DSTACK_SLOTS_DIR": str(self._slots), "PYTHONPATH": str(ROOT)},
                 pass_fds=[theirs.fileno()],
             )  # fmt: skip
             theirs.close()
@@ -120,9 +120,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "batch":
         fields = {"batch": str(tmp_path / "batch")}
         (tmp_path / "batch").mkdir()
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", batch_executor.MODULE, "serve", fields["batch"]], cwd=REPOSITORY
-        )
+        daemon = subprocess.Popen([sys.executable, "-m", batch_executor.MODULE, "serve", fields["batch"]], cwd=ROOT)
     made = Stage(tmp_path, fields)
     try:
         yield made
