@@ -8,7 +8,7 @@ import pytest
 
 from dstack.app.maintenance.reader_heartbeat import ReaderHeartbeat
 from dstack.errors import BucketError
-from tests.fakes.bucket_memory import MemoryBucket
+from tests.support.buckets.memory import MemoryBucket
 
 KEY = "projects/p/coordinators/reader/hb"
 
