@@ -73,7 +73,7 @@ def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Project])
     made = project(WORKFLOWS)
     made.git()
     modules = imported(made, "run", "w")
-    assert {"keyring", "dotenv", "dstack.cli.project.secrets"} & modules == set()
+    assert {"keyring", "dotenv", "dstack.cli.secrets.set"} & modules == set()
 
 
 def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Project]) -> None:

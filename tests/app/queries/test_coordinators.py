@@ -15,7 +15,8 @@ from dstack.app.queries.coordinators import NEW_RUN_S, SILENT_BEAT_S, Look
 from dstack.app.queries.run_lookup import find_run, last_run
 from dstack.app.queries.runs import own_run_ids, run_ids, run_view, views_of
 from dstack.app.queries.views import JobView, RunView, Tended
-from dstack.cli.runs.views import left_alone, not_begun, out_of_sight
+from dstack.cli.runs.ps import not_begun
+from dstack.cli.runs.run_notes import left_alone, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack

@@ -192,7 +192,7 @@ def test_uploads_that_were_broken_off_are_ended_below_the_project_alone(store: O
 
 
 def test_light_commands_stay_light() -> None:
-    code = "import sys, dstack.cli.runs.views; print(*sorted(sys.modules))"
+    code = "import sys, dstack.cli.runs.ps; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {
         "dstack.app.maintenance.prune_plan",

@@ -1,9 +1,7 @@
-"""`dstack hosts push` and `pull`: the inventory of a team, in its bucket."""
+"""`dstack hosts push`: share the inventory of the project through its bucket."""
 
 from __future__ import annotations
 
-import difflib
-import sys
 import time
 from typing import Annotated
 
@@ -11,18 +9,16 @@ import typer
 
 from dstack.adapters.identity import machine_name, new_nonce, user_name
 from dstack.app.maintenance.shared_inventory import latest_inventory, share_inventory
-from dstack.app.queries.views import time_of_day
 from dstack.cli.command_session import open_session
-from dstack.cli.hosts import file
+from dstack.cli.hosts.hosts_session import PROJECT_FILE
+from dstack.cli.questions import ask
 from dstack.core.format.records import Inventory, at_machine
-from dstack.errors import NotFoundError, UsageError
+from dstack.errors import UsageError
 from dstack.model import Host
-from dstack.project.hosts.shared_part import checked, merged, own_setting, shared_part
+from dstack.project.hosts.shared_part import own_setting, shared_part
 from dstack.session.session import Session
 from dstack.ui.terminal import clean
-from dstack.ui.times import ago_text
 
-SHOWN = ".dstack/hosts.yaml"
 YES = typer.Option("--yes", help="Without asking.")
 
 
@@ -51,7 +47,7 @@ def push(
     lost = sorted(name for name, host in before.items() if host not in shared)
     if lost and latest.inventory is not None and not yes:
         who = at_machine(latest.inventory.user, latest.inventory.machine)
-        _ask(f"Change or drop {', '.join(lost)}, as {who} pushed them?", "`dstack hosts pull` shows them")
+        ask(f"Change or drop {', '.join(lost)}, as {who} pushed them?", "`dstack hosts pull` shows them")
     session.probe_bucket()
     made = Inventory(nonce=new_nonce(), user=user_name(), machine=machine_name(), pushed=time.time(), hosts=shared)
     if not share_inventory(session.bucket, session.keys, made, after=latest.number):
@@ -62,10 +58,10 @@ def push(
 def _to_push(session: Session) -> tuple[Host, ...]:
     """The hosts of the one file that is pushed; says which of them stay. A personal one is never pushed unasked."""
     if session.hosts_file is None:
-        path = session.root / SHOWN
+        path = session.root / PROJECT_FILE
         if not path.exists():
             hint = "`dstack hosts push --hosts ~/.dstack/hosts.yaml` pushes your own inventory"
-            raise UsageError(f"this project has no {SHOWN}", hint=hint)
+            raise UsageError(f"this project has no {PROJECT_FILE}", hint=hint)
         session.hosts_file = str(path)
     inventory = tuple(host for host in session.inventory() if host.position is not None)
     for host in inventory:
@@ -73,44 +69,3 @@ def _to_push(session: Session) -> tuple[Host, ...]:
         if own is not None:
             print(clean(f"{host.name} stays here: {own} is your own (what is in ~/.ssh/config need not be in it)"))
     return inventory
-
-
-def pull(yes: Annotated[bool, YES] = False) -> None:
-    """Bring the project's .dstack/hosts.yaml to what was pushed last: show what changes, ask, write.
-
-    Your own entries (see `dstack hosts push`) stay as they are. A pulled host is not trusted yet: the first contact
-    asks about its key. Look at each address: it is where your code and the values of your environment will go.
-    """
-    session = open_session()
-    latest = latest_inventory(session.bucket, session.keys)
-    if latest.inventory is None:
-        raise NotFoundError("nobody has pushed hosts to this bucket yet", hint="dstack hosts push")
-    wanted = checked(latest.inventory)
-    place = file.Place(path=session.root / SHOWN, shown=SHOWN, private=False)
-    change = file.prepare(place, lambda before: merged(before, wanted, SHOWN))
-    if change.before == change.after:
-        print(f"{SHOWN} has them already")
-        return
-    who = at_machine(latest.inventory.user, latest.inventory.machine)
-    print(clean(f"pushed by {who}, {ago_text(time_of_day(latest.inventory.pushed), time.time())}"), file=sys.stderr)
-    _show(change)
-    if not yes:
-        _ask(f"Change {SHOWN} so?", "look at the lines above")
-    file.replace(change)
-    print(f"wrote {SHOWN}; `dstack hosts add NAME` confirms the key of a host")
-
-
-def _show(change: file.Change) -> None:
-    before, after = (text.decode("utf-8", "replace").splitlines() for text in (change.before, change.after))
-    for line in difflib.unified_diff(before, after, SHOWN, f"{SHOWN} (pulled)", lineterm=""):
-        print(clean(line), file=sys.stderr)
-
-
-def _ask(question: str, hint: str) -> None:
-    """Return when somebody says yes; raises UsageError otherwise, and where nobody is there to ask."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(clean(f"nobody is here to ask: {question}"), hint=f"{hint}, then add --yes")
-    sys.stderr.write(f"{clean(question)} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("nothing was changed")

@@ -1,14 +1,12 @@
-"""`dstack check` and `dstack init`: the files of the project itself."""
+"""`dstack init`: write a commented starter, and try a bucket."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,52 +14,13 @@ from dstack.adapters.bucket.opener import open_bucket, private_folder, probe_eff
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.bucket.stall_notice import WaitingBucket
 from dstack.app.maintenance.bucket_probe import check_format, ensure_probed, require_writer
-from dstack.cli.command_session import open_session, own_home, say
-from dstack.errors import ConfigError, Problem, SnapshotError, UsageError
+from dstack.cli.command_session import own_home, say
+from dstack.errors import ConfigError, UsageError
 from dstack.project import starter
-from dstack.project.plan import Project, check_includes, load_project
+from dstack.project.plan import load_project
 from dstack.project.settings import read_settings
 from dstack.project.starter import FILES, write_starter
-from dstack.session.secret_values import missing_secrets
-from dstack.session.session import Session
 from dstack.ui.terminal import clean
-
-
-def check() -> None:
-    """Read and check all YAML files of the project and the inventory, that secrets are set, and whether the bucket can
-    be read; run nothing.
-
-    Prints every problem at once, as file:line:column, and exits with 2 when there is one, with 6 when it is the bucket.
-    """
-    session = open_session()
-    problems: list[Problem] = []
-    project = _gather(session.project, problems)
-    hosts = _gather(session.inventory, problems)
-    _gather(lambda: session.settings, problems)
-    if project is not None and any(workflow.secrets for workflow in project.workflows):
-        problems += _gather(lambda: missing_secrets(session.secrets, project.workflows), problems) or []
-    unread = _check_includes(session, project, problems) if project is not None else ""
-    if problems:
-        raise ConfigError(sorted(set(problems)))
-    for note in project.notes:
-        sys.stderr.write(f"{clean(str(note))} (note)\n")
-    if unread:
-        sys.stderr.write(clean(f"include was not compared with the files: {unread}") + "\n")
-    _ = session.bucket  # opening it reads what it says of itself
-    workflows = len(project.workflows)
-    print(f"{_counted(workflows, 'workflow')}, {_counted(len(hosts), 'host')}: nothing is wrong")
-
-
-def _check_includes(session: Session, project: Project, problems: list[Problem]) -> str:
-    """Note each `include` that matches no file that would be shipped -> why that could not be seen, "" when it was."""
-    if all(source.depends.include is None for source in project.sources.values()):
-        return ""
-    try:
-        files = session.code.files(session.code.snapshot())
-    except SnapshotError as error:
-        return str(error)
-    problems += check_includes(project, files)
-    return ""
 
 
 def _name_bucket(root: Path, home: Path, url: str) -> None:
@@ -95,19 +54,6 @@ def _to_share(path: str) -> str:
     command = f"chgrp -R GROUP {quote(path)} && chmod -R g+rwXs {quote(path)}"
     closed = [parent for parent in Path(path).parents if not parent.stat().st_mode & 0o011]
     return command + "".join(f" && chmod a+x {quote(str(parent))}" for parent in closed)
-
-
-def _gather(read: Callable[[], Any], problems: list[Problem]) -> Any:
-    """What `read` gives, or None with its problems noted."""
-    try:
-        return read()
-    except ConfigError as error:
-        problems += error.problems
-        return None
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def init(

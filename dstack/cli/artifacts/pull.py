@@ -1,0 +1,117 @@
+"""`dstack artifacts pull`: fetch the artifacts of a run into a folder, verified."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.artifacts.run_artifacts import Left, artifacts_of, noting_damage
+from dstack.cli.command_session import open_session
+from dstack.errors import DamagedObjectError, NotFoundError, SnapshotError
+from dstack.model import EntryKind
+from dstack.project.locate import FOLDER
+from dstack.session.session import Session
+from dstack.ui.tables import size_text
+from dstack.ui.terminal import clean_lines
+
+Progress = Callable[[int, int], None]
+
+
+def pull(
+    run: Annotated[str | None, RUN] = None,
+    workflow: Annotated[str | None, WORKFLOW] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder to write to; default: RUN in the current one."),
+    ] = None,
+) -> None:
+    """Fetch what the jobs of a run left behind, each byte verified; pulling again goes on where it ended.
+
+    With several jobs, each has its own folder below DIR.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
+    from dstack.cli.artifacts.pinned_read import read_pinned
+
+    session = open_session()
+    record = session.require_run(run)
+    damages: list[DamagedObjectError] = []
+    found = list(artifacts_of(session, record, workflow, damages))
+    if not found and damages:
+        raise damages[0]
+    if not found:
+        raise NotFoundError(f"{record.name} left nothing behind", hint="`dstack show RUN` says what became of its jobs")
+    target = output or Path(record.name)
+    if output is None:
+        _hide_from_git(target)
+    with read_pinned(session, [left.attempt for left in found]):
+        for left in found:
+            folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
+            with noting_damage(left.job, damages):
+                _pull(session, left, folder)
+    if _is_code(session, target):
+        say = f"{target} lies in the project: the next run takes it for code; add it to .gitignore\n"
+        sys.stderr.write(clean_lines(say))
+    if damages:
+        # The others are there, whole: what is damaged is told last, where it is seen.
+        raise damages[0]
+
+
+def _hide_from_git(folder: Path) -> None:
+    """A folder that nobody named would else be code of the project: shipped, and a reason to run everything again."""
+    # Where the folder cannot be written, the fetch that follows says why.
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").open("x", encoding="ascii").close()
+        (folder / ".gitignore").write_text("# fetched by dstack artifacts pull\n*\n", encoding="ascii")
+
+
+def _is_code(session: Session, folder: Path) -> bool:
+    """Whether what lies in the folder is code of the project for the next run."""
+    from dstack.adapters.git.repository import ignores
+
+    root, place = session.root.resolve(), folder.resolve()
+    if not place.is_relative_to(root) or place.is_relative_to(root / FOLDER):
+        return False
+    with suppress(SnapshotError):
+        # A file in it is asked for: the folder may have a .gitignore of its own, which says nothing of the folder.
+        return not ignores(root, place / "pulled")
+    return False
+
+
+def _pull(session: Session, left: Left, folder: Path) -> None:
+    import asyncio
+
+    from dstack.adapters.artifact_folder import SafeFolder
+    from dstack.app.transfer import artifacts
+
+    progress = _progress(left.job.workflow)
+    with SafeFolder(folder) as place:
+        asyncio.run(artifacts.pull(session.bucket, left.attempt, left.manifest, place, progress=progress))
+    files = [entry for entry in left.manifest.entries if entry.kind is not EntryKind.FOLDER]
+    mark = ", partial" if left.manifest.partial else ""
+    noun = "file" if len(files) == 1 else "files"
+    total = size_text(sum(entry.size for entry in files))
+    print(f"{left.job.workflow}: {len(files)} {noun}, {total}{mark} in {folder}", flush=True)
+
+
+def _progress(workflow: str) -> Progress | None:
+    """Draws one line on a terminal's standard error, and nothing anywhere else."""
+    from dstack.ui.live import bar
+    from dstack.ui.tables import screen_width
+
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        line = bar(workflow, done, total, min(100, screen_width(sys.stderr)) - 1)
+        sys.stderr.write(f"\r\x1b[K{line}" if done < total else "\r\x1b[K")
+        sys.stderr.flush()
+
+    return show

@@ -1,0 +1,28 @@
+"""`dstack hosts check`: connect, and show what each host has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dstack.cli.arguments import HOSTS
+from dstack.cli.hosts.hosts_session import HostsSession
+from dstack.model import Host
+
+
+def check(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One host; without it, all.")] = None,
+    hosts: Annotated[str | None, HOSTS] = None,
+) -> None:
+    """Connect to hosts and show what they have; each problem comes with its way out.
+
+    Exits with 3 when a host cannot be reached, 4 when nobody confirmed its key, 5 when it lacks what runs need, 6 when
+    its account cannot read and write the bucket: then it runs jobs, and needs this machine for that.
+    """
+    from dstack.cli.hosts import host_check
+
+    session = HostsSession(hosts)
+    chosen: Sequence[Host] = (session.named(name),) if name else session.inventory()
+    raise SystemExit(host_check.report(session, chosen))

@@ -1,0 +1,52 @@
+"""The session of `dstack hosts`, which needs no project, and the two files of hosts that it changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dstack.cli.command_session import own_home, say
+from dstack.cli.hosts import file
+from dstack.errors import NotFoundError, UsageError
+from dstack.model import Host
+from dstack.project.locate import find_project
+from dstack.session.session import Session
+
+PROJECT_FILE = ".dstack/hosts.yaml"
+
+
+class HostsSession(Session):
+    """A session that needs no project: outside one only the user's own inventory counts."""
+
+    def __init__(self, hosts_file: str | None) -> None:
+        home = own_home()
+        self.project_folder = _project_folder(home)
+        super().__init__(
+            root=self.project_folder or home, home=home, environ=os.environ, hosts_file=hosts_file, notify=say
+        )
+
+    def named(self, name: str) -> Host:
+        """The host of that name; raises NotFoundError with the names there are."""
+        inventory = self.inventory()
+        for host in inventory:
+            if host.name == name:
+                return host
+        known = ", ".join(host.name for host in inventory)
+        raise NotFoundError(
+            f"there is no host {name!r} in the inventory", hint=f"it has {known}; `dstack hosts add` adds"
+        )
+
+
+def _project_folder(home: Path) -> Path | None:
+    try:
+        return find_project(Path.cwd(), home=home)
+    except UsageError:
+        return None
+
+
+def file_of(session: HostsSession, project: bool) -> file.Place:
+    if not project:
+        return file.Place(path=session.home / ".dstack" / "hosts.yaml", shown="~/.dstack/hosts.yaml", private=True)
+    if session.project_folder is None:
+        raise UsageError("--project: no project here", hint="go to your project, or leave --project out")
+    return file.Place(path=session.project_folder / PROJECT_FILE, shown=PROJECT_FILE, private=False)

@@ -1,0 +1,18 @@
+"""Questions that only a person at a terminal can answer."""
+
+from __future__ import annotations
+
+import sys
+
+from dstack.errors import UsageError
+from dstack.ui.terminal import clean
+
+
+def ask(question: str, hint: str) -> None:
+    """Return when somebody says yes; raises UsageError otherwise, and where nobody is there to ask."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(clean(f"nobody is here to ask: {question}"), hint=f"{hint}, then add --yes")
+    sys.stderr.write(f"{clean(question)} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was changed")

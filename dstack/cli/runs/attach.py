@@ -1,0 +1,59 @@
+"""`dstack attach`: come back to a run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from dstack.adapters.identity import machine_name, user_name
+from dstack.app.queries.runs import run_view
+from dstack.cli.arguments import RUN
+from dstack.cli.command_session import open_session
+from dstack.cli.runs.attendance import (
+    EXIT,
+    Attendance,
+    attend,
+    print_json,
+)
+from dstack.cli.runs.submission import caller_values
+from dstack.core.format.records import Final, RunRecord, unpack
+from dstack.session.session import Session
+
+
+def attach(
+    run: Annotated[str | None, RUN] = None,
+    hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON when it has ended.")] = False,
+) -> int:
+    """Come back to a run: see its logs, and look after it here until it has ended. Ctrl-C detaches again.
+
+    RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
+    """
+    session = open_session(hosts_file=hosts)
+    record = session.require_run(run)
+    key = session.keys.run(record.id).final
+    body = session.bucket.get(key)
+    if body is not None:
+        return _already(session, record, unpack(Final, key, body), as_json=as_json)
+    session.prefetch()
+    caller = caller_values(session, record.plan.jobs, required=False)
+    tended = run_view(session.bucket, session.keys, record, look=session.look).tended
+    renews = tended is not None and tended.over > 0
+    stands_by = _is_own(record) and not renews and not (tended is not None and tended.by)
+    attendance = Attendance(session=session, caller=caller, as_json=as_json, renews=renews, stands_by=stands_by)
+    return asyncio.run(attend(attendance, lambda: record, needs_host=False))
+
+
+def _is_own(record: RunRecord) -> bool:
+    """Whether this user made the run on this machine: nobody else's is left to hosts that stand by."""
+    return (record.user, record.machine) == (user_name(), machine_name())
+
+
+def _already(session: Session, record: RunRecord, final: Final, *, as_json: bool) -> int:
+    if as_json:
+        print_json(session, record)
+    else:
+        print(f"{record.name}: {final.status}; `dstack logs {record.name}` prints its logs")
+    return EXIT[final.status]

@@ -1,0 +1,30 @@
+"""`dstack _coordinate`: the coordinator in the background, which `dstack run -d` and others start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from dstack.cli.arguments import THE_RUN
+from dstack.cli.command_session import open_session
+from dstack.cli.runs.attendance import (
+    Attendance,
+    coordinate,
+)
+
+
+def coordinate_(
+    run: Annotated[str, THE_RUN],
+    hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="HOST")] = None,
+) -> None:
+    """Bring a recorded run to its end without a terminal; values of the caller come as JSON on standard input."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    caller = json.loads(sys.stdin.buffer.read() or b"{}")
+    session = open_session(hosts_file=hosts)
+    asyncio.run(coordinate(Attendance(session=session, caller=caller), session.require_run(run), only))

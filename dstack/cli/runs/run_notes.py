@@ -1,0 +1,78 @@
+"""Notes below the tables of `dstack ps` and `dstack show`: what about a run needs a person's eye."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+from dstack.app.queries.views import JobView, RunView, Tended
+from dstack.core.sightings import describe
+from dstack.ui.tables import brief
+from dstack.ui.times import ago_text, clock_text, silence_text
+
+
+def out_of_sight(view: RunView, now: float) -> list[str]:
+    """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
+    lines = []
+    going_on = view.tended is not None and bool(view.tended.standby)
+    if view.tended is not None and view.tended.by and going_on:
+        lines.append(f"{view.run}: {_takeover(view.tended, now)}")
+    for job in map(_brief, view.jobs):
+        if job.lost:
+            lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
+        where = f"{view.run}: {job.workflow} on {job.host}"
+        if job.sighting and not going_on:
+            seen = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
+            lines.append(f"{view.run}: {job.workflow}: {seen}")
+        elif job.unreachable:
+            told = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
+            lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
+        elif job.unheard and not (view.alone or going_on):
+            lines.append(f"{where}: {silence_text(job.owner, job.unheard, now)}")
+    return lines
+
+
+def _brief(job: JobView) -> JobView:
+    """The job with no more of what hosts and claims say than a note shows."""
+    return replace(job, host=brief(job.host), account=brief(job.account), owner=brief(job.owner))
+
+
+def _takeover(tended: Tended, now: float) -> str:
+    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
+    # Imported here on purpose: most lists have no such run.
+    from dstack.app.protocol.lease import TAKEOVER
+    from dstack.core.placement import few
+
+    minutes = math.ceil((tended.seen + TAKEOVER - now) / 60)
+    stand, go, have = ("stands", "goes", "has") if len(tended.standby) == 1 else ("stand", "go", "have")
+    soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
+    silence = silence_text(brief(tended.last), tended.seen, now)
+    return f"{silence}; {few([*map(brief, tended.standby)])} {stand} by{soon}"
+
+
+def lost_text(attempts: tuple[int, ...]) -> str:
+    """`attempt 1 was called lost and may still run`."""
+    several = len(attempts) > 1
+    numbers = ", ".join(map(str, attempts))
+    return f"attempt{'s' * several} {numbers} {'were' if several else 'was'} called lost and may still run"
+
+
+def left_alone(view: RunView, now: float) -> list[str]:
+    """That nobody looks after a run, what may wait on which hosts, and what to do; nothing where somebody does."""
+    if not view.alone or view.tended is None:
+        return []
+    if view.tended.standby:
+        return [f"{view.run}: {_takeover(view.tended, now)}"]
+    told = "nobody looks after it"
+    if view.tended.seen:
+        told = silence_text(brief(view.tended.last), view.tended.seen, now)
+    if view.tended.over:
+        told = f"the credentials that {brief(view.tended.last)} had been lent ended {ago_text(view.tended.over, now)}"
+    waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.left)
+    lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
+    for (host, account), count in waiting.items():
+        noun = "1 result waits" if count == 1 else f"{count} results wait"
+        whose = f" for account {account}" if account else ""
+        lines.append(f"  {noun} on {host}{whose}, or {'is' if count == 1 else 'are'} still being made there")
+    return lines

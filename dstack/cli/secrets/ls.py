@@ -1,0 +1,38 @@
+"""`dstack secrets ls`: list the secrets that runs here find, without their values."""
+
+from __future__ import annotations
+
+import sys
+
+from dstack.adapters.secrets.dotenv_file import NAME as DOTENV
+from dstack.adapters.secrets.dotenv_file import read_dotenv
+from dstack.adapters.secrets.secrets_file import SHOWN, Kept, Scope
+from dstack.adapters.secrets.store import SecretStore
+from dstack.cli.command_session import open_session, own_home
+from dstack.cli.secrets.scopes import project_folder
+from dstack.session.secret_values import EVERYWHERE
+from dstack.ui.tables import Column, table
+
+_LISTED = (Column(title="SECRET", floor=12), Column(title="FOR", floor=12), Column(title="KEPT IN", floor=12))
+
+
+def ls() -> None:
+    """List the secrets that runs here find, without their values. Of one name the first line counts."""
+    home, root = own_home(), project_folder()
+    store = SecretStore(home)
+    rows: list[tuple[str, str, str]] = []
+    if root is not None:
+        own = Scope(project=open_session().name)
+        rows += [_row(one) for one in store.kept(own)]
+        rows += [(name, "this project", DOTENV) for name in read_dotenv(root).values]
+    rows += [_row(one) for one in store.kept(EVERYWHERE)]
+    rows.sort(key=lambda row: row[0])
+    if rows:
+        sys.stdout.write(table(_LISTED, rows, sys.stdout))
+    else:
+        print("no secret is set; `dstack secrets set NAME` sets one", file=sys.stderr)
+
+
+def _row(kept: Kept) -> tuple[str, str, str]:
+    whose = "all projects" if kept.scope.project is None else "this project"
+    return (kept.name, whose, "keyring" if kept.value is None else SHOWN)
