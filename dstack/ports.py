@@ -22,6 +22,15 @@ class Put(Enum):
     """The answer was lost: the object may exist, may come to exist later, or may not."""
 
 
+class Exclusion(Enum):
+    """Who sees to it that of several writers at most one creates an object of a bucket."""
+
+    KERNEL = "kernel"
+    """The kernel of one machine or file server, by link(2)."""
+    STORE = "store"
+    """A server or library, which may ignore the condition of a request."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """One object of a list. `size` is in bytes; `modified`: seconds since the epoch by the store's clock, for people

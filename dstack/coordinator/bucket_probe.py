@@ -7,13 +7,13 @@ import os
 import sys
 from typing import Any
 
-from dstack.adapters.bucket.opener import open_bucket
-from dstack.adapters.bucket.options import opening
+from dstack.adapters.bucket.opener import bucket_path, open_bucket
+from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.identity import user_name
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import try_bucket
 from dstack.coordinator.refusal import Refusal
-from dstack.core.handover import HandOver, is_folder, unseen
+from dstack.core.handover import HandOver, unseen
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
@@ -47,7 +47,7 @@ def _found(hand: HandOver, library: str | None) -> dict[str, Any]:
     try:
         bucket = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
         used = writable(bucket)
-        if not used and is_folder(hand.bucket):
+        if not used and is_path(hand.bucket):
             return {"message": unseen(hand.bucket)}
         return {"who": _who(hand), "used": used, "trouble": _trouble(bucket) if used else ""}
     except BucketError as error:
@@ -69,10 +69,10 @@ def _trouble(bucket: Bucket) -> str:
 
 def _is_shut(bucket: str) -> bool:
     """Whether the bucket is a folder that lies here, so that it is this account that is kept out."""
-    if not is_folder(bucket):
+    if not is_path(bucket):
         return False
     try:
-        os.stat(bucket.partition("://")[2] or bucket)
+        os.stat(bucket_path(bucket, "/"))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
@@ -84,6 +84,5 @@ def _who(hand: HandOver) -> str:
     """Whose credentials opened it."""
     if hand.credentials:
         return "you, forwarded"
-    if is_folder(hand.bucket):
-        return user_name()
-    return opening(hand.bucket, hand.options, os.environ).who
+    name_login = backend_of(hand.bucket).name_login
+    return name_login(hand.options, os.environ) if name_login else user_name()

@@ -41,12 +41,6 @@ class HandOver:
     """Whoever works on the run now: the host stands by until that one is gone. None: it begins at once."""
 
 
-def is_folder(bucket: str) -> bool:
-    """Whether the bucket lies in the file system of each host, where one that is not mounted looks like a new one."""
-    scheme, separator, _ = bucket.partition("://")
-    return not separator or scheme.lower() in ("file", "local")
-
-
 def unseen(bucket: str) -> str:
     """What is said of a host that shows no use of a bucket that is in use."""
     return f"this host does not see the bucket {bucket}: no dstack has used it as seen from here"

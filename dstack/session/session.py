@@ -14,10 +14,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from dstack.adapters.bucket.opener import at_once, missing_folder, open_bucket, probe_effort
+from dstack.adapters.bucket.opener import missing_path, open_bucket
+from dstack.adapters.bucket.registry import backend_of
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.bucket.stall_notice import WaitingBucket
-from dstack.app.maintenance.bucket_probe import Format, check_format, ensure_probed, require_writer
+from dstack.app.maintenance.bucket_probe import Format, check_format, effort_for, ensure_probed, require_writer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, RunRecord
 from dstack.errors import BucketError, SnapshotError
@@ -90,7 +91,8 @@ class Session:
         Raises BucketError for a later format, and for a folder that somebody named and that is not there: where its
         file system is not mounted, all that is written would go to another disk.
         """
-        bucket = WaitingBucket(self._store, redacted(self.settings.bucket), self.tell)
+        store = open_bucket(self.settings.bucket, self.settings.options, self.home)
+        bucket = WaitingBucket(store, redacted(self.settings.bucket), self.tell)
         self._format = check_format(bucket)
         if self._format is None:
             self.require_folder()
@@ -98,14 +100,9 @@ class Session:
 
     def require_folder(self) -> None:
         """Raise BucketError where the bucket is a folder that somebody named and that is not there."""
-        if self.settings.named and (path := missing_folder(self._store)):
+        if self.settings.named and (path := missing_path(self.settings.bucket, self.home)):
             hint = f"mount it, or make it: dstack init --bucket {quote(path)}"
             raise BucketError(f"the bucket {path} does not exist here", hint=hint)
-
-    @cached_property
-    def _store(self) -> Bucket:
-        """The bucket itself, whose kind can be seen."""
-        return open_bucket(self.settings.bucket, self.settings.options, self.home)
 
     def tell(self, text: str) -> None:
         """Show the user one line, where the face of this process shows such lines now."""
@@ -123,20 +120,21 @@ class Session:
     @property
     def at_once(self) -> int:
         """Reads that are made at a time where many are to be made."""
-        return at_once(self._store)
+        return backend_of(self.settings.bucket).properties.reads_at_once
 
     def probe_bucket(self) -> None:
         """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
-        effort, bucket = probe_effort(self._store), self.bucket
+        bucket = self.bucket
         if self._format is not None:
             require_writer(self._format)
             return
+        effort = effort_for(backend_of(self.settings.bucket).properties.exclusion)
         ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
 
     def abort_uploads(self, *, now: float) -> int:
         """End uploads in parts below this project that were broken off long ago -> how many. `now` is the time of day
         by the store's clock."""
-        from dstack.adapters.bucket.s3_uploads import abort_uploads
+        from dstack.adapters.bucket.opener import abort_uploads
 
         return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root, now=now)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket import obstore_store
+from dstack.adapters.bucket.object_stores import obstore_store
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 from dstack.runner.store.pieces import PIECE

@@ -303,7 +303,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="all-pages",
         breaks="ps reads every page of the list of runs of an object store",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old="        if limit is not None:\n            return self._asked",
         new="        if limit is not None and not limit:\n            return self._asked",
         tests=("tests/system/buckets/test_requests.py",),
@@ -311,7 +311,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="store-create-overwrites",
         breaks="an object store is asked to write without a condition",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old='obstore.put(self._store, key, body, mode="create", use_multipart=False)',
         new="obstore.put(self._store, key, body, use_multipart=False)",
         tests=("tests/contract/test_bucket.py", "-k", "s3-ministack"),
@@ -319,7 +319,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="large-create-overwrites",
         breaks="a large object is sent without a look whether one is there",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old="        if self._exists(key):\n            return Put.EXISTS\n",
         new="",
         tests=("tests/contract/test_bucket_bulk.py", "-k", "s3-ministack"),
@@ -327,7 +327,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="broken-source-is-unknown",
         breaks="the error of a source of bulk data is taken for a lost answer of the store",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old="                raise source.failure\n",
         new="                pass\n",
         tests=("tests/contract/test_bucket_bulk.py", "-k", "s3-ministack"),
@@ -335,7 +335,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="cut-answer-is-final",
         breaks="a read whose answer was cut off is not made again",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old="if final or not left or",
         new="if True or not left or",
         tests=("tests/system/crashes/test_store_faults.py", "-k", "two_laptops"),
@@ -343,7 +343,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="expired-is-unknown",
         breaks="a create that was refused for its credentials counts as a lost answer",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old="            if refuses_credentials(str(error)):\n",
         new="            if not str(error):\n",
         tests=("tests/unit/adapters/bucket/test_credentials.py",),
@@ -482,7 +482,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="half-a-survey",
         breaks="a survey that a store broke off passes for everything that is there, and a prune believes it",
-        file="dstack/adapters/bucket/obstore_store.py",
+        file="dstack/adapters/bucket/object_stores/obstore_store.py",
         old="            # One that has failed would say next that it is at its end.\n            pages = None\n",
         new="            pages = asked\n",
         tests=("tests/unit/adapters/bucket/test_survey.py",),

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EISDIR
 
+from dstack.adapters.bucket.backend import Backend, Options, Properties
 from dstack.adapters.bucket.folder_files import (
     absent,
     descend,
@@ -32,10 +33,11 @@ from dstack.adapters.bucket.folder_files import (
     walk,
 )
 from dstack.adapters.bucket.folder_writer import Writing, is_shared
+from dstack.adapters.bucket.remote_errors import redacted
 from dstack.core.format.key_rules import check_key, check_prefix, check_range
 from dstack.core.format.keys import FORMAT
 from dstack.errors import BucketError, DamagedObjectError
-from dstack.ports import Listed, Put
+from dstack.ports import Exclusion, Listed, Put
 
 MAX_GET = 64 << 20
 PIECE = 1 << 20
@@ -213,3 +215,38 @@ class FolderBucket:
         if same:
             self._identity = found
         return same
+
+
+def _path(url: str, home: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in SCHEMES:
+        return os.path.abspath(os.path.join(home, url[2:]) if url.startswith("~/") or url == "~" else url)
+    path = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+    if not path.startswith("/"):
+        raise BucketError(f"{redacted(url)} names no folder of this machine", hint="write file:///path")
+    return os.path.abspath(path)
+
+
+def _open(url: str, options: Options, home: str) -> FolderBucket:
+    path = _path(url, home)
+    if options:
+        names = ", ".join(sorted(options))
+        raise BucketError(f"a bucket in a folder takes no storage options, but there are: {names}", hint="remove them")
+    return FolderBucket(path)
+
+
+SCHEMES = ("file", "local")
+FOLDER = Backend(
+    properties=Properties(
+        name="folder",
+        schemes=SCHEMES,
+        is_path=True,
+        exclusion=Exclusion.KERNEL,
+        reads_at_once=1,
+        extra="",
+        host_packages=(),
+    ),
+    open=_open,
+    path=_path,
+    is_private=lambda path: FolderBucket(path).is_private(),
+)

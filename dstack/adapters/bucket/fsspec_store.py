@@ -12,14 +12,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
-import fsspec
-from fsspec.asyn import AsyncFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
-
-from dstack.adapters.bucket.remote_errors import MAX_GET, PIECE, brief, collected, redacted, too_long
+from dstack.adapters.bucket.backend import Backend, Options, Properties
+from dstack.adapters.bucket.remote_errors import MAX_GET, NAME_ANOTHER, PIECE, brief, collected, redacted, too_long
 from dstack.core.format.key_rules import check_key, check_prefix, check_range
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
@@ -34,15 +30,20 @@ _REFUSALS = (PermissionError, NotImplementedError, TypeError, ValueError)
 """What a backend raises before it has sent anything."""
 
 
-def open_fsspec(url: str, options: Mapping[str, Any]) -> FsspecBucket:
+def open_fsspec(url: str, options: Options, home: str) -> FsspecBucket:
     """The bucket at an fsspec URL; raises BucketError when there is no such kind or it cannot be a bucket.
 
-    ImportError when the library of that kind is not installed.
+    ImportError when fsspec itself is not installed.
     """
+    from fsspec.core import url_to_fs
+
     try:
-        file_system, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
-    except ImportError:
-        raise
+        file_system, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise BucketError(
+            f"{redacted(url)} needs a library that is not installed: {missing}", hint="install the library it names"
+        ) from None
     except Exception as error:
         raise BucketError(
             f"{redacted(url)} cannot be opened: {brief(error)}", hint="check `bucket:` in config.yaml"
@@ -58,6 +59,8 @@ class FsspecBucket:
     """
 
     def __init__(self, file_system: Any, root: str, *, label: str) -> None:
+        from fsspec.implementations.memory import MemoryFileSystem
+
         self._fs = file_system
         self._root = root.rstrip("/")
         self._label = label.rstrip("/")
@@ -66,7 +69,7 @@ class FsspecBucket:
         if not self._in_memory and not _has_exclusive_create(file_system):
             raise BucketError(
                 f"{label} cannot be a bucket: this kind of storage has no way to create an object only if it is absent",
-                hint="name a folder, s3://, gs:// or az:// as `bucket:` in .dstack/config.yaml",
+                hint=NAME_ANOTHER,
             )
 
     def create(self, key: str, body: bytes) -> Put:
@@ -194,6 +197,8 @@ class FsspecBucket:
 def _modified(entry: Mapping[str, Any]) -> float:
     """When an object was written, as far as its file system says: each has its own name for it. Else: now, so that
     nothing is taken for old."""
+    from datetime import datetime
+
     for name in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"):
         value = entry.get(name)
         if isinstance(value, datetime):
@@ -210,6 +215,11 @@ def _modified(entry: Mapping[str, Any]) -> float:
 
 def _has_exclusive_create(file_system: Any) -> bool:
     """Whether the backend itself takes `mode`: the generic write looks first, and `**kwargs` swallow it."""
+    from fsspec.asyn import AsyncFileSystem
+
     generic = getattr(AsyncFileSystem, _WRITE)
     write = getattr(type(file_system), _WRITE, generic)
     return write is not generic and "mode" in inspect.signature(write).parameters
+
+
+FSSPEC = Backend(properties=Properties(name="fsspec", schemes=(), extra="s3", host_packages=None), open=open_fsspec)

@@ -6,12 +6,15 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from dstack.adapters.bucket.backend import Container
 from dstack.errors import BucketError, DamagedObjectError
 
 MAX_GET = 64 << 20
 MAX_BULK = 256 << 20
 """Bytes of one object behind fsspec: one request writes it, and holds it in memory."""
 PIECE = 4 << 20
+NAME_ANOTHER = "name a folder, s3://, gs:// or az:// as `bucket:` in .dstack/config.yaml"
+"""The hint where a URL can be no bucket: the kinds that everybody knows."""
 
 REFUSED = frozenset(
     (
@@ -34,16 +37,6 @@ REFUSED = frozenset(
 _CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,1000})", re.IGNORECASE)
 _MARKUP = re.compile(r"[\s:\ufeff]*<(?:\?xml\b|!doctype\b|html\b|error>).*", re.IGNORECASE)
-_S3 = ("bucket", "aws s3 mb s3://{}")
-_GCS = ("bucket", "gcloud storage buckets create gs://{}")
-_MAKING = {
-    "s3": _S3,
-    "s3a": _S3,
-    "gs": _GCS,
-    "gcs": _GCS,
-    "az": ("container", "az storage container create --name {}"),
-}
-"""Scheme -> what it holds objects in, and the command that makes one; Azure has many."""
 _METADATA = ("//169.254.169.254", "//169.254.170.", "//[fd00:ec2::254]", "//metadata.google.internal")
 """Where machines of a cloud ask for the credentials of their role."""
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
@@ -133,13 +126,12 @@ def _in_words(answer: str) -> str:
     return f"{code} ({said})" if code and said else code or said
 
 
-def no_container(label: str) -> BucketError:
-    """The error for an object store at the URL `label` that has no such bucket."""
+def no_container(label: str, container: Container) -> BucketError:
+    """The error for an object store at the URL `label` that has no such container."""
     scheme, _, rest = label.partition("://")
     name = rest.split("/", 1)[0]
-    word, command = _MAKING.get(scheme, _MAKING["az"])
-    hint = f"make it, as by `{command.format(name)}`, or correct `bucket:`"
-    return BucketError(f"there is no {word} {scheme}://{name}", hint=hint)
+    hint = f"make it, as by `{container.command.format(name)}`, or correct `bucket:`"
+    return BucketError(f"there is no {container.noun} {scheme}://{name}", hint=hint)
 
 
 def too_long(key: str, place: str, size: int) -> DamagedObjectError:

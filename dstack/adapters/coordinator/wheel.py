@@ -1,4 +1,4 @@
-"""The libraries that a coordinator needs on its host for object stores: obstore, for that platform and Python."""
+"""The libraries that a coordinator needs on its host to open a bucket, for that platform and Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from dstack.private_folder import make_folder, open_trusted, temporary_folder, w
 
 OLDEST = (3, 10)
 """The oldest Python that the shipped coordinator runs on."""
-NAMES = ("obstore", "typing_extensions")
 GLIBC = ("2_17", "2_28", "2_34")
 DEADLINE = 300.0
 """Seconds for a download."""
@@ -46,67 +45,75 @@ def python_of(facts: HostFacts) -> tuple[int, int]:
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
 
-def library_for(facts: HostFacts, cache: Path, given_up: threading.Event | None = None) -> Library:
-    """The libraries for a host: this machine's own copy where it fits, else wheels fetched by pip; kept in `cache`.
+def library_for(
+    packages: Sequence[str], facts: HostFacts, cache: Path, given_up: threading.Event | None = None
+) -> Library:
+    """The `packages` for a host, the main one first, as one library.
 
-    Blocks for minutes; `given_up` ends a fetch for which nobody waits any more. Raises DstackError, saying what to do,
-    when there are none for that platform or they cannot be fetched.
+    This machine's own copies where they fit, else wheels fetched by pip; kept in `cache`. Blocks for minutes;
+    `given_up` ends a fetch for which nobody waits any more. Raises DstackError, saying what to do, when there are none
+    for that platform or they cannot be fetched.
     """
-    machine = _machine(facts)
+    main = packages[0]
+    machine = _machine(main, facts)
     major, minor = python_of(facts)
-    fits = _fits(facts, machine)
-    name = f"{metadata.version('obstore')}-here" if fits else f"{machine}-py{major}{minor}"
+    fits = _fits(main, facts, machine)
+    name = f"{metadata.version(main)}-here" if fits else f"{machine}-py{major}{minor}"
     given_up = given_up or threading.Event()
-    kept = cache / f"obstore-{name}.zip"
+    kept = cache / f"{main}-{name}.zip"
     if not kept.exists():
         make_folder(str(cache))
-        library = _zipped(_installed() if fits else _fetched(machine, f"{major}.{minor}", cache, given_up))
+        library = _zipped(
+            _installed(packages) if fits else _fetched(packages, machine, f"{major}.{minor}", cache, given_up)
+        )
         write_file(str(kept), library.body)
     with os.fdopen(open_trusted(str(kept)), "rb") as file:
         body = file.read()
     return Library(body=body, sha256=hashlib.sha256(body).hexdigest())
 
 
-def _machine(facts: HostFacts) -> str:
+def _machine(package: str, facts: HostFacts) -> str:
     """`x86_64` or `aarch64`, out of what the host says of its platform."""
     found = re.search(r"x86_64|amd64|aarch64|arm64", facts.platform, re.IGNORECASE)
     name = found.group(0).lower() if found else ""
     if not name or "linux" not in facts.platform.lower():
         raise DstackError(
-            f"there is no obstore for {facts.platform}", hint="the runs of this host stay with this machine"
+            f"there is no {package} for {facts.platform}", hint="the runs of this host stay with this machine"
         )
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
-def _fits(facts: HostFacts, machine: str) -> bool:
+def _fits(package: str, facts: HostFacts, machine: str) -> bool:
     """Whether what is installed here also runs there: one wheel serves all later Pythons of its platform."""
     if sys.platform != "linux" or platform.machine() != machine or platform.libc_ver()[0] != "glibc":
         return False
     try:
-        needed = metadata.distribution("obstore").metadata["Requires-Python"] or ""
+        needed = metadata.distribution(package).metadata["Requires-Python"] or ""
     except metadata.PackageNotFoundError:
         return False
     oldest = re.search(r">=\s*(\d+)\.(\d+)", needed)
     return oldest is not None and python_of(facts) >= (int(oldest.group(1)), int(oldest.group(2)))
 
 
-def _installed() -> Iterator[tuple[str, bytes]]:
-    for name in NAMES:
+def _installed(packages: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    for name in packages:
         for file in metadata.distribution(name).files or ():
             path = Path(str(file.locate()))
             if ".." not in file.parts and "__pycache__" not in file.parts and not str(file).endswith(_LEFT_OUT):
                 yield file.as_posix(), path.read_bytes()
 
 
-def _fetched(machine: str, python: str, cache: Path, given_up: threading.Event) -> Iterator[tuple[str, bytes]]:
+def _fetched(
+    packages: Sequence[str], machine: str, python: str, cache: Path, given_up: threading.Event
+) -> Iterator[tuple[str, bytes]]:
     with temporary_folder(str(cache)) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--implementation=cp", f"--python-version={python}", f"--dest={folder}"]
         command += [f"--platform=manylinux_{version}_{machine}" for version in GLIBC]
-        command += ["--platform=any", f"--platform=manylinux2014_{machine}", *NAMES]
+        command += ["--platform=any", f"--platform=manylinux2014_{machine}", *packages]
         why = _run(command, given_up)
         if why:
-            raise _no_library(python, machine, why)
+            raise _no_library(packages[0], python, machine, why)
         for wheel in sorted(Path(folder).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 for name in archive.namelist():
@@ -132,10 +139,10 @@ def _run(command: Sequence[str], given_up: threading.Event) -> str:
     return "" if process.returncode == 0 else lines[-1] if lines else "pip failed"
 
 
-def _no_library(python: str, machine: str, why: str) -> DstackError:
+def _no_library(package: str, python: str, machine: str, why: str) -> DstackError:
     return DstackError(
-        f"obstore for Python {python} on {machine} cannot be fetched: {why[:300]}",
-        hint="its runs stay with this machine; `pip download obstore` must work here for more",
+        f"{package} for Python {python} on {machine} cannot be fetched: {why[:300]}",
+        hint=f"its runs stay with this machine; `pip download {package}` must work here for more",
     )
 
 

@@ -9,32 +9,8 @@ from dstack.adapters.runner.zipapp import bootstrap_source, modules, runner_zipa
 
 ENTRY = "dstack.coordinator.__main__"
 SINGLE = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py", "wire.py")
-PACKAGES = ("core", "app", "coordinator")
-ADAPTERS = (
-    "__init__.py",
-    "deadline.py",
-    "identity.py",
-    "log_screen.py",
-    "bucket/__init__.py",
-    "bucket/aws_profile.py",
-    "bucket/aws_tools.py",
-    "bucket/folder.py",
-    "bucket/folder_files.py",
-    "bucket/folder_writer.py",
-    "bucket/obstore_store.py",
-    "bucket/opener.py",
-    "bucket/options.py",
-    "bucket/remote_errors.py",
-    "bucket/stall_notice.py",
-    "bucket/swappable.py",
-    "runner/__init__.py",
-    "runner/answers.py",
-    "runner/channel.py",
-    "runner/client.py",
-    "runner/local.py",
-    "runner/start.py",
-    "runner/streams.py",
-)
+ADAPTERS = ("__init__.py", "deadline.py", "identity.py", "log_screen.py")
+PACKAGES = ("core", "app", "coordinator", "adapters/bucket", "adapters/runner")
 SHIPPED = "dstack/coordinator/embedded.py"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dstack.core.format.keys import FORMAT
 from dstack.core.format.records import VERSION, pack, unpack
 from dstack.errors import BucketError, UndecidedError
-from dstack.ports import Bucket, Put
+from dstack.ports import Bucket, Exclusion, Put
 
 TRIES = 5
 
@@ -41,6 +41,11 @@ class Format:
     rounds: int
     writers: int
     made: float
+
+
+def effort_for(exclusion: Exclusion) -> Effort:
+    """How hard a bucket is probed at its first use, by who excludes its writers."""
+    return LIGHT if exclusion is Exclusion.KERNEL else FULL
 
 
 def check_format(bucket: Bucket) -> Format | None:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstack.adapters.bucket.registry import is_path
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.ssh.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
 from dstack.app.maintenance.bucket_probe import check_format, writable
 from dstack.app.maintenance.bucket_trial import try_bucket
 from dstack.cli.hosts.ask import Answer, ask_hosts
 from dstack.cli.runs.handover import Sight
-from dstack.core.handover import is_folder, unseen
+from dstack.core.handover import unseen
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
@@ -137,11 +138,11 @@ class Looks:
                 return Seen(facts=facts, who=seeing.who, fresh=True)
             return Seen(facts=facts, unseen=unseen(redacted(bucket)))
         except DstackError as error:
-            if is_folder(bucket) and await self._is_fresh():
+            if is_path(bucket) and await self._is_fresh():
                 return Seen(facts=facts, fresh=True)
             if not self._session.settings.named:
                 return Seen(facts=facts)
-            fix = error.hint or (MOUNT if is_folder(bucket) else "")
+            fix = error.hint or (MOUNT if is_path(bucket) else "")
             return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: "), help=fix)
         finally:
             await sight.close()

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.bucket.opener import open_bucket, private_folder, probe_effort
+from dstack.adapters.bucket.opener import open_bucket, private_path
+from dstack.adapters.bucket.registry import backend_of
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.bucket.stall_notice import WaitingBucket
-from dstack.app.maintenance.bucket_probe import check_format, ensure_probed, require_writer
+from dstack.app.maintenance.bucket_probe import check_format, effort_for, ensure_probed, require_writer
 from dstack.cli.command_session import own_home, say
 from dstack.errors import ConfigError, UsageError
 from dstack.project import starter
@@ -39,11 +40,11 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
         require_writer(known)
         print(f"{clean(wanted)}: in use already, and this version may write to it")
     else:
-        effort = probe_effort(store)
+        effort = effort_for(backend_of(wanted).properties.exclusion)
         ensure_probed(found, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
         told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
         print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")
-    if path := private_folder(store):
+    if path := private_path(wanted, home):
         print(clean(f"only your account can use it; for a team: {_to_share(path)}"))
     if not here:
         print(f"wrote {starter.write_bucket(root, wanted, home=home)}")

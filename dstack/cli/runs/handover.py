@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dstack.adapters.bucket.credentials import forwardable
-from dstack.adapters.bucket.options import AZURE_OWN, OWN_CREDENTIALS, S3, s3_options
+from dstack.adapters.bucket.forwarding import lend_credentials, location_options
+from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.bucket.remote_errors import redacted
 from dstack.adapters.coordinator.client import CoordinatorClient, Seeing
 from dstack.adapters.coordinator.wheel import OLDEST, Library, library_for, python_of
@@ -19,36 +19,12 @@ from dstack.app.hosts.fleet import Reached
 from dstack.app.protocol.job_secrets import for_host
 from dstack.app.queries.open_runs import standing
 from dstack.core.format.records import Coordinator, RunRecord, pack
-from dstack.core.handover import HandOver, digest, is_folder, unseen
+from dstack.core.handover import HandOver, digest, unseen
 from dstack.core.placement import Peer
 from dstack.errors import HostError
 from dstack.model import Host, HostFacts, HostName, RunId
 from dstack.session.hosts import HostOpener, Hosts
 from dstack.session.session import Session
-
-URLS = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
-"""Buckets that a coordinator on a host can open when the network lets it."""
-OWN = frozenset(
-    {
-        *OWN_CREDENTIALS,
-        *AZURE_OWN,
-        "profile",
-        "key",
-        "secret",
-        "secret_access_key",
-        "aws_secret_access_key",
-        "session_token",
-        "aws_session_token",
-        "client_secret",
-        "azure_client_secret",
-        "service_account",
-        "service_account_key",
-        "service_account_path",
-        "google_service_account",
-        "application_credentials",
-    }
-)
-"""Storage options that hold the user's own credentials, or name where they lie: they go nowhere unasked."""
 
 
 class Handing:
@@ -152,12 +128,12 @@ class Sight:
         settings = self._session.settings
         forwarded: Mapping[str, Any] = {}
         until = None
-        if host.forward_credentials and not is_folder(settings.bucket):
-            lent = forwardable(settings.bucket, settings.options, os.environ)
+        if host.forward_credentials and not is_path(settings.bucket):
+            lent = lend_credentials(settings.bucket, settings.options, os.environ)
             forwarded, until = lent.options, lent.expires_at
         return HandOver(
             bucket=settings.bucket,
-            options=placing_options(settings.bucket, settings.options, os.environ),
+            options=location_options(settings.bucket, settings.options, os.environ),
             credentials=forwarded,
             until=until,
             project=self._session.name if record else "",
@@ -171,28 +147,16 @@ class Sight:
 
     async def library(self, host: Host, facts: HostFacts) -> Library | None:
         """What the host needs to open the bucket; None for a folder. Raises DstackError where it cannot be had."""
-        if is_folder(self._session.settings.bucket):
-            return None
-        scheme = self._session.settings.bucket.partition("://")[0]
-        if scheme.lower() not in URLS:
+        url = self._session.settings.bucket
+        packages = backend_of(url).properties.host_packages
+        if packages is None:
+            scheme = url.partition("://")[0]
             raise HostError(host.name, f"{scheme}:// buckets are opened by libraries that only this machine has")
+        if not packages:
+            return None
         kind = f"{facts.platform} {facts.python}"
         async with self._packing:
             if kind not in self._libraries:
                 cache = self._session.home / ".dstack" / "libraries"
-                self._libraries[kind] = await asyncio.to_thread(library_for, facts, cache, self._closed)
+                self._libraries[kind] = await asyncio.to_thread(library_for, packages, facts, cache, self._closed)
         return self._libraries[kind]
-
-
-def placing_options(bucket: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The storage options that say where the bucket is, without any that say who opens it.
-
-    What this machine's environment says of S3's endpoint and region is not to be seen on the host, so it is put in.
-    """
-    if not bucket.startswith(S3):
-        return {name: value for name, value in options.items() if name not in OWN}
-    config = s3_options(options, environ)
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    if region:
-        config.setdefault("region", region)
-    return {name: value for name, value in config.items() if name not in OWN}

@@ -10,7 +10,8 @@ from pathlib import Path
 from obstore.store import MemoryStore
 
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.adapters.bucket.obstore_store import ObstoreBucket
+from dstack.adapters.bucket.object_stores.obstore_store import ObstoreBucket
+from dstack.adapters.bucket.object_stores.s3 import CONTAINER
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket, Put
 from tests.lacking import missing
@@ -33,7 +34,7 @@ def fsspec_memory(path: Path) -> Bucket:
 
 
 def obstore_memory(path: Path) -> Bucket:
-    return ObstoreBucket(MemoryStore(), label="memory")
+    return ObstoreBucket(MemoryStore(), CONTAINER, label="memory")
 
 
 def memory_fake(path: Path) -> Bucket:

@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dstack.adapters.bucket.credentials import forwardable
+from dstack.adapters.bucket.forwarding import lend_credentials, location_options
+from dstack.adapters.bucket.object_stores.arguments import HOST_PACKAGES
 from dstack.adapters.coordinator.client import CoordinatorClient
 from dstack.adapters.coordinator.wheel import Library, library_for
 from dstack.adapters.runner.client import RunnerClient
@@ -20,7 +21,6 @@ from dstack.app.coordination.run import submit
 from dstack.app.queries.runs import run_ids, run_view
 from dstack.app.queries.views import RunView
 from dstack.cli.command_session import say
-from dstack.cli.runs.handover import placing_options
 from dstack.cli.runs.run_line import read_arguments
 from dstack.cli.runs.submission import plan_run, rename
 from dstack.core.format.records import RunRecord, pack, unpack
@@ -114,8 +114,8 @@ class Crowded:
             environment = self.laptop.environment
             given = HandOver(
                 bucket=self.bucket,
-                options=placing_options(self.bucket, {}, environment),
-                credentials=forwardable(self.bucket, {}, environment).options if is_url else {},
+                options=location_options(self.bucket, {}, environment),
+                credentials=lend_credentials(self.bucket, {}, environment).options if is_url else {},
                 project=self.session.name,
                 run=record.id,
                 record=digest(pack(record)),
@@ -185,5 +185,5 @@ class Crowded:
 def _library(facts: HostFacts) -> Library:
     """Packed once in this process: all hosts here are one machine."""
     if not _LIBRARIES:
-        _LIBRARIES.append(library_for(facts, Path(tempfile.mkdtemp(prefix="dstack-libraries-"))))
+        _LIBRARIES.append(library_for(HOST_PACKAGES, facts, Path(tempfile.mkdtemp(prefix="dstack-libraries-"))))
     return _LIBRARIES[0]

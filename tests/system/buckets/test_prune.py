@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from dstack.adapters.bucket.s3_uploads import abort_uploads
+from dstack.adapters.bucket.opener import abort_uploads
 from tests.support.buckets.object_stores import ObjectStore, ministack
 from tests.support.people.laptop import Laptop
 from tests.support.waiting import until

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.bucket.aws_profile import KeyProvider, aws_credentials, aws_source
-from dstack.adapters.bucket.aws_tools import Keys
+from dstack.adapters.bucket.object_stores.aws_profile import KeyProvider, aws_source
+from dstack.adapters.bucket.object_stores.aws_tools import Keys
+from dstack.adapters.bucket.object_stores.s3 import store_arguments
 from dstack.errors import BucketError, CredentialsError
 
 Env = dict[str, str]
@@ -47,7 +48,7 @@ def keys(env: Env, profile: str | None = None) -> Keys:
 
 def test_without_anything_the_machine_may_have_a_role(env: Env) -> None:
     assert aws_source(None, env) is None
-    assert aws_credentials(None, env) == {}
+    assert store_arguments({}, env).keywords == {}
     write(env, "config", "[default]\nregion = eu-north-1\n")
     assert aws_source(None, env) is None
 
@@ -57,8 +58,8 @@ def test_keys_of_the_credentials_file_come_before_those_of_config(env: Env) -> N
     write(env, "credentials", "[default]\naws_access_key_id = AKIA\naws_secret_access_key = s%cret/+=\n")
     found = keys(env)
     assert (found.access_key, found.secret, found.token, found.expires_at) == ("AKIA", "s%cret/+=", "", None)
-    assert aws_credentials(None, env)["region"] == "eu-north-1"
-    assert "region" not in aws_credentials(None, env | {"AWS_DEFAULT_REGION": "x"})
+    assert store_arguments({}, env).keywords["region"] == "eu-north-1"
+    assert "region" not in store_arguments({}, env | {"AWS_DEFAULT_REGION": "x"}).keywords
 
 
 def test_a_named_profile_is_looked_for_in_both_files(env: Env) -> None:
@@ -167,15 +168,15 @@ def test_sso_without_any_tool_says_what_to_install(env: Env) -> None:
 
 def test_secrets_are_not_shown(env: Env) -> None:
     write(env, "credentials", "[default]\naws_access_key_id=A\naws_secret_access_key=SEC\naws_session_token=TOK\n")
-    assert "SEC" not in repr(keys(env)) + repr(aws_source(None, env)) + repr(aws_credentials(None, env))
+    assert "SEC" not in repr(keys(env)) + repr(aws_source(None, env)) + repr(store_arguments({}, env))
     assert "TOK" not in repr(keys(env))
 
 
 def test_keys_that_are_renewed_in_the_file_count_soon(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("dstack.adapters.bucket.aws_profile.time.time", lambda: now[0])
+    monkeypatch.setattr("dstack.adapters.bucket.object_stores.aws_profile.time.time", lambda: now[0])
     write(env, "credentials", "[default]\naws_access_key_id=OLD\naws_secret_access_key=S\n")
-    provider = aws_credentials(None, env)["credential_provider"]
+    provider = store_arguments({}, env).keywords["credential_provider"]
     assert provider()["access_key_id"] == "OLD"
     write(env, "credentials", "[default]\naws_access_key_id=NEW\naws_secret_access_key=S\n")
     assert provider()["access_key_id"] == "OLD"
@@ -195,11 +196,11 @@ def test_keys_that_are_renewed_in_the_file_count_soon(env: Env, monkeypatch: pyt
 
 def test_keys_with_an_end_are_asked_for_again_before_it(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1893456000.0 - 3600]
-    monkeypatch.setattr("dstack.adapters.bucket.aws_profile.time.time", lambda: now[0])
+    monkeypatch.setattr("dstack.adapters.bucket.object_stores.aws_profile.time.time", lambda: now[0])
     answer = '{"Version":1,"AccessKeyId":"P","SecretAccessKey":"S","Expiration":"2030-01-01T00:00:00Z"}'
     tool = program(env, "give", f"echo x >> $HOME/asked; echo '{answer}'")
     write(env, "config", f"[default]\ncredential_process = {tool}\n")
-    provider = aws_credentials(None, env)["credential_provider"]
+    provider = store_arguments({}, env).keywords["credential_provider"]
     for _ in range(3):
         assert provider()["expires_at"].timestamp() == 1893456000.0 - 300
     assert Path(env["HOME"], "asked").read_text() == "x\n"

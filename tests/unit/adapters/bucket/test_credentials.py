@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.bucket.credentials import forwardable
+from dstack.adapters.bucket.forwarding import lend_credentials
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.errors import BucketError, CredentialsError
 from tests.support.buckets.refusing_store import Refusing
@@ -39,7 +39,7 @@ def profile(env: dict[str, str], text: str) -> None:
 def test_a_profile_becomes_options_that_need_no_profile(env: dict[str, str]) -> None:
     profile(env, "[profile lab]\nregion=eu-x\naws_access_key_id=A\naws_secret_access_key=S\naws_session_token=T\n")
     here = env | {"AWS_ENDPOINT_URL": "https://s3.example.org"}
-    found = forwardable("s3://b/p", {"profile": "lab", "virtual_hosted_style_request": "true"}, here)
+    found = lend_credentials("s3://b/p", {"profile": "lab", "virtual_hosted_style_request": "true"}, here)
     assert found.options == {
         "endpoint": "https://s3.example.org",
         "virtual_hosted_style_request": "true",
@@ -55,10 +55,10 @@ def test_a_profile_becomes_options_that_need_no_profile(env: dict[str, str]) -> 
 
 def test_keys_of_the_environment_and_of_the_options(env: dict[str, str]) -> None:
     here = env | {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7", "AWS_SECRET_ACCESS_KEY": "S", "AWS_REGION": "eu-x"}
-    found = forwardable("s3://b", {}, here)
+    found = lend_credentials("s3://b", {}, here)
     assert found.options == {"access_key_id": "AKIAIOSFODNN7", "secret_access_key": "S", "region": "eu-x"}
     assert found.who == "AWS_ACCESS_KEY_ID (AKIAIOSF…)"
-    written = forwardable("s3://b", {"key": "K", "secret": "W"}, here)
+    written = lend_credentials("s3://b", {"key": "K", "secret": "W"}, here)
     assert written.options["access_key_id"] == "K"
 
 
@@ -71,45 +71,45 @@ def test_the_end_is_told_and_what_is_over_is_not_handed_on(env: dict[str, str]) 
     profile(env, f"[default]\ncredential_process={env['HOME']}/bin/give\n")
     soon = float(int(time.time()) + 3600)
     ends(soon)
-    assert forwardable("s3://b", {}, env).expires_at == soon
+    assert lend_credentials("s3://b", {}, env).expires_at == soon
     ends(time.time() - 5)
     with pytest.raises(CredentialsError, match=r"'default'.*over"):
-        forwardable("s3://b", {}, env)
+        lend_credentials("s3://b", {}, env)
 
 
 def test_a_role_of_the_machine_cannot_be_handed_on(env: dict[str, str]) -> None:
     with pytest.raises(CredentialsError, match="no AWS credentials here"):
-        forwardable("s3://b", {}, env)
+        lend_credentials("s3://b", {}, env)
 
 
 def test_a_folder_has_no_credentials(env: dict[str, str]) -> None:
     with pytest.raises(CredentialsError, match="no credentials to hand on"):
-        forwardable("/mnt/lab", {}, env)
+        lend_credentials("/mnt/lab", {}, env)
 
 
 def test_google_gives_a_token_by_its_command(env: dict[str, str]) -> None:
     with pytest.raises(CredentialsError, match="neither google-auth nor `gcloud`"):
-        forwardable("gs://b", {}, env)
+        lend_credentials("gs://b", {}, env)
     program(env, "gcloud", 'echo "ya29.$2"')
-    found = forwardable("gs://b", {}, env)
+    found = lend_credentials("gs://b", {}, env)
     assert found.options == {"token": "ya29.print-access-token"}
     program(env, "gcloud", "echo 'Reauthentication failed' >&2; exit 1")
     with pytest.raises(CredentialsError, match="Reauthentication failed"):
-        forwardable("gs://b", {}, env)
+        lend_credentials("gs://b", {}, env)
 
 
 def test_azure_gives_a_key_of_the_environment_or_a_token(env: dict[str, str]) -> None:
     with pytest.raises(CredentialsError, match="no Azure credentials"):
-        forwardable("az://c", {}, env)
-    found = forwardable("az://c", {"account_name": "n"}, env | {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=x"})
+        lend_credentials("az://c", {}, env)
+    found = lend_credentials("az://c", {"account_name": "n"}, env | {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=x"})
     assert found.options == {"account_name": "n", "sas_token": "sv=1&sig=x"}
     program(env, "az", """echo '{"accessToken": "eyJ", "expires_on": 4102444800}'""")
-    found = forwardable("az://c", {}, env | {"AZURE_STORAGE_ACCOUNT_NAME": "n"})
+    found = lend_credentials("az://c", {}, env | {"AZURE_STORAGE_ACCOUNT_NAME": "n"})
     assert (found.options, found.expires_at) == ({"account_name": "n", "token": "eyJ"}, 4102444800.0)
     open_bucket("az://c", found.options, "/nowhere")
     program(env, "az", "echo nothing")
     with pytest.raises(CredentialsError, match="no token"):
-        forwardable("az://c", {}, env)
+        lend_credentials("az://c", {}, env)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.unit.core.test_placement import peer
 HERE = replace(
     peer("here").facts, platform=f"linux-{platform.machine()}", python=".".join(map(str, sys.version_info[:3]))
 )
+PACKAGES = ("obstore", "typing_extensions")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="a library of this machine fits Linux hosts only from Linux")
 
 
@@ -31,7 +32,7 @@ def named(facts: HostFacts, *, python: str = "", system: str = "") -> HostFacts:
 
 @linux
 def test_a_host_like_this_machine_gets_this_machines_own_copy(tmp_path: Path) -> None:
-    library = library_for(HERE, tmp_path)
+    library = library_for(PACKAGES, HERE, tmp_path)
     with zipfile.ZipFile(io.BytesIO(library.body)) as archive:
         found = archive.namelist()
     assert "obstore/__init__.py" in found
@@ -39,19 +40,21 @@ def test_a_host_like_this_machine_gets_this_machines_own_copy(tmp_path: Path) ->
     assert "typing_extensions.py" in found
     assert not [name for name in found if name.endswith(".pyc") or ".." in name]
     assert library.sha256 == hashlib.sha256(library.body).hexdigest()
-    assert library_for(HERE, tmp_path) == library, "the same bytes each time: a host that has them is sent nothing"
+    assert library_for(PACKAGES, HERE, tmp_path) == library, (
+        "the same bytes each time: a host that has them is sent nothing"
+    )
 
 
 @linux
 def test_wheels_that_were_fetched_once_are_kept(tmp_path: Path) -> None:
     (tmp_path / f"obstore-{platform.machine()}-py310.zip").write_bytes(b"kept")
-    assert library_for(named(HERE, python="3.10.4"), tmp_path).body == b"kept"
+    assert library_for(PACKAGES, named(HERE, python="3.10.4"), tmp_path).body == b"kept"
 
 
 def test_another_kind_of_system_is_refused_with_what_that_means(tmp_path: Path) -> None:
     for system in ("darwin-arm64", "linux-riscv64", ""):
         with pytest.raises(DstackError, match="there is no obstore for") as error:
-            library_for(replace(HERE, platform=system), tmp_path)
+            library_for(PACKAGES, replace(HERE, platform=system), tmp_path)
         assert error.value.hint is not None
 
 
@@ -62,7 +65,7 @@ def test_wheels_that_cannot_be_fetched_say_why(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DstackError, match=r"obstore for Python 3\.10 on aarch64 cannot be fetched"):
-        library_for(named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path)
+        library_for(PACKAGES, named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path)
     assert list(tmp_path.glob("*.zip")) == []
 
 
@@ -81,7 +84,7 @@ def test_a_fetch_that_nobody_waits_for_any_more_ends(tmp_path: Path, monkeypatch
 
         threading.Thread(target=give_up, daemon=True).start()
         with pytest.raises(DstackError, match="it was given up"):
-            library_for(named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path, given_up)
+            library_for(PACKAGES, named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path, given_up)
         ended.set()
     assert list(tmp_path.iterdir()) == [], "nothing of it is left"
 

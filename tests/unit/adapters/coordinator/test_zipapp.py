@@ -11,7 +11,6 @@ from pathlib import Path
 import dstack
 from dstack.adapters.coordinator.zipapp import SHIPPED, coordinator_zipapp
 
-LAPTOPS_ONLY = {"dstack.adapters.bucket.fsspec_store"}
 LIMIT = 400_000
 """Bytes that go over the line once for each version."""
 
@@ -43,7 +42,7 @@ def test_every_module_that_it_imports_is_in_it() -> None:
     missing = {
         f"{name} imports {module}"
         for name, text in there.items()
-        for module in imported(text) & all_modules - names(there) - LAPTOPS_ONLY
+        for module in imported(text) & all_modules - names(there)
     }
     assert missing == set()
 

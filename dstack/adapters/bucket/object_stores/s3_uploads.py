@@ -13,9 +13,7 @@ from typing import Any
 from dstack.adapters.bucket.remote_errors import brief, redacted
 from dstack.errors import BucketError
 
-OLD = 24 * 3600.0
-"""Seconds after which an upload that was begun counts as broken off."""
-_S3 = re.compile(r"s3a?://([^/?#]+)/?([^?#]*)")
+_PLACE = re.compile(r"[^:/]+://([^/?#]+)/?([^?#]*)")
 _NAMES = {
     "endpoint_url": ("endpoint_url", "endpoint", "aws_endpoint"),
     "aws_access_key_id": ("key", "access_key_id", "aws_access_key_id"),
@@ -26,13 +24,13 @@ _NAMES = {
 """boto3's name -> the names under which the options of a bucket may hold it."""
 
 
-def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, now: float, older_than: float = OLD) -> int:
-    """End the uploads below `prefix` of the bucket at `url` that began more than `older_than` seconds ago -> how many.
+def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, before: float) -> int:
+    """End the uploads below `prefix` of the bucket at `url` that began before a time of day by the store's clock
+    -> how many.
 
-    `now` is the time of day by the store's clock. 0 for a bucket that is not on S3, and without boto3. Raises
-    BucketError when the store refuses.
+    0 without boto3. Raises BucketError when the store refuses.
     """
-    found = _S3.fullmatch(url)
+    found = _PLACE.fullmatch(url)
     if found is None:
         return 0
     try:
@@ -44,7 +42,7 @@ def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, now: flo
     try:
         client = boto3.Session(profile_name=options.get("profile")).client("s3", **_arguments(options))
         try:
-            return _abort(client, name, f"{folder}/{prefix}" if folder else prefix, now - older_than)
+            return _abort(client, name, f"{folder}/{prefix}" if folder else prefix, before)
         finally:
             client.close()
     except (BotoCoreError, ClientError) as error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,8 +22,8 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url as _from_url
 
-from dstack.adapters.bucket.aws_profile import KeyProvider
-from dstack.adapters.bucket.options import opening
+from dstack.adapters.bucket.backend import Container
+from dstack.adapters.bucket.object_stores.arguments import StoreArguments
 from dstack.adapters.bucket.remote_errors import (
     MAX_GET,
     PIECE,
@@ -44,6 +43,8 @@ from dstack.ports import Listed, Put
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from dstack.adapters.bucket.object_stores.aws_profile import KeyProvider
 
 T = TypeVar("T")
 from_url: Any = _from_url
@@ -76,13 +77,16 @@ _REFUSALS = (
 """Answers after which the object was certainly not created."""
 
 
-def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
-    """The bucket at an s3://, gs:// or az:// URL; raises BucketError for a URL or options that make no sense."""
-    found = opening(url, options, os.environ)
-    given = {"retry_config": RETRY, **found.arguments}
+def open_obstore(url: str, arguments: StoreArguments, container: Container, *, scheme: str = "") -> ObstoreBucket:
+    """The bucket at an object store's URL, with `scheme` in place of its own where obstore knows no other one.
+
+    Raises BucketError for a URL or options that make no sense.
+    """
+    place = f"{scheme}://{url.partition('://')[2]}" if scheme else url
+    patient = arguments.for_bulk(BULK_TIMEOUT)
     try:
-        store = from_url(url, config=found.config, **given)
-        bulk = from_url(url, config=found.config, **_patient(given))
+        store = from_url(place, config=arguments.config, retry_config=RETRY, **arguments.keywords)
+        bulk = from_url(place, config=arguments.config, retry_config=RETRY, **patient)
     except (BaseError, TypeError, ValueError) as error:
         hint = "check `bucket:` and its options in config.yaml"
         if isinstance(error, UnknownConfigurationKeyError):
@@ -90,11 +94,14 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> ObstoreBucket:
                 "options are obstore's, such as region, endpoint, access_key_id, and fsspec's key, secret, endpoint_url"
             )
         raise BucketError(f"{redacted(url)} cannot be opened: {brief(error)}", hint=hint) from None
-    return ObstoreBucket(store, bulk=bulk, label=redacted(url), who=found.who, provider=found.provider)
-
-
-def _patient(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {**given, "client_options": {**given.get("client_options", {}), "timeout": BULK_TIMEOUT}}
+    return ObstoreBucket(
+        store,
+        container,
+        bulk=bulk,
+        label=redacted(url),
+        who=arguments.who,
+        provider=arguments.provider,
+    )
 
 
 class ObstoreBucket:
@@ -106,6 +113,7 @@ class ObstoreBucket:
     def __init__(
         self,
         store: Any,
+        container: Container,
         *,
         label: str,
         bulk: Any = None,
@@ -115,6 +123,7 @@ class ObstoreBucket:
         self._who = who
         self._provider = provider
         self._store = store
+        self._container = container
         self._bulk = store if bulk is None else bulk
         self._label = label.rstrip("/")
         self.trouble = ""
@@ -316,7 +325,7 @@ class ObstoreBucket:
     def _error(self, doing: str, key: str, error: BaseException) -> BucketError:
         text = str(error)
         if _no_container(error):
-            return no_container(self._label)
+            return no_container(self._label, self._container)
         if doing == "read" and isinstance(error, _ABSENT):
             return DamagedObjectError(key, f"{self._place(key)} does not exist")
         if isinstance(error, UnauthenticatedError) and self._provider is not None and self._provider.failure:

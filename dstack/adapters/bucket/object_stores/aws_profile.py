@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from dstack.adapters.bucket.aws_tools import Keys, by_boto3, by_cli, by_process
+from dstack.adapters.bucket.object_stores.aws_tools import Keys, by_boto3, by_cli, by_process
 from dstack.errors import BucketError, CredentialsError
 
 FRESH = 60.0
@@ -64,20 +64,14 @@ def aws_source(profile: str | None, environment: Mapping[str, str]) -> Source | 
     return Source(who=who, region=settings.get("region", ""), ask=ask)
 
 
-def aws_credentials(profile: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of obstore's store that bring the keys of a profile; none where it finds them itself.
+def key_provider(source: Source | None, profile: str | None, environment: Mapping[str, str]) -> KeyProvider | None:
+    """The keys of `source` as obstore asks for them; None where obstore finds them itself, as those of the environment.
 
-    They are asked for again before they expire. Raises as `aws_source` does.
+    They are asked for again before they expire.
     """
-    if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
-        return {}
-    source = aws_source(profile, environment)
-    if source is None:
-        return {}
-    found: dict[str, Any] = {"credential_provider": KeyProvider(source)}
-    if source.region and not (environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")):
-        found["region"] = source.region
-    return found
+    if source is None or (profile is None and environment.get("AWS_ACCESS_KEY_ID")):
+        return None
+    return KeyProvider(source)
 
 
 class KeyProvider:

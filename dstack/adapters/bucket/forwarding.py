@@ -1,0 +1,40 @@
+"""A bucket as another machine is to open it: where the bucket is, and, on purpose only, the user's own credentials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dstack.adapters.bucket.backend import LentCredentials
+from dstack.adapters.bucket.registry import SECRET_OPTIONS, backend_of
+from dstack.errors import CredentialsError
+
+LEAST_VALIDITY_S = 60.0
+"""Seconds that credentials must still be good for, to be handed on."""
+RENEW = "`aws sso login`, or whatever gives you these credentials, renews them"
+
+
+def location_options(url: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The storage options that say where the bucket is, without any that say who opens it.
+
+    A host does not see what this machine's environment says of the place, such as S3's endpoint, so that is put in.
+    """
+    locate = backend_of(url).locate
+    located = locate(options, environment) if locate else options
+    return {name: value for name, value in located.items() if name.lower() not in SECRET_OPTIONS}
+
+
+def lend_credentials(url: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> LentCredentials:
+    """The user's current credentials for the bucket at `url`.
+
+    Raises CredentialsError where there are none (a role belongs to its machine), where they are over, and for a bucket
+    that knows no credentials.
+    """
+    lend = backend_of(url).lend
+    if lend is None:
+        raise CredentialsError(f"{url.split(':', 1)[0]}: a bucket of this kind has no credentials to hand on")
+    lent = lend(options, environment)
+    if lent.expires_at is not None and lent.expires_at < time.time() + LEAST_VALIDITY_S:
+        raise CredentialsError(f"{lent.who}: these credentials are over", hint=RENEW)
+    return lent

@@ -1,0 +1,30 @@
+"""Every kind of bucket there is. A new backend is one file beside this one, and one line here."""
+
+from __future__ import annotations
+
+import re
+
+from dstack.adapters.bucket.backend import Backend
+from dstack.adapters.bucket.folder import FOLDER
+from dstack.adapters.bucket.fsspec_store import FSSPEC
+from dstack.adapters.bucket.object_stores.azure import AZURE
+from dstack.adapters.bucket.object_stores.gcs import GCS
+from dstack.adapters.bucket.object_stores.s3 import S3
+
+BACKENDS: tuple[Backend, ...] = (FOLDER, S3, GCS, AZURE, FSSPEC)
+"""FSSPEC declares no scheme: it opens the URLs that no other backend claims."""
+BY_SCHEME = {scheme: backend for backend in BACKENDS for scheme in backend.properties.schemes}
+SECRET_OPTIONS = frozenset().union(*(backend.properties.secret_options for backend in BACKENDS))
+"""The secret options of all kinds together: a name that is secret for one kind is shown for none."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def backend_of(url: str) -> Backend:
+    """The backend of a URL by its scheme, in upper or lower case. A text without a scheme is a path, thus a folder."""
+    match = _SCHEME.match(url)
+    return BY_SCHEME.get(match.group(1).lower(), FSSPEC) if match else FOLDER
+
+
+def is_path(url: str) -> bool:
+    """Whether the bucket is a path, seen by a host only where its file system is mounted."""
+    return backend_of(url).properties.is_path
