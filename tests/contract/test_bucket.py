@@ -18,15 +18,24 @@ import pytest
 
 from dstack.adapters.bucket import remote_errors
 from dstack.adapters.bucket.folder import FolderBucket
+from dstack.adapters.bucket.registry import BACKENDS as DECLARED
+from dstack.adapters.bucket.registry import BY_SCHEME
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Bucket, Put
-from tests.support.buckets.kinds import KINDS, STORES, opened, store_of
+from tests.support.buckets.kinds import BACKENDS, KINDS, STORES, opened, store_of
 from tests.support.checkout import ROOT
 
 
 @pytest.fixture(params=sorted(KINDS))
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     return opened(request.param, tmp_path / "bucket")
+
+
+def test_every_backend_and_every_scheme_of_the_registry_plays_this_suite() -> None:
+    assert set(BACKENDS) <= set(KINDS)
+    played = {backend.properties.name for backend in BACKENDS.values()}
+    assert {backend.properties.name for backend in DECLARED} == played
+    assert {scheme for scheme, backend in BY_SCHEME.items() if backend.properties.name not in played} == set()
 
 
 def test_an_object_that_was_created_is_there_whole(bucket: Bucket) -> None:

@@ -9,6 +9,14 @@ ACCOUNTS = "tests/hostile/test_private_accounts.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        name="secrets-by-one-spelling",
+        breaks="a key under `bucket:` goes to hosts unasked where it is written in upper case",
+        file="dstack/adapters/bucket/forwarding.py",
+        old="name.lower() not in SECRET_OPTIONS",
+        new="name not in SECRET_OPTIONS",
+        tests=("tests/unit/adapters/test_bucket_registry.py", "-k", "however_it_is_spelled"),
+    ),
+    Mutant(
         name="parents-by-umask",
         breaks="only the last part of a path is private: parents get the umask, as makedirs gives them",
         file="dstack/private_folder.py",

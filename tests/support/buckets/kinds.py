@@ -9,9 +9,13 @@ from pathlib import Path
 
 from obstore.store import MemoryStore
 
-from dstack.adapters.bucket.folder import FolderBucket
+from dstack.adapters.bucket.backend import Backend
+from dstack.adapters.bucket.folder import FOLDER, FolderBucket
+from dstack.adapters.bucket.fsspec_store import FSSPEC
+from dstack.adapters.bucket.object_stores.azure import AZURE
+from dstack.adapters.bucket.object_stores.gcs import GCS
 from dstack.adapters.bucket.object_stores.obstore_store import ObstoreBucket
-from dstack.adapters.bucket.object_stores.s3 import CONTAINER
+from dstack.adapters.bucket.object_stores.s3 import CONTAINER, S3
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket, Put
 from tests.lacking import missing
@@ -65,6 +69,17 @@ KINDS: dict[str, Callable[[Path], Bucket]] = {
     "memory-fake": memory_fake,
     **{kind: lambda path, kind=kind: STORES[kind]().bucket(path) for kind in STORES},  # type: ignore[misc]
 }
+
+
+BACKENDS: dict[str, Backend] = {
+    "folder": FOLDER,
+    "shared-folder": FOLDER,
+    "fsspec-memory": FSSPEC,
+    "s3-ministack": S3,
+    "gcs-emulator": GCS,
+    "azure-azurite": AZURE,
+}
+"""Kind -> the backend of the registry that it plays. A backend without a kind here fails `test_bucket.py`."""
 
 
 def store_of(kind: str) -> object_stores.Store:
