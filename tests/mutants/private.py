@@ -14,7 +14,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/adapters/bucket/forwarding.py",
         old="name.lower() not in SECRET_OPTIONS",
         new="name not in SECRET_OPTIONS",
-        tests=("tests/unit/adapters/test_bucket_registry.py", "-k", "however_it_is_spelled"),
+        tests=("tests/unit/adapters/bucket/test_registry.py", "-k", "however_it_is_spelled"),
     ),
     Mutant(
         name="parents-by-umask",
