@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from dstack.core.format.keys import inverted
+from dstack.core.format.identifiers import run_id
 from dstack.core.format.records import Coordinator
 from dstack.core.run_names import NAMES, run_name
 from dstack.model import Nonce, RunId, RunName
@@ -85,7 +85,7 @@ def new_nonce() -> Nonce:
 def new_run_id(now: float) -> RunId:
     """An id that sorts before all earlier ones; `now` is in seconds since the epoch, by whatever clock."""
     tail = "".join(secrets.choice(_BASE32) for _ in range(10))
-    return RunId(f"{inverted(int(now * 1000))}-{tail}")
+    return run_id(int(now * 1000), tail)
 
 
 def new_run_name() -> RunName:

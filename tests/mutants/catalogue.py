@@ -467,8 +467,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="claims-without-a-heartbeat",
         breaks="a coordinator claims before its heartbeat stands, so that others take it for one that has left",
         file="dstack/app/coordination/effect_driver.py",
-        old="                if takes(key):",
-        new="                if takes(key) and not key:",
+        old="                if takes_attempt(key):",
+        new="                if takes_attempt(key) and not key:",
         tests=("tests/app/coordination/test_heartbeat.py",),
     ),
     Mutant(

@@ -22,7 +22,8 @@ from dstack.app.protocol.effects import WAITS_FOR_A_SLOT
 from dstack.app.protocol.lists import reaches_now, sizes_now
 from dstack.app.transfer.artifacts import collect_to_commit
 from dstack.app.transfer.attempt_watch import Watching, carry_log, tail
-from dstack.core.format.keys import AttemptKeys, takes
+from dstack.core.format.key_parser import takes_attempt
+from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, Coordinator, RunRecord, Started, unpack
 from dstack.core.lifecycle import ENDED
 from dstack.core.spans import span
@@ -74,7 +75,7 @@ class Driver:
         bucket = self._means.bucket
         match effect:
             case fx.PutNew(key, body):
-                if takes(key):
+                if takes_attempt(key):
                     await self._means.heart.begin()
                 return await asyncio.to_thread(bucket.create, key, body)
             case fx.Read(key):

@@ -14,6 +14,7 @@ from dstack.app.coordination.orphans import end_orphan, find_orphans, is_awaited
 from dstack.app.hosts.fleet import Reached
 from dstack.app.protocol.lease import LATE
 from dstack.app.queries.lost_attempts import end_of
+from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Result, unpack
 from dstack.core.lifecycle import AttemptEnd
@@ -99,7 +100,7 @@ async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) ->
 def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[Over]:
     found = []
     for each in spool:
-        attempt, rest = keys.attempt_in(each.attempt), rest_of(bucket, keys, each)
+        attempt, rest = attempt_in(keys, each.attempt), rest_of(bucket, keys, each)
         if attempt is not None and rest is not Rest.LEAVE:
             found.append(Over(attempt=attempt, nonce=each.nonce, rest=rest))
     return found
@@ -107,7 +108,7 @@ def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[O
 
 def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
     """What is to be done with this attempt, by the records. Blocking; raises BucketError."""
-    attempt = keys.attempt_in(spooled.attempt)
+    attempt = attempt_in(keys, spooled.attempt)
     if attempt is None or spooled.state not in (ENDED, VANISHED):
         return Rest.LEAVE
     end = end_of(bucket, attempt)
@@ -120,7 +121,7 @@ def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
     # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
     if spooled.state == VANISHED:
         return Rest.FORGET_LOST
-    body = bucket.get(attempt.result)
+    body = bucket.get(attempt.generation.result)
     if body is None:
         return Rest.BRING_IN
     return Rest.FORGET_LOST if _is_result(attempt, body) else Rest.LEAVE
@@ -129,7 +130,7 @@ def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
 def _is_result(attempt: AttemptKeys, body: bytes) -> bool:
     """Whether this result stands. A damaged one stands for nothing, and nothing else can take its place."""
     try:
-        unpack(Result, attempt.result, body)
+        unpack(Result, attempt.generation.result, body)
     except BucketError:
         return False
     return True
@@ -137,4 +138,4 @@ def _is_result(attempt: AttemptKeys, body: bytes) -> bool:
 
 def _was_pruned(bucket: Bucket, attempt: AttemptKeys) -> bool:
     """Whether nothing but its tomb is left of the attempt's generation: the claim stood before the attempt began."""
-    return bucket.get(attempt.claim) is None and bucket.get(attempt.tomb) is not None
+    return bucket.get(attempt.claim) is None and bucket.get(attempt.generation.tomb) is not None

@@ -13,6 +13,7 @@ from typing import Any
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol.jobs import wanted
 from dstack.app.queries.lost_attempts import end_of
+from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Claim, End, Gone, pack, unpack
 from dstack.errors import BucketError
@@ -43,7 +44,7 @@ async def find_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) ->
     """The orphans of this project in the spool that the runner works on; asks the bucket only for what lives there."""
     found = []
     for each in await runner.spool():
-        attempt = keys.attempt_in(each.attempt) if each.state in (HELD, RUNNING) else None
+        attempt = attempt_in(keys, each.attempt) if each.state in (HELD, RUNNING) else None
         end = await asyncio.to_thread(end_of, bucket, attempt) if attempt is not None else None
         if attempt is not None and end is not None and end.nonce == each.nonce:
             name = await asyncio.to_thread(_claimant, bucket, attempt)
@@ -73,7 +74,7 @@ def record_gone(bucket: Bucket, attempt: AttemptKeys, nonce: str) -> None:
 
 def is_awaited(bucket: Bucket, keys: ProjectKeys, attempt: AttemptKeys) -> bool:
     """Whether a lost attempt may still give its generation the result, and some run waits for that. Blocking."""
-    if bucket.get(attempt.result) is not None:
+    if bucket.get(attempt.generation.result) is not None:
         return False
     return fx.answered(wanted(keys, attempt), lambda effect: _read(bucket, effect))
 

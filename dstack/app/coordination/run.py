@@ -84,7 +84,7 @@ def submit(
     record = submission.record
     while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
         record = rename(record)
-    bucket.create(f"{keys.runs_of(record.user, record.machine)}{record.id}", b"{}")
+    bucket.create(keys.run_of(record.user, record.machine, record.id), b"{}")
     create_record(bucket, keys.run(record.id).record, pack(record))
     return record
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dstack.core.format.keys import FORMAT
+from dstack.core.format.keys import FORMAT, probe_folder
 from dstack.core.format.records import VERSION, pack, unpack
 from dstack.errors import BucketError, UndecidedError
 from dstack.ports import Bucket, Exclusion, Put
@@ -98,7 +98,7 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: Effort = FU
 
 def probe(bucket: Bucket, *, nonce: str, effort: Effort) -> None:
     """Try the bucket below `probe/<nonce>/` and leave nothing there; raises BucketError when it fails."""
-    folder = f"probe/{nonce}/"
+    folder = probe_folder(nonce)
     keys = [f"{folder}{name}" for name in ("once", *(f"race{index}" for index in range(effort.rounds)))]
     try:
         _try_one_after_another(bucket, keys[0], nonce)

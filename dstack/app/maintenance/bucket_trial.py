@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from dstack.app.maintenance.bucket_probe import check_format
+from dstack.core.format.keys import probe_folder
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 
@@ -15,7 +16,7 @@ def try_bucket(bucket: Bucket, nonce: str) -> float:
     `nonce` is fresh randomness of this caller. Nothing is left behind. Raises BucketError with what the account may
     not do, and with whatever the store says.
     """
-    folder = f"probe/{nonce}/"
+    folder = probe_folder(nonce)
     key, body = f"{folder}try", nonce.encode()
     try:
         written = bucket.create(key, body)

@@ -180,7 +180,7 @@ class Housekeeper:
         for run, facts in found.runs.items():
             if not facts.live:
                 continue
-            for key in self._bucket.list(f"{self._keys.run(run).folder}jobs/"):
+            for key in self._bucket.list(self._keys.run(run).jobs):
                 try:
                     outcome = unpack(Outcome, key, self._bucket.get(key) or b"")
                 except BucketError:

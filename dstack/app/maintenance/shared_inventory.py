@@ -6,18 +6,14 @@ no host is believed for being in it: everybody confirms the keys of hosts himsel
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from dstack.app.coordination.run import create_record
-from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.key_parser import inventory_number
+from dstack.core.format.keys import MAX_INVENTORY, ProjectKeys
 from dstack.core.format.records import Inventory, pack, unpack
 from dstack.errors import BucketError
 from dstack.ports import Bucket
-
-LAST = 10**6 - 1
-"""The highest number; keys hold what is left to 10^6, so that the latest comes first in a list."""
-_NUMBER = re.compile(r"[0-9]{6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +30,15 @@ def latest_inventory(bucket: Bucket, keys: ProjectKeys) -> Shared:
     if not names:
         return Shared()
     key = f"{keys.hosts}{names[0]}"
-    body = bucket.get(key) if _NUMBER.fullmatch(names[0]) else None
-    if body is None:
+    number = inventory_number(names[0])
+    body = bucket.get(key) if number is not None else None
+    if number is None or body is None:
         raise BucketError(f"{key} is not a record of kind inventory", hint="remove the object and push again")
-    return Shared(number=10**6 - int(names[0]), inventory=unpack(Inventory, key, body))
+    return Shared(number=number, inventory=unpack(Inventory, key, body))
 
 
 def share_inventory(bucket: Bucket, keys: ProjectKeys, inventory: Inventory, *, after: int) -> bool:
     """Record it as the one after number `after` -> False when somebody else did so first. Nothing is overwritten."""
-    if not 0 <= after < LAST:
+    if not 0 <= after < MAX_INVENTORY:
         raise BucketError(f"{keys.hosts} is full", hint="remove its objects and push again")
-    return create_record(bucket, f"{keys.hosts}{10**6 - after - 1:06d}", pack(inventory))
+    return create_record(bucket, keys.inventory(after + 1), pack(inventory))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dstack.app.protocol.register import is_run_id
-from dstack.core.format.key_parser import Kind, Place, place_of, sort_of
+from dstack.core.format.identifiers import is_run_id
+from dstack.core.format.key_parser import Kind, ParsedKey, parse_key, sort_of
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
@@ -95,43 +95,43 @@ def survey(bucket: Bucket, keys: ProjectKeys) -> Survey:
 
 def _gather(found: Survey, keys: ProjectKeys, listed: Iterable[Listed]) -> None:
     for each in listed:
-        place = place_of(each.key.removeprefix(keys.root))
-        found.sorts.setdefault(sort_of(place.kind), Amount()).add(each.size)
-        if place.fingerprint:
-            _of_job(found, keys, each, place)
-        elif place.run:
-            _of_run(found, each, place)
-        elif place.kind in (Kind.DIFF, Kind.FILES):
+        parsed = parse_key(each.key.removeprefix(keys.root))
+        found.sorts.setdefault(sort_of(parsed.kind), Amount()).add(each.size)
+        if parsed.fingerprint:
+            _of_job(found, keys, each, parsed)
+        elif parsed.run:
+            _of_run(found, each, parsed)
+        elif parsed.kind in (Kind.DIFF, Kind.FILES):
             found.code.append(each)
-        elif place.kind is Kind.HEARTBEAT:
+        elif parsed.kind is Kind.HEARTBEAT:
             found.heartbeats.append(each)
-        elif place.kind is Kind.UNKNOWN:
+        elif parsed.kind is Kind.UNKNOWN:
             found.rest.add(each.size)
 
 
-def _of_job(found: Survey, keys: ProjectKeys, each: Listed, place: Place) -> None:
-    job = keys.job(Fingerprint(place.fingerprint), place.generation)
+def _of_job(found: Survey, keys: ProjectKeys, each: Listed, parsed: ParsedKey) -> None:
+    job = keys.job(Fingerprint(parsed.fingerprint), parsed.generation)
     generation = found.generations.get(job.folder)
     if generation is None:
         generation = found.generations[job.folder] = Generation(keys=job)
-    if place.kind is Kind.TOMB:
+    if parsed.kind is Kind.TOMB:
         generation.tomb = True
         return
     generation.remains += 1
-    generation.sorts.setdefault(sort_of(place.kind), Amount()).add(each.size)
-    if place.kind is not Kind.USER:
+    generation.sorts.setdefault(sort_of(parsed.kind), Amount()).add(each.size)
+    if parsed.kind is not Kind.USER:
         generation.modified = max(generation.modified, each.modified)
-    if place.kind is Kind.RESULT:
+    if parsed.kind is Kind.RESULT:
         generation.made = each.modified
-    elif place.kind is Kind.WANT:
-        generation.runs.add(RunId(place.run))
-    elif place.kind is Kind.PIN and is_run_id(place.name):
-        generation.runs.add(RunId(place.name))
+    elif parsed.kind is Kind.WANT:
+        generation.runs.add(RunId(parsed.run))
+    elif parsed.kind is Kind.PIN and is_run_id(parsed.name):
+        generation.runs.add(RunId(parsed.name))
 
 
-def _of_run(found: Survey, each: Listed, place: Place) -> None:
-    run = found.runs.setdefault(RunId(place.run), RunFacts())
+def _of_run(found: Survey, each: Listed, parsed: ParsedKey) -> None:
+    run = found.runs.setdefault(RunId(parsed.run), RunFacts())
     run.amount.add(each.size)
     run.modified = max(run.modified, each.modified)
-    run.recorded = run.recorded or place.kind is Kind.RUN
-    run.final = run.final or place.kind is Kind.FINAL
+    run.recorded = run.recorded or parsed.kind is Kind.RUN
+    run.final = run.final or parsed.kind is Kind.FINAL

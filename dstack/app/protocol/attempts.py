@@ -226,7 +226,7 @@ def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[bool]
     """Whether this run's `retry` permits an attempt after `last`, should that be called lost without anybody's word."""
     if want is None:
         return False
-    ends = yield from ends_of(last, want.ended, last.number - 1)
+    ends = yield from ends_of(last.generation, want.ended, last.number - 1)
     return retry.may_try_again(tuple(end.status for end in ends), job.spec.retry)
 
 
@@ -235,7 +235,7 @@ def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
     silence = yield HowSilent(claim)
     if silence.seconds < SILENCE:
         return
-    key = mine.want(job.run.id)
+    key = mine.generation.want(job.run.id)
     body = yield Read(key)
     want = unpack(Want, key, body) if body is not None else None
     if (yield from may_try_again(job, mine, want)):
@@ -270,7 +270,7 @@ def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[None]:
 
 def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[bool]:
     """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
-    return (yield Read(mine.result)) is not None or not (yield from wanted(job.project, mine, job.run.id))
+    return (yield Read(mine.generation.result)) is not None or not (yield from wanted(job.project, mine, job.run.id))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
@@ -376,7 +376,7 @@ def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Coll
         ended=report.ended,
         log_lost=report.log_lost,
     )
-    won = yield from create(mine.result, pack(result))
+    won = yield from create(mine.generation.result, pack(result))
     return AttemptEnd.SUCCEEDED if won else AttemptEnd.SUPERSEDED
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from dstack.app.protocol.create_rule import read_record
 from dstack.app.protocol.effects import NewNonce, Read, Steps
 from dstack.app.protocol.lists import last_number
-from dstack.app.protocol.register import is_run_id, users_of
+from dstack.app.protocol.register import users_of
+from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack
 from dstack.errors import DamagedObjectError
@@ -116,9 +117,9 @@ def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[dict[RunId, str]]:
     """The keys of the wants of all runs that ever came to the attempt's generation, by run; those of `runs` and the
     claimant's whoever is registered."""
     claimant = (yield from read_record(Claim, attempt.claim)).run
-    users = yield from users_of(attempt, attempt.wants)
+    users = yield from users_of(attempt.generation, attempt.generation.wants)
     found = {RunId(name) for name in users if is_run_id(name)} | {claimant, *runs}
-    return {run: attempt.want(run) for run in sorted(found)}
+    return {run: attempt.generation.want(run) for run in sorted(found)}
 
 
 def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[bool]:
@@ -142,7 +143,7 @@ def _is_over(run: RunKeys) -> Steps[bool]:
     return (yield Read(run.final)) is not None or (yield Read(run.record)) is None
 
 
-def ends_of(keys: JobKeys | AttemptKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
+def ends_of(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
     """How the attempts after number `after` and up to `last` ended, oldest first; open ones are left out."""
     ends = []
     for number in range(after + 1, last + 1):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from dstack.app.protocol.effects import Children, ListKeys, Reaches, Read, Sizes, Steps
-from dstack.core.format.keys import numbers
+from dstack.core.format.key_parser import numbers
 from dstack.errors import DamagedObjectError
 from dstack.ports import Bucket
 

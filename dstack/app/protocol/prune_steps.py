@@ -14,7 +14,9 @@ from enum import Enum
 
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import Alive, Delete, ListKeys, NewNonce, Read, Steps
-from dstack.app.protocol.register import is_run_id, register, users_of
+from dstack.app.protocol.register import register, users_of
+from dstack.core.format.identifiers import is_run_id
+from dstack.core.format.key_parser import Kind, kind_of
 from dstack.core.format.keys import JobKeys, ProjectKeys, RunKeys
 from dstack.core.format.records import Pin, RunRecord, Tomb, Want, pack, unpack
 from dstack.errors import BucketError
@@ -59,28 +61,23 @@ def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> 
         use = yield from user_of(project, keys, ended)
     if use is not Use.NONE:
         return Burial(fate=Fate.DOUBT if use is Use.DOUBT else Fate.USED, use=use)
-    return Burial(fate=Fate.GONE, deleted=(yield from _sweep(keys)))
+    return Burial(fate=Fate.GONE, deleted=(yield from _sweep(project, keys)))
 
 
-def _sweep(keys: JobKeys) -> Steps[int]:
+def _sweep(project: ProjectKeys, keys: JobKeys) -> Steps[int]:
     found = [key for key in (yield ListKeys(keys.folder)) if key != keys.tomb]
     # The result by its key: a late list may lack it, and behind a result nothing may be missing.
     tiers: list[list[str]] = [[keys.result], [], [], []]
     for key in set(found) - {keys.result}:
-        tiers[_tier(key.removeprefix(keys.folder))].append(key)
+        tiers[_TIERS.get(kind_of(project, key), 2)].append(key)
     for tier in tiers:
         if tier:
             yield Delete(tuple(sorted(tier)))
     return len(found)
 
 
-def _tier(name: str) -> int:
-    """When an object goes: the result, then manifests, then what they name and all else, then who used it."""
-    if name == "result":
-        return 0
-    if name.endswith("/manifest"):
-        return 1
-    return 3 if name.startswith(("wants/", "pins/", "users/")) else 2
+_TIERS = {Kind.RESULT: 0, Kind.MANIFEST: 1, Kind.WANT: 3, Kind.PIN: 3, Kind.USER: 3}
+"""When an object goes: the result, then manifests, then (2) packs and all other objects, then the users."""
 
 
 def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[Use]:
@@ -174,7 +171,7 @@ def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[int]:
         record = unpack(RunRecord, project.run(run).record, body)
     except BucketError:
         return 0
-    own = f"{project.runs_of(record.user, record.machine)}{run}"
+    own = project.run_of(record.user, record.machine, run)
     key = project.name(record.name)
     there = yield Read(key)
     mine = [key] if there is not None and str(run).encode() in there else []

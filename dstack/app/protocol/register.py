@@ -6,17 +6,13 @@ all of them by key, whatever a list lacks. An entry stays when its user is gone.
 
 from __future__ import annotations
 
-import re
-
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import ListKeys, NewNonce, Read, Steps
 from dstack.app.protocol.lists import last_number
-from dstack.core.format.keys import AttemptKeys, JobKeys
+from dstack.core.format.identifiers import is_name
+from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import User, pack, unpack
 from dstack.errors import DamagedObjectError
-
-is_run_id = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}", re.ASCII).fullmatch
-_is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII).fullmatch
 
 
 def register(keys: JobKeys, name: str) -> Steps[None]:
@@ -32,7 +28,7 @@ def register(keys: JobKeys, name: str) -> Steps[None]:
         number += 1
 
 
-def users_of(keys: JobKeys | AttemptKeys, *folders: str) -> Steps[set[str]]:
+def users_of(keys: JobKeys, *folders: str) -> Steps[set[str]]:
     """The names of all who ever came to use the generation: runs by their ids, processes that read by their pins'.
 
     What lists of `folders` show counts beside the register, for versions that did not register, and where an entry is
@@ -40,18 +36,18 @@ def users_of(keys: JobKeys | AttemptKeys, *folders: str) -> Steps[set[str]]:
     """
     found = yield from _registered(keys)
     for folder in folders:
-        found |= {key.rpartition("/")[2] for key in (yield ListKeys(folder))}
+        found |= {key.removeprefix(folder) for key in (yield ListKeys(folder))}
     return found
 
 
-def _registered(keys: JobKeys | AttemptKeys) -> Steps[set[str]]:
+def _registered(keys: JobKeys) -> Steps[set[str]]:
     found, number = set(), 1
     while (body := (yield Read(keys.user(number)))) is not None:
         try:
             name = unpack(User, keys.user(number), body).name
         except DamagedObjectError:
             name = ""
-        if _is_name(name):
+        if is_name(name):
             found.add(name)
         number += 1
     return found

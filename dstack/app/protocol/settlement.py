@@ -17,6 +17,7 @@ from dstack.app.protocol.lease import SILENCE
 from dstack.app.protocol.lists import are_there
 from dstack.core import retry
 from dstack.core.artifacts import manifests
+from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, at_machine, pack, unpack
 from dstack.core.lifecycle import RAN_ENDS, AttemptEnd
@@ -109,7 +110,7 @@ def give_up(job: Job, loss: Loss) -> Steps[Outcome]:
 def _is_left_behind(keys: JobKeys, key: str) -> bool:
     """Whether the damage of `key` is left behind with the generation: of a claim, or of who looks after it, it is not,
     for its job may run still."""
-    return key.startswith(keys.folder) and not key.startswith(keys.claims) and "/owner/" not in key
+    return key.startswith(keys.folder) and not takes_attempt(key)
 
 
 def _above(job: Job, keys: JobKeys, why: str) -> Steps[JobKeys]:
@@ -218,7 +219,7 @@ def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
         return False
     packs = manifests.uploads(manifest)
     sizes = {attempt.pack(name): manifests.pack_size(members) for name, members in packs.items()}
-    return (yield from are_there(attempt.pack(""), sizes))
+    return (yield from are_there(attempt.packs, sizes))
 
 
 def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:

@@ -199,7 +199,7 @@ def _chosen(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: str 
 def _numbered(bucket: Bucket, last: AttemptKeys | None, job: JobView, number: int) -> AttemptKeys:
     """Attempt `number` of the generation that `last` belongs to."""
     if last is not None and 1 <= number <= last.number:
-        found = AttemptKeys(last.generation, number)
+        found = last.attempt(number)
         if bucket.get(found.claim) is not None:
             return found
     known = f"it has attempts 1 to {last.number}" if last is not None else "it has none yet"

@@ -9,7 +9,8 @@ from dstack.app.protocol.lists import last_number_now
 from dstack.app.queries.coordinators import LATE_BEAT_S, Look
 from dstack.app.queries.views import JobView, RunView, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, numbers
+from dstack.core.format.key_parser import numbers
+from dstack.core.format.keys import ALL_WORKFLOWS, AttemptKeys, JobKeys, ProjectKeys
 from dstack.core.format.records import (
     Claim,
     Coordinator,
@@ -43,7 +44,7 @@ class Standing:
     coordinators: tuple[str, ...]
 
     def stop(self, workflow: WorkflowName) -> Stop | None:
-        return self.stops.get(workflow) or self.stops.get("_all")
+        return self.stops.get(workflow) or self.stops.get(ALL_WORKFLOWS)
 
 
 def standing(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Standing:
@@ -60,7 +61,7 @@ def standing(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Standing:
         key = run.stop(name)
         body = bucket.get(key) if key in there else None
         if body is not None:
-            stops[key.rpartition("/")[2]] = unpack(Stop, key, body)
+            stops[name or ALL_WORKFLOWS] = unpack(Stop, key, body)
     names = (key.removeprefix(run.coordinators) for key in sorted(there) if key.startswith(run.coordinators))
     return Standing(outcomes=outcomes, stops=stops, coordinators=tuple(names))
 

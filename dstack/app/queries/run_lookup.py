@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dstack.app.queries.runs import own_run_ids, run_ids
+from dstack.core.format.identifiers import is_name, is_run_id
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import RunRecord, unpack
 from dstack.core.spans import SKEW
@@ -27,8 +27,6 @@ SHOWN = 5
 """Names of runs that are given when a beginning fits several."""
 NEAR = 1000
 """Names among which a mistyped one is looked for: one list."""
-_RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
@@ -36,7 +34,7 @@ def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
 
     Raises UsageError when several have it, and NotFoundError, with the nearest names, when none does.
     """
-    run = asked if _RUN_ID.fullmatch(asked) else _id_of(bucket, keys, asked) or _begun(bucket, keys, asked)
+    run = asked if is_run_id(asked) else _id_of(bucket, keys, asked) or _begun(bucket, keys, asked)
     record = _read(bucket, keys, RunId(run)) if run else None
     if record is None:
         raise _no_run(bucket, keys, asked)
@@ -69,13 +67,13 @@ def _read(bucket: Bucket, keys: ProjectKeys, run: RunId) -> RunRecord | None:
     record = unpack(RunRecord, key, body)
     # Names become folders of `artifacts pull`: whoever can write to the bucket must not choose where that is.
     for name in (record.name, *(spec.workflow for spec in record.plan.jobs)):
-        if not _RUN_NAME.fullmatch(name):
+        if not is_name(name):
             raise BucketError(f"{key} holds a name that no run or workflow can have: {name!a}")
     return record
 
 
 def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
-    if not _RUN_NAME.fullmatch(name):
+    if not is_name(name):
         return None
     key = keys.name(RunName(name))
     body = bucket.get(key)
@@ -85,14 +83,14 @@ def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
         run = json.loads(body)["run"]
     except (ValueError, TypeError, KeyError, RecursionError):
         run = None
-    if not isinstance(run, str) or not _RUN_ID.fullmatch(run):
+    if not isinstance(run, str) or not is_run_id(run):
         raise BucketError(f"{key} does not hold the id of a run", hint="remove the object and run again")
     return run
 
 
 def _begun(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str | None:
     """The id of the only run whose name begins so."""
-    if not _RUN_NAME.fullmatch(beginning):
+    if not is_name(beginning):
         return None
     listed = bucket.children(keys.names, limit=SHOWN + 1, after=beginning)
     fitting = [name for name in listed if name.startswith(beginning)]
@@ -106,7 +104,7 @@ def _begun(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str | None:
 
 def _no_run(bucket: Bucket, keys: ProjectKeys, name: str) -> NotFoundError:
     # Names that begin with the same letter: that of a typing error is seldom the first.
-    after = name[:1] if _RUN_NAME.fullmatch(name) else ""
+    after = name[:1] if is_name(name) else ""
     near = get_close_matches(name[:100], bucket.children(keys.names, limit=NEAR, after=after), n=3)
     hint = (
         f"did you mean {' or '.join(near)}?"

@@ -6,14 +6,14 @@ claims of the jobs that have none yet.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dstack.app.queries.views import JobView, RunView, time_of_day, told
-from dstack.core.format.keys import AttemptKeys, ProjectKeys, inverted
+from dstack.core.format.identifiers import inverted, is_run_id
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Final, RunRecord, unpack
 from dstack.core.lifecycle import ENDED
 from dstack.errors import BucketError, NotFoundError
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     """Gives the one look that serves all runs, made for the first that is not final."""
     Faults = dict[RunId, BucketError]
     """The runs whose records make no sense, and the first error of each."""
-
-_RUN_ID = re.compile(r"[0-9]{13}-[A-Za-z0-9]{1,32}")
 
 
 def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, after: RunId | None = None) -> list[RunId]:
@@ -48,7 +46,7 @@ def own_run_ids(
 
 
 def _ids(names: Sequence[str]) -> list[RunId]:
-    return [RunId(name) for name in (each.rstrip("/") for each in names) if _RUN_ID.fullmatch(name)]
+    return [RunId(name) for name in (each.rstrip("/") for each in names) if is_run_id(name)]
 
 
 def views_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from dstack.core.format.key_parser import log_offset
 from dstack.core.format.keys import AttemptKeys
 from dstack.errors import UndecidedError
 from dstack.ports import Bucket, Put
@@ -30,7 +31,7 @@ def written(bucket: Bucket, attempt: AttemptKeys) -> int:
     keys = bucket.list(attempt.logs)
     if not keys:
         return 0
-    last = int(keys[-1].rpartition("/")[2], 16)
+    last = log_offset(keys[-1])
     return last + len(bucket.get(keys[-1]) or b"")
 
 

@@ -14,7 +14,7 @@ from dstack.app.transfer.committed_manifest import was_pruned
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, Pin
 from dstack.errors import BucketError, NotFoundError
-from dstack.model import Fingerprint, Nonce
+from dstack.model import Nonce
 from dstack.session.coordination import make_performer, own_coordinator
 from dstack.session.session import Session
 from dstack.ui.terminal import clean
@@ -57,17 +57,12 @@ def _hold(
     """Pin each generation under the id of this process; what is held is added to `held`."""
     writable(session.bucket)
     pin = Pin(nonce=me.id, reader=me)
-    for keys in dict.fromkeys(_generation(session, each) for each in attempts):
+    for keys in dict.fromkeys(each.generation for each in attempts):
         if performer.take(prune_steps.hold(keys, pin)):
             held.append(keys)
         elif was_pruned(session.bucket, keys):
             raise NotFoundError("these artifacts are being pruned", hint="run the workflow again to make them")
         # Else something of them was found damaged: what is whole is read while it is there.
-
-
-def _generation(session: Session, attempt: AttemptKeys) -> JobKeys:
-    _, fingerprint, number = attempt.generation.rstrip("/").rsplit("/", 2)
-    return session.keys.job(Fingerprint(fingerprint), int(number))
 
 
 def _release(performer: Performer, heartbeat: ReaderHeartbeat, me: Coordinator, held: Sequence[JobKeys]) -> None:

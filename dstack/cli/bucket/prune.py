@@ -91,7 +91,7 @@ def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, u
 
 def _refuse_tags(session: Session) -> None:
     """Tags that a later version wrote name results that must stay: this version cannot tell which."""
-    if session.bucket.children(f"{session.keys.root}tags/", limit=1):
+    if session.bucket.children(session.keys.tags, limit=1):
         raise BucketError("the project has tags, which this version does not know", hint="upgrade this dstack")
 
 

@@ -11,6 +11,7 @@ from dstack.app.hosts.fleet import Fleet
 from dstack.app.maintenance.loss import Open, open_attempts
 from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
+from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.records import Claim, RunRecord, unpack
 from dstack.core.sightings import belongs
 from dstack.errors import DstackError
@@ -89,7 +90,7 @@ async def _end_one(session: Session, fleet: Fleet, folder: str, claim: Claim) ->
         if orphan.attempt.folder == folder:
             await end_orphan(reached.runner, session.bucket, orphan)
             return True, f"{claim.host}: a lost attempt of {claim.run_name} still ran, and was ended"
-    keys = session.keys.attempt_in(folder)
+    keys = attempt_in(session.keys, folder)
     if keys is not None:
         await asyncio.to_thread(record_gone, session.bucket, keys, claim.nonce)
     return True, f"{claim.host}: nothing of a lost attempt of {claim.run_name} runs any more"

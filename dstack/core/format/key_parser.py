@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
+
+from dstack.core.format.identifiers import NAME, RUN_ID
+from dstack.core.format.keys import ALL_WORKFLOWS, AttemptKeys, ProjectKeys
+from dstack.model import Fingerprint
 
 
 class Kind(Enum):
@@ -31,9 +36,9 @@ class Kind(Enum):
     GONE = "gone"
     RESULT = "result"
     HEARTBEAT = "heartbeat"
-    LOOKER = "looker"
+    PRESENCE = "presence"
     """Who looks after a run, or did."""
-    OWN = "own"
+    PERSON = "person"
     """A run among those of one person."""
     INVENTORY = "inventory"
     DIFF = "diff"
@@ -54,7 +59,7 @@ SORTS: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ParsedKey:
     """A key of a project, taken apart. Empty and 0 where the kind has no such part.
 
     `name` is the last part that is not fixed: a run's name, a workflow, the user of a pin, the number of a user, a
@@ -70,19 +75,18 @@ class Place:
     name: str = ""
 
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-_RUN = r"(?P<run>[0-9]{13}-[A-Za-z0-9]{1,32})"
+_RUN = rf"(?P<run>{RUN_ID})"
 _GENERATION = r"jobs/(?P<fingerprint>[0-9a-f]{64})/(?P<generation>[0-9]{6})"
 _ATTEMPT = rf"{_GENERATION}/a/(?P<number>[0-9]{{6}})"
 _FORMS: Mapping[Kind, str] = {
-    Kind.NAME: rf"names/(?P<name>{_NAME})",
+    Kind.NAME: rf"names/(?P<name>{NAME})",
     Kind.RUN: rf"runs/{_RUN}/run\.json",
-    Kind.STOP: rf"runs/{_RUN}/stop/(?P<name>_all|{_NAME})",
-    Kind.OUTCOME: rf"runs/{_RUN}/jobs/(?P<name>{_NAME})",
+    Kind.STOP: rf"runs/{_RUN}/stop/(?P<name>{ALL_WORKFLOWS}|{NAME})",
+    Kind.OUTCOME: rf"runs/{_RUN}/jobs/(?P<name>{NAME})",
     Kind.FINAL: rf"runs/{_RUN}/final",
     Kind.WHY: rf"{_GENERATION}/why",
     Kind.WANT: rf"{_GENERATION}/wants/{_RUN}",
-    Kind.PIN: rf"{_GENERATION}/pins/(?P<name>{_NAME})",
+    Kind.PIN: rf"{_GENERATION}/pins/(?P<name>{NAME})",
     Kind.USER: rf"{_GENERATION}/users/(?P<name>[0-9]{{6}})",
     Kind.TOMB: rf"{_GENERATION}/tomb",
     Kind.CLAIM: rf"{_GENERATION}/claim/(?P<number>[0-9]{{6}})",
@@ -94,24 +98,32 @@ _FORMS: Mapping[Kind, str] = {
     Kind.MANIFEST: rf"{_ATTEMPT}/manifest",
     Kind.END: rf"{_ATTEMPT}/end",
     Kind.GONE: rf"{_ATTEMPT}/gone",
-    Kind.HEARTBEAT: rf"coordinators/(?P<name>{_NAME})/hb",
-    Kind.LOOKER: rf"runs/{_RUN}/coordinators/(?P<name>{_NAME})",
-    Kind.OWN: rf"people/(?P<name>[A-Za-z0-9._=@-]{{1,200}})/{_RUN}",
+    Kind.HEARTBEAT: rf"coordinators/(?P<name>{NAME})/hb",
+    Kind.PRESENCE: rf"runs/{_RUN}/coordinators/(?P<name>{NAME})",
+    Kind.PERSON: rf"people/(?P<name>[A-Za-z0-9._=@-]{{1,200}})/{_RUN}",
     Kind.INVENTORY: r"hosts/(?P<name>[0-9]{6})",
     Kind.DIFF: r"code/(?P<name>[0-9a-f]{40,64})/diff",
     Kind.FILES: r"code/(?P<name>[0-9a-f]{64})/files",
-    Kind.TAG: rf"tags/(?P<name>{_NAME})/[0-9]+",
+    Kind.TAG: rf"tags/(?P<name>{NAME})/[0-9]+",
 }
-_READERS = tuple((kind, re.compile(form, re.ASCII).fullmatch) for kind, form in _FORMS.items())
+FOLDERS = frozenset(f"{form.partition('/')[0]}/" for form in _FORMS.values())
+"""The folders directly below a project in which dstack writes."""
+_NUMBER = re.compile(r"[0-9]{6}", re.ASCII)
 
 
-def place_of(key: str) -> Place:
+@cache
+def _readers() -> tuple[tuple[Kind, Callable[[str], re.Match[str] | None]], ...]:
+    # Compiled at the first key: commands that parse none start faster.
+    return tuple((kind, re.compile(form, re.ASCII).fullmatch) for kind, form in _FORMS.items())
+
+
+def parse_key(key: str) -> ParsedKey:
     """What `key`, without the `projects/<p>/` before it, is; UNKNOWN for what no dstack of this version writes."""
-    for kind, matches in _READERS:
+    for kind, matches in _readers():
         found = matches(key)
         if found is not None:
             parts = found.groupdict()
-            return Place(
+            return ParsedKey(
                 kind=kind,
                 run=parts.get("run") or "",
                 fingerprint=parts.get("fingerprint") or "",
@@ -119,7 +131,46 @@ def place_of(key: str) -> Place:
                 number=int(parts.get("number") or 0),
                 name=parts.get("name") or "",
             )
-    return Place(kind=Kind.UNKNOWN)
+    return ParsedKey(kind=Kind.UNKNOWN)
+
+
+def kind_of(project: ProjectKeys, key: str) -> Kind:
+    """The kind of a whole key; UNKNOWN also for the key of another project."""
+    return parse_key(key.removeprefix(project.root)).kind if key.startswith(project.root) else Kind.UNKNOWN
+
+
+def attempt_in(project: ProjectKeys, folder: str) -> AttemptKeys | None:
+    """The attempt whose folder this is; None for any other folder and for an attempt of another project."""
+    if not folder.startswith(project.root):
+        return None
+    found = re.fullmatch(f"{_ATTEMPT}/", folder.removeprefix(project.root), re.ASCII)
+    if found is None:
+        return None
+    return project.job(Fingerprint(found["fingerprint"]), int(found["generation"])).attempt(int(found["number"]))
+
+
+def numbers(names: Iterable[str]) -> list[int]:
+    """The numbers of generations or attempts among the last parts of listed keys, ascending.
+
+    Other names are left out: whoever may write to the bucket may have put anything there.
+    """
+    parts = (name.rstrip("/").rpartition("/")[2] for name in names)
+    return sorted(int(part) for part in parts if _NUMBER.fullmatch(part))
+
+
+def log_offset(key: str) -> int:
+    """The byte at which the log piece under `key` begins; `key` is of the kind LOG."""
+    return int(key.rpartition("/")[2], 16)
+
+
+def inventory_number(name: str) -> int | None:
+    """The number of a shared inventory by the name in its folder; None for another name."""
+    return 10**6 - int(name) if _NUMBER.fullmatch(name) else None
+
+
+def takes_attempt(key: str) -> bool:
+    """Whether the creation of `key` makes an attempt a coordinator's own: a claim, or an adoption."""
+    return "/claim/" in key or "/owner/" in key
 
 
 def sort_of(kind: Kind) -> str:

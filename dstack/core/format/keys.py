@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dstack.model import Fingerprint, RunId, RunName, WorkflowName
 
 FORMAT = "dstack.json"
-ALL = "_all"
-MAX_NAME = 90
-_ATTEMPT = re.compile(r"(jobs/[0-9a-f]{64}/[0-9]{6}/)a/([0-9]{6})/")
-_NUMBER = re.compile(r"[0-9]{6}", re.ASCII)
+"""The record of the version of the bucket's format."""
+PROJECTS = "projects/"
+"""The folder of all projects."""
+PROBES = "probe/"
+"""The folder of all trials of the bucket."""
+ALL_WORKFLOWS = "_all"
+"""The name of the stop request that covers every workflow of a run."""
+MAX_PERSON_PART = 90
+"""Characters of the name of an account, and of a machine, in a key."""
+MAX_INVENTORY = 10**6 - 1
+"""The highest number of a shared inventory."""
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
-
-
-def numbers(names: Iterable[str]) -> list[int]:
-    """The numbers of generations or attempts among the last parts of listed keys, ascending; other names are left out:
-    whoever may write to the bucket may have put anything there."""
-    parts = (name.rstrip("/").rpartition("/")[2] for name in names)
-    return sorted(int(part) for part in parts if _NUMBER.fullmatch(part))
-
-
-def inverted(milliseconds: int) -> str:
-    """13 digits that sort newest first. `milliseconds` since the epoch; a time that has no place is the nearest one."""
-    return f"{10**13 - max(1, min(milliseconds, 10**13 - 1)):013d}"
 
 
 def _spelled(name: str) -> str:
@@ -34,12 +27,12 @@ def _spelled(name: str) -> str:
     Different names are spelled differently, but for what is longer than any account or machine is called.
     """
     body = name.encode("utf-8", "replace")
-    return "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in body)[:MAX_NAME]
+    return "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in body)[:MAX_PERSON_PART]
 
 
-def takes(key: str) -> bool:
-    """Whether creating it makes an attempt a coordinator's own: a claim, or an adoption."""
-    return "/claim/" in key or "/owner/" in key
+def probe_folder(nonce: str) -> str:
+    """The folder for the scratch objects of one trial of a bucket."""
+    return f"{PROBES}{nonce}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +44,7 @@ class RunKeys:
 
     @property
     def folder(self) -> str:
-        return f"{self.root}runs/{self.run}/"
+        return f"{ProjectKeys(self.root).runs}{self.run}/"
 
     @property
     def record(self) -> str:
@@ -62,7 +55,7 @@ class RunKeys:
         return f"{self.folder}final"
 
     def stop(self, workflow: WorkflowName | None) -> str:
-        return f"{self.folder}stop/{workflow or ALL}"
+        return f"{self.folder}stop/{workflow or ALL_WORKFLOWS}"
 
     @property
     def jobs(self) -> str:
@@ -81,79 +74,6 @@ class RunKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptKeys:
-    """Keys that only the winner of claim `number` and its adopters write."""
-
-    generation: str
-    number: int
-
-    def attempt(self, number: int) -> AttemptKeys:
-        """Another attempt of the same generation."""
-        return AttemptKeys(self.generation, number)
-
-    @property
-    def result(self) -> str:
-        """The commit of the generation, whichever attempt gave it."""
-        return f"{self.generation}result"
-
-    @property
-    def tomb(self) -> str:
-        """The tomb of the attempt's generation."""
-        return f"{self.generation}tomb"
-
-    @property
-    def wants(self) -> str:
-        return f"{self.generation}wants/"
-
-    def want(self, run: RunId) -> str:
-        return f"{self.generation}wants/{run}"
-
-    def user(self, index: int) -> str:
-        return f"{self.generation}users/{index:06d}"
-
-    @property
-    def claim(self) -> str:
-        return f"{self.generation}claim/{self.number:06d}"
-
-    @property
-    def folder(self) -> str:
-        return f"{self.generation}a/{self.number:06d}/"
-
-    @property
-    def started(self) -> str:
-        return f"{self.folder}started"
-
-    def owner(self, index: int) -> str:
-        return f"{self.folder}owner/{index:06d}"
-
-    @property
-    def owners(self) -> str:
-        return f"{self.folder}owner/"
-
-    @property
-    def logs(self) -> str:
-        return f"{self.folder}log/"
-
-    def log(self, offset: int) -> str:
-        return f"{self.folder}log/{offset:016x}"
-
-    def pack(self, name: str) -> str:
-        return f"{self.folder}data/{name}"
-
-    @property
-    def manifest(self) -> str:
-        return f"{self.folder}manifest"
-
-    @property
-    def end(self) -> str:
-        return f"{self.folder}end"
-
-    @property
-    def gone(self) -> str:
-        return f"{self.folder}gone"
-
-
-@dataclass(frozen=True, slots=True)
 class JobKeys:
     """Keys of one generation of one job."""
 
@@ -163,7 +83,7 @@ class JobKeys:
 
     @property
     def job(self) -> str:
-        return f"{self.root}jobs/{self.fingerprint}/"
+        return f"{ProjectKeys(self.root).jobs}{self.fingerprint}/"
 
     @property
     def folder(self) -> str:
@@ -178,7 +98,7 @@ class JobKeys:
         return f"{self.folder}wants/"
 
     def want(self, run: RunId) -> str:
-        return f"{self.folder}wants/{run}"
+        return f"{self.wants}{run}"
 
     @property
     def claims(self) -> str:
@@ -199,7 +119,7 @@ class JobKeys:
 
     def pin(self, user: str) -> str:
         """`user` is the id of a run, or of a process that reads the artifacts for somebody."""
-        return f"{self.folder}pins/{user}"
+        return f"{self.pins}{user}"
 
     @property
     def users(self) -> str:
@@ -209,8 +129,69 @@ class JobKeys:
         """Entry `index` (from 1, no gaps) in the register of everybody who ever came to use the generation."""
         return f"{self.users}{index:06d}"
 
+    @property
+    def attempts(self) -> str:
+        return f"{self.folder}a/"
+
     def attempt(self, number: int) -> AttemptKeys:
-        return AttemptKeys(self.folder, number)
+        return AttemptKeys(self, number)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptKeys:
+    """Keys that only the winner of claim `number` and its adopters write."""
+
+    generation: JobKeys
+    number: int
+
+    def attempt(self, number: int) -> AttemptKeys:
+        """Another attempt of the same generation."""
+        return AttemptKeys(self.generation, number)
+
+    @property
+    def claim(self) -> str:
+        return f"{self.generation.claims}{self.number:06d}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.generation.attempts}{self.number:06d}/"
+
+    @property
+    def started(self) -> str:
+        return f"{self.folder}started"
+
+    def owner(self, index: int) -> str:
+        return f"{self.owners}{index:06d}"
+
+    @property
+    def owners(self) -> str:
+        return f"{self.folder}owner/"
+
+    @property
+    def logs(self) -> str:
+        return f"{self.folder}log/"
+
+    def log(self, offset: int) -> str:
+        return f"{self.logs}{offset:016x}"
+
+    @property
+    def packs(self) -> str:
+        return f"{self.folder}data/"
+
+    def pack(self, name: str) -> str:
+        return f"{self.packs}{name}"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.folder}manifest"
+
+    @property
+    def end(self) -> str:
+        return f"{self.folder}end"
+
+    @property
+    def gone(self) -> str:
+        return f"{self.folder}gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +202,7 @@ class ProjectKeys:
 
     @staticmethod
     def of(project: str) -> ProjectKeys:
-        return ProjectKeys(f"projects/{project}/")
+        return ProjectKeys(f"{PROJECTS}{project}/")
 
     def name(self, name: RunName) -> str:
         return f"{self.names}{name}"
@@ -235,24 +216,43 @@ class ProjectKeys:
         return f"{self.root}names/"
 
     @property
+    def jobs(self) -> str:
+        return f"{self.root}jobs/"
+
+    @property
+    def people(self) -> str:
+        return f"{self.root}people/"
+
+    @property
+    def code(self) -> str:
+        return f"{self.root}code/"
+
+    @property
+    def tags(self) -> str:
+        return f"{self.root}tags/"
+
+    @property
     def hosts(self) -> str:
         """The shared inventories, the latest first."""
         return f"{self.root}hosts/"
 
+    def inventory(self, number: int) -> str:
+        """Shared inventory `number`, from 1; the key holds the rest to 10^6, so that a list begins with the latest."""
+        return f"{self.hosts}{10**6 - number:06d}"
+
     def runs_of(self, user: str, machine: str) -> str:
         """The folder of one person's runs, in the order of `runs`: which are one's own is known without reading any."""
-        return f"{self.root}people/{_spelled(user)}@{_spelled(machine)}/"
+        return f"{self.people}{_spelled(user)}@{_spelled(machine)}/"
+
+    def run_of(self, user: str, machine: str, run: RunId) -> str:
+        """The entry of one run among those of the person who made it."""
+        return f"{self.runs_of(user, machine)}{run}"
 
     def run(self, run: RunId) -> RunKeys:
         return RunKeys(self.root, run)
 
     def job(self, fingerprint: Fingerprint, generation: int) -> JobKeys:
         return JobKeys(self.root, fingerprint, generation)
-
-    def attempt_in(self, folder: str) -> AttemptKeys | None:
-        """The attempt whose folder this is; None when it is none, or one of another project."""
-        found = _ATTEMPT.fullmatch(folder.removeprefix(self.root)) if folder.startswith(self.root) else None
-        return AttemptKeys(f"{self.root}{found.group(1)}", int(found.group(2))) if found else None
 
     @property
     def coordinators(self) -> str:
@@ -263,7 +263,7 @@ class ProjectKeys:
 
     def files(self, digest: str) -> str:
         """The list of files behind a code digest (data, not a record), for `why`."""
-        return f"{self.root}code/{digest}/files"
+        return f"{self.code}{digest}/files"
 
     def diff(self, commit: str) -> str:
-        return f"{self.root}code/{commit}/diff"
+        return f"{self.code}{commit}/diff"

@@ -12,7 +12,7 @@ from dstack.app.coordination.host_cleanup import tidy
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import End, Gone, Result, pack, unpack
 from dstack.errors import BucketError, HostError, HostUnreachableError
-from dstack.model import Nonce, RunId, RunName, Spooled
+from dstack.model import Fingerprint, Nonce, RunId, RunName, Spooled
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.runners.reached import reached
 
@@ -43,7 +43,7 @@ class Spooling:
 
 
 def attempt(number: int = 1, project: ProjectKeys = KEYS) -> AttemptKeys:
-    return AttemptKeys(f"{project.root}jobs/{FINGERPRINT}/000001/", number)
+    return project.job(Fingerprint(FINGERPRINT), 1).attempt(number)
 
 
 def ended(keys: AttemptKeys, status: str = "succeeded", *, nonce: str = NONCE) -> MemoryBucket:
@@ -88,7 +88,7 @@ def test_one_that_was_called_lost_may_still_come_to_a_result(monkeypatch: pytest
     bucket = ended(attempt(), "lost")
     assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == []
     assert tidied(Spooling(spooled("vanished")), bucket, monkeypatch) == [NONCE]
-    bucket.put(attempt().result, pack(RESULT))
+    bucket.put(attempt().generation.result, pack(RESULT))
     assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == [NONCE]
     assert unpack(Gone, attempt().gone, bucket.get(attempt().gone) or b"").nonce == NONCE
 
@@ -98,7 +98,7 @@ def test_a_result_that_cannot_be_read_is_no_reason_to_forget_a_good_one(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = ended(attempt(), "lost")
-    bucket.put(attempt().result, body)
+    bucket.put(attempt().generation.result, body)
     assert tidied(Spooling(spooled("ended")), bucket, monkeypatch) == []
 
 
@@ -171,12 +171,12 @@ def test_a_damaged_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_whose_generation_was_pruned_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = MemoryBucket()
     assert tidied(Spooling(spooled()), bucket, monkeypatch) == []
-    bucket.put(attempt().tomb, b"{}")
+    bucket.put(attempt().generation.tomb, b"{}")
     assert tidied(Spooling(spooled()), bucket, monkeypatch) == [NONCE]
 
 
 def test_one_whose_generation_is_about_to_be_pruned_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = MemoryBucket()
-    bucket.put(attempt().tomb, b"{}")
+    bucket.put(attempt().generation.tomb, b"{}")
     bucket.put(attempt().claim, b"{}")
     assert tidied(Spooling(spooled()), bucket, monkeypatch) == []

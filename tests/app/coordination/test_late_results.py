@@ -115,7 +115,7 @@ def test_a_result_that_nobody_waits_for_is_brought_in(
 ) -> None:
     nonce, said, spool = tidied(tmp_path, monkeypatch, story, keys, MAKE, lambda nonce: call_lost(story, keys, nonce))
     assert said == ["box: brought in the result of attempt 1 of one, which was called lost"]
-    result = unpack(Result, keys.result, read(story, keys.result))
+    result = unpack(Result, keys.generation.result, read(story, keys.generation.result))
     assert (result.nonce, result.attempt) == (nonce, NUMBER)
     manifest = manifests.decode(keys.manifest, read(story, keys.manifest))
     assert result.digest == manifests.content_digest(manifest)
@@ -131,7 +131,7 @@ def test_what_a_failed_one_has_left_is_kept_and_is_no_result(
     script = f"{MAKE}; exit 3"
     _, said, spool = tidied(tmp_path, monkeypatch, story, keys, script, lambda nonce: call_lost(story, keys, nonce))
     assert said == ["box: brought in what is left of attempt 1 of one, which was called lost"]
-    assert story.bucket.get(keys.result) is None
+    assert story.bucket.get(keys.generation.result) is None
     assert manifests.decode(keys.manifest, read(story, keys.manifest)).partial
     assert read(story, keys.log(0)) == b"done\n"
     assert spool == []
@@ -164,4 +164,4 @@ def test_an_attempt_that_was_not_claimed_there_is_left(
 
     nonce, said, spool = tidied(tmp_path, monkeypatch, story, keys, MAKE, record)
     assert (said, spool) == ([], [nonce])
-    assert story.bucket.get(keys.result) is None
+    assert story.bucket.get(keys.generation.result) is None

@@ -107,7 +107,7 @@ def test_when_nothing_can_come_of_it_the_next_coordinator_ends_it(
     elif why == "the run was stopped":
         story.stop(record)
     else:
-        story.put(keys.result, b"of another attempt")
+        story.put(keys.generation.result, b"of another attempt")
     assert tidied(Host(keys), story, monkeypatch) == ["stop True", "release"]
     assert unpack(Gone, keys.gone, story.bucket.get(keys.gone) or b"").nonce == "n1"
 

@@ -388,7 +388,7 @@ def test_the_end_of_an_attempt_may_be_pruned_as_soon_as_it_was_seen(story: Story
     mine = story.attempt(record, TRAIN)
     claim = unpack(Claim, mine.claim, bucket.get(mine.claim) or b"")
     story.put(mine.end, pack(End(nonce=claim.nonce, status="lost", reason="dstack lost")))
-    story.put(f"{mine.generation}result", b"another attempt won")
+    story.put(mine.generation.result, b"another attempt won")
 
     def prune(effect: fx.Effect) -> None:
         if isinstance(effect, fx.Read):

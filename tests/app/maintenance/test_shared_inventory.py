@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.app.maintenance.shared_inventory import LAST, latest_inventory, share_inventory
-from dstack.core.format.keys import ProjectKeys
+from dstack.app.maintenance.shared_inventory import latest_inventory, share_inventory
+from dstack.core.format.keys import MAX_INVENTORY, ProjectKeys
 from dstack.core.format.records import Inventory, SharedHost
 from dstack.errors import BucketError
 
@@ -59,4 +59,4 @@ def test_what_is_no_inventory_is_told(bucket: FolderBucket, name: str) -> None:
 
 def test_a_register_that_somebody_filled_is_told(bucket: FolderBucket) -> None:
     with pytest.raises(BucketError, match="is full"):
-        share_inventory(bucket, KEYS, inventory("h"), after=LAST)
+        share_inventory(bucket, KEYS, inventory("h"), after=MAX_INVENTORY)

@@ -16,17 +16,17 @@ from dstack.adapters.artifact_folder import SafeFolder
 from dstack.adapters.bucket.folder import FolderBucket
 from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
 from dstack.core.artifacts import manifests
-from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.errors import BucketError, DstackError, HostError, UsageError
-from dstack.model import Manifest
+from dstack.model import Fingerprint, Manifest
 from dstack.ports import Bucket, Put
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.checkout import ROOT
 from tests.support.code.trees import described, many, odd
 from tests.support.runners.inside import NONCE, InsideRunner
 
-KEYS = AttemptKeys("projects/p/jobs/f/000001/", 1)
-OTHER = AttemptKeys("projects/p/jobs/f2/000001/", 1)
+KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
+OTHER = ProjectKeys.of("p").job(Fingerprint("f2"), 1).attempt(1)
 
 
 def collected(runner: InsideRunner, bucket: Bucket, keys: AttemptKeys = KEYS) -> Manifest:

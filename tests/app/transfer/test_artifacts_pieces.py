@@ -21,16 +21,16 @@ from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.manifests import BadManifestError
 from dstack.core.artifacts.pieces import MAX_PIECES
-from dstack.core.format.keys import AttemptKeys, ProjectKeys
+from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Result
 from dstack.errors import BucketError, HostError
-from dstack.model import Manifest, RunId, RunName
+from dstack.model import Fingerprint, Manifest, RunId, RunName
 from dstack.ports import Put
 from dstack.runner.store import pieces
 from tests.support.code.trees import described
 from tests.support.runners.inside import NONCE, InsideRunner
 
-KEYS = AttemptKeys("projects/p/jobs/f/000001/", 1)
+KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
 MB = 1 << 20
 
 

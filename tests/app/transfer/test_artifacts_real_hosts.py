@@ -10,10 +10,11 @@ from dstack.adapters.artifact_folder import SafeFolder
 from dstack.adapters.bucket.folder import FolderBucket
 from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
 from dstack.core.artifacts import manifests
-from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.keys import ProjectKeys
+from dstack.model import Fingerprint
 from tests.support.runners.bench import Bench, LocalOpener, Project, play
 
-KEYS = AttemptKeys("projects/p/jobs/f/000001/", 1)
+KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
 MAKE = """
 mkdir -p out/many out/empty && cd out
 i=0; while [ $i -lt 3000 ]; do echo "file $i" > many/$i; i=$((i+1)); done

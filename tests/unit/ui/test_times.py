@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.adapters.identity import new_run_id
-from dstack.app.protocol.register import is_run_id
 from dstack.app.queries.views import JobView, RunView
+from dstack.core.format.identifiers import is_run_id
 from dstack.core.spans import LONGEST, SKEW, span
 from dstack.model import JobStatus, RunName, RunStatus, WorkflowName
 from dstack.runner.base.stopwatch import Stopwatch

@@ -16,8 +16,8 @@ from dstack.app.maintenance.fsck.findings import FORSAKEN, Check, Finding, run_o
 from dstack.app.maintenance.fsck.jobs import check_job
 from dstack.app.maintenance.fsck.runs import check_run
 from dstack.app.protocol.effects import Delete, Steps
-from dstack.core.format.key_parser import Kind, place_of
-from dstack.core.format.keys import FORMAT, ProjectKeys
+from dstack.core.format.key_parser import FOLDERS, Kind, kind_of
+from dstack.core.format.keys import FORMAT, PROBES, PROJECTS, ProjectKeys
 from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
 
@@ -31,34 +31,34 @@ def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = PAUSE
     `now` is the time of day by the store's clock, in seconds since the epoch.
     """
     for name in bucket.children(""):
-        if name not in (FORMAT, "projects/", "probe/"):
+        if name not in (FORMAT, PROJECTS, PROBES):
             yield Finding(key=name, meaning="no dstack of this version writes this key")
-    if bucket.children("projects/", limit=1) and bucket.get(FORMAT) is None:
+    if bucket.children(PROJECTS, limit=1) and bucket.get(FORMAT) is None:
         yield Finding(key=FORMAT, meaning="the bucket has no format record: a later version may misread it")
-    for name in bucket.children("projects/"):
-        keys = ProjectKeys(f"projects/{name}")
+    for name in bucket.children(PROJECTS):
+        keys = ProjectKeys(f"{PROJECTS}{name}")
         yield from check_project(Check(bucket=bucket, keys=keys, now=now, deep=deep), pause=pause)
 
 
 def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:
     """Everything that is wrong in one project."""
-    root, bucket = check.keys.root, check.bucket
-    for name in bucket.children(root):
-        if name not in ("names/", "runs/", "jobs/", "coordinators/", "code/", "tags/", "people/", "hosts/"):
-            yield Finding(key=root + name, meaning="no dstack of this version writes this key")
-    for folder in ("jobs/", "runs/"):
-        for name in bucket.children(root + folder):
+    keys, bucket = check.keys, check.bucket
+    for name in bucket.children(keys.root):
+        if name not in FOLDERS:
+            yield Finding(key=keys.root + name, meaning="no dstack of this version writes this key")
+    for folder in (keys.jobs, keys.runs):
+        for name in bucket.children(folder):
             if not name.endswith("/"):
-                yield Finding(key=root + folder + name, meaning="no dstack of this version writes this key")
-    jobs = (name.rstrip("/") for name in bucket.children(f"{root}jobs/") if name.endswith("/"))
+                yield Finding(key=folder + name, meaning="no dstack of this version writes this key")
+    jobs = (name.rstrip("/") for name in bucket.children(keys.jobs) if name.endswith("/"))
     yield from _settled((partial(check_job, check, Fingerprint(job)) for job in jobs), pause)
-    runs = (name.rstrip("/") for name in bucket.children(f"{root}runs/") if name.endswith("/"))
+    runs = (name.rstrip("/") for name in bucket.children(keys.runs) if name.endswith("/"))
     yield from _settled((partial(check_run, check, RunId(run)) for run in runs), pause)
-    names = bucket.survey(f"{root}names/")
+    names = bucket.survey(keys.names)
     yield from _settled((partial(_check_name, check, each) for each in names), pause)
-    for folder in ("code/", "coordinators/", "people/", "hosts/"):
-        for each in bucket.survey(root + folder):
-            if place_of(each.key.removeprefix(root)).kind is Kind.UNKNOWN:
+    for folder in (keys.code, keys.coordinators, keys.people, keys.hosts):
+        for each in bucket.survey(folder):
+            if kind_of(keys, each.key) is Kind.UNKNOWN:
                 yield Finding(key=each.key, meaning="no dstack of this version writes this key")
 
 
@@ -77,7 +77,7 @@ def _settled(checks: Iterable[Callable[[], list[Finding]]], pause: float) -> Ite
 def _check_name(check: Check, each: Listed) -> list[Finding]:
     """A name leads to a run of that name."""
     key = each.key
-    if place_of(key.removeprefix(check.keys.root)).kind is not Kind.NAME:
+    if kind_of(check.keys, key) is not Kind.NAME:
         return [Finding(key=key, meaning="no run can have this name")]
     body = check.bucket.get(key)
     if body is None:

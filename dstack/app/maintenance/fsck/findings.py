@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstack.app.protocol.effects import Steps
-from dstack.app.protocol.register import is_run_id
-from dstack.core.format.key_parser import Kind, place_of
+from dstack.core.format.identifiers import is_run_id
+from dstack.core.format.key_parser import Kind, parse_key
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import (
     Claim,
@@ -51,7 +51,7 @@ RECORDS: Mapping[Kind, type[Any]] = {
     Kind.END: End,
     Kind.GONE: Gone,
     Kind.RESULT: Result,
-    Kind.LOOKER: Coordinator,
+    Kind.PRESENCE: Coordinator,
     Kind.INVENTORY: Inventory,
 }
 SETTLING = 60.0
@@ -95,7 +95,7 @@ class Records:
         self.found: dict[Kind, dict[str, Any]] = {}
         self.findings: list[Finding] = []
         for key in self.listed:
-            place = place_of(key.removeprefix(check.keys.root))
+            place = parse_key(key.removeprefix(check.keys.root))
             if place.kind is Kind.UNKNOWN:
                 self.wrong(key, "no dstack of this version writes this key")
             elif place.kind in RECORDS:

@@ -12,7 +12,7 @@ from dstack.app.protocol.effects import NewNonce, Steps
 from dstack.app.protocol.lists import reaches_now
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.manifests import ChangedBytesError
-from dstack.core.format.key_parser import Kind, place_of
+from dstack.core.format.key_parser import Kind, kind_of, log_offset, parse_key
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import End, Result, Tomb, pack
 from dstack.core.lifecycle import AttemptEnd
@@ -29,11 +29,11 @@ def check_job(check: Check, job: Fingerprint) -> list[Finding]:
     groups: dict[int, list[Listed]] = {}
     findings = []
     for each in check.bucket.survey(folder):
-        place = place_of(each.key.removeprefix(check.keys.root))
-        if place.kind is Kind.UNKNOWN:
+        parsed = parse_key(each.key.removeprefix(check.keys.root))
+        if parsed.kind is Kind.UNKNOWN:
             findings.append(Finding(key=each.key, meaning="no dstack of this version writes this key"))
         else:
-            groups.setdefault(place.generation, []).append(each)
+            groups.setdefault(parsed.generation, []).append(each)
     for number, listed in sorted(groups.items()):
         findings += _Generation(check, check.keys.job(job, number), listed).check()
     return findings
@@ -97,15 +97,15 @@ class _Generation(Records):
     # -- attempts ---------------------------------------------------------------------------------
 
     def _check_claims(self) -> None:
-        claimed = sorted(place_of(key.removeprefix(self._check.keys.root)).number for key in self._keys(Kind.CLAIM))
+        claimed = sorted(parse_key(key.removeprefix(self._check.keys.root)).number for key in self._keys(Kind.CLAIM))
         for number, expected in zip(claimed, range(1, len(claimed) + 1), strict=True):
             if number != expected and self.lacks(self.keys.attempt(expected).claim):
                 self.wrong(self.keys.attempt(expected).claim, f"attempt {expected} is missing: attempts have no gaps")
                 break
         attempts: dict[int, list[Listed]] = {number: [] for number in claimed}
         for key, each in self.listed.items():
-            if key.startswith(f"{self.keys.folder}a/"):
-                attempts.setdefault(place_of(key.removeprefix(self._check.keys.root)).number, []).append(each)
+            if key.startswith(self.keys.attempts):
+                attempts.setdefault(parse_key(key.removeprefix(self._check.keys.root)).number, []).append(each)
         for number, listed in sorted(attempts.items()):
             attempt = self.keys.attempt(number)
             if number not in claimed and self.lacks(attempt.claim):
@@ -114,7 +114,7 @@ class _Generation(Records):
             self._check_attempt(attempt, listed)
 
     def _keys(self, kind: Kind) -> Iterator[str]:
-        return (key for key in self.listed if place_of(key.removeprefix(self._check.keys.root)).kind is kind)
+        return (key for key in self.listed if kind_of(self._check.keys, key) is kind)
 
     def _check_attempt(self, attempt: AttemptKeys, listed: list[Listed]) -> None:
         claim = self.of(Kind.CLAIM).get(attempt.claim)
@@ -154,7 +154,7 @@ class _Generation(Records):
             if each.key != missing and self.lacks(missing):
                 self.wrong(each.key, f"the log has a gap: this piece should begin at {offset}")
                 return
-            offset = int(each.key.rpartition("/")[2], 16) + each.size
+            offset = log_offset(each.key) + each.size
 
     # -- results ----------------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ from dstack.app.maintenance.fsck.findings import SETTLING, Check, Finding, Recor
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import NewNonce, Steps
-from dstack.app.protocol.register import is_run_id
 from dstack.app.queries.views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
-from dstack.core.format.key_parser import Kind
-from dstack.core.format.keys import JobKeys, RunKeys, numbers
+from dstack.core.format.identifiers import is_run_id
+from dstack.core.format.key_parser import Kind, numbers
+from dstack.core.format.keys import JobKeys, RunKeys
 from dstack.core.format.records import Final, Outcome, Result, RunRecord, Want, pack, unpack
 from dstack.core.lifecycle import ENDED, GOOD, overall_status
 from dstack.errors import BucketError
