@@ -44,7 +44,7 @@ def hello(root: str) -> Dict[str, Any]:
         "git": asked.get("git"),
         "gpus": asked.get("gpus", []),
         "docker": asked.get("docker", False),
-        "shared_slots": folders.shared(),
+        "shared_slots": folders.is_shared(),
         "place": place(root),
     }
 
@@ -125,7 +125,7 @@ def _line(path: str) -> Optional[str]:
 
 def graphics() -> List[Dict[str, Any]]:
     """Name and memory of each NVIDIA GPU; none where nvidia-smi is absent, fails or hangs."""
-    return [{"name": card.name, "memory": card.memory} for card in devices.cards() or []]
+    return [{"name": card.name, "memory": card.memory} for card in devices.list_cards() or []]
 
 
 def git_version() -> Optional[str]:

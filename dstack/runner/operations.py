@@ -20,9 +20,9 @@ from dstack.runner.base.spool import Attempt, attempts, write_durably, write_jso
 from dstack.runner.coordinator_liveness import ended
 from dstack.runner.executors.docker import present_images
 from dstack.runner.facts import capacity, hello
-from dstack.runner.job.forker import Nursery
-from dstack.runner.job.held import Holds
-from dstack.runner.job.log_reader import LIFE_CHECK, await_end, follow
+from dstack.runner.job.forker import Forker
+from dstack.runner.job.held import HeldAttempts
+from dstack.runner.job.log_reader import LIFE_CHECK_S, await_end, follow
 from dstack.runner.job.process import failed_report
 from dstack.runner.job.stop import remove_outside, state, states, stop
 from dstack.runner.queue import slots
@@ -42,9 +42,9 @@ NOT_WRITTEN = ("id", "op")
 class Operations:
     """The operations of one runner, which works under the folder `root`. Methods run in threads of their own."""
 
-    def __init__(self, root: str, nursery: Nursery) -> None:
+    def __init__(self, root: str, forker: Forker) -> None:
         self._root = root
-        self._holds = Holds(root, nursery)
+        self._holds = HeldAttempts(root, forker)
         self._receiving = threading.Lock()
         self._verified = blob_store.Verified()
         self.by_name: Dict[str, Operation] = {
@@ -138,7 +138,7 @@ class Operations:
         attempt = self._attempt(request)
         await_end(attempt, request.pause)
         now = state(attempt)
-        while now in (HELD, RUNNING) and not request.pause(LIFE_CHECK):
+        while now in (HELD, RUNNING) and not request.pause(LIFE_CHECK_S):
             now = state(attempt)  # only a container is left: nothing but a look tells
         if now == ENDED:
             return {"exit": attempt.read_exit()}
@@ -212,7 +212,7 @@ class Operations:
 
     def _queue(self, request: Request) -> Dict[str, Any]:
         there = capacity(request.whole("slots"), request.whole_or("gpu_shares", 1))
-        return slots.listed(self._root, there)
+        return slots.list_queue(self._root, there)
 
     def _spool(self, request: Request) -> Dict[str, Any]:
         found = list(islice(attempts(self._root), _MOST))

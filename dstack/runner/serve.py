@@ -15,7 +15,7 @@ from dstack.private_folder import make_folder
 from dstack.runner.base import disk_room
 from dstack.runner.base.channel import Request, Writer
 from dstack.runner.base.refusal import Refusal
-from dstack.runner.job import forker
+from dstack.runner.job.forker import start_forker
 from dstack.runner.operations import Operations
 
 PIECE = 1 << 18
@@ -35,10 +35,10 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if not os.path.isdir(root):
         make_folder(root)
-    nest = forker.start(root, [stdin, stdout])
-    threading.Thread(target=_end_with, args=(nest.pid,), daemon=True).start()
+    forker = start_forker(root, [stdin, stdout])
+    threading.Thread(target=_end_with, args=(forker.pid,), daemon=True).start()
     try:
-        _Loop(Operations(root, nest), Writer(stdout)).run(first, stdin)
+        _Loop(Operations(root, forker), Writer(stdout)).run(first, stdin)
     except wire.ProtocolError as error:
         sys.stderr.write("dstack: the coordinator's stream is broken: %s\n" % error)
     except Exception:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner.queue.tickets import STRAYS
+from dstack.runner.queue.tickets import MAX_STRAYS
 from tests.support.faults import villain
 from tests.support.faults.villain import ALICE, BOB, PYTHON
 from tests.support.runners.client import Client, until
@@ -43,10 +43,10 @@ def test_locked_files_that_nobody_can_open_take_slots_for_the_first_of_an_accoun
 ) -> None:
     hidden = {f"{number:020d}-{number:016x}": villain.body(b"x" * 4096, mode=0) for number in range(FILES)}
     with villain.planted(queue, hidden):
-        assert alice.call("hold", nonce="a" * 16, slots=STRAYS + 1, demand=CPU) == {"gpus": []}
-        waiting = alice.ask("hold", nonce="b" * 16, slots=STRAYS + 1)
+        assert alice.call("hold", nonce="a" * 16, slots=MAX_STRAYS + 1, demand=CPU) == {"gpus": []}
+        waiting = alice.ask("hold", nonce="b" * 16, slots=MAX_STRAYS + 1)
         until(lambda: len(list(queue.iterdir())) == FILES + 3, "the second waits")
-        answer = alice.call("queue", slots=STRAYS + 1)
+        answer = alice.call("queue", slots=MAX_STRAYS + 1)
         assert waiting.frames.empty()
         alice.call("drop", nonce="a" * 16)
         assert waiting.result() == {"gpus": []}
@@ -54,5 +54,5 @@ def test_locked_files_that_nobody_can_open_take_slots_for_the_first_of_an_accoun
         until(lambda: len(list(queue.iterdir())) == FILES + 1, "both have left")
     faults = [ticket for ticket in answer["tickets"] if "fault" in ticket]
     assert {(ticket["user"], ticket["counts"]) for ticket in faults} == {(str(BOB), True)}
-    assert len(faults) == STRAYS
-    assert answer["more"] == FILES - STRAYS
+    assert len(faults) == MAX_STRAYS
+    assert answer["more"] == FILES - MAX_STRAYS

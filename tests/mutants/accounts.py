@@ -33,8 +33,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="any-lock-believed",
         breaks="a lock that another account holds on a ticket proves that the attempt of its owner lives",
         file="dstack/runner/queue/sightings.py",
-        old="            return not pids or any(_owner(os.path.join(PROC, str(pid))) in (None, uid) for pid in pids)\n",
-        new="            return True\n",
+        old="            return not pids or any(_owner(os.path.join(PROC_FOLDER, str(pid))) in (None, uid)",
+        new="            return True or any(_owner(os.path.join(PROC_FOLDER, str(pid))) in (None, uid)",
         tests=("tests/unit/runner/queue/test_sightings.py",),
     ),
     Mutant(

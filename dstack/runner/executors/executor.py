@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Dict, Mapping, NamedTuple, Optional, Protocol,
 
 from dstack.runner.base.spool import Attempt, read_json
 
-MARKER = "DSTACK_ATTEMPT"
+ATTEMPT_VARIABLE = "DSTACK_ATTEMPT"
 """Name of an environment variable of every process of a job, with the nonce: finds orphans of a killed supervisor."""
 DEFAULT_STOP_GRACE_S = 10.0
 """Seconds between SIGTERM and SIGKILL where a stop does not say otherwise."""
@@ -99,7 +99,7 @@ class Executor(Protocol):
 
 def marker(nonce: str) -> Dict[str, str]:
     """The environment that marks a process as one of the attempt's."""
-    return {MARKER: nonce}
+    return {ATTEMPT_VARIABLE: nonce}
 
 
 def inherited_pipe() -> LogPipe:

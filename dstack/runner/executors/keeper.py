@@ -29,7 +29,7 @@ LOG_TAIL_BYTES = 4096
 
 # Run by the image's own sh as the only child of docker's init. First all that the job is given, by stdin; then the
 # script in the foreground; then, as for a plain job, the end of what it left behind; last, proof that it got here.
-WRAPPER = r"""
+WRAPPER_SCRIPT = r"""
 exec >>"$3" 2>&1 || exit 125
 _dstack_given=$(cat)
 case $_dstack_given in *_dstack_whole=1) ;; *) echo "[dstack] the job was not given whole"; exit 125 ;; esac
@@ -100,7 +100,7 @@ def create_argv(attempt: Attempt, order: Mapping[str, Any], launch: Launch, acco
     if order.get("shm_size"):
         argv += ["--shm-size", "%db" % order["shm_size"]]
     argv += gpu_options(launch.gpus)
-    argv += ["--entrypoint", "sh", "--", str(order["image"]), "-c", WRAPPER, "dstack"]
+    argv += ["--entrypoint", "sh", "--", str(order["image"]), "-c", WRAPPER_SCRIPT, "dstack"]
     argv += [_code_path(attempt), attempt.script, output]
     return argv + [str(item) for item in order.get("arguments") or []]
 

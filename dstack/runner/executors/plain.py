@@ -41,7 +41,7 @@ class PlainExecutor:
         return True
 
     def hints(self, gpus: Tuple[int, ...]) -> Tuple[str, ...]:
-        if gpus or not devices.present():
+        if gpus or not devices.has_gpus():
             return ()
         return ("this host has GPUs, and the job sees none: ask for them by `resources: {gpu: 1}`",)
 
@@ -60,7 +60,7 @@ class PlainExecutor:
                     os.environ,
                     attempt.nonce,
                     order.get("environment") or {},
-                    {**launch.secrets, **devices.environment(launch.gpus)},
+                    {**launch.secrets, **devices.gpu_environment(launch.gpus)},
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -16,10 +16,10 @@ from typing import Any, Dict, List
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.job.supervisor import supervise
 
-LINE = 4096
+MAX_ORDER_BYTES = 4096
 
 
-class Nursery:
+class Forker:
     """The runner's end. Safe to use from several threads."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
@@ -42,7 +42,7 @@ class Nursery:
         return ours
 
 
-def start(root: str, close: List[int]) -> Nursery:
+def start_forker(root: str, close: List[int]) -> Forker:
     """Fork the nursery; call before any thread exists. `close` are descriptors that it must not keep."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
@@ -57,7 +57,7 @@ def start(root: str, close: List[int]) -> Nursery:
         finally:
             os._exit(0)
     theirs.close()
-    return Nursery(pid, ours)
+    return Forker(pid, ours)
 
 
 def _serve(channel: socket.socket, root: str) -> None:
@@ -65,7 +65,7 @@ def _serve(channel: socket.socket, root: str) -> None:
     buffer = b""
     pending: List[int] = []
     while True:
-        data, fds, _, _ = socket.recv_fds(channel, LINE, 8)
+        data, fds, _, _ = socket.recv_fds(channel, MAX_ORDER_BYTES, 8)
         if not data:
             return
         pending.extend(fds)

@@ -10,17 +10,17 @@ from typing import Any, Dict, Optional
 from dstack.runner.base.channel import Request
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt
-from dstack.runner.job.forker import Nursery
+from dstack.runner.job.forker import Forker
 from dstack.runner.queue import tickets
 from dstack.wire import NOT_HELD, REFUSED, STARTED
 
 
-class Holds:
+class HeldAttempts:
     """The control sockets of held supervisors. When the runner ends they close, and the supervisors refuse."""
 
-    def __init__(self, root: str, nursery: Nursery) -> None:
+    def __init__(self, root: str, forker: Forker) -> None:
         self._root = root
-        self._nursery = nursery
+        self._forker = forker
         self._lock = threading.Lock()
         self._controls: Dict[str, socket.socket] = {}
 
@@ -40,24 +40,24 @@ class Holds:
         with self._lock:
             if attempt.nonce in self._controls:
                 raise Refusal("busy", "attempt %s is held already" % attempt.nonce)
-            control = self._controls[attempt.nonce] = self._nursery.fork(order)
+            control = self._controls[attempt.nonce] = self._forker.fork(order)
         request.on_cancel(lambda: _hang_up(control))
-        said = _hear(control)
-        while said is not None and "waits" in said:
-            request.data(str(said["waits"]).encode("utf-8", "replace") + b"\n")
-            said = _hear(control)
-        if said is None or "error" in said:
-            self._forget(attempt.nonce)
+        answer = _read_line(control)
+        while answer is not None and "waits" in answer:
+            request.data(str(answer["waits"]).encode("utf-8", "replace") + b"\n")
+            answer = _read_line(control)
+        if answer is None or "error" in answer:
+            self._pop_control(attempt.nonce)
             control.close()
-            error = (said or {}).get("error") or {}
+            error = (answer or {}).get("error") or {}
             message = error.get("message") or "the hold of attempt %s was given up" % attempt.nonce
             raise Refusal(error.get("kind") or "cancelled", message, error.get("hint") or "")
-        return {"gpus": said["held"]}
+        return {"gpus": answer["held"]}
 
     def go(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
         """Tell a held supervisor to start; the answer is its verdict, also when it died over it."""
         environment = request.mapping("environment")
-        control = self._forget(attempt.nonce)
+        control = self._pop_control(attempt.nonce)
         if control is None:
             if attempt.read_verdict() is None:
                 raise Refusal(
@@ -67,15 +67,15 @@ class Holds:
         try:
             line = json.dumps({"environment": environment}).encode("utf-8", "surrogateescape")
             control.sendall(line + b"\n")
-            said = _hear(control)
+            answer = _read_line(control)
         except OSError:
-            said = None
+            answer = None
         finally:
             control.close()
-        if said is not None and "error" in said:
-            raise Refusal(said["error"]["kind"], said["error"]["message"], said["error"]["hint"])
-        if said is not None:
-            return _verdict(attempt, bool(said["started"]))
+        if answer is not None and "error" in answer:
+            raise Refusal(answer["error"]["kind"], answer["error"]["message"], answer["error"]["hint"])
+        if answer is not None:
+            return _verdict(attempt, bool(answer["started"]))
         return _verdict(attempt, attempt.decide(REFUSED) == STARTED)
 
     def drop(self, attempt: Attempt) -> Dict[str, Any]:
@@ -85,7 +85,7 @@ class Holds:
         if control is not None:
             _hang_up(control)
             self._await_end(control)
-            self._forget(attempt.nonce)
+            self._pop_control(attempt.nonce)
         attempt.make()
         if attempt.decide(REFUSED) == STARTED:
             raise Refusal("started", "attempt %s was started" % attempt.nonce, "stop it instead")
@@ -100,7 +100,7 @@ class Holds:
         except OSError:
             pass
 
-    def _forget(self, nonce: str) -> Optional[socket.socket]:
+    def _pop_control(self, nonce: str) -> Optional[socket.socket]:
         with self._lock:
             return self._controls.pop(nonce, None)
 
@@ -117,7 +117,7 @@ def _hang_up(control: socket.socket) -> None:
         pass
 
 
-def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
+def _read_line(control: socket.socket) -> Optional[Dict[str, Any]]:
     """One line of JSON from a supervisor, and no byte of the next; None when it is gone."""
     line = bytearray()
     while not line.endswith(b"\n"):
@@ -128,5 +128,5 @@ def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
         if not data:
             return None
         line += data
-    said = json.loads(line.decode("utf-8"))
-    return said if isinstance(said, dict) else None
+    answer = json.loads(line.decode("utf-8"))
+    return answer if isinstance(answer, dict) else None

@@ -9,10 +9,10 @@ from typing import Callable, Iterator
 from dstack.runner.base.spool import Attempt
 from dstack.wire import CHUNK, HELD, RUNNING
 
-SHORTEST = 0.002
-LONGEST = 0.04
+FIRST_PAUSE_S = 0.002
+MAX_PAUSE_S = 0.04
 """Seconds between looks at a log that does not grow: the delay that a reader may see."""
-LIFE_CHECK = 1.0
+LIFE_CHECK_S = 1.0
 """Seconds between looks at whether anything of the attempt still lives."""
 
 
@@ -24,22 +24,22 @@ def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Ite
     if fd < 0:
         return
     try:
-        delay = SHORTEST
+        delay = FIRST_PAUSE_S
         looked = float("-inf")
         over = False
         while True:
             data = os.pread(fd, CHUNK, offset)
             if data:
                 offset += len(data)
-                delay = SHORTEST
+                delay = FIRST_PAUSE_S
                 yield data
                 continue
             if over or pause(delay):
                 return
-            delay = min(delay * 1.5, LONGEST)
+            delay = min(delay * 1.5, MAX_PAUSE_S)
             # What was written before the end is in the file by now: one more round reads it, then stops.
             over = os.path.exists(attempt.exit)
-            if not over and time.monotonic() - looked > LIFE_CHECK:
+            if not over and time.monotonic() - looked > LIFE_CHECK_S:
                 looked = time.monotonic()
                 over = attempt.state() not in (HELD, RUNNING)
     finally:
@@ -49,15 +49,15 @@ def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Ite
 def await_end(attempt: Attempt, pause: Callable[[float], bool]) -> None:
     """Return when the attempt has ended (or vanished, or never started), or when `pause(seconds)` says that nobody
     waits any more."""
-    delay, looked = SHORTEST, float("-inf")
+    delay, looked = FIRST_PAUSE_S, float("-inf")
     while not os.path.exists(attempt.exit):
-        if time.monotonic() - looked > LIFE_CHECK:
+        if time.monotonic() - looked > LIFE_CHECK_S:
             looked = time.monotonic()
             if attempt.state() not in (HELD, RUNNING):
                 return
         if pause(delay):
             return
-        delay = min(delay * 1.5, LONGEST)
+        delay = min(delay * 1.5, MAX_PAUSE_S)
 
 
 def _open(attempt: Attempt, pause: Callable[[float], bool]) -> int:
@@ -67,5 +67,5 @@ def _open(attempt: Attempt, pause: Callable[[float], bool]) -> int:
         try:
             return os.open(attempt.log, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            if state not in (HELD, RUNNING) or pause(LONGEST):
+            if state not in (HELD, RUNNING) or pause(MAX_PAUSE_S):
                 return -1

@@ -1,8 +1,8 @@
-"""Room for the log of a job, taken ahead, and whether the log ever filled all of it on a full disk.
+"""Room for the log of a job, taken ahead, and whether the log ever filled all of the room on a full disk.
 
-A job that is given nothing to mask writes to its log itself: when the disk is full its write fails, and nobody but the
-job is told. So the supervisor keeps blocks allocated beyond the log's end. As long as the log is shorter than what was
-allocated nothing of it was lost; once it has filled all of that while no more is to be had, what comes next is.
+A job without secrets writes to the log itself: on a full disk the write fails, and only the job hears of the failure.
+So the supervisor keeps blocks allocated beyond the end of the log. A log that is shorter than the allocated room is
+whole. Once the log has filled the room and the disk gives no more, the next output of the job is lost.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import Callable, Optional
 
 from dstack.runner.base import disk_room
 
-AHEAD = 1 << 20
-"""Bytes that are kept allocated beyond the end of the log."""
-MOST = 8 << 20
-"""The same for a log that grows fast."""
-SMALLEST = 4096
-"""The least that is asked for where AHEAD is not to be had."""
-BLOCK = 4096
-"""A log that comes nearer than this to the end of its room has filled it: file systems give room by blocks."""
+ROOM_AHEAD_BYTES = 1 << 20
+"""Bytes that stay allocated beyond the end of the log."""
+MAX_ROOM_AHEAD_BYTES = 8 << 20
+"""Bytes that stay allocated beyond the end of a log that grows fast."""
+MIN_ROOM_BYTES = 4096
+"""The smallest request for room, on a disk that does not have ROOM_AHEAD_BYTES."""
+DISK_BLOCK_BYTES = 4096
+"""A log that comes nearer than a block to the end of the room has filled the room: file systems give room by blocks."""
 _KEEP_SIZE = 1
 
 Allocate = Callable[[int, int, int], None]
-"""Takes room for a file: descriptor, offset, length; raises OSError."""
+"""Takes room for a file, by descriptor, offset and length in bytes; raises OSError."""
 
 
 class LogRoom:
-    """The room of one log. `look` is to be called often while the job runs, and once after its end: what fills the disk
-    and leaves again between two looks is not seen, and matters where the job said more than AHEAD bytes meanwhile.
+    """The room of one log. Call `look` often while the job runs, and once after the end of the job.
 
-    `lost` says in words what may be missing, "" for nothing. Where the file system takes no room ahead, the log counts
-    as cut from the first look that finds the disk full: more cannot be known there.
+    A disk that fills up and empties again between two looks goes unnoticed. The log may then lack something where the
+    job wrote more than ROOM_AHEAD_BYTES between the looks. `loss` says in words what the log may lack, "" for nothing.
+    On a file system that allocates no room ahead, the log counts as cut from the first look that finds the disk full.
     """
 
     def __init__(self, path: str, allocate: Optional[Allocate] = None) -> None:
-        self.lost = ""
-        self.full = False
-        """Whether the last look found no room for more."""
+        self.loss = ""
+        self.is_full = False
+        """Whether the last look found no further room."""
         self._path = path
         self._allocate = allocate or _allocate
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -48,22 +48,22 @@ class LogRoom:
         self.look()
 
     def look(self) -> None:
-        """Take more room where the log needs it; find out whether it had too little."""
+        """Take more room for a log that needs more; find out whether the log ran out of room."""
         size = os.fstat(self._fd).st_size
-        ahead = min(MOST, max(AHEAD, 2 * (size - self._size)))
+        ahead = min(MAX_ROOM_AHEAD_BYTES, max(ROOM_AHEAD_BYTES, 2 * (size - self._size)))
         self._size = size
         if self._blind:
-            self.full = _nothing_free(self._path)
+            self.is_full = _nothing_free(self._path)
         elif self._end - size <= ahead // 2:
-            self.full = not self._take(size + ahead)
-        if self.full and (self._blind or size > self._end - BLOCK):
-            self.lost = self.lost or "%s: the log may lack what the job wrote after its byte %d" % (
+            self.is_full = not self._take(size + ahead)
+        if self.is_full and (self._blind or size > self._end - DISK_BLOCK_BYTES):
+            self.loss = self.loss or "%s: the log may lack what the job wrote after its byte %d" % (
                 disk_room.FULL,
                 size,
             )
 
     def close(self) -> None:
-        """Give back what the log did not need; nothing may write to it any more."""
+        """Give back the unused room; nothing may write to the log any more."""
         try:
             os.ftruncate(self._fd, os.fstat(self._fd).st_size)
         except OSError:
@@ -71,9 +71,9 @@ class LogRoom:
         os.close(self._fd)
 
     def _take(self, end: int) -> bool:
-        """Whether the log has more room now than before."""
+        """Whether the log has more room after the call than before."""
         start, wanted = max(self._end, self._size), end - self._size
-        while wanted >= SMALLEST:
+        while wanted >= MIN_ROOM_BYTES:
             try:
                 self._allocate(self._fd, start, wanted)
                 self._end = start + wanted
@@ -87,7 +87,7 @@ class LogRoom:
 
 
 def _allocate(fd: int, offset: int, length: int) -> None:
-    """fallocate(2) that leaves the size of the file as it is, which Python has no call for."""
+    """fallocate(2) without a change of the file size; Python has no call for this mode."""
     libc = ctypes.CDLL(None, use_errno=True)
     call = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
     if call is None:

@@ -1,4 +1,4 @@
-"""The log of a job that was given secrets: what it says comes by a pipe, and is masked before it is on the disk."""
+"""The log of a job with secrets: the output comes by a pipe, and is masked before any byte reaches the disk."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from dstack.runner.executors.executor import LogPipe
 from dstack.runner.job.masking import Masker
 from dstack.wire import CHUNK
 
-ROOM = 1 << 20
-"""Bytes that the pipe takes where the system allows it: a job need not wait for its supervisor to wake."""
+PIPE_BYTES = 1 << 20
+"""Size of the pipe where the system allows so much: a job need not wait for the supervisor to wake."""
 _F_SETPIPE_SZ = 1031
-KEPT = 1 << 20
-"""Bytes of the log that wait in memory for room on the disk; when there are more, the log is cut."""
+MAX_WAITING_BYTES = 1 << 20
+"""Bytes of the log that may wait in memory for room on the disk; the log is cut behind them."""
 
 
 class MaskedLog:
     """The reading end of `pipe`; the job's end of an inherited pipe is closed by `started`.
 
-    Nothing here waits for the disk: what it does not take is kept, at most KEPT bytes, until it does. Beyond them the
-    log is cut and the pipe is closed: the job's next write then fails, as it fails without secrets. `lost` says what of
-    the log is missing for good, "" for nothing; a line of the log says so in its place as soon as there is room.
+    No method waits for the disk: bytes without room on the disk stay in memory, at most MAX_WAITING_BYTES. When there
+    are more, the log is cut and the pipe is closed: the next write of the job fails, as on a full disk without secrets.
+    `loss` says in words how much of the log is missing for good, "" for nothing; a last line of the log says the same
+    as soon as the disk has room.
     """
 
     def __init__(self, attempt: Attempt, patterns: Iterable[bytes], pipe: LogPipe) -> None:
-        self.lost = ""
+        self.loss = ""
         self._masker = Masker(patterns)
         self._waiting = bytearray()
         self._why = ""
@@ -41,18 +42,18 @@ class MaskedLog:
         self._path = pipe.path
         self._log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(pipe.reader, _F_SETPIPE_SZ, ROOM)
+            fcntl.fcntl(pipe.reader, _F_SETPIPE_SZ, PIPE_BYTES)
         except OSError:
             pass  # another system, or a limit for this user: the usual size does too
 
-    def started(self) -> None:
-        """The job has its end of the pipe, or never will."""
+    def close_job_end(self) -> None:
+        """Close the job's end of an inherited pipe, once the job has a copy or failed to start."""
         if self._writer is not None:
             os.close(self._writer)
             self._writer = None
 
     def pump(self) -> bool:
-        """Carry what is there, at most CHUNK bytes; False when nothing was."""
+        """Carry at most CHUNK bytes from the pipe into the log; False when the pipe was empty."""
         if self.reader is None:
             return False
         try:
@@ -66,14 +67,14 @@ class MaskedLog:
         return True
 
     def drain(self) -> None:
-        """Carry all that was written before this call."""
-        for _ in range(2 * ROOM // CHUNK + 1):
+        """Carry everything that the job wrote before the call."""
+        for _ in range(2 * PIPE_BYTES // CHUNK + 1):
             if not self.pump():
                 return
 
     def finish(self) -> None:
-        """Carry the rest and close everything; for when nothing of the job is left."""
-        self.started()
+        """Carry the rest and close everything; call when no process of the job is left."""
+        self.close_job_end()
         self.drain()
         self._hang_up()
         if self._log < 0:
@@ -82,19 +83,19 @@ class MaskedLog:
         self.flush()
         if self._waiting or self._last_words:
             self._cut(0)
-            # Of all that is missing the last words matter most, and need the room that was kept for them.
+            # The line that says what is missing matters most: room on the disk was reserved for this line.
             self._attempt.give_room()
             self.flush()
         os.close(self._log)
         self._log = -1
 
     def note(self, text: str) -> None:
-        """A line of dstack's own, after all that the job has said."""
+        """Add a line of dstack's own, behind all output of the job so far."""
         self.drain()
         self._write(("[dstack] %s\n" % text).encode("utf-8", "replace"))
 
     def flush(self) -> None:
-        """Write what waits, as far as there is room."""
+        """Write the waiting bytes, as far as the disk has room."""
         if self._log < 0:
             return
         try:
@@ -117,25 +118,25 @@ class MaskedLog:
             self._path = None
 
     def _write(self, data: bytes) -> None:
-        if self.lost:
+        if self.loss:
             return
         self._waiting += data
         self.flush()
-        if len(self._waiting) > KEPT:
-            self._cut(KEPT)
+        if len(self._waiting) > MAX_WAITING_BYTES:
+            self._cut(MAX_WAITING_BYTES)
 
     def _cut(self, kept: int) -> None:
-        """Keep so many of the bytes that wait; all that comes after them is missing, and said to be."""
+        """Keep `kept` of the waiting bytes, drop all others and every later one, and say so in `loss`."""
         self._missing += len(self._waiting) - kept
         del self._waiting[kept:]
-        for _ in range(2 * ROOM // CHUNK + 1):
+        for _ in range(2 * PIPE_BYTES // CHUNK + 1):
             self._missing += len(self._rest())
         self._hang_up()
-        self.lost = "%d bytes of the log could not be written, and none after them: %s" % (self._missing, self._why)
-        self._last_words = ("\n[dstack] the log is cut here: %s\n" % self.lost).encode("utf-8", "replace")
+        self.loss = "%d bytes of the log could not be written, and none after them: %s" % (self._missing, self._why)
+        self._last_words = ("\n[dstack] the log is cut here: %s\n" % self.loss).encode("utf-8", "replace")
 
     def _rest(self) -> bytes:
-        """What the job has said and nobody has taken yet."""
+        """Up to CHUNK bytes that still lie in the pipe."""
         try:
             return os.read(self.reader, CHUNK) if self.reader is not None else b""
         except BlockingIOError:

@@ -1,7 +1,7 @@
-"""Hides secrets in a stream of bytes, wherever it is cut.
+"""Hides secrets in a stream of bytes, wherever reads cut the stream.
 
-What comes out depends on the whole stream alone: every occurrence of a pattern is found, those that overlap are one,
-and each becomes MASK. Bytes are held back only while they may be the beginning of a pattern.
+The masked stream depends on the whole stream alone: every occurrence of a pattern is found, overlapping occurrences
+count as a single one, and each becomes MASK. Bytes are held back only while a pattern may begin with them.
 """
 
 from __future__ import annotations
@@ -9,39 +9,42 @@ from __future__ import annotations
 from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 MASK = b"***"
-BLOCK = 8
-"""Bytes of a word that memory is compared by."""
-LONG = 2 * BLOCK - 1
-"""A pattern of so many bytes contains a whole aligned block wherever it stands."""
-FEW = 16
-"""Up to so many long patterns are sought one by one; more by their blocks, which costs the same for any number."""
+WORD_BYTES = 8
+"""Bytes of a machine word: memory is compared word by word."""
+LONG_PATTERN_BYTES = 2 * WORD_BYTES - 1
+"""A pattern of this length contains a whole aligned word at any offset."""
+SINGLE_SEARCH_PATTERNS = 16
+"""Up to this number of long patterns, each is searched by itself; more are searched together by their words, which
+costs the same for any number."""
 
 
 class Masker:
-    """Replaces each of `patterns` (none of them empty). Memory: the patterns, and twice the longest of them."""
+    """Replaces each of `patterns` (none is empty). Memory: the patterns, and twice the longest pattern."""
 
     def __init__(self, patterns: Iterable[bytes]) -> None:
         every = sorted(set(patterns))
-        long = [pattern for pattern in every if len(pattern) >= LONG]
-        self._by_block = _by_block(long) if len(long) > FEW else {}
-        self._single = [pattern for pattern in every if len(pattern) < LONG] if self._by_block else every
+        long = [pattern for pattern in every if len(pattern) >= LONG_PATTERN_BYTES]
+        self._by_block = _by_block(long) if len(long) > SINGLE_SEARCH_PATTERNS else {}
+        self._single = [pattern for pattern in every if len(pattern) < LONG_PATTERN_BYTES] if self._by_block else every
         self._longest = max(map(len, every), default=0)
-        self._beginnings = {pattern[:size] for pattern in every for size in range(1, min(LONG, len(pattern)))}
+        self._beginnings = {
+            pattern[:size] for pattern in every for size in range(1, min(LONG_PATTERN_BYTES, len(pattern)))
+        }
         self._window = b""
         self._covered = 0
 
     def feed(self, data: bytes) -> bytes:
-        """What can be shown by now, once `data` has come."""
+        """The part of the masked stream that is certain after `data`."""
         window = self._window + data
         suspects = self._suspects(window)
         return self._show(window, self._unfinished(window, suspects), suspects)
 
     def finish(self) -> bytes:
-        """The rest: the stream has ended, and what was held back is the beginning of nothing."""
+        """The rest of the masked stream: no pattern begins at its end any more."""
         return self._show(self._window, len(self._window), self._suspects(self._window))
 
     def _show(self, window: bytes, until: int, suspects: List[bytes]) -> bytes:
-        """The window up to `until`; what comes after is kept."""
+        """The masked window up to `until`; the rest stays for the next call."""
         if until == 0:
             self._window = window
             return b""
@@ -64,10 +67,10 @@ class Masker:
         return b"".join(pieces)
 
     def _spans(self, window: bytes, suspects: List[bytes]) -> List[Tuple[int, int]]:
-        """Where secrets stand, in order; what overlaps is one."""
+        """Start and end of each secret, in order; overlapping secrets are merged."""
         found = [(0, self._covered)] if self._covered else []
         missing: Optional[bytes] = None
-        # In order, a pattern precedes those that begin with it: where it does not stand, none of them is sought.
+        # In order, a pattern precedes all longer patterns with the same beginning: an absent pattern rules them out.
         for pattern in suspects:
             if missing is None or not pattern.startswith(missing):
                 before = len(found)
@@ -86,10 +89,10 @@ class Masker:
         return merged
 
     def _suspects(self, window: bytes) -> List[bytes]:
-        """The patterns that may stand in the window, or LONG bytes of their beginning; perhaps more than do."""
+        """Every pattern of which the window may hold the first LONG_PATTERN_BYTES bytes; perhaps further patterns."""
         if not self._by_block:
             return self._single
-        blocks = memoryview(window)[: len(window) // BLOCK * BLOCK].cast("Q")
+        blocks = memoryview(window)[: len(window) // WORD_BYTES * WORD_BYTES].cast("Q")
         if self._by_block.keys().isdisjoint(blocks):
             return self._single
         some: Set[bytes] = set()
@@ -98,20 +101,20 @@ class Masker:
         return [*self._single, *some]
 
     def _unfinished(self, window: bytes, suspects: List[bytes]) -> int:
-        """Where the first beginning of a pattern stands that the end of the window cuts off."""
+        """Offset of the first pattern that the end of the window cuts off; the window's length if none is."""
         first = len(window)
-        for size in range(1, min(LONG, len(window) + 1)):
+        for size in range(1, min(LONG_PATTERN_BYTES, len(window) + 1)):
             if window[-size:] in self._beginnings:
                 first = len(window) - size
         for pattern in suspects:
-            if len(pattern) > LONG:
+            if len(pattern) > LONG_PATTERN_BYTES:
                 first = min(first, _cut_off(window, pattern))
         return first
 
 
 def _cut_off(window: bytes, pattern: bytes) -> int:
-    """Where the window's end cuts off the pattern's beginning of LONG or more bytes; the window's length if nowhere."""
-    head = pattern[:LONG]
+    """Offset of a pattern of which the window ends with LONG_PATTERN_BYTES or more bytes; else the window's length."""
+    head = pattern[:LONG_PATTERN_BYTES]
     at = window.find(head, max(0, len(window) - len(pattern) + 1))
     while at >= 0:
         if pattern.startswith(window[at:]):
@@ -121,11 +124,11 @@ def _cut_off(window: bytes, pattern: bytes) -> int:
 
 
 def _by_block(patterns: List[bytes]) -> Dict[int, Set[bytes]]:
-    """Every block that may be the first aligned one of an occurrence -> the patterns it speaks for."""
+    """Every word that may be the first aligned word of an occurrence -> the patterns with this word."""
     found: Dict[int, Set[bytes]] = {}
     for pattern in patterns:
-        for at in range(BLOCK):
-            block = memoryview(pattern[at : at + BLOCK]).cast("Q")[0]
+        for at in range(WORD_BYTES):
+            block = memoryview(pattern[at : at + WORD_BYTES]).cast("Q")[0]
             found.setdefault(block, set()).add(pattern)
     return found
 

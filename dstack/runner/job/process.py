@@ -57,7 +57,7 @@ class JobProcess:
         self._masked: Optional[MaskedLog] = None
         self._log_room = LogRoom(attempt.log)
         self._loss_noted = False
-        self._looked = time.monotonic()
+        self._log_checked_at = time.monotonic()
         self._subreaper = become_subreaper()
         self._watch = Stopwatch()
         self._ooms = exit_reason.oom_kills()
@@ -65,7 +65,7 @@ class JobProcess:
         os.set_blocking(self._wake, False)
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        self._told = False
+        self._got_signal = False
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
@@ -90,7 +90,7 @@ class JobProcess:
             self._attempt.note(self._failure)
         finally:
             if self._masked is not None:
-                self._masked.started()
+                self._masked.close_job_end()
 
     # -- watching ---------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class JobProcess:
             self._reason = "stopped"
         elif late:
             self._reason = late
-        elif self._told:
+        elif self._got_signal:
             self._reason = "the supervisor was told to end by a signal; the host may be shutting down"
 
     def _end_tree(self) -> None:
@@ -136,7 +136,7 @@ class JobProcess:
             return
         if self._status is not None:
             self._note("the script ended; ending what it left behind: %s" % describe(left))
-        left = end_all(self._living, self._wait, until=lambda: began + self._patience(), first=self._first)
+        left = end_all(self._living, self._wait, until=lambda: began + self._term_seconds(), first=self._stop_targets)
         while left:
             self._note("cannot be ended, waiting for the kernel: %s" % describe(left))
             for _ in range(60):
@@ -146,14 +146,14 @@ class JobProcess:
                     break
         self._remove_outside()
 
-    def _patience(self) -> float:
+    def _term_seconds(self) -> float:
         """Seconds that SIGTERM is given, from its sending on; a later `stop` may shorten them."""
         if self._status is not None and not self._stopped and not self._reason:
             return LEFTOVER_GRACE_S
         grace = stop_grace(self._attempt)
         return grace + self._executor.stop_margin_s if grace else grace
 
-    def _first(self) -> List[Process]:
+    def _stop_targets(self) -> List[Process]:
         """The processes that get SIGTERM: all, or the keeper alone of a job that has one."""
         if not self._executor.has_keeper:
             return self._living()
@@ -172,25 +172,25 @@ class JobProcess:
     def _wait(self, seconds: float) -> None:
         self._carry_until(time.monotonic() + seconds)
         try:
-            self._told = signal.SIGTERM in os.read(self._wake, 4096) or self._told
+            self._got_signal = signal.SIGTERM in os.read(self._wake, 4096) or self._got_signal
         except BlockingIOError:
             pass
         self._reap()
 
-    def _look_at_log(self) -> None:
+    def _check_log(self) -> None:
         """See once in a while to what the log needs: room, and that what waits for room is written."""
-        if time.monotonic() - self._looked >= LOG_POLL_S:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._log_checked_at >= LOG_POLL_S:
+            self._log_checked_at = time.monotonic()
             self._log_room.look()
             if self._masked is not None:
                 self._masked.flush()
-            elif self._log_room.lost and not self._log_room.full:
+            elif self._log_room.loss and not self._log_room.is_full:
                 self._note_loss()
 
     def _note_loss(self) -> None:
         if not self._loss_noted:
             self._loss_noted = True
-            self._attempt.note(self._log_room.lost, apart=True)
+            self._attempt.note(self._log_room.loss, apart=True)
 
     def _carry_until(self, deadline: float) -> None:
         """Wait until a signal comes or the time has passed; meanwhile carry what the job says."""
@@ -200,7 +200,7 @@ class JobProcess:
             ready, _, _ = select.select(sources, [], [], max(0.0, min(LOG_POLL_S, deadline - time.monotonic())))
             if masked is not None and masked.reader in ready:
                 masked.pump()
-            self._look_at_log()
+            self._check_log()
             if self._wake in ready or time.monotonic() >= deadline:
                 return
 
@@ -260,20 +260,20 @@ class JobProcess:
     def _end_log(self) -> str:
         """Bring the log to the disk -> in words what of it is missing for good, "" for nothing."""
         self._log_room.look()
-        lost = self._log_room.lost
+        loss = self._log_room.loss
         if self._masked is not None:
             self._masked.finish()
-            lost = self._masked.lost
-        elif lost:
+            loss = self._masked.loss
+        elif loss:
             self._attempt.give_room()
             self._note_loss()
         try:
             sync_file(self._attempt.log)
         except OSError as error:
             # Some file systems, of the network above all, only say now that they had no room.
-            lost = lost or "the end of the log may be missing: %s" % error.strerror
+            loss = loss or "the end of the log may be missing: %s" % error.strerror
         self._log_room.close()
-        return lost
+        return loss
 
     def _missing(self) -> List[str]:
         """The artifacts that were named and do not exist."""
@@ -292,7 +292,7 @@ class JobProcess:
             code,
             number,
             out_of_memory=exit_reason.oom_kills() > self._ooms or diagnosis.out_of_memory,
-            disk_full=bool(self._log_room.lost) or disk_room.is_full(self._attempt.folder),
+            disk_full=bool(self._log_room.loss) or disk_room.is_full(self._attempt.folder),
         )
         if not diagnosis.code_known:
             code = None

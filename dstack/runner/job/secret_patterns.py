@@ -12,7 +12,7 @@ from typing import Iterable, Iterator, List, Set
 
 from dstack.wire import SHORTEST_SECRET
 
-WRAPS = (76, 64)
+BASE64_LINE_WIDTHS = (76, 64)
 """Characters in a line of base64, as `base64` and PEM have them."""
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _FOR_URLS = bytes.maketrans(b"+/", b"-_")
@@ -78,7 +78,7 @@ def _base64(raw: bytes) -> Iterator[bytes]:
 def _wrapped(raw: bytes) -> Iterator[bytes]:
     """The lines of the value's own base64, where that is too long for one."""
     for digits in _to_its_end(raw):
-        for width in WRAPS:
+        for width in BASE64_LINE_WIDTHS:
             if len(digits) > width:
                 for start in range(0, len(digits), width):
                     yield digits[start : start + width]

@@ -21,13 +21,13 @@ from dstack.runner.base.processes import (
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, read_json
 from dstack.runner.executors.choice import executor_for, executor_outside
-from dstack.runner.executors.executor import DEFAULT_STOP_GRACE_S, MARKER
+from dstack.runner.executors.executor import ATTEMPT_VARIABLE, DEFAULT_STOP_GRACE_S
 from dstack.runner.job.process import failed_report
 from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED
 
 EXIT_POLL_S = 0.01
 """Seconds between looks for the exit report of a job that is being stopped."""
-_LOOK_THERE = "look at these processes on the host"
+_UNKILLABLE_HINT = "look at these processes on the host"
 
 
 def state(attempt: Attempt) -> str:
@@ -97,14 +97,14 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
             return
         if time.monotonic() > deadline:
             left = descendants(int(str(named["pid"])))
-            raise Refusal(UNKILLABLE, "the kernel does not end: %s" % describe(left), _LOOK_THERE)
+            raise Refusal(UNKILLABLE, "the kernel does not end: %s" % describe(left), _UNKILLABLE_HINT)
         if request.pause(EXIT_POLL_S):
             raise Refusal("cancelled", "the request was cancelled; the stop goes on")
 
 
 def _end_orphans(attempt: Attempt, grace: float) -> None:
     """Do what the supervisor, killed itself, cannot do any more, and report in its place."""
-    mark = ("%s=%s" % (MARKER, attempt.nonce)).encode("ascii")
+    mark = ("%s=%s" % (ATTEMPT_VARIABLE, attempt.nonce)).encode("ascii")
 
     def living() -> List[Process]:
         return orphans(attempt.alive, mark)
@@ -114,7 +114,7 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
     remove_outside(attempt)
     if left or attempt.lives():
         who = describe(left) or "somebody who holds %s" % attempt.alive
-        raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _LOOK_THERE)
+        raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _UNKILLABLE_HINT)
     report = failed_report("its supervisor had been killed; what was left of the job was ended")
     report["stopped"] = True
     report["missing"] = []

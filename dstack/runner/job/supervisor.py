@@ -25,7 +25,7 @@ from dstack.runner.queue.sightings import name_supervisor
 from dstack.wire import NOT_HELD, REFUSED, STARTED
 
 
-class Hold(NamedTuple):
+class HeldLocks(NamedTuple):
     """What a held attempt has: the descriptors that say so."""
 
     slot: slots.Slot
@@ -46,21 +46,21 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
         if hold is None:
             attempt.decide(REFUSED)
             return
-        _say(control, {"held": list(hold.slot.gpus)})
+        _send(control, {"held": list(hold.slot.gpus)})
         try:
             _wait_and_run(attempt, hold, control)
         finally:
             slots.give_back(hold.slot)
     except Refusal as refusal:
-        _say(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
+        _send(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
     except OSError as error:
         text = "attempt %s cannot be held: %s" % (attempt.nonce, error)
         hint = getattr(error, "hint", "look at that path on the host, or set `dir:`")
         full = disk_room.refusal(error, "spool", text, hint)
-        _say(control, {"error": {"kind": full.kind, "message": full.message, "hint": full.hint}})
+        _send(control, {"error": {"kind": full.kind, "message": full.message, "hint": full.hint}})
     except Exception as error:
         text = "attempt %s cannot be held: %s: %s" % (attempt.nonce, type(error).__name__, error)
-        _say(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})
+        _send(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})
 
 
 def _detach(keep: int) -> None:
@@ -83,30 +83,33 @@ def _detach(keep: int) -> None:
     become_subreaper()
 
 
-def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Optional[Hold]:
+def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Optional[HeldLocks]:
     attempt.make()
     alive = attempt.lock_alive()
     if attempt.read_verdict() is not None:
         raise Refusal(NOT_HELD, "attempt %s was decided already" % attempt.nonce, "take a new nonce")
     attempt.reserve()
     write_json(attempt.supervisor, identity(os.getpid()))
-    wanted = slots.Wanted(
+    wanted = slots.SlotRequest(
         nonce=attempt.nonce,
         demand=tickets.demand_of(order["demand"]),
         capacity=capacity(order["slots"], order["shares"]),
         priority=order["priority"],
         title=order["title"],
     )
-    slot = slots.take(
-        attempt.root, wanted, lambda seconds: _hung_up(control, seconds), lambda text: _say(control, {"waits": text})
+    slot = slots.take_slot(
+        attempt.root,
+        wanted,
+        lambda seconds: _wait_for_hangup(control, seconds),
+        lambda text: _send(control, {"waits": text}),
     )
     if slot is None:
         return None
     os.close(os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    return Hold(slot, alive)
+    return HeldLocks(slot, alive)
 
 
-def _hung_up(control: socket.socket, seconds: float) -> bool:
+def _wait_for_hangup(control: socket.socket, seconds: float) -> bool:
     ready, _, _ = select.select([control], [], [], seconds)
     if not ready:
         return False
@@ -116,14 +119,14 @@ def _hung_up(control: socket.socket, seconds: float) -> bool:
         return True
 
 
-def _say(control: socket.socket, message: Dict[str, Any]) -> None:
+def _send(control: socket.socket, message: Dict[str, Any]) -> None:
     try:
         control.sendall(json.dumps(message).encode("utf-8") + b"\n")
     except OSError:
         pass  # nobody listens any more; what counts stands in the spool
 
 
-def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
+def _read_line(control: socket.socket) -> Optional[Dict[str, Any]]:
     """One line of JSON; None when the other end is gone before the line was whole."""
     line = bytearray()
     while not line.endswith(b"\n"):
@@ -138,8 +141,8 @@ def _hear(control: socket.socket) -> Optional[Dict[str, Any]]:
     return message if isinstance(message, dict) else None
 
 
-def _wait_and_run(attempt: Attempt, hold: Hold, control: socket.socket) -> None:
-    order = _hear(control)
+def _wait_and_run(attempt: Attempt, hold: HeldLocks, control: socket.socket) -> None:
+    order = _read_line(control)
     if order is None:
         attempt.decide(REFUSED)
         return
@@ -151,12 +154,12 @@ def _wait_and_run(attempt: Attempt, hold: Hold, control: socket.socket) -> None:
     executor = executor_for(attempt, record)
     job = JobProcess(attempt, record, executor, (hold.slot.fd, hold.alive), hold.slot.gpus)
     if attempt.decide(STARTED) != STARTED:
-        _say(control, {"started": False})
+        _send(control, {"started": False})
         return
     secrets: Dict[str, str] = order["environment"]
     try:
         job.start(secrets)
-        _say(control, {"started": True})
+        _send(control, {"started": True})
         control.close()
         job.run()
     except Exception as error:

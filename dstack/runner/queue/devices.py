@@ -8,21 +8,21 @@ from typing import Dict, List, Optional, Sequence
 from dstack.runner.base.query import ask
 from dstack.runner.queue.scheduler import Card
 
-LIST = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
-BUSY = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader,nounits"]
+LIST_GPUS = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+LIST_COMPUTING = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader,nounits"]
 
 
-def present() -> bool:
+def has_gpus() -> bool:
     """Whether this is a host with such GPUs; costs no process."""
     return shutil.which("nvidia-smi") is not None
 
 
-def cards() -> Optional[List[Card]]:
+def list_cards() -> Optional[List[Card]]:
     """Every GPU, and whether a process computes on it now; None when nvidia-smi does not answer (then nothing is
     known, and no GPU may be given)."""
-    if not present():
+    if not has_gpus():
         return []
-    listed, busy = ask(LIST), ask(BUSY)
+    listed, busy = ask(LIST_GPUS), ask(LIST_COMPUTING)
     if listed is None or busy is None:
         return None
     computing = {line.split(",")[0].strip() for line in busy.splitlines()}
@@ -35,8 +35,8 @@ def cards() -> Optional[List[Card]]:
     return found
 
 
-def environment(gpus: Sequence[int]) -> Dict[str, str]:
+def gpu_environment(gpus: Sequence[int]) -> Dict[str, str]:
     """What keeps a job to its GPUs, in the order in which nvidia-smi counts them; nothing on a host without any."""
-    if not present():
+    if not has_gpus():
         return {}
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}

@@ -13,27 +13,27 @@ from typing import Iterator, List
 from dstack.runner.base import shortage
 from dstack.runner.base.file_locks import file_id
 from dstack.runner.base.refusal import Refusal
-from dstack.runner.queue.tickets import account
+from dstack.runner.queue.tickets import account_name
 
-SHARED = "/var/lib/dstack-slots"
+SHARED_QUEUE = "/var/lib/dstack-slots"
 """Made by root once, for all accounts of the host."""
-OWN = "/var/tmp/dstack-slots-%d"  # noqa: S108 - checked to be this account's own before it is used
-RUNTIME = "/run/user/%d"
-LINGER = "/var/lib/systemd/linger"
-"""Has a file for each account whose RUNTIME stays when it has logged out; else tickets would go and jobs stay."""
-LOCK = "lock"
-LOCAL = frozenset(
+PRIVATE_QUEUE = "/var/tmp/dstack-slots-%d"  # noqa: S108 - checked to be this account's own before it is used
+RUNTIME_FOLDER = "/run/user/%d"
+LINGER_FOLDER = "/var/lib/systemd/linger"
+"""Has a file for each account whose RUNTIME_FOLDER outlives a logout; else the jobs would outlive their tickets."""
+LOCK_FILE = "lock"
+LOCAL_FILE_SYSTEMS = frozenset(
     ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs")
 )
 """File systems on which a lock of flock holds on this host. On NFS and its like it may not, or may hang."""
 
 
-def shared() -> bool:
+def is_shared() -> bool:
     """Whether the queue is that of all accounts; else of this account alone."""
-    return bool(os.environ.get("DSTACK_SLOTS_DIR")) or _is_roots(SHARED)
+    return bool(os.environ.get("DSTACK_SLOTS_DIR")) or _is_made_by_root(SHARED_QUEUE)
 
 
-def places(root: str = "") -> List[str]:
+def ticket_folders(root: str = "") -> List[str]:
     """Every folder there is now whose tickets count for this account; DSTACK_SLOTS_DIR, for tests, is the only one.
 
     `root` is the folder of dstack on this host (`dir:`). The order is fixed, so that who locks several cannot wait for
@@ -42,66 +42,66 @@ def places(root: str = "") -> List[str]:
     chosen = os.environ.get("DSTACK_SLOTS_DIR")
     if chosen:
         return [chosen] if os.path.isdir(chosen) else []
-    private = [path for path in _private(root) if not _foreign(path) and _is_trusted(path)]
-    return ([SHARED] if _is_roots(SHARED) else []) + private
+    private = [path for path in _private_folders(root) if not _why_foreign(path) and _is_trusted(path)]
+    return ([SHARED_QUEUE] if _is_made_by_root(SHARED_QUEUE) else []) + private
 
 
-def first(root: str) -> str:
+def folder_for_new_tickets(root: str) -> str:
     """The folder for new tickets, which is made where it is missing; raises Refusal when there is none to be had.
 
     Raises OSError for a shortage, as `places` does.
     """
     chosen = os.environ.get("DSTACK_SLOTS_DIR")
     if chosen:
-        return _chosen(chosen)
-    if _is_roots(SHARED):
-        return SHARED
-    for path in _private(root):
-        if not _unfit(path):
+        return _make_chosen(chosen)
+    if _is_made_by_root(SHARED_QUEUE):
+        return SHARED_QUEUE
+    for path in _private_folders(root):
+        if not _why_unusable(path):
             return path
     raise Refusal(
         "slots",
-        "the slots of this host cannot be used: %s" % "; ".join(unfit(root)),
+        "the slots of this host cannot be used: %s" % "; ".join(unusable_folders(root)),
         "as root: remove what is in the way, or make a queue for all accounts (`dstack hosts check` says how)",
     )
 
 
-def unfit(root: str) -> List[str]:
+def unusable_folders(root: str) -> List[str]:
     """Why private places before the one in use are not used, whose they are included; none where root made a queue.
 
     Raises OSError for a shortage, as `places` does.
     """
-    if shared():
+    if is_shared():
         return []
     reasons = []
-    for path in _private(root):
-        reason = _unfit(path)
+    for path in _private_folders(root):
+        reason = _why_unusable(path)
         if not reason:
             break
         reasons.append(reason)
     return reasons
 
 
-def _private(root: str) -> Iterator[str]:
+def _private_folders(root: str) -> Iterator[str]:
     """Each private place, in their order. A runtime folder that is emptied at logout is none: jobs outlive it."""
     uid, usual = os.getuid(), os.path.expanduser("~/.dstack")
-    yield OWN % uid
+    yield PRIVATE_QUEUE % uid
     if os.path.isabs(usual):
         yield os.path.join(usual, "slots")
-    if os.path.exists(os.path.join(LINGER, account(uid))):
-        yield os.path.join(RUNTIME % uid, "dstack-slots")
+    if os.path.exists(os.path.join(LINGER_FOLDER, account_name(uid))):
+        yield os.path.join(RUNTIME_FOLDER % uid, "dstack-slots")
     if root and os.path.realpath(root) != os.path.realpath(usual):
         yield os.path.join(root, "slots")
 
 
-def _unfit(path: str) -> str:
+def _why_unusable(path: str) -> str:
     """Why the place cannot be used, "" when it is there now and this account's own."""
     try:
         for folder in (os.path.dirname(path), path):
             _make(folder)
     except OSError as error:
         return str(error)
-    return _foreign(path) or ("" if _is_trusted(path) else "%s is not on a disk of this host" % path)
+    return _why_foreign(path) or ("" if _is_trusted(path) else "%s is not on a disk of this host" % path)
 
 
 def _make(path: str) -> None:
@@ -114,17 +114,17 @@ def _make(path: str) -> None:
 
 
 def _is_trusted(path: str) -> bool:
-    return path == OWN % os.getuid() or is_local(path)
+    return path == PRIVATE_QUEUE % os.getuid() or is_local(path)
 
 
-def _foreign(path: str) -> str:
+def _why_foreign(path: str) -> str:
     """Why an existing folder is not private to this account, "" when it is; a missing one is not there."""
     try:
         found = os.lstat(path)
     except OSError as error:
         return str(error)
     if found.st_uid != os.getuid():
-        return "%s belongs to %s" % (path, account(found.st_uid))
+        return "%s belongs to %s" % (path, account_name(found.st_uid))
     if not stat.S_ISDIR(found.st_mode):
         return "%s is not a folder" % path
     if found.st_mode & 0o022:
@@ -132,22 +132,22 @@ def _foreign(path: str) -> str:
     return ""
 
 
-def _chosen(path: str) -> str:
+def _make_chosen(path: str) -> str:
     try:
         _make(path)
         found = os.lstat(path)
     except OSError as error:
         raise Refusal("slots", "the slots of this host cannot be used: %s" % error, "set DSTACK_SLOTS_DIR") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.getuid()):
-        text = "the slots of this host cannot be used: %s belongs to %s" % (path, account(found.st_uid))
+        text = "the slots of this host cannot be used: %s belongs to %s" % (path, account_name(found.st_uid))
         raise Refusal("slots", text, "set DSTACK_SLOTS_DIR to another folder")
     return path
 
 
-def _is_roots(path: str) -> bool:
+def _is_made_by_root(path: str) -> bool:
     """Whether root has made the folder as it must be: nobody but the owner of a ticket can take it away."""
     try:
-        found, lock = os.lstat(path), os.lstat(os.path.join(path, LOCK))
+        found, lock = os.lstat(path), os.lstat(os.path.join(path, LOCK_FILE))
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX) and found.st_uid == lock.st_uid == 0
@@ -174,6 +174,10 @@ def _lies_on_local(path: str) -> bool:
         major, minor, _ = file_id(fd)
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = [line.split() for line in file]
-        return any(words[words.index("-") + 1] in LOCAL for words in mounts if words[2] == "%d:%d" % (major, minor))
+        return any(
+            words[words.index("-") + 1] in LOCAL_FILE_SYSTEMS
+            for words in mounts
+            if words[2] == "%d:%d" % (major, minor)
+        )
     finally:
         os.close(fd)

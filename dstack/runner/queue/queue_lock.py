@@ -16,40 +16,40 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Union
 from dstack.runner.base import file_locks, shortage
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import try_lock
-from dstack.runner.queue.folders import LOCK
-from dstack.runner.queue.tickets import account
+from dstack.runner.queue.folders import LOCK_FILE
+from dstack.runner.queue.tickets import account_name
 
-STEP = 0.02
+MAX_RETRY_PAUSE_S = 0.02
 """Longest pause between two tries, in seconds."""
-SOON = 2.0
+NAME_HOLDER_AFTER_S = 2.0
 """Seconds after which a wait names who has the lock: it is held for milliseconds otherwise."""
-KINDLY = "ask its owner to end it, or end it as root; nothing else of the queue is lost"
+LOCK_HINT = "ask its owner to end it, or end it as root; nothing else of the queue is lost"
 
 
-class Patience(NamedTuple):
+class WaitPolicy(NamedTuple):
     """How one waits. `given_up(seconds)` waits at most so long and says whether nobody wants it any more; `told` is
     given why this waits, and "" once it does not; `limit` in seconds, None for as long as it is wanted."""
 
-    given_up: Callable[[float], bool]
-    told: Callable[[str], None] = lambda text: None
-    limit: Optional[float] = None
+    wait_for_cancel: Callable[[float], bool]
+    report: Callable[[str], None] = lambda text: None
+    timeout_s: Optional[float] = None
 
 
-class Lock:
+class QueueLock:
     """The locks of some `folders`, by their open `files`. They are released at the end of the `with`."""
 
     def __init__(self, folders: List[str], files: contextlib.ExitStack) -> None:
         self.folders = folders
         self._files = files
 
-    def __enter__(self) -> "Lock":
+    def __enter__(self) -> "QueueLock":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
 
-def take(folders: Callable[[], List[str]], patience: Patience) -> Optional[Lock]:
+def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[QueueLock]:
     """Lock the queue in all `folders()`, asked anew at each try; None when it was given up.
 
     A shortage (`shortage.py`) is waited for like a lock that somebody else has, and said at once: a folder whose lock
@@ -58,39 +58,39 @@ def take(folders: Callable[[], List[str]], patience: Patience) -> Optional[Lock]
     with what is lacking.
     """
     began, said, pause = time.monotonic(), "", 0.001
-    name_at = began + (SOON if patience.limit is None else min(SOON, patience.limit))
+    name_at = began + (NAME_HOLDER_AFTER_S if policy.timeout_s is None else min(NAME_HOLDER_AFTER_S, policy.timeout_s))
     while True:
         now = time.monotonic()
-        over = patience.limit is not None and now - began >= patience.limit
-        found = _tried(folders, over or now >= name_at)
-        if isinstance(found, Lock):
+        over = policy.timeout_s is not None and now - began >= policy.timeout_s
+        found = _try_locks(folders, over or now >= name_at)
+        if isinstance(found, QueueLock):
             if said:
-                patience.told("")
+                policy.report("")
             return found
         if over:
             raise found
         text = found.message or said
         if text != said:
-            patience.told(text)
-            said, name_at = text, now + SOON
-        if patience.given_up(pause):
+            policy.report(text)
+            said, name_at = text, now + NAME_HOLDER_AFTER_S
+        if policy.wait_for_cancel(pause):
             return None
-        pause = min(STEP, 2 * pause)
+        pause = min(MAX_RETRY_PAUSE_S, 2 * pause)
 
 
-def _tried(folders: Callable[[], List[str]], named: bool) -> Union[Lock, Refusal]:
+def _try_locks(folders: Callable[[], List[str]], named: bool) -> Union[QueueLock, Refusal]:
     """The lock of all `folders()`, or why there is none now; its holder is looked for where he is to be `named`."""
     with contextlib.ExitStack() as files:
         try:
-            fds = _opened(folders(), files)
+            fds = _open_locks(folders(), files)
             held = _first_held(fds.values())
         except OSError as error:
             if not shortage.is_shortage(error):
                 raise
             return shortage.refusal(error, "slots", "the queue cannot be locked", "")
         if held is not None:
-            return Refusal("lock", _held_by(held) if named else "", KINDLY)
-        return Lock(list(fds), files.pop_all())
+            return Refusal("lock", _describe_holder(held) if named else "", LOCK_HINT)
+        return QueueLock(list(fds), files.pop_all())
 
 
 def _first_held(fds: Iterable[int]) -> Optional[int]:
@@ -98,12 +98,12 @@ def _first_held(fds: Iterable[int]) -> Optional[int]:
     return next((fd for fd in fds if not try_lock(fd, fcntl.LOCK_EX)), None)
 
 
-def _opened(folders: List[str], files: contextlib.ExitStack) -> Dict[str, int]:
+def _open_locks(folders: List[str], files: contextlib.ExitStack) -> Dict[str, int]:
     """The lock of each folder, open until `files` are closed; raises OSError for a shortage."""
     fds: Dict[str, int] = {}
     for folder in folders:
         try:
-            fds[folder] = _open(os.path.join(folder, LOCK), files)
+            fds[folder] = _open_lock(os.path.join(folder, LOCK_FILE), files)
         except OSError as error:
             if shortage.is_shortage(error):
                 raise
@@ -117,7 +117,7 @@ def _opened(folders: List[str], files: contextlib.ExitStack) -> Dict[str, int]:
     return fds
 
 
-def _open(path: str, files: contextlib.ExitStack) -> int:
+def _open_lock(path: str, files: contextlib.ExitStack) -> int:
     made = False
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -132,24 +132,24 @@ def _open(path: str, files: contextlib.ExitStack) -> int:
     return fd
 
 
-def _held_by(fd: int) -> str:
+def _describe_holder(fd: int) -> str:
     """In words who has the lock of the open file `fd`."""
     path = os.readlink("/proc/self/fd/%d" % fd) if os.path.exists("/proc/self/fd") else "the lock"
     try:
         pids = file_locks.Snapshot().holders_of(fd) or []
     except OSError:
         pids = []
-    names = [name for name in map(_process, pids) if name]
+    names = [name for name in map(_describe_process, pids) if name]
     who = ", ".join(names[:4]) or "a process that cannot be seen from here"
     return "the lock of the queue (%s) is held by %s" % (path, who)
 
 
-def _process(pid: int) -> str:
+def _describe_process(pid: int) -> str:
     """`bob (process 4711, sleep)`; "" when it is gone."""
     try:
         with open("/proc/%d/status" % pid, encoding="utf-8", errors="replace") as file:
             lines = dict(line.rstrip("\n").partition(":\t")[::2] for line in file)
         name = "".join(letter for letter in lines.get("Name", "") if letter.isprintable())
-        return "%s (process %d, %s)" % (account(int(lines["Uid"].split()[0])), pid, name)
+        return "%s (process %d, %s)" % (account_name(int(lines["Uid"].split()[0])), pid, name)
     except (OSError, ValueError, KeyError, IndexError):
         return ""

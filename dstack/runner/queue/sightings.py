@@ -21,7 +21,7 @@ from dstack.runner.queue import folders
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 
 PR_SET_NAME = 15
-PROC = "/proc"
+PROC_FOLDER = "/proc"
 _MARK = "ds:"
 _NAME_BYTES = 15
 """Longest name of a process that the kernel keeps."""
@@ -36,7 +36,7 @@ def sighting(nonce: object, account: object) -> str:
     uid = _uid_of(account)
     if uid is None or not isinstance(nonce, str) or not NONCE.match(nonce):
         return UNKNOWN
-    ticket = _ticket_is_locked(nonce, uid) if folders.shared() else None
+    ticket = _ticket_is_locked(nonce, uid) if folders.is_shared() else None
     if ticket:
         return ALIVE
     supervisor = _supervisor_runs(nonce, uid)
@@ -67,7 +67,7 @@ def _uid_of(account: object) -> Optional[int]:
 def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
     """Whether the account's ticket is in the shared queue and locked; None when the queue cannot be read."""
     try:
-        paths = [path for folder in folders.places()[:1] for path in _paths(folder, nonce)]
+        paths = [path for folder in folders.ticket_folders()[:1] for path in _paths(folder, nonce)]
     except OSError:
         return None
     locks = file_locks.Snapshot()
@@ -108,7 +108,7 @@ def _is_locked(fd: int, uid: int, locks: file_locks.Snapshot) -> bool:
     try:
         pids = locks.holders_of(fd)
         if pids is not None:
-            return not pids or any(_owner(os.path.join(PROC, str(pid))) in (None, uid) for pid in pids)
+            return not pids or any(_owner(os.path.join(PROC_FOLDER, str(pid))) in (None, uid) for pid in pids)
     except OSError:
         pass  # no such list on this system
     return not try_lock(fd, fcntl.LOCK_SH)
@@ -119,11 +119,11 @@ def _supervisor_runs(nonce: str, uid: int) -> Optional[bool]:
     if uid != os.getuid() and not _sees_others():
         return None
     try:
-        pids = [name for name in os.listdir(PROC) if name.isdecimal()]
+        pids = [name for name in os.listdir(PROC_FOLDER) if name.isdecimal()]
     except OSError:
         return None
     wanted = _name(nonce)
-    return any(_comm(pid) == wanted and _owner(os.path.join(PROC, pid)) == uid for pid in pids)
+    return any(_comm(pid) == wanted and _owner(os.path.join(PROC_FOLDER, pid)) == uid for pid in pids)
 
 
 def _sees_others() -> bool:
@@ -133,7 +133,7 @@ def _sees_others() -> bool:
 
 def _comm(pid: str) -> Optional[str]:
     try:
-        with open(os.path.join(PROC, pid, "comm"), "rb") as file:
+        with open(os.path.join(PROC_FOLDER, pid, "comm"), "rb") as file:
             return file.read(64).decode("utf-8", "replace").rstrip("\n")
     except OSError:
         return None

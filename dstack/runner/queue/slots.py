@@ -16,27 +16,27 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 from dstack.runner.base import shortage
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import devices, folders, queue_lock, tickets
-from dstack.runner.queue.queue_lock import Patience
-from dstack.runner.queue.scheduler import Capacity, Card, Demand, Ticket, decide, never
-from dstack.runner.queue.tickets import Found
+from dstack.runner.queue.queue_lock import WaitPolicy
+from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide, impossibility
+from dstack.runner.queue.tickets import TicketFile
 
-MOST = 4096
+MAX_SLOTS = 4096
 """Slots of a host."""
-SHOWN = 500
+MAX_LISTED_TICKETS = 500
 """Tickets that a list of the queue names: they fit into one answer."""
-CARDS_AGE = 0.5
+GPU_ANSWER_AGE_S = 0.5
 """Seconds for which the answer of nvidia-smi is believed."""
-BLIND = "nvidia-smi does not answer"
-UNREADABLE = "the queue cannot be read"
-LIST_LIMIT = 5.0
+GPUS_UNKNOWN = "nvidia-smi does not answer"
+QUEUE_UNREADABLE = "the queue cannot be read"
+LIST_TIMEOUT_S = 5.0
 """Seconds that a list of the queue waits for its lock."""
 
 
-class Wanted(NamedTuple):
+class SlotRequest(NamedTuple):
     """What an attempt waits for, and the capacity that it is granted from (GPUs are looked for at every try)."""
 
     nonce: str
-    demand: Demand
+    demand: ResourceDemand
     capacity: Capacity
     priority: int
     title: str
@@ -52,11 +52,14 @@ class Slot(NamedTuple):
 
 def places(root: str = "") -> List[str]:
     """All folders whose tickets count for this account; `root` is the folder of dstack on this host (`dir:`)."""
-    return folders.places(root)
+    return folders.ticket_folders(root)
 
 
-def take(
-    root: str, wanted: Wanted, given_up: Callable[[float], bool], told: Callable[[str], None] = lambda text: None
+def take_slot(
+    root: str,
+    request: SlotRequest,
+    wait_for_cancel: Callable[[float], bool],
+    report: Callable[[str], None] = lambda text: None,
 ) -> Optional[Slot]:
     """Wait in the queue until everything that is wanted is free, and take it whole.
 
@@ -64,15 +67,15 @@ def take(
     then the answer is None. `told` is given why the queue itself cannot be used for now, and "" once it can again.
     Raises Refusal when this host can never give it, or when the queue cannot be used.
     """
-    capacity = wanted.capacity
-    if not 1 <= capacity.slots <= MOST:
-        raise Refusal("slots", "a host has 1 to %d slots, not %r" % (MOST, capacity.slots))
-    cards = _Cards(wanted.demand.gpus > 0)
-    impossible = never(capacity._replace(cards=tuple(cards.now())), wanted.demand)
+    capacity = request.capacity
+    if not 1 <= capacity.slots <= MAX_SLOTS:
+        raise Refusal("slots", "a host has 1 to %d slots, not %r" % (MAX_SLOTS, capacity.slots))
+    cards = _GpuSurvey(request.demand.gpus > 0)
+    impossible = impossibility(capacity._replace(cards=tuple(cards.now())), request.demand)
     if impossible:
         raise Refusal("slots", impossible, "ask for less under `resources:`, or add a host that has it")
-    queue = _Queue(root, Patience(given_up, told))
-    own = queue.enter(wanted)
+    queue = _Queue(root, WaitPolicy(wait_for_cancel, report))
+    own = queue.enter(request)
     if own is None:
         return None
     try:
@@ -83,7 +86,7 @@ def take(
             if gpus is not None:
                 return Slot(gpus, own.keep(), own.path)
             waited = time.monotonic() - began
-            if given_up(0.01 if waited < 2 else 0.05):
+            if wait_for_cancel(0.01 if waited < 2 else 0.05):
                 return None
     finally:
         own.leave()
@@ -97,29 +100,29 @@ def give_back(slot: Slot) -> None:
         pass  # an unlocked ticket counts for nothing, and whoever comes next removes it
 
 
-def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
+def list_queue(root: str, capacity: Capacity) -> Dict[str, Any]:
     """The answer to `queue` (docs/format.md section 2): `tickets`, the oldest first, and how many `more` there are.
 
-    Raises Refusal, with the holder's name, when the lock of the queue cannot be had within LIST_LIMIT, and with what is
-    lacking when a shortage keeps the queue from being read.
+    Raises Refusal: with the holder's name, when the lock of the queue cannot be taken within LIST_TIMEOUT_S; and with
+    the cause, when a shortage keeps the queue from being read.
     """
-    now = time.clock_gettime(_CLOCK)
-    found, left_out = _Queue(root, Patience(_sleep, limit=LIST_LIMIT)).found()
+    now = time.clock_gettime(_HOST_CLOCK)
+    found, skipped_files = _Queue(root, WaitPolicy(_sleep, timeout_s=LIST_TIMEOUT_S)).found()
     found.sort(key=lambda each: each.ticket.order)
     living = [each.ticket for each in found if each.counts]
     cards = _cards_for(living)
     there = capacity._replace(cards=tuple(cards or ()))
-    with _refusing(UNREADABLE):
-        unfit = folders.unfit(root)
-    items = [_item(each, living, there, now) for each in found[:SHOWN]]
+    with _refusing(QUEUE_UNREADABLE):
+        unfit = folders.unusable_folders(root)
+    items = [_item(each, living, there, now) for each in found[:MAX_LISTED_TICKETS]]
     if cards is None:
         for item in items:
             if item["gpus"] is None and item["demand"]["gpus"]:
-                item["why"] = BLIND
+                item["why"] = GPUS_UNKNOWN
     return {
         "tickets": items,
-        "more": len(found) - len(items) + left_out,
-        "shared": folders.shared(),
+        "more": len(found) - len(items) + skipped_files,
+        "shared": folders.is_shared(),
         "unfit": unfit,
     }
 
@@ -127,12 +130,12 @@ def listed(root: str, capacity: Capacity) -> Dict[str, Any]:
 def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
     """The GPUs of the host where a ticket wants any; None where nvidia-smi does not answer."""
     try:
-        return _Cards(any(ticket.demand.gpus for ticket in living)).now()
+        return _GpuSurvey(any(ticket.demand.gpus for ticket in living)).now()
     except Refusal:
         return None
 
 
-def _item(found: Found, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
+def _item(found: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
     """One ticket as people see it: `gpus` are null while it waits, `since` is in seconds, `why` says why it waits.
 
     A malformed one has `fault` and `file` besides; without `counts` it takes no slot.
@@ -169,29 +172,29 @@ def _sleep(seconds: float) -> bool:
     return False
 
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_HOST_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """One for all processes of a host, containers included: it numbers the tickets."""
 
 
-class _Cards:
+class _GpuSurvey:
     """The GPUs of the host, asked for again when the last answer is old; none where nobody wants any."""
 
-    def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
+    def __init__(self, needed: bool) -> None:
+        self._needed = needed
         self._asked = 0.0
         self._found: List[Card] = []
 
     def now(self) -> List[Card]:
-        if self._wanted and (not self._asked or time.monotonic() - self._asked > CARDS_AGE):
-            found = devices.cards()
+        if self._needed and (not self._asked or time.monotonic() - self._asked > GPU_ANSWER_AGE_S):
+            found = devices.list_cards()
             if found is None and not self._asked:
-                raise Refusal("slots", BLIND, "try `nvidia-smi` on the host")
+                raise Refusal("slots", GPUS_UNKNOWN, "try `nvidia-smi` on the host")
             self._found = found if found is not None else [card._replace(used=True) for card in self._found]
             self._asked = time.monotonic()
         return self._found
 
 
-class _Own:
+class _OwnTicket:
     """The ticket of this process."""
 
     def __init__(self, path: str, fd: int, ticket: Ticket) -> None:
@@ -227,35 +230,35 @@ class _Queue:
     Each method waits for the lock as `patience` says, and answers None when it was given up.
     """
 
-    def __init__(self, root: str, patience: Patience) -> None:
+    def __init__(self, root: str, policy: WaitPolicy) -> None:
         self._root = root
         with _refusing("the slots of this host cannot be used"):
-            self._folder = folders.first(root)
-        self._patience = patience
-        self._said = ""
+            self._folder = folders.folder_for_new_tickets(root)
+        self._policy = policy
+        self._last_report = ""
 
     def _folders(self) -> List[str]:
         """The folder of the own ticket, and all others that count, in the order in which everybody locks them."""
-        found = folders.places(self._root)
+        found = folders.ticket_folders(self._root)
         return found if self._folder in found else [self._folder, *found]
 
-    def _lock(self) -> Optional[queue_lock.Lock]:
-        return queue_lock.take(self._folders, self._patience)
+    def _lock(self) -> Optional[queue_lock.QueueLock]:
+        return queue_lock.take_lock(self._folders, self._policy)
 
-    def enter(self, wanted: Wanted) -> Optional[_Own]:
+    def enter(self, request: SlotRequest) -> Optional[_OwnTicket]:
         """Take a ticket, the youngest of all."""
         lock = self._lock()
         if lock is None:
             return None
         with _refusing("no ticket can be taken", "make room in %s" % self._folder), lock:
-            return self._entered(wanted)
+            return self._enter_locked(request)
 
-    def _entered(self, wanted: Wanted) -> _Own:
-        order = "%020d-%s" % (time.clock_gettime_ns(_CLOCK), wanted.nonce[:16])
+    def _enter_locked(self, request: SlotRequest) -> _OwnTicket:
+        order = "%020d-%s" % (time.clock_gettime_ns(_HOST_CLOCK), request.nonce[:16])
         path = os.path.join(self._folder, order)
-        ticket = Ticket(order, wanted.demand, wanted.priority, None, tickets.title_of(wanted.title))
+        ticket = Ticket(order, request.demand, request.priority, None, tickets.title_of(request.title))
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        own = _Own(path, fd, ticket)
+        own = _OwnTicket(path, fd, ticket)
         try:
             os.fchmod(fd, 0o644)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -265,7 +268,7 @@ class _Queue:
             raise
         return own
 
-    def start(self, own: _Own, capacity: Capacity) -> Optional[Tuple[int, ...]]:
+    def start(self, own: _OwnTicket, capacity: Capacity) -> Optional[Tuple[int, ...]]:
         """The GPUs of the ticket (often none) if it may start, which is then recorded in it; else None."""
         lock = self._lock()
         if lock is None:
@@ -277,9 +280,9 @@ class _Queue:
                 if not shortage.is_shortage(error):
                     raise
                 # What was not seen may hold everything: nothing is taken, and the next look decides.
-                self._say("%s: %s" % (UNREADABLE, shortage.cause(error)))
+                self._report_change("%s: %s" % (QUEUE_UNREADABLE, shortage.cause(error)))
                 return None
-            self._say("")
+            self._report_change("")
             if found is None:
                 return None
             others = [each.ticket for each in found[0] if each.counts and each.path != own.path]
@@ -289,13 +292,13 @@ class _Queue:
             own.write(own.ticket._replace(gpus=decision))
             return decision
 
-    def _say(self, text: str) -> None:
+    def _report_change(self, text: str) -> None:
         """Tell why the queue cannot be read, "" when it can be, at each change."""
-        if text != self._said:
-            self._patience.told(text)
-            self._said = text
+        if text != self._last_report:
+            self._policy.report(text)
+            self._last_report = text
 
-    def found(self) -> Tuple[List[Found], int]:
+    def found(self) -> Tuple[List[TicketFile], int]:
         """Every ticket that counts, what lies there in the form of one, and how many more files can be none.
 
         Nothing at all when this was given up. Raises Refusal when they cannot be looked at.
@@ -303,13 +306,13 @@ class _Queue:
         lock = self._lock()
         if lock is None:
             return [], 0
-        with _refusing(UNREADABLE), lock:
+        with _refusing(QUEUE_UNREADABLE), lock:
             return self._read(lock) or ([], 0)
 
-    def _read(self, lock: queue_lock.Lock) -> Optional[Tuple[List[Found], int]]:
+    def _read(self, lock: queue_lock.QueueLock) -> Optional[Tuple[List[TicketFile], int]]:
         """What `found` says. With the lock nobody else looks at a ticket meanwhile, nor is one half made."""
-        look = tickets.Look(lambda: self._patience.given_up(0))
+        scan = tickets.QueueScan(lambda: self._policy.wait_for_cancel(0))
         try:
-            return [each for folder in lock.folders for each in tickets.in_folder(folder, look)], look.left_out
-        except tickets.GivenUpError:
+            return [each for folder in lock.folders for each in tickets.read_folder(folder, scan)], scan.skipped_files
+        except tickets.ScanCancelledError:
             return None

@@ -18,23 +18,23 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Opt
 from dstack.runner.base import file_locks, shortage
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import try_lock
-from dstack.runner.queue.scheduler import Demand, Ticket
+from dstack.runner.queue.scheduler import ResourceDemand, Ticket
 
-BODY = 4096
+TICKET_BYTES = 4096
 """Bytes of a ticket, padded with spaces."""
-TEXT = 200
+MAX_TEXT_CHARACTERS = 200
 """Characters of the title, and of the name of a GPU."""
-STRAYS = 100
+MAX_STRAYS = 100
 """Files of one account that can be no tickets (not readable, or no plain files) and are looked at in one look."""
-STEP = 64
+CANCEL_CHECK_FILES = 64
 """Files of the queue between two questions whether anybody still wants the look."""
-CARDS = 256
+MAX_TICKET_GPUS = 256
 """GPUs that one ticket may have."""
-LIMITS: Dict[str, Tuple[int, int]] = {
+NUMBER_BOUNDS: Dict[str, Tuple[int, int]] = {
     "priority": (-100, 100),
     "cpu": (0, 1 << 20),
     "memory": (0, 1 << 62),
-    "gpus": (0, CARDS),
+    "gpus": (0, MAX_TICKET_GPUS),
     "gpu_memory": (0, 1 << 62),
     "index": (0, 4095),
 }
@@ -48,11 +48,11 @@ class MalformedError(Exception):
     """A body that is no ticket; the message says what is wrong with it."""
 
 
-class GivenUpError(Exception):
+class ScanCancelledError(Exception):
     """A look that nobody wanted any more before it was over."""
 
 
-class Found(NamedTuple):
+class TicketFile(NamedTuple):
     """One file of the queue. `fault` says what is wrong with a malformed ticket, "" for a good one.
 
     `counts`: its file is locked, so its process lives. A good ticket that does not count is never given.
@@ -64,7 +64,7 @@ class Found(NamedTuple):
     counts: bool = True
 
 
-def demand_of(value: object) -> Demand:
+def demand_of(value: object) -> ResourceDemand:
     """A demand from JSON; raises Refusal for one that makes no sense. Absent fields ask for nothing."""
     try:
         return _demand(value if isinstance(value, dict) else {})
@@ -82,11 +82,11 @@ def priority_of(value: int) -> int:
 
 def title_of(text: str) -> str:
     """A title as it may stand in a ticket."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT])
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_TEXT_CHARACTERS])
 
 
 def encode(ticket: Ticket) -> bytes:
-    """The body of a ticket, BODY bytes long; a title that has no room is cut."""
+    """The body of a ticket, TICKET_BYTES bytes long; a title that has no room is cut."""
     title = ticket.title
     while True:
         body = {
@@ -96,8 +96,8 @@ def encode(ticket: Ticket) -> bytes:
             "demand": ticket.demand._asdict(),
         }
         data = json.dumps(body, separators=(",", ":")).encode("ascii")
-        if len(data) <= BODY or not title:
-            return data.ljust(BODY)
+        if len(data) <= TICKET_BYTES or not title:
+            return data.ljust(TICKET_BYTES)
         title = title[:-1]
 
 
@@ -112,8 +112,8 @@ def decode(order: str, body: bytes, user: str) -> Ticket:
     if not isinstance(value, dict):
         raise MalformedError("it is not an object")
     gpus = value.get("gpus", 0)
-    if gpus is not None and (not isinstance(gpus, list) or len(gpus) > CARDS):
-        raise MalformedError("'gpus' is not a list of at most %d" % CARDS)
+    if gpus is not None and (not isinstance(gpus, list) or len(gpus) > MAX_TICKET_GPUS):
+        raise MalformedError("'gpus' is not a list of at most %d" % MAX_TICKET_GPUS)
     asked = value.get("demand")
     if not isinstance(asked, dict):
         raise MalformedError("'demand' is not an object")
@@ -127,22 +127,22 @@ def decode(order: str, body: bytes, user: str) -> Ticket:
     )
 
 
-def _demand(fields: Mapping[str, Any]) -> Demand:
+def _demand(fields: Mapping[str, Any]) -> ResourceDemand:
     numbers = [_whole(name, fields.get(name, 0)) for name in ("cpu", "memory", "gpus", "gpu_memory")]
     cpu, memory, gpus, gpu_memory = numbers
-    return Demand(cpu, memory, gpus, _text("gpu_name", fields.get("gpu_name", "")), gpu_memory)
+    return ResourceDemand(cpu, memory, gpus, _text("gpu_name", fields.get("gpu_name", "")), gpu_memory)
 
 
 def _whole(name: str, value: object) -> int:
-    least, most = LIMITS[name]
+    least, most = NUMBER_BOUNDS[name]
     if type(value) is not int or not least <= value <= most:
         raise MalformedError("%r is not a whole number from %d to %d" % (name, least, most))
     return value
 
 
 def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > TEXT or not value.isprintable():
-        raise MalformedError("%r is not a printable text of at most %d characters" % (name, TEXT))
+    if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS or not value.isprintable():
+        raise MalformedError("%r is not a printable text of at most %d characters" % (name, MAX_TEXT_CHARACTERS))
     return value
 
 
@@ -156,37 +156,37 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-class Look:
+class QueueScan:
     """One look at the queue, of all its folders: what its files have in common, and the bounds of the look.
 
     Any account may fill the folders, and whoever looks has the queue's lock. So the work for each file is small and
-    the same, `left_out` counts the files past the STRAYS of their account, and `given_up()` ends the look.
+    the same, `left_out` counts the files past the MAX_STRAYS of their account, and `given_up()` ends the look.
     """
 
-    def __init__(self, given_up: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         self.locks = file_locks.Snapshot()
-        self.left_out = 0
-        self._given_up = given_up
+        self.skipped_files = 0
+        self._is_cancelled = is_cancelled
         self._files = 0
         self._strays: Dict[int, int] = {}
 
-    def step(self) -> None:
+    def count_file(self) -> None:
         """Count one more file; raises GivenUpError when the look is not wanted any more."""
         self._files += 1
-        if self._files % STEP == 0 and self._given_up():
-            raise GivenUpError
+        if self._files % CANCEL_CHECK_FILES == 0 and self._is_cancelled():
+            raise ScanCancelledError
 
     def admits(self, uid: int) -> bool:
         """Whether one more stray of that account is looked at; else `left_out` counts it."""
         strays = self._strays.get(uid, 0)
-        if strays >= STRAYS:
-            self.left_out += 1
+        if strays >= MAX_STRAYS:
+            self.skipped_files += 1
             return False
         self._strays[uid] = strays + 1
         return True
 
 
-def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
+def read_folder(folder: str, scan: Optional[QueueScan] = None) -> List[TicketFile]:
     """Every ticket of the folder that counts, and what lies there in the form of one; call with the queue locked.
 
     An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out. Every plain
@@ -195,42 +195,44 @@ def in_folder(folder: str, look: Optional[Look] = None) -> List[Found]:
     Raises OSError when the folder cannot be listed, or when a shortage (`shortage.py`) keeps any file from being looked
     at, and GivenUpError when the look is given up.
     """
-    look = look or Look()
+    scan = scan or QueueScan()
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            look.step()
-            each = _found(entry.path, entry.name, look) if _NAME.match(entry.name) else None
+            scan.count_file()
+            each = _read_file(entry.path, entry.name, scan) if _NAME.match(entry.name) else None
             if each is not None:
                 found.append(each)
     return found
 
 
-def _found(path: str, name: str, look: Look) -> Optional[Found]:
+def _read_file(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if shortage.is_shortage(error):
             raise
-        return _unopened(path, name, look)
+        return _read_unreadable(path, name, scan)
     user = ""
     try:
         status = os.fstat(fd)
         plain = stat.S_ISREG(status.st_mode)
-        if not plain and not look.admits(status.st_uid):
+        if not plain and not scan.admits(status.st_uid):
             return None
         counts = not try_lock(fd, fcntl.LOCK_SH)
         if not counts and plain:
             os.unlink(path)
             return None
-        user = account(status.st_uid)
+        user = account_name(status.st_uid)
         if not plain:
-            return _malformed(name, path, user, "it is %s" % _kind(status.st_mode), counts)
-        if status.st_size != BODY:
-            return _malformed(name, path, user, "it has %d bytes, and a ticket has %d" % (status.st_size, BODY))
-        return Found(decode(name, os.pread(fd, BODY, 0), user), path)
+            return _malformed_ticket(name, path, user, "it is %s" % _kind(status.st_mode), counts)
+        if status.st_size != TICKET_BYTES:
+            return _malformed_ticket(
+                name, path, user, "it has %d bytes, and a ticket has %d" % (status.st_size, TICKET_BYTES)
+            )
+        return TicketFile(decode(name, os.pread(fd, TICKET_BYTES, 0), user), path)
     except MalformedError as error:
-        return _malformed(name, path, user, str(error))
+        return _malformed_ticket(name, path, user, str(error))
     except OSError as error:
         if shortage.is_shortage(error):
             raise
@@ -239,7 +241,7 @@ def _found(path: str, name: str, look: Look) -> Optional[Found]:
         os.close(fd)
 
 
-def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
+def _read_unreadable(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
     """What stands there cannot be opened; only the kernel's list says whether its owner lives."""
     try:
         fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -249,12 +251,12 @@ def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
         return None
     try:
         status = os.fstat(fd)
-        if not look.admits(status.st_uid):
+        if not scan.admits(status.st_uid):
             return None
-        counts = look.locks.holders_of(fd) is not None
+        counts = scan.locks.holders_of(fd) is not None
         plain = stat.S_ISREG(status.st_mode)
         fault = "it cannot be read" if plain else "it is %s" % _kind(status.st_mode)
-        return _malformed(name, path, account(status.st_uid), fault, counts)
+        return _malformed_ticket(name, path, account_name(status.st_uid), fault, counts)
     except OSError as error:
         if shortage.is_shortage(error):
             raise
@@ -263,8 +265,8 @@ def _unopened(path: str, name: str, look: Look) -> Optional[Found]:
         os.close(fd)
 
 
-def _malformed(order: str, path: str, user: str, fault: str, counts: bool = True) -> Found:
-    return Found(Ticket(order, Demand(), 0, (), "", user), path, fault, counts)
+def _malformed_ticket(order: str, path: str, user: str, fault: str, counts: bool = True) -> TicketFile:
+    return TicketFile(Ticket(order, ResourceDemand(), 0, (), "", user), path, fault, counts)
 
 
 def _kind(mode: int) -> str:
@@ -272,7 +274,7 @@ def _kind(mode: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def account(uid: int) -> str:
+def account_name(uid: int) -> str:
     """The name of an account, its number where it has none."""
     try:
         return pwd.getpwuid(uid).pw_name

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.runner.job.masking import FEW, LONG, MASK, Masker
+from dstack.runner.job.masking import LONG_PATTERN_BYTES, MASK, SINGLE_SEARCH_PATTERNS, Masker
 from dstack.runner.job.secret_patterns import patterns
 
 letters = st.text("ab", min_size=1, max_size=6).map(str.encode)
@@ -53,7 +53,12 @@ def test_any_cut_gives_what_a_slow_search_gives(text: bytes, sought: list[bytes]
 
 
 @given(
-    st.lists(st.binary(min_size=LONG, max_size=60), min_size=FEW + 1, max_size=FEW + 6, unique=True),
+    st.lists(
+        st.binary(min_size=LONG_PATTERN_BYTES, max_size=60),
+        min_size=SINGLE_SEARCH_PATTERNS + 1,
+        max_size=SINGLE_SEARCH_PATTERNS + 6,
+        unique=True,
+    ),
     st.data(),
     cuts,
 )

@@ -18,7 +18,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    for name, place in (("SHARED", "shared"), ("OWN", "own-%d"), ("RUNTIME", "run-%d"), ("LINGER", "linger")):
+    for name, place in (
+        ("SHARED_QUEUE", "shared"),
+        ("PRIVATE_QUEUE", "own-%d"),
+        ("RUNTIME_FOLDER", "run-%d"),
+        ("LINGER_FOLDER", "linger"),
+    ):
         monkeypatch.setattr(folders, name, str(tmp_path / place))
     return tmp_path
 
@@ -28,11 +33,11 @@ def own(host: Path) -> Path:
 
 
 def test_the_first_private_place_is_made_and_used(host: Path) -> None:
-    assert folders.places() == []
-    assert folders.first("") == str(own(host))
+    assert folders.ticket_folders() == []
+    assert folders.folder_for_new_tickets("") == str(own(host))
     assert own(host).stat().st_mode & 0o777 == 0o700
-    assert folders.places() == [str(own(host))]
-    assert folders.unfit("") == []
+    assert folders.ticket_folders() == [str(own(host))]
+    assert folders.unusable_folders("") == []
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
@@ -47,13 +52,13 @@ def test_what_is_in_the_way_is_named_and_the_next_place_is_used(host: Path, plan
         own(host).chmod(0o777)
     before = os.umask(umask)
     try:
-        chosen = folders.first("")
+        chosen = folders.folder_for_new_tickets("")
     finally:
         os.umask(before)
     assert chosen == str(host / "home/.dstack/slots")
     assert [Path(chosen).stat().st_mode & 0o777, Path(chosen).parent.stat().st_mode & 0o777] == [0o700, 0o700]
-    assert len(folders.unfit("")) == 1
-    assert str(own(host)) in folders.unfit("")[0]
+    assert len(folders.unusable_folders("")) == 1
+    assert str(own(host)) in folders.unusable_folders("")[0]
 
 
 def test_a_runtime_folder_counts_only_where_it_stays_after_the_logout(host: Path) -> None:
@@ -62,40 +67,40 @@ def test_a_runtime_folder_counts_only_where_it_stays_after_the_logout(host: Path
     runtime, root = host / f"run-{os.getuid()}", host / "dir"
     runtime.mkdir()
     root.mkdir()
-    assert folders.first(str(root)) == str(root / "slots")
+    assert folders.folder_for_new_tickets(str(root)) == str(root / "slots")
     (host / "linger").mkdir()
-    (host / "linger" / folders.account(os.getuid())).touch()
-    assert folders.first(str(root)) == str(runtime / "dstack-slots")
-    assert folders.places(str(root)) == [str(runtime / "dstack-slots"), str(root / "slots")]
+    (host / "linger" / folders.account_name(os.getuid())).touch()
+    assert folders.folder_for_new_tickets(str(root)) == str(runtime / "dstack-slots")
+    assert folders.ticket_folders(str(root)) == [str(runtime / "dstack-slots"), str(root / "slots")]
 
 
 def test_where_nothing_can_be_used_everything_that_is_in_the_way_is_named(host: Path) -> None:
     own(host).touch()
     (host / "home/.dstack").touch()
     with pytest.raises(Refusal) as refused:
-        folders.first("")
+        folders.folder_for_new_tickets("")
     assert str(own(host)) in refused.value.message
     assert str(host / "home/.dstack") in refused.value.message
 
 
 def test_own_tickets_of_before_root_made_a_queue_count_on(host: Path) -> None:
-    folders.first("")
+    folders.folder_for_new_tickets("")
     shared = host / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
     (shared / "lock").touch()
     if os.getuid() != 0:
-        assert not folders.shared()
+        assert not folders.is_shared()
         pytest.skip("only root can make a queue for all accounts")
-    assert folders.shared()
-    assert folders.first("") == str(shared)
-    assert folders.places() == [str(shared), str(own(host))]
+    assert folders.is_shared()
+    assert folders.folder_for_new_tickets("") == str(shared)
+    assert folders.ticket_folders() == [str(shared), str(own(host))]
 
 
 def test_many_that_make_the_place_at_once_use_the_same(host: Path) -> None:
     own(host).touch()
     with ThreadPoolExecutor(16) as pool:
-        chosen = set(pool.map(lambda _: folders.first(""), range(64)))
+        chosen = set(pool.map(lambda _: folders.folder_for_new_tickets(""), range(64)))
     assert chosen == {str(host / "home/.dstack/slots")}
 
 

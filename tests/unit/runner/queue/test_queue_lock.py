@@ -15,7 +15,7 @@ import pytest
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import try_lock
 from dstack.runner.queue import queue_lock
-from dstack.runner.queue.queue_lock import Patience
+from dstack.runner.queue.queue_lock import WaitPolicy
 
 HOLD = "import fcntl,sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
 
@@ -40,7 +40,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.timeout(30)
 def test_past_the_limit_the_holder_is_named(tmp_path: Path) -> None:
     with held(tmp_path / "lock") as holder, pytest.raises(Refusal) as refused:
-        queue_lock.take(lambda: [str(tmp_path)], Patience(sleep, limit=0.2))
+        queue_lock.take_lock(lambda: [str(tmp_path)], WaitPolicy(sleep, timeout_s=0.2))
     assert f"(process {holder.pid}, python" in refused.value.message
     assert str(tmp_path / "lock") in refused.value.message
     assert refused.value.kind == "lock"
@@ -55,8 +55,8 @@ def test_a_wait_that_nobody_wants_any_more_ends_in_a_step(tmp_path: Path) -> Non
         return len(steps) == 5
 
     with held(tmp_path / "lock"):
-        assert queue_lock.take(lambda: [str(tmp_path)], Patience(given_up)) is None
-    assert max(steps) <= queue_lock.STEP
+        assert queue_lock.take_lock(lambda: [str(tmp_path)], WaitPolicy(given_up)) is None
+    assert max(steps) <= queue_lock.MAX_RETRY_PAUSE_S
 
 
 @pytest.mark.timeout(60)
@@ -70,7 +70,7 @@ def test_a_long_wait_says_why_and_says_when_it_is_over(tmp_path: Path) -> None:
                 holder.kill()
             return sleep(seconds)
 
-        lock = queue_lock.take(lambda: [str(tmp_path)], Patience(given_up, said.append))
+        lock = queue_lock.take_lock(lambda: [str(tmp_path)], WaitPolicy(given_up, said.append))
         assert lock is not None
         with lock:
             assert len(said) == 2
@@ -83,11 +83,11 @@ def test_all_folders_are_locked_or_none(tmp_path: Path) -> None:
     for folder in folders:
         Path(folder).mkdir()
     with held(Path(folders[1], "lock")), pytest.raises(Refusal):
-        queue_lock.take(lambda: folders, Patience(sleep, limit=0.1))
+        queue_lock.take_lock(lambda: folders, WaitPolicy(sleep, timeout_s=0.1))
     with Path(folders[0], "lock").open() as first:
         assert try_lock(first.fileno(), fcntl.LOCK_EX)
         fcntl.flock(first, fcntl.LOCK_UN)
-        lock = queue_lock.take(lambda: folders, Patience(sleep, limit=0.1))
+        lock = queue_lock.take_lock(lambda: folders, WaitPolicy(sleep, timeout_s=0.1))
         assert lock is not None
         with lock:
             assert not try_lock(first.fileno(), fcntl.LOCK_SH)
@@ -99,9 +99,9 @@ def test_a_later_folder_whose_lock_cannot_be_opened_is_left_out(tmp_path: Path) 
     first.mkdir()
     second.mkdir()
     (second / "lock").symlink_to("/etc/passwd")
-    lock = queue_lock.take(lambda: [str(first), str(second)], Patience(sleep))
+    lock = queue_lock.take_lock(lambda: [str(first), str(second)], WaitPolicy(sleep))
     assert lock is not None
     with lock:
         assert lock.folders == [str(first)]
     with pytest.raises(Refusal, match="cannot be used"):
-        queue_lock.take(lambda: [str(second)], Patience(sleep))
+        queue_lock.take_lock(lambda: [str(second)], WaitPolicy(sleep))

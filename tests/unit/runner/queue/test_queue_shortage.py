@@ -16,13 +16,13 @@ import pytest
 from dstack.runner.base import file_locks
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import folders, queue_lock, slots, tickets
-from dstack.runner.queue.queue_lock import Patience
-from dstack.runner.queue.scheduler import Capacity, Demand, Ticket
+from dstack.runner.queue.queue_lock import WaitPolicy
+from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
 from tests.unit.runner.queue.test_tickets import locked
 from tests.unit.runner.queue.test_tickets_search import files_left
 
 CAPACITY = Capacity(1, 8, 1 << 34, ())
-WANTED = slots.Wanted("0123456789abcdef" * 2, Demand(), CAPACITY, 0, "mine")
+WANTED = slots.SlotRequest("0123456789abcdef" * 2, ResourceDemand(), CAPACITY, 0, "mine")
 SHORTAGES = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK]
 LACKS = ("open files", "memory", "file lock")
 ROUNDS = 4
@@ -67,7 +67,12 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     """The two private places of a host without a queue for all accounts."""
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name, place in (("SHARED", "shared"), ("OWN", "own-%d"), ("RUNTIME", "run-%d"), ("LINGER", "linger")):
+    for name, place in (
+        ("SHARED_QUEUE", "shared"),
+        ("PRIVATE_QUEUE", "own-%d"),
+        ("RUNTIME_FOLDER", "run-%d"),
+        ("LINGER_FOLDER", "linger"),
+    ):
         monkeypatch.setattr(folders, name, str(tmp_path / place))
     found = tmp_path / f"own-{os.getuid()}", tmp_path / "home/.dstack/slots"
     for folder in found:
@@ -81,7 +86,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
 def ticket_in(folder: Path, stack: contextlib.ExitStack) -> Path:
     """A ticket that has the only slot."""
     path = folder / f"{1:020d}-x"
-    path.write_bytes(tickets.encode(Ticket(path.name, Demand(), 0, ())))
+    path.write_bytes(tickets.encode(Ticket(path.name, ResourceDemand(), 0, ())))
     locked(path, stack)
     return path
 
@@ -93,7 +98,7 @@ def try_to_take(said: list[str]) -> slots.Slot | None:
         rounds.append(seconds)
         return len(rounds) > ROUNDS
 
-    return slots.take("", WANTED, given_up, said.append)
+    return slots.take_slot("", WANTED, given_up, said.append)
 
 
 def check_words(text: str) -> None:
@@ -117,7 +122,7 @@ def wait_for_a_slot() -> list[str]:
 def look_at_the_queue() -> list[str]:
     """What a person is told who lists the queue; the ticket is in every list."""
     try:
-        assert len(slots.listed("", CAPACITY)["tickets"]) == 1
+        assert len(slots.list_queue("", CAPACITY)["tickets"]) == 1
     except Refusal as refusal:
         return [f"{refusal.message}; {refusal.hint}"]
     return []
@@ -167,7 +172,7 @@ def test_past_the_limit_a_lock_that_a_shortage_keeps_is_refused_with_what_is_lac
     places: tuple[Path, Path],
 ) -> None:
     with files_left(1), pytest.raises(Refusal) as refused:
-        queue_lock.take(lambda: list(map(str, places)), Patience(lambda seconds: False, limit=0.05))
+        queue_lock.take_lock(lambda: list(map(str, places)), WaitPolicy(lambda seconds: False, timeout_s=0.05))
     check_words(refused.value.message)
     assert (refused.value.kind, refused.value.hint) == ("slots", "try again later")
 
@@ -175,7 +180,7 @@ def test_past_the_limit_a_lock_that_a_shortage_keeps_is_refused_with_what_is_lac
 def test_a_lock_is_had_once_its_shortage_is_over(places: tuple[Path, Path], faults: Faults) -> None:
     said: list[str] = []
     with faults.strike(errno.ENFILE, 2):
-        lock = queue_lock.take(lambda: list(map(str, places)), Patience(lambda seconds: False, said.append))
+        lock = queue_lock.take_lock(lambda: list(map(str, places)), WaitPolicy(lambda seconds: False, said.append))
     assert lock is not None
     with lock:
         assert lock.folders == list(map(str, places))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dstack.runner.queue.scheduler import Capacity, Card, Demand, Ticket, decide, never
+from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide, impossibility
 
 GB = 10**9
 CARDS = tuple(Card(number, "NVIDIA A100", 40 * GB) for number in range(4))
@@ -14,11 +14,11 @@ HOST = Capacity(4, 16, 64 * GB, CARDS)
 
 
 def waits(order: int, priority: int = 0, **demand: object) -> Ticket:
-    return Ticket(f"{order:020d}", Demand(**demand), priority, None, f"job-{order}", "bob")  # type: ignore[arg-type]
+    return Ticket(f"{order:020d}", ResourceDemand(**demand), priority, None, f"job-{order}", "bob")  # type: ignore[arg-type]
 
 
 def runs(order: int, *gpus: int, **demand: object) -> Ticket:
-    return Ticket(f"{order:020d}", Demand(gpus=len(gpus), **demand), 0, gpus)  # type: ignore[arg-type]
+    return Ticket(f"{order:020d}", ResourceDemand(gpus=len(gpus), **demand), 0, gpus)  # type: ignore[arg-type]
 
 
 def test_a_free_host_gives_at_once() -> None:
@@ -56,10 +56,10 @@ def test_a_small_job_fills_a_gap_and_never_delays_the_large_one_before_it() -> N
 
 def test_what_can_never_start_holds_nobody_up() -> None:
     assert decide(HOST, [waits(1, gpus=9)], waits(2, gpus=4)) == (0, 1, 2, 3)
-    assert never(HOST, Demand(gpus=5)) == "this host has 4 fitting GPUs, 5 are asked for"
-    assert never(HOST, Demand(gpus=1, gpu_name="H100"))
-    assert never(HOST, Demand(gpus=1, gpu_memory=80 * GB))
-    assert not never(HOST, Demand(gpus=4, gpu_name="a100", cpu=16, memory=64 * GB))
+    assert impossibility(HOST, ResourceDemand(gpus=5)) == "this host has 4 fitting GPUs, 5 are asked for"
+    assert impossibility(HOST, ResourceDemand(gpus=1, gpu_name="H100"))
+    assert impossibility(HOST, ResourceDemand(gpus=1, gpu_memory=80 * GB))
+    assert not impossibility(HOST, ResourceDemand(gpus=4, gpu_name="a100", cpu=16, memory=64 * GB))
 
 
 def test_a_gpu_that_somebody_outside_uses_is_not_free() -> None:

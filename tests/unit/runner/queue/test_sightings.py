@@ -125,7 +125,7 @@ def test_what_names_no_attempt_of_an_account_here_is_not_known(queue: Path, nonc
 
 @LINUX
 def test_where_no_queue_is_shared_the_supervisor_is_seen_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dstack.runner.queue.folders.SHARED", "/nowhere")
+    monkeypatch.setattr("dstack.runner.queue.folders.SHARED_QUEUE", "/nowhere")
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
     assert sightings.sighting(NONCE, ME) == UNSEEN
     with subprocess.Popen([sys.executable, "-c", NAMED, NONCE], stdout=subprocess.PIPE) as process:
@@ -141,7 +141,7 @@ def test_where_no_queue_is_shared_the_supervisor_is_seen_by_its_name(monkeypatch
 
 def test_a_host_that_hides_its_accounts_says_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with /proc mounted with hidepid, and no shared queue."""
-    monkeypatch.setattr("dstack.runner.queue.folders.SHARED", "/nowhere")
+    monkeypatch.setattr("dstack.runner.queue.folders.SHARED_QUEUE", "/nowhere")
     monkeypatch.delenv("DSTACK_SLOTS_DIR", raising=False)
-    monkeypatch.setattr(sightings, "PROC", "/nowhere")
+    monkeypatch.setattr(sightings, "PROC_FOLDER", "/nowhere")
     assert sightings.sighting(NONCE, OTHER) == UNKNOWN

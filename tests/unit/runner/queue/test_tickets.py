@@ -15,12 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dstack.runner.queue import tickets
-from dstack.runner.queue.scheduler import Capacity, Card, Demand, Ticket, decide
+from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide
 from tests.support.records.any_value import JSON, TEXT
 
 ORDER = f"{1:020d}-ab"
 HOST = Capacity(4, 8, 1 << 34, (Card(0, "A100", 1 << 35), Card(1, "A100", 1 << 35)))
-MINE = Ticket(f"{2:020d}-cd", Demand(1, 1, 1), 0)
+MINE = Ticket(f"{2:020d}-cd", ResourceDemand(1, 1, 1), 0)
 NUMBER = st.integers(-(10**30), 10**30) | st.floats() | JSON
 FIELDS = st.fixed_dictionaries(
     {},
@@ -36,15 +36,16 @@ TICKET = st.builds(
     Ticket,
     order=st.just(ORDER),
     demand=st.builds(
-        Demand,
-        cpu=st.integers(*tickets.LIMITS["cpu"]),
-        memory=st.integers(*tickets.LIMITS["memory"]),
-        gpus=st.integers(*tickets.LIMITS["gpus"]),
+        ResourceDemand,
+        cpu=st.integers(*tickets.NUMBER_BOUNDS["cpu"]),
+        memory=st.integers(*tickets.NUMBER_BOUNDS["memory"]),
+        gpus=st.integers(*tickets.NUMBER_BOUNDS["gpus"]),
         gpu_name=TEXT.filter(str.isprintable),
-        gpu_memory=st.integers(*tickets.LIMITS["gpu_memory"]),
+        gpu_memory=st.integers(*tickets.NUMBER_BOUNDS["gpu_memory"]),
     ),
-    priority=st.integers(*tickets.LIMITS["priority"]),
-    gpus=st.none() | st.lists(st.integers(*tickets.LIMITS["index"]), max_size=tickets.CARDS).map(tuple),
+    priority=st.integers(*tickets.NUMBER_BOUNDS["priority"]),
+    gpus=st.none()
+    | st.lists(st.integers(*tickets.NUMBER_BOUNDS["index"]), max_size=tickets.MAX_TICKET_GPUS).map(tuple),
     title=st.text(max_size=300).map(tickets.title_of),
     user=st.just("alice"),
 )
@@ -53,7 +54,7 @@ TICKET = st.builds(
 @given(TICKET)
 def test_what_is_written_is_read_back_but_for_a_title_without_room(ticket: Ticket) -> None:
     body = tickets.encode(ticket)
-    assert len(body) == tickets.BODY
+    assert len(body) == tickets.TICKET_BYTES
     found = tickets.decode(ORDER, body, "alice")
     assert found._replace(title="") == ticket._replace(title="")
     assert ticket.title.startswith(found.title)
@@ -69,7 +70,7 @@ def test_what_is_written_is_read_back_but_for_a_title_without_room(ticket: Ticke
 @example(b'{"title": "\\ud800", "priority": 0, "gpus": [], "demand": {}}')
 def test_a_body_is_a_ticket_within_all_bounds_or_malformed(body: bytes) -> None:
     try:
-        ticket = tickets.decode(ORDER, body.ljust(tickets.BODY), "bob")
+        ticket = tickets.decode(ORDER, body.ljust(tickets.TICKET_BYTES), "bob")
     except tickets.MalformedError as error:
         said = str(error)
         assert said.isprintable()
@@ -77,7 +78,7 @@ def test_a_body_is_a_ticket_within_all_bounds_or_malformed(body: bytes) -> None:
         return
     assert tickets.decode(ORDER, tickets.encode(ticket), "bob") == ticket
     asked = ticket.demand._asdict()
-    assert all(least <= asked.get(name, least) <= most for name, (least, most) in tickets.LIMITS.items())
+    assert all(least <= asked.get(name, least) <= most for name, (least, most) in tickets.NUMBER_BOUNDS.items())
     decide(HOST, [ticket], MINE)
     decide(HOST, [MINE], ticket)
 
@@ -94,10 +95,10 @@ def test_a_locked_file_counts_once_and_an_unlocked_one_goes(files: list[tuple[by
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         for number, (body, padded, held) in enumerate(files):
             path = Path(folder, f"{number:020d}-x")
-            path.write_bytes(body.ljust(tickets.BODY) if padded else body)
+            path.write_bytes(body.ljust(tickets.TICKET_BYTES) if padded else body)
             if held:
                 locked(path, stack)
-        found = tickets.in_folder(folder)
+        found = tickets.read_folder(folder)
         names = [f"{number:020d}-x" for number, (_, _, held) in enumerate(files) if held]
         assert sorted(each.ticket.order for each in found) == names
         assert all(each.counts and each.fault and each.ticket.gpus == () for each in found)
@@ -107,7 +108,7 @@ def test_a_locked_file_counts_once_and_an_unlocked_one_goes(files: list[tuple[by
 @pytest.mark.parametrize("name", ["²" * 20 + "-x", "٣" * 20 + "-x", "0" * 19 + "-x", "0" * 21 + "-x", "lock", "-x"])
 def test_a_name_that_no_ticket_has_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    assert tickets.in_folder(str(tmp_path)) == []
+    assert tickets.read_folder(str(tmp_path)) == []
     assert (tmp_path / name).exists()
 
 

@@ -16,12 +16,12 @@ import pytest
 from dstack.runner.base import file_locks
 from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import sightings, slots, tickets
-from dstack.runner.queue.scheduler import Capacity, Demand, Ticket
-from dstack.runner.queue.tickets import GivenUpError, Look
+from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
+from dstack.runner.queue.tickets import QueueScan, ScanCancelledError
 from tests.unit.runner.queue.test_tickets import locked
 
 NONCE = "0123456789abcdef" * 2
-WANTED = slots.Wanted(NONCE, Demand(), Capacity(1, 8, 1 << 34, ()), 0, "mine")
+WANTED = slots.SlotRequest(NONCE, ResourceDemand(), Capacity(1, 8, 1 << 34, ()), 0, "mine")
 ACCOUNTS = (os.getuid(), 20_001, 20_002) if os.getuid() == 0 else (os.getuid(),)
 
 
@@ -90,7 +90,7 @@ def links(folder: Path, count: int) -> None:
 def test_every_locked_ticket_counts_among_any_strays_and_each_list_is_read_once(
     tmp_path: Path, tables: tuple[Table, Table], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(tickets, "STRAYS", 5)
+    monkeypatch.setattr(tickets, "MAX_STRAYS", 5)
     chance = random.Random(seed)
     planted: Counter[str] = Counter()
     cards: dict[str, tuple[int, ...]] = {}
@@ -100,35 +100,35 @@ def test_every_locked_ticket_counts_among_any_strays_and_each_list_is_read_once(
             kind = chance.choice(["link", "link", "socket", "pipe", "folder", "ticket"])
             if kind == "ticket":
                 cards[path.name] = (len(cards),)
-                path.write_bytes(tickets.encode(Ticket(path.name, Demand(gpus=1), 0, cards[path.name])))
+                path.write_bytes(tickets.encode(Ticket(path.name, ResourceDemand(gpus=1), 0, cards[path.name])))
                 locked(path, stack)
             else:
                 uid = chance.choice(ACCOUNTS)
                 stray(path, kind, uid)
-                planted[tickets.account(uid)] += 1
-        look = Look()
-        found = tickets.in_folder(str(tmp_path), look)
+                planted[tickets.account_name(uid)] += 1
+        look = QueueScan()
+        found = tickets.read_folder(str(tmp_path), look)
     assert {each.ticket.order: each.ticket.gpus for each in found if each.counts} == cards
     assert Counter(each.ticket.user for each in found if each.fault) == {
         user: min(count, 5) for user, count in planted.items()
     }
-    assert look.left_out == sum(max(0, count - 5) for count in planted.values())
+    assert look.skipped_files == sum(max(0, count - 5) for count in planted.values())
     assert [table.opened <= 1 for table in tables] == [True, True]
 
 
 def test_two_folders_of_one_look_share_its_lists(tmp_path: Path, tables: tuple[Table, Table]) -> None:
-    look = Look()
+    look = QueueScan()
     for name in "ab":
         (tmp_path / name).mkdir()
         links(tmp_path / name, 10)
-        assert len(tickets.in_folder(str(tmp_path / name), look)) == 10
+        assert len(tickets.read_folder(str(tmp_path / name), look)) == 10
     assert [table.opened for table in tables] == [1, 1]
 
 
 @pytest.mark.parametrize("kind", ["000000", "ticket"])
 def test_a_look_that_nobody_wants_any_more_ends_within_a_step(tmp_path: Path, kind: str) -> None:
     """Whatever the names are: all of them cost the look something."""
-    for number in range(tickets.STEP * 3):
+    for number in range(tickets.CANCEL_CHECK_FILES * 3):
         name = f"{number:020d}-x" if kind == "ticket" else f"{kind}{number}"
         (tmp_path / name).symlink_to("/x")
     asked = []
@@ -137,14 +137,14 @@ def test_a_look_that_nobody_wants_any_more_ends_within_a_step(tmp_path: Path, ki
         asked.append(len(asked))
         return len(asked) == 2
 
-    with pytest.raises(GivenUpError):
-        tickets.in_folder(str(tmp_path), Look(given_up))
+    with pytest.raises(ScanCancelledError):
+        tickets.read_folder(str(tmp_path), QueueScan(given_up))
     assert asked == [0, 1]
 
 
 def test_a_wait_is_given_up_during_a_look_and_leaves_no_ticket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
-    links(tmp_path, tickets.STEP * 3)
+    links(tmp_path, tickets.CANCEL_CHECK_FILES * 3)
     before = {*os.listdir(tmp_path), "lock"}
     asked: list[float] = []
 
@@ -152,7 +152,7 @@ def test_a_wait_is_given_up_during_a_look_and_leaves_no_ticket(tmp_path: Path, m
         asked.append(seconds)
         return True
 
-    assert slots.take(str(tmp_path), WANTED, given_up) is None
+    assert slots.take_slot(str(tmp_path), WANTED, given_up) is None
     assert asked[0] == 0
     assert len(asked) == 2
     assert set(os.listdir(tmp_path)) == before
@@ -162,7 +162,7 @@ def test_nothing_is_taken_while_files_cannot_be_opened(tmp_path: Path, monkeypat
     """The only slot is taken by a ticket that a process without free descriptors cannot open."""
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
     path = tmp_path / f"{1:020d}-x"
-    path.write_bytes(tickets.encode(Ticket(path.name, Demand(), 0, ())))
+    path.write_bytes(tickets.encode(Ticket(path.name, ResourceDemand(), 0, ())))
     said: list[str] = []
     with contextlib.ExitStack() as stack:
         locked(path, stack)
@@ -179,7 +179,7 @@ def test_nothing_is_taken_while_files_cannot_be_opened(tmp_path: Path, monkeypat
                 steps.pop(0)()
             return False
 
-        assert slots.take(str(tmp_path), WANTED, given_up, said.append) is None
+        assert slots.take_slot(str(tmp_path), WANTED, given_up, said.append) is None
     assert said[1:] == [""]
     assert said[0].startswith("the queue cannot be read: too many open files in a process of this account; close some")
 
@@ -188,18 +188,18 @@ def test_a_list_of_the_queue_that_cannot_be_read_is_no_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
-    slots.listed(str(tmp_path), WANTED.capacity)
+    slots.list_queue(str(tmp_path), WANTED.capacity)
     (tmp_path / f"{1:020d}-x").write_bytes(b"{}")
     with files_left(2), pytest.raises(Refusal, match="the queue cannot be read: too many open files") as refused:
-        slots.listed(str(tmp_path), WANTED.capacity)
+        slots.list_queue(str(tmp_path), WANTED.capacity)
     assert refused.value.hint == "try again later"
 
 
 def test_the_list_counts_what_it_does_not_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
-    links(tmp_path, tickets.STRAYS + 20)
-    answer = slots.listed(str(tmp_path), WANTED.capacity)
-    assert (len(answer["tickets"]), answer["more"]) == (tickets.STRAYS, 20)
+    links(tmp_path, tickets.MAX_STRAYS + 20)
+    answer = slots.list_queue(str(tmp_path), WANTED.capacity)
+    assert (len(answer["tickets"]), answer["more"]) == (tickets.MAX_STRAYS, 20)
 
 
 def test_a_sighting_reads_the_locks_once_and_keeps_no_file_open(
@@ -209,6 +209,6 @@ def test_a_sighting_reads_the_locks_once_and_keeps_no_file_open(
     for number in range(300):
         (tmp_path / f"{number:020d}-{NONCE[:16]}").write_text("{}")
     open_before = len(os.listdir("/proc/self/fd"))
-    assert sightings.sighting(NONCE, tickets.account(os.getuid())) == sightings.UNSEEN
+    assert sightings.sighting(NONCE, tickets.account_name(os.getuid())) == sightings.UNSEEN
     assert [table.opened for table in tables] == [1, 1]
     assert len(os.listdir("/proc/self/fd")) == open_before
