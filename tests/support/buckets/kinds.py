@@ -79,7 +79,7 @@ BACKENDS: dict[str, Backend] = {
     "gcs-emulator": GCS,
     "azure-azurite": AZURE,
 }
-"""Kind -> the backend of the registry that it plays. A backend without a kind here fails `test_bucket.py`."""
+"""Kind -> the backend of the registry that the kind plays. A backend without a kind fails `test_bucket.py`."""
 
 
 def store_of(kind: str) -> object_stores.Store:

@@ -27,7 +27,6 @@ from dstack.adapters.bucket.opener import bucket_path, missing_path, open_bucket
 from dstack.adapters.bucket.registry import BACKENDS, BY_SCHEME, backend_of, is_path
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "folder": {},
     "s3": {"key": "k", "secret": "s", "region": "x"},
     "gcs": {"token": "t"},
     "azure": {"account_name": "a", "access_key": "a2V5"},
@@ -52,7 +51,7 @@ def test_every_declared_scheme_opens_a_bucket_in_upper_and_lower_case(scheme: st
     for written in (scheme, scheme.upper()):
         place = "/srv/b" if BY_SCHEME[scheme].properties.is_path else "b/p"
         assert backend_of(f"{written}://{place}") is BY_SCHEME[scheme]
-        open_bucket(f"{written}://{place}", OPTIONS[BY_SCHEME[scheme].properties.name], "/home/alice")
+        open_bucket(f"{written}://{place}", OPTIONS.get(BY_SCHEME[scheme].properties.name, {}), "/home/alice")
 
 
 @pytest.mark.parametrize(
