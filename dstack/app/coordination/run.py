@@ -18,6 +18,7 @@ from dstack.app.protocol.settlement import Loss
 from dstack.app.queries.views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.name_records import encode_name
 from dstack.core.format.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.core.lifecycle import GOOD
 from dstack.core.reuse import fresh_reason
@@ -82,7 +83,7 @@ def submit(
     if submission.diff:
         bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
     record = submission.record
-    while not create_record(bucket, keys.name(record.name), f'{{"run":"{record.id}"}}'.encode()):
+    while not create_record(bucket, keys.name(record.name), encode_name(record.id)):
         record = rename(record)
     bucket.create(keys.run_of(record.user, record.machine, record.id), b"{}")
     create_record(bucket, keys.run(record.id).record, pack(record))

@@ -155,16 +155,31 @@ def ends_of(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
 
 
 def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
-    """The number of the last claim (0 without any), and the attempt itself unless it has ended."""
-    number = yield from last_number(keys.claims, lambda number: keys.attempt(number).claim)
-    if not number:
+    """The number of the last attempt of a generation (0 without any), and the attempt itself unless it has ended."""
+    attempt = yield from last_attempt(keys)
+    if attempt is None:
         return 0, None
-    attempt = keys.attempt(number)
+    return attempt.number, (yield from live_attempt(attempt))
+
+
+def last_attempt(keys: JobKeys) -> Steps[AttemptKeys | None]:
+    """The attempt of the last claim of a generation; None without any claim."""
+    number = yield from last_number(keys.claims, lambda number: keys.attempt(number).claim)
+    return keys.attempt(number) if number else None
+
+
+def live_attempt(attempt: AttemptKeys) -> Steps[Live | None]:
+    """A claimed attempt with its claim and owner; None when the attempt has ended."""
     if (yield Read(attempt.end)) is not None:
-        return attempt.number, None
+        return None
     claim = yield from read_record(Claim, attempt.claim)
+    owner, adoptions = yield from owner_of(attempt, claim)
+    return Live(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)
+
+
+def owner_of(attempt: AttemptKeys, claim: Claim) -> Steps[tuple[Coordinator, int]]:
+    """The last coordinator that adopted the attempt, else the claimant, and the number of adoptions."""
     adoptions = yield from last_number(attempt.owners, attempt.owner)
-    owner = claim.coordinator
-    if adoptions:
-        owner = (yield from read_record(Owner, attempt.owner(adoptions))).coordinator
-    return attempt.number, Live(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)
+    if not adoptions:
+        return claim.coordinator, 0
+    return (yield from read_record(Owner, attempt.owner(adoptions))).coordinator, adoptions

@@ -18,6 +18,7 @@ from dstack.app.protocol.register import register, users_of
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.key_parser import Kind, kind_of
 from dstack.core.format.keys import JobKeys, ProjectKeys, RunKeys
+from dstack.core.format.name_records import decode_name
 from dstack.core.format.records import Pin, RunRecord, Tomb, Want, pack, unpack
 from dstack.errors import BucketError
 from dstack.model import Nonce, RunId
@@ -174,7 +175,7 @@ def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[int]:
     own = project.run_of(record.user, record.machine, run)
     key = project.name(record.name)
     there = yield Read(key)
-    mine = [key] if there is not None and str(run).encode() in there else []
+    mine = [key] if there is not None and decode_name(there) == run else []
     mine += [own] if (yield Read(own)) is not None else []
     if mine:
         yield Delete(tuple(mine))

@@ -191,6 +191,11 @@ def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
     """The outcome that this result gives; raises DamagedObjectError where the result has a hole."""
     if not (yield from is_whole(keys.attempt(result.attempt), result)):
         raise DamagedObjectError(keys.result, f"not all is there that {keys.result} names")
+    return (yield from outcome_of(job, keys, result))
+
+
+def outcome_of(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
+    """The outcome that the result of a generation gives to the job."""
     own = result.run == job.run.id
     return (
         yield from job.outcome(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from dstack.app.protocol import effects as fx
 from dstack.app.protocol import generations, settlement
 from dstack.app.protocol.jobs import Job, latest_of
-from dstack.app.protocol.lists import reaches_now, sizes_now
+from dstack.app.queries.read_only import read_only
 from dstack.app.queries.views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import JobKeys, ProjectKeys
@@ -17,8 +15,6 @@ from dstack.core.reuse import fresh_reason
 from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, RunName, Word, WorkflowName
 from dstack.ports import Bucket
-
-T = TypeVar("T")
 
 
 class Fate(Word):
@@ -51,8 +47,6 @@ class Remembered:
     def __init__(self, bucket: Bucket) -> None:
         self.store = bucket
         self._found: dict[str, bytes] = {}
-        self.list = bucket.list
-        self.children = bucket.children
 
     def get(self, key: str) -> bytes | None:
         body = self._found.get(key)
@@ -61,26 +55,6 @@ class Remembered:
             if body is not None:
                 self._found[key] = body
         return body
-
-
-def read_only(steps: fx.Steps[T], bucket: Remembered) -> T:
-    """Run steps that only read, on the spot."""
-
-    def perform(effect: fx.Effect) -> Any:
-        match effect:
-            case fx.Read(key):
-                return bucket.get(key)
-            case fx.ListKeys(prefix):
-                return bucket.list(prefix)
-            case fx.Children(prefix):
-                return bucket.children(prefix)
-            case fx.Sizes(prefix):
-                return sizes_now(bucket.store, prefix)
-            case fx.Reaches(key, size):
-                return reaches_now(bucket.store, key, size)
-        raise AssertionError(f"a look ahead must not ask for {effect!r}")
-
-    return fx.answered(steps, perform)
 
 
 def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
@@ -109,7 +83,7 @@ def _look(
     if fresh:
         return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=fresh, fingerprint=fingerprint_), None
     job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
-    stands = read_only(generations.standing(job), bucket)
+    stands = read_only(generations.standing(job), bucket.store, get=bucket.get)
     generation = job.generation(stands.result or stands.closed + 1)
     result, damage = _result(bucket, generation) if stands.result else (None, "")
     if result is not None:
@@ -122,7 +96,7 @@ def _look(
             host=result.host,
         )
         return foresight, result.digest
-    _, live = read_only(latest_of(generation), bucket)
+    _, live = read_only(latest_of(generation), bucket.store, get=bucket.get)
     if live is not None:
         reason = f"{live.claim.run_name} of {live.owner.user} is running it"
         return (
@@ -144,5 +118,6 @@ def _result(bucket: Remembered, generation: JobKeys) -> tuple[Result | None, str
         result = unpack(Result, generation.result, body)
     except DamagedObjectError as error:
         return None, f"its result is damaged: {error}"
-    whole = read_only(settlement.is_whole(generation.attempt(result.attempt), result), bucket)
+    steps = settlement.is_whole(generation.attempt(result.attempt), result)
+    whole = read_only(steps, bucket.store, get=bucket.get)
     return (result, "") if whole else (None, "its result is damaged: not all that it names is there")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dstack.app.protocol.lists import last_number_now
+from dstack.app.protocol.jobs import last_attempt, owner_of
 from dstack.app.queries.coordinators import LATE_BEAT_S, Look
+from dstack.app.queries.read_only import read_only
 from dstack.app.queries.views import JobView, RunView, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.key_parser import numbers
@@ -16,7 +17,6 @@ from dstack.core.format.records import (
     Coordinator,
     End,
     Outcome,
-    Owner,
     RunRecord,
     Started,
     Stop,
@@ -156,8 +156,7 @@ def _open(
         generation=generation.generation,
         reason=IN_QUEUE,
     )
-    number = last_number_now(bucket, generation.claims, lambda number: generation.attempt(number).claim)
-    attempt = generation.attempt(number) if number else None
+    attempt = read_only(last_attempt(generation), bucket)
     body = bucket.get(attempt.claim) if attempt else None
     if attempt is None or body is None:
         return Opened(view=view)
@@ -168,7 +167,9 @@ def _open(
     )
     if view.status is JobStatus.QUEUED:
         return Opened(view=replace(view, reason=_ended(bucket, attempt)))
-    owner = _owner(bucket, attempt, claim, parts)
+    owner = claim.coordinator
+    if "owner" in parts:
+        owner, _ = read_only(owner_of(attempt, claim), bucket)
     reason = stop.reason if stop is not None else ""
     if not reason and claim.run != record.id:
         reason = f"joins {claim.run_name} of {at_machine(owner.user, owner.machine)}"
@@ -189,14 +190,6 @@ def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobVi
         unreachable=sign.unreachable.get(claim.nonce, 0.0),
         unheard=sign.seen if 0 < sign.seen < look.now - LATE_BEAT_S else 0.0,
     )
-
-
-def _owner(bucket: Bucket, attempt: AttemptKeys, claim: Claim, parts: set[str]) -> Coordinator:
-    """Who looks after the attempt: the last who adopted it, else the claimant."""
-    names = bucket.children(attempt.owners) if "owner" in parts else ()
-    key = f"{attempt.owners}{names[-1]}" if names else ""
-    body = bucket.get(key) if key else None
-    return claim.coordinator if body is None else unpack(Owner, key, body).coordinator
 
 
 def _since(bucket: Bucket, attempt: AttemptKeys) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dstack.app.queries.runs import own_run_ids, run_ids
 from dstack.core.format.identifiers import is_name, is_run_id
 from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.name_records import decode_name
 from dstack.core.format.records import RunRecord, unpack
 from dstack.core.spans import SKEW
 from dstack.errors import BucketError, NotFoundError, UsageError
@@ -79,11 +79,8 @@ def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
     body = bucket.get(key)
     if body is None:
         return None
-    try:
-        run = json.loads(body)["run"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        run = None
-    if not isinstance(run, str) or not is_run_id(run):
+    run = decode_name(body)
+    if run is None:
         raise BucketError(f"{key} does not hold the id of a run", hint="remove the object and run again")
     return run
 

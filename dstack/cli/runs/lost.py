@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dstack.app.maintenance.loss import Open, call_lost, open_attempts
+from dstack.app.maintenance.mark_lost import call_lost, open_attempts
+from dstack.app.protocol.jobs import Live
 from dstack.app.queries.runs import job_of, run_view
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.cli.command_session import open_session
@@ -34,22 +35,22 @@ def lost(
     if not found:
         print(f"{record.name}: nothing of it runs")
         return
-    for each in found:
-        print(clean(_line(each)))
+    for name, live in found.items():
+        print(clean(_line(name, live)))
     if not yes:
         _ask()
     from dstack.adapters.identity import user_name
 
-    for each in found:
-        ended = call_lost(session.bucket, each, user_name())
-        print(clean(f"{each.workflow}: {'lost' if ended else 'it ended meanwhile'}"))
+    for name, live in found.items():
+        ended = call_lost(session.bucket, live, user_name())
+        print(clean(f"{name}: {'lost' if ended else 'it ended meanwhile'}"))
     _bring_to_its_end(session, record.id)
 
 
-def _line(open_: Open) -> str:
-    claim, owner = open_.claim, f"{open_.owner.user}@{open_.owner.machine}"
+def _line(workflow: str, live: Live) -> str:
+    claim, owner = live.claim, f"{live.owner.user}@{live.owner.machine}"
     spool = f"{claim.folder or '~/.dstack'} of {claim.account or 'its account'}"
-    told = f"{open_.workflow}: attempt {open_.keys.number} on {claim.host}, looked after by {owner}"
+    told = f"{workflow}: attempt {live.keys.number} on {claim.host}, looked after by {owner}"
     return f"{told}; its result may lie there, in {spool}"
 
 

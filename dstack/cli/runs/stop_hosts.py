@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dstack.app.coordination.orphans import end_orphan, find_orphans, record_gone
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.maintenance.loss import Open, open_attempts
+from dstack.app.maintenance.mark_lost import open_attempts
+from dstack.app.protocol.jobs import Live
 from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
 from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.records import Claim, RunRecord, unpack
 from dstack.core.sightings import belongs
 from dstack.errors import DstackError
+from dstack.model import WorkflowName
 from dstack.session.hosts import open_hosts
 from dstack.session.session import Session
 from dstack.ui.tables import note
@@ -27,12 +29,12 @@ def foreign_lines(session: Session, record: RunRecord, jobs: Sequence[JobView]) 
     return asyncio.run(_foreign(session, record, found)) if found else []
 
 
-async def _foreign(session: Session, record: RunRecord, found: Sequence[Open]) -> list[str]:
+async def _foreign(session: Session, record: RunRecord, found: Mapping[WorkflowName, Live]) -> list[str]:
     lines = []
     async with open_hosts(session) as hosts:
-        for each in found:
+        for workflow, each in found.items():
             if await _is_foreign(hosts.fleet, each.claim):
-                who, where = each.claim.account or "its owner", f"{each.workflow} on {each.claim.host}"
+                who, where = each.claim.account or "its owner", f"{workflow} on {each.claim.host}"
                 told = (
                     f"{where} belongs to account {who}, whose coordinators alone can end it: within minutes where hosts"
                 )

@@ -408,3 +408,14 @@ def test_a_summary_that_is_written_again_has_all_that_was_in_it(story: Story) ->
     differing = {each.name for each in fields(Final) if getattr(before, each.name) != getattr(after, each.name)}
     assert differing <= {"nonce", "ended"}  # an outcome of this story has no time, its summary has
     assert (after.machine, after.user) == (before.machine, before.user) != ("", "")
+
+
+def test_an_outcome_that_is_written_again_has_all_that_was_in_it(story: Story) -> None:
+    lost = "the last 5 bytes could not be written"
+    _change(story, generation(story).result, Result, log_lost=lost, host="gpu-1")
+    no_outcome_and_no_final(story)
+    age(story)
+    mend(story, told(story))
+    key = f"projects/p/runs/{_rid(story)}/jobs/train"
+    outcome = unpack(Outcome, key, story.bucket.get(key) or b"")
+    assert (outcome.status, outcome.reason, outcome.host) == (JobStatus.SUCCEEDED, lost, "gpu-1")

@@ -12,12 +12,13 @@ from functools import partial
 from itertools import islice
 
 from dstack.app.maintenance.blocking_driver import parallel
-from dstack.app.maintenance.fsck.findings import FORSAKEN, Check, Finding, run_of
+from dstack.app.maintenance.fsck.findings import FORSAKEN, Check, Finding
 from dstack.app.maintenance.fsck.jobs import check_job
 from dstack.app.maintenance.fsck.runs import check_run
 from dstack.app.protocol.effects import Delete, Steps
 from dstack.core.format.key_parser import FOLDERS, Kind, kind_of
 from dstack.core.format.keys import FORMAT, PROBES, PROJECTS, ProjectKeys
+from dstack.core.format.name_records import decode_name
 from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
 
@@ -82,7 +83,7 @@ def _check_name(check: Check, each: Listed) -> list[Finding]:
     body = check.bucket.get(key)
     if body is None:
         return []
-    run = run_of(body)
+    run = decode_name(body)
     if run is None:
         return [Finding(key=key, meaning="it does not hold the id of a run")]
     record = check.keys.run(run).record

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dstack.app.protocol.effects import Steps
-from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.key_parser import Kind, parse_key
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import (
@@ -32,7 +30,6 @@ from dstack.core.format.records import (
     unpack,
 )
 from dstack.errors import BucketError
-from dstack.model import RunId
 from dstack.ports import Bucket, Listed
 
 RECORDS: Mapping[Kind, type[Any]] = {
@@ -120,12 +117,3 @@ class Records:
             self.found.setdefault(kind, {})[key] = unpack(RECORDS[kind], key, body)
         except BucketError as error:
             self.wrong(key, str(error).removeprefix(f"{key} "))
-
-
-def run_of(body: bytes) -> RunId | None:
-    """The run that the body of a name holds, None when it holds none."""
-    try:
-        run = json.loads(body)["run"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return RunId(run) if isinstance(run, str) and is_run_id(run) else None

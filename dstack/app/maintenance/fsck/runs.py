@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from dstack.app.maintenance.fsck.findings import SETTLING, Check, Finding, Records, run_of
-from dstack.app.protocol import prune_steps
+from dstack.app.maintenance.fsck.findings import SETTLING, Check, Finding, Records
+from dstack.app.protocol import prune_steps, settlement
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import NewNonce, Steps
+from dstack.app.protocol.jobs import Job
 from dstack.app.queries.views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.key_parser import Kind, numbers
 from dstack.core.format.keys import JobKeys, RunKeys
+from dstack.core.format.name_records import decode_name, encode_name
 from dstack.core.format.records import Final, Outcome, Result, RunRecord, Want, pack, unpack
 from dstack.core.lifecycle import ENDED, GOOD, overall_status
 from dstack.errors import BucketError
-from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
+from dstack.model import Fingerprint, JobSpec, RunId, WorkflowName
 
 
 def check_run(check: Check, run: RunId) -> list[Finding]:
@@ -72,12 +72,12 @@ class _Run(Records):
         key = self._check.keys.name(record.name)
         body = self._check.bucket.get(key)
         if body is not None:
-            if run_of(body) != self.run:
+            if decode_name(body) != self.run:
                 self.wrong(key, f"it leads to another run than {self.run}, whose name it is")
             return
 
         def repair() -> Steps[None]:
-            yield from create(key, f'{{"run":"{self.run}"}}'.encode())
+            yield from create(key, encode_name(self.run))
 
         self.wrong(key, f"run {self.run} cannot be found by its name", remedy="write the name", repair=repair)
 
@@ -177,24 +177,12 @@ class _Run(Records):
         listed = [each for each in self._check.bucket.survey(keys.folder) if each.key == keys.result]
         if result is None or not listed or not self._check.old(listed[0], SETTLING):
             return
-        own = result.run == record.id
-        outcome = Outcome(
-            nonce="",
-            workflow=spec.workflow,
-            status=JobStatus.SUCCEEDED if own else JobStatus.REUSED,
-            fingerprint=keys.fingerprint,
-            generation=keys.generation,
-            attempt=result.attempt,
-            host=result.host,
-            digest=result.digest,
-            reused_from=None if own else result.name,
-            started=result.started,
-            ended=result.ended,
-        )
         key = self.keys.job(spec.workflow)
+        job = Job(run=record, spec=spec, fingerprint=keys.fingerprint, project=self._check.keys)
 
         def repair() -> Steps[None]:
-            yield from create(key, pack(replace(outcome, nonce=(yield NewNonce()))))
+            outcome = yield from settlement.outcome_of(job, keys, result)
+            yield from create(key, pack(outcome))
 
         self.wrong(
             key,

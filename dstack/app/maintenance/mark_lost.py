@@ -1,0 +1,38 @@
+"""Attempts that a person calls lost: only a person can know that a host will never come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dstack.app.coordination.run import create_record
+from dstack.app.protocol.jobs import Live, live_attempt
+from dstack.app.queries.read_only import read_only
+from dstack.app.queries.runs import attempt_of
+from dstack.app.queries.views import JobView
+from dstack.core.format.keys import ProjectKeys
+from dstack.core.format.records import End, pack
+from dstack.core.lifecycle import ENDED, AttemptEnd
+from dstack.model import WorkflowName
+from dstack.ports import Bucket
+
+
+def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) -> Mapping[WorkflowName, Live]:
+    """The attempts of these jobs that have not ended, by workflow. Reads only."""
+    found = {}
+    for job in jobs:
+        attempt = None if job.status in ENDED else attempt_of(keys, job)
+        live = read_only(live_attempt(attempt), bucket) if attempt is not None else None
+        if live is not None:
+            found[job.workflow] = live
+    return found
+
+
+def call_lost(bucket: Bucket, live: Live, user: str) -> bool:
+    """Record that the attempt is lost -> whether that record stands; False when the attempt ended meanwhile.
+
+    Every run that waits for the job goes on from there: another attempt where `retry` says so, else `lost` is the
+    outcome. Should the attempt live after all and come to a result first, that result counts.
+    """
+    claim = live.claim
+    end = End(nonce=claim.nonce, status=AttemptEnd.LOST, reason=f"called lost by {user}", host=claim.host)
+    return create_record(bucket, live.keys.end, pack(end))
