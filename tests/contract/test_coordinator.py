@@ -28,11 +28,11 @@ from dstack.app.coordination.standby import PACE
 from dstack.app.queries.runs import run_view
 from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
-from dstack.cli.runs.submission import plan_run, rename
 from dstack.core.format.records import Coordinator, Final, RunRecord, pack
 from dstack.core.handover import HandOver, digest
 from dstack.model import Host, HostName, RunStatus
 from dstack.session.session import Session
+from dstack.session.submission import plan_run, rename
 from tests.support.people.laptop import Laptop
 from tests.support.waiting import until
 
@@ -83,7 +83,7 @@ workflows:
         self.host = Host(name=HostName("here"), dir=str(self.dir))
 
     def submit(self, *arguments: str) -> RunRecord:
-        _, submission = plan_run(self.session, read_arguments(list(arguments)))
+        _, submission = plan_run(self.session, read_arguments(list(arguments)).request())
         self.session.probe_bucket()
         return submit(self.session.bucket, self.session.keys, submission, rename=rename)
 

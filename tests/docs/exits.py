@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dstack.cli.attend.follow import DETACHED, RUN_EXIT_CODES
 from dstack.cli.main import INTERRUPTED
-from dstack.cli.runs.attendance import DETACHED, EXIT
 from dstack.cli.runs.stop import GOES_ON
 from dstack.errors import DstackError
 from tests.docs.markdown import code, page, table
@@ -16,7 +16,7 @@ def exits_page() -> str:
     reasons: dict[int, list[str]] = {0: ["Done."]}
     for error in _tree(DstackError):
         reasons.setdefault(error.exit_code, []).append(_first_line(error))
-    for status, number in EXIT.items():
+    for status, number in RUN_EXIT_CODES.items():
         told = f"`run` and `attach`: the run has {_ended(status.value)}."
         reasons.setdefault(number, []).append(told)
     reasons[GOES_ON].append("`stop`: something of what was asked to stop has not ended yet, or may still run.")

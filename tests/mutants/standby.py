@@ -41,7 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-slows-the-start",
         breaks="hosts are asked to stand by before the first job has begun",
-        file="dstack/cli/runs/standby.py",
+        file="dstack/session/standby.py",
         old="        await self._screen.start.wait()\n",
         new="",
         tests=("tests/cli/runs/test_standby.py",),
@@ -49,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="standby-before-the-heartbeat",
         breaks="hosts watch for a heartbeat that was never written, and take the run up at once",
-        file="dstack/cli/runs/standby.py",
+        file="dstack/session/standby.py",
         old="        await heart.begin()\n",
         new="",
         tests=("tests/cli/runs/test_standby.py",),

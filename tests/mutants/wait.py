@@ -33,7 +33,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="left-to-hosts-that-never-can",
         breaks="a run is left to hosts that can never run one of its jobs, and nobody awaits the silent one that may",
-        file="dstack/cli/runs/handover.py",
+        file="dstack/session/handover.py",
         old="(*handed.left, *await self._awaited(record))",
         new="handed.left",
         tests=(

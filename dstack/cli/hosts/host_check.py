@@ -15,12 +15,12 @@ from dstack.adapters.ssh.known_hosts import ChangedKeyError, PublicKey, RevokedK
 from dstack.app.maintenance.bucket_probe import check_format, writable
 from dstack.app.maintenance.bucket_trial import try_bucket
 from dstack.cli.hosts.ask import Answer, ask_hosts
-from dstack.cli.runs.handover import Sight
 from dstack.core.handover import unseen
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
 from dstack.ports import RunnerPort
+from dstack.session.handover import HostCoordinators
 from dstack.session.hosts import HostOpener
 from dstack.session.session import Session
 from dstack.ui.tables import Column, notes, screen_width, size_text, table_lines, use_colour
@@ -129,7 +129,7 @@ class Looks:
         facts = await runner.facts()
         if host.local:
             return await asyncio.to_thread(self._here, facts)
-        sight, bucket = Sight(self._session, opener), self._session.settings.bucket
+        sight, bucket = HostCoordinators(self._session, opener), self._session.settings.bucket
         try:
             seeing = await sight.look(host, facts)
             if seeing.used:

@@ -10,16 +10,11 @@ import typer
 from dstack.adapters.identity import machine_name, user_name
 from dstack.app.queries.runs import run_view
 from dstack.cli.arguments import RUN
+from dstack.cli.attend.follow import RUN_EXIT_CODES, FollowOptions, follow_run, print_json
 from dstack.cli.command_session import open_session
-from dstack.cli.runs.attendance import (
-    EXIT,
-    Attendance,
-    attend,
-    print_json,
-)
-from dstack.cli.runs.submission import caller_values
 from dstack.core.format.records import Final, RunRecord, unpack
 from dstack.session.session import Session
+from dstack.session.submission import caller_values
 
 
 def attach(
@@ -42,8 +37,8 @@ def attach(
     tended = run_view(session.bucket, session.keys, record, look=session.look).tended
     renews = tended is not None and tended.over > 0
     stands_by = _is_own(record) and not renews and not (tended is not None and tended.by)
-    attendance = Attendance(session=session, caller=caller, as_json=as_json, renews=renews, stands_by=stands_by)
-    return asyncio.run(attend(attendance, lambda: record, needs_host=False))
+    options = FollowOptions(caller=caller, as_json=as_json, renews=renews, stands_by=stands_by)
+    return asyncio.run(follow_run(session, lambda: record, options))
 
 
 def _is_own(record: RunRecord) -> bool:
@@ -56,4 +51,4 @@ def _already(session: Session, record: RunRecord, final: Final, *, as_json: bool
         print_json(session, record)
     else:
         print(f"{record.name}: {final.status}; `dstack logs {record.name}` prints its logs")
-    return EXIT[final.status]
+    return RUN_EXIT_CODES[final.status]

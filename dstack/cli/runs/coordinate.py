@@ -1,4 +1,4 @@
-"""`dstack _coordinate`: the coordinator in the background, which `dstack run -d` and others start."""
+"""`dstack _coordinate`: the coordinator in the background, as `dstack run -d` and others start one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import typer
 
 from dstack.cli.arguments import THE_RUN
 from dstack.cli.command_session import open_session
-from dstack.cli.runs.attendance import (
-    Attendance,
-    coordinate,
-)
+from dstack.session.attendance import coordinate
 
 
 def coordinate_(
@@ -27,4 +24,4 @@ def coordinate_(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     caller = json.loads(sys.stdin.buffer.read() or b"{}")
     session = open_session(hosts_file=hosts)
-    asyncio.run(coordinate(Attendance(session=session, caller=caller), session.require_run(run), only))
+    asyncio.run(coordinate(session, session.require_run(run), caller=caller, only=only or ()))

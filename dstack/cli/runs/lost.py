@@ -13,7 +13,6 @@ from dstack.app.queries.runs import job_of, run_view
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.cli.command_session import open_session
 from dstack.errors import UsageError
-from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
 
@@ -44,7 +43,10 @@ def lost(
     for name, live in found.items():
         ended = call_lost(session.bucket, live, user_name())
         print(clean(f"{name}: {'lost' if ended else 'it ended meanwhile'}"))
-    _bring_to_its_end(session, record.id)
+    # Imported here on purpose: the check of the arguments and the question need nothing of it.
+    from dstack.session.background import finish_in_background
+
+    finish_in_background(session, record)
 
 
 def _line(workflow: str, live: Live) -> str:
@@ -59,13 +61,3 @@ def _ask() -> None:
         raise UsageError("nobody is there to be asked", hint="--yes says that you are sure")
     if not typer.confirm("Mark as lost? If it is still alive, two copies may run", default=False):
         raise UsageError("nothing was changed")
-
-
-def _bring_to_its_end(session: Session, run: str) -> None:
-    """In case nobody looks after the run any more; beside a living coordinator it does no harm."""
-    from dstack.cli.runs.attendance import Attendance, spawn_coordinator
-    from dstack.cli.runs.submission import caller_values
-
-    record = session.require_run(run)
-    caller = caller_values(session, record.plan.jobs, required=False)
-    spawn_coordinator(Attendance(session=session, caller=caller), record)

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import typer
 
 from dstack.app.coordination.handover import Handed
-from dstack.app.coordination.run import submit
-from dstack.app.queries.dry_run import Fate, foresee
+from dstack.cli.attend.follow import FollowOptions, follow_run, leave_run, print_json
+from dstack.cli.attend.handover_lines import credential_lines, left_out_lines, where_it_goes_on
 from dstack.cli.command_session import open_session
-from dstack.cli.runs.attendance import (
-    Attendance,
-    attend,
-    leave,
-    left_out,
-    lent,
-    print_json,
-    where_it_goes_on,
-)
-from dstack.cli.runs.run_line import Asked, read_arguments
-from dstack.cli.runs.submission import caller_values, plan_run, rename
+from dstack.cli.runs.run_line import RunLine, read_arguments
 from dstack.core.format.records import RunRecord
 from dstack.errors import UsageError
-from dstack.session.secret_values import require_secrets
 from dstack.session.session import Session
+from dstack.session.submission import caller_values, prepare_run, record_run
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -41,7 +32,7 @@ def run(context: typer.Context) -> int:
     return start(session, asked)
 
 
-def _help(session: Session, asked: Asked) -> int:
+def _help(session: Session, asked: RunLine) -> int:
     from dstack.ui.runhelp import run_help, workflow_help
 
     project = session.project()
@@ -51,45 +42,42 @@ def _help(session: Session, asked: Asked) -> int:
     return 0
 
 
-def start(session: Session, asked: Asked) -> int:
+def start(session: Session, asked: RunLine) -> int:
     """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run records nothing."""
-    planned, submission = plan_run(session, asked)
-    fates = foresee(session.bucket, session.keys, planned)
-    running = {fate.workflow for fate in fates if fate.fate is not Fate.REUSED}
-    # What is reused is given nothing, so that who lacks a secret can use what others made with it.
-    jobs = [spec for spec in planned.plan.jobs if spec.workflow in running]
-    require_secrets(session.secrets, jobs)
+    prepared = prepare_run(session, asked.request(command=("dstack", *sys.argv[1:])))
     if asked.dry_run:
         from dstack.cli.runs.dry_run import print_plan
 
-        print_plan(session, fates, jobs, offline=asked.offline)
+        print_plan(session, prepared, offline=asked.offline)
         return 0
-    caller = caller_values(session, jobs)
-    joining = {fate.workflow for fate in fates if fate.fate is Fate.JOINS}
-    placed = tuple(spec for spec in jobs if spec.workflow not in joining)
-    attendance = Attendance(session=session, caller=caller, jobs=placed, as_json=asked.as_json, stands_by=True)
-    needs_host = bool(jobs)
+    needs_host = bool(prepared.running)
+    options = FollowOptions(
+        caller=caller_values(session, prepared.running),
+        jobs=prepared.placed,
+        needs_host=needs_host,
+        as_json=asked.as_json,
+        stands_by=True,
+    )
     if needs_host:
-        # Not before it is known: importing the SSH library costs a reused run more than all else it does.
+        # Not earlier: importing the SSH library costs a reused run more than all else together.
         session.prefetch()
 
     def recorded() -> RunRecord:
-        session.probe_bucket()
-        return submit(session.bucket, session.keys, submission, rename=rename)
+        return record_run(session, prepared.submission)
 
     if not asked.detach or not needs_host:
-        return asyncio.run(attend(attendance, recorded, needs_host=needs_host))
-    record, handed = asyncio.run(leave(attendance, planned, recorded))
-    _say_detached(attendance, record, handed)
+        return asyncio.run(follow_run(session, recorded, options))
+    record, handed = asyncio.run(leave_run(session, prepared.record, recorded, options))
+    if asked.as_json:
+        print_json(session, record)
+    else:
+        _say_detached(record, handed)
     return 0
 
 
-def _say_detached(attendance: Attendance, record: RunRecord, handed: Handed) -> None:
-    if attendance.as_json:
-        print_json(attendance.session, record)
-        return
+def _say_detached(record: RunRecord, handed: Handed) -> None:
     print(f"{record.name} {where_it_goes_on(handed)}")
-    for line in [*left_out(handed), *lent(handed, record.name)]:
+    for line in [*left_out_lines(handed), *credential_lines(handed, record.name)]:
         print(f"  {line}")
     print(f"  dstack attach {record.name}    comes back to it")
     print(f"  dstack logs -f {record.name}   follows its logs")

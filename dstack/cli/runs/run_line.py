@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from dstack.errors import UsageError
+from dstack.session.submission import RunRequest
 
 FLAGS = {
     "-d": "detach",
@@ -21,7 +22,7 @@ OPTIONS = (*(flag for flag in FLAGS if flag.startswith("--")), "--rerun", "--hos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RunLine:
     """What was asked for. `rerun` are workflows, `overrides` the words that are left for variables, in order."""
 
     workflow: str | None = None
@@ -37,14 +38,25 @@ class Asked:
     assignments: tuple[str, ...] = ()
     """The `name=value` of each `--var`."""
 
+    def request(self, *, command: Sequence[str] = ()) -> RunRequest:
+        """The run that the line asks for; `command` is the line as the record of the run shows it."""
+        return RunRequest(
+            workflow=self.workflow or "",
+            overrides=self.overrides,
+            assignments=self.assignments,
+            reserved=OPTIONS,
+            rerun=self.rerun,
+            command=tuple(command),
+        )
 
-def read_arguments(arguments: Sequence[str]) -> Asked:
+
+def read_arguments(arguments: Sequence[str]) -> RunLine:
     """Take `dstack run …` apart: an option of ours wins over a variable of the same name.
 
     The workflow is the first word that is not the value of an option before it. `--rerun` alone means the asked-for
     workflow, `--rerun=NAME` another one of the run. Raises UsageError for an option without its value or its companion.
     """
-    asked = Asked()
+    asked = RunLine()
     rest: list[str] = []
     again: list[str] = []
     assignments: list[str] = []
@@ -75,7 +87,7 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
     return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
 
 
-def _require_companions(asked: Asked, rest: Sequence[str]) -> None:
+def _require_companions(asked: RunLine, rest: Sequence[str]) -> None:
     """Raises UsageError for words that say nothing without another one; `rest` are the words for variables."""
     if asked.workflow is None and rest and not asked.wants_help:
         near = get_close_matches(rest[0].partition("=")[0], OPTIONS, n=1)
@@ -88,7 +100,7 @@ def _require_companions(asked: Asked, rest: Sequence[str]) -> None:
         raise UsageError("--offline goes with --dry-run: a run needs its hosts", hint=hint)
 
 
-def _flagged(asked: Asked, flag: str) -> Asked:
+def _flagged(asked: RunLine, flag: str) -> RunLine:
     match flag:
         case "detach":
             return replace(asked, detach=True)

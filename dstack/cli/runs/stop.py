@@ -132,6 +132,8 @@ def _request(session: Session, record: RunRecord, workflow: str | None, *, abort
 
 def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
     """The jobs as soon as all have ended, or as they are when patience is at its end."""
+    from dstack.session.background import finish_in_background
+
     begin = time.monotonic()
     helped = False
     while True:
@@ -140,7 +142,7 @@ def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[Jo
         if all(job.status in ENDED for job in jobs) or waited > PATIENCE:
             return jobs
         if waited > ALONE and not helped:
-            _help(session, record)
+            finish_in_background(session, record)
             helped = True
             if _are_foreign(session, record, jobs):
                 return jobs
@@ -177,15 +179,6 @@ def _say_where(jobs: tuple[JobView, ...]) -> None:
             " a host that will not be back: `dstack lost`"
         )
         sys.stderr.write(note(told, sys.stderr))
-
-
-def _help(session: Session, record: RunRecord) -> None:
-    """Start a coordinator in the background: beside a living one it does no harm, without one it ends the run."""
-    from dstack.cli.runs.attendance import Attendance, spawn_coordinator
-    from dstack.cli.runs.submission import caller_values
-
-    caller = caller_values(session, record.plan.jobs, required=False)
-    spawn_coordinator(Attendance(session=session, caller=caller), record)
 
 
 def _chosen(

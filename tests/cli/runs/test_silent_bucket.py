@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dstack.cli.command_session import say
-from dstack.cli.runs.attendance import _in_loop
+from dstack.session.attendance import in_loop
 from dstack.session.session import Session
 from tests.support.people.terminal import LIMIT, Project
 
@@ -70,7 +70,7 @@ def test_while_a_screen_is_open_it_gets_the_lines_from_the_event_loop(
             shown.append((text, threading.get_ident()))
             seen.set()
 
-        with made.notices_to(_in_loop(show)):
+        with made.notices_to(in_loop(show)):
             await asyncio.to_thread(made.tell, "in between")
             await asyncio.wait_for(seen.wait(), LIMIT)
         made.tell("afterwards")

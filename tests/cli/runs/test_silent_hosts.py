@@ -15,8 +15,8 @@ import pytest
 
 from dstack.app.coordination.handover import Handed, Ready
 from dstack.cli.command_session import say
-from dstack.cli.runs.handover import Handing
 from dstack.model import Gpu, HostName, Resources
+from dstack.session.handover import RunHandover
 from dstack.session.hosts import open_hosts
 from dstack.session.session import Session
 from tests.support.people.terminal import LIMIT, Project
@@ -34,11 +34,11 @@ workflows:
 RECORD = """
 from dstack.app.coordination.run import submit
 from dstack.cli.runs.run_line import read_arguments
-from dstack.cli.runs.submission import plan_run, rename
+from dstack.session.submission import plan_run, rename
 from dstack.cli.command_session import open_session
 session = open_session()
 session.probe_bucket()
-_, submission = plan_run(session, read_arguments(["big"]))
+_, submission = plan_run(session, read_arguments(["big"]).request())
 print(submit(session.bucket, session.keys, submission, rename=rename).name)
 """
 """Records a run and looks after it no further, as a laptop does whose lid is shut at that moment."""
@@ -131,7 +131,7 @@ def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_j
     async def left() -> Handed:
         async with open_hosts(session) as hosts:
             await hosts.fleet.connect()
-            handing = Handing(session, hosts, {})
+            handing = RunHandover(session, hosts, {})
             try:
                 return await handing.hand(Ready(able=(), images={}, left=((HostName("here"), ""),)), record)
             finally:

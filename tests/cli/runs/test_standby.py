@@ -16,11 +16,11 @@ from dstack.app.coordination import heartbeat
 from dstack.app.coordination.handover import Handed
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet
-from dstack.cli.runs import standby
-from dstack.cli.runs.standby import Standby, StartScreen, outlook
 from dstack.core.format.records import Coordinator
 from dstack.errors import CredentialsError, HostUnreachableError
 from dstack.model import Host, HostName, JobStatus
+from dstack.session import standby
+from dstack.session.standby import Standby, StartScreen, outlook
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.simulator.world import run_of
 

@@ -22,13 +22,13 @@ from dstack.app.queries.runs import run_ids, run_view
 from dstack.app.queries.views import RunView
 from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
-from dstack.cli.runs.submission import plan_run, rename
 from dstack.core.format.records import RunRecord, pack, unpack
 from dstack.core.handover import HandOver, digest
 from dstack.core.placement import Peer
 from dstack.errors import DstackError
 from dstack.model import Host, HostFacts
 from dstack.session.session import Session
+from dstack.session.submission import plan_run, rename
 from tests.support.people.laptop import Laptop
 
 _LIBRARIES: list[Library] = []
@@ -102,7 +102,7 @@ class Crowded:
         return process
 
     def submit(self) -> RunRecord:
-        _, submission = plan_run(self.session, read_arguments([JOBS[-1]]))
+        _, submission = plan_run(self.session, read_arguments([JOBS[-1]]).request())
         self.session.probe_bucket()
         return submit(self.session.bucket, self.session.keys, submission, rename=rename)
 

@@ -16,10 +16,10 @@ from dstack.app.coordination.run import submit
 from dstack.app.coordination.standby import PACE
 from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
-from dstack.cli.runs.standby import QUIET
-from dstack.cli.runs.submission import plan_run, rename
 from dstack.core.liveness import SILENCE
 from dstack.session.session import Session
+from dstack.session.standby import QUIET
+from dstack.session.submission import plan_run, rename
 from dstack.wire import LEASE
 from tests.support.buckets.object_stores import ministack
 from tests.support.buckets.request_log import STANDBY, RequestLog, Requests, documented
@@ -217,7 +217,7 @@ def test_attach_leaves_ones_own_run_to_hosts_again_and_a_colleagues_to_none(
 def record_for_somebody_else(laptop: Laptop) -> str:
     """A run of this project as Bob has recorded it on his machine, and left -> its name."""
     session = Session(root=laptop.root, home=laptop.home, environ=laptop.environment, hosts_file=None, notify=say)
-    _, submission = plan_run(session, read_arguments(["one", "--rerun=one"]))
+    _, submission = plan_run(session, read_arguments(["one", "--rerun=one"]).request())
     theirs = replace(submission.record, user="bob", machine="elsewhere")
     made = submit(session.bucket, session.keys, replace(submission, record=theirs), rename=rename)
     return made.name

@@ -3,35 +3,92 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
-from dstack.app.coordination.run import Submission
+from dstack.app.coordination.run import Submission, submit
 from dstack.app.protocol.job_secrets import Given, given
-from dstack.cli.runs.run_line import OPTIONS, Asked
+from dstack.app.queries.dry_run import Fate, Foresight, foresee
 from dstack.core.format.records import RunRecord
 from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
 from dstack.model import CodeFile, JobSpec, WorkflowName
 from dstack.project.plan import included_files, make_plan
 from dstack.project.workflows.overrides import read_overrides
-from dstack.session.secret_values import way_out
+from dstack.session.secret_values import require_secrets, way_out
 from dstack.session.session import Session
-from dstack.ui.terminal import clean
 
 
-def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A wish for a run: a workflow of the project, and values for its variables."""
+
+    workflow: str
+    overrides: tuple[str, ...] = ()
+    """`--NAME`, `VALUE` and `--NAME=VALUE` for variables, in order."""
+    assignments: tuple[str, ...] = ()
+    """`NAME=VALUE` for variables, whatever they are called."""
+    reserved: tuple[str, ...] = ()
+    """Words like `--json` that overrides cannot set, because the face gives them another meaning."""
+    rerun: tuple[str, ...] = ()
+    """Workflows of the run that run again even where a result is there."""
+    command: tuple[str, ...] = ()
+    """The command line that the record of the run shows to people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRun:
+    """A planned run that is not recorded yet."""
+
+    submission: Submission
+    forecast: tuple[Foresight, ...]
+    """What will become of each job, as far as the bucket says it now."""
+    running: tuple[JobSpec, ...]
+    """The jobs without a result to reuse: somebody must run them."""
+    placed: tuple[JobSpec, ...]
+    """The running jobs that need a host of this session, because no other run has them."""
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as it will be written, but for the name, which another run may take first."""
+        return self.submission.record
+
+
+def prepare_run(session: Session, request: RunRequest) -> PreparedRun:
+    """Plan a run and look up what can be reused; nothing is recorded.
+
+    Raises ConfigError, UsageError and SnapshotError, and SecretError where a running job asks for a secret that is
+    not set.
+    """
+    record, submission = plan_run(session, request)
+    forecast = foresee(session.bucket, session.keys, record)
+    reused = {each.workflow for each in forecast if each.fate is Fate.REUSED}
+    joining = {each.workflow for each in forecast if each.fate is Fate.JOINS}
+    # A reused job is given nothing: a user without a secret can use the results that others made with it.
+    running = tuple(spec for spec in record.plan.jobs if spec.workflow not in reused)
+    require_secrets(session.secrets, running)
+    placed = tuple(spec for spec in running if spec.workflow not in joining)
+    return PreparedRun(submission=submission, forecast=tuple(forecast), running=running, placed=placed)
+
+
+def record_run(session: Session, submission: Submission) -> RunRecord:
+    """Record the run in the bucket, which is probed first where it is new -> the record under its final name."""
+    session.probe_bucket()
+    return submit(session.bucket, session.keys, submission, rename=rename)
+
+
+def plan_run(session: Session, request: RunRequest) -> tuple[RunRecord, Submission]:
     """Read the project, pack the code, make the plan; nothing is recorded.
 
     Raises ConfigError, UsageError and SnapshotError.
     """
     project = session.project()
-    target = project.named(asked.workflow or "")
-    allowed = replace(project.overridable(target), options=tuple(option.removeprefix("--") for option in OPTIONS))
-    overrides = read_overrides(allowed, asked.overrides, asked.assignments)
-    _check_rerun(asked.rerun, project.members(target))
+    target = project.named(request.workflow)
+    reserved = tuple(word.removeprefix("--") for word in request.reserved)
+    allowed = replace(project.overridable(target), options=reserved)
+    overrides = read_overrides(allowed, request.overrides, request.assignments)
+    _check_rerun(request.rerun, project.members(target))
     snapshot = session.code.snapshot()
     files = tuple(session.code.files(snapshot))
     plan = make_plan(project, target, overrides=overrides, files=files)
@@ -47,8 +104,8 @@ def plan_run(session: Session, asked: Asked) -> tuple[RunRecord, Submission]:
         workflow=target,
         plan=plan,
         snapshot=snapshot,
-        rerun=tuple(WorkflowName(name) for name in asked.rerun),
-        command=("dstack", *sys.argv[1:]),
+        rerun=tuple(WorkflowName(name) for name in request.rerun),
+        command=request.command,
     )
     lists = {spec.code: _file_list(included_files(project, spec.workflow, files)) for spec in plan.jobs}
     diff = session.code.diff(snapshot) if snapshot.dirty else b""
@@ -100,7 +157,7 @@ def caller_values(session: Session, jobs: Sequence[JobSpec], *, required: bool =
             except SecretError as error:
                 if required:
                     raise
-                print(clean(f"{error}; jobs that need it wait"), file=sys.stderr)
+                session.tell(f"{error}; jobs that need it wait")
     return values
 
 

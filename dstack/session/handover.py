@@ -27,14 +27,14 @@ from dstack.session.hosts import HostOpener, Hosts
 from dstack.session.session import Session
 
 
-class Handing:
+class RunHandover:
     """One run on its way to coordinators of hosts: `ready` first, which may be before it is recorded, then `hand`."""
 
     def __init__(self, session: Session, hosts: Hosts, caller: Mapping[str, str]) -> None:
         self._session = session
         self._hosts = hosts
         self._caller = caller
-        self._sight = Sight(session, hosts.opener)
+        self._coordinators = HostCoordinators(session, hosts.opener)
 
     async def ready(self, run: RunRecord) -> Ready:
         """Which reached hosts see the bucket and have the code of the run now, and why the others are left."""
@@ -43,7 +43,7 @@ class Handing:
             project=self._session.name,
             snapshot=run.snapshot,
             code=self._session.code,
-            look=lambda reached: self._sight.able(reached.host, reached.facts),
+            look=lambda reached: self._coordinators.able(reached.host, reached.facts),
             images=sorted({job.image for job in run.plan.jobs if job.image}),
         )
 
@@ -56,10 +56,12 @@ class Handing:
 
         async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
             caller = for_host(record.plan.jobs, self._caller, reached.facts)
-            given = self._sight.given(reached.host, record, peers=peers, caller=caller, attendant=attendant)
-            client = await self._sight.client(reached.host)
-            await client.hand(given, await self._sight.library(reached.host, reached.facts))
-            return given.until
+            hand_over = self._coordinators.hand_over_of(
+                reached.host, record, peers=peers, caller=caller, attendant=attendant
+            )
+            client = await self._coordinators.client(reached.host)
+            await client.hand(hand_over, await self._coordinators.library(reached.host, reached.facts))
+            return hand_over.until
 
         handed = await hand_out(ready, give)
         return replace(handed, left=(*handed.left, *await self._awaited(record)))
@@ -73,10 +75,10 @@ class Handing:
         return still_awaited(links, [job for job in record.plan.jobs if job.workflow not in found.outcomes])
 
     async def close(self) -> None:
-        await self._sight.close()
+        await self._coordinators.close()
 
 
-class Sight:
+class HostCoordinators:
     """What hosts see of the bucket of a command, through one front on each."""
 
     def __init__(self, session: Session, opener: HostOpener) -> None:
@@ -113,9 +115,9 @@ class Sight:
             python = ".".join(map(str, OLDEST))
             raise HostError(host.name, f"its python3 is {facts.python}, {python} is needed to work alone")
         library = await self.library(host, facts)
-        return await (await self.client(host)).look(self.given(host), library)
+        return await (await self.client(host)).look(self.hand_over_of(host), library)
 
-    def given(
+    def hand_over_of(
         self,
         host: Host,
         record: RunRecord | None = None,

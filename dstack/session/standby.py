@@ -17,7 +17,7 @@ from dstack.model import JobStatus
 from dstack.ports import Screen
 
 if TYPE_CHECKING:
-    from dstack.cli.runs.handover import Handing
+    from dstack.session.handover import RunHandover
 
 QUIET = 5.0
 """Seconds from the start of the first job until hosts are asked: a run that is over sooner asks none."""
@@ -58,9 +58,11 @@ class StartScreen:
 class Standby:
     """One attended run on its way to hosts that stand by for `me`; whatever goes wrong is one line on the screen."""
 
-    def __init__(self, handing: Callable[[], Handing], fleet: Fleet, record: RunRecord, *, screen: StartScreen) -> None:
-        """`handing` is called once the run has gone on for a while: what it loads is not paid by the start."""
-        self._open = handing
+    def __init__(
+        self, open_handover: Callable[[], RunHandover], fleet: Fleet, record: RunRecord, *, screen: StartScreen
+    ) -> None:
+        """`open_handover` is called once the run has gone on for a while: what it loads is not paid by the start."""
+        self._open_handover = open_handover
         self._fleet = fleet
         self._record = record
         self._screen = screen
@@ -109,12 +111,12 @@ class Standby:
 
     async def _hand(self, me: Coordinator, heart: Heart) -> None:
         self._reached_then = self._reached()
-        handing = self._open()
+        handover = self._open_handover()
         try:
-            ready = await handing.ready(self._record)
-            handed = await handing.hand(ready, self._record, attendant=me)
+            ready = await handover.ready(self._record)
+            handed = await handover.hand(ready, self._record, attendant=me)
         finally:
-            await handing.close()
+            await handover.close()
         self._until = min((end for _, end in handed.until), default=self._until)
         heart.left_to(handed.taken)
         self._say(outlook(handed))

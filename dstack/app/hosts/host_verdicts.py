@@ -1,0 +1,43 @@
+"""Which jobs the hosts of a fleet can run, asked before anything is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dstack.app.hosts.fleet import Fleet
+from dstack.app.hosts.prospects import Prospects
+from dstack.errors import DstackError, NoHostError
+from dstack.model import JobSpec, WorkflowName
+
+SLOW_HOSTS_S = 5.0
+"""Seconds that hosts which are slow to answer have, where none of the others can run a job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostVerdicts:
+    """What the hosts mean for jobs, by workflow; a job that some host can run now is in neither."""
+
+    refused: Mapping[WorkflowName, DstackError] = field(default_factory=dict)
+    """The error with which a run of the job would end."""
+    waits: Mapping[WorkflowName, str] = field(default_factory=dict)
+    """Why the job would wait for a host that does not answer."""
+
+
+async def judge_placement(fleet: Fleet, jobs: Sequence[JobSpec], *, patience: float = SLOW_HOSTS_S) -> HostVerdicts:
+    """The verdicts on `jobs` by a connected fleet; hosts that have not answered yet get `patience` seconds where they
+    matter."""
+    prospects = Prospects(fleet)
+    if any(map(prospects.of, jobs)):
+        await fleet.tried(patience)
+    refused: dict[WorkflowName, DstackError] = {}
+    waits: dict[WorkflowName, str] = {}
+    for spec in jobs:
+        try:
+            prospect = prospects.require(spec)
+        except NoHostError as error:
+            refused[spec.workflow] = error
+            continue
+        if prospect is not None:
+            waits[spec.workflow] = prospect.note
+    return HostVerdicts(refused=refused, waits=waits)

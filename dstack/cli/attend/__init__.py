@@ -1,0 +1,1 @@
+"""The care of a command for a run that goes on."""

@@ -1,0 +1,38 @@
+"""Lines about a run that was left to its hosts: which hosts go on with the run, and which do not."""
+
+from __future__ import annotations
+
+import time
+
+from dstack.app.coordination.handover import Handed
+from dstack.ui.terminal import clean
+from dstack.ui.times import clock_text
+
+
+def where_it_goes_on(handed: Handed) -> str:
+    """`goes on …`, and what that means for this machine."""
+    if not handed.taken:
+        return "goes on in the background of this machine"
+    taken = ", ".join(handed.taken)
+    if not handed.left:
+        return f"goes on by itself on {taken}: this machine may be shut"
+    rest = ", ".join(name for name, _ in handed.left)
+    return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
+
+
+def left_out_lines(handed: Handed) -> list[str]:
+    """Why hosts do not go on by themselves, a line for each host with a reason."""
+    return [f"{name}: {clean(why.removeprefix(f'{name}: '))}" for name, why in handed.left if why]
+
+
+def credential_lines(handed: Handed, run: str) -> list[str]:
+    """How long the hosts can write to the bucket with the lent credentials, and what the user can do afterwards."""
+
+    def moment(end: float) -> str:
+        return clock_text("%H:%M" if end < time.time() + 12 * 3600 else "%Y-%m-%d %H:%M", end)
+
+    return [
+        f"{name} has your credentials for the bucket until {moment(end)}: what ends later waits there for"
+        f" `dstack attach {run}`"
+        for name, end in handed.until
+    ]
