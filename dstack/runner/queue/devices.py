@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of the host, as nvidia-smi tells of them."""
+"""The NVIDIA GPUs of the host, as nvidia-smi reports them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LIST_COMPUTING = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=c
 
 
 def has_gpus() -> bool:
-    """Whether this is a host with such GPUs; costs no process."""
+    """Whether this host has NVIDIA GPUs; starts no process."""
     return shutil.which("nvidia-smi") is not None
 
 
 def list_cards() -> Optional[List[Card]]:
-    """Every GPU, and whether a process computes on it now; None when nvidia-smi does not answer (then nothing is
-    known, and no GPU may be given)."""
+    """Every GPU, and whether a process computes on the GPU now; None when nvidia-smi does not answer: then no GPU may
+    be given to a job."""
     if not has_gpus():
         return []
     listed, busy = ask(LIST_GPUS), ask(LIST_COMPUTING)
@@ -36,7 +36,7 @@ def list_cards() -> Optional[List[Card]]:
 
 
 def gpu_environment(gpus: Sequence[int]) -> Dict[str, str]:
-    """What keeps a job to its GPUs, in the order in which nvidia-smi counts them; nothing on a host without any."""
+    """The environment that limits a job to its GPUs, as nvidia-smi numbers them; empty on a host without GPUs."""
     if not has_gpus():
         return {}
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}

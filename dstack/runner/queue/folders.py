@@ -1,7 +1,8 @@
-"""Where the queue of a host lies: one folder for all accounts where root has made it, else a private one.
+"""Where the queue of a host lies: one folder for all accounts if root has made the folder, else a private folder.
 
-A name under /var/tmp can be taken by any account first. So there are several private places, in a fixed order, and the
-first that is this account's own is used. Another run may have begun in another one: the tickets in all of them count.
+Any account can be the first to take a name under /var/tmp. So there are several private folders, in a fixed order, and
+the first that belongs to this account is in use. Earlier runs may have used another folder: tickets in all of them
+count.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ LOCK_FILE = "lock"
 LOCAL_FILE_SYSTEMS = frozenset(
     ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs")
 )
-"""File systems on which a lock of flock holds on this host. On NFS and its like it may not, or may hang."""
+"""File systems whose flock locks hold between all processes of this host. On a network file system a lock may not hold,
+or may hang."""
 
 
 def is_shared() -> bool:
-    """Whether the queue is that of all accounts; else of this account alone."""
+    """Whether one queue serves all accounts; False for a queue of this account alone."""
     return bool(os.environ.get("DSTACK_SLOTS_DIR")) or _is_made_by_root(SHARED_QUEUE)
 
 
 def ticket_folders(root: str = "") -> List[str]:
-    """Every folder there is now whose tickets count for this account; DSTACK_SLOTS_DIR, for tests, is the only one.
+    """Every existing folder whose tickets count for this account. A set DSTACK_SLOTS_DIR, for tests, is the only
+    folder.
 
-    `root` is the folder of dstack on this host (`dir:`). The order is fixed, so that who locks several cannot wait for
-    one that waits for him. Raises OSError when a shortage (`shortage.py`) keeps it from saying which folders count.
+    `root` is the folder of dstack on this host (`dir:`). The order is fixed, so that two processes that lock several
+    folders never wait for each other. Raises OSError when a shortage (`shortage.py`) hides which folders count.
     """
     chosen = os.environ.get("DSTACK_SLOTS_DIR")
     if chosen:
@@ -47,9 +50,9 @@ def ticket_folders(root: str = "") -> List[str]:
 
 
 def folder_for_new_tickets(root: str) -> str:
-    """The folder for new tickets, which is made where it is missing; raises Refusal when there is none to be had.
+    """The folder for new tickets, made if missing; raises Refusal when no folder is usable.
 
-    Raises OSError for a shortage, as `places` does.
+    Raises OSError for a shortage, as `ticket_folders` does.
     """
     chosen = os.environ.get("DSTACK_SLOTS_DIR")
     if chosen:
@@ -67,9 +70,10 @@ def folder_for_new_tickets(root: str) -> str:
 
 
 def unusable_folders(root: str) -> List[str]:
-    """Why private places before the one in use are not used, whose they are included; none where root made a queue.
+    """Why the private folders before the folder in use are not usable, with their owners; empty where root made a
+    queue.
 
-    Raises OSError for a shortage, as `places` does.
+    Raises OSError for a shortage, as `ticket_folders` does.
     """
     if is_shared():
         return []
@@ -83,7 +87,8 @@ def unusable_folders(root: str) -> List[str]:
 
 
 def _private_folders(root: str) -> Iterator[str]:
-    """Each private place, in their order. A runtime folder that is emptied at logout is none: jobs outlive it."""
+    """Each private folder, in order. A runtime folder that is emptied at logout does not count: jobs outlive a
+    logout."""
     uid, usual = os.getuid(), os.path.expanduser("~/.dstack")
     yield PRIVATE_QUEUE % uid
     if os.path.isabs(usual):
@@ -95,7 +100,7 @@ def _private_folders(root: str) -> Iterator[str]:
 
 
 def _why_unusable(path: str) -> str:
-    """Why the place cannot be used, "" when it is there now and this account's own."""
+    """Why the folder is not usable, "" for an existing folder of this account's own; makes a missing folder."""
     try:
         for folder in (os.path.dirname(path), path):
             _make(folder)
@@ -105,7 +110,7 @@ def _why_unusable(path: str) -> str:
 
 
 def _make(path: str) -> None:
-    """A folder of mode 0700, whatever the umask, unless something is there already: who asks looks at that next."""
+    """Make a folder of mode 0700, whatever the umask; an existing file or folder is left for the caller to check."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -118,7 +123,8 @@ def _is_trusted(path: str) -> bool:
 
 
 def _why_foreign(path: str) -> str:
-    """Why an existing folder is not private to this account, "" when it is; a missing one is not there."""
+    """Why an existing folder is not private to this account, "" for a private folder; a missing folder is an error
+    too."""
     try:
         found = os.lstat(path)
     except OSError as error:
@@ -145,7 +151,7 @@ def _make_chosen(path: str) -> str:
 
 
 def _is_made_by_root(path: str) -> bool:
-    """Whether root has made the folder as it must be: nobody but the owner of a ticket can take it away."""
+    """Whether root has made the folder as needed: only the owner of a ticket can take the ticket away."""
     try:
         found, lock = os.lstat(path), os.lstat(os.path.join(path, LOCK_FILE))
     except OSError:
@@ -154,7 +160,7 @@ def _is_made_by_root(path: str) -> bool:
 
 
 def is_local(path: str) -> bool:
-    """Whether the folder lies on a file system of this host; False where that cannot be told.
+    """Whether the folder lies on a file system of this host; False where the system does not say.
 
     Raises OSError for a shortage, which says nothing about the folder.
     """

@@ -1,7 +1,8 @@
-"""The lock of the host's queue, of several folders at once: waited for in steps, and its holder named.
+"""The lock of the host's queue, over several folders at once. A process waits for the lock in steps, and names the
+holder.
 
-Every account can take the lock of a shared queue, and one that keeps it keeps everybody waiting. So nobody waits for it
-blindly: a wait ends when nobody wants it any more or its limit has passed, and says meanwhile who has the lock.
+Every account can take the lock of a shared queue, and a process that keeps the lock keeps all others waiting. So no
+wait is blind: a wait ends when it is cancelled or its time is over, and meanwhile reports the holder of the lock.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from dstack.runner.queue.tickets import account_name
 MAX_RETRY_PAUSE_S = 0.02
 """Longest pause between two tries, in seconds."""
 NAME_HOLDER_AFTER_S = 2.0
-"""Seconds after which a wait names who has the lock: it is held for milliseconds otherwise."""
+"""Seconds after which a wait names the holder of the lock; usual holders need milliseconds."""
 LOCK_HINT = "ask its owner to end it, or end it as root; nothing else of the queue is lost"
 
 
 class WaitPolicy(NamedTuple):
-    """How one waits. `given_up(seconds)` waits at most so long and says whether nobody wants it any more; `told` is
-    given why this waits, and "" once it does not; `limit` in seconds, None for as long as it is wanted."""
+    """How a process waits. `wait_for_cancel(seconds)` waits at most `seconds` for a cancellation, and returns True for
+    one; `report` gets the reason of the wait, and "" at its end; `timeout_s` in seconds, None for no limit."""
 
     wait_for_cancel: Callable[[float], bool]
     report: Callable[[str], None] = lambda text: None
@@ -36,7 +37,7 @@ class WaitPolicy(NamedTuple):
 
 
 class QueueLock:
-    """The locks of some `folders`, by their open `files`. They are released at the end of the `with`."""
+    """The locks of some `folders`, by their open `files`. The end of the `with` block releases all locks."""
 
     def __init__(self, folders: List[str], files: contextlib.ExitStack) -> None:
         self.folders = folders
@@ -50,12 +51,14 @@ class QueueLock:
 
 
 def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[QueueLock]:
-    """Lock the queue in all `folders()`, asked anew at each try; None when it was given up.
+    """Lock the queue in all `folders()`, asked anew at each try; None when the wait was cancelled.
 
-    A shortage (`shortage.py`) is waited for like a lock that somebody else has, and said at once: a folder whose lock
-    cannot be opened by it counts all the same. A later folder whose lock cannot be opened otherwise is left out.
-    Raises Refusal when the first folder has no lock that can be opened, and past the limit, with the holder's name or
-    with what is lacking.
+    A shortage (`shortage.py`) counts as a lock of another process, and is reported at once: no folder may be left out
+    because a shortage keeps the lock file closed. A later folder is left out if its lock file cannot be opened for any
+    other reason.
+
+    Raises Refusal when the lock file of the first folder cannot be opened, and when the time is over, with the name of
+    the holder or the lacking resource.
     """
     began, said, pause = time.monotonic(), "", 0.001
     name_at = began + (NAME_HOLDER_AFTER_S if policy.timeout_s is None else min(NAME_HOLDER_AFTER_S, policy.timeout_s))
@@ -79,7 +82,7 @@ def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[
 
 
 def _try_locks(folders: Callable[[], List[str]], named: bool) -> Union[QueueLock, Refusal]:
-    """The lock of all `folders()`, or why there is none now; its holder is looked for where he is to be `named`."""
+    """The lock of all `folders()`, or why the lock is not free; the message names the holder if `named`."""
     with contextlib.ExitStack() as files:
         try:
             fds = _open_locks(folders(), files)
@@ -94,12 +97,12 @@ def _try_locks(folders: Callable[[], List[str]], named: bool) -> Union[QueueLock
 
 
 def _first_held(fds: Iterable[int]) -> Optional[int]:
-    """Take every lock, in their order; the first that somebody else has, or None when all are taken."""
+    """Take every lock, in order -> the first lock that another process holds, or None when all are taken."""
     return next((fd for fd in fds if not try_lock(fd, fcntl.LOCK_EX)), None)
 
 
 def _open_locks(folders: List[str], files: contextlib.ExitStack) -> Dict[str, int]:
-    """The lock of each folder, open until `files` are closed; raises OSError for a shortage."""
+    """Descriptors of the lock files by folder, open until `files` are closed; raises OSError for a shortage."""
     fds: Dict[str, int] = {}
     for folder in folders:
         try:
@@ -133,7 +136,7 @@ def _open_lock(path: str, files: contextlib.ExitStack) -> int:
 
 
 def _describe_holder(fd: int) -> str:
-    """In words who has the lock of the open file `fd`."""
+    """In words, which processes hold the lock of the open file `fd`."""
     path = os.readlink("/proc/self/fd/%d" % fd) if os.path.exists("/proc/self/fd") else "the lock"
     try:
         pids = file_locks.Snapshot().holders_of(fd) or []
@@ -145,7 +148,7 @@ def _describe_holder(fd: int) -> str:
 
 
 def _describe_process(pid: int) -> str:
-    """`bob (process 4711, sleep)`; "" when it is gone."""
+    """`bob (process 4711, sleep)`; "" for an ended process."""
     try:
         with open("/proc/%d/status" % pid, encoding="utf-8", errors="replace") as file:
             lines = dict(line.rstrip("\n").partition(":\t")[::2] for line in file)

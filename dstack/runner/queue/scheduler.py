@@ -1,7 +1,8 @@
-"""Who may start now on a host, and why the others wait: pure decisions over tickets.
+"""Which attempts may start now on a host, and why the others wait: pure decisions over tickets.
 
-A ticket is one attempt that waits on this host or runs on it. Tickets of one priority are served in their order, across
-users. A later one may start before an earlier one only with what the earlier one does not need: it never delays it.
+A ticket stands for one attempt that waits or runs on this host. Tickets of equal priority are served in order of age,
+across users. A later ticket overtakes an earlier ticket only with resources that the earlier ticket does not need, and
+never delays it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 
 class ResourceDemand(NamedTuple):
-    """What a job asks for beside its slot; 0 and "" ask for nothing. Memory in bytes, `gpu_memory` of each GPU."""
+    """The resources of a job beside the slot; 0 and "" ask for nothing. Memory in bytes, `gpu_memory` of each GPU."""
 
     cpu: int = 0
     memory: int = 0
@@ -20,7 +21,8 @@ class ResourceDemand(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One GPU. `used`: a process computes on it now, of dstack's or of anybody's."""
+    """One GPU, with its memory in bytes. `used`: some process computes on the GPU now, of dstack or of any other
+    program."""
 
     number: int
     name: str
@@ -29,7 +31,7 @@ class Card(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """What the host gives in all. `shares` jobs may have one GPU at a time."""
+    """All resources of the host. Up to `shares` jobs may use one GPU at a time."""
 
     slots: int
     cpu: int
@@ -39,7 +41,7 @@ class Capacity(NamedTuple):
 
 
 class Ticket(NamedTuple):
-    """One attempt in the queue. `gpus` are those that it was given, None while it waits. `order` sorts by age."""
+    """One attempt in the queue. `gpus` are the granted GPUs, None while waiting. `order` sorts by age."""
 
     order: str
     demand: ResourceDemand
@@ -50,11 +52,11 @@ class Ticket(NamedTuple):
 
 
 Decision = Union[Tuple[int, ...], str]
-"""The GPUs of a ticket that may start (often none), or in words why it waits."""
+"""The GPUs (often none) of a ticket that may start, or the reason for waiting in words."""
 
 
 class _Free:
-    """What is left of a capacity."""
+    """The free part of a capacity."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.slots, self.cpu, self.memory = capacity.slots, capacity.cpu, capacity.memory
@@ -63,16 +65,17 @@ class _Free:
         self._jobs_by_card: Dict[int, int] = {card.number: 0 for card in capacity.cards}
 
     def give(self, ticket: Ticket) -> None:
-        """A running ticket has its share."""
+        """Take away the share of a running ticket."""
         self.slots -= 1
         self._subtract(ticket.demand)
         for index in ticket.gpus or ():
             self._jobs_by_card[index] = self._jobs_by_card.get(index, 0) + 1
 
     def reserve(self, demand: ResourceDemand) -> None:
-        """As much as there is of what an earlier ticket waits for is kept for it.
+        """Keep free resources for an earlier ticket that waits, as far as the host has them.
 
-        A slot only if it could start now: what else it waits for comes from a job that ends, and a slot with it.
+        A slot is kept only for a ticket that could start now: otherwise the missing resource comes from a job that
+        ends, and a slot comes with it.
         """
         if not self.missing_resource(demand):
             self.slots -= 1
@@ -85,9 +88,9 @@ class _Free:
         self.memory -= demand.memory
 
     def fitting_cards(self, demand: ResourceDemand) -> List[int]:
-        """GPUs that could be given now, those that are shared already first.
+        """The numbers of free GPUs that fit the demand, shared GPUs first.
 
-        One that computes although nobody was given it is in the hands of somebody outside.
+        A GPU that computes without a job of dstack belongs to some other program, and is not free.
         """
         found = [
             card.number
@@ -99,7 +102,7 @@ class _Free:
         return sorted(found, key=lambda index: (-self._jobs_by_card[index], index))
 
     def missing_resource(self, demand: ResourceDemand) -> str:
-        """What there is too little of now; empty when all is there."""
+        """In words, the resource that is too scarce now; empty when nothing is missing."""
         if self.slots < 1:
             return "no slot is free"
         if demand.cpu > self.cpu:
@@ -112,12 +115,12 @@ class _Free:
 
 
 def card_fits(card: Card, demand: ResourceDemand) -> bool:
-    """Whether the GPU is of the kind that was asked for."""
+    """Whether the GPU has the demanded name and memory."""
     return demand.gpu_name.lower() in card.name.lower() and card.memory >= demand.gpu_memory
 
 
 def impossibility(capacity: Capacity, demand: ResourceDemand) -> str:
-    """Why a demand can never be met, however idle the host is; empty when it can."""
+    """Why a demand can never be met, however idle the host is; empty for a demand that can be met."""
     if demand.cpu > capacity.cpu:
         return "this host has %d cores, %d are asked for" % (capacity.cpu, demand.cpu)
     if demand.memory > capacity.memory:
@@ -132,9 +135,9 @@ def impossibility(capacity: Capacity, demand: ResourceDemand) -> str:
 
 
 def decide(capacity: Capacity, tickets: Iterable[Ticket], mine: Ticket) -> Decision:
-    """Whether `mine`, which waits, may start beside `tickets`, all the others of the host.
+    """Whether the waiting ticket `mine` may start beside `tickets`, all the others of the host.
 
-    Where there is room for several that are equal, the oldest is still the first to start.
+    Of several equal tickets with enough room for all, the oldest still starts first.
     """
     free = _Free(capacity)
     waiting = []

@@ -1,8 +1,8 @@
-"""What every account of a host can see of an attempt that belongs to one of them: its ticket, or its supervisor's name.
+"""How every account of a host sees an attempt of another account: by the ticket, or by the name of the supervisor.
 
-An account cannot look into another account's spool. It can see who owns a ticket of the shared queue and whether the
-ticket is locked; and where no queue is shared, how the supervisors of all accounts call themselves in /proc. The owner
-alone can forge either. Nothing here is changed, and nobody who takes or leaves a ticket is held up.
+An account cannot read another account's spool. But every account sees the owner of a ticket in the shared queue and
+whether the ticket is locked; and on a host without a shared queue, the names of all supervisors in /proc. Only the
+owner can forge either sign. Looking changes nothing, and holds up no process that takes or leaves a ticket.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ PR_SET_NAME = 15
 PROC_FOLDER = "/proc"
 _MARK = "ds:"
 _NAME_BYTES = 15
-"""Longest name of a process that the kernel keeps."""
+"""The kernel cuts names of processes to this length."""
 
 
 def sighting(nonce: object, account: object) -> str:
-    """Whether attempt `nonce` of `account` is seen to live: ALIVE, UNSEEN, or UNKNOWN where this host shows nothing.
+    """Whether attempt `nonce` of `account` lives by all visible signs: ALIVE, UNSEEN, or UNKNOWN on a host without
+    signs.
 
-    ALIVE: its ticket is locked, or its supervisor runs. UNSEEN: neither is there, which is no proof of an end: a job
-    may outlive its supervisor where no queue is shared.
+    ALIVE: the ticket is locked, or the supervisor runs. UNSEEN: neither is there, which proves no end: without a shared
+    queue a job may outlive its supervisor unseen.
     """
     uid = _uid_of(account)
     if uid is None or not isinstance(nonce, str) or not NONCE.match(nonce):
@@ -46,7 +47,7 @@ def sighting(nonce: object, account: object) -> str:
 
 
 def name_supervisor(nonce: str) -> None:
-    """Call this process after its attempt, where /proc shows the name to every account; a no-op elsewhere."""
+    """Name this process after the attempt, on a system whose /proc shows names to every account; else do nothing."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_NAME, _name(nonce).encode("ascii"), 0, 0, 0)
 
@@ -75,7 +76,7 @@ def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
 
 
 def _paths(folder: str, nonce: str) -> List[str]:
-    """The files that have the name of a ticket of that nonce, whosever they are."""
+    """All files with the name of a ticket of the nonce, of any owner."""
     with os.scandir(folder) as entries:
         return [entry.path for entry in entries if _is_named(entry.name, nonce)]
 
@@ -98,12 +99,15 @@ def _ticket_lives(path: str, uid: int, locks: file_locks.Snapshot) -> bool:
 
 
 def _is_locked(fd: int, uid: int, locks: file_locks.Snapshot) -> bool:
-    """By the kernel's list where that shows the lock; a lock that it hides is tried, shared and for an instant.
+    """Whether an attempt of the account holds the lock of the ticket.
 
-    Any account may lock the file: a lock that living processes of other accounts hold, and nobody else, proves nothing.
-    One whose holder is not found is the account's: a job keeps the lock that its killed supervisor took. The try
-    disturbs nobody: a claimed attempt locked its ticket before it was claimed, and whoever removes unlocked tickets
-    takes the same shared lock.
+    The kernel's list of locks decides where it shows the lock. Any account may lock the file: a lock held only by
+    living processes of other accounts proves nothing. A lock without a visible holder is the account's: a job keeps the
+    lock of its killed supervisor.
+
+    Without such a list, or for a hidden lock, a shared lock is tried for an instant. The try disturbs no process: a
+    claimed attempt locked its ticket before the claim, and processes that remove unlocked tickets take the same shared
+    lock.
     """
     try:
         pids = locks.holders_of(fd)
@@ -127,7 +131,7 @@ def _supervisor_runs(nonce: str, uid: int) -> Optional[bool]:
 
 
 def _sees_others() -> bool:
-    """Whether processes of other accounts are shown here; the first process is root's, or not shown."""
+    """Whether /proc shows processes of other accounts: then the first process, root's, is visible."""
     return os.getuid() == 0 or _comm("1") is not None
 
 

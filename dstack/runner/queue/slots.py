@@ -1,8 +1,9 @@
-"""The queue of the host: one ticket file for each attempt that waits or runs, of all its users.
+"""The queue of the host: one ticket file for each attempt that waits or runs, of all users.
 
-A ticket counts exactly as long as its file is locked by flock: by the supervisor and, through the inherited descriptor,
-by every process of the job. So whoever is killed, nothing is free while its job runs, and nothing leaks. All looks and
-changes happen under one lock, which is held for milliseconds; what was taken was taken whole.
+A ticket counts exactly as long as the file is locked by flock: by the supervisor and, through the inherited descriptor,
+by every process of the job. So whichever process is killed, no slot is free while the job of the slot runs, and no slot
+leaks. All reads and changes happen under one lock, held for milliseconds; a slot and its GPUs are taken together or not
+at all.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket
 from dstack.runner.queue.tickets import TicketFile
 
 MAX_SLOTS = 4096
-"""Slots of a host."""
+"""The largest number of slots of a host."""
 MAX_LISTED_TICKETS = 500
-"""Tickets that a list of the queue names: they fit into one answer."""
+"""Tickets in one list of the queue: as many as fit into one answer."""
 GPU_ANSWER_AGE_S = 0.5
-"""Seconds for which the answer of nvidia-smi is believed."""
+"""Seconds during which an answer of nvidia-smi counts as fresh."""
 GPUS_UNKNOWN = "nvidia-smi does not answer"
 QUEUE_UNREADABLE = "the queue cannot be read"
 LIST_TIMEOUT_S = 5.0
-"""Seconds that a list of the queue waits for its lock."""
+"""Seconds that a list of the queue waits for the lock."""
 
 
 class SlotRequest(NamedTuple):
-    """What an attempt waits for, and the capacity that it is granted from (GPUs are looked for at every try)."""
+    """The wish of one attempt, and the capacity of the host without GPUs (every try counts the GPUs anew)."""
 
     nonce: str
     demand: ResourceDemand
@@ -43,7 +44,7 @@ class SlotRequest(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A slot that was taken: its GPUs, the descriptor whose lock holds them, and the path of the ticket."""
+    """A taken slot: the GPUs, the descriptor with the lock on the ticket, and the path of the ticket."""
 
     gpus: Tuple[int, ...]
     fd: int
@@ -61,11 +62,12 @@ def take_slot(
     wait_for_cancel: Callable[[float], bool],
     report: Callable[[str], None] = lambda text: None,
 ) -> Optional[Slot]:
-    """Wait in the queue until everything that is wanted is free, and take it whole.
+    """Wait in the queue until the host has everything in `request`, and take all of it at once; None when the wait was
+    cancelled.
 
-    `given_up(seconds)` is called between looks: it waits at most that long and says whether nobody wants it any more;
-    then the answer is None. `told` is given why the queue itself cannot be used for now, and "" once it can again.
-    Raises Refusal when this host can never give it, or when the queue cannot be used.
+    `wait_for_cancel(seconds)` is called between two tries: it waits at most `seconds` for a cancellation and returns
+    True for one. `report` gets the reason why the queue itself is unusable for now, and "" once the queue is usable
+    again. Raises Refusal when this host can never fulfil the request, or when the queue cannot be used.
     """
     capacity = request.capacity
     if not 1 <= capacity.slots <= MAX_SLOTS:
@@ -93,7 +95,7 @@ def take_slot(
 
 
 def give_back(slot: Slot) -> None:
-    """Remove the ticket of an attempt of which nothing lives any more; its lock goes with the last process."""
+    """Remove the ticket of an attempt without living processes; the lock goes with the last process."""
     try:
         os.unlink(slot.path)
     except OSError:
@@ -136,9 +138,9 @@ def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
 
 
 def _item(found: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
-    """One ticket as people see it: `gpus` are null while it waits, `since` is in seconds, `why` says why it waits.
+    """One ticket in the answer: null `gpus` while waiting, `since` in seconds, `why` says why the ticket waits.
 
-    A malformed one has `fault` and `file` besides; without `counts` it takes no slot.
+    A malformed ticket has `fault` and `file` besides; without `counts` a malformed ticket takes no slot.
     """
     ticket = found.ticket
     why: Any = ""
@@ -160,7 +162,7 @@ def _item(found: TicketFile, living: List[Ticket], capacity: Capacity, now: floa
 
 @contextlib.contextmanager
 def _refusing(text: str, hint: str = shortage.LATER) -> Iterator[None]:
-    """Turn what the operating system refuses within the block into a Refusal."""
+    """Turn every OSError within the block into a Refusal."""
     try:
         yield
     except OSError as error:
@@ -173,11 +175,11 @@ def _sleep(seconds: float) -> bool:
 
 
 _HOST_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""One for all processes of a host, containers included: it numbers the tickets."""
+"""The same clock for all processes of a host, containers included: gives tickets their order."""
 
 
 class _GpuSurvey:
-    """The GPUs of the host, asked for again when the last answer is old; none where nobody wants any."""
+    """The GPUs of the host, with a fresh answer of nvidia-smi; no GPUs where no ticket needs any."""
 
     def __init__(self, needed: bool) -> None:
         self._needed = needed
@@ -202,19 +204,19 @@ class _OwnTicket:
         self._fd: Optional[int] = fd
 
     def write(self, ticket: Ticket) -> None:
-        """One write of the whole body, so that who is killed over it has written all or nothing."""
+        """Write the whole body by a single call: a killed process has written all of the body or nothing."""
         assert self._fd is not None
         os.pwrite(self._fd, tickets.encode(ticket), 0)
         self.ticket = ticket
 
     def keep(self) -> int:
-        """The descriptor, which the caller has from now on."""
+        """Hand the descriptor over to the caller."""
         assert self._fd is not None
         fd, self._fd = self._fd, None
         return fd
 
     def leave(self) -> None:
-        """Give the place in the queue up, unless it was kept."""
+        """Give up the place in the queue, unless the descriptor was handed over."""
         if self._fd is not None:
             try:
                 os.unlink(self.path)
@@ -225,9 +227,9 @@ class _OwnTicket:
 
 
 class _Queue:
-    """The folders of tickets. Nothing in them is trusted: the first may belong to all users.
+    """The folders of tickets. No file there is trusted: the first folder may be open to all users.
 
-    Each method waits for the lock as `patience` says, and answers None when it was given up.
+    Each method waits for the lock by `policy`, and returns None when the wait was cancelled.
     """
 
     def __init__(self, root: str, policy: WaitPolicy) -> None:
@@ -238,7 +240,7 @@ class _Queue:
         self._last_report = ""
 
     def _folders(self) -> List[str]:
-        """The folder of the own ticket, and all others that count, in the order in which everybody locks them."""
+        """The folder of the own ticket and all others that count, in the order in which every process locks them."""
         found = folders.ticket_folders(self._root)
         return found if self._folder in found else [self._folder, *found]
 
@@ -269,7 +271,8 @@ class _Queue:
         return own
 
     def start(self, own: _OwnTicket, capacity: Capacity) -> Optional[Tuple[int, ...]]:
-        """The GPUs of the ticket (often none) if it may start, which is then recorded in it; else None."""
+        """The GPUs (often none) of a ticket that may start, now recorded in the ticket; None for a ticket that must
+        wait."""
         lock = self._lock()
         if lock is None:
             return None
@@ -293,15 +296,15 @@ class _Queue:
             return decision
 
     def _report_change(self, text: str) -> None:
-        """Tell why the queue cannot be read, "" when it can be, at each change."""
+        """Report at each change why the queue cannot be read, "" for a readable queue."""
         if text != self._last_report:
             self._policy.report(text)
             self._last_report = text
 
     def found(self) -> Tuple[List[TicketFile], int]:
-        """Every ticket that counts, what lies there in the form of one, and how many more files can be none.
+        """Every ticket that counts, every malformed ticket, and the number of further files without a ticket.
 
-        Nothing at all when this was given up. Raises Refusal when they cannot be looked at.
+        Both are empty when the wait was cancelled. Raises Refusal when the folders cannot be read.
         """
         lock = self._lock()
         if lock is None:
@@ -310,7 +313,8 @@ class _Queue:
             return self._read(lock) or ([], 0)
 
     def _read(self, lock: queue_lock.QueueLock) -> Optional[Tuple[List[TicketFile], int]]:
-        """What `found` says. With the lock nobody else looks at a ticket meanwhile, nor is one half made."""
+        """The result of `found`. Under the lock no other process reads or changes a ticket, and none is half
+        written."""
         scan = tickets.QueueScan(lambda: self._policy.wait_for_cancel(0))
         try:
             return [each for folder in lock.folders for each in tickets.read_folder(folder, scan)], scan.skipped_files

@@ -1,7 +1,8 @@
-"""A ticket of the host's queue as a file: its name, the form of its body, and what a malformed one counts as.
+"""A ticket of the host's queue as a file: the file name, the form of the body, and what a malformed ticket counts as.
 
 Every account of the host may write tickets, so a body is foreign input: each number, text and list has a bound, and a
-body that breaks one is malformed as a whole. A malformed ticket counts as one slot, without a GPU, while it is locked.
+single broken bound makes the whole body malformed. A malformed ticket counts as one slot, without a GPU, while its file
+is locked.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ TICKET_BYTES = 4096
 MAX_TEXT_CHARACTERS = 200
 """Characters of the title, and of the name of a GPU."""
 MAX_STRAYS = 100
-"""Files of one account that can be no tickets (not readable, or no plain files) and are looked at in one look."""
+"""Files of one account that one scan looks at although no ticket can be in them: unreadable, or no plain files."""
 CANCEL_CHECK_FILES = 64
-"""Files of the queue between two questions whether anybody still wants the look."""
+"""Files between two questions whether the scan is cancelled."""
 MAX_TICKET_GPUS = 256
-"""GPUs that one ticket may have."""
+"""The largest number of GPUs in a ticket."""
 NUMBER_BOUNDS: Dict[str, Tuple[int, int]] = {
     "priority": (-100, 100),
     "cpu": (0, 1 << 20),
@@ -45,17 +46,18 @@ _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISLNK, 
 
 
 class MalformedError(Exception):
-    """A body that is no ticket; the message says what is wrong with it."""
+    """A body is not the body of a ticket; the message names the fault."""
 
 
 class ScanCancelledError(Exception):
-    """A look that nobody wanted any more before it was over."""
+    """The scan was cancelled before its end."""
 
 
 class TicketFile(NamedTuple):
-    """One file of the queue. `fault` says what is wrong with a malformed ticket, "" for a good one.
+    """One file of the queue. `fault` says what is wrong with a malformed ticket, "" for a good ticket.
 
-    `counts`: its file is locked, so its process lives. A good ticket that does not count is never given.
+    `counts`: the file is locked, so a process of the attempt lives. Good tickets that do not count are left out of
+    every list.
     """
 
     ticket: Ticket
@@ -65,7 +67,7 @@ class TicketFile(NamedTuple):
 
 
 def demand_of(value: object) -> ResourceDemand:
-    """A demand from JSON; raises Refusal for one that makes no sense. Absent fields ask for nothing."""
+    """A demand from JSON, where an absent field asks for nothing. Raises Refusal for a field out of bounds."""
     try:
         return _demand(value if isinstance(value, dict) else {})
     except MalformedError as error:
@@ -73,7 +75,7 @@ def demand_of(value: object) -> ResourceDemand:
 
 
 def priority_of(value: int) -> int:
-    """The priority of a request; raises Refusal when it is out of its bounds."""
+    """The priority of a request; raises Refusal for a priority out of bounds."""
     try:
         return _whole("priority", value)
     except MalformedError as error:
@@ -81,12 +83,12 @@ def priority_of(value: int) -> int:
 
 
 def title_of(text: str) -> str:
-    """A title as it may stand in a ticket."""
+    """A title cut and cleaned for a ticket: at most MAX_TEXT_CHARACTERS, all printable."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_TEXT_CHARACTERS])
 
 
 def encode(ticket: Ticket) -> bytes:
-    """The body of a ticket, TICKET_BYTES bytes long; a title that has no room is cut."""
+    """The body of a ticket, TICKET_BYTES long; a title without room is cut."""
     title = ticket.title
     while True:
         body = {
@@ -102,7 +104,7 @@ def encode(ticket: Ticket) -> bytes:
 
 
 def decode(order: str, body: bytes, user: str) -> Ticket:
-    """The ticket that stands in `body`; raises MalformedError for anything that `encode` does not write."""
+    """The ticket in `body`; raises MalformedError for everything that `encode` does not write."""
     try:
         value = json.loads(body.decode("ascii"), parse_float=_no_number, parse_constant=_no_number, parse_int=_integer)
     except RecursionError:
@@ -157,10 +159,11 @@ def _integer(text: str) -> int:
 
 
 class QueueScan:
-    """One look at the queue, of all its folders: what its files have in common, and the bounds of the look.
+    """One scan of all folders of the queue: what all files share, and the bounds of the scan.
 
-    Any account may fill the folders, and whoever looks has the queue's lock. So the work for each file is small and
-    the same, `left_out` counts the files past the MAX_STRAYS of their account, and `given_up()` ends the look.
+    Any account may fill the folders, and the scanning process has the queue's lock. So the work for each file is small
+    and constant, `skipped_files` counts the files past the MAX_STRAYS of their account, and a true `is_cancelled()`
+    ends the scan.
     """
 
     def __init__(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
@@ -171,13 +174,13 @@ class QueueScan:
         self._strays: Dict[int, int] = {}
 
     def count_file(self) -> None:
-        """Count one more file; raises GivenUpError when the look is not wanted any more."""
+        """Count one more file; raises ScanCancelledError when the scan is cancelled."""
         self._files += 1
         if self._files % CANCEL_CHECK_FILES == 0 and self._is_cancelled():
             raise ScanCancelledError
 
     def admits(self, uid: int) -> bool:
-        """Whether one more stray of that account is looked at; else `left_out` counts it."""
+        """Whether the scan looks at one more stray of the account; if not, `skipped_files` counts the file."""
         strays = self._strays.get(uid, 0)
         if strays >= MAX_STRAYS:
             self.skipped_files += 1
@@ -187,13 +190,14 @@ class QueueScan:
 
 
 def read_folder(folder: str, scan: Optional[QueueScan] = None) -> List[TicketFile]:
-    """Every ticket of the folder that counts, and what lies there in the form of one; call with the queue locked.
+    """Every ticket of the folder that counts, and every malformed ticket; call with the queue locked.
 
-    An unlocked file belongs to a process that is gone: it is removed where that is allowed, and left out. Every plain
-    file that can be read is looked at; of all others only those that `look` admits, and no ticket is among the rest:
-    a ticket is made readable for everybody before it counts.
-    Raises OSError when the folder cannot be listed, or when a shortage (`shortage.py`) keeps any file from being looked
-    at, and GivenUpError when the look is given up.
+    The process behind an unlocked file is gone: the file is left out, and removed where this account may remove files.
+    The scan looks at every readable plain file; of all other files only at the number that `scan` admits. No ticket is
+    among the rest: a ticket is made readable for every account before the ticket counts.
+
+    Raises OSError when the folder cannot be listed, or when a shortage (`shortage.py`) hides any file; raises
+    ScanCancelledError when the scan is cancelled.
     """
     scan = scan or QueueScan()
     found = []
@@ -242,7 +246,7 @@ def _read_file(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
 
 
 def _read_unreadable(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
-    """What stands there cannot be opened; only the kernel's list says whether its owner lives."""
+    """The entry for a file that cannot be opened: only the kernel's list of locks says whether the owner lives."""
     try:
         fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -275,7 +279,7 @@ def _kind(mode: int) -> str:
 
 @lru_cache(maxsize=1024)
 def account_name(uid: int) -> str:
-    """The name of an account, its number where it has none."""
+    """The name of an account, the number of an account without a name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
