@@ -1,1 +1,1 @@
-"""The ways in which a host runs the commands of an attempt."""
+"""The ways of a host to run the commands of an attempt."""

@@ -1,4 +1,4 @@
-"""Which executor runs an attempt: the one place that knows all of them."""
+"""Chooses the executor of an attempt: the only module that knows all executors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dstack.runner.executors.executor import Executor
 from dstack.runner.executors.plain import PlainExecutor
 
 EXECUTORS: Tuple[Type[Executor], ...] = (ContainerExecutor, PlainExecutor)
-"""Every executor; the first that takes an order runs the attempt. The plain executor takes any order."""
+"""Every executor. The first to take an order runs the attempt; the plain executor takes any order."""
 
 
 def executor_for(attempt: Attempt, order: Mapping[str, Any]) -> Executor:
@@ -19,8 +19,8 @@ def executor_for(attempt: Attempt, order: Mapping[str, Any]) -> Executor:
 
 
 def executor_outside(attempt: Attempt) -> Optional[Executor]:
-    """The executor that made something for the attempt outside of the supervisor's process tree; None without any.
+    """The executor with something of the attempt outside of the supervisor's process tree; None without any.
 
-    Judged by the traces in the attempt's folder alone: a damaged order must not hide a job that still runs.
+    Judged by the traces in the attempt's folder alone: a damaged order must not hide a running job.
     """
     return next((made for made in (executor(attempt) for executor in EXECUTORS) if made.created()), None)

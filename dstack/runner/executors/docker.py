@@ -10,7 +10,7 @@ ANSWER_TIMEOUT_S = 30.0
 IMAGE_TIMEOUT_S = 5.0
 """Seconds for a question whose answer only makes a better choice of host."""
 TIMEOUT_CODE = 124
-"""Exit code in place of the answer of a Docker that hangs."""
+"""Exit code in place of the answer of a hanging Docker."""
 NO_CLIENT_CODE = 127
 """Exit code in place of an answer where no Docker client is installed."""
 
@@ -20,7 +20,7 @@ def container_name(nonce: str) -> str:
 
 
 def ask(arguments: List[str], timeout: Optional[float] = None) -> subprocess.CompletedProcess[bytes]:
-    """One question to Docker; a hung daemon or a missing client is an answer with a code of its own.
+    """One question to Docker; for a hung daemon or a missing client the answer has a code of its own.
 
     `timeout` is in seconds, ANSWER_TIMEOUT_S by default.
     """
@@ -49,7 +49,7 @@ def is_running(nonce: str) -> Optional[bool]:
 
 
 def present_images(images: Iterable[str]) -> List[str]:
-    """The images of `images` that this host has, in their order, up to the first question that Docker leaves open."""
+    """The images of `images` on this host, in order, up to the first question without an answer."""
     found: List[str] = []
     for image in images:
         code = ask(["image", "inspect", "--format", "{{.Id}}", "--", image], timeout=IMAGE_TIMEOUT_S).returncode

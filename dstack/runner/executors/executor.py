@@ -43,7 +43,7 @@ class Launch(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What an executor found out about the end of a job, beyond the exit status of the started process."""
+    """The findings of an executor about the end of a job, beyond the exit status of the started process."""
 
     reason: str = ""
     """Why the job failed, in words; "" leaves the words to the exit status."""
@@ -60,11 +60,11 @@ class Executor(Protocol):
     """
 
     kind: ClassVar[str]
-    """What the executor makes for a job, in a word for messages and refusals."""
+    """A word for the executor's jobs, in messages and refusals."""
     has_keeper: ClassVar[bool]
     """Whether the started process alone gets SIGTERM and then ends the job by itself; else every process gets it."""
     stop_margin_s: ClassVar[float]
-    """Seconds that an orderly stop may take beyond the grace of the job."""
+    """Seconds of an orderly stop beyond the grace of the job."""
 
     def __init__(self, attempt: Attempt) -> None: ...
 
@@ -82,7 +82,7 @@ class Executor(Protocol):
         """Start the job -> the pid of a child process, whose exit status is the job's; raises OSError or ValueError."""
 
     def diagnosis(self) -> Diagnosis:
-        """What is known about the end of the job once the started process has ended."""
+        """The findings about the end of the job, once the started process has ended."""
 
     def label(self) -> str:
         """The name by which a person finds the job on the host."""
@@ -98,7 +98,7 @@ class Executor(Protocol):
 
 
 def marker(nonce: str) -> Dict[str, str]:
-    """The environment that marks a process as one of the attempt's."""
+    """The environment variable of every process of the attempt."""
     return {ATTEMPT_VARIABLE: nonce}
 
 

@@ -23,9 +23,9 @@ from dstack.runner.executors.executor import Launch, marker, stop_grace
 NO_CONTAINER_CODE = 125
 """Exit code of a keeper whose container could not be made, or did not say how the job ended."""
 CLIENT_END_S = 2.0
-"""Seconds that the docker client may take to end after its container."""
+"""Seconds for the docker client to end after its container."""
 LOG_TAIL_BYTES = 4096
-"""The end of the log in which the error of a docker client is looked for."""
+"""Bytes at the end of the log to search for the error of a docker client."""
 
 # Run by the image's own sh as the only child of docker's init. First all that the job is given, by stdin; then the
 # script in the foreground; then, as for a plain job, the end of what it left behind; last, proof that it got here.
@@ -64,7 +64,7 @@ class StopSignal(Exception):
 
 
 class Account(NamedTuple):
-    """The account that a container's processes run under: numbers of the user, the group, and the other groups."""
+    """The account of a container's processes: the numbers of the user, of the group, and of the other groups."""
 
     uid: int
     gid: int
@@ -82,6 +82,7 @@ def create_argv(attempt: Attempt, order: Mapping[str, Any], launch: Launch, acco
     """
     output = attempt.log if launch.pipe is None else pipe_path(attempt)
     folder = attempt.project(order.get("prefix") or "")
+    # The image is here already, and all output goes into a mounted file: Docker shall neither pull nor keep logs.
     argv = ["docker", "create", "--interactive", "--init", "--pull", "never", "--log-driver", "none"]
     argv += ["--name", container_name(attempt.nonce), "--label", "dstack.attempt=" + attempt.nonce]
     argv += ["--cidfile", cid_path(attempt)]
@@ -106,7 +107,7 @@ def create_argv(attempt: Attempt, order: Mapping[str, Any], launch: Launch, acco
 
 
 def gpu_options(gpus: Sequence[int]) -> List[str]:
-    """The options of `docker create` that show a container its GPUs and no other."""
+    """The options of `docker create` for the GPUs of a container; all others stay invisible."""
     return ["--gpus", '"device=%s"' % ",".join(map(str, gpus))] if gpus else []
 
 
@@ -145,7 +146,7 @@ def environment_text(attempt: Attempt, order: Mapping[str, Any], secrets: Mappin
 
 
 def read_outcome(attempt: Attempt) -> Dict[str, Any]:
-    """What the keeper found out: {"reason", "oom", "unknown"}; empty when the keeper wrote nothing."""
+    """The findings of the keeper: {"reason", "oom", "unknown"}; empty when the keeper wrote nothing."""
     return read_json(os.path.join(attempt.container, "outcome.json")) or {}
 
 
@@ -163,7 +164,7 @@ def fork_keeper(attempt: Attempt, order: Mapping[str, Any], launch: Launch) -> i
 def _keeper_main(keeper: Keeper) -> NoReturn:
     code = NO_CONTAINER_CODE
     try:
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(-1)  # the wake-up pipe is the supervisor's
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         code = keeper.run()
@@ -184,7 +185,7 @@ class Keeper:
         self._client: Optional[subprocess.Popen[bytes]] = None
 
     def run(self) -> int:
-        """The container from its image to its end; returns the job's exit code."""
+        """Run the container from the image to the end; returns the job's exit code."""
         signal.signal(signal.SIGTERM, self._on_term)
         try:
             self._have_image()
@@ -238,7 +239,8 @@ class Keeper:
         self._run_client(start, subprocess.PIPE, text)
 
     def _run_client(self, arguments: List[str], stdin: int, text: bytes = b"") -> Tuple[int, bytes]:
-        """A docker client that may run for long, its output in the log; returns its code and the log's new tail."""
+        """Run a docker client of any duration, with output into the log; returns the exit code and the log's new
+        tail."""
         before = self._attempt.log_size()
         with open(self._attempt.log, "ab", buffering=0) as log:
             # `docker wait` prints the exit code, which is no output of the job's.

@@ -102,7 +102,7 @@ def environment(
 
 
 def _encoded(values: Mapping[str, str]) -> Dict[bytes, bytes]:
-    """Names and values as the kernel takes them, UTF-8 whatever the host's locale is."""
+    """Names and values in UTF-8 for the kernel, whatever the host's locale is."""
     return {
         name.encode("utf-8", "surrogateescape"): value.encode("utf-8", "surrogateescape")
         for name, value in values.items()

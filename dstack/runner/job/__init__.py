@@ -1,1 +1,1 @@
-"""One attempt on a host, from a held slot to its exit report."""
+"""One attempt on a host, from a held slot to the exit report."""

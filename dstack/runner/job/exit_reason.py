@@ -14,7 +14,7 @@ def signal_name(number: int) -> str:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel killed for want of memory since boot; 0 where it does not say."""
+    """Count of the processes killed by the kernel for want of memory since boot; 0 on a system without the count."""
     try:
         with open("/proc/vmstat", encoding="ascii") as file:
             for line in file:
@@ -26,7 +26,7 @@ def oom_kills() -> int:
 
 
 def reason(code: Optional[int], number: Optional[int], *, out_of_memory: bool, disk_full: bool) -> str:
-    """Why a job that nobody stopped failed, in words; empty for a success."""
+    """Why a job without a stop failed, in words; empty for a success."""
     if code == 0:
         return ""
     killed = number if number is not None else (code - 128 if code is not None and code > 128 else None)

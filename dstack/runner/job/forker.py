@@ -1,7 +1,8 @@
 """The process that forks supervisors: single-threaded, so that no fork ever copies a lock in a thread's hands.
 
-Forked by the runner before its first thread. It is asked over a stream socket: one JSON line for each supervisor,
-sent together with the descriptor of that supervisor's control socket. It ends with the runner; supervisors do not.
+The runner forks the forker before the first thread starts. An order comes over a stream socket: one JSON line for each
+supervisor, together with the descriptor of the supervisor's control socket. The forker ends with the runner;
+supervisors do not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Forker:
         self._lock = threading.Lock()
 
     def fork(self, order: Dict[str, Any]) -> socket.socket:
-        """Start a supervisor; returns the control socket to it. Raises Refusal when the nursery is gone."""
+        """Start a supervisor; returns the control socket to the supervisor. Raises Refusal when the forker is gone."""
         ours, theirs = socket.socketpair()
         line = json.dumps(order).encode("ascii") + b"\n"
         try:
@@ -43,7 +44,7 @@ class Forker:
 
 
 def start_forker(root: str, close: List[int]) -> Forker:
-    """Fork the nursery; call before any thread exists. `close` are descriptors that it must not keep."""
+    """Start the forker; call before any thread exists. `close` are descriptors for the forker to close."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -78,7 +79,7 @@ def _serve(channel: socket.socket, root: str) -> None:
 
 
 def _fork_twice(channel: socket.socket, root: str, order: Dict[str, Any], control: int, others: List[int]) -> None:
-    """A supervisor in a session of its own whose parent is nobody of ours."""
+    """Fork a supervisor in a session of its own, by two forks: the process between ends, so no runner is the parent."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)

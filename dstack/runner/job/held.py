@@ -1,4 +1,4 @@
-"""Held attempts of this runner: supervisors that have a slot and wait for `go`, each behind a control socket."""
+"""Held attempts of this runner: supervisors with a slot that wait for `go`, each behind a control socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dstack.wire import NOT_HELD, REFUSED, STARTED
 
 
 class HeldAttempts:
-    """The control sockets of held supervisors. When the runner ends they close, and the supervisors refuse."""
+    """The control sockets of held supervisors. All close at the end of the runner, and the supervisors refuse."""
 
     def __init__(self, root: str, forker: Forker) -> None:
         self._root = root
@@ -25,9 +25,10 @@ class HeldAttempts:
         self._controls: Dict[str, socket.socket] = {}
 
     def hold(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
-        """Fork a supervisor and wait until it has a slot; `drop` and `cancel` end the wait.
+        """Fork a supervisor and wait until the host has a slot; `drop` and `cancel` end the wait.
 
-        Meanwhile each line of the request's stream says why the queue itself cannot be used; an empty one that it can.
+        Meanwhile each line of the request's stream says why the queue itself is unusable; an empty line says that the
+        queue is usable again.
         """
         order = {
             "nonce": attempt.nonce,
@@ -55,7 +56,7 @@ class HeldAttempts:
         return {"gpus": answer["held"]}
 
     def go(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
-        """Tell a held supervisor to start; the answer is its verdict, also when it died over it."""
+        """Tell a held supervisor to start; the answer is the verdict, also of a supervisor that died meanwhile."""
         environment = request.mapping("environment")
         control = self._pop_control(attempt.nonce)
         if control is None:
@@ -79,7 +80,7 @@ class HeldAttempts:
         return _verdict(attempt, attempt.decide(REFUSED) == STARTED)
 
     def drop(self, attempt: Attempt) -> Dict[str, Any]:
-        """End a held supervisor; returns when its verdict stands and its slot is free."""
+        """End a held supervisor; returns when the verdict is written and the slot is free."""
         with self._lock:
             control = self._controls.get(attempt.nonce)
         if control is not None:
@@ -93,7 +94,8 @@ class HeldAttempts:
 
     @staticmethod
     def _await_end(control: socket.socket) -> None:
-        """Read on until the supervisor is gone; shut down for writing only, the other way still says so."""
+        """Read on until the supervisor is gone; after a shutdown for writing only, the end of the other direction says
+        so."""
         try:
             while control.recv(4096):
                 pass
@@ -106,7 +108,7 @@ class HeldAttempts:
 
 
 def _verdict(attempt: Attempt, started: bool) -> Dict[str, Any]:
-    """The answer to `go`: since when the verdict stands, by this host's clock, is told with it."""
+    """The answer to `go`: the verdict, with the time of the verdict by this host's clock."""
     return {"started": started, "at": attempt.decided_at() if started else 0.0}
 
 
@@ -118,7 +120,7 @@ def _hang_up(control: socket.socket) -> None:
 
 
 def _read_line(control: socket.socket) -> Optional[Dict[str, Any]]:
-    """One line of JSON from a supervisor, and no byte of the next; None when it is gone."""
+    """One line of JSON from a supervisor, and no byte of the next line; None when the supervisor is gone."""
     line = bytearray()
     while not line.endswith(b"\n"):
         try:

@@ -1,4 +1,4 @@
-"""Reading a job's log while it grows."""
+"""Reads a job's log while the log grows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dstack.wire import CHUNK, HELD, RUNNING
 
 FIRST_PAUSE_S = 0.002
 MAX_PAUSE_S = 0.04
-"""Seconds between looks at a log that does not grow: the delay that a reader may see."""
+"""Seconds between two reads of a log without growth: the longest delay of a line."""
 LIFE_CHECK_S = 1.0
-"""Seconds between looks at whether anything of the attempt still lives."""
+"""Seconds between two looks for a living process of the attempt."""
 
 
 def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Iterator[bytes]:
-    """The log from byte `offset` in pieces of at most CHUNK, as it grows; ends when the attempt has ended (or
-    vanished, or never started) and every byte was given, or when `pause(seconds)` says that nobody reads any more.
-    """
+    """The log from byte `offset` in pieces of at most CHUNK, as the log grows. Ends when the attempt has ended (or
+    vanished, or never started) and every byte was handed out, or when `pause(seconds)` reports that the reader is
+    gone."""
     fd = _open(attempt, pause)
     if fd < 0:
         return
@@ -47,8 +47,8 @@ def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Ite
 
 
 def await_end(attempt: Attempt, pause: Callable[[float], bool]) -> None:
-    """Return when the attempt has ended (or vanished, or never started), or when `pause(seconds)` says that nobody
-    waits any more."""
+    """Return when the attempt has ended (or vanished, or never started), or when `pause(seconds)` reports that the
+    waiting side is gone."""
     delay, looked = FIRST_PAUSE_S, float("-inf")
     while not os.path.exists(attempt.exit):
         if time.monotonic() - looked > LIFE_CHECK_S:
@@ -61,7 +61,7 @@ def await_end(attempt: Attempt, pause: Callable[[float], bool]) -> None:
 
 
 def _open(attempt: Attempt, pause: Callable[[float], bool]) -> int:
-    """The log's descriptor; -1 when there is none and none will come."""
+    """The log's descriptor; -1 when there is no log and none will come."""
     while True:
         state = attempt.state()
         try:

@@ -82,7 +82,7 @@ class LogRoom:
                 if not disk_room.is_lack(error):
                     self._blind = True
                     return True
-            wanted //= 16
+            wanted //= 16  # a disk that is nearly full may still have a smaller piece
         return False
 
 

@@ -1,4 +1,4 @@
-"""A started job from its first command to its exit report."""
+"""A started job, from the first command to the exit report."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from dstack.runner.job.secret_patterns import patterns
 from dstack.runner.store import artifacts
 
 LEFTOVER_GRACE_S = 5.0
-"""Seconds between SIGTERM and SIGKILL for processes that outlive a script which ended by itself."""
+"""Seconds between SIGTERM and SIGKILL for processes left behind by a script at its own end."""
 POLL_S = 1.0
-"""Seconds between looks at everything that needs no haste."""
+"""Seconds between two looks for a stop and for the end of the time limit."""
 LOG_POLL_S = 0.05
-"""Seconds between looks at the room of the log: a disk that is full for less may go unnoticed."""
+"""Seconds between two looks at the room of the log: a shorter shortage of disk space may go unnoticed."""
 
 
 class JobProcess:
     """The parent's side of one job. Single-threaded; `start` once, then `run`, or `abandon` after an exception.
 
-    How the commands run is the executor's to know.
+    Only the executor knows how the commands run.
     """
 
     def __init__(
@@ -66,15 +66,16 @@ class JobProcess:
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self._got_signal = False
+        # Only a signal with a Python handler puts a byte into the wake-up pipe.
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
     # -- start ------------------------------------------------------------------------------------
 
     def start(self, secrets: Mapping[str, str]) -> None:
-        """Start the job; a job that cannot be started ends at once, with the reason in its log.
+        """Start the job; a job without a start ends at once, with the reason in the log.
 
-        No value of `secrets` of 4 or more bytes comes into the log, in any of the encodings that `patterns` knows.
+        No value of `secrets` of 4 or more bytes comes into the log, in any of the encodings of `patterns`.
         """
         for line in self._executor.hints(self._gpus):
             self._attempt.note(line)
@@ -95,7 +96,7 @@ class JobProcess:
     # -- watching ---------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Wait for the job's end, end what it leaves, and write the exit report."""
+        """Wait for the job's end, end all remaining processes, and write the exit report."""
         limit: Optional[int] = self._order.get("max_duration")
         deadline = time.monotonic() + limit if limit else None
         while self._pid and self._status is None and not self._reason:
@@ -110,14 +111,15 @@ class JobProcess:
         self._report()
 
     def abandon(self) -> None:
-        """End the job without any ceremony."""
+        """End the job at once, without a report."""
         kill_all(self._living, self._wait)
         if self._masked is not None:
             self._masked.finish()
         self._executor.remove()
 
     def _look_for_stop(self, late: str) -> None:
-        """Give this job's end a reason if there is one; `late` is the reason that the clock has."""
+        """Give the end of the job a reason if there is a cause to end; `late` is the reason by the clock, "" before the
+        limit."""
         if self._status is not None:
             return
         if read_json(self._attempt.stop) is not None:
@@ -139,6 +141,7 @@ class JobProcess:
         left = end_all(self._living, self._wait, until=lambda: began + self._term_seconds(), first=self._stop_targets)
         while left:
             self._note("cannot be ended, waiting for the kernel: %s" % describe(left))
+            # One line a minute in the log is enough.
             for _ in range(60):
                 self._wait(POLL_S)
                 left = self._living()
@@ -147,14 +150,14 @@ class JobProcess:
         self._remove_outside()
 
     def _term_seconds(self) -> float:
-        """Seconds that SIGTERM is given, from its sending on; a later `stop` may shorten them."""
+        """Seconds between SIGTERM and SIGKILL; a later `stop` may shorten them."""
         if self._status is not None and not self._stopped and not self._reason:
             return LEFTOVER_GRACE_S
         grace = stop_grace(self._attempt)
         return grace + self._executor.stop_margin_s if grace else grace
 
     def _stop_targets(self) -> List[Process]:
-        """The processes that get SIGTERM: all, or the keeper alone of a job that has one."""
+        """The processes to send SIGTERM to: all, or the keeper alone of a job with a keeper."""
         if not self._executor.has_keeper:
             return self._living()
         keeper = look(self._pid)
@@ -162,6 +165,7 @@ class JobProcess:
 
     def _living(self) -> List[Process]:
         self._reap()
+        # Orphans of a subreaper are its children: without children there is nothing to look for in /proc.
         if self._subreaper and self._childless:
             return []
         left = descendants(os.getpid(), None if self._subreaper else self._pid)
@@ -178,7 +182,7 @@ class JobProcess:
         self._reap()
 
     def _check_log(self) -> None:
-        """See once in a while to what the log needs: room, and that what waits for room is written."""
+        """Every LOG_POLL_S, take room for the log, and write output that waits for room."""
         if time.monotonic() - self._log_checked_at >= LOG_POLL_S:
             self._log_checked_at = time.monotonic()
             self._log_room.look()
@@ -193,7 +197,7 @@ class JobProcess:
             self._attempt.note(self._log_room.loss, apart=True)
 
     def _carry_until(self, deadline: float) -> None:
-        """Wait until a signal comes or the time has passed; meanwhile carry what the job says."""
+        """Wait until a signal comes or the time has passed; meanwhile carry the job's output into the masked log."""
         masked = self._masked
         while True:
             sources = [self._wake] if masked is None or masked.reader is None else [self._wake, masked.reader]
@@ -205,7 +209,7 @@ class JobProcess:
                 return
 
     def _note(self, text: str) -> None:
-        """A line of dstack's own in the log, after all that the job has said before."""
+        """Add a line of dstack's own to the log, behind all output of the job so far."""
         if self._masked is not None:
             self._masked.note(text)
         else:
@@ -258,7 +262,7 @@ class JobProcess:
                 time.sleep(POLL_S)  # a full or sick disk: this is all that is left to do
 
     def _end_log(self) -> str:
-        """Bring the log to the disk -> in words what of it is missing for good, "" for nothing."""
+        """Bring the log to the disk -> in words, how much of the log is missing for good, "" for nothing."""
         self._log_room.look()
         loss = self._log_room.loss
         if self._masked is not None:
@@ -276,7 +280,7 @@ class JobProcess:
         return loss
 
     def _missing(self) -> List[str]:
-        """The artifacts that were named and do not exist."""
+        """The artifacts of the order that do not exist."""
         named = list(self._order.get("artifacts") or [])
         try:
             return artifacts.missing(self._attempt.project(self._order.get("prefix") or ""), named)
@@ -300,7 +304,7 @@ class JobProcess:
 
 
 def failed_report(reason: str) -> Dict[str, Any]:
-    """The exit report of a job of which no exit code is known."""
+    """The exit report of a job without a known exit code."""
     now = time.time()
     return {
         "code": None,

@@ -1,6 +1,6 @@
-"""The ways in which the value of a secret may stand in a log: what is sought there, byte for byte.
+"""The forms of a secret value in a log, byte for byte: the patterns for the masker.
 
-Best effort by nature: a job that cuts a secret into pieces, turns it round or encrypts it prints what nobody can find.
+Best effort by nature: a secret that the job cuts into pieces, turns round or encrypts cannot be found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Iterable, Iterator, List, Set
 from dstack.wire import SHORTEST_SECRET
 
 BASE64_LINE_WIDTHS = (76, 64)
-"""Characters in a line of base64, as `base64` and PEM have them."""
+"""Characters in a line of base64, as `base64` and PEM break lines."""
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _FOR_URLS = bytes.maketrans(b"+/", b"-_")
 _CODE = re.compile(r"\\u[0-9a-f]{4}")
@@ -21,7 +21,7 @@ _JSON_IN_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def patterns(values: Iterable[str]) -> List[bytes]:
-    """All that must not be shown of these values, each once, at least SHORTEST_SECRET bytes long, in order.
+    """Every form of the values to mask, each once, at least SHORTEST_SECRET bytes long, in order.
 
     Of a value of several lines every line counts by itself too.
     """
@@ -45,7 +45,7 @@ def _forms(text: str) -> Iterator[bytes]:
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """In JSON, as its writers differ, in Python's repr, and in what a shell's trace shows."""
+    """The value in JSON of differing writers, in Python's repr, and in the trace of a shell."""
     for ascii_only in (True, False):
         plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
         html = "".join(_JSON_IN_HTML.get(character, character) for character in plain)
@@ -55,7 +55,7 @@ def _quoted(text: str) -> Iterator[str]:
 
 
 def _in_urls(raw: bytes) -> Iterator[str]:
-    """By percent signs, as the writers of URLs and forms differ in what they leave as it is."""
+    """The value with percent signs; writers of URLs and forms differ in the characters left unquoted."""
     for kept in ("", "/", "!'()*"):
         for form in ("%%%02X", "%%%02x"):
             quoted = "".join(chr(byte) if chr(byte) in _UNRESERVED + kept else form % byte for byte in raw)
@@ -64,9 +64,9 @@ def _in_urls(raw: bytes) -> Iterator[str]:
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
-    """In base64 wherever the value begins in what was encoded.
+    """The value in base64, at each of the three offsets where a value may begin within the encoded bytes.
 
-    Without the first digit that it has a part in where that holds bits of the byte before: those may be any.
+    The first digit is left out if the digit also holds bits of the byte before the value, for these bits are unknown.
     """
     for before, shared in ((0, 0), (1, 2), (2, 3)):
         for digits in _to_its_end(bytes(before) + raw):
@@ -76,7 +76,7 @@ def _base64(raw: bytes) -> Iterator[bytes]:
 
 
 def _wrapped(raw: bytes) -> Iterator[bytes]:
-    """The lines of the value's own base64, where that is too long for one."""
+    """The lines of the value's own base64, for a value too long for a single line."""
     for digits in _to_its_end(raw):
         for width in BASE64_LINE_WIDTHS:
             if len(digits) > width:
@@ -85,10 +85,10 @@ def _wrapped(raw: bytes) -> Iterator[bytes]:
 
 
 def _to_its_end(raw: bytes) -> Iterator[bytes]:
-    """The digits of `raw`, whatever follows it.
+    """The base64 digits of `raw`, whatever follows in the encoded bytes.
 
-    The last one may hold bits of the next byte. It counts where those are known: `raw` is the end of what was encoded,
-    or a newline is, as `echo` makes it; then with and without padding.
+    The last digit may hold bits of the next byte. The digit is included where these bits are known: when `raw` is the
+    end of the encoded bytes, or a newline follows, as from `echo`; then with and without padding.
     """
     if len(raw) % 3 == 0:
         yield b2a_base64(raw, newline=False)

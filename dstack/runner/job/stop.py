@@ -1,4 +1,4 @@
-"""Ending a started attempt from any runner, early or late, whether its supervisor still lives or not."""
+"""Ends a started attempt from any runner, early or late, with or without a living supervisor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dstack.runner.job.process import failed_report
 from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED
 
 EXIT_POLL_S = 0.01
-"""Seconds between looks for the exit report of a job that is being stopped."""
+"""Seconds between two looks for the exit report of a job in the course of a stop."""
 _UNKILLABLE_HINT = "look at these processes on the host"
 
 
@@ -37,8 +37,8 @@ def state(attempt: Attempt) -> str:
 
 
 def states(attempts: Iterable[Attempt]) -> Iterator[str]:
-    """The state of each attempt. After the first executor that does not know, none is asked: each question may wait for
-    half a minute."""
+    """The state of each attempt. Executors are asked until one does not know, and no further: each question may wait
+    for half a minute."""
     answers = True
     for attempt in attempts:
         now = attempt.state()
@@ -51,9 +51,9 @@ def states(attempts: Iterable[Attempt]) -> Iterator[str]:
 
 
 def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
-    """End the attempt; answers once nothing of it is left. One that never started is refused for good.
+    """End the attempt; answers once no process is left. An attempt that never started is refused for good.
 
-    Raises Refusal(UNKILLABLE) naming the processes that the kernel does not let go.
+    Raises Refusal(UNKILLABLE) with the names of processes held by the kernel.
     """
     grace = request.fields.get("grace", DEFAULT_STOP_GRACE_S)
     if not isinstance(grace, (int, float)) or isinstance(grace, bool) or grace < 0:
@@ -74,7 +74,7 @@ def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
 
 
 def remove_outside(attempt: Attempt) -> None:
-    """Remove what an executor made outside of the process tree of a supervisor that was killed; the job may have ended.
+    """Remove everything outside of the process tree of a killed supervisor; the job itself may have ended.
 
     Raises Refusal, of the executor's kind, where the executor cannot remove everything.
     """
@@ -88,7 +88,8 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
     supervisor = look(int(named.get("pid") or 0)) if is_alive(named) else None
     if supervisor is not None:
         send(supervisor, signal.SIGTERM)
-        send(supervisor, signal.SIGCONT)
+        send(supervisor, signal.SIGCONT)  # a stopped supervisor would not see SIGTERM
+    # The orderly stop, the ladder of signals behind it and the removal may each need the margin.
     margin = executor_for(attempt, attempt.read_attempt() or {}).stop_margin_s * 3
     deadline = time.monotonic() + grace + margin + LADDER_PATIENCE + 3
     while attempt.read_exit() is None:
@@ -103,7 +104,7 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
 
 
 def _end_orphans(attempt: Attempt, grace: float) -> None:
-    """Do what the supervisor, killed itself, cannot do any more, and report in its place."""
+    """End a job whose supervisor was killed, and write the exit report in place of the supervisor."""
     mark = ("%s=%s" % (ATTEMPT_VARIABLE, attempt.nonce)).encode("ascii")
 
     def living() -> List[Process]:

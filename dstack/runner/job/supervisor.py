@@ -1,7 +1,7 @@
-"""The process that holds exactly one attempt: takes the slot, waits for `go`, is the job's parent, reports its end.
+"""The supervisor of exactly one attempt: takes the slot, waits for `go`, is the job's parent, reports the end.
 
-It outlives connection, coordinator and runner. Its file descriptors for the slot and for `alive` go on to the job,
-so that both stay locked as long as anything of the job lives, even when this process is killed.
+A supervisor outlives connection, coordinator and runner. The job inherits the descriptors with the locks of the slot
+and of `alive`: both stay locked as long as any process of the job lives, even after a kill of the supervisor.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from dstack.wire import NOT_HELD, REFUSED, STARTED
 
 
 class HeldLocks(NamedTuple):
-    """What a held attempt has: the descriptors that say so."""
+    """The locks of a held attempt, by their descriptors."""
 
     slot: slots.Slot
     alive: int
 
 
 def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
-    """Hold attempt `order["nonce"]` once the host has what it wants, run it when told to, and return at its end.
+    """Hold attempt `order["nonce"]` once the host has all resources, run the job on `go`, and return at the end of the
+    job.
 
     Says over `control`, one line of JSON each: {"waits": why} any number of times, {"held": [GPU]} or {"error": …},
     then {"started": bool}. The end of `control` before `go` makes the verdict REFUSED.
@@ -64,7 +65,7 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
 
 
 def _detach(keep: int) -> None:
-    """Let go of everything of the runner's but the control socket."""
+    """Close every descriptor of the runner's except the control socket, and reset signals."""
     # What a login or the runner ignores or blocks, a job would inherit.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -127,7 +128,7 @@ def _send(control: socket.socket, message: Dict[str, Any]) -> None:
 
 
 def _read_line(control: socket.socket) -> Optional[Dict[str, Any]]:
-    """One line of JSON; None when the other end is gone before the line was whole."""
+    """One line of JSON; None when the other end is gone before the end of the line."""
     line = bytearray()
     while not line.endswith(b"\n"):
         try:

@@ -129,7 +129,7 @@ def _open_lock(path: str, files: contextlib.ExitStack) -> int:
         made = True
     files.callback(os.close, fd)
     if made:
-        os.fchmod(fd, 0o444)
+        os.fchmod(fd, 0o444)  # whatever the umask: every account must be able to lock the file
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise OSError("%s is not a plain file" % path)
     return fd

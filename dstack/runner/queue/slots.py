@@ -88,6 +88,7 @@ def take_slot(
             if gpus is not None:
                 return Slot(gpus, own.keep(), own.path)
             waited = time.monotonic() - began
+            # A slot that is about to be free is taken at once; a long wait costs the host less.
             if wait_for_cancel(0.01 if waited < 2 else 0.05):
                 return None
     finally:
@@ -262,7 +263,7 @@ class _Queue:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         own = _OwnTicket(path, fd, ticket)
         try:
-            os.fchmod(fd, 0o644)
+            os.fchmod(fd, 0o644)  # whatever the umask: every account must be able to read the ticket
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             own.write(ticket)
         except OSError:

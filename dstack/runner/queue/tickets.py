@@ -212,6 +212,7 @@ def read_folder(folder: str, scan: Optional[QueueScan] = None) -> List[TicketFil
 
 def _read_file(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
     try:
+        # Without O_NONBLOCK a planted pipe would hold the scan, and with it the lock of the queue.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if shortage.is_shortage(error):
