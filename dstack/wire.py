@@ -11,6 +11,7 @@ frame without bytes ends the stream of that request.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 
@@ -93,6 +94,14 @@ NO_ROOM = "room"
 """Kind of every refusal for want of room on a disk of the host: full, a quota, no inode left."""
 UNKILLABLE = "unkillable"
 """Kind of the refusal of `stop` when the kernel does not let processes of the job end (state D)."""
+
+
+_NONCE = re.compile(r"[a-z0-9]{16,64}\Z")
+
+
+def is_nonce(value: object) -> bool:
+    """Whether a value can be a nonce: the name of an attempt on its host, and the id of a coordinator."""
+    return isinstance(value, str) and _NONCE.match(value) is not None
 
 
 class Frame(NamedTuple):

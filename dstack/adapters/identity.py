@@ -19,11 +19,11 @@ from dstack.core.format.records import Coordinator
 from dstack.core.run_names import NAMES, run_name
 from dstack.model import Nonce, RunId, RunName
 from dstack.private_folder import make_folder, open_file
+from dstack.wire import is_nonce
 
 KEPT = 7 * 24 * 3600.0
 """Seconds for which the lock file of an ended coordinator is kept: with it a peer is sure that it ended."""
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 BOOT_VARIABLE = "DSTACK_BOOT_ID"
 """For tests only, whose machines are containers and share the boot id of one kernel."""
 _BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -102,7 +102,7 @@ class CoordinatorLock:
     """
 
     def __init__(self, root: Path, coordinator: str) -> None:
-        if not _ID.fullmatch(coordinator):
+        if not is_nonce(coordinator):
             raise ValueError(f"{coordinator!r} is no id of a coordinator")
         self.id = coordinator
         self.path = root.absolute() / "coordinators" / f"{coordinator}.lock"

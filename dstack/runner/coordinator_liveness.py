@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from typing import List, Sequence
 
 from dstack.runner.base import safe_paths
 from dstack.runner.base.spool import try_lock
-
-_ID = re.compile(r"[a-z0-9]{16,64}\Z")
+from dstack.wire import is_nonce
 
 
 def ended(root: str, ids: Sequence[str]) -> List[str]:
     """Those whose lock file is here and held by nobody. One without a file is not known, and so not among them."""
-    return [name for name in ids if _ID.match(name) and _is_free(os.path.join(root, "coordinators", name + ".lock"))]
+    return [name for name in ids if is_nonce(name) and _is_free(os.path.join(root, "coordinators", name + ".lock"))]
 
 
 def _is_free(path: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -24,7 +23,6 @@ MAX_TEXT = 4096
 """Characters of any one text of a host's but its messages."""
 MAX_SIZE = 2**63 - 1
 
-_NONCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HINT = "something other than dstack's runner answers there, or its files are damaged"
 
 
@@ -76,7 +74,7 @@ def status(host: str, answer: Mapping[str, Any]) -> AttemptStatus:
 
 def spool(host: str, answer: Mapping[str, Any]) -> list[Spooled]:
     attempts = _built(_Spool, host, wire.SPOOL, answer).attempts
-    if not all(_NONCE.fullmatch(each.nonce) and each.state in wire.STATES for each in attempts):
+    if not all(wire.is_nonce(each.nonce) and each.state in wire.STATES for each in attempts):
         _nonsense(host, wire.SPOOL, "an attempt is none")
     return list(attempts)
 

@@ -10,15 +10,12 @@ import errno
 import fcntl
 import json
 import os
-import re
 import time
 from typing import Any, Dict, Iterator, Optional
 
 from dstack.private_folder import make_folder
 from dstack.runner.base.refusal import Refusal
-from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED
-
-NONCE = re.compile(r"[a-z0-9]{16,64}\Z")
+from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED, is_nonce
 
 RESERVE = 4096
 """Bytes kept for the exit report."""
@@ -28,7 +25,7 @@ class Attempt:
     """Paths of one attempt's folder, and what stands in them. Raises Refusal for a nonce that is none."""
 
     def __init__(self, root: str, nonce: object) -> None:
-        if not isinstance(nonce, str) or not NONCE.match(nonce):
+        if not isinstance(nonce, str) or not is_nonce(nonce):
             raise Refusal("nonce", "not a nonce: %.80r" % (nonce,), "a nonce is 16 to 64 of a-z and 0-9")
         self.root = root
         self.nonce = nonce
@@ -224,7 +221,7 @@ def attempts(root: str) -> Iterator[Attempt]:
     except FileNotFoundError:
         return
     for name in names:
-        if NONCE.match(name):
+        if is_nonce(name):
             yield Attempt(root, name)
 
 

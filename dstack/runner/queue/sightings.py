@@ -16,9 +16,9 @@ import sys
 from typing import List, Optional
 
 from dstack.runner.base import file_locks
-from dstack.runner.base.spool import NONCE, try_lock
+from dstack.runner.base.spool import try_lock
 from dstack.runner.queue import folders
-from dstack.wire import ALIVE, UNKNOWN, UNSEEN
+from dstack.wire import ALIVE, UNKNOWN, UNSEEN, is_nonce
 
 PR_SET_NAME = 15
 PROC_FOLDER = "/proc"
@@ -35,7 +35,7 @@ def sighting(nonce: object, account: object) -> str:
     queue a job may outlive its supervisor unseen.
     """
     uid = _uid_of(account)
-    if uid is None or not isinstance(nonce, str) or not NONCE.match(nonce):
+    if uid is None or not isinstance(nonce, str) or not is_nonce(nonce):
         return UNKNOWN
     ticket = _ticket_is_locked(nonce, uid) if folders.is_shared() else None
     if ticket:

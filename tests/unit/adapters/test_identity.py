@@ -121,16 +121,17 @@ def test_an_id_that_is_no_name_is_refused(tmp_path: Path, wrong: str) -> None:
 
 
 def test_only_old_files_of_ended_coordinators_are_removed(tmp_path: Path) -> None:
-    old, fresh = CoordinatorLock(tmp_path, "old"), CoordinatorLock(tmp_path, "fresh")
+    names = ["old" * 6, "fresh" * 6, "living" * 6, "new" * 6]
+    old, fresh = CoordinatorLock(tmp_path, names[0]), CoordinatorLock(tmp_path, names[1])
     with old, fresh:
         pass
-    with CoordinatorLock(tmp_path, "living") as living:
+    with CoordinatorLock(tmp_path, names[2]) as living:
         long_ago = time.time() - identity.KEPT - 1000
         for lock in (old, living):
             os.utime(lock.path, (long_ago, long_ago))
-        with CoordinatorLock(tmp_path, "new"):
+        with CoordinatorLock(tmp_path, names[3]):
             left = sorted(path.stem for path in living.path.parent.iterdir())
-    assert left == ["fresh", "living", "new"]
+    assert left == names[1:]
 
 
 def test_boot_id_is_the_kernels_and_boottime_goes_on() -> None:
