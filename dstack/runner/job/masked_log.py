@@ -125,10 +125,10 @@ class MaskedLog:
         if len(self._waiting) > MAX_WAITING_BYTES:
             self._cut(MAX_WAITING_BYTES)
 
-    def _cut(self, kept: int) -> None:
-        """Keep `kept` of the waiting bytes, drop all others and every later one, and say so in `loss`."""
-        self._missing += len(self._waiting) - kept
-        del self._waiting[kept:]
+    def _cut(self, length: int) -> None:
+        """Keep `length` of the waiting bytes, drop all others and every later one, and say so in `loss`."""
+        self._missing += len(self._waiting) - length
+        del self._waiting[length:]
         for _ in range(2 * PIPE_BYTES // CHUNK + 1):
             self._missing += len(self._rest())
         self._hang_up()

@@ -91,7 +91,7 @@ def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Op
         raise Refusal(NOT_HELD, "attempt %s was decided already" % attempt.nonce, "take a new nonce")
     attempt.reserve()
     write_json(attempt.supervisor, identity(os.getpid()))
-    wanted = slots.SlotRequest(
+    request = slots.SlotRequest(
         nonce=attempt.nonce,
         demand=tickets.demand_of(order["demand"]),
         capacity=capacity(order["slots"], order["shares"]),
@@ -100,7 +100,7 @@ def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Op
     )
     slot = slots.take_slot(
         attempt.root,
-        wanted,
+        request,
         lambda seconds: _wait_for_hangup(control, seconds),
         lambda text: _send(control, {"waits": text}),
     )

@@ -60,22 +60,22 @@ def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[
     Raises Refusal when the lock file of the first folder cannot be opened, and when the time is over, with the name of
     the holder or the lacking resource.
     """
-    began, said, pause = time.monotonic(), "", 0.001
+    began, last_report, pause = time.monotonic(), "", 0.001
     name_at = began + (NAME_HOLDER_AFTER_S if policy.timeout_s is None else min(NAME_HOLDER_AFTER_S, policy.timeout_s))
     while True:
         now = time.monotonic()
         over = policy.timeout_s is not None and now - began >= policy.timeout_s
         found = _try_locks(folders, over or now >= name_at)
         if isinstance(found, QueueLock):
-            if said:
+            if last_report:
                 policy.report("")
             return found
         if over:
             raise found
-        text = found.message or said
-        if text != said:
+        text = found.message or last_report
+        if text != last_report:
             policy.report(text)
-            said, name_at = text, now + NAME_HOLDER_AFTER_S
+            last_report, name_at = text, now + NAME_HOLDER_AFTER_S
         if policy.wait_for_cancel(pause):
             return None
         pause = min(MAX_RETRY_PAUSE_S, 2 * pause)
@@ -121,14 +121,14 @@ def _open_locks(folders: List[str], files: contextlib.ExitStack) -> Dict[str, in
 
 
 def _open_lock(path: str, files: contextlib.ExitStack) -> int:
-    made = False
+    is_new = False
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)
-        made = True
+        is_new = True
     files.callback(os.close, fd)
-    if made:
+    if is_new:
         os.fchmod(fd, 0o444)  # whatever the umask: every account must be able to lock the file
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise OSError("%s is not a plain file" % path)

@@ -110,7 +110,7 @@ def list_queue(root: str, capacity: Capacity) -> Dict[str, Any]:
     the cause, when a shortage keeps the queue from being read.
     """
     now = time.clock_gettime(_HOST_CLOCK)
-    found, skipped_files = _Queue(root, WaitPolicy(_sleep, timeout_s=LIST_TIMEOUT_S)).found()
+    found, skipped_files = _Queue(root, WaitPolicy(_sleep, timeout_s=LIST_TIMEOUT_S)).read_tickets()
     found.sort(key=lambda each: each.ticket.order)
     living = [each.ticket for each in found if each.counts]
     cards = _cards_for(living)
@@ -138,12 +138,12 @@ def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
         return None
 
 
-def _item(found: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
+def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
     """One ticket in the answer: null `gpus` while waiting, `since` in seconds, `why` says why the ticket waits.
 
     A malformed ticket has `fault` and `file` besides; without `counts` a malformed ticket takes no slot.
     """
-    ticket = found.ticket
+    ticket = entry.ticket
     why: Any = ""
     if ticket.gpus is None:
         why = decide(capacity, [other for other in living if other is not ticket], ticket)
@@ -156,8 +156,8 @@ def _item(found: TicketFile, living: List[Ticket], capacity: Capacity, now: floa
         "why": why if isinstance(why, str) else "about to start",
         "demand": ticket.demand._asdict(),
     }
-    if found.fault:
-        item.update(fault=found.fault, file=tickets.title_of(found.path), counts=found.counts)
+    if entry.fault:
+        item.update(fault=entry.fault, file=tickets.title_of(entry.path), counts=entry.counts)
     return item
 
 
@@ -302,7 +302,7 @@ class _Queue:
             self._policy.report(text)
             self._last_report = text
 
-    def found(self) -> Tuple[List[TicketFile], int]:
+    def read_tickets(self) -> Tuple[List[TicketFile], int]:
         """Every ticket that counts, every malformed ticket, and the number of further files without a ticket.
 
         Both are empty when the wait was cancelled. Raises Refusal when the folders cannot be read.
@@ -314,7 +314,7 @@ class _Queue:
             return self._read(lock) or ([], 0)
 
     def _read(self, lock: queue_lock.QueueLock) -> Optional[Tuple[List[TicketFile], int]]:
-        """The result of `found`. Under the lock no other process reads or changes a ticket, and none is half
+        """The result of `read_tickets`. Under the lock no other process reads or changes a ticket, and none is half
         written."""
         scan = tickets.QueueScan(lambda: self._policy.wait_for_cancel(0))
         try:
