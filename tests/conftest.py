@@ -1,5 +1,6 @@
 """Options of the whole suite."""
 
+import os
 import signal
 
 import pytest
@@ -10,3 +11,6 @@ pytest_plugins = ["tests.lacking", "tests.support.hosts.fixtures"]
 # A shell starts what it leaves in the background with Ctrl-C ignored, and every command of a test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Each of some thousand commands would compile dstack and its libraries anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from dstack import __version__
-from tests.support.people.terminal import Project
+from tests.support.people.laptop import Laptop
 
-Make = Callable[..., Project]
+Make = Callable[..., Laptop]
 
 HELP = """\
 Usage: dstack [OPTIONS] COMMAND [ARGS]...

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.people.terminal import Project
+from tests.support.people.laptop import Laptop
 
 HEAVY = ("rich", "networkx", "asyncio", "asyncssh", "pydantic", "fsspec", "obstore", "boto3", "cryptography", "numpy",
          "keyring", "dotenv")  # fmt: skip
 WORKFLOWS = {".dstack/workflows.yaml": "workflows:\n  - name: w\n    commands: [echo hi]\n"}
 
 
-def imported(project: Project, *arguments: str) -> set[str]:
+def imported(project: Laptop, *arguments: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "dstack", *arguments],
         cwd=project.root,
@@ -30,12 +30,12 @@ def imported(project: Project, *arguments: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ps"], ["ps", "--json"], ["hosts", "ls"], ["hosts", "--help"],
                                        ["secrets", "ls"], ["secrets", "--help"]])  # fmt: skip
-def test_nothing_heavy_is_imported(project: Callable[..., Project], arguments: list[str]) -> None:
+def test_nothing_heavy_is_imported(project: Callable[..., Laptop], arguments: list[str]) -> None:
     modules = imported(project(WORKFLOWS), *arguments)
     assert {module for module in modules if module.split(".")[0] in HEAVY} == set()
 
 
-def test_the_version_imports_nothing_of_ours_but_itself(project: Callable[..., Project]) -> None:
+def test_the_version_imports_nothing_of_ours_but_itself(project: Callable[..., Laptop]) -> None:
     modules = imported(project(), "--version")
     assert {module for module in modules if module.startswith("dstack")} <= {"dstack", "dstack.__main__"}
     assert not modules & {"typing", "click", "typer", "dataclasses", "subprocess", "json", "re"}
@@ -44,7 +44,7 @@ def test_the_version_imports_nothing_of_ours_but_itself(project: Callable[..., P
 @pytest.mark.parametrize(
     "module", ["click", "typer", "dstack.cli.main", "dstack.cli.runs.run", "dstack.app.coordination.run"]
 )
-def test_ctrl_c_while_modules_are_imported_ends_quietly(project: Callable[..., Project], module: str) -> None:
+def test_ctrl_c_while_modules_are_imported_ends_quietly(project: Callable[..., Laptop], module: str) -> None:
     press = f"""\
 import os, signal, sys
 
@@ -61,7 +61,7 @@ sys.meta_path.insert(0, Press())
     assert (done.code, done.out, done.err) == (130, "", "")
 
 
-def test_help_imports_no_command(project: Callable[..., Project]) -> None:
+def test_help_imports_no_command(project: Callable[..., Laptop]) -> None:
     modules = imported(project(), "--help")
     ours = {module for module in modules if module.startswith("dstack.")}
     assert ours <= {"dstack.__main__", "dstack.cli", "dstack.cli.main", "dstack.cli.lazy", "dstack.errors", "dstack.ui",
@@ -69,20 +69,20 @@ def test_help_imports_no_command(project: Callable[..., Project]) -> None:
                     "dstack.cli.outputs"}  # fmt: skip
 
 
-def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Project]) -> None:
+def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Laptop]) -> None:
     made = project(WORKFLOWS)
     made.git()
     modules = imported(made, "run", "w")
     assert {"keyring", "dotenv", "dstack.cli.secrets.set"} & modules == set()
 
 
-def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Project]) -> None:
+def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Laptop]) -> None:
     modules = imported(project(WORKFLOWS), "ps")
     ours = {module.removeprefix("dstack.app.") for module in modules if module.startswith("dstack.app.")}
     assert ours <= {"queries", "queries.runs", "queries.views", "maintenance", "maintenance.bucket_probe"}
 
 
-def test_a_plan_without_a_circle_does_not_import_networkx(project: Callable[..., Project]) -> None:
+def test_a_plan_without_a_circle_does_not_import_networkx(project: Callable[..., Laptop]) -> None:
     second = "  - name: v\n    depends-on: [w]\n    commands: [echo hi]\n"
     modules = imported(project({".dstack/workflows.yaml": WORKFLOWS[".dstack/workflows.yaml"] + second}), "check")
     assert "dstack.project.graph" in modules

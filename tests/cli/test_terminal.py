@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.support.people.terminal import LIMIT, Project, names
+from tests.support.people.laptop import LIMIT, Laptop, names
 
 HIDDEN = "\\033[8m\\033[30;40m"
 FILES = {
@@ -35,9 +35,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     """A project in which `second` and `calm` were run."""
-    project = Project(tmp_path_factory.mktemp("made"))
+    project = Laptop(tmp_path_factory.mktemp("made"), user="alice", columns=80)
     project.environment["GATE"] = str(project.root / "gate")
     project.write(FILES)
     project.git()
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def last_run(made: Project) -> str:
+def last_run(made: Laptop) -> str:
     return names(made.run("ps").out)[0]
 
 
@@ -55,34 +55,34 @@ def is_clean(shown: str) -> bool:
     return "\x1b[8m" in shown and shown.rindex(RESET) > max(shown.rindex("\x1b[8m"), shown.rindex("\x1b[30;40m"))
 
 
-def test_logs_end_without_colours(made: Project) -> None:
+def test_logs_end_without_colours(made: Laptop) -> None:
     run = last_run(made)
     one = made.terminal("logs", run, "second")
     assert one.out == f"\x1b[8m\x1b[30;40malso no end{RESET}"
     assert made.terminal("logs", run, "second", "-f").out == one.out
 
 
-def test_the_logs_of_two_jobs_do_not_colour_one_another(made: Project) -> None:
+def test_the_logs_of_two_jobs_do_not_colour_one_another(made: Laptop) -> None:
     both = made.terminal("logs", last_run(made))
     dark = "\x1b[8m\x1b[30;40m"
     assert both.out == f"[first] {dark}hidden{RESET}\n[second] {dark}also no end{RESET}\n"
     assert made.run("logs", "-").out == both.out
 
 
-def test_what_is_not_coloured_gets_nothing_extra(made: Project) -> None:
+def test_what_is_not_coloured_gets_nothing_extra(made: Laptop) -> None:
     assert made.run("run", "calm", "--rerun").code == 0
     assert made.run("logs", "-").out == made.terminal("logs", last_run(made)).out == "calm\n"
     assert made.run("run", "second").code == 0
 
 
-def test_an_attached_run_ends_without_colours(made: Project) -> None:
+def test_an_attached_run_ends_without_colours(made: Laptop) -> None:
     done = made.terminal("run", "second", "--rerun")
     assert done.code == 0
     assert is_clean(done.out)
     assert all(is_clean(line) for line in done.out.splitlines() if "\x1b[8m" in line)
 
 
-def test_ctrl_c_takes_the_colours_away(made: Project) -> None:
+def test_ctrl_c_takes_the_colours_away(made: Laptop) -> None:
     done = made.terminal("run", "slow", interrupt_at="begun")
     run = names(done.out)[0]
     assert is_clean(done.out)
@@ -94,7 +94,7 @@ def test_ctrl_c_takes_the_colours_away(made: Project) -> None:
     (made.root / "gate").touch()
 
 
-def test_logs_that_are_told_to_end_take_the_colours_away(made: Project) -> None:
+def test_logs_that_are_told_to_end_take_the_colours_away(made: Laptop) -> None:
     made.environment["GATE"] = str(made.root / "third-gate")
     run = names(made.run("run", "slow", "-d", "--rerun").out)[0]
     master, slave = pty.openpty()
@@ -117,7 +117,7 @@ def test_logs_that_are_told_to_end_take_the_colours_away(made: Project) -> None:
     assert is_clean(shown.decode())
 
 
-def test_a_reader_that_leaves_takes_no_colours_with_it(made: Project) -> None:
+def test_a_reader_that_leaves_takes_no_colours_with_it(made: Laptop) -> None:
     """`dstack logs -f | head -1` in a terminal: head wrote what it read there, and standard error is that terminal."""
     made.environment["GATE"] = str(made.root / "another-gate")
     run = names(made.run("run", "slow", "-d", "--rerun").out)[0]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.people.terminal import LIMIT, Done, Project
+from tests.support.people.laptop import LIMIT, Done, Laptop
 
 FILES = {".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo done]}\n"}
 UNWRITTEN = 9
@@ -27,16 +27,16 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     """A project with one run, that has ended."""
-    project = Project(tmp_path_factory.mktemp("unwritten"))
+    project = Laptop(tmp_path_factory.mktemp("unwritten"), user="alice", columns=80)
     project.write(FILES)
     project.git()
     assert project.run("run", "w").code == 0
     return project
 
 
-def in_shell(project: Project, arguments: list[str], rest: str) -> Done:
+def in_shell(project: Laptop, arguments: list[str], rest: str) -> Done:
     """The command with what a shell makes of `rest`, e.g. `>/dev/full`."""
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$@" {rest}', "bash", sys.executable, "-m", "dstack", *arguments],
@@ -51,7 +51,7 @@ def in_shell(project: Project, arguments: list[str], rest: str) -> Done:
 
 
 @pytest.mark.parametrize("arguments", [*COMMANDS, ["--version"], ["--help"]], ids=" ".join)
-def test_a_full_disk_is_said_in_one_line(made: Project, arguments: list[str]) -> None:
+def test_a_full_disk_is_said_in_one_line(made: Laptop, arguments: list[str]) -> None:
     done = in_shell(made, arguments, ">/dev/full")
     assert (done.code, done.out) == (UNWRITTEN, "")
     if "--json" in arguments:
@@ -66,24 +66,24 @@ def said(done: Done) -> list[str]:
 
 
 @pytest.mark.parametrize("arguments", [["ps"], ["stop", "-", "--yes"], ["--version"]], ids=" ".join)
-def test_a_closed_standard_output_is_said_in_one_line(made: Project, arguments: list[str]) -> None:
+def test_a_closed_standard_output_is_said_in_one_line(made: Laptop, arguments: list[str]) -> None:
     done = in_shell(made, arguments, ">&-")
     assert (done.code, said(done)) == (UNWRITTEN, [CLOSED, HINT])
 
 
-def test_where_no_descriptor_is_open_the_exit_code_alone_tells(made: Project) -> None:
+def test_where_no_descriptor_is_open_the_exit_code_alone_tells(made: Laptop) -> None:
     assert in_shell(made, ["ps"], "<&- >&- 2>&-") == Done(UNWRITTEN, "", "")
     assert in_shell(made, ["show", "no-such-run-1"], "<&- >&- 2>&-") == Done(2, "", "")
 
 
-def test_an_error_is_said_where_standard_output_takes_nothing(made: Project) -> None:
+def test_an_error_is_said_where_standard_output_takes_nothing(made: Laptop) -> None:
     done = in_shell(made, ["show", "no-such-run-1"], ">/dev/full")
     assert (done.code, "no-such-run-1" in done.err, "Traceback" in done.err) == (2, True, False)
     assert in_shell(made, ["show", "no-such-run-1"], "2>/dev/full").code == 2
 
 
 @pytest.mark.parametrize("arguments", [["ps"], ["show", "-"], ["--help"]], ids=" ".join)
-def test_a_reader_that_leaves_is_no_error(made: Project, arguments: list[str]) -> None:
+def test_a_reader_that_leaves_is_no_error(made: Laptop, arguments: list[str]) -> None:
     done = in_shell(made, arguments, "| head -1")
     assert (done.code in (0, 1), said(done), done.out.count("\n")) == (True, [], 1)
     gone = in_shell(made, arguments, "| true")

@@ -21,7 +21,7 @@ from tests.support.runners.bench import (
     Bench,
     LocalOpener,
     Opener,
-    Project,
+    Repository,
     attempt_of,
     first_of,
     gathered,
@@ -45,7 +45,7 @@ def runner_openers(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def on_host(runner_openers: Opener, tmp_path: Path) -> Play:
     """Plays a scene with a bench of its own."""
-    project = Project(tmp_path)
+    project = Repository(tmp_path)
 
     async def whole(scene: Scene) -> None:
         async with Bench(runner_openers, project) as bench:

@@ -12,7 +12,7 @@ from dstack.app.hosts.fleet import Fleet, Link, Reached
 from dstack.core.placement import Peer
 from dstack.errors import BucketError, HostError, HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, JobSpec, Resources, Snapshot
-from tests.support.records.story import spec
+from tests.support.records.specs import LARGE_FACTS, spec
 
 SNAPSHOT = Snapshot(commit="c", tree="t", prefix="", head=None, branch=None, remote=None, dirty=False)
 
@@ -27,10 +27,7 @@ class Far:
         self.asked: list[list[str]] = []
 
     async def facts(self) -> HostFacts:
-        return HostFacts(
-            boot_id="b", hostname=self.name, user="alice", uid=1, python="3.11.2", platform="linux-x86_64", cpus=4,
-            memory=1 << 34, gpus=(), git="2", docker=True, disk_free=1 << 40, dir="/d",
-        )  # fmt: skip
+        return replace(LARGE_FACTS, hostname=self.name, docker=True)
 
     async def close(self) -> None: ...
 

@@ -17,10 +17,10 @@ from dstack.core.format.records import Claim, End, Gone, Result, pack, unpack
 from dstack.errors import BucketError
 from dstack.model import Nonce
 from dstack.ports import Put
-from tests.app.hosts.test_claim_hosts import FACTS
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import ME, Story, spec
-from tests.support.runners.bench import Bench, LocalOpener, Project, play
+from tests.support.records.specs import FACTS, spec
+from tests.support.records.story import ME, Story
+from tests.support.runners.bench import Bench, LocalOpener, Repository, play
 from tests.support.runners.reached import reached
 
 TRAIN = spec("train")
@@ -92,7 +92,7 @@ def tidied(
     found: list[tuple[Nonce, list[str], list[str]]] = []
 
     async def scene() -> None:
-        async with Bench(LocalOpener(tmp_path / "host"), Project(tmp_path)) as bench:
+        async with Bench(LocalOpener(tmp_path / "host"), Repository(tmp_path)) as bench:
             client = await bench.client()
             nonce, _, _ = await bench.finished(client, script, artifacts=["train"], attempt=keys.folder)
             record(nonce)

@@ -15,7 +15,8 @@ from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, End, Gone, RunRecord, pack, unpack
 from dstack.model import ExitReport, Nonce, Spooled
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import Story
 from tests.support.runners.reached import reached
 
 TRAIN = spec("train")

@@ -19,9 +19,9 @@ from dstack.core.placement import Peer
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, JobStatus, Nonce, Snapshot
 from tests.app.coordination.test_effect_driver_watch import BEATS, Seen
-from tests.app.hosts.test_claim_hosts import FACTS
 from tests.app.hosts.test_prospects import BARE, LARGE, WAITS, WITH_GPU, Answering
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.specs import FACTS
 from tests.support.simulator.world import run_of
 
 KEYS = ProjectKeys.of("p")

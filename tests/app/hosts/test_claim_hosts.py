@@ -21,11 +21,8 @@ from dstack.model import Host, HostFacts, HostName, RunId, RunName
 from dstack.wire import ALIVE, STARTED, UNKNOWN, UNSEEN
 from tests.app.coordination.test_effect_driver_watch import Seen
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.specs import FACTS
 
-FACTS = HostFacts(
-    boot_id="boot", hostname="gpu", user="alice", uid=1, python="3.11", platform="linux", cpus=1, memory=1, gpus=(),
-    git="2.39", docker=False, disk_free=1, dir="/home/alice/.dstack", place="place of alice", machine="machine",
-)  # fmt: skip
 BOB = replace(FACTS, user="bob", dir="/home/bob/.dstack", place="place of bob")
 GPU = Host(name=HostName("gpu"), address="gpu.example.org")
 OWNER = Coordinator(id="c", user="alice", machine="laptop", boot_id="l", pid=1, lock="/x")

@@ -17,8 +17,7 @@ from dstack.app.hosts.prospects import Prospects
 from dstack.core.placement import Away, Prospect, misfit, only_chances, prospect
 from dstack.errors import HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Gpu, Host, HostFacts, HostName, Resources
-from tests.app.hosts.test_claim_hosts import FACTS
-from tests.support.records.story import spec
+from tests.support.records.specs import FACTS, spec
 
 LARGE = spec("large", resources=Resources(gpu=Gpu(count=1)))
 SMALL = spec("small")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,23 +19,10 @@ from dstack.core.format.records import Claim, Coordinator
 from dstack.errors import DstackError, HostError, HostKeyError, HostUnreachableError, NoRoomError, NotHeldError
 from dstack.model import Demand, ExitReport, Fingerprint, Host, HostFacts, HostName, Nonce, RunId, RunName
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.specs import LARGE_FACTS
 
 NONCE = Nonce("0123456789abcdef")
-FACTS = HostFacts(
-    boot_id="b",
-    hostname="h",
-    user="u",
-    uid=1,
-    python="3.9",
-    platform="linux",
-    cpus=4,
-    memory=1 << 34,
-    gpus=(),
-    git="2",
-    docker=True,
-    disk_free=1 << 40,
-    dir="/d",
-)
+FACTS = replace(LARGE_FACTS, docker=True)
 
 
 class FakeRunner:

@@ -19,7 +19,8 @@ from dstack.core.format.records import Claim, End, Final, Outcome, Pin, Result, 
 from dstack.model import JobStatus, RunId
 from tests.app.maintenance.test_prune_plan import TRAIN, finished, generation
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import ME, Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import ME, Story
 
 OTHER = spec("other", script="x")
 

@@ -27,7 +27,8 @@ from dstack.core.retention import Policy
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import ME, Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import ME, Story
 
 TRAIN = spec("train")
 TOMB = Tomb(nonce="t", user="alice")

@@ -16,7 +16,8 @@ from dstack.core.format.records import Claim, End, unpack
 from dstack.errors import BucketError
 from dstack.model import Nonce, Retry
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import ME, Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import ME, Story
 
 TRAIN = spec("train")
 HOUR = 3600.0

@@ -11,7 +11,8 @@ from dstack.app.protocol.jobs import Job
 from dstack.core.format.records import Claim, Coordinator, unpack
 from dstack.model import ExitReport, JobStatus
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import Story
 
 TRAIN = spec("train")
 OTHER = Coordinator(id="c2", user="alice", machine="laptop", boot_id="b", pid=2, lock="/nowhere")

@@ -24,7 +24,8 @@ from tests.app.maintenance.test_fsck import age
 from tests.app.maintenance.test_prune_plan import TRAIN, finished, generation
 from tests.support.buckets.late import LateBucket
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import ME, Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import ME, Story
 
 KEYS = ProjectKeys.of("p")
 SEEDS = range(60)

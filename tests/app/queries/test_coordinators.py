@@ -27,7 +27,8 @@ from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.tables import notes
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.buckets.request_log import OPEN, documented
-from tests.support.records.story import ME, Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import ME, Story
 
 NOW = 1_790_009_000.0
 BOB = Coordinator(id="c2", user="bob", machine="desk", boot_id="b2", pid=2, lock="/nowhere")

@@ -16,7 +16,8 @@ from dstack.core.format.records import Outcome, RunRecord, Started, Tomb, pack
 from dstack.core.lifecycle import GOOD
 from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, Manifest, WorkflowName
-from tests.support.records.story import Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import Story
 
 
 @pytest.fixture

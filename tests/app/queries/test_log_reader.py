@@ -12,7 +12,8 @@ from dstack.adapters.bucket.folder import FolderBucket
 from dstack.app.queries.log_reader import follow_logs, read_logs
 from dstack.errors import NotFoundError
 from tests.support.buckets.memory import MemoryBucket
-from tests.support.records.story import Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import Story
 
 
 @pytest.fixture

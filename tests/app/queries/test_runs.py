@@ -18,7 +18,8 @@ from dstack.core.format.records import RunRecord, Started, pack, unpack
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunId, RunStatus, WorkflowName
 from dstack.ui.jsonout import run_json
-from tests.support.records.story import Story, spec
+from tests.support.records.specs import spec
+from tests.support.records.story import Story
 
 
 class CountingFolder(FolderBucket):

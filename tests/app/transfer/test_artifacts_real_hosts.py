@@ -12,7 +12,7 @@ from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import ProjectKeys
 from dstack.model import Fingerprint
-from tests.support.runners.bench import Bench, LocalOpener, Project, play
+from tests.support.runners.bench import Bench, LocalOpener, Repository, play
 
 KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
 MAKE = """
@@ -30,7 +30,7 @@ find . ! -type f | LC_ALL=C sort; readlink link; ls -ld many large | cut -c1-10
 def test_what_one_job_leaves_another_finds_on_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge is the same shell script, run by both jobs and on what was pulled."""
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
-    bucket, project = FolderBucket(tmp_path / "bucket"), Project(tmp_path)
+    bucket, project = FolderBucket(tmp_path / "bucket"), Repository(tmp_path)
 
     async def scene() -> None:
         async with (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.people.terminal import Project, names
+from tests.support.people.laptop import Laptop, names
 
 FILES = {
     ".dstack/workflows.yaml": """\
@@ -36,7 +36,7 @@ workflows:
 
 
 @pytest.fixture
-def made(project: Callable[..., Project]) -> Project:
+def made(project: Callable[..., Laptop]) -> Laptop:
     """A project in which train ran twice, with different variables, and another workflow failed."""
     it = project(FILES)
     it.git()
@@ -46,14 +46,14 @@ def made(project: Callable[..., Project]) -> Project:
     return it
 
 
-def objects(project: Project) -> dict[str, bytes]:
+def objects(project: Laptop) -> dict[str, bytes]:
     """Everything in the bucket, read by the test itself."""
     bucket = project.home / ".dstack/bucket"
     found = (path for path in bucket.rglob("*") if path.is_file() and ".tmp" not in path.parts)
     return {path.relative_to(bucket).as_posix(): path.read_bytes() for path in found}
 
 
-def age(project: Project, days: float) -> None:
+def age(project: Laptop, days: float) -> None:
     then = time.time() - days * 86400
     for path in (project.home / ".dstack/bucket").rglob("*"):
         if path.is_file():
@@ -67,7 +67,7 @@ def normal(text: str) -> list[str]:
     return [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
 
 
-def test_a_dry_run_says_what_would_go_and_removes_nothing(made: Project) -> None:
+def test_a_dry_run_says_what_would_go_and_removes_nothing(made: Laptop) -> None:
     age(made, 40)
     before = objects(made)
     done = made.run("prune", "--older-than", "30d")
@@ -93,7 +93,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(made: Project) -> None
     assert objects(made) == before
 
 
-def test_yes_removes_it_and_a_run_makes_it_again(made: Project) -> None:
+def test_yes_removes_it_and_a_run_makes_it_again(made: Laptop) -> None:
     age(made, 40)
     done = made.run("prune", "--older-than", "30d", "--yes")
     assert done.code == 0, done.err
@@ -109,7 +109,7 @@ def test_yes_removes_it_and_a_run_makes_it_again(made: Project) -> None:
     assert [job["status"] for job in third["jobs"]] == ["reused", "reused"]
 
 
-def test_what_a_run_uses_stays_and_the_run_ends_well(made: Project) -> None:
+def test_what_a_run_uses_stays_and_the_run_ends_well(made: Laptop) -> None:
     name = made.run("run", "slow", "-d").out.split()[0]
     deadline = time.monotonic() + 60
     while "begun" not in made.run("logs", name, "slow").out:
@@ -124,7 +124,7 @@ def test_what_a_run_uses_stays_and_the_run_ends_well(made: Project) -> None:
     assert shown["jobs"][0]["status"] == "reused"
 
 
-def test_the_newest_stay_and_the_oldest_go(made: Project) -> None:
+def test_the_newest_stay_and_the_oldest_go(made: Laptop) -> None:
     runs = [run["run"] for run in json.loads(made.run("ps", "-a", "--json").out) if run["workflow"] == "train"]
     done = made.run("prune", "--keep", "1", "--yes")
     assert names(done.out) == [runs[1]]
@@ -135,7 +135,7 @@ def test_the_newest_stay_and_the_oldest_go(made: Project) -> None:
     assert made.run("fsck").code == 0
 
 
-def test_the_size_is_brought_down(made: Project) -> None:
+def test_the_size_is_brought_down(made: Laptop) -> None:
     made.run("prune", "--max-size", "250kB", "--yes")
     assert sum(len(body) for body in objects(made).values()) <= 250_000
     assert made.run("prune", "--max-size", "250kB").out == "nothing to remove\n"
@@ -152,7 +152,7 @@ def test_the_size_is_brought_down(made: Project) -> None:
         (("all",), "all"),
     ],
 )
-def test_wrong_options_change_nothing(made: Project, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_options_change_nothing(made: Laptop, arguments: tuple[str, ...], said: str) -> None:
     before = objects(made)
     done = made.run("prune", "--yes", *arguments)
     assert done.code == 2
@@ -161,7 +161,7 @@ def test_wrong_options_change_nothing(made: Project, arguments: tuple[str, ...],
     assert objects(made) == before
 
 
-def test_tags_that_this_version_does_not_know_stop_it(made: Project) -> None:
+def test_tags_that_this_version_does_not_know_stop_it(made: Laptop) -> None:
     project = next((made.home / ".dstack/bucket/projects").iterdir())
     (project / "tags/best").mkdir(parents=True)
     (project / "tags/best/1").write_text("{}")
@@ -170,7 +170,7 @@ def test_tags_that_this_version_does_not_know_stop_it(made: Project) -> None:
     assert "tags" in done.err
 
 
-def test_without_an_option_only_leftovers_go(made: Project) -> None:
+def test_without_an_option_only_leftovers_go(made: Laptop) -> None:
     done = made.run("prune", "--yes")
     assert done.out.splitlines() == [
         "nothing to remove",
@@ -178,7 +178,7 @@ def test_without_an_option_only_leftovers_go(made: Project) -> None:
     ]
 
 
-def test_du(made: Project) -> None:
+def test_du(made: Laptop) -> None:
     done = made.run("du")
     lines = done.out.splitlines()
     assert lines[0].split() == ["WHAT", "SIZE", "OBJECTS"]
@@ -196,21 +196,21 @@ def test_du(made: Project) -> None:
     assert (told["used"], told["unknown"]) == (0, 0)
 
 
-def test_where_nothing_is_left_to_free_du_names_no_options(made: Project) -> None:
+def test_where_nothing_is_left_to_free_du_names_no_options(made: Laptop) -> None:
     pruned = made.run("prune", "--keep", "0", "--yes")
     assert "--keep 0 keeps none" in pruned.out
     assert "newest" not in pruned.out
     assert made.run("du").out.splitlines()[-1] == "nothing to free"
 
 
-def test_du_of_nothing(project: Callable[..., Project]) -> None:
+def test_du_of_nothing(project: Callable[..., Laptop]) -> None:
     it = project(FILES)
     done = it.run("du")
     assert done.code == 0
     assert "is in the bucket" in done.out
 
 
-def test_fsck_has_an_exit_code_of_its_own_and_repairs(made: Project) -> None:
+def test_fsck_has_an_exit_code_of_its_own_and_repairs(made: Laptop) -> None:
     assert made.run("fsck", "--deep").out == "nothing is wrong\n"
     folder = next((made.home / ".dstack/bucket/projects").iterdir())
     named = next((folder / "names").iterdir())
@@ -233,7 +233,7 @@ def test_fsck_has_an_exit_code_of_its_own_and_repairs(made: Project) -> None:
     assert made.run("run", "train", "--lr", "0.5").code == 0
 
 
-def test_a_bucket_that_cannot_be_read_is_said_in_a_line(made: Project) -> None:
+def test_a_bucket_that_cannot_be_read_is_said_in_a_line(made: Laptop) -> None:
     folder = next((made.home / ".dstack/bucket/projects").iterdir())
     (folder / "names").rename(folder / "elsewhere")
     (folder / "names").write_text("a file")

@@ -11,15 +11,16 @@ import pytest
 
 from dstack.cli.hosts.ask import Answer
 from dstack.cli.hosts.host_check import Seen, host_lines, told_once
-from dstack.model import Gpu, Host, HostFacts, HostName
+from dstack.model import Gpu, Host, HostName
 from dstack.ui.tables import display_width
 from tests.support.buckets.guarded_store import Guarded
 from tests.support.buckets.refusing_store import Refusing
 from tests.support.hosts.farm import Farm, TestHost
 from tests.support.hosts.home import ClientKey
-from tests.support.people.terminal import Done, Project
+from tests.support.people.laptop import Done, Laptop
+from tests.support.records.specs import LARGE_FACTS
 
-Make = Callable[..., Project]
+Make = Callable[..., Laptop]
 
 
 def fingerprint(host: TestHost) -> str:
@@ -34,7 +35,7 @@ def options(host: TestHost, key: ClientKey) -> list[str]:
     return ["--address", host.address, "--port", str(host.port), "--user", host.user, "--identity-file", str(key.file)]
 
 
-def inventory(project: Project) -> Path:
+def inventory(project: Laptop) -> Path:
     return project.home / ".dstack" / "hosts.yaml"
 
 
@@ -184,7 +185,7 @@ def test_a_host_that_cannot_be_reached_is_3_and_the_others_are_shown(project: Ma
     assert "\ngone: " in done.out
 
 
-def checked(project: Project, host: TestHost, key: ClientKey, bucket: str, env: Mapping[str, str]) -> Done:
+def checked(project: Laptop, host: TestHost, key: ClientKey, bucket: str, env: Mapping[str, str]) -> Done:
     """`hosts check` of one host with this bucket, which is the host's own way to it with the user's credentials."""
     if not inventory(project).exists():
         project.run("hosts", "add", "gpu", *options(host, key), "--yes", fingerprint(host))
@@ -279,22 +280,7 @@ def test_this_machine_is_judged_by_a_real_read_and_write(project: Make, can: str
 
 
 def answer(name: str, *, docker: bool, unseen: str = "") -> Answer[Seen]:
-    facts = HostFacts(
-        boot_id="b",
-        hostname=name,
-        user="alice",
-        uid=1,
-        python="3.11.7",
-        platform="linux",
-        cpus=4,
-        memory=1 << 34,
-        gpus=(),
-        git="git version 2.40.0",
-        docker=docker,
-        disk_free=1 << 40,
-        dir="/d",
-        shared_slots=True,
-    )
+    facts = replace(LARGE_FACTS, hostname=name, docker=docker, shared_slots=True)
     return Answer(host=Host(name=HostName(name)), said=Seen(facts=facts, unseen=unseen))
 
 
@@ -311,7 +297,7 @@ def test_nothing_of_what_a_host_has_is_cut(columns: int) -> None:
     gpus = (Gpu(count=2, name="NVIDIA A100-SXM4-80GB", memory=80_000_000_000),)
     bare = answer("gpu-1", docker=False).said
     assert bare is not None
-    facts = replace(bare.facts, gpus=gpus, disk_free=999_000_000_000)
+    facts = replace(bare.facts, gpus=gpus, disk_free=999_000_000_000, python="3.11.7", git="git version 2.40.0")
     found = Answer(host=Host(name=HostName("gpu-1")), said=Seen(facts=facts, who="ec2-user, forwarded"))
     titles, *lines = host_lines([found], width=columns)
     assert all(display_width(line) <= columns for line in lines)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from tests.support.people.terminal import Project
+from tests.support.people.laptop import Laptop
 
-Make = Callable[..., Project]
+Make = Callable[..., Laptop]
 
 
 def test_an_idle_host_says_so(project: Make) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.people.terminal import Project
+from tests.support.people.laptop import Laptop
 
 HOSTS = """\
 hosts:
@@ -20,12 +20,12 @@ hosts:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Project, Project]:
+def pair(tmp_path: Path) -> tuple[Laptop, Laptop]:
     made = []
     (tmp_path / "bucket").mkdir()
     for name in ("alice", "bob"):
         (tmp_path / name).mkdir()
-        project = Project(tmp_path / name)
+        project = Laptop(tmp_path / name, user="alice", columns=80)
         project.environment["DSTACK_BUCKET"] = str(tmp_path / "bucket")
         project.write({".dstack/workflows.yaml": "workflows: []\n"})
         made.append(project)
@@ -33,12 +33,12 @@ def pair(tmp_path: Path) -> tuple[Project, Project]:
     return made[0], made[1]
 
 
-def hosts(project: Project) -> str:
+def hosts(project: Laptop) -> str:
     path = project.root / ".dstack/hosts.yaml"
     return path.read_text() if path.exists() else ""
 
 
-def test_what_one_pushes_the_other_pulls_after_a_look(pair: tuple[Project, Project]) -> None:
+def test_what_one_pushes_the_other_pulls_after_a_look(pair: tuple[Laptop, Laptop]) -> None:
     alice, bob = pair
     assert bob.run("hosts", "pull").code == 2
     done = alice.run("hosts", "push")
@@ -59,7 +59,7 @@ def test_what_one_pushes_the_other_pulls_after_a_look(pair: tuple[Project, Proje
     assert hosts(alice) == HOSTS
 
 
-def test_a_pull_shows_what_changes_and_keeps_what_is_ones_own(pair: tuple[Project, Project]) -> None:
+def test_a_pull_shows_what_changes_and_keeps_what_is_ones_own(pair: tuple[Laptop, Laptop]) -> None:
     alice, bob = pair
     bob.write({".dstack/hosts.yaml": "# bob's\nhosts:\n  gpu-1: {address: 10.0.0.4}\n  here: {local: true}\n"})
     alice.run("hosts", "push")
@@ -69,7 +69,7 @@ def test_a_pull_shows_what_changes_and_keeps_what_is_ones_own(pair: tuple[Projec
     assert hosts(bob).startswith("# bob's\nhosts:\n  here: {local: true}\n  gpu-1:\n")
 
 
-def test_nobody_drops_what_another_pushed_unasked(pair: tuple[Project, Project]) -> None:
+def test_nobody_drops_what_another_pushed_unasked(pair: tuple[Laptop, Laptop]) -> None:
     alice, bob = pair
     alice.run("hosts", "push")
     bob.write({".dstack/hosts.yaml": "hosts: {gpu-2: {}}\n"})
@@ -80,7 +80,7 @@ def test_nobody_drops_what_another_pushed_unasked(pair: tuple[Project, Project])
     assert "gpu-2" in alice.run("hosts", "pull").err
 
 
-def test_a_personal_inventory_is_not_pushed_unasked(pair: tuple[Project, Project]) -> None:
+def test_a_personal_inventory_is_not_pushed_unasked(pair: tuple[Laptop, Laptop]) -> None:
     _, bob = pair
     (bob.home / ".dstack").mkdir(mode=0o700)
     (bob.home / ".dstack/hosts.yaml").write_text("hosts: {my-server: {}}\n")
@@ -89,7 +89,7 @@ def test_a_personal_inventory_is_not_pushed_unasked(pair: tuple[Project, Project
     assert "pushed my-server" in done.out
 
 
-def test_a_hostile_inventory_changes_nothing(pair: tuple[Project, Project], tmp_path: Path) -> None:
+def test_a_hostile_inventory_changes_nothing(pair: tuple[Laptop, Laptop], tmp_path: Path) -> None:
     alice, bob = pair
     alice.run("hosts", "push")
     (record,) = (tmp_path / "bucket").rglob("hosts/999999")
@@ -102,7 +102,7 @@ def test_a_hostile_inventory_changes_nothing(pair: tuple[Project, Project], tmp_
     assert "Traceback" not in done.err
 
 
-def test_what_a_terminal_shows_of_a_name_steers_nothing(pair: tuple[Project, Project], tmp_path: Path) -> None:
+def test_what_a_terminal_shows_of_a_name_steers_nothing(pair: tuple[Laptop, Laptop], tmp_path: Path) -> None:
     alice, bob = pair
     alice.run("hosts", "push")
     (record,) = (tmp_path / "bucket").rglob("hosts/999999")
@@ -110,7 +110,7 @@ def test_what_a_terminal_shows_of_a_name_steers_nothing(pair: tuple[Project, Pro
     assert "\x1b" not in bob.run("hosts", "pull").err
 
 
-def test_outside_a_project_there_is_nothing_to_share(project: Callable[..., Project]) -> None:
+def test_outside_a_project_there_is_nothing_to_share(project: Callable[..., Laptop]) -> None:
     made = project()
     for command in ("push", "pull"):
         done = made.run("hosts", command)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.people.terminal import Project
+from tests.support.people.laptop import Laptop
 
-Make = Callable[..., Project]
+Make = Callable[..., Laptop]
 
 
 def test_init_writes_a_project_that_is_right(project: Make) -> None:

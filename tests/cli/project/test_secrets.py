@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import ROOT
-from tests.support.people.terminal import Project, names
+from tests.support.people.laptop import Laptop, names
 from tests.support.secrets import keyring_backends
 
-Make = Callable[..., Project]
+Make = Callable[..., Laptop]
 VALUE = "kx7Qp2mZ9vR4tLw8"
 WORKFLOW = """
 workflows:
@@ -32,7 +32,7 @@ def digest(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
-def with_keyring(project: Project, backend: str) -> Project:
+def with_keyring(project: Laptop, backend: str) -> Laptop:
     project.environment |= {
         "PYTHON_KEYRING_BACKEND": backend if "." in backend else f"tests.support.secrets.keyring_backends.{backend}",
         keyring_backends.FILE: str(project.home.parent / "vault.json"),
@@ -42,35 +42,35 @@ def with_keyring(project: Project, backend: str) -> Project:
 
 
 @pytest.fixture
-def ringed(project: Make) -> Project:
+def ringed(project: Make) -> Laptop:
     made = with_keyring(project({".dstack/workflows.yaml": WORKFLOW}), "Working")
     made.git()
     return made
 
 
 @pytest.fixture
-def bare(project: Make) -> Project:
+def bare(project: Make) -> Laptop:
     made = with_keyring(project({".dstack/workflows.yaml": WORKFLOW}), keyring_backends.NONE)
     made.git()
     return made
 
 
-def secrets_file(project: Project) -> Path:
+def secrets_file(project: Laptop) -> Path:
     return project.home / ".dstack" / "secrets.json"
 
 
-def vault(project: Project) -> dict[str, str]:
+def vault(project: Laptop) -> dict[str, str]:
     path = project.home.parent / "vault.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def assert_nowhere(project: Project, value: str = VALUE) -> None:
+def assert_nowhere(project: Laptop, value: str = VALUE) -> None:
     for folder in (project.home, project.root):
         for path in folder.rglob("*"):
             assert not path.is_file() or value.encode() not in path.read_bytes(), path
 
 
-def test_set_keeps_in_the_keyring_and_nowhere_else(ringed: Project) -> None:
+def test_set_keeps_in_the_keyring_and_nowhere_else(ringed: Laptop) -> None:
     done = ringed.run("secrets", "set", "TOKEN", stdin=f"{VALUE}\n")
     assert (done.code, done.out, done.err) == (
         0,
@@ -82,7 +82,7 @@ def test_set_keeps_in_the_keyring_and_nowhere_else(ringed: Project) -> None:
     assert_nowhere(ringed)
 
 
-def test_without_a_keyring_a_file_of_the_owners_keeps_it_and_that_is_said(bare: Project) -> None:
+def test_without_a_keyring_a_file_of_the_owners_keeps_it_and_that_is_said(bare: Laptop) -> None:
     done = bare.run("secrets", "set", "TOKEN", stdin=VALUE)
     assert (done.code, done.out) == (0, "TOKEN is kept in ~/.dstack/secrets.json (mode 0600), for project project\n")
     assert done.err == "  not in a keyring: this system has no keyring that works\n"
@@ -107,14 +107,14 @@ def test_a_keyring_that_does_not_work_is_not_trusted(project: Make, backend: str
     assert VALUE in secrets_file(made).read_text()
 
 
-def test_set_asks_on_a_terminal_without_showing_the_value(ringed: Project) -> None:
+def test_set_asks_on_a_terminal_without_showing_the_value(ringed: Laptop) -> None:
     done = ringed.terminal("secrets", "set", "TOKEN", answer=f"{VALUE}\n", answer_at="TOKEN: ")
     assert done.code == 0
     assert done.out == "TOKEN: \nTOKEN is kept in the keyring (Test Keyring), for project project\n"
     assert vault(ringed) == {"dstack/project TOKEN": VALUE}
 
 
-def test_a_value_is_never_an_argument(ringed: Project) -> None:
+def test_a_value_is_never_an_argument(ringed: Laptop) -> None:
     for value in (VALUE, f"-{VALUE}", f"--token={VALUE}"):
         done = ringed.run("secrets", "set", "TOKEN", value, stdin="other")
         assert done.code == 2
@@ -127,13 +127,13 @@ def test_a_value_is_never_an_argument(ringed: Project) -> None:
     ("stdin", "told"),
     [("", "is empty"), ("\n", "is empty"), ("a\0b", "has a NUL"), ("x" * 65537, "longer than 64 kB")],
 )
-def test_values_that_no_job_could_get_are_refused(ringed: Project, stdin: str, told: str) -> None:
+def test_values_that_no_job_could_get_are_refused(ringed: Laptop, stdin: str, told: str) -> None:
     done = ringed.run("secrets", "set", "TOKEN", stdin=stdin)
     assert (done.code, vault(ringed), secrets_file(ringed).exists()) == (2, {}, False)
     assert told in done.err
 
 
-def test_bytes_that_are_no_text_are_refused(ringed: Project) -> None:
+def test_bytes_that_are_no_text_are_refused(ringed: Laptop) -> None:
     command = [sys.executable, "-m", "dstack", "secrets", "set", "TOKEN"]
     done = subprocess.run(
         command, cwd=ringed.root, env=ringed.environment, input=b"\xff\xfe key", capture_output=True, check=False
@@ -143,17 +143,17 @@ def test_bytes_that_are_no_text_are_refused(ringed: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["1A", "A-B", "DSTACK_X", "", "run_name"])
-def test_names_that_no_job_could_get_are_refused(ringed: Project, name: str) -> None:
+def test_names_that_no_job_could_get_are_refused(ringed: Laptop, name: str) -> None:
     assert ringed.run("secrets", "set", name, stdin=VALUE).code == 2
     assert vault(ringed) == {}
 
 
-def test_a_short_value_is_kept_with_a_warning(ringed: Project) -> None:
+def test_a_short_value_is_kept_with_a_warning(ringed: Laptop) -> None:
     done = ringed.run("secrets", "set", "TOKEN", stdin="abc")
     assert (done.code, done.err) == (0, "note: TOKEN is shorter than 4 characters, so it is not masked in logs\n")
 
 
-def test_ls_shows_names_and_places_and_no_value(ringed: Project) -> None:
+def test_ls_shows_names_and_places_and_no_value(ringed: Laptop) -> None:
     ringed.run("secrets", "set", "TOKEN", stdin=VALUE)
     ringed.run("secrets", "set", "TOKEN", "--global", stdin=VALUE)
     with_keyring(ringed, keyring_backends.NONE)
@@ -170,7 +170,7 @@ def test_ls_shows_names_and_places_and_no_value(ringed: Project) -> None:
     )
 
 
-def test_ls_outside_a_project_lists_what_is_for_all(ringed: Project) -> None:
+def test_ls_outside_a_project_lists_what_is_for_all(ringed: Laptop) -> None:
     ringed.run("secrets", "set", "TOKEN", "--global", stdin=VALUE)
     ringed.root = ringed.home
     refused = ringed.run("secrets", "set", "TOKEN", stdin=VALUE)
@@ -181,7 +181,7 @@ def test_ls_outside_a_project_lists_what_is_for_all(ringed: Project) -> None:
     assert ringed.run("secrets", "ls").err == "no secret is set; `dstack secrets set NAME` sets one\n"
 
 
-def test_rm_forgets_one_and_says_where_others_are(ringed: Project) -> None:
+def test_rm_forgets_one_and_says_where_others_are(ringed: Laptop) -> None:
     ringed.run("secrets", "set", "TOKEN", stdin=VALUE)
     ringed.run("secrets", "set", "TOKEN", "--global", stdin=VALUE)
     assert ringed.run("secrets", "rm", "TOKEN").out == "TOKEN is forgotten, for project project\n"
@@ -193,7 +193,7 @@ def test_rm_forgets_one_and_says_where_others_are(ringed: Project) -> None:
     assert "it stands in .env, which dstack never writes" in ringed.run("secrets", "rm", "TOKEN").err
 
 
-def test_what_is_nearest_wins_and_reaches_the_job_masked(ringed: Project) -> None:
+def test_what_is_nearest_wins_and_reaches_the_job_masked(ringed: Laptop) -> None:
     """The project's own, then its `.env`, then the one for all: each is seen once the nearer is gone."""
     ringed.write({".env": "TOKEN=from-dot-env$X\n"})
     ringed.run("secrets", "set", "TOKEN", stdin="from-project")
@@ -208,7 +208,7 @@ def test_what_is_nearest_wins_and_reaches_the_job_masked(ringed: Project) -> Non
             (ringed.root / ".env").unlink()
 
 
-def test_a_run_without_its_secret_is_refused_before_anything_is_recorded(ringed: Project) -> None:
+def test_a_run_without_its_secret_is_refused_before_anything_is_recorded(ringed: Laptop) -> None:
     ringed.write({".env": "not a line\n"})
     for arguments in (("run", "use"), ("run", "use", "--dry-run"), ("run", "use", "-d")):
         done = ringed.run(*arguments)
@@ -220,7 +220,7 @@ def test_a_run_without_its_secret_is_refused_before_anything_is_recorded(ringed:
     assert not (ringed.home / ".dstack" / "bucket").exists()
 
 
-def test_check_names_workflow_secret_and_way_out(ringed: Project) -> None:
+def test_check_names_workflow_secret_and_way_out(ringed: Laptop) -> None:
     done = ringed.run("check")
     assert done.code == 2
     assert done.err == (
@@ -232,7 +232,7 @@ def test_check_names_workflow_secret_and_way_out(ringed: Project) -> None:
     assert ringed.run("check").code == 0
 
 
-def test_what_is_reused_needs_no_secret_and_its_value_is_no_ingredient(ringed: Project) -> None:
+def test_what_is_reused_needs_no_secret_and_its_value_is_no_ingredient(ringed: Laptop) -> None:
     ringed.run("secrets", "set", "TOKEN", stdin=VALUE)
     assert ringed.run("run", "use").code == 0
     ringed.run("secrets", "set", "TOKEN", stdin="another value")
@@ -242,7 +242,7 @@ def test_what_is_reused_needs_no_secret_and_its_value_is_no_ingredient(ringed: P
     assert (again.code, "reused" in again.out) == (0, True)
 
 
-def test_a_locked_keyring_is_an_error_in_a_line(ringed: Project) -> None:
+def test_a_locked_keyring_is_an_error_in_a_line(ringed: Laptop) -> None:
     ringed.run("secrets", "set", "TOKEN", stdin=VALUE)
     for backend, told in (
         ("Locked", "the keyring (Test Keyring) cannot be used: the vault is locked\n  unlock it, then try again\n"),
@@ -255,7 +255,7 @@ def test_a_locked_keyring_is_an_error_in_a_line(ringed: Project) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_a_file_that_others_may_read_is_refused(bare: Project, mode: int) -> None:
+def test_a_file_that_others_may_read_is_refused(bare: Laptop, mode: int) -> None:
     bare.run("secrets", "set", "TOKEN", stdin=VALUE)
     secrets_file(bare).chmod(mode)
     for arguments in (("run", "use"), ("secrets", "ls"), ("secrets", "set", "OTHER")):
@@ -266,21 +266,21 @@ def test_a_file_that_others_may_read_is_refused(bare: Project, mode: int) -> Non
 @pytest.mark.parametrize(
     "body", ["", "[]", "{}", '{"v": 1, "secrets": [{}]}', '{"v": 1, "secrets": [{"project": 1, "name": "A"}]}']
 )
-def test_a_damaged_file_is_an_error_in_a_line(bare: Project, body: str) -> None:
+def test_a_damaged_file_is_an_error_in_a_line(bare: Laptop, body: str) -> None:
     bare.run("secrets", "set", "TOKEN", stdin=VALUE)
     secrets_file(bare).write_text(body)
     done = bare.run("run", "use")
     assert (done.code, done.err.count("\n")) == (8, 2)
 
 
-def test_a_dotenv_never_travels(bare: Project) -> None:
+def test_a_dotenv_never_travels(bare: Laptop) -> None:
     bare.write({".env": f"TOKEN={VALUE}\n"})
     assert bare.run("run", "use").code == 0
     (bare.root / ".env").unlink()
     assert_nowhere(bare)
 
 
-def test_sets_at_once_lose_nothing(bare: Project) -> None:
+def test_sets_at_once_lose_nothing(bare: Laptop) -> None:
     command = [sys.executable, "-m", "dstack", "secrets", "set"]
     processes = [
         subprocess.Popen(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.people.terminal import LIMIT, Project, names
+from tests.support.people.laptop import LIMIT, Laptop, names
 
 YEARS = 20 * 365 * 86400
 JUMPING = """
@@ -42,11 +42,11 @@ workflows:
 pytestmark = pytest.mark.timeout(200)
 
 
-class Laptop(Project):
+class SkewedLaptop(Laptop):
     """A project on a laptop whose clock the test sets, in all processes of dstack but the runner's and the jobs'."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, user="alice", columns=80)
         (folder / "site").mkdir()
         (folder / "site/sitecustomize.py").write_text(JUMPING)
         self.clock = folder / "clock"
@@ -76,11 +76,11 @@ class Laptop(Project):
 
 
 @pytest.fixture
-def laptop(tmp_path: Path) -> Laptop:
-    return Laptop(tmp_path)
+def laptop(tmp_path: Path) -> SkewedLaptop:
+    return SkewedLaptop(tmp_path)
 
 
-def test_the_clock_of_these_tests_jumps(laptop: Laptop) -> None:
+def test_the_clock_of_these_tests_jumps(laptop: SkewedLaptop) -> None:
     laptop.set_clock(YEARS)
     code = "import time; print(time.time())"
     told = subprocess.check_output([sys.executable, "-c", code], env=laptop.environment)
@@ -88,7 +88,7 @@ def test_the_clock_of_these_tests_jumps(laptop: Laptop) -> None:
 
 
 @pytest.mark.parametrize("jump", [YEARS, -YEARS], ids=["ahead", "back"])
-def test_a_clock_that_jumps_in_mid_run_changes_nothing(laptop: Laptop, jump: int) -> None:
+def test_a_clock_that_jumps_in_mid_run_changes_nothing(laptop: SkewedLaptop, jump: int) -> None:
     log = laptop.root.parent / "log"
     with log.open("wb") as out:
         command = [sys.executable, "-m", "dstack", "run", "slow"]
@@ -121,7 +121,7 @@ def test_a_clock_that_jumps_in_mid_run_changes_nothing(laptop: Laptop, jump: int
         assert laptop.tell("fsck") == "nothing is wrong\n"
 
 
-def test_a_run_in_the_background_ends_although_the_clock_jumps(laptop: Laptop) -> None:
+def test_a_run_in_the_background_ends_although_the_clock_jumps(laptop: SkewedLaptop) -> None:
     laptop.set_clock(-YEARS)
     run = names(laptop.tell("run", "slow", "-d"))[0]
     laptop.until("slow runs", lambda: "running" in laptop.tell("show", run).split("slow", 2)[2])
@@ -130,7 +130,7 @@ def test_a_run_in_the_background_ends_although_the_clock_jumps(laptop: Laptop) -
     laptop.until("it has ended", lambda: json.loads(laptop.tell("show", run, "--json"))["status"] == "succeeded")
 
 
-def test_a_prune_goes_by_the_clock_of_the_store(laptop: Laptop) -> None:
+def test_a_prune_goes_by_the_clock_of_the_store(laptop: SkewedLaptop) -> None:
     run = json.loads(laptop.tell("run", "quick", "--json"))["run"]
     laptop.set_clock(YEARS)
     assert laptop.tell("prune", "--older-than", "30d", "--yes").startswith("nothing to remove")

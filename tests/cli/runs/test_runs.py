@@ -22,7 +22,7 @@ from dstack.cli.main import execute
 from dstack.cli.runs import stop
 from dstack.model import JobStatus, WorkflowName
 from dstack.ui.times import clock_text
-from tests.support.people.terminal import Project, names
+from tests.support.people.laptop import Laptop, names
 
 FILES = {
     ".dstack/workflows.yaml": """\
@@ -58,9 +58,9 @@ workflows:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     """A project in which two runs of train were made."""
-    made = Project(tmp_path_factory.mktemp("told"))
+    made = Laptop(tmp_path_factory.mktemp("told"), user="alice", columns=80)
     made.write(FILES)
     made.git()
     assert made.run("run", "train").code == 0
@@ -69,18 +69,18 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def fresh(project: Callable[..., Project]) -> Project:
+def fresh(project: Callable[..., Laptop]) -> Laptop:
     """The same project before any run: for tests that make runs."""
     made = project(FILES)
     made.git()
     return made
 
 
-def runs(project: Project) -> list[dict]:
+def runs(project: Laptop) -> list[dict]:
     return json.loads(project.run("ps", "-a", "--json").out)
 
 
-def test_ps(told: Project) -> None:
+def test_ps(told: Laptop) -> None:
     done = told.run("ps")
     newest, oldest = names(done.out)[:2]
     rows = [re.split(r"  +", re.sub(r"\d+:\d\d", "TIME", line)) for line in done.out.splitlines()]
@@ -93,11 +93,11 @@ def test_ps(told: Project) -> None:
     assert done.err == ""
 
 
-def who(project: Project) -> str:
+def who(project: Laptop) -> str:
     return f"{runs(project)[0]['user']}@{runs(project)[0]['machine']}"
 
 
-def test_ps_json_has_the_promised_fields(told: Project) -> None:
+def test_ps_json_has_the_promised_fields(told: Laptop) -> None:
     newest = runs(told)[0]
     assert list(newest) == [
         *("run", "workflow", "status", "user", "submitted", "jobs"),
@@ -115,17 +115,17 @@ def test_ps_json_has_the_promised_fields(told: Project) -> None:
     assert re.fullmatch("[0-9a-f]{64}", train["fingerprint"])
 
 
-def test_ps_of_one_and_of_all(told: Project) -> None:
+def test_ps_of_one_and_of_all(told: Laptop) -> None:
     assert len(json.loads(told.run("ps", "-n", "1", "--json").out)) == 1
     assert len(json.loads(told.run("ps", "-a", "--json").out)) >= 2
 
 
-def test_show_json_is_the_same_object(told: Project) -> None:
+def test_show_json_is_the_same_object(told: Laptop) -> None:
     newest = runs(told)[0]
     assert json.loads(told.run("show", newest["run"], "--json").out) == newest
 
 
-def test_show(told: Project) -> None:
+def test_show(told: Laptop) -> None:
     newest, oldest = (run["run"] for run in runs(told))
     done = told.run("show", newest)
     text = re.sub(r"submitted  .*", "submitted  WHEN", done.out)
@@ -147,18 +147,18 @@ def test_show(told: Project) -> None:
     ]
 
 
-def test_logs_of_one_workflow_are_its_bytes(told: Project) -> None:
+def test_logs_of_one_workflow_are_its_bytes(told: Laptop) -> None:
     newest = runs(told)[0]["run"]
     assert told.run("logs", newest, "train").out == "lr=0.5\n"
     assert told.run("logs", newest, "train", "-f").out == "lr=0.5\n"
 
 
-def test_logs_of_a_run_are_told_apart(told: Project) -> None:
+def test_logs_of_a_run_are_told_apart(told: Laptop) -> None:
     newest = runs(told)[0]["run"]
     assert told.run("logs", newest).out == "[prepare] prepared\n[train] lr=0.5\n"
 
 
-def test_logs_steer_no_terminal_and_lose_no_byte_when_raw(fresh: Project) -> None:
+def test_logs_steer_no_terminal_and_lose_no_byte_when_raw(fresh: Laptop) -> None:
     assert fresh.run("run", "noisy").code == 0
     name = runs(fresh)[0]["run"]
     assert fresh.run("logs", name).out == "onetwo\n\x1b[31mred\x1b[0m no end"
@@ -167,12 +167,12 @@ def test_logs_steer_no_terminal_and_lose_no_byte_when_raw(fresh: Project) -> Non
     assert (refused.code, "\x1b]0" in refused.out) == (2, False)
 
 
-def test_artifacts_ls(told: Project) -> None:
+def test_artifacts_ls(told: Laptop) -> None:
     done = told.run("artifacts", "ls", runs(told)[0]["run"])
     assert done.out == ("WORKFLOW  PATH           SIZE\nprepare   data/numbers    5 B\ntrain     model/weights   7 B\n")
 
 
-def test_artifacts_pull(told: Project, tmp_path: Path) -> None:
+def test_artifacts_pull(told: Laptop, tmp_path: Path) -> None:
     name = runs(told)[0]["run"]
     done = told.run("artifacts", "pull", name, "-o", str(tmp_path / "out"))
     assert done.out == (f"prepare: 1 file, 5 B in {tmp_path}/out/prepare\ntrain: 1 file, 7 B in {tmp_path}/out/train\n")
@@ -181,7 +181,7 @@ def test_artifacts_pull(told: Project, tmp_path: Path) -> None:
     assert (tmp_path / "one/model/weights").read_text() == "lr=0.5\n"
 
 
-def test_a_pull_into_the_project_says_that_it_becomes_code_unless_git_ignores_it(told: Project) -> None:
+def test_a_pull_into_the_project_says_that_it_becomes_code_unless_git_ignores_it(told: Laptop) -> None:
     name = runs(told)[0]["run"]
     says = "{} lies in the project: the next run takes it for code; add it to .gitignore\n"
     try:
@@ -200,7 +200,7 @@ def test_a_pull_into_the_project_says_that_it_becomes_code_unless_git_ignores_it
             shutil.rmtree(told.root / folder, ignore_errors=True)
 
 
-def test_why(told: Project) -> None:
+def test_why(told: Laptop) -> None:
     newest, oldest = (run["run"] for run in runs(told))
     assert told.run("why", newest).out == (
         f"prepare: reused from {oldest}, because nothing differs\n"
@@ -210,7 +210,7 @@ def test_why(told: Project) -> None:
     assert told.run("why", oldest, "train").out == "train: ran, because there is no earlier job of this workflow\n"
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_no_trace(told: Project) -> None:
+def test_a_dry_run_prints_the_plan_and_leaves_no_trace(told: Laptop) -> None:
     before = runs(told)
     oldest = before[-1]["run"]
     done = told.run("run", "train", "--dry-run", env={"COLUMNS": "200"})
@@ -224,7 +224,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(told: Project) -> None:
     assert runs(told) == before
 
 
-def test_a_dry_run_ends_as_the_run_would_where_no_host_can_run_it(fresh: Project) -> None:
+def test_a_dry_run_ends_as_the_run_would_where_no_host_can_run_it(fresh: Laptop) -> None:
     """`--offline` asks no host, and so cannot know."""
     big = "  - name: big\n    depends-on: [prepare]\n    resources: {gpu: 64}\n    commands: [echo big]\n"
     fresh.write({".dstack/workflows.yaml": FILES[".dstack/workflows.yaml"] + big})
@@ -252,7 +252,7 @@ def test_a_dry_run_ends_as_the_run_would_where_no_host_can_run_it(fresh: Project
     )
 
 
-def test_the_output_of_a_run_in_a_pipe(fresh: Project) -> None:
+def test_the_output_of_a_run_in_a_pipe(fresh: Laptop) -> None:
     done = fresh.run("run", "fails")
     name = names(done.out)[0]
     lines = done.out.splitlines()
@@ -264,14 +264,14 @@ def test_the_output_of_a_run_in_a_pipe(fresh: Project) -> None:
     assert "\x1b" not in done.out
 
 
-def test_a_run_as_json_is_one_object_alone(fresh: Project) -> None:
+def test_a_run_as_json_is_one_object_alone(fresh: Laptop) -> None:
     assert fresh.run("run", "train").code == 0
     done = fresh.run("run", "train", "--json")
     assert json.loads(done.out)["status"] == "succeeded"
     assert [job["status"] for job in json.loads(done.out)["jobs"]] == ["reused", "reused"]
 
 
-def test_a_run_in_a_terminal_ends_with_its_table(fresh: Project) -> None:
+def test_a_run_in_a_terminal_ends_with_its_table(fresh: Laptop) -> None:
     done = fresh.terminal("run", "train")
     assert done.code == 0
     assert "\x1b[?25l" in done.out
@@ -284,7 +284,7 @@ def test_a_run_in_a_terminal_ends_with_its_table(fresh: Project) -> None:
 
 
 @contextmanager
-def attached(made: Project, workflow: str) -> Iterator[Project]:
+def attached(made: Laptop, workflow: str) -> Iterator[Laptop]:
     """The project with a run of `workflow` that has begun, attached in a process that ends with the block."""
     with (made.home / "attached").open("wb") as out:
         process = subprocess.Popen(
@@ -309,13 +309,13 @@ def attached(made: Project, workflow: str) -> Iterator[Project]:
 
 
 @pytest.fixture
-def slow(fresh: Project) -> Iterator[Project]:
+def slow(fresh: Laptop) -> Iterator[Laptop]:
     with attached(fresh, "slow") as made:
         yield made
 
 
 @pytest.fixture
-def deaf(fresh: Project) -> Iterator[Project]:
+def deaf(fresh: Laptop) -> Iterator[Laptop]:
     """A run whose job does not end for TERM."""
     with attached(fresh, "deaf") as made:
         yield made
@@ -335,7 +335,7 @@ def test_what_a_stop_leaves_is_one_line_with_what_to_do() -> None:
     )
 
 
-def test_a_stop_that_is_left_says_what_goes_on_and_does_not_end_with_0(deaf: Project) -> None:
+def test_a_stop_that_is_left_says_what_goes_on_and_does_not_end_with_0(deaf: Laptop) -> None:
     name = runs(deaf)[0]["run"]
     done = deaf.terminal("stop", name, interrupt_at="waiting for local", env={"COLUMNS": "300"})
     assert done.code == 130, done.out
@@ -343,7 +343,7 @@ def test_a_stop_that_is_left_says_what_goes_on_and_does_not_end_with_0(deaf: Pro
 
 
 def test_a_stop_whose_patience_ends_first_says_what_goes_on_and_does_not_end_with_0(
-    deaf: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    deaf: Laptop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stop, "PATIENCE", 0.5)
     monkeypatch.chdir(deaf.root)
@@ -356,7 +356,7 @@ def test_a_stop_whose_patience_ends_first_says_what_goes_on_and_does_not_end_wit
     assert f"{name} has not ended: deaf on local (stopping); the request stands, `dstack show {name}` says" in err
 
 
-def test_a_running_job_is_shown_and_stopped(slow: Project) -> None:
+def test_a_running_job_is_shown_and_stopped(slow: Laptop) -> None:
     deadline = time.monotonic() + 60
     while runs(slow)[0]["jobs"][0]["status"] != "running":
         assert time.monotonic() < deadline
@@ -372,7 +372,7 @@ def test_a_running_job_is_shown_and_stopped(slow: Project) -> None:
 
 
 def test_ps_without_runs_says_where_it_looked_and_where_those_are_from_before_a_remote(
-    project: Callable[..., Project],
+    project: Callable[..., Laptop],
 ) -> None:
     made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
     made.git()
@@ -392,7 +392,7 @@ def test_ps_without_runs_says_where_it_looked_and_where_those_are_from_before_a_
     assert len(made.run("ps").out.splitlines()) == 2
 
 
-def test_somebody_elses_run_is_stopped_only_after_a_question(slow: Project) -> None:
+def test_somebody_elses_run_is_stopped_only_after_a_question(slow: Laptop) -> None:
     """Another machine has the same bucket and another name; the run goes on until somebody says yes there."""
     (run,) = runs(slow)
     site = slow.root.parent / "site"

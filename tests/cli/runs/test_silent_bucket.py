@@ -17,7 +17,7 @@ import pytest
 from dstack.cli.command_session import say
 from dstack.session.attendance import in_loop
 from dstack.session.session import Session
-from tests.support.people.terminal import LIMIT, Project
+from tests.support.people.laptop import LIMIT, Laptop
 
 IMPATIENT = """
 from dstack.adapters.bucket import stall_notice
@@ -27,7 +27,7 @@ execute(["ps"])
 """
 
 
-def test_a_command_says_that_the_store_does_not_answer(project: Callable[..., Project]) -> None:
+def test_a_command_says_that_the_store_does_not_answer(project: Callable[..., Laptop]) -> None:
     made = project({".dstack/config.yaml": "bucket: s3://hang\n"})
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         environment = {

@@ -19,8 +19,9 @@ from dstack.model import Gpu, HostName, Resources
 from dstack.session.handover import RunHandover
 from dstack.session.hosts import open_hosts
 from dstack.session.session import Session
-from tests.support.people.terminal import LIMIT, Project
-from tests.support.records.story import Story, spec
+from tests.support.people.laptop import LIMIT, Laptop
+from tests.support.records.specs import spec
+from tests.support.records.story import Story
 from tests.support.waiting import until
 
 BIG = """\
@@ -55,7 +56,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def lab(project: Callable[..., Project], port: int) -> Project:
+def lab(project: Callable[..., Laptop], port: int) -> Laptop:
     """A project on `here`, which has no 64 GPUs, and `gone`, which does not answer."""
     made = project({
         ".dstack/workflows.yaml": BIG,
@@ -65,12 +66,12 @@ def lab(project: Callable[..., Project], port: int) -> Project:
     return made
 
 
-def runs(project: Project) -> list[dict]:
+def runs(project: Laptop) -> list[dict]:
     return json.loads(project.run("ps", "-a", "--json").out)
 
 
 @pytest.mark.parametrize("way", [(), ("-d",)], ids=["attached", "detached"])
-def test_the_run_is_refused_once_the_host_was_silent_for_long(lab: Project, way: tuple[str, ...]) -> None:
+def test_the_run_is_refused_once_the_host_was_silent_for_long(lab: Laptop, way: tuple[str, ...]) -> None:
     done = lab.run("run", "big", "--hosts", ".dstack/hosts.yaml", *way, env=SHORT)
     assert (done.code, done.out) == (3, ""), done.err
     notice, error, hint = done.err.splitlines()
@@ -83,7 +84,7 @@ def test_the_run_is_refused_once_the_host_was_silent_for_long(lab: Project, way:
     assert runs(lab) == [], "a run that is refused leaves nothing behind"
 
 
-def test_a_dry_run_does_not_promise_that_the_job_runs(lab: Project) -> None:
+def test_a_dry_run_does_not_promise_that_the_job_runs(lab: Laptop) -> None:
     done = lab.run("run", "big", "--dry-run", "--hosts", ".dstack/hosts.yaml", env={"COLUMNS": "300"})
     assert done.code == 0, done.err
     row = done.out.splitlines()[1]
@@ -91,13 +92,13 @@ def test_a_dry_run_does_not_promise_that_the_job_runs(lab: Project) -> None:
     assert "waits for gone, which cannot be reached; no other host can run it: here has " in row
 
 
-def test_a_job_that_another_host_can_run_waits_for_nobody(lab: Project) -> None:
+def test_a_job_that_another_host_can_run_waits_for_nobody(lab: Laptop) -> None:
     done = lab.run("run", "small", "--hosts", ".dstack/hosts.yaml", env={"COLUMNS": "300"})
     assert done.code == 0, done.err
     assert "waits for gone" not in done.out + done.err
 
 
-def test_a_recorded_run_is_waited_with_and_says_for_which_host(lab: Project) -> None:
+def test_a_recorded_run_is_waited_with_and_says_for_which_host(lab: Laptop) -> None:
     """Whoever comes back to a run may know other hosts than its user: nobody ends a run on that."""
     (lab.home / ".dstack").mkdir(mode=0o700)
     (lab.root / ".dstack/hosts.yaml").rename(lab.home / ".dstack/hosts.yaml")
@@ -143,7 +144,7 @@ def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_j
     assert asyncio.run(left()).left == (("here", ""),), "a job that is over needs no host"
 
 
-def test_a_job_that_another_run_has_at_work_needs_no_host_here(lab: Project, tmp_path: Path) -> None:
+def test_a_job_that_another_run_has_at_work_needs_no_host_here(lab: Laptop, tmp_path: Path) -> None:
     """What a job asks of hosts is no part of the job: whoever asks for more joins the same one."""
     gate = tmp_path / "gate"
     text = "workflows:\n  - name: w\n    depends-on: {{repo: {{include: []}}}}\n    resources: {{cpu: 1{}}}\n"

@@ -1,17 +1,27 @@
-"""A person's laptop in a folder: a home, a git repository with a project, and the real `dstack` as a process."""
+"""A person's laptop in a folder: a home, a project, and the real `dstack` as a process."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.people.terminal import at_terminal
+
 LIMIT = 120
-"""Seconds that one command may take."""
+"""Seconds that one command may take on a machine that does other things too."""
+RUN_NAME = re.compile(r"\b[a-z]+-[a-z]+-[0-9]{1,2}\b")
+
+
+def names(text: str) -> list[str]:
+    """The names of runs in a text, each once, in order."""
+    return list(dict.fromkeys(RUN_NAME.findall(text)))
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -25,21 +35,31 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+@dataclass(frozen=True)
+class Done:
+    """The exit code and the outputs of one command."""
+
+    code: int
+    out: str
+    err: str
+
+
 class Laptop:
     """`home` is $HOME, `root` the project. `marks` is a file outside dstack to which local jobs append lines."""
 
-    def __init__(self, folder: Path, *, home: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, home: Path | None = None, user: str = "", columns: int = 100) -> None:
+        """`home` is made in `folder` by default; `user` is the account that commands see, by default the real one."""
         self.home = home or folder / "home"
         self.root = folder / "project"
         self.marks = folder / "marks"
         self.home.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(parents=True)
-        slots = folder / "slots"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("DSTACK_", "SSH_"))},
+            **({"USER": user, "LOGNAME": user} if user else {}),
             "HOME": str(self.home),
-            "DSTACK_SLOTS_DIR": str(slots),
-            "COLUMNS": "100",
+            "DSTACK_SLOTS_DIR": str(folder / "slots"),
+            "COLUMNS": str(columns),
             "TERM": "dumb",
         }
 
@@ -49,18 +69,26 @@ class Laptop:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
+    def git(self) -> None:
+        """Make the project a repository, without a commit."""
+        git(self.root, "init", "-q", "-b", "main")
+
     def commit(self) -> None:
         if not (self.root / ".git").exists():
-            git(self.root, "init", "-q", "-b", "main")
+            self.git()
         git(self.root, "add", "-A")
         git(self.root, "commit", "-q", "-m", "work")
+
+    def command(self, *arguments: str) -> list[str]:
+        """`dstack ARGUMENTS`; -P keeps the project's modules out of it, as the installed `dstack` does."""
+        return [sys.executable, "-P", "-m", "dstack", *arguments]
 
     def start(
         self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        """Start a command; -P keeps the project's modules out of it, as the installed `dstack` does."""
+        """Start a command, with its output in pipes."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "dstack", *arguments],
+            self.command(*arguments),
             cwd=self.root,
             env={**self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -83,6 +111,39 @@ class Laptop:
         if code is not None:
             assert process.returncode == code, f"dstack {' '.join(arguments)}: exit {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Done:
+        """Run a command to its end, whatever its exit code is; `stdin` is its input."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env={**self.environment, **(env or {})},
+            input=stdin.encode(),
+            capture_output=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def terminal(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        answer: str = "",
+        answer_at: str = "",
+        interrupt_at: str = "",
+    ) -> Done:
+        """The command in a terminal: all that it shows is in `out`. Answered once `answer_at` stands there, and
+        interrupted once `interrupt_at` does."""
+        code, shown = at_terminal(
+            self.command(*arguments),
+            cwd=self.root,
+            environment={**self.environment, "TERM": "xterm", **(env or {})},
+            answer=(answer_at, answer),
+            interrupt_at=interrupt_at,
+            limit=LIMIT,
+        )
+        return Done(code, shown, "")
 
     def run_json(self, *arguments: str, code: int | None = 0) -> dict[str, Any]:
         """`dstack run … --json`, parsed."""

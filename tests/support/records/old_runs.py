@@ -6,7 +6,7 @@ from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Final, Outcome, RunRecord, pack
 from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot
-from tests.support.records.story import spec
+from tests.support.records.specs import spec
 
 
 def old_run(index: int) -> dict[str, bytes]:

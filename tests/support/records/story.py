@@ -10,7 +10,6 @@ from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, End, Final, Outcome, RunRecord, Stop, Want, Why, pack
 from dstack.model import (
-    Dependency,
     Fingerprint,
     JobSpec,
     JobStatus,
@@ -24,24 +23,6 @@ from dstack.model import (
 from dstack.ports import Bucket, Put
 
 ME = Coordinator(id="c1", user="alice", machine="laptop", boot_id="b", pid=1, lock="/nowhere")
-
-
-def spec(name: str, inputs: Sequence[str] = (), **changes: object) -> JobSpec:
-    values: dict[str, object] = {
-        "script": f"run {name}",
-        "arguments": (),
-        "environment": {},
-        "env": {},
-        "env_from_caller": (),
-        "secrets": (),
-        "image": None,
-        "artifacts": (name,),
-        "inputs": tuple(Dependency(workflow=WorkflowName(each)) for each in inputs),
-        "variables": {},
-        "code": "c0de",
-        **changes,
-    }
-    return JobSpec(workflow=WorkflowName(name), **values)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -65,7 +65,7 @@ def peak_of(pid: int | str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-class Project:
+class Repository:
     """A real git repository with a real snapshot; counts the bundles that were asked of it."""
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class Project:
 class Bench:
     """Clients of one host, and attempts on it. An async context: closes every client at the end."""
 
-    def __init__(self, opener: Opener, project: Project) -> None:
+    def __init__(self, opener: Opener, project: Repository) -> None:
         self.opener = opener
         self.project = project
         self._source: CodeSource = project

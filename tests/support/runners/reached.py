@@ -6,7 +6,7 @@ from typing import Any
 
 from dstack.app.hosts.fleet import Reached
 from dstack.model import Host, HostFacts, HostName
-from tests.app.hosts.test_claim_hosts import FACTS
+from tests.support.records.specs import FACTS
 
 
 def reached(runner: Any, facts: HostFacts = FACTS) -> Reached:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dstack.app.coordination.standby import stand_by
@@ -26,7 +26,6 @@ from dstack.model import (
     ExitReport,
     Fingerprint,
     HostFacts,
-    JobSpec,
     JobStatus,
     Nonce,
     Retry,
@@ -38,6 +37,7 @@ from dstack.model import (
 )
 from dstack.ports import Put
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
+from tests.support.records import specs
 from tests.support.simulator.keepers import Keepers, Violation
 from tests.support.simulator.store_faults import BODY, COLLECTED, CONTENT, PACK, StoreFaults
 
@@ -92,24 +92,6 @@ class Peer:
     """For whom it stands by, until that one was called dead."""
 
 
-def spec_of(workflow: str, retry: Retry = ONCE) -> JobSpec:
-    return JobSpec(
-        workflow=WorkflowName(workflow),
-        script="true\n",
-        arguments=(),
-        environment={},
-        env={},
-        env_from_caller=(),
-        secrets=(),
-        image=None,
-        artifacts=("out",),
-        inputs=(),
-        variables={},
-        code="0" * 64,
-        retry=retry,
-    )
-
-
 def run_of(index: int, workflows: tuple[str, ...], retry: Retry = ONCE) -> RunRecord:
     return RunRecord(
         nonce=f"run{index}",
@@ -119,7 +101,11 @@ def run_of(index: int, workflows: tuple[str, ...], retry: Retry = ONCE) -> RunRe
         machine="m",
         submitted=0.0,
         workflow=WorkflowName(workflows[-1]),
-        plan=RunPlan(jobs=tuple(spec_of(name, retry) for name in workflows)),
+        plan=RunPlan(
+            jobs=tuple(
+                specs.spec(name, script="true\n", artifacts=("out",), code="0" * 64, retry=retry) for name in workflows
+            )
+        ),
         snapshot=Snapshot(commit="c", tree="t", prefix="", head=None, branch=None, remote=None, dirty=False),
     )
 
@@ -515,10 +501,15 @@ class World:
 
     def _facts(self, peer: Peer) -> HostFacts:
         """What the host says of itself to this coordinator."""
-        return HostFacts(
-            boot_id=f"b{self.boot}", hostname="h", user=peer.account, uid=1, python="3", platform="x", cpus=1,
-            memory=1, gpus=(), git="2", docker=False, disk_free=1, dir="/d", place=peer.account, machine="m",
-        )  # fmt: skip
+        return replace(
+            specs.FACTS,
+            boot_id=f"b{self.boot}",
+            hostname="h",
+            user=peer.account,
+            dir="/d",
+            place=peer.account,
+            machine="m",
+        )
 
     def _seen(self, supervisor: Supervisor) -> str:
         if not self.shows:

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.core.placement import TURN, Candidate, Peer, Standing, nowhere, rank, turn
-from dstack.model import Gpu, Host, HostFacts, HostName, JobSpec, Resources, WorkflowName
+from dstack.model import Gpu, Host, HostFacts, HostName, JobSpec, Resources
+from tests.support.records import specs
 
 JOBS = st.text("abcdef0123456789", min_size=1, max_size=8)
 IMAGE = "python:3.11-slim"
-
-
-def spec_of(**values: Any) -> JobSpec:
-    empty = {"arguments": (), "environment": {}, "env": {}, "env_from_caller": (), "secrets": (), "artifacts": ()}
-    given = {**empty, "script": "true\n", "image": None, "inputs": (), "variables": {}, "code": "0" * 64, **values}
-    return JobSpec(workflow=WorkflowName("job"), **given)
-
-
-PLAIN = spec_of()
+PLAIN = specs.spec(artifacts=())
 
 
 def facts_of(*, cpus: int = 8, gpus: int = 0, docker: bool = True) -> HostFacts:
-    return HostFacts(
-        boot_id="b",
-        hostname="h",
-        user="alice",
-        uid=1000,
-        python="3.11.2",
-        platform="linux-x86_64",
-        cpus=cpus,
-        memory=1 << 34,
-        gpus=(Gpu(count=gpus, name="A100"),) if gpus else (),
-        git="2.39",
-        docker=docker,
-        disk_free=1 << 40,
-        dir="/home/alice/.dstack",
-    )
+    cards = (Gpu(count=gpus, name="A100"),) if gpus else ()
+    return replace(specs.LARGE_FACTS, cpus=cpus, gpus=cards, docker=docker)
 
 
 def peer(name: str, *, slots: int = 1, images: tuple[str, ...] = (), **facts: Any) -> Peer:
@@ -71,14 +52,14 @@ def test_each_host_has_a_turn_of_its_own_and_all_agree(
 @given(JOBS)
 def test_the_host_that_made_most_of_the_inputs_comes_first(job: str) -> None:
     peers = [peer("a", images=(IMAGE,)), peer("b"), peer("c")]
-    found = turns(job, peers, {"b": 2, "c": 1}, spec=spec_of(image=IMAGE), running={"b": 3})
+    found = turns(job, peers, {"b": 2, "c": 1}, spec=specs.spec(image=IMAGE), running={"b": 3})
     assert (found["b"], found["c"], found["a"]) == (0.0, TURN, 2 * TURN)
 
 
 @given(JOBS)
 def test_of_equal_inputs_the_host_that_has_the_image_comes_first(job: str) -> None:
     peers = [peer("a", images=("other:1",)), peer("b", images=("other:1", IMAGE))]
-    assert turns(job, peers, {}, spec=spec_of(image=IMAGE), running={"b": 1})["b"] == 0.0
+    assert turns(job, peers, {}, spec=specs.spec(image=IMAGE), running={"b": 1})["b"] == 0.0
 
 
 @given(JOBS)
@@ -91,9 +72,9 @@ def test_the_host_with_the_least_of_the_run_for_its_slots_comes_next(job: str) -
 def test_a_host_that_can_never_run_it_is_waited_for_by_nobody() -> None:
     peers = [peer("a"), peer("b", gpus=1), peer("c")]
     standing = Standing(inputs={})
-    assert turn(spec_of(resources=Resources(gpu=Gpu(count=1))), peers, standing, job="j", me="b") == 0.0
+    assert turn(specs.spec(resources=Resources(gpu=Gpu(count=1))), peers, standing, job="j", me="b") == 0.0
     peers = [peer("a", docker=False), peer("b"), peer("c", docker=False)]
-    assert turn(spec_of(image=IMAGE), peers, standing, job="j", me="b") == 0.0
+    assert turn(specs.spec(image=IMAGE), peers, standing, job="j", me="b") == 0.0
 
 
 def test_equal_jobs_spread_over_the_hosts() -> None:
@@ -121,12 +102,12 @@ def test_a_coordinator_of_many_hosts_goes_by_free_slots_inputs_image_and_load() 
         candidate("inputs", busy=3, inputs=1),
         candidate("no-docker", docker=False, inputs=2),
     ]
-    assert rank(spec_of(image=IMAGE), hosts) == ("inputs", "image", "empty", "loaded", "full")
+    assert rank(specs.spec(image=IMAGE), hosts) == ("inputs", "image", "empty", "loaded", "full")
 
 
 def test_a_job_with_an_image_needs_a_host_with_docker() -> None:
     facts = {"a": facts_of(docker=False), "b": facts_of(docker=False)}
-    why = nowhere(spec_of(image=IMAGE), facts)
+    why = nowhere(specs.spec(image=IMAGE), facts)
     assert str(why).count("has no Docker") == 2
     assert nowhere(PLAIN, facts) is None
-    assert nowhere(spec_of(image=IMAGE), {**facts, "c": facts_of()}) is None
+    assert nowhere(specs.spec(image=IMAGE), {**facts, "c": facts_of()}) is None
