@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-LATEST = 253_402_214_400.0
-"""A day before the year 10000, in seconds since the epoch: no calendar writes what follows, whatever the time zone."""
+from dstack.wire.kinds import LATEST
+
 REMARK = 300
 """Characters of a remark for people that one process leaves for others, as why a job waits."""
 DEPTH = 32

@@ -15,14 +15,16 @@ RERUN = "make it anew: dstack run WORKFLOW --rerun"
 class DstackError(Exception):
     """A failure that a user, a host or a bucket can cause.
 
-    `str(error)` is one sentence that says what failed and where; `hint` says what to do next.
+    `str(error)` is one sentence that says what failed and where; `detail` is the same sentence without the name of the
+    host or object in front, for lists whose rows name it already; `hint` says what to do next.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, detail: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        self.detail = detail or message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -85,7 +87,7 @@ class HostError(DstackError):
 
     def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
         self.host = host
-        super().__init__(f"{host}: {message}", hint=hint)
+        super().__init__(f"{host}: {message}", hint=hint, detail=message)
 
 
 class NotHeldError(HostError):
@@ -109,7 +111,7 @@ class HostUnreachableError(NoHostError):
 
     def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
         self.host = host
-        super().__init__(f"{host}: {message}", hint=hint)
+        super().__init__(f"{host}: {message}", hint=hint, detail=message)
 
 
 class BucketError(DstackError):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
+from dstack.wire.job_messages import JobOrder
 
 
 class Put(Enum):
@@ -172,7 +173,7 @@ class RunnerPort(Protocol):
         """End a held supervisor that was not told to go; its verdict is then REFUSED."""
         ...
 
-    async def prepare(self, nonce: Nonce, attempt: Mapping[str, Any]) -> None:
+    async def prepare(self, order: JobOrder) -> None:
         """Lay the work tree, inputs and script of the attempt; a failure is also written to its log."""
         ...
 

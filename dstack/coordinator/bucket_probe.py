@@ -12,16 +12,17 @@ from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.identity import user_name
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import try_bucket
-from dstack.coordinator.refusal import Refusal
 from dstack.core.handover import HandOver, unseen
 from dstack.errors import BucketError
 from dstack.ports import Bucket
+from dstack.wire import Refusal
+from dstack.wire.coordinator_messages import LookAnswer
 
 LONGEST = 1000
 """Characters of a message at most: the answer goes through a pipe in one piece."""
 
 
-def look(hand: HandOver, library: str | None) -> dict[str, Any]:
+def look(hand: HandOver, library: str | None) -> LookAnswer:
     """Returns `who`, in words, when the bucket can be read from here, whether it was `used` before, and the `trouble`
     that this account has with reading it or writing to it. Raises Refusal (kind `bucket`) when the bucket cannot be
     reached, or is a folder that shows no use: one that is not mounted looks like that, too."""
@@ -38,7 +39,7 @@ def look(hand: HandOver, library: str | None) -> dict[str, Any]:
     answer = json.loads(said) if said else {"message": "the look at the bucket ended early", "hint": "try again"}
     if "who" not in answer:
         raise Refusal("bucket", str(answer.get("message")), str(answer.get("hint") or ""))
-    return answer
+    return LookAnswer.from_other_version(answer)
 
 
 def _found(hand: HandOver, library: str | None) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from dstack import wire
 from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.coordination.run import Coordination
-from dstack.coordinator.refusal import Refusal
 from dstack.coordinator.wiring import Hosting
 from dstack.core.format.codec import build
 from dstack.core.format.keys import ProjectKeys
@@ -24,6 +23,9 @@ from dstack.core.format.records import Coordinator, RunRecord, at_machine, unpac
 from dstack.core.handover import HandOver, digest
 from dstack.errors import DstackError
 from dstack.model import RunId
+from dstack.wire import Refusal
+from dstack.wire.coordinator_messages import HandAnswer, HandRequest
+from dstack.wire.form import MisfitError
 
 LINGER = 3.0
 """Seconds that it stays awake once nothing is left to do: whoever comes next needs no start."""
@@ -108,14 +110,18 @@ class Detached:
             for frame in frames.feed(data):
                 try:
                     message = wire.unpack_message(frame.payload)
-                    return {"ok": await self._take(build(HandOver, message.get("handover"), "the hand-over"))}
+                    request = HandRequest.from_envelope(message)
+                    answer = await self._take(build(HandOver, request.handover, "the hand-over"))
+                    return {"ok": answer.to_json()}
                 except Refusal as refusal:
-                    return {"error": refusal.fields()}
+                    return {"error": refusal.to_json()}
+                except MisfitError as misfit:
+                    return {"error": Refusal(misfit.kind, str(misfit), misfit.hint).to_json()}
                 except DstackError as error:
-                    return {"error": {"kind": "bucket", "message": str(error), "hint": error.hint or ""}}
+                    return {"error": Refusal("bucket", str(error), error.hint or "").to_json()}
         raise ConnectionError("nothing came")
 
-    async def _take(self, hand: HandOver) -> dict[str, Any]:
+    async def _take(self, hand: HandOver) -> HandAnswer:
         """Take a run: what is here of it is handed over by its own user, and the bucket shows the very record."""
         bucket = await asyncio.to_thread(self._hosting.bucket, hand)
         key = ProjectKeys.of(hand.project).run(hand.run).record
@@ -134,7 +140,7 @@ class Detached:
             task = asyncio.create_task(self._look_after(record))
             self._runs[hand.run] = task
             task.add_done_callback(lambda _: self._ended(hand.run))
-        return {"coordinator": self._me.id, "pid": self._me.pid, "machine": self._me.machine}
+        return HandAnswer(coordinator=self._me.id, pid=self._me.pid, machine=self._me.machine)
 
     def _ended(self, run: RunId) -> None:
         self._runs.pop(run, None)

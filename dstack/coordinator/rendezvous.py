@@ -13,10 +13,11 @@ from typing import Any
 from dstack import wire
 from dstack.adapters.identity import boot_id
 from dstack.coordinator import embedded
-from dstack.coordinator.refusal import Refusal
 from dstack.core.format.codec import plain
 from dstack.core.handover import HandOver, desk
 from dstack.private_folder import make_folder, open_file
+from dstack.wire import Refusal
+from dstack.wire.coordinator_messages import HandAnswer, HandRequest
 
 DEADLINE = 45.0
 """Seconds for a coordinator to answer, one that is about to end and the start of another included."""
@@ -26,7 +27,7 @@ LOG_LIMIT = 4 << 20
 """Bytes of a log beyond which a new coordinator begins it anew."""
 
 
-def hand(root: str, given: HandOver, library: str | None) -> dict[str, Any]:
+def hand(root: str, given: HandOver, library: str | None) -> HandAnswer:
     """Hand a run to the coordinator of its bucket, starting one if need be -> its answer; raises its Refusal.
 
     The coordinator is a process of its own, in a session of its own: it outlives this one and its connection.
@@ -106,14 +107,14 @@ def _redirect(log: str, kept: set[int]) -> None:
     os.chdir("/")
 
 
-def _ask(folder: str, name: str, given: HandOver) -> dict[str, Any] | None:
+def _ask(folder: str, name: str, given: HandOver) -> HandAnswer | None:
     """The coordinator's answer, None when it ended before it gave one; raises its Refusal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER)
         try:
             with _Short(folder) as short:
                 client.connect(short(name))
-            client.sendall(wire.pack_message({"id": 1, "op": wire.HAND, "handover": plain(given)}))
+            client.sendall(wire.pack_message(HandRequest(handover=plain(given)).envelope(1)))
             reader = wire.FrameReader()
             while data := client.recv(1 << 16):
                 for frame in reader.feed(data):
@@ -125,11 +126,11 @@ def _ask(folder: str, name: str, given: HandOver) -> dict[str, Any] | None:
     return None
 
 
-def _told(message: dict[str, Any]) -> dict[str, Any]:
+def _told(message: dict[str, Any]) -> HandAnswer:
     error = message.get("error")
     if isinstance(error, dict):
         raise Refusal(str(error.get("kind")), str(error.get("message")), str(error.get("hint") or ""))
-    return dict(message.get("ok") or {})
+    return HandAnswer.from_other_version(message.get("ok"))
 
 
 class _Short:

@@ -6,15 +6,23 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dstack import wire
 from dstack.coordinator import bucket_probe, rendezvous, wheel
-from dstack.coordinator.refusal import Refusal
 from dstack.core.format.codec import build
 from dstack.core.handover import HandOver
 from dstack.errors import DstackError
+from dstack.wire import Refusal
+from dstack.wire.coordinator_messages import (
+    HandRequest,
+    LibraryHaveAnswer,
+    LibraryHaveRequest,
+    LibraryPushRequest,
+    LookRequest,
+)
+from dstack.wire.form import DoneAnswer, Message, MisfitError
 
 PIECE = 1 << 18
 
@@ -29,31 +37,43 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
         if message.get("op") == wire.CANCEL:
             continue
         try:
-            answer: dict[str, Any] = {"ok": _answer(message, frames, root)}
+            answer: dict[str, Any] = {"ok": _answer(message, frames, root).to_json()}
         except Refusal as refusal:
-            answer = {"error": refusal.fields()}
+            answer = {"error": refusal.to_json()}
+        except MisfitError as misfit:
+            answer = {"error": Refusal(misfit.kind, f"{message.get('op')}: {misfit}", misfit.hint).to_json()}
         except (DstackError, OSError) as error:
             hint = getattr(error, "hint", None) or "look at the disk and the limits of the host"
-            answer = {"error": {"kind": "host", "message": str(error), "hint": hint}}
+            answer = {"error": Refusal("host", str(error), hint).to_json()}
         except Exception as error:
             traceback.print_exc()
-            answer = {"error": {"kind": "bug", "message": f"{type(error).__name__}: {error}", "hint": "report this"}}
+            answer = {"error": Refusal("bug", f"{type(error).__name__}: {error}", "report this").to_json()}
         _write(stdout, wire.pack_message({"id": message.get("id"), **answer}))
 
 
-def _answer(message: dict[str, Any], frames: Iterator[wire.Frame], root: str) -> dict[str, Any]:
+def _answer(message: dict[str, Any], frames: Iterator[wire.Frame], root: str) -> Message:
     match message.get("op"):
         case wire.LIBRARY_HAVE:
-            return {"have": wheel.is_there(root, str(message.get("sha256")))}
+            return LibraryHaveAnswer(have=wheel.is_there(root, LibraryHaveRequest.from_envelope(message).sha256))
         case wire.LIBRARY_PUSH:
-            wheel.receive(root, str(message.get("sha256")), _data(frames))
-            return {}
-        case wire.HAND | wire.LOOK as op:
-            hand = build(HandOver, message.get("handover"), "the hand-over")
-            wanted = str(message.get("library") or "")
-            folder = wheel.importable(root, wanted) if wanted else None
-            return rendezvous.hand(root, hand, folder) if op == wire.HAND else bucket_probe.look(hand, folder)
+            wheel.receive(root, LibraryPushRequest.from_envelope(message).sha256, _data(frames))
+            return DoneAnswer()
+        case wire.LOOK:
+            look = LookRequest.from_envelope(message)
+            return bucket_probe.look(_handover(look.handover), _library(root, look.library))
+        case wire.HAND:
+            hand = HandRequest.from_envelope(message)
+            return rendezvous.hand(root, _handover(hand.handover), _library(root, hand.library))
     raise Refusal("request", f"this coordinator knows no operation {message.get('op')!r}", "update dstack")
+
+
+def _handover(fields: Mapping[str, Any]) -> HandOver:
+    return build(HandOver, fields, "the hand-over")
+
+
+def _library(root: str, sha256: str | None) -> str | None:
+    """The folder to import the library from; None where the bucket needs no library."""
+    return wheel.importable(root, sha256) if sha256 else None
 
 
 def _frames(first: bytes, stdin: int) -> Iterator[wire.Frame]:

@@ -9,8 +9,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 
-from dstack.coordinator.refusal import Refusal
 from dstack.private_folder import make_folder, open_folder
+from dstack.wire import Refusal
 
 LIMIT = 200 << 20
 """Bytes, packed and unpacked."""

@@ -17,10 +17,11 @@ from dstack.runner.base.spool import write_durably
 from dstack.runner.queue import devices, folders
 from dstack.runner.queue.scheduler import Capacity
 from dstack.wire import WIRE_VERSION
+from dstack.wire.host_messages import GpuAnswer, HelloAnswer
 
 
-def hello(root: str) -> Dict[str, Any]:
-    """The answer to `hello` (docs/format.md section 2); sizes in bytes."""
+def hello(root: str) -> HelloAnswer:
+    """What this host says of itself."""
     asked: Dict[str, Any] = {}
     questions = [("git", git_version), ("gpus", graphics), ("docker", docker_answers)]
     threads = [threading.Thread(target=lambda name, ask: asked.update({name: ask()}), args=each) for each in questions]
@@ -28,25 +29,25 @@ def hello(root: str) -> Dict[str, Any]:
         thread.start()
     for thread in threads:
         thread.join()
-    return {
-        "wire": WIRE_VERSION,
-        "boot_id": boot_id(),
-        "machine": machine(),
-        "hostname": socket.gethostname(),
-        "user": user(),
-        "uid": os.getuid(),
-        "python": sys.version.split()[0],
-        "platform": "%s-%s" % (sys.platform, os.uname().machine),
-        "cpus": cpus(),
-        "memory": memory(),
-        "disk_free": shutil.disk_usage(root).free,
-        "dir": root,
-        "git": asked.get("git"),
-        "gpus": asked.get("gpus", []),
-        "docker": asked.get("docker", False),
-        "shared_slots": folders.is_shared(),
-        "place": place(root),
-    }
+    return HelloAnswer(
+        wire=WIRE_VERSION,
+        boot_id=boot_id(),
+        machine=machine(),
+        hostname=socket.gethostname(),
+        user=user(),
+        uid=os.getuid(),
+        python=sys.version.split()[0],
+        platform="%s-%s" % (sys.platform, os.uname().machine),
+        cpus=cpus(),
+        memory=memory(),
+        disk_free=shutil.disk_usage(root).free,
+        dir=root,
+        git=asked.get("git"),
+        gpus=tuple(asked.get("gpus", ())),
+        docker=asked.get("docker", False),
+        shared_slots=folders.is_shared(),
+        place=place(root),
+    )
 
 
 def machine() -> str:
@@ -123,9 +124,9 @@ def _line(path: str) -> Optional[str]:
         return None
 
 
-def graphics() -> List[Dict[str, Any]]:
+def graphics() -> List[GpuAnswer]:
     """Name and memory of each NVIDIA GPU; none where nvidia-smi is absent, fails or hangs."""
-    return [{"name": card.name, "memory": card.memory} for card in devices.list_cards() or []]
+    return [GpuAnswer(name=card.name, memory=card.memory) for card in devices.list_cards() or []]
 
 
 def git_version() -> Optional[str]:

@@ -1,6 +1,6 @@
-"""What a coordinator may ask of a runner, one method for each operation of docs/format.md section 2.
+"""What a coordinator may ask of a runner, one method for each request of dstack/wire.
 
-A method returns the answer's fields or raises Refusal; streams go out before it returns.
+A method returns the answer or raises Refusal; streams go out before it returns.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import tempfile
 import threading
 import time
 from itertools import islice
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type, TypeVar, Union
 
-from dstack import wire
 from dstack.runner.base import disk_room, safe_paths
 from dstack.runner.base.channel import Request
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, attempts, write_durably, write_json
 from dstack.runner.coordinator_liveness import ended
 from dstack.runner.executors.docker import present_images
@@ -28,15 +26,67 @@ from dstack.runner.job.stop import remove_outside, state, states, stop
 from dstack.runner.queue import slots
 from dstack.runner.queue.sightings import sighting
 from dstack.runner.store import artifacts, blob_store, code, eviction, intake
-from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED
+from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED, Refusal
+from dstack.wire.form import DoneAnswer, Message, RequestMessage
+from dstack.wire.host_messages import (
+    BlobsMissingAnswer,
+    BlobsMissingRequest,
+    BlobsPushRequest,
+    CodeBasisAnswer,
+    CodeBasisRequest,
+    CodePushRequest,
+    CoordinatorsEndedAnswer,
+    CoordinatorsEndedRequest,
+    HelloRequest,
+    ImagesAnswer,
+    ImagesRequest,
+    QueueAnswer,
+    QueueRequest,
+    SpoolAnswer,
+    SpooledAnswer,
+    SpoolRequest,
+)
+from dstack.wire.job_messages import (
+    DropRequest,
+    FollowAnswer,
+    FollowRequest,
+    GoRequest,
+    HoldRequest,
+    JobOrder,
+    ManifestAnswer,
+    ManifestRequest,
+    PackReadRequest,
+    ReleaseRequest,
+    SightingAnswer,
+    SightingRequest,
+    StatusAnswer,
+    StatusRequest,
+    StopRequest,
+    VerdictAnswer,
+    VerdictRequest,
+    WaitAnswer,
+    WaitRequest,
+)
 
-Operation = Callable[[Request], Dict[str, Any]]
+R = TypeVar("R", bound=RequestMessage[Any])
+Operation = Callable[[Request], Message]
+AttemptRequest = Union[
+    DropRequest,
+    FollowRequest,
+    GoRequest,
+    JobOrder,
+    ManifestRequest,
+    PackReadRequest,
+    ReleaseRequest,
+    StatusRequest,
+    StopRequest,
+    VerdictRequest,
+    WaitRequest,
+]
 
 _VANISHED = "its supervisor vanished: killed, or the host was restarted; how the job ended is not known"
 _LAST_ACT = 10.0
 _MOST = 2_000
-NOT_WRITTEN = ("id", "op")
-"""Fields of `prepare` that say nothing of the attempt."""
 
 
 class Operations:
@@ -47,145 +97,149 @@ class Operations:
         self._holds = HeldAttempts(root, forker)
         self._receiving = threading.Lock()
         self._verified = blob_store.Verified()
-        self.by_name: Dict[str, Operation] = {
-            wire.HELLO: lambda request: hello(root),
-            wire.CODE_BASIS: self._code_basis,
-            wire.CODE_PUSH: self._code_push,
-            wire.BLOBS_MISSING: lambda request: {"missing": blob_store.missing(root, request.texts("digests"))},
-            wire.BLOBS_PUSH: self._blobs_push,
-            wire.HOLD: lambda request: self._holds.hold(request, self._attempt(request)),
-            wire.PREPARE: self._prepare,
-            wire.GO: lambda request: self._holds.go(request, self._attempt(request)),
-            wire.VERDICT: self._verdict,
-            wire.STATUS: self._status,
-            wire.WAIT: self._wait,
-            wire.FOLLOW: self._follow,
-            wire.STOP: lambda request: stop(request, self._attempt(request)),
-            wire.MANIFEST: self._manifest,
-            wire.PACK_READ: self._pack_read,
-            wire.RELEASE: self._release,
-            wire.SPOOL: self._spool,
-            wire.QUEUE: self._queue,
-            wire.IMAGES: lambda request: {"present": present_images(request.texts("images"))},
-            wire.COORDINATORS_ENDED: lambda request: {"ended": ended(root, request.texts("ids"))},
-            wire.DROP: lambda request: self._holds.drop(self._attempt(request)),
-            wire.SIGHTING: lambda request: {
-                "sighting": sighting(request.fields.get("nonce"), request.fields.get("account"))
-            },
-        }
+        self.by_name: Dict[str, Operation] = dict(
+            (
+                _bound(HelloRequest, lambda request, order: hello(root)),
+                _bound(CodeBasisRequest, self._code_basis),
+                _bound(CodePushRequest, self._code_push),
+                _bound(BlobsMissingRequest, self._blobs_missing),
+                _bound(BlobsPushRequest, self._blobs_push),
+                _bound(HoldRequest, self._holds.hold),
+                _bound(JobOrder, self._prepare),
+                _bound(GoRequest, lambda request, order: self._holds.go(order, self._attempt(order))),
+                _bound(VerdictRequest, self._verdict),
+                _bound(StatusRequest, self._status),
+                _bound(WaitRequest, self._wait),
+                _bound(FollowRequest, self._follow),
+                _bound(StopRequest, lambda request, order: stop(request, order, self._attempt(order))),
+                _bound(ManifestRequest, self._manifest),
+                _bound(PackReadRequest, self._pack_read),
+                _bound(ReleaseRequest, self._release),
+                _bound(SpoolRequest, self._spool),
+                _bound(QueueRequest, self._queue),
+                _bound(ImagesRequest, lambda request, order: ImagesAnswer(present=tuple(present_images(order.images)))),
+                _bound(CoordinatorsEndedRequest, self._coordinators_ended),
+                _bound(DropRequest, self._drop),
+                _bound(SightingRequest, self._sighting),
+            )
+        )
 
-    def _attempt(self, request: Request) -> Attempt:
-        return Attempt(self._root, request.fields.get("nonce"))
+    def _attempt(self, order: AttemptRequest) -> Attempt:
+        return Attempt(self._root, order.nonce)
 
     # -- code and blobs ---------------------------------------------------------------------------
 
-    def _code_basis(self, request: Request) -> Dict[str, Any]:
-        return dict(code.basis(self._root, request.text("project"), request.text("commit"), request.texts("known")))
+    def _code_basis(self, request: Request, order: CodeBasisRequest) -> CodeBasisAnswer:
+        return code.basis(self._root, order.project, order.commit, order.known)
 
-    def _code_push(self, request: Request) -> Dict[str, Any]:
-        project, commit, tree = request.text("project"), request.text("commit"), request.text("tree")
+    def _code_push(self, request: Request, order: CodePushRequest) -> DoneAnswer:
         with tempfile.NamedTemporaryFile(dir=self._root, prefix="bundle-") as bundle:
             for piece in request.incoming():
                 bundle.write(piece)
             bundle.flush()
             with self._receiving:
-                code.receive(self._root, project, commit, tree, bundle.name)
-        return {}
+                code.receive(self._root, order.project, order.commit, order.tree, bundle.name)
+        return DoneAnswer()
 
-    def _blobs_push(self, request: Request) -> Dict[str, Any]:
-        intake.receive(self._root, request.fields.get("blobs"), request.incoming(), self._verified)
-        return {}
+    def _blobs_missing(self, request: Request, order: BlobsMissingRequest) -> BlobsMissingAnswer:
+        return BlobsMissingAnswer(missing=tuple(blob_store.missing(self._root, order.digests)))
+
+    def _blobs_push(self, request: Request, order: BlobsPushRequest) -> DoneAnswer:
+        intake.receive(self._root, order.blobs, request.incoming(), self._verified)
+        return DoneAnswer()
 
     # -- an attempt -------------------------------------------------------------------------------
 
-    def _prepare(self, request: Request) -> Dict[str, Any]:
-        attempt = self._attempt(request)
+    def _drop(self, request: Request, order: DropRequest) -> DoneAnswer:
+        self._holds.drop(self._attempt(order))
+        return DoneAnswer()
+
+    def _prepare(self, request: Request, order: JobOrder) -> DoneAnswer:
+        attempt = self._attempt(order)
         if not attempt.lives() or attempt.read_verdict() is not None:
             raise Refusal(NOT_HELD, "attempt %s is not held" % attempt.nonce, "send `hold` first")
         try:
-            self._lay(request, attempt)
+            self._lay(order, attempt)
         except (Refusal, OSError) as error:
             refusal = _unprepared(error)
             hint = "; " + refusal.hint if refusal.hint else ""
             attempt.note("the job could not be prepared: %s%s" % (refusal.message, hint))
             raise refusal from None
-        return {}
+        return DoneAnswer()
 
-    def _lay(self, request: Request, attempt: Attempt) -> None:
-        request.mapping("environment"), request.texts("arguments"), request.texts("artifacts")
-        project = attempt.project(request.fields.get("prefix") or "")
+    def _lay(self, order: JobOrder, attempt: Attempt) -> None:
+        project = attempt.project(order.prefix)
         if os.path.lexists(attempt.work):
             safe_paths.remove_tree(attempt.work)
-        tree = str(request.fields.get("tree") or "")
-        code.lay(self._root, request.text("project"), request.text("commit"), tree, attempt.work)
+        code.lay(self._root, order.project, order.commit, order.tree, attempt.work)
         os.makedirs(project, exist_ok=True)
-        blob_store.stage(self._root, project, list(request.fields.get("inputs") or []), self._verified)
-        write_durably(attempt.script, request.text("script").encode("utf-8", "surrogateescape"))
-        written = {name: value for name, value in request.fields.items() if name not in NOT_WRITTEN}
-        write_json(attempt.attempt, written)
+        blob_store.stage(self._root, project, order.inputs, self._verified)
+        write_durably(attempt.script, order.script.encode("utf-8", "surrogateescape"))
+        write_json(attempt.attempt, order.to_json())
 
-    def _verdict(self, request: Request) -> Dict[str, Any]:
-        attempt = self._attempt(request)
+    def _verdict(self, request: Request, order: VerdictRequest) -> VerdictAnswer:
+        attempt = self._attempt(order)
         attempt.make()
-        return {"verdict": attempt.read_verdict() or attempt.decide(REFUSED)}
+        return VerdictAnswer(verdict=attempt.read_verdict() or attempt.decide(REFUSED))
 
-    def _status(self, request: Request) -> Dict[str, Any]:
-        attempt = self._attempt(request)
+    def _sighting(self, request: Request, order: SightingRequest) -> SightingAnswer:
+        return SightingAnswer(sighting=sighting(order.nonce, order.account))
+
+    def _status(self, request: Request, order: StatusRequest) -> StatusAnswer:
+        attempt = self._attempt(order)
         now = state(attempt)
-        return {"state": now, "log": attempt.log_size(), "exit": attempt.read_exit() if now == ENDED else None}
+        return StatusAnswer(state=now, log=attempt.log_size(), exit=attempt.read_exit() if now == ENDED else None)
 
-    def _wait(self, request: Request) -> Dict[str, Any]:
-        attempt = self._attempt(request)
+    def _wait(self, request: Request, order: WaitRequest) -> WaitAnswer:
+        attempt = self._attempt(order)
         await_end(attempt, request.pause)
         now = state(attempt)
         while now in (HELD, RUNNING) and not request.pause(LIFE_CHECK_S):
             now = state(attempt)  # only a container is left: nothing but a look tells
-        if now == ENDED:
-            return {"exit": attempt.read_exit()}
+        report = attempt.read_exit() if now == ENDED else None
+        if report is not None:
+            return WaitAnswer(exit=report)
         if now == VANISHED:
-            return {"exit": {**failed_report(_VANISHED), "vanished": True}}
+            return WaitAnswer(exit=failed_report(_VANISHED).replace(vanished=True))
         if now == UNKNOWN:
-            return {"exit": failed_report("it never started on this host")}
+            return WaitAnswer(exit=failed_report("it never started on this host"))
         raise Refusal("cancelled", "the request was cancelled")
 
-    def _follow(self, request: Request) -> Dict[str, Any]:
-        attempt = self._attempt(request)
-        for piece in follow(attempt, request.whole("offset"), request.pause):
+    def _follow(self, request: Request, order: FollowRequest) -> FollowAnswer:
+        attempt = self._attempt(order)
+        for piece in follow(attempt, order.offset, request.pause):
             if not request.data(piece):
                 break
-        return {"exit": attempt.read_exit(), "length": attempt.log_size(), "state": state(attempt)}
+        return FollowAnswer(exit=attempt.read_exit(), length=attempt.log_size(), state=state(attempt))
 
     # -- what it leaves ---------------------------------------------------------------------------
 
-    def _ended(self, request: Request) -> Attempt:
-        attempt = self._attempt(request)
+    def _ended(self, order: AttemptRequest) -> Attempt:
+        attempt = self._attempt(order)
         if state(attempt) not in (ENDED, VANISHED):
             raise Refusal("manifest", "attempt %s has not ended" % attempt.nonce, "wait for its end")
         return attempt
 
-    def _manifest(self, request: Request) -> Dict[str, Any]:
-        attempt = self._ended(request)
-        record, end = attempt.read_attempt() or {}, attempt.read_exit() or {}
-        project = attempt.project(record.get("prefix") or "")
-        found = artifacts.write_manifest(self._root, attempt.folder, project, record.get("artifacts") or [])
+    def _manifest(self, request: Request, order: ManifestRequest) -> ManifestAnswer:
+        attempt = self._ended(order)
+        job = attempt.read_order()
+        paths = () if job is None else job.artifacts
+        answer = artifacts.write_manifest(self._root, attempt.folder, _project(attempt, job), paths)
         for piece in _pieces(attempt.manifest):
             if not request.data(piece):
                 break
-        failed = end.get("code") != 0 or bool(end.get("stopped")) or bool(end.get("reason"))
-        missing = list(found.get("missing") or [])
-        return {**found, "partial": bool(found.get("partial")) or failed or bool(missing), "missing": missing}
+        return answer
 
-    def _pack_read(self, request: Request) -> Dict[str, Any]:
-        attempt = self._ended(request)
-        record = attempt.read_attempt() or {}
-        project = attempt.project(record.get("prefix") or "")
-        for piece in artifacts.read_pack(self._root, attempt.folder, project, request.text("pack")):
+    def _pack_read(self, request: Request, order: PackReadRequest) -> DoneAnswer:
+        attempt = self._ended(order)
+        project = _project(attempt, attempt.read_order())
+        for piece in artifacts.read_pack(self._root, attempt.folder, project, order.pack):
             if not request.data(piece):
                 break
-        return {}
+        return DoneAnswer()
 
-    def _release(self, request: Request) -> Dict[str, Any]:
-        attempt = self._attempt(request)
+    def _release(self, request: Request, order: ReleaseRequest) -> DoneAnswer:
+        attempt = self._attempt(order)
         # A supervisor writes the exit report as its last act but one: it may still be about to end.
         # One that was refused hears of it from its coordinator's end, a moment later.
         deadline = time.monotonic() + _LAST_ACT if attempt.state() in (ENDED, UNKNOWN) else 0.0
@@ -199,24 +253,37 @@ class Operations:
             self._keep_artifacts(attempt)
             safe_paths.remove_tree(attempt.folder)
             eviction.make_room(self._root)
-        return {}
+        return DoneAnswer()
 
     def _keep_artifacts(self, attempt: Attempt) -> None:
         """What the job made goes into the store, so that the next job on this host needs no transfer."""
         if os.path.exists(attempt.manifest):
-            record = attempt.read_attempt() or {}
             try:
-                intake.adopt(self._root, attempt.folder, attempt.project(record.get("prefix") or ""))
+                intake.adopt(self._root, attempt.folder, _project(attempt, attempt.read_order()))
             except (OSError, Refusal):
                 pass  # a short cut that is missing costs a transfer and nothing else
 
-    def _queue(self, request: Request) -> Dict[str, Any]:
-        there = capacity(request.whole("slots"), request.whole_or("gpu_shares", 1))
-        return slots.list_queue(self._root, there)
+    # -- the host ---------------------------------------------------------------------------------
 
-    def _spool(self, request: Request) -> Dict[str, Any]:
+    def _queue(self, request: Request, order: QueueRequest) -> QueueAnswer:
+        return slots.list_queue(self._root, capacity(order.slots, order.gpu_shares))
+
+    def _spool(self, request: Request, order: SpoolRequest) -> SpoolAnswer:
         found = list(islice(attempts(self._root), _MOST))
-        return {"attempts": [_spooled(item, now) for item, now in zip(found, states(found))]}
+        return SpoolAnswer(attempts=tuple([_spooled(item, now) for item, now in zip(found, states(found))]))
+
+    def _coordinators_ended(self, request: Request, order: CoordinatorsEndedRequest) -> CoordinatorsEndedAnswer:
+        return CoordinatorsEndedAnswer(ended=tuple(ended(self._root, order.ids)))
+
+
+def _bound(cls: Type[R], act: Callable[[Request, R], Message]) -> Tuple[str, Operation]:
+    """The name of an operation, and a function that reads its request, does it, and gives the answer."""
+    return cls.op, lambda request: act(request, request.read(cls))
+
+
+def _project(attempt: Attempt, order: Optional[JobOrder]) -> str:
+    """The folder that the job ran in."""
+    return attempt.project("" if order is None else order.prefix)
 
 
 def _unprepared(error: Exception) -> Refusal:
@@ -227,12 +294,12 @@ def _unprepared(error: Exception) -> Refusal:
     return Refusal(kind, str(error), getattr(error, "hint", ""))
 
 
-def _spooled(attempt: Attempt, now: str) -> Dict[str, Any]:
+def _spooled(attempt: Attempt, now: str) -> SpooledAnswer:
     try:
-        record = attempt.read_attempt() or {}
+        order = attempt.read_order()
     except Refusal:
-        record = {}
-    return {"nonce": attempt.nonce, "state": now, "attempt": str(record.get("attempt") or "")}
+        order = None
+    return SpooledAnswer(nonce=attempt.nonce, state=now, attempt="" if order is None else order.attempt)
 
 
 def _pieces(path: str) -> Iterator[bytes]:

@@ -14,15 +14,15 @@ from dstack import wire
 from dstack.private_folder import make_folder
 from dstack.runner.base import disk_room
 from dstack.runner.base.channel import Request, Writer
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.job.forker import start_forker
 from dstack.runner.operations import Operations
+from dstack.wire import Refusal
+from dstack.wire.form import DoneAnswer, Message
+from dstack.wire.host_messages import LONGEST_LEASE_S, CancelRequest
 
 PIECE = 1 << 18
 MOST = 1024
 """Requests under way at once; more are refused."""
-LONGEST = 86_400
-"""Seconds of the longest lease."""
 
 
 def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
@@ -87,7 +87,7 @@ class _Loop:
 
     def _take_lease(self, lease: object) -> None:
         """From here on a silence ends this runner; a lease that is none changes nothing."""
-        if type(lease) is int and 0 < lease <= LONGEST:
+        if type(lease) is int and 0 < lease <= LONGEST_LEASE_S:
             self._lease = lease
 
     def _message(self, message: Dict[str, Any]) -> None:
@@ -133,13 +133,14 @@ class _Loop:
             traceback.print_exc()
             request.fail(Refusal("bug", "%s failed: %s: %s" % (request.op, type(error).__name__, error), "report this"))
 
-    def _answer(self, request: Request) -> Dict[str, Any]:
+    def _answer(self, request: Request) -> Message:
         if request.op == wire.CANCEL:
+            number = request.read(CancelRequest).request
             with self._lock:
-                other = self._requests.get(request.whole("request"))
+                other = self._requests.get(number)
             if other is not None:
                 other.cancel()
-            return {}
+            return DoneAnswer()
         operation = self._operations.by_name.get(request.op)
         if operation is None:
             raise Refusal("request", "this runner knows no operation %r" % request.op, "update dstack")

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dstack.app.queries.views import JobView, RunView
-from dstack.bounds import LATEST
 from dstack.errors import ConfigError, DstackError
 from dstack.model import RunStatus
+from dstack.wire.kinds import LATEST
 
 if TYPE_CHECKING:
     from dstack.app.maintenance.disk_usage import Weights

@@ -52,7 +52,7 @@ def code(user: Path, tmp_path: Path) -> GitCode:
 def sent(code: GitCode, snapshot: Snapshot, root: Path) -> int:
     """Bring a snapshot to the host below `root`; the bytes of the bundle."""
     answer = host.basis(str(root), "p", snapshot.commit, list(code.known()))
-    data = b"".join(code.bundle(snapshot, answer["basis"]))
+    data = b"".join(code.bundle(snapshot, answer.basis))
     spooled = root.parent / "spooled"
     spooled.write_bytes(data)
     host.receive(str(root), "p", snapshot.commit, snapshot.tree, str(spooled))

@@ -71,9 +71,9 @@ def ship(code: GitCode, root: Path, target: Path) -> int:
     snapshot = code.snapshot()
     answer = host.basis(str(root), "p", snapshot.commit, list(code.known()))
     size = 0
-    if not answer["have"]:
+    if not answer.have:
         spooled = root.parent / "spooled"
-        spooled.write_bytes(b"".join(code.bundle(snapshot, answer["basis"])))
+        spooled.write_bytes(b"".join(code.bundle(snapshot, answer.basis)))
         size = spooled.stat().st_size
         host.receive(str(root), "p", snapshot.commit, snapshot.tree, str(spooled))
     host.lay(str(root), "p", snapshot.commit, snapshot.tree, str(target))

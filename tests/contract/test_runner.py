@@ -22,9 +22,9 @@ from tests.support.runners.bench import (
     LocalOpener,
     Opener,
     Repository,
-    attempt_of,
     first_of,
     gathered,
+    order_of,
     peak_of,
     play,
     until,
@@ -547,7 +547,7 @@ def test_a_prepare_that_fails_says_why_and_writes_it_to_the_log(on_host: Play) -
         snapshot = bench.project.code.snapshot()
         nonce = await bench.held(client)
         with pytest.raises(HostError):
-            await client.prepare(nonce, attempt_of(snapshot, "true"))  # the code was never pushed
+            await client.prepare(order_of(snapshot, "true", nonce=nonce))  # the code was never pushed
         await client.drop(nonce)
         log = Path(bench.opener.directory) / "spool" / nonce / "log"
         assert b"prepare" in log.read_bytes()

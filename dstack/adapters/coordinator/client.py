@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from dstack import wire
 from dstack.adapters.coordinator.wheel import Library
@@ -18,6 +17,7 @@ from dstack.core.format.codec import plain
 from dstack.core.handover import HandOver
 from dstack.errors import DstackError
 from dstack.ports import Transport
+from dstack.wire.coordinator_messages import HandRequest, LibraryHaveRequest, LibraryPushRequest, LookRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,35 +64,35 @@ class CoordinatorClient:
 
     async def look(self, given: HandOver, library: Library | None) -> Seeing:
         """How the host sees the bucket of a hand-over; starts no coordinator."""
-        answer = await self._ask(wire.LOOK, given, library)
-        trouble = opening(answer.get("trouble"), 1000)
-        return Seeing(who=opening(answer.get("who"), 200), used=answer.get("used") is True, trouble=trouble)
+        await self._bring(library)
+        answer = await self._channel.ask(LookRequest(handover=plain(given), library=_name(library)))
+        return Seeing(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
 
     async def hand(self, given: HandOver, library: Library | None) -> str:
         """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.
 
         `library` goes along when the host lacks it.
         """
-        answer = await self._ask(wire.HAND, given, library)
-        return opening(answer.get("coordinator"), 200)
+        await self._bring(library)
+        answer = await self._channel.ask(HandRequest(handover=plain(given), library=_name(library)))
+        return opening(answer.coordinator, 200)
 
     async def close(self) -> None:
         """End the front; a coordinator goes on. Never raises for a lost connection."""
         with suppress(DstackError):
             await self._channel.close()
 
-    async def _ask(self, op: str, given: HandOver, library: Library | None) -> dict[str, Any]:
-        fields: dict[str, Any] = {"handover": plain(given)}
-        if library is not None:
-            fields["library"] = library.sha256
-            await _bring(self._channel, library)
-        return await self._channel.ask(op, fields)
+    async def _bring(self, library: Library | None) -> None:
+        """Send the library unless the host has it."""
+        if library is None:
+            return
+        there = await self._channel.ask(LibraryHaveRequest(sha256=library.sha256))
+        if not there.have:
+            await self._channel.upload(LibraryPushRequest(sha256=library.sha256), _pieces(library.body))
 
 
-async def _bring(channel: Channel, library: Library) -> None:
-    there = await channel.ask(wire.LIBRARY_HAVE, {"sha256": library.sha256})
-    if there.get("have") is not True:
-        await channel.upload(wire.LIBRARY_PUSH, {"sha256": library.sha256}, _pieces(library.body))
+def _name(library: Library | None) -> str | None:
+    return None if library is None else library.sha256
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

@@ -8,9 +8,9 @@ from functools import cache
 from dstack.adapters.runner.zipapp import bootstrap_source, modules, runner_zipapp, zipped
 
 ENTRY = "dstack.coordinator.__main__"
-SINGLE = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py", "wire.py")
+SINGLE = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py")
 ADAPTERS = ("__init__.py", "deadline.py", "identity.py", "log_screen.py")
-PACKAGES = ("core", "app", "coordinator", "adapters/bucket", "adapters/runner")
+PACKAGES = ("wire", "core", "app", "coordinator", "adapters/bucket", "adapters/runner")
 SHIPPED = "dstack/coordinator/embedded.py"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from dstack import wire
 from dstack.adapters.deadline import within
@@ -13,7 +13,10 @@ from dstack.adapters.runner.start import ending, opening
 from dstack.adapters.runner.streams import WINDOW, Exchange
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError, UnkillableError
 from dstack.ports import Transport
+from dstack.wire.form import Message, MisfitError, RequestMessage
+from dstack.wire.host_messages import CancelRequest
 
+A = TypeVar("A", bound=Message)
 QUICK = 60.0
 """Seconds within which requests must be answered that do next to nothing, on a host that is very busy."""
 MAX_OPEN = 10_000
@@ -43,19 +46,19 @@ class Channel:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    async def ask(self, op: str, fields: Mapping[str, Any], *, deadline: float | None = QUICK) -> dict[str, Any]:
+    async def ask(self, request: RequestMessage[A], *, deadline: float | None = QUICK) -> A:
         """One request and its answer.
 
         Raises HostUnreachableError when the connection is lost or nothing was answered within `deadline` seconds
         (then nobody knows whether it was done), HostError when the runner says no. Cancelled, it has been sent.
         """
         try:
-            exchange, frame = self._begin(op, fields, streams=False)
-            return await within(deadline, self._answered(exchange, frame))
+            exchange, frame = self._begin(request)
+            return self._read_answer(request, await within(deadline, self._answered(exchange, frame)))
         except TimeoutError:
             raise HostUnreachableError(
                 self.host,
-                f"the runner did not answer {op!r} within {deadline:.0f} s",
+                f"the runner did not answer {request.op!r} within {deadline:.0f} s",
                 hint="the host may be overloaded or its disk may hang; the job, if it runs, goes on",
             ) from None
 
@@ -63,37 +66,44 @@ class Channel:
         await self._sent(exchange, frame)
         return await asyncio.shield(exchange.answer)
 
-    async def ask_long(self, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The same for what takes as long as it takes; cancelled, the runner is told to give it up."""
-        exchange = await self.send(op, fields)
+    def _read_answer(self, request: RequestMessage[A], answer: dict[str, Any]) -> A:
+        """Raises HostError for an answer that makes no sense."""
         try:
-            return await asyncio.shield(exchange.answer)
+            return request.answer_from(answer)
+        except MisfitError as misfit:
+            raise nonsense(self.host, request.op, str(misfit)) from None
+
+    async def ask_long(self, request: RequestMessage[A]) -> A:
+        """The same for what takes as long as it takes; cancelled, the runner is told to give it up."""
+        exchange = await self.send(request)
+        try:
+            return self._read_answer(request, await asyncio.shield(exchange.answer))
         except asyncio.CancelledError:
             self.give_up(exchange)
             raise
 
     async def download(
-        self, op: str, fields: Mapping[str, Any], ended: Callable[[dict[str, Any]], None] | None = None
+        self, request: RequestMessage[A], ended: Callable[[A], None] | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The bytes that the host sends for one request; `ended` is given the answer after the last of them.
 
         Left early, the runner is told to give it up. Raises as `ask` does.
         """
-        exchange = await self.send(op, {**fields, "window": WINDOW}, streams=True)
+        exchange = await self.send(request, window=WINDOW)
         try:
             while (data := await exchange.next(lambda count: self._credit(exchange, count))) is not None:
                 yield data
             if ended is not None:
-                ended(exchange.answer.result())
+                ended(self._read_answer(request, exchange.answer.result()))
         finally:
             self.give_up(exchange)
 
-    async def upload(self, op: str, fields: Mapping[str, Any], chunks: AsyncIterator[bytes]) -> dict[str, Any]:
+    async def upload(self, request: RequestMessage[A], chunks: AsyncIterator[bytes]) -> A:
         """A request followed by bytes; stops sending when the runner answers before it has all.
 
         When `chunks` raises or the coroutine is cancelled the runner is told to give it up. Raises as `ask` does.
         """
-        exchange = await self.send(op, fields)
+        exchange = await self.send(request)
         try:
             async for chunk in chunks:
                 view = memoryview(chunk)
@@ -105,13 +115,16 @@ class Channel:
                     break
             if not exchange.answer.done():
                 await self._write(wire.pack_data(exchange.number, b""))
-            return await asyncio.shield(exchange.answer)
+            return self._read_answer(request, await asyncio.shield(exchange.answer))
         finally:
             self.give_up(exchange)
 
-    async def send(self, op: str, fields: Mapping[str, Any], *, streams: bool = False) -> Exchange:
-        """Send a request; its answer will be in the exchange. Cancelled, the whole request is sent all the same."""
-        exchange, frame = self._begin(op, fields, streams=streams)
+    async def send(self, request: RequestMessage[Any], *, window: int | None = None) -> Exchange:
+        """Send a request; its answer will be in the exchange. Cancelled, the whole request is sent all the same.
+
+        `window` is how many bytes may come before the answer; None for a request without a stream.
+        """
+        exchange, frame = self._begin(request, window)
         await self._sent(exchange, frame)
         return exchange
 
@@ -122,14 +135,14 @@ class Channel:
             self.give_up(exchange)
             raise
 
-    def _begin(self, op: str, fields: Mapping[str, Any], *, streams: bool) -> tuple[Exchange, bytes]:
+    def _begin(self, request: RequestMessage[Any], window: int | None = None) -> tuple[Exchange, bytes]:
         if self._dead is not None:
             raise self._dead()
         if len(self._open) >= MAX_OPEN:
             raise HostError(self.host, f"{MAX_OPEN} requests wait for an answer")
         self._last += 1
-        frame = self._packed({"id": self._last, "op": op, **fields})
-        exchange = Exchange(self._last, op, streams=streams)
+        frame = self._packed(request.envelope(self._last, window))
+        exchange = Exchange(self._last, request.op, streams=window is not None)
         self._open[exchange.number] = exchange
         return exchange, frame
 
@@ -137,12 +150,12 @@ class Channel:
         """Drop what still comes for a request and tell the runner; nothing happens when it is answered."""
         exchange.discard()
         if not exchange.answer.done() and self._dead is None:
-            self.later(wire.CANCEL, {"request": exchange.number})
+            self.later(CancelRequest(request=exchange.number))
 
-    def later(self, op: str, fields: Mapping[str, Any]) -> None:
+    def later(self, request: RequestMessage[Any]) -> None:
         """Send a request after all that was sent before and before all that will be, without waiting for anything."""
         with suppress(DstackError):
-            _, frame = self._begin(op, fields, streams=False)
+            _, frame = self._begin(request)
             _ = self._start(self._written(frame))
 
     def keep_lease(self) -> None:
@@ -225,7 +238,7 @@ class Channel:
         except (wire.ProtocolError, RecursionError) as error:
             await self._reject(str(error))
         except DstackError as error:
-            self._lose(str(error).removeprefix(f"{self.host}: "), hint=error.hint)
+            self._lose(error.detail, hint=error.hint)
         finally:
             # Whatever ends the reader, nobody may wait for an answer for ever.
             self._lose("its reader ended")
@@ -287,6 +300,15 @@ class Channel:
         for exchange in self._open.values():
             exchange.fail(self._dead())
         self._open.clear()
+
+
+def nonsense(host: str, op: str, what: str) -> HostError:
+    """The error for an answer that no runner of dstack's gives."""
+    return HostError(
+        host,
+        f"the runner's answer to {op!r} makes no sense: {what}",
+        hint="something other than dstack's runner answers there, or its files are damaged",
+    )
 
 
 class RefusedError(HostError):

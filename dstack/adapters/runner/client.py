@@ -5,24 +5,53 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
 
 from dstack import wire
 from dstack.adapters.deadline import within
 from dstack.adapters.runner import answers
 from dstack.adapters.runner.answers import AttemptStatus, Listing
-from dstack.adapters.runner.channel import QUICK, Channel
+from dstack.adapters.runner.channel import Channel, nonsense
 from dstack.adapters.runner.start import Program, start_runner
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import Demand, ExitReport, Gpu, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
 from dstack.ports import CodeSource, OpenTransport
+from dstack.wire.host_messages import (
+    BlobsMissingRequest,
+    BlobsPushRequest,
+    CancelRequest,
+    CodeBasisRequest,
+    CodePushRequest,
+    CoordinatorsEndedRequest,
+    HelloRequest,
+    ImagesRequest,
+    OtherVersionError,
+    QueueRequest,
+    SpoolRequest,
+)
+from dstack.wire.job_messages import (
+    STOP_GRACE_S,
+    DropRequest,
+    FollowRequest,
+    GoRequest,
+    HoldRequest,
+    JobDemand,
+    JobOrder,
+    ManifestAnswer,
+    ManifestRequest,
+    PackReadRequest,
+    ReleaseRequest,
+    SightingRequest,
+    StatusRequest,
+    StopRequest,
+    VerdictRequest,
+    WaitRequest,
+)
+from dstack.wire.kinds import LATEST
 
 START_DEADLINE = 60.0
 """Seconds from the first byte to a runner that is ready, on a slow line and after a slow login shell."""
 RELEASE_DEADLINE = 600.0
 """Seconds for removing a work tree, which may be large and on a slow disk."""
-GRACE = 10.0
-"""Seconds between TERM and KILL."""
 BATCH = 8192
 """Digests in one message: half a megabyte."""
 DEFAULT_DIRECTORY = "~/.dstack"
@@ -66,13 +95,13 @@ class RunnerClient:
         if self._first_facts is not None:
             facts, self._first_facts = self._first_facts, None
             return facts
-        return answers.facts(self.name, await channel.ask(wire.HELLO, {}))
+        return await self._greet(channel, HelloRequest())
 
     async def pulse(self, patience: float) -> None:
         channel = await self._channel()
         try:
             # No request has this number: nothing is cancelled, and there is an answer at once.
-            await within(patience, channel.ask(wire.CANCEL, {"request": 0}, deadline=None))
+            await within(patience, channel.ask(CancelRequest(request=0), deadline=None))
         except TimeoutError:
             raise HostUnreachableError(
                 self.name,
@@ -111,84 +140,82 @@ class RunnerClient:
 
     async def _push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
         channel = await self._channel()
-        known = list(await asyncio.to_thread(source.known))
-        answer = await channel.ask(
-            wire.CODE_BASIS, {"project": project, "commit": snapshot.commit, "known": known}, deadline=RELEASE_DEADLINE
-        )
-        if answers.flag(self.name, wire.CODE_BASIS, answer.get("have")):
+        known = tuple(await asyncio.to_thread(source.known))
+        question = CodeBasisRequest(project=project, commit=snapshot.commit, known=known)
+        answer = await channel.ask(question, deadline=RELEASE_DEADLINE)
+        if answer.have:
             return 0
-        basis = answers.subset(self.name, wire.CODE_BASIS, answer.get("basis"), known)
+        basis = answers.subset(self.name, wire.CODE_BASIS, answer.basis, known)
         sent = _Counter()
         chunks = sent.count(_from_thread(iter(source.bundle(snapshot, basis))))
-        fields = {"project": project, "commit": snapshot.commit, "tree": snapshot.tree}
-        await channel.upload(wire.CODE_PUSH, fields, chunks)
+        push = CodePushRequest(project=project, commit=snapshot.commit, tree=snapshot.tree)
+        await channel.upload(push, chunks)
         return sent.total
 
     async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
         channel = await self._channel()
         missing: list[str] = []
         for start in range(0, len(digests), BATCH):
-            asked = digests[start : start + BATCH]
-            answer = await channel.ask(wire.BLOBS_MISSING, {"digests": list(asked)})
-            missing += answers.subset(self.name, wire.BLOBS_MISSING, answer.get("missing"), asked)
+            asked = tuple(digests[start : start + BATCH])
+            answer = await channel.ask(BlobsMissingRequest(digests=asked))
+            missing += answers.subset(self.name, wire.BLOBS_MISSING, answer.missing, asked)
         return list(dict.fromkeys(missing))
 
     async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
         channel = await self._channel()
-        await channel.upload(wire.BLOBS_PUSH, {"blobs": blobs}, chunks)
+        await channel.upload(BlobsPushRequest(blobs=tuple(blobs)), chunks)
 
     # -- one attempt, until it runs ------------------------------------------------------------------------------
 
     async def queue(self, slots: int, gpu_shares: int) -> HostQueue:
         """Everything that waits or runs on the host, of all users where its queue is shared, the oldest first."""
-        answer = await (await self._channel()).ask(wire.QUEUE, {"slots": slots, "gpu_shares": gpu_shares})
-        return answers.queue(self.name, answer)
+        channel = await self._channel()
+        return answers.queue(await channel.ask(QueueRequest(slots=slots, gpu_shares=gpu_shares)))
 
     async def images(self, names: Sequence[str]) -> Sequence[str]:
-        answer = await (await self._channel()).ask(wire.IMAGES, {"images": list(names)})
-        return answers.subset(self.name, wire.IMAGES, answer.get("present"), names)
+        answer = await (await self._channel()).ask(ImagesRequest(images=tuple(names)))
+        return answers.subset(self.name, wire.IMAGES, answer.present, names)
 
     async def ended_coordinators(self, ids: Sequence[str]) -> Sequence[str]:
-        answer = await (await self._channel()).ask(wire.COORDINATORS_ENDED, {"ids": list(ids)})
-        return answers.subset(self.name, wire.COORDINATORS_ENDED, answer.get("ended"), ids)
+        answer = await (await self._channel()).ask(CoordinatorsEndedRequest(ids=tuple(ids)))
+        return answers.subset(self.name, wire.COORDINATORS_ENDED, answer.ended, ids)
 
     async def hold(self, nonce: Nonce, demand: Demand, told: Callable[[str], None] = lambda text: None) -> None:
         """Wait for what is asked for and a supervisor that holds it; cancelled, the host is told to drop both."""
         channel = await self._channel()
         try:
-            async with aclosing(channel.download(wire.HOLD, {"nonce": nonce, **_asked(demand)})) as lines:
+            async with aclosing(channel.download(_hold_request(nonce, demand))) as lines:
                 async for data in lines:
                     told(answers.last_line(data))
         except asyncio.CancelledError:
             # Both: `download` cancels a hold that still waits, `drop` ends one whose answer is on its way already.
-            channel.later(wire.DROP, {"nonce": nonce})
+            channel.later(DropRequest(nonce=nonce))
             raise
 
     async def drop(self, nonce: Nonce) -> None:
-        await (await self._channel()).ask(wire.DROP, {"nonce": nonce})
+        await (await self._channel()).ask(DropRequest(nonce=nonce))
 
-    async def prepare(self, nonce: Nonce, attempt: Mapping[str, Any]) -> None:
-        """Lay the work tree of an attempt; `attempt` has the fields of docs/format.md §2, below 1 MiB as JSON.
+    async def prepare(self, order: JobOrder) -> None:
+        """Lay the work tree of an attempt; the order must be below 1 MiB as JSON.
 
         Takes as long as it takes; cancelled, the runner is told to give it up.
         """
-        channel = await self._channel()
-        await channel.ask_long(wire.PREPARE, {**attempt, "nonce": nonce})
+        await (await self._channel()).ask_long(order)
 
     async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> float:
         channel = await self._channel()
-        answer = await channel.ask(wire.GO, {"nonce": nonce, "environment": dict(environment)})
-        if not answers.flag(self.name, wire.GO, answer.get("started")):
+        answer = await channel.ask(GoRequest(nonce=nonce, environment=environment))
+        if not answer.started:
             return 0.0
-        return answers.moment(self.name, wire.GO, answer.get("at"))
+        if not 0 < answer.at < LATEST:
+            raise nonsense(self.name, wire.GO, "a job that was started has no time")
+        return answer.at
 
     async def verdict(self, nonce: Nonce) -> str:
-        answer = await (await self._channel()).ask(wire.VERDICT, {"nonce": nonce})
-        return answers.choice(self.name, wire.VERDICT, answer.get("verdict"), (wire.STARTED, wire.REFUSED))
+        return (await (await self._channel()).ask(VerdictRequest(nonce=nonce))).verdict
 
     async def sighting(self, nonce: Nonce, account: str) -> str:
-        answer = await (await self._channel()).ask(wire.SIGHTING, {"nonce": nonce, "account": account})
-        return answers.choice(self.name, wire.SIGHTING, answer.get("sighting"), wire.SIGHTINGS)
+        return (await (await self._channel()).ask(SightingRequest(nonce=nonce, account=account))).sighting
 
     # -- one attempt, from then on -------------------------------------------------------------------------------
 
@@ -199,50 +226,49 @@ class RunnerClient:
         it early, and the host stops at once.
         """
         channel = await self._channel()
-        async with aclosing(channel.download(wire.FOLLOW, {"nonce": nonce, "offset": offset})) as chunks:
+        async with aclosing(channel.download(FollowRequest(nonce=nonce, offset=offset))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def wait(self, nonce: Nonce) -> ExitReport:
-        answer = await (await self._channel()).ask_long(wire.WAIT, {"nonce": nonce})
-        return answers.exit_report(self.name, wire.WAIT, answer.get("exit"))
+        answer = await (await self._channel()).ask_long(WaitRequest(nonce=nonce))
+        return answers.exit_report(self.name, wire.WAIT, answer.exit)
 
     async def status(self, nonce: Nonce) -> AttemptStatus:
         """What the host knows of an attempt now; changes nothing."""
-        return answers.status(self.name, await (await self._channel()).ask(wire.STATUS, {"nonce": nonce}))
+        return answers.status(self.name, await (await self._channel()).ask(StatusRequest(nonce=nonce)))
 
     async def spool(self) -> Sequence[Spooled]:
-        return answers.spool(self.name, await (await self._channel()).ask(wire.SPOOL, {}))
+        return answers.spool(await (await self._channel()).ask(SpoolRequest()))
 
     async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:
-        """End the whole process tree: TERM, `GRACE` seconds, KILL; `abort` leaves out the first two."""
-        fields = {"nonce": nonce, "grace": 0.0 if abort else GRACE, "abort": abort}
+        """End the whole process tree: TERM, STOP_GRACE_S seconds, KILL; `abort` leaves out the first two."""
+        wish = StopRequest(nonce=nonce, grace=0.0 if abort else STOP_GRACE_S, abort=abort)
         channel = await self._channel()
         # No deadline: what cannot be killed, as in a hanging disk, is waited for. The caller may give up.
-        answer = await channel.ask(wire.STOP, fields, deadline=None)
-        ended = answer.get("exit")
-        if ended is None:
+        answer = await channel.ask(wish, deadline=None)
+        if answer.exit is None:
             return ExitReport(code=None, stopped=True, reason="it was stopped before it started")
-        return answers.exit_report(self.name, wire.STOP, ended)
+        return answers.exit_report(self.name, wire.STOP, answer.exit)
 
     async def manifest(self, nonce: Nonce) -> Manifest:
         channel = await self._channel()
-        listing, ended = Listing(self.name), _Last()
-        async with aclosing(channel.download(wire.MANIFEST, {"nonce": nonce}, ended)) as chunks:
+        listing, ends = Listing(self.name), list[ManifestAnswer]()
+        async with aclosing(channel.download(ManifestRequest(nonce=nonce), ends.append)) as chunks:
             async for chunk in chunks:
                 listing.feed(chunk)
-        return listing.manifest(ended.answer)
+        return listing.manifest(ends[0])
 
     async def read_pack(self, nonce: Nonce, pack: str) -> AsyncGenerator[bytes, None]:
         """The bytes of one pack, which are not verified here; close the iterator when leaving it early."""
         channel = await self._channel()
-        async with aclosing(channel.download(wire.PACK_READ, {"nonce": nonce, "pack": pack})) as chunks:
+        async with aclosing(channel.download(PackReadRequest(nonce=nonce, pack=pack))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def release(self, nonce: Nonce) -> None:
         channel = await self._channel()
-        await channel.ask(wire.RELEASE, {"nonce": nonce}, deadline=RELEASE_DEADLINE)
+        await channel.ask(ReleaseRequest(nonce=nonce), deadline=RELEASE_DEADLINE)
 
     # -- the connection ------------------------------------------------------------------------------------------
 
@@ -252,6 +278,12 @@ class RunnerClient:
             task.cancel()
         if self._open is not None:
             await self._open.close()
+
+    async def _greet(self, channel: Channel, hello: HelloRequest) -> HostFacts:
+        try:
+            return answers.facts(self.name, await channel.ask(hello))
+        except OtherVersionError as other:
+            raise answers.other_version(self.name, other.spoken) from None
 
     async def _channel(self) -> Channel:
         async with self._connecting:
@@ -266,24 +298,13 @@ class RunnerClient:
             started = await start_runner(transport, self._program, deadline=START_DEADLINE)
             self.closed = started.closed
             channel = Channel(transport, started.first)
-            hello = await channel.ask(wire.HELLO, {"lease": wire.LEASE}, deadline=QUICK)
-            self._first_facts = answers.facts(self.name, hello)
+            self._first_facts = await self._greet(channel, HelloRequest(lease=wire.LEASE))
             channel.keep_lease()
             return channel
         except BaseException:
             with suppress(DstackError):
                 await (transport if channel is None else channel).close()
             raise
-
-
-class _Last:
-    """Keeps the answer that ends a stream."""
-
-    def __init__(self) -> None:
-        self.answer: dict[str, Any] = {}
-
-    def __call__(self, answer: dict[str, Any]) -> None:
-        self.answer = answer
 
 
 class _Counter:
@@ -303,20 +324,20 @@ async def _from_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _asked(demand: Demand) -> dict[str, Any]:
-    """The fields of `hold` in docs/format.md §2."""
+def _hold_request(nonce: Nonce, demand: Demand) -> HoldRequest:
     wanted = demand.resources
     gpu = wanted.gpu or Gpu(count=0)
-    return {
-        "slots": demand.slots,
-        "gpu_shares": demand.gpu_shares,
-        "priority": demand.priority,
-        "title": demand.title,
-        "demand": {
-            "cpu": wanted.cpu or 0,
-            "memory": wanted.memory or 0,
-            "gpus": gpu.count,
-            "gpu_name": gpu.name or "",
-            "gpu_memory": gpu.memory or 0,
-        },
-    }
+    return HoldRequest(
+        nonce=nonce,
+        slots=demand.slots,
+        gpu_shares=demand.gpu_shares,
+        priority=demand.priority,
+        title=demand.title,
+        demand=JobDemand(
+            cpu=wanted.cpu or 0,
+            memory=wanted.memory or 0,
+            gpus=gpu.count,
+            gpu_name=gpu.name or "",
+            gpu_memory=gpu.memory or 0,
+        ),
+    )

@@ -38,7 +38,7 @@ def runner_zipapp() -> tuple[bytes, str]:
 
     The same sources give the same bytes: fixed dates, order and modes. Built once in a process.
     """
-    sources = modules(["__init__.py", "private_folder.py", "wire.py"], ["runner"])
+    sources = modules(["__init__.py", "private_folder.py"], ["wire", "runner"])
     del sources["dstack/runner/bootstrap.py"]
     return zipped(sources)
 

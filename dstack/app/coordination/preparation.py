@@ -21,8 +21,9 @@ from dstack.errors import (
     SnapshotError,
     UsageError,
 )
-from dstack.model import JobSpec, Nonce
+from dstack.model import JobSpec
 from dstack.ports import RunnerPort
+from dstack.wire.job_messages import JobOrder
 
 Holder = Callable[[str], RunnerPort | None]
 """The runner through which the attempt of this nonce is held; None where it is not."""
@@ -82,25 +83,24 @@ class Preparation:
             stage_inputs(runner, means.bucket, inputs, progress=progress),
         )
         wanted = spec.resources
-        await runner.prepare(
-            Nonce(claim.nonce),
-            {
-                "attempt": attempt.folder,
-                "project": means.project,
-                "commit": snapshot.commit,
-                "tree": snapshot.tree,
-                "prefix": snapshot.prefix,
-                "script": spec.script,
-                "arguments": list(spec.arguments),
-                "environment": self._environment(spec, claim),
-                "image": spec.image,
-                "artifacts": list(spec.artifacts),
-                "inputs": entries,
-                "shm_size": wanted.shm_size,
-                "max_duration": claim.max_duration,
-                "title": f"{claim.run_name}/{spec.workflow}/{attempt.number}",
-            },
+        order = JobOrder(
+            attempt=attempt.folder,
+            project=means.project,
+            commit=snapshot.commit,
+            tree=snapshot.tree,
+            prefix=snapshot.prefix,
+            script=spec.script,
+            arguments=spec.arguments,
+            environment=self._environment(spec, claim),
+            image=spec.image,
+            artifacts=spec.artifacts,
+            inputs=tuple(entries),
+            shm_size=wanted.shm_size,
+            max_duration=claim.max_duration,
+            title=f"{claim.run_name}/{spec.workflow}/{attempt.number}",
+            nonce=claim.nonce,
         )
+        await runner.prepare(order)
 
     def _environment(self, spec: JobSpec, claim: Claim) -> dict[str, str]:
         """Variables, then `env:`, then what only the claiming run knows (and no fingerprint holds)."""

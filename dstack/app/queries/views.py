@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dstack.bounds import LATEST
 from dstack.core.format.key_rules import is_part
 from dstack.core.format.records import Final, Outcome, RunRecord, at_machine
 from dstack.core.lifecycle import BEGUN, ENDED, NOT_BEGUN, RAN, overall_status
 from dstack.core.spans import span
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
+from dstack.wire.kinds import LATEST
 
 NAMED = 3
 """Jobs that are named where a job waits for them; of more only their number is said."""

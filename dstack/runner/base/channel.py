@@ -11,14 +11,16 @@ import os
 import queue
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Type, TypeVar, Union
 
-from dstack.runner.base.refusal import Refusal
-from dstack.wire import CHUNK, DATA, HEADER, REQUEST_ID, pack_message
+from dstack.wire import CHUNK, DATA, HEADER, REQUEST_ID, Refusal, pack_message
+from dstack.wire.form import Message, MisfitError, RequestMessage
 
 QUEUE = 16
 """Pieces of bulk data (of at most one frame each) that wait for one handler."""
 _F_SETPIPE_SZ = 1031
+
+R = TypeVar("R", bound=RequestMessage[Any])
 
 
 class Writer:
@@ -48,12 +50,12 @@ class Writer:
 
 
 class Request:
-    """One request under way: its fields, its incoming bytes, and its one answer."""
+    """One request under way: its message, its incoming bytes, and its one answer."""
 
     def __init__(self, message: Dict[str, Any], writer: Writer, finished: Callable[[int], None]) -> None:
         self.id: int = message["id"]
         self.op = str(message.get("op"))
-        self.fields = message
+        self._message = message
         self._writer = writer
         self._finished = finished
         self._answered = False
@@ -62,40 +64,15 @@ class Request:
         self._on_cancel: List[Callable[[], None]] = []
         self._window = threading.Condition()
         window = message.get("window")
-        self._left: Optional[int] = max(0, window) if isinstance(window, int) else None
+        self._left: Optional[int] = max(0, window) if type(window) is int else None
 
-    # -- fields -----------------------------------------------------------------------------------
-
-    def text(self, name: str) -> str:
-        value = self.fields.get(name)
-        if not isinstance(value, str):
-            raise Refusal("request", "%s: field %r must be text" % (self.op, name))
-        return value
-
-    def whole(self, name: str) -> int:
-        value = self.fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Refusal("request", "%s: field %r must be a whole number" % (self.op, name))
-        return value
-
-    def whole_or(self, name: str, default: int) -> int:
-        """A number of any sign, `default` where the field is absent."""
-        value = self.fields.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise Refusal("request", "%s: field %r must be a whole number" % (self.op, name))
-        return value
-
-    def texts(self, name: str) -> List[str]:
-        value = self.fields.get(name) or []
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise Refusal("request", "%s: field %r must be a list of text" % (self.op, name))
-        return value
-
-    def mapping(self, name: str) -> Dict[str, str]:
-        value = self.fields.get(name) or {}
-        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-            raise Refusal("request", "%s: field %r must map names to text" % (self.op, name))
-        return value
+    def read(self, cls: Type[R]) -> R:
+        """The fields of this request. Raises Refusal, which names the field that breaks the declaration of `cls`."""
+        try:
+            return cls.from_envelope(self._message)
+        except MisfitError as misfit:
+            message = "%s: %s" % (self.op, misfit) if misfit.kind == "request" else misfit.text
+            raise Refusal(misfit.kind, message, misfit.hint) from None
 
     # -- bytes from the coordinator ---------------------------------------------------------------
 
@@ -154,11 +131,11 @@ class Request:
                 self._left += count
                 self._window.notify_all()
 
-    def ok(self, answer: Dict[str, Any]) -> None:
-        self._answer({"ok": answer})
+    def ok(self, answer: Message) -> None:
+        self._answer({"ok": answer.to_json()})
 
     def fail(self, refusal: Refusal) -> None:
-        self._answer({"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
+        self._answer({"error": refusal.to_json()})
 
     def _answer(self, answer: Dict[str, Any]) -> None:
         frame = pack_message({"id": self.id, **answer})

@@ -6,8 +6,7 @@ import errno
 import os
 import tempfile
 
-from dstack.runner.base.refusal import Refusal
-from dstack.wire import NO_ROOM
+from dstack.wire import NO_ROOM, Refusal
 
 FULL = "the disk of the host is full"
 HINT = "free some disk space on the host, or set `dir:` for it in hosts.yaml"

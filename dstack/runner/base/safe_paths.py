@@ -14,7 +14,7 @@ import shutil
 import stat
 from typing import Any, Callable, Iterator, List, Sequence, Union
 
-from dstack.runner.base.refusal import Refusal
+from dstack.wire import Refusal
 
 MAX_PART = 255
 MAX_PATH = 4096

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from dstack.runner.base.refusal import Refusal
+from dstack.wire import Refusal
 
 LATER = "try again later"
 _LACKS = {

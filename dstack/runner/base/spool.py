@@ -11,11 +11,15 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Type, TypeVar
 
 from dstack.private_folder import make_folder
-from dstack.runner.base.refusal import Refusal
-from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED, is_nonce
+from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED, Refusal, is_nonce
+from dstack.wire.form import Message, MisfitError
+from dstack.wire.job_messages import ExitRecord, JobOrder, StopWish
+
+M = TypeVar("M", bound=Message)
+_DAMAGED = "look at the file; `release` forgets the attempt"
 
 RESERVE = 4096
 """Bytes kept for the exit report."""
@@ -95,15 +99,15 @@ class Attempt:
 
     # -- records ----------------------------------------------------------------------------------
 
-    def read_exit(self) -> Optional[Dict[str, Any]]:
-        return read_json(self.exit)
+    def read_exit(self) -> Optional[ExitRecord]:
+        return read_message(ExitRecord, self.exit)
 
-    def write_exit(self, report: Dict[str, Any]) -> None:
+    def write_exit(self, report: ExitRecord) -> None:
         """The exit report, whole and on disk; comes last of all that the attempt leaves in its folder.
 
         Written into blocks that `reserve` took while there was room, so that a full disk cannot hide the end.
         """
-        body = json.dumps(report, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        body = json.dumps(report.to_json(), ensure_ascii=False).encode("utf-8", "surrogateescape")
         with open(self._reserve, "r+b" if os.path.exists(self._reserve) else "wb") as file:
             file.write(body.ljust(RESERVE))
             file.truncate(max(len(body), RESERVE))
@@ -128,11 +132,14 @@ class Attempt:
         except OSError:
             pass
 
-    def write_stop(self, wish: Dict[str, Any]) -> None:
+    def read_stop(self) -> Optional[StopWish]:
+        return read_message(StopWish, self.stop)
+
+    def write_stop(self, wish: StopWish) -> None:
         """Leave the wish to stop; on a full disk in the room that was taken for it, and where that has been used, the
         earlier wish stands."""
         try:
-            write_json(self.stop, wish)
+            write_json(self.stop, wish.to_json())
             return
         except OSError:
             mine = "%s.%d.%d" % (self.stop, os.getpid(), time.monotonic_ns())
@@ -143,13 +150,14 @@ class Attempt:
                     return
                 raise
         with open(mine, "r+b") as file:
-            file.write(json.dumps(wish).encode("ascii").ljust(RESERVE))
+            file.write(json.dumps(wish.to_json()).encode("ascii").ljust(RESERVE))
             file.flush()
             os.fsync(file.fileno())
         os.rename(mine, self.stop)
 
-    def read_attempt(self) -> Optional[Dict[str, Any]]:
-        return read_json(self.attempt)
+    def read_order(self) -> Optional[JobOrder]:
+        """What `prepare` wrote, whatever version of dstack that was; None when nothing was prepared."""
+        return read_message(JobOrder, self.attempt)
 
     def log_size(self) -> int:
         try:
@@ -252,8 +260,18 @@ def read_json(path: str) -> Optional[Dict[str, Any]]:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise Refusal("spool", "%s is damaged" % path, "look at the file; `release` forgets the attempt") from None
+        raise Refusal("spool", "%s is damaged" % path, _DAMAGED) from None
     return value if isinstance(value, dict) else None
+
+
+def read_message(cls: Type[M], path: str) -> Optional[M]:
+    """A message that any version of dstack wrote to a file, None when there is no file. Raises Refusal("spool") when
+    the file is damaged."""
+    value = read_json(path)
+    try:
+        return None if value is None else cls.from_other_version(value)
+    except MisfitError as misfit:
+        raise Refusal("spool", "%s is damaged: %s" % (path, misfit), _DAMAGED) from None
 
 
 def write_json(path: str, value: Dict[str, Any]) -> None:

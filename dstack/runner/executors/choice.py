@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Tuple, Type
+from typing import Optional, Tuple, Type
 
 from dstack.runner.base.spool import Attempt
 from dstack.runner.executors.container import ContainerExecutor
 from dstack.runner.executors.executor import Executor
 from dstack.runner.executors.plain import PlainExecutor
+from dstack.wire.job_messages import JobOrder
 
 EXECUTORS: Tuple[Type[Executor], ...] = (ContainerExecutor, PlainExecutor)
 """Every executor. The first to take an order runs the attempt; the plain executor takes any order."""
 
 
-def executor_for(attempt: Attempt, order: Mapping[str, Any]) -> Executor:
+def executor_for(attempt: Attempt, order: JobOrder) -> Executor:
     """The executor of an attempt with this order."""
     return next(executor(attempt) for executor in EXECUTORS if executor.takes(order))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Mapping, Optional, Tuple
+from typing import ClassVar, Optional, Tuple
 
 from dstack.private_folder import make_folder
 from dstack.runner.base.processes import PROC
 from dstack.runner.base.spool import Attempt
 from dstack.runner.executors import docker, keeper
 from dstack.runner.executors.executor import Diagnosis, Launch, LogPipe, named_pipe
+from dstack.wire.job_messages import JobOrder
 
 
 class ContainerExecutor:
@@ -23,8 +24,8 @@ class ContainerExecutor:
         self._attempt = attempt
 
     @classmethod
-    def takes(cls, order: Mapping[str, Any]) -> bool:
-        return bool(order.get("image"))
+    def takes(cls, order: JobOrder) -> bool:
+        return bool(order.image)
 
     def hints(self, gpus: Tuple[int, ...]) -> Tuple[str, ...]:
         return ()
@@ -36,7 +37,7 @@ class ContainerExecutor:
         make_folder(self._attempt.container)
         return named_pipe(keeper.pipe_path(self._attempt))
 
-    def start(self, order: Mapping[str, Any], launch: Launch) -> int:
+    def start(self, order: JobOrder, launch: Launch) -> int:
         return keeper.fork_keeper(self._attempt, order, launch)
 
     def diagnosis(self) -> Diagnosis:

@@ -8,14 +8,13 @@ after the supervisor was killed.
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
+from typing import ClassVar, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
 
-from dstack.runner.base.spool import Attempt, read_json
+from dstack.runner.base.spool import Attempt
+from dstack.wire.job_messages import STOP_GRACE_S, JobOrder
 
 ATTEMPT_VARIABLE = "DSTACK_ATTEMPT"
 """Name of an environment variable of every process of a job, with the nonce: finds orphans of a killed supervisor."""
-DEFAULT_STOP_GRACE_S = 10.0
-"""Seconds between SIGTERM and SIGKILL where a stop does not say otherwise."""
 
 
 class LogPipe(NamedTuple):
@@ -69,7 +68,7 @@ class Executor(Protocol):
     def __init__(self, attempt: Attempt) -> None: ...
 
     @classmethod
-    def takes(cls, order: Mapping[str, Any]) -> bool:
+    def takes(cls, order: JobOrder) -> bool:
         """Whether an attempt with this order is for this executor."""
 
     def hints(self, gpus: Tuple[int, ...]) -> Tuple[str, ...]:
@@ -78,7 +77,7 @@ class Executor(Protocol):
     def open_pipe(self) -> LogPipe:
         """Make the pipe for the output of a job with secrets; raises OSError where the job could not write to one."""
 
-    def start(self, order: Mapping[str, Any], launch: Launch) -> int:
+    def start(self, order: JobOrder, launch: Launch) -> int:
         """Start the job -> the pid of a child process, whose exit status is the job's; raises OSError or ValueError."""
 
     def diagnosis(self) -> Diagnosis:
@@ -118,8 +117,7 @@ def named_pipe(path: str) -> LogPipe:
 
 def stop_grace(attempt: Attempt) -> float:
     """Seconds between SIGTERM and SIGKILL by the stop request in the attempt's folder; the default without one."""
-    request = read_json(attempt.stop) or {}
-    if request.get("abort"):
-        return 0.0
-    grace = request.get("grace", DEFAULT_STOP_GRACE_S)
-    return float(grace) if isinstance(grace, (int, float)) else DEFAULT_STOP_GRACE_S
+    wish = attempt.read_stop()
+    if wish is None:
+        return STOP_GRACE_S
+    return 0.0 if wish.abort else wish.grace

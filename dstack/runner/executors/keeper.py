@@ -19,6 +19,7 @@ from dstack.private_folder import make_folder
 from dstack.runner.base.spool import Attempt, read_json, write_json
 from dstack.runner.executors.docker import ANSWER_TIMEOUT_S, ask, container_name, explain, is_running
 from dstack.runner.executors.executor import Launch, marker, stop_grace
+from dstack.wire.job_messages import JobOrder
 
 NO_CONTAINER_CODE = 125
 """Exit code of a keeper whose container could not be made, or did not say how the job ended."""
@@ -75,13 +76,13 @@ def own_account() -> Account:
     return Account(os.getuid(), os.getgid(), tuple(group for group in os.getgroups() if group != os.getgid()))
 
 
-def create_argv(attempt: Attempt, order: Mapping[str, Any], launch: Launch, account: Account) -> List[str]:
+def create_argv(attempt: Attempt, order: JobOrder, launch: Launch, account: Account) -> List[str]:
     """The command that makes the container of a prepared attempt; holds no value of the environment.
 
     With a pipe in `launch` the container sees the pipe and not the log.
     """
     output = attempt.log if launch.pipe is None else pipe_path(attempt)
-    folder = attempt.project(order.get("prefix") or "")
+    folder = attempt.project(order.prefix)
     # The image is here already, and all output goes into a mounted file: Docker shall neither pull nor keep logs.
     argv = ["docker", "create", "--interactive", "--init", "--pull", "never", "--log-driver", "none"]
     argv += ["--name", container_name(attempt.nonce), "--label", "dstack.attempt=" + attempt.nonce]
@@ -98,12 +99,12 @@ def create_argv(attempt: Attempt, order: Mapping[str, Any], launch: Launch, acco
     argv += ["--mount", _bind(attempt.script) + ",readonly", "--workdir", folder]
     # docker's init then signals the script's whole process group, as a plain job's stop does.
     argv += ["--env", "TINI_KILL_PROCESS_GROUP=1"]
-    if order.get("shm_size"):
-        argv += ["--shm-size", "%db" % order["shm_size"]]
+    if order.shm_size:
+        argv += ["--shm-size", "%db" % order.shm_size]
     argv += gpu_options(launch.gpus)
-    argv += ["--entrypoint", "sh", "--", str(order["image"]), "-c", WRAPPER_SCRIPT, "dstack"]
+    argv += ["--entrypoint", "sh", "--", str(order.image), "-c", WRAPPER_SCRIPT, "dstack"]
     argv += [_code_path(attempt), attempt.script, output]
-    return argv + [str(item) for item in order.get("arguments") or []]
+    return argv + list(order.arguments)
 
 
 def gpu_options(gpus: Sequence[int]) -> List[str]:
@@ -131,10 +132,10 @@ def _code_path(attempt: Attempt) -> str:
     return os.path.join(attempt.container, "code")
 
 
-def environment_text(attempt: Attempt, order: Mapping[str, Any], secrets: Mapping[str, str], user: str) -> bytes:
+def environment_text(attempt: Attempt, order: JobOrder, secrets: Mapping[str, str], user: str) -> bytes:
     """The wrapper's stdin: the environment of the job as shell text, closed by a proof of wholeness."""
     values = {"HOME": os.path.join(attempt.container, "home"), "USER": user, "LOGNAME": user}
-    values.update(order.get("environment") or {})
+    values.update(order.environment)
     values.update(secrets)
     values.update(marker(attempt.nonce))
     lines = [
@@ -150,7 +151,7 @@ def read_outcome(attempt: Attempt) -> Dict[str, Any]:
     return read_json(os.path.join(attempt.container, "outcome.json")) or {}
 
 
-def fork_keeper(attempt: Attempt, order: Mapping[str, Any], launch: Launch) -> int:
+def fork_keeper(attempt: Attempt, order: JobOrder, launch: Launch) -> int:
     """Start the keeper of a container -> its pid; call in a single-threaded process. Raises OSError."""
     make_folder(os.path.join(attempt.container, "home"))
     pid = os.fork()
@@ -177,11 +178,11 @@ def _keeper_main(keeper: Keeper) -> NoReturn:
 class Keeper:
     """Makes, starts, follows and stops one container."""
 
-    def __init__(self, attempt: Attempt, order: Mapping[str, Any], launch: Launch) -> None:
+    def __init__(self, attempt: Attempt, order: JobOrder, launch: Launch) -> None:
         self._attempt = attempt
         self._order = order
         self._launch = launch
-        self._image = str(order["image"])
+        self._image = str(order.image)
         self._client: Optional[subprocess.Popen[bytes]] = None
 
     def run(self) -> int:

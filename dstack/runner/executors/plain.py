@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
+from typing import ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from dstack.runner.base.spool import Attempt
 from dstack.runner.executors.executor import Diagnosis, Launch, LogPipe, inherited_pipe, marker
 from dstack.runner.queue import devices
+from dstack.wire.job_messages import JobOrder
 
 INHERITED_VARIABLES = tuple(
     """
@@ -37,7 +38,7 @@ class PlainExecutor:
         self._attempt = attempt
 
     @classmethod
-    def takes(cls, order: Mapping[str, Any]) -> bool:
+    def takes(cls, order: JobOrder) -> bool:
         return True
 
     def hints(self, gpus: Tuple[int, ...]) -> Tuple[str, ...]:
@@ -48,18 +49,18 @@ class PlainExecutor:
     def open_pipe(self) -> LogPipe:
         return inherited_pipe()
 
-    def start(self, order: Mapping[str, Any], launch: Launch) -> int:
+    def start(self, order: JobOrder, launch: Launch) -> int:
         attempt = self._attempt
         log = os.open(attempt.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         output = log if launch.pipe is None or launch.pipe.writer is None else launch.pipe.writer
         try:
             child = subprocess.Popen(
-                command(attempt, list(order.get("arguments") or [])),
-                cwd=attempt.project(order.get("prefix") or ""),
+                command(attempt, order.arguments),
+                cwd=attempt.project(order.prefix),
                 env=environment(
                     os.environ,
                     attempt.nonce,
-                    order.get("environment") or {},
+                    order.environment,
                     {**launch.secrets, **devices.gpu_environment(launch.gpus)},
                 ),
                 stdin=subprocess.DEVNULL,
@@ -109,7 +110,7 @@ def _encoded(values: Mapping[str, str]) -> Dict[bytes, bytes]:
     }
 
 
-def command(attempt: Attempt, arguments: List[str]) -> List[bytes]:
+def command(attempt: Attempt, arguments: Sequence[str]) -> List[bytes]:
     """The argv of a job: bash on a host that has bash, else sh."""
     shell = shutil.which("bash") or shutil.which("sh") or "/bin/sh"
     argv = [shell, "-e", attempt.script, *arguments]

@@ -12,10 +12,11 @@ import os
 import signal
 import socket
 import threading
-from typing import Any, Dict, List
+from typing import List
 
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.job.supervisor import supervise
+from dstack.wire import Refusal
+from dstack.wire.job_messages import HoldRequest
 
 MAX_ORDER_BYTES = 4096
 
@@ -28,10 +29,10 @@ class Forker:
         self._channel = channel
         self._lock = threading.Lock()
 
-    def fork(self, order: Dict[str, Any]) -> socket.socket:
+    def fork(self, order: HoldRequest) -> socket.socket:
         """Start a supervisor; returns the control socket to the supervisor. Raises Refusal when the forker is gone."""
         ours, theirs = socket.socketpair()
-        line = json.dumps(order).encode("ascii") + b"\n"
+        line = json.dumps(order.to_json()).encode("ascii") + b"\n"
         try:
             with self._lock:
                 socket.send_fds(self._channel, [line], [theirs.fileno()])
@@ -74,11 +75,11 @@ def _serve(channel: socket.socket, root: str) -> None:
         while b"\n" in buffer and pending:
             line, _, buffer = buffer.partition(b"\n")
             control = pending.pop(0)
-            _fork_twice(channel, root, json.loads(line), control, pending)
+            _fork_twice(channel, root, HoldRequest.from_json(json.loads(line)), control, pending)
             os.close(control)
 
 
-def _fork_twice(channel: socket.socket, root: str, order: Dict[str, Any], control: int, others: List[int]) -> None:
+def _fork_twice(channel: socket.socket, root: str, order: HoldRequest, control: int, others: List[int]) -> None:
     """Fork a supervisor in a session of its own, by two forks: the process between ends, so no runner is the parent."""
     child = os.fork()
     if child:

@@ -8,11 +8,11 @@ import threading
 from typing import Any, Dict, Optional
 
 from dstack.runner.base.channel import Request
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt
 from dstack.runner.job.forker import Forker
 from dstack.runner.queue import tickets
-from dstack.wire import NOT_HELD, REFUSED, STARTED
+from dstack.wire import NOT_HELD, REFUSED, STARTED, Refusal
+from dstack.wire.job_messages import GoAnswer, GoRequest, HoldAnswer, HoldRequest
 
 
 class HeldAttempts:
@@ -24,40 +24,32 @@ class HeldAttempts:
         self._lock = threading.Lock()
         self._controls: Dict[str, socket.socket] = {}
 
-    def hold(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
+    def hold(self, request: Request, order: HoldRequest) -> HoldAnswer:
         """Fork a supervisor and wait until the host has a slot; `drop` and `cancel` end the wait.
 
         Meanwhile each line of the request's stream says why the queue itself is unusable; an empty line says that the
         queue is usable again.
         """
-        order = {
-            "nonce": attempt.nonce,
-            "slots": request.whole("slots"),
-            "shares": request.whole_or("gpu_shares", 1),
-            "priority": tickets.priority_of(request.whole_or("priority", 0)),
-            "title": tickets.title_of(str(request.fields.get("title") or "")),
-            "demand": tickets.demand_of(request.fields.get("demand"))._asdict(),
-        }
+        order = order.replace(title=tickets.title_of(order.title))  # the forker reads an order in one piece
         with self._lock:
-            if attempt.nonce in self._controls:
-                raise Refusal("busy", "attempt %s is held already" % attempt.nonce)
-            control = self._controls[attempt.nonce] = self._forker.fork(order)
+            if order.nonce in self._controls:
+                raise Refusal("busy", "attempt %s is held already" % order.nonce)
+            control = self._controls[order.nonce] = self._forker.fork(order)
         request.on_cancel(lambda: _hang_up(control))
         answer = _read_line(control)
         while answer is not None and "waits" in answer:
             request.data(str(answer["waits"]).encode("utf-8", "replace") + b"\n")
             answer = _read_line(control)
         if answer is None or "error" in answer:
-            self._pop_control(attempt.nonce)
+            self._pop_control(order.nonce)
             control.close()
             error = (answer or {}).get("error") or {}
-            message = error.get("message") or "the hold of attempt %s was given up" % attempt.nonce
+            message = error.get("message") or "the hold of attempt %s was given up" % order.nonce
             raise Refusal(error.get("kind") or "cancelled", message, error.get("hint") or "")
-        return {"gpus": answer["held"]}
+        return HoldAnswer(gpus=tuple(answer["held"]))
 
-    def go(self, request: Request, attempt: Attempt) -> Dict[str, Any]:
+    def go(self, order: GoRequest, attempt: Attempt) -> GoAnswer:
         """Tell a held supervisor to start; the answer is the verdict, also of a supervisor that died meanwhile."""
-        environment = request.mapping("environment")
         control = self._pop_control(attempt.nonce)
         if control is None:
             if attempt.read_verdict() is None:
@@ -66,7 +58,7 @@ class HeldAttempts:
                 )
             return _verdict(attempt, attempt.read_verdict() == STARTED)
         try:
-            line = json.dumps({"environment": environment}).encode("utf-8", "surrogateescape")
+            line = json.dumps({"environment": dict(order.environment)}).encode("utf-8", "surrogateescape")
             control.sendall(line + b"\n")
             answer = _read_line(control)
         except OSError:
@@ -79,7 +71,7 @@ class HeldAttempts:
             return _verdict(attempt, bool(answer["started"]))
         return _verdict(attempt, attempt.decide(REFUSED) == STARTED)
 
-    def drop(self, attempt: Attempt) -> Dict[str, Any]:
+    def drop(self, attempt: Attempt) -> None:
         """End a held supervisor; returns when the verdict is written and the slot is free."""
         with self._lock:
             control = self._controls.get(attempt.nonce)
@@ -90,7 +82,6 @@ class HeldAttempts:
         attempt.make()
         if attempt.decide(REFUSED) == STARTED:
             raise Refusal("started", "attempt %s was started" % attempt.nonce, "stop it instead")
-        return {}
 
     @staticmethod
     def _await_end(control: socket.socket) -> None:
@@ -107,9 +98,9 @@ class HeldAttempts:
             return self._controls.pop(nonce, None)
 
 
-def _verdict(attempt: Attempt, started: bool) -> Dict[str, Any]:
+def _verdict(attempt: Attempt, started: bool) -> GoAnswer:
     """The answer to `go`: the verdict, with the time of the verdict by this host's clock."""
-    return {"started": started, "at": attempt.decided_at() if started else 0.0}
+    return GoAnswer(started=started, at=attempt.decided_at() if started else 0.0)
 
 
 def _hang_up(control: socket.socket) -> None:

@@ -7,12 +7,11 @@ import select
 import signal
 import subprocess
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import List, Mapping, Optional, Tuple
 
 from dstack.runner.base import disk_room
 from dstack.runner.base.processes import Process, become_subreaper, descendants, describe, end_all, kill_all, look
-from dstack.runner.base.refusal import Refusal
-from dstack.runner.base.spool import Attempt, read_json, sync_file
+from dstack.runner.base.spool import Attempt, sync_file
 from dstack.runner.base.stopwatch import Stopwatch
 from dstack.runner.executors.executor import Executor, Launch, stop_grace
 from dstack.runner.job import exit_reason
@@ -20,6 +19,8 @@ from dstack.runner.job.log_room import LogRoom
 from dstack.runner.job.masked_log import MaskedLog
 from dstack.runner.job.secret_patterns import patterns
 from dstack.runner.store import artifacts
+from dstack.wire import Refusal
+from dstack.wire.job_messages import ExitRecord, JobOrder
 
 LEFTOVER_GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL for processes left behind by a script at its own end."""
@@ -38,7 +39,7 @@ class JobProcess:
     def __init__(
         self,
         attempt: Attempt,
-        order: Mapping[str, Any],
+        order: JobOrder,
         executor: Executor,
         inherited: Tuple[int, ...],
         gpus: Tuple[int, ...] = (),
@@ -97,7 +98,7 @@ class JobProcess:
 
     def run(self) -> None:
         """Wait for the job's end, end all remaining processes, and write the exit report."""
-        limit: Optional[int] = self._order.get("max_duration")
+        limit = self._order.max_duration
         deadline = time.monotonic() + limit if limit else None
         while self._pid and self._status is None and not self._reason:
             now = time.monotonic()
@@ -122,7 +123,7 @@ class JobProcess:
         limit."""
         if self._status is not None:
             return
-        if read_json(self._attempt.stop) is not None:
+        if self._attempt.read_stop() is not None:
             self._stopped = True
             self._reason = "stopped"
         elif late:
@@ -243,17 +244,15 @@ class JobProcess:
 
     def _report(self) -> None:
         attempt = self._attempt
-        report = failed_report(self._failure)
-        report["started"] = self._watch.began
+        report = failed_report(self._failure).replace(started=self._watch.began, stopped=self._stopped)
         if self._status is not None:
-            report.update(self._outcome(self._status))
-        report["stopped"] = self._stopped
-        report["missing"] = self._missing()
-        if report["code"] == 0 and report["missing"] and not self._stopped:
-            report["reason"] = "artifacts that do not exist: %s" % ", ".join(report["missing"])
-            self._note(report["reason"])
-        report["log_lost"] = self._end_log()
-        report["ended"] = self._watch.now()
+            report = self._with_outcome(report, self._status)
+        report = report.replace(missing=self._missing())
+        if report.code == 0 and report.missing and not self._stopped:
+            report = report.replace(reason="artifacts that do not exist: %s" % ", ".join(report.missing))
+            self._note(report.reason)
+        report = report.replace(log_lost=self._end_log())
+        report = report.replace(ended=self._watch.now())
         while True:
             try:
                 attempt.write_exit(report)
@@ -279,16 +278,16 @@ class JobProcess:
         self._log_room.close()
         return loss
 
-    def _missing(self) -> List[str]:
+    def _missing(self) -> Tuple[str, ...]:
         """The artifacts of the order that do not exist."""
-        named = list(self._order.get("artifacts") or [])
+        named = self._order.artifacts
         try:
-            return artifacts.missing(self._attempt.project(self._order.get("prefix") or ""), named)
+            return tuple(artifacts.missing(self._attempt.project(self._order.prefix), named))
         except (Refusal, OSError) as error:
             self._note("artifacts cannot be looked at: %s" % error)
             return named
 
-    def _outcome(self, status: int) -> Dict[str, Any]:
+    def _with_outcome(self, report: ExitRecord, status: int) -> ExitRecord:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = None if number is not None else os.WEXITSTATUS(status)
         diagnosis = self._executor.diagnosis()
@@ -300,19 +299,12 @@ class JobProcess:
         )
         if not diagnosis.code_known:
             code = None
-        return {"code": code, "signal": number, "reason": self._reason or why}
+        return report.replace(code=code, signal=number, reason=self._reason or why)
 
 
-def failed_report(reason: str) -> Dict[str, Any]:
+def failed_report(reason: str) -> ExitRecord:
     """The exit report of a job without a known exit code."""
     now = time.time()
-    return {
-        "code": None,
-        "signal": None,
-        "stopped": False,
-        "reason": reason,
-        "missing": [],
-        "log_lost": "",
-        "started": now,
-        "ended": now,
-    }
+    return ExitRecord(
+        code=None, signal=None, stopped=False, reason=reason, missing=(), log_lost="", started=now, ended=now
+    )

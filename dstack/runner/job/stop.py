@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Dict, Iterable, Iterator, List
+from typing import Iterable, Iterator, List
 
 from dstack.runner.base.channel import Request
 from dstack.runner.base.processes import (
@@ -18,12 +18,12 @@ from dstack.runner.base.processes import (
     orphans,
     send,
 )
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, read_json
 from dstack.runner.executors.choice import executor_for, executor_outside
-from dstack.runner.executors.executor import ATTEMPT_VARIABLE, DEFAULT_STOP_GRACE_S
+from dstack.runner.executors.executor import ATTEMPT_VARIABLE
 from dstack.runner.job.process import failed_report
-from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED
+from dstack.wire import ENDED, REFUSED, RUNNING, STARTED, UNKILLABLE, VANISHED, Refusal
+from dstack.wire.job_messages import StopAnswer, StopRequest, StopWish
 
 EXIT_POLL_S = 0.01
 """Seconds between two looks for the exit report of a job in the course of a stop."""
@@ -50,27 +50,23 @@ def states(attempts: Iterable[Attempt]) -> Iterator[str]:
         yield now
 
 
-def stop(request: Request, attempt: Attempt) -> Dict[str, Any]:
+def stop(request: Request, order: StopRequest, attempt: Attempt) -> StopAnswer:
     """End the attempt; answers once no process is left. An attempt that never started is refused for good.
 
     Raises Refusal(UNKILLABLE) with the names of processes held by the kernel.
     """
-    grace = request.fields.get("grace", DEFAULT_STOP_GRACE_S)
-    if not isinstance(grace, (int, float)) or isinstance(grace, bool) or grace < 0:
-        raise Refusal("request", "stop: field 'grace' must be seconds")
-    abort = bool(request.fields.get("abort"))
     now = state(attempt)
     if now not in (RUNNING, ENDED, VANISHED):
         attempt.make()
         if attempt.decide(REFUSED) != STARTED:
-            return {"exit": None}
+            return StopAnswer(exit=None)
         now = state(attempt)
     if now == RUNNING:
-        attempt.write_stop({"grace": grace, "abort": abort})
-        _until_ended(request, attempt, 0.0 if abort else float(grace))
+        attempt.write_stop(StopWish(grace=order.grace, abort=order.abort))
+        _until_ended(request, attempt, 0.0 if order.abort else order.grace)
     elif now == VANISHED:
         remove_outside(attempt)
-    return {"exit": attempt.read_exit()}
+    return StopAnswer(exit=attempt.read_exit())
 
 
 def remove_outside(attempt: Attempt) -> None:
@@ -90,7 +86,8 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
         send(supervisor, signal.SIGTERM)
         send(supervisor, signal.SIGCONT)  # a stopped supervisor would not see SIGTERM
     # The orderly stop, the ladder of signals behind it and the removal may each need the margin.
-    margin = executor_for(attempt, attempt.read_attempt() or {}).stop_margin_s * 3
+    order = attempt.read_order()
+    margin = 0.0 if order is None else executor_for(attempt, order).stop_margin_s * 3
     deadline = time.monotonic() + grace + margin + LADDER_PATIENCE + 3
     while attempt.read_exit() is None:
         if not is_alive(named) and attempt.read_exit() is None:
@@ -117,8 +114,6 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
         who = describe(left) or "somebody who holds %s" % attempt.alive
         raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _UNKILLABLE_HINT)
     report = failed_report("its supervisor had been killed; what was left of the job was ended")
-    report["stopped"] = True
-    report["missing"] = []
-    attempt.note(report["reason"])
+    attempt.note(report.reason)
     if attempt.read_exit() is None:
-        attempt.write_exit(report)
+        attempt.write_exit(report.replace(stopped=True))

@@ -15,14 +15,14 @@ from typing import Any, Dict, NamedTuple, Optional
 
 from dstack.runner.base import disk_room
 from dstack.runner.base.processes import become_subreaper, identity
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import Attempt, write_json
 from dstack.runner.executors.choice import executor_for
 from dstack.runner.facts import capacity
 from dstack.runner.job.process import JobProcess, failed_report
 from dstack.runner.queue import slots, tickets
 from dstack.runner.queue.sightings import name_supervisor
-from dstack.wire import NOT_HELD, REFUSED, STARTED
+from dstack.wire import NOT_HELD, REFUSED, STARTED, Refusal
+from dstack.wire.job_messages import HoldRequest
 
 
 class HeldLocks(NamedTuple):
@@ -32,16 +32,16 @@ class HeldLocks(NamedTuple):
     alive: int
 
 
-def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
-    """Hold attempt `order["nonce"]` once the host has all resources, run the job on `go`, and return at the end of the
+def supervise(root: str, order: HoldRequest, control: socket.socket) -> None:
+    """Hold the attempt of `order` once the host has all resources, run the job on `go`, and return at the end of the
     job.
 
     Says over `control`, one line of JSON each: {"waits": why} any number of times, {"held": [GPU]} or {"error": …},
     then {"started": bool}. The end of `control` before `go` makes the verdict REFUSED.
     """
     _detach(control.fileno())
-    name_supervisor(order["nonce"])
-    attempt = Attempt(root, order["nonce"])
+    name_supervisor(order.nonce)
+    attempt = Attempt(root, order.nonce)
     try:
         hold = _hold(attempt, order, control)
         if hold is None:
@@ -53,15 +53,15 @@ def supervise(root: str, order: Dict[str, Any], control: socket.socket) -> None:
         finally:
             slots.give_back(hold.slot)
     except Refusal as refusal:
-        _send(control, {"error": {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}})
+        _send(control, {"error": refusal.to_json()})
     except OSError as error:
         text = "attempt %s cannot be held: %s" % (attempt.nonce, error)
         hint = getattr(error, "hint", "look at that path on the host, or set `dir:`")
         full = disk_room.refusal(error, "spool", text, hint)
-        _send(control, {"error": {"kind": full.kind, "message": full.message, "hint": full.hint}})
+        _send(control, {"error": full.to_json()})
     except Exception as error:
         text = "attempt %s cannot be held: %s: %s" % (attempt.nonce, type(error).__name__, error)
-        _send(control, {"error": {"kind": "bug", "message": text, "hint": "report this"}})
+        _send(control, {"error": Refusal("bug", text, "report this").to_json()})
 
 
 def _detach(keep: int) -> None:
@@ -84,7 +84,7 @@ def _detach(keep: int) -> None:
     become_subreaper()
 
 
-def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Optional[HeldLocks]:
+def _hold(attempt: Attempt, order: HoldRequest, control: socket.socket) -> Optional[HeldLocks]:
     attempt.make()
     alive = attempt.lock_alive()
     if attempt.read_verdict() is not None:
@@ -93,10 +93,10 @@ def _hold(attempt: Attempt, order: Dict[str, Any], control: socket.socket) -> Op
     write_json(attempt.supervisor, identity(os.getpid()))
     request = slots.SlotRequest(
         nonce=attempt.nonce,
-        demand=tickets.demand_of(order["demand"]),
-        capacity=capacity(order["slots"], order["shares"]),
-        priority=order["priority"],
-        title=order["title"],
+        demand=tickets.demand_of(order.demand.to_json()),
+        capacity=capacity(order.slots, order.gpu_shares),
+        priority=order.priority,
+        title=order.title,
     )
     slot = slots.take_slot(
         attempt.root,
@@ -147,7 +147,7 @@ def _wait_and_run(attempt: Attempt, hold: HeldLocks, control: socket.socket) -> 
     if order is None:
         attempt.decide(REFUSED)
         return
-    record = attempt.read_attempt()
+    record = attempt.read_order()
     if record is None:
         attempt.decide(REFUSED)
         raise Refusal("prepare", "attempt %s was not prepared" % attempt.nonce, "send `prepare` before `go`")

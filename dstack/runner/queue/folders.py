@@ -13,8 +13,8 @@ from typing import Iterator, List
 
 from dstack.runner.base import shortage
 from dstack.runner.base.file_locks import file_id
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue.tickets import account_name
+from dstack.wire import Refusal
 
 SHARED_QUEUE = "/var/lib/dstack-slots"
 """Made by root once, for all accounts of the host."""

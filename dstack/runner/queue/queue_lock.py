@@ -15,10 +15,10 @@ import time
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Union
 
 from dstack.runner.base import file_locks, shortage
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import try_lock
 from dstack.runner.queue.folders import LOCK_FILE
 from dstack.runner.queue.tickets import account_name
+from dstack.wire import Refusal
 
 MAX_RETRY_PAUSE_S = 0.02
 """Longest pause between two tries, in seconds."""

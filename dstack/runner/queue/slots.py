@@ -12,14 +12,16 @@ import contextlib
 import fcntl
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 from dstack.runner.base import shortage
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import devices, folders, queue_lock, tickets
 from dstack.runner.queue.queue_lock import WaitPolicy
 from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide, impossibility
 from dstack.runner.queue.tickets import TicketFile
+from dstack.wire import Refusal
+from dstack.wire.host_messages import QueueAnswer, TicketAnswer
+from dstack.wire.job_messages import JobDemand
 
 MAX_SLOTS = 4096
 """The largest number of slots of a host."""
@@ -103,8 +105,8 @@ def give_back(slot: Slot) -> None:
         pass  # an unlocked ticket counts for nothing, and whoever comes next removes it
 
 
-def list_queue(root: str, capacity: Capacity) -> Dict[str, Any]:
-    """The answer to `queue` (docs/format.md section 2): `tickets`, the oldest first, and how many `more` there are.
+def list_queue(root: str, capacity: Capacity) -> QueueAnswer:
+    """The queue of this host: `tickets`, the oldest first, and how many `more` there are.
 
     Raises Refusal: with the holder's name, when the lock of the queue cannot be taken within LIST_TIMEOUT_S; and with
     the cause, when a shortage keeps the queue from being read.
@@ -119,15 +121,13 @@ def list_queue(root: str, capacity: Capacity) -> Dict[str, Any]:
         unfit = folders.unusable_folders(root)
     items = [_item(each, living, there, now) for each in found[:MAX_LISTED_TICKETS]]
     if cards is None:
-        for item in items:
-            if item["gpus"] is None and item["demand"]["gpus"]:
-                item["why"] = GPUS_UNKNOWN
-    return {
-        "tickets": items,
-        "more": len(found) - len(items) + skipped_files,
-        "shared": folders.is_shared(),
-        "unfit": unfit,
-    }
+        items = [each.replace(why=GPUS_UNKNOWN) if each.gpus is None and each.demand.gpus else each for each in items]
+    return QueueAnswer(
+        tickets=tuple(items),
+        more=len(found) - len(items) + skipped_files,
+        shared=folders.is_shared(),
+        unfit=tuple(unfit),
+    )
 
 
 def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
@@ -138,7 +138,7 @@ def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
         return None
 
 
-def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> Dict[str, Any]:
+def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> TicketAnswer:
     """One ticket in the answer: null `gpus` while waiting, `since` in seconds, `why` says why the ticket waits.
 
     A malformed ticket has `fault` and `file` besides; without `counts` a malformed ticket takes no slot.
@@ -147,17 +147,17 @@ def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: floa
     why: Any = ""
     if ticket.gpus is None:
         why = decide(capacity, [other for other in living if other is not ticket], ticket)
-    item = {
-        "title": ticket.title,
-        "user": ticket.user,
-        "priority": ticket.priority,
-        "gpus": None if ticket.gpus is None else list(ticket.gpus),
-        "since": max(0, int(now - int(ticket.order.partition("-")[0]) / 1e9)),
-        "why": why if isinstance(why, str) else "about to start",
-        "demand": ticket.demand._asdict(),
-    }
+    item = TicketAnswer(
+        title=ticket.title,
+        user=ticket.user,
+        priority=ticket.priority,
+        gpus=ticket.gpus,
+        since=max(0, int(now - int(ticket.order.partition("-")[0]) / 1e9)),
+        why=why if isinstance(why, str) else "about to start",
+        demand=JobDemand(**ticket.demand._asdict()),
+    )
     if entry.fault:
-        item.update(fault=entry.fault, file=tickets.title_of(entry.path), counts=entry.counts)
+        return item.replace(fault=entry.fault, file=tickets.title_of(entry.path), counts=entry.counts)
     return item
 
 

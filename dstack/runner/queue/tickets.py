@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
 from dstack.runner.base import file_locks, shortage
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import try_lock
 from dstack.runner.queue.scheduler import ResourceDemand, Ticket
+from dstack.wire import Refusal
 
 TICKET_BYTES = 4096
 """Bytes of a ticket, padded with spaces."""
@@ -72,14 +72,6 @@ def demand_of(value: object) -> ResourceDemand:
         return _demand(value if isinstance(value, dict) else {})
     except MalformedError as error:
         raise Refusal("request", "hold: field 'demand' makes no sense: %s" % error) from None
-
-
-def priority_of(value: int) -> int:
-    """The priority of a request; raises Refusal for a priority out of bounds."""
-    try:
-        return _whole("priority", value)
-    except MalformedError as error:
-        raise Refusal("request", "hold: %s" % error) from None
 
 
 def title_of(text: str) -> str:

@@ -12,12 +12,16 @@ import json
 import os
 import stat
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar
 
 from dstack.runner.base import safe_paths
-from dstack.runner.base.refusal import Refusal
+from dstack.runner.base.spool import read_message
 from dstack.runner.store import pieces
+from dstack.wire import Refusal
+from dstack.wire.form import Message
+from dstack.wire.job_messages import ExitRecord, ManifestAnswer, ManifestSummary
 
+M = TypeVar("M", bound=Message)
 SMALL = 4 << 20
 """Files below this many bytes share packs."""
 PACK = 16 << 20
@@ -56,13 +60,12 @@ def missing(project_folder: str, paths: Sequence[str]) -> List[str]:
         os.close(top)
 
 
-def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Sequence[str]) -> Dict[str, Any]:
+def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Sequence[str]) -> ManifestAnswer:
     """Hash the artifacts of an ended job into `<nonce_folder>/manifest.jsonl`, unless that stands already.
 
     One JSON object a line, ascending by the bytes of `path`: `path, kind, mode`, for files `size, sha256, pack, offset`
     (no pack when empty; `piece, pieces` instead when large), for links `target`. The same artifacts give the same
-    bytes. Returns `{"missing": [path], "partial": bool, "skipped": [path], "entries": count, "bytes": of all files}`;
-    `partial` unless the exit report says that the job succeeded.
+    bytes. The answer is `partial` unless the exit report says that the job succeeded.
 
     What cannot be recorded (a link that leads out, a file that cannot be read) is skipped when the job did not succeed;
     else Refusal("artifact") names it. Raises Refusal("changed") when a file changes while it is read.
@@ -73,20 +76,26 @@ def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Seq
         walk = _Walk(project_folder, strict=_succeeded(nonce_folder))
         absent = walk.run(paths)
         found = sorted(walk.found, key=lambda item: item.path)
-        summary = {
-            "missing": absent,
-            "skipped": sorted(walk.skipped),
-            "entries": len(found),
-            "bytes": sum(item.size for item in found),
-        }
+        summary = ManifestSummary(
+            missing=tuple(absent),
+            skipped=tuple(sorted(walk.skipped)),
+            entries=len(found),
+            bytes=sum(item.size for item in found),
+        )
         body = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in _placed(found)).encode("ascii")
         if len(body) > MAX_MANIFEST:
             raise Refusal("artifact", "the list of artifacts would be %d bytes long" % len(body), _TOO_MANY)
         # The summary first: where the manifest stands, its summary stands.
-        _replace(os.path.join(nonce_folder, "manifest.json"), json.dumps(summary).encode("ascii"))
+        _replace(os.path.join(nonce_folder, "manifest.json"), json.dumps(summary.to_json()).encode("ascii"))
         _replace(os.path.join(nonce_folder, "manifest.jsonl"), body)
-    partial = bool(summary["missing"]) or not _succeeded(nonce_folder)
-    return dict(summary, partial=partial)
+    partial = bool(summary.missing) or not _succeeded(nonce_folder)
+    return ManifestAnswer(
+        missing=summary.missing,
+        skipped=summary.skipped,
+        entries=summary.entries,
+        bytes=summary.bytes,
+        partial=partial,
+    )
 
 
 def entries(nonce_folder: str) -> Iterator[Dict[str, Any]]:
@@ -346,26 +355,23 @@ def _unreadable(parts: Sequence[bytes], error: OSError) -> Refusal:
 
 
 def _succeeded(nonce_folder: str) -> bool:
-    """Whether the exit report says success; the same rule as `ExitReport.succeeded`."""
-    report = _read_json(os.path.join(nonce_folder, "exit.json"))
-    if report is None or report.get("code") != 0:
-        return False
-    return not (report.get("stopped") or report.get("reason") or report.get("missing"))
+    """Whether the exit report says success."""
+    report = _read(ExitRecord, os.path.join(nonce_folder, "exit.json"))
+    return report is not None and report.succeeded()
 
 
-def _read_summary(nonce_folder: str) -> Optional[Dict[str, Any]]:
+def _read_summary(nonce_folder: str) -> Optional[ManifestSummary]:
     if not os.path.exists(os.path.join(nonce_folder, "manifest.jsonl")):
         return None
-    return _read_json(os.path.join(nonce_folder, "manifest.json"))
+    return _read(ManifestSummary, os.path.join(nonce_folder, "manifest.json"))
 
 
-def _read_json(path: str) -> Optional[Dict[str, Any]]:
+def _read(cls: Type[M], path: str) -> Optional[M]:
+    """A message in a file of the spool; None where the file is absent or damaged."""
     try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read())
-    except (FileNotFoundError, ValueError):
+        return read_message(cls, path)
+    except Refusal:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _lines(nonce_folder: str) -> Iterator[bytes]:

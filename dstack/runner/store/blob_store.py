@@ -16,8 +16,8 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from dstack.runner.base import disk_room, safe_paths
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.store import artifacts
+from dstack.wire import Refusal
 
 EMPTY = hashlib.sha256().hexdigest()
 LIST = "entries"

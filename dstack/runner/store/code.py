@@ -22,8 +22,8 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from dstack.private_folder import WRITERS, UntrustedError, close_folder, make_folder
 from dstack.runner.base import disk_room
-from dstack.runner.base.refusal import Refusal
-from dstack.wire import NO_ROOM
+from dstack.wire import NO_ROOM, Refusal
+from dstack.wire.host_messages import CodeBasisAnswer
 
 OLDEST = (2, 17)
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -87,7 +87,7 @@ def told() -> Iterator[None]:
 
 
 @told()
-def basis(root: str, project: str, commit: str, known: List[str]) -> Dict[str, Any]:
+def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBasisAnswer:
     """What this host has: `have` the commit itself, and in `basis` up to 8 of `known`, in their order.
 
     Starts no process. Raises CodeError for a malformed name or a store that is not ours.
@@ -95,10 +95,10 @@ def basis(root: str, project: str, commit: str, known: List[str]) -> Dict[str, A
     store = store_path(root, project)
     checked(commit)
     if not os.path.isdir(store):
-        return {"have": False, "basis": []}
+        return CodeBasisAnswer(have=False, basis=())
     check_owner(store)
     held = [base for base in known if COMMIT.fullmatch(base) and has(store, base)]
-    return {"have": has(store, commit), "basis": held[:BASES]}
+    return CodeBasisAnswer(have=has(store, commit), basis=tuple(held[:BASES]))
 
 
 @told()

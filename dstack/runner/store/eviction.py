@@ -14,10 +14,9 @@ import time
 from typing import Iterator, List, NamedTuple, Optional
 
 from dstack.runner.base import safe_paths
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import attempts
 from dstack.runner.store import blob_store
-from dstack.wire import REFUSED
+from dstack.wire import REFUSED, Refusal
 
 SHARE = 10
 """The store has at most one part in so many of its disk, and leaves as much of it free."""

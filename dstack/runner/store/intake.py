@@ -9,23 +9,25 @@ import errno
 import hashlib
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
 from dstack.private_folder import make_folder
 from dstack.runner.base import disk_room, safe_paths
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.store import artifacts, eviction
-from dstack.runner.store.blob_store import Verified, blob, checked, copied, has, identity_of, is_number, temporary_name
+from dstack.runner.store.blob_store import Verified, blob, checked, copied, has, identity_of, temporary_name
+from dstack.wire import Refusal
 
 
-def receive(root: str, blobs: object, chunks: Iterable[bytes], verified: Optional[Verified] = None) -> None:
+def receive(
+    root: str, blobs: Sequence[Tuple[str, int]], chunks: Iterable[bytes], verified: Optional[Verified] = None
+) -> None:
     """Bring blobs, pairs of sha256 and size, into the store; `chunks` are their bytes, one after the other.
 
     What was used longest ago makes room for them. Any number of receivers of the same blob may run at once. Raises
     Refusal("hash") at the first whose bytes are not `size` bytes with that sha256, Refusal("store") when they cannot
     be written; those before it are kept, of it and those behind it nothing is left.
     """
-    wanted = _blobs_of(blobs)
+    wanted = [(checked(digest), size) for digest, size in blobs]
     source = _Source(chunks)
     eviction.make_room(root, coming=sum(size for _, size in wanted))
     for digest, size in wanted:
@@ -45,15 +47,6 @@ def receive(root: str, blobs: object, chunks: Iterable[bytes], verified: Optiona
                 verified.note(digest, identity_of(incoming.fd))
     for _ in source.take(1):
         raise Refusal("hash", "more bytes arrived than the %d blobs have" % len(wanted), "send them again")
-
-
-def _blobs_of(blobs: object) -> List[Tuple[str, int]]:
-    if not isinstance(blobs, list):
-        raise Refusal("hash", "not a list of blobs: %.80r" % (blobs,))
-    for item in blobs:
-        if not isinstance(item, list) or len(item) != 2 or not is_number(item[1], 1 << 53):
-            raise Refusal("hash", "not a sha256 and a size: %.80r" % (item,))
-    return [(checked(digest), size) for digest, size in blobs]
 
 
 class _Source:

@@ -24,6 +24,7 @@ from tests.support.buckets.memory import MemoryBucket
 from tests.support.checkout import ROOT
 from tests.support.code.trees import described, many, odd
 from tests.support.runners.inside import NONCE, InsideRunner
+from tests.support.runners.orders import job_order
 
 KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
 OTHER = ProjectKeys.of("p").job(Fingerprint("f2"), 1).attempt(1)
@@ -45,7 +46,7 @@ def staged(runner: InsideRunner, bucket: Bucket, keys: AttemptKeys = KEYS) -> No
 
     async def steps() -> None:
         entries = await stage_inputs(runner, bucket, [("prepare", keys, manifest)])  # type: ignore[arg-type]
-        await runner.prepare(NONCE, {"inputs": entries})
+        await runner.prepare(job_order(inputs=tuple(entries)))
 
     asyncio.run(steps())
 

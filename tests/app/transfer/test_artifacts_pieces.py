@@ -29,6 +29,7 @@ from dstack.ports import Put
 from dstack.runner.store import pieces
 from tests.support.code.trees import described
 from tests.support.runners.inside import NONCE, InsideRunner
+from tests.support.runners.orders import job_order
 
 KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
 MB = 1 << 20
@@ -110,7 +111,8 @@ def test_cut_files_come_back_as_they_were(tmp_path: Path) -> None:
 
     async def stage() -> None:
         inputs = [("prepare", KEYS, stored_manifest(bucket))]
-        await other.prepare(NONCE, {"inputs": await stage_inputs(other, bucket, inputs)})  # type: ignore[arg-type]
+        entries = await stage_inputs(other, bucket, inputs)  # type: ignore[arg-type]
+        await other.prepare(job_order(inputs=tuple(entries)))
 
     asyncio.run(stage())
     assert described(tmp_path / "pulled") == described(host.work) == described(other.work)

@@ -20,7 +20,7 @@ def main(root: str) -> None:
         with open(os.path.join(os.fsencode(work), b"out", b"\xff%d" % index), "wb") as body:
             body.write(b"%d" % index * 100)
     os.symlink("empty", os.path.join(work, "out", "link"))
-    summary = artifacts.write_manifest(root, spool, work, ["out"])
+    summary = artifacts.write_manifest(root, spool, work, ["out"]).to_json()
     entries = list(artifacts.entries(spool))
     packs = sorted({entry["pack"] for entry in entries if entry.get("pack")})
     whole = b"".join(piece for pack in packs for piece in artifacts.read_pack(root, spool, work, pack))

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,9 +21,17 @@ from dstack.runner.base.spool import Attempt
 from dstack.runner.executors import choice
 from dstack.runner.executors.executor import Diagnosis, Launch, LogPipe, marker, named_pipe, stop_grace
 from dstack.runner.job.supervisor import supervise
+from dstack.wire.job_messages import HoldRequest, JobOrder
 
+TITLE = "batch job of "
+"""Begins the titles of orders that this executor takes; the folder of the batch system follows."""
 POLL_S = 0.01
 REMOVAL_S = 20.0
+
+
+def title(folder: Path) -> str:
+    """The title of a job for the batch system in `folder`."""
+    return f"{TITLE}{folder}"
 
 
 class BatchExecutor:
@@ -37,8 +44,8 @@ class BatchExecutor:
         self._trace = Path(attempt.folder) / "batch"
 
     @classmethod
-    def takes(cls, order: Mapping[str, Any]) -> bool:
-        return bool(order.get("batch"))
+    def takes(cls, order: JobOrder) -> bool:
+        return order.title.startswith(TITLE)
 
     def hints(self, gpus: tuple[int, ...]) -> tuple[str, ...]:
         return ()
@@ -46,13 +53,13 @@ class BatchExecutor:
     def open_pipe(self) -> LogPipe:
         return named_pipe(f"{self._attempt.folder}/pipe")
 
-    def start(self, order: Mapping[str, Any], launch: Launch) -> int:
-        self._trace.write_text(order["batch"])
-        path = Path(self._attempt.project(order.get("prefix") or ""))
+    def start(self, order: JobOrder, launch: Launch) -> int:
+        self._trace.write_text(order.title[len(TITLE) :])
+        path = Path(self._attempt.project(order.prefix))
         job = {
-            "argv": ["sh", "-e", self._attempt.script, *order["arguments"]],
+            "argv": ["sh", "-e", self._attempt.script, *order.arguments],
             "cwd": os.fspath(path),
-            "environment": {**order["environment"], **launch.secrets, **marker(self._attempt.nonce)},
+            "environment": {**order.environment, **launch.secrets, **marker(self._attempt.nonce)},
             "output": self._attempt.log if launch.pipe is None else launch.pipe.path,
         }
         keeper = subprocess.Popen(
@@ -170,7 +177,7 @@ def main(command: str, *arguments: str) -> int:
     assert command == "supervise"
     root, control, order = arguments
     choice.EXECUTORS = (BatchExecutor, *choice.EXECUTORS)
-    supervise(root, json.loads(order), socket.socket(fileno=int(control)))
+    supervise(root, HoldRequest.from_json(json.loads(order)), socket.socket(fileno=int(control)))
     return 0
 
 

@@ -20,6 +20,8 @@ from dstack.adapters.runner.local import LocalTransport, open_local
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.model import Demand, ExitReport, Host, HostName, Nonce, Snapshot
 from dstack.ports import CodeSource, Transport
+from dstack.wire.job_messages import JobOrder
+from tests.support.runners.orders import job_order
 
 PATIENCE = 240.0
 
@@ -145,7 +147,7 @@ class Bench:
         snapshot = self.project.code.snapshot()
         nonce = await self.held(client, slots=slots)
         await client.push_code("proj", snapshot, self._source)
-        await client.prepare(nonce, attempt_of(snapshot, script, **fields))
+        await client.prepare(order_of(snapshot, script, nonce=nonce, **fields))
         return nonce
 
     async def started(self, client: RunnerClient, script: str, **fields: Any) -> Nonce:
@@ -160,11 +162,8 @@ class Bench:
         return nonce, log, await client.wait(nonce)
 
 
-def attempt_of(snapshot: Snapshot, script: str, **fields: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = {"project": "proj", "commit": snapshot.commit, "tree": snapshot.tree}
-    plain |= {"prefix": "", "script": script, "arguments": [], "environment": {}, "image": None, "artifacts": []}
-    plain |= {"inputs": [], "shm_size": None, "max_duration": None, "title": "test"}
-    return {**plain, **fields}
+def order_of(snapshot: Snapshot, script: str, **fields: Any) -> JobOrder:
+    return job_order(commit=snapshot.commit, tree=snapshot.tree, script=script, **fields)
 
 
 async def gathered(chunks: AsyncIterator[bytes]) -> bytes:

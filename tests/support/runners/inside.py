@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from dstack.app.transfer.byte_streams import feed
 from dstack.core.artifacts.manifests import entry_from_wire
 from dstack.errors import HostError
 from dstack.model import Manifest, Nonce
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.store import artifacts, blob_store, intake
+from dstack.wire import Refusal
+from dstack.wire.job_messages import JobOrder
 
 NONCE = Nonce("0123456789abcdef")
 
@@ -39,7 +40,7 @@ class InsideRunner:
     async def manifest(self, nonce: Nonce) -> Manifest:
         found = await self._call(artifacts.write_manifest, self.root, str(self.spool), str(self.work), self.paths)
         lines = (self.spool / "manifest.jsonl").read_bytes().splitlines()
-        return Manifest(entries=tuple(entry_from_wire(json.loads(line)) for line in lines), partial=found["partial"])
+        return Manifest(entries=tuple(entry_from_wire(json.loads(line)) for line in lines), partial=found.partial)
 
     async def read_pack(self, nonce: Nonce, pack: str) -> AsyncIterator[bytes]:
         self.packs_read.append(pack)
@@ -53,7 +54,7 @@ class InsideRunner:
 
     async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
         def receive(pieces: Iterator[bytes]) -> None:
-            intake.receive(self.root, json.loads(json.dumps(blobs)), self._counted(pieces))
+            intake.receive(self.root, blobs, self._counted(pieces))
 
         try:
             await feed(chunks, receive)
@@ -65,10 +66,10 @@ class InsideRunner:
             self.sent += len(piece)
             yield piece
 
-    async def prepare(self, nonce: Nonce, attempt: Mapping[str, Any]) -> None:
+    async def prepare(self, order: JobOrder) -> None:
         # What goes over the wire is one message of at most 1 MiB.
-        assert len(json.dumps(attempt["inputs"])) < 1 << 20
-        await self._call(blob_store.stage, self.root, str(self.work), attempt["inputs"])
+        assert len(json.dumps(order.inputs)) < 1 << 20
+        await self._call(blob_store.stage, self.root, str(self.work), order.inputs)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -7,18 +7,17 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner.client import RunnerClient
 from dstack.app.coordination.run import Coordination
-from dstack.model import Nonce, RunStatus
+from dstack.model import RunStatus
 from dstack.session.coordination import make_means, own_coordinator
 from dstack.session.hosts import open_hosts
+from dstack.wire.job_messages import JobOrder
 from tests.support.faults.adversary import COORDINATOR, Place
 from tests.support.people.crowded import JOBS, Crowded
 from tests.support.waiting import until
@@ -70,13 +69,13 @@ def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
     crowded = Crowded(tmp_path, str(tmp_path / "bucket"), hosts=1, naps=dict.fromkeys(JOBS, 0.0))
     prepare, killed = RunnerClient.prepare, list[int]()
 
-    async def prepare_late(self: RunnerClient, nonce: Nonce, order: Mapping[str, Any]) -> None:
+    async def prepare_late(self: RunnerClient, order: JobOrder) -> None:
         if not killed:
-            spool = tmp_path / "h1/spool" / nonce
+            spool = tmp_path / "h1/spool" / order.nonce
             killed.append(json.loads((spool / "supervisor.json").read_text())["pid"])
             os.kill(killed[0], signal.SIGKILL)
             until("it is gone", lambda: is_free(spool / "alive"))
-        await prepare(self, nonce, order)
+        await prepare(self, order)
 
     monkeypatch.setattr(RunnerClient, "prepare", prepare_late)
     record = crowded.submit()

@@ -14,7 +14,7 @@ from dstack.core.artifacts import manifests, paths
 from dstack.errors import BucketError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
 from dstack.runner.base import safe_paths
-from dstack.runner.base.refusal import Refusal
+from dstack.wire import Refusal
 from tests.support.faults.hostile_paths import INSIDE, LINKS, PATHS, TAKEN
 
 KEY = "projects/p/jobs/f/000001/a/000001/manifest"

@@ -17,6 +17,8 @@ from dstack.adapters.runner.start import MAX_NOISE, Program, start_runner
 from dstack.adapters.runner.streams import WINDOW
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, Nonce
+from dstack.wire.form import DoneAnswer
+from dstack.wire.job_messages import DropRequest, SightingRequest, StatusRequest
 from tests.support.runners.scripted import BOOTSTRAP, HELLO, ZIPAPP, FarSide, ScriptedTransport, against
 
 N = Nonce("n" * 32)
@@ -381,7 +383,7 @@ def test_a_request_has_a_deadline_also_while_the_host_reads_nothing(stuck: bool)
         far.stuck = stuck
         channel = Channel(ScriptedTransport(far), b"")
         with pytest.raises(HostUnreachableError, match="did not answer 'status' within"):
-            await channel.ask(wire.STATUS, {"nonce": N}, deadline=0.05)
+            await channel.ask(StatusRequest(nonce=N), deadline=0.05)
         await channel.close()
 
     asyncio.run(asyncio.wait_for(play(), 30))
@@ -392,13 +394,13 @@ def test_a_late_answer_to_a_request_that_was_given_up_is_dropped() -> None:
         far = FarSide()
         channel = Channel(ScriptedTransport(far), b"")
         with pytest.raises(HostUnreachableError):
-            await channel.ask(wire.STATUS, {"nonce": N}, deadline=0.05)
+            await channel.ask(StatusRequest(nonce=N), deadline=0.05)
         first = await far.request(wire.STATUS)
-        second = asyncio.create_task(channel.ask(wire.DROP, {"nonce": N}))
+        second = asyncio.create_task(channel.ask(DropRequest(nonce=N)))
         request = await far.request(wire.DROP)
         await far.ok(first, {"state": "held"})
         await far.ok(request, {"fine": 1})
-        assert await second == {"fine": 1}
+        assert await second == DoneAnswer()
         await channel.close()
 
     asyncio.run(asyncio.wait_for(play(), 30))
@@ -409,19 +411,19 @@ def test_cancelled_requests_leave_whole_frames_behind() -> None:
         far = FarSide()
         channel = Channel(ScriptedTransport(far), b"")
         for steps in range(30):
-            task = asyncio.create_task(channel.ask(wire.STATUS, {"nonce": N, "pad": "x" * 1000}))
+            task = asyncio.create_task(channel.ask(SightingRequest(nonce=N, account="x" * 1000)))
             for _ in range(steps % 6):
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        asked = asyncio.create_task(channel.ask(wire.DROP, {"nonce": N}))
+        asked = asyncio.create_task(channel.ask(DropRequest(nonce=N)))
         seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["op"] != wire.DROP:
             seen.append(wire.unpack_message((await far.frame()).payload))
         await far.ok(seen[-1], {})
         await asked
-        assert {message["op"] for message in seen} >= {wire.STATUS, wire.DROP}
+        assert {message["op"] for message in seen} >= {wire.SIGHTING, wire.DROP}
         await channel.close()
 
     asyncio.run(asyncio.wait_for(play(), 30))

@@ -19,9 +19,11 @@ from dstack.runner.base.spool import Attempt
 from dstack.runner.executors import docker as questions
 from dstack.runner.executors.executor import Launch
 from dstack.runner.executors.keeper import Account, create_argv, environment_text
+from dstack.wire.job_messages import JobOrder
 from tests.lacking import missing
 from tests.support.runners.client import until
 from tests.support.runners.host import Host
+from tests.support.runners.orders import job_order
 
 SMALL = "debian:bookworm-slim"
 PYTHON = "python:3.11-slim"
@@ -233,8 +235,8 @@ def test_container_that_was_taken_away_is_no_success(contained: Host) -> None:
     assert end["reason"]
 
 
-def attempt(root: Path, **fields: Any) -> tuple[Attempt, dict[str, Any]]:
-    order = {"prefix": "sub/", "image": "i:1", "arguments": ["--x"], **fields}
+def attempt(root: Path, **fields: Any) -> tuple[Attempt, JobOrder]:
+    order = job_order(**{"prefix": "sub/", "image": "i:1", "arguments": ("--x",), **fields})
     return Attempt(str(root), "a" * 16), order
 
 

@@ -26,11 +26,13 @@ from dstack.runner.executors.container import ContainerExecutor
 from dstack.runner.executors.plain import PlainExecutor
 from dstack.runner.job.stop import state, stop
 from dstack.wire import ENDED, RUNNING, VANISHED
+from dstack.wire.job_messages import HoldRequest, StopRequest
 from tests.support.checkout import ROOT
 from tests.support.runners import batch_executor
 from tests.support.runners.batch_executor import BatchExecutor
 from tests.support.runners.client import until
 from tests.support.runners.host import processes_with
+from tests.support.runners.orders import job_order
 from tests.unit.runner.job.test_container import SMALL, engine
 
 __all__ = ["engine"]
@@ -53,7 +55,7 @@ class Stage:
         attempt.make()
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            held = {"nonce": attempt.nonce, "slots": 9, "shares": 1, "priority": 0, "title": "t", "demand": {}}
+            held = HoldRequest(nonce=attempt.nonce, slots=9).to_json()
             self.supervisors[attempt.nonce] = subprocess.Popen(
                 [sys.executable, "-m", batch_executor.MODULE, "supervise", str(self._root), str(theirs.fileno()),
                  json.dumps(held)],
@@ -71,15 +73,15 @@ class Stage:
         return attempt
 
     def _prepare(self, attempt: Attempt, script: str, fields: dict[str, Any]) -> None:
-        order = {"prefix": "", "arguments": [], "environment": {}, "artifacts": [], **self._fields, **fields}
-        Path(attempt.project(order["prefix"])).mkdir(parents=True)
+        order = job_order(**self._fields, **fields)
+        Path(attempt.project(order.prefix)).mkdir(parents=True)
         Path(attempt.script).write_text(script)
-        write_json(attempt.attempt, order)
+        write_json(attempt.attempt, order.to_json())
 
     def finish(self, attempt: Attempt) -> tuple[str, dict[str, Any]]:
         until(lambda: state(attempt) == ENDED, "the attempt ends")
         until(lambda: not attempt.lives(), "the supervisor has ended")
-        return Path(attempt.log).read_text(), attempt.read_exit() or {}
+        return Path(attempt.log).read_text(), exit_of(attempt)
 
     def run(self, script: str, **fields: Any) -> tuple[str, dict[str, Any]]:
         return self.finish(self.start(script, **fields))
@@ -102,10 +104,16 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def exit_of(attempt: Attempt) -> dict[str, Any]:
+    report = attempt.read_exit()
+    return {} if report is None else report.to_json()
+
+
 def stop_now(attempt: Attempt, *, grace: float = 0.0, abort: bool = False) -> dict[str, Any]:
-    message = {"id": 1, "op": "stop", "grace": grace, "abort": abort}
-    end: dict[str, Any] = stop(Request(message, Writer(os.open(os.devnull, os.O_WRONLY)), lambda _: None), attempt)
-    return end["exit"] or {}
+    order = StopRequest(nonce=attempt.nonce, grace=grace, abort=abort)
+    request = Request(order.envelope(1), Writer(os.open(os.devnull, os.O_WRONLY)), lambda _: None)
+    end = stop(request, order, attempt).exit
+    return {} if end is None else end.to_json()
 
 
 @pytest.fixture
@@ -118,9 +126,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         request.getfixturevalue("engine")
         fields = {"image": SMALL}
     if request.param == "batch":
-        fields = {"batch": str(tmp_path / "batch")}
+        fields = {"title": batch_executor.title(tmp_path / "batch")}
         (tmp_path / "batch").mkdir()
-        daemon = subprocess.Popen([sys.executable, "-m", batch_executor.MODULE, "serve", fields["batch"]], cwd=ROOT)
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", batch_executor.MODULE, "serve", str(tmp_path / "batch")], cwd=ROOT
+        )
     made = Stage(tmp_path, fields)
     try:
         yield made
@@ -226,9 +236,9 @@ def test_a_job_outside_of_the_process_tree_runs_on_without_any_process_of_ours(s
 
 def test_the_order_alone_chooses(tmp_path: Path) -> None:
     attempt = Attempt(str(tmp_path), "a" * 16)
-    assert isinstance(executor_for(attempt, {"image": "i:1"}), ContainerExecutor)
-    for order in ({}, {"image": None}, {"image": ""}):
-        assert isinstance(executor_for(attempt, order), PlainExecutor)
+    assert isinstance(executor_for(attempt, job_order(image="i:1")), ContainerExecutor)
+    for image in (None, ""):
+        assert isinstance(executor_for(attempt, job_order(image=image)), PlainExecutor)
 
 
 def test_a_damaged_order_hides_no_container(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.errors import HostUnreachableError
 from dstack.model import Host as Entry
 from dstack.model import HostName
-from tests.support.runners.client import until
+from tests.support.runners.client import Refused, until
 from tests.support.runners.host import Host
 
 
@@ -31,13 +31,14 @@ def test_a_silence_frees_what_is_held_and_waited_for_and_leaves_the_job(host: Ho
         assert other.call("verdict", nonce=nonce) == {"verdict": "refused"}
     assert host.state(other, running) == "running"
     other.call("hold", nonce=host.nonce(), slots=2)
-    other.call("stop", nonce=running, grace=1)
+    other.call("stop", nonce=running, grace=1, abort=False)
 
 
 @pytest.mark.parametrize("lease", [0, -1, 1.5, 10**400, True, "1", None, [1]])
 def test_what_is_no_lease_ends_nothing(host: Host, lease: object) -> None:
     client = host.connect()
-    client.call("hello", lease=lease)
+    with pytest.raises(Refused, match="hello: field 'lease' must be a whole number from 1 to 86400"):
+        client.call("hello", lease=lease)
     with pytest.raises(Exception, match="timed out"):
         client.process.wait(timeout=1.5)
     assert client.call("hello")["wire"] == wire.WIRE_VERSION

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import folders
+from dstack.wire import Refusal
 
 
 @pytest.fixture

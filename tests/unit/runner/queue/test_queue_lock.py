@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.base.spool import try_lock
 from dstack.runner.queue import queue_lock
 from dstack.runner.queue.queue_lock import WaitPolicy
+from dstack.wire import Refusal
 
 HOLD = "import fcntl,sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
 

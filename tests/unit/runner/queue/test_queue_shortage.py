@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from dstack.runner.base import file_locks
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import folders, queue_lock, slots, tickets
 from dstack.runner.queue.queue_lock import WaitPolicy
 from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
+from dstack.wire import Refusal
 from tests.unit.runner.queue.test_tickets import locked
 from tests.unit.runner.queue.test_tickets_search import files_left
 
@@ -122,7 +122,7 @@ def wait_for_a_slot() -> list[str]:
 def look_at_the_queue() -> list[str]:
     """What a person is told who lists the queue; the ticket is in every list."""
     try:
-        assert len(slots.list_queue("", CAPACITY)["tickets"]) == 1
+        assert len(slots.list_queue("", CAPACITY).tickets) == 1
     except Refusal as refusal:
         return [f"{refusal.message}; {refusal.hint}"]
     return []

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from dstack.runner.base import file_locks
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.queue import sightings, slots, tickets
 from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
 from dstack.runner.queue.tickets import QueueScan, ScanCancelledError
+from dstack.wire import Refusal
 from tests.unit.runner.queue.test_tickets import locked
 
 NONCE = "0123456789abcdef" * 2
@@ -199,7 +199,7 @@ def test_the_list_counts_what_it_does_not_look_at(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path))
     links(tmp_path, tickets.MAX_STRAYS + 20)
     answer = slots.list_queue(str(tmp_path), WANTED.capacity)
-    assert (len(answer["tickets"]), answer["more"]) == (tickets.MAX_STRAYS, 20)
+    assert (len(answer.tickets), answer.more) == (tickets.MAX_STRAYS, 20)
 
 
 def test_a_sighting_reads_the_locks_once_and_keeps_no_file_open(

@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from dstack.runner.base import safe_paths
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.store import artifacts
+from dstack.wire import Refusal
 
 
 class Job:
@@ -30,7 +30,7 @@ class Job:
         (self.spool / "exit.json").write_text(json.dumps(report))
 
     def manifest(self, *paths):
-        return artifacts.write_manifest(self.root, str(self.spool), str(self.work), paths or ("out",))
+        return artifacts.write_manifest(self.root, str(self.spool), str(self.work), paths or ("out",)).to_json()
 
     def entries(self):
         return {entry["path"]: entry for entry in artifacts.entries(str(self.spool))}

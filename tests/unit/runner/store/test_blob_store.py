@@ -12,8 +12,10 @@ import time
 
 import pytest
 
-from dstack.runner.base.refusal import Refusal
 from dstack.runner.store import artifacts, blob_store, intake
+from dstack.wire import Refusal
+from dstack.wire.form import MisfitError
+from dstack.wire.host_messages import BlobsPushRequest
 
 
 def digest(body):
@@ -92,11 +94,10 @@ def test_of_many_blobs_those_before_a_damaged_one_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("blobs", [None, "a", {}, [["0" * 64]], [["0" * 64, -1]], [["0" * 64, True]], ["0" * 64]])
-def test_what_is_no_list_of_blobs_is_refused(tmp_path, blobs):
-    with pytest.raises(Refusal) as caught:
-        intake.receive(str(tmp_path), blobs, [b"abc"])
+def test_what_is_no_list_of_blobs_is_refused(blobs):
+    with pytest.raises(MisfitError) as caught:
+        BlobsPushRequest.from_json({"blobs": blobs})
     assert caught.value.kind == "hash"
-    assert stored(tmp_path) == []
 
 
 def test_a_sender_that_fails_leaves_nothing(tmp_path):

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from dstack.runner.base.spool import Attempt
+from dstack.runner.job.process import failed_report
 from dstack.runner.store import blob_store, eviction, intake
 from dstack.runner.store.eviction import EVERY, PRESSED, SAFE, Blob, Disk, forgotten
 from dstack.wire import REFUSED, STARTED
@@ -149,7 +150,7 @@ def an_attempt(root, nonce, *, days, verdict=None, ended=False):
     if verdict is not None:
         attempt.decide(verdict)
     if ended:
-        attempt.write_exit({"code": 0})
+        attempt.write_exit(failed_report("over").replace(code=0))
     then = time.time() - days * 86_400
     os.utime(attempt.folder, (then, then))
     return attempt

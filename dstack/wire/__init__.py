@@ -115,6 +115,24 @@ class ProtocolError(Exception):
     """The peer sent bytes that are no frames of this protocol."""
 
 
+class Refusal(Exception):
+    """A request that a runner or a coordinator refuses, or cannot do.
+
+    `kind` is a word of docs/format.md, for programs; `message` says what failed and where on this host; `hint` says
+    what to do next.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+
+    def to_json(self) -> Dict[str, str]:
+        """The `error` of an answer."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint}
+
+
 def pack_message(message: Dict[str, Any]) -> bytes:
     """One MESSAGE frame; raises ProtocolError when it would pass MAX_FRAME."""
     payload = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")

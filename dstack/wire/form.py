@@ -1,0 +1,214 @@
+"""The form of messages: fields declared once, each with its check, so that one declaration writes and reads a message.
+
+A message is frozen and equal by value. Reading JSON is checking it, for every message comes from another process.
+dataclasses would do the same, but cost a runner's start one millisecond for each class.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Generic,
+    Mapping,
+    NoReturn,
+    Optional,
+    Type,
+    TypeVar,
+)
+
+if TYPE_CHECKING:
+    from typing import dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        return lambda cls: cls
+
+
+M = TypeVar("M", bound="Message")
+A = TypeVar("A", bound="Message")
+R = TypeVar("R", bound="RequestMessage[Any]")
+_NOTHING: Any = object()
+
+
+class MisfitError(ValueError):
+    """A message that breaks its declaration. `field` is the path of the wrong field, "" for the whole message.
+
+    `kind` and `hint` are those of the refusal that a runner answers with.
+    """
+
+    def __init__(self, text: str, *, field: str = "", kind: str = "request", hint: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.field = field
+        self.kind = kind
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return "field %r %s" % (self.field, self.text) if self.field else self.text
+
+    def below(self, name: str) -> MisfitError:
+        """The same error as the message around it sees it, in whose field `name` the wrong message stands."""
+        joint = "" if not self.field or self.field.startswith("[") else "."
+        path = name + joint + self.field if self.field else name
+        return MisfitError(self.text, field=path, kind=self.kind, hint=self.hint)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 2**63 - 1
+
+
+class Kind:
+    """One kind of value: `read` checks JSON and gives the value, `write` gives the JSON of a value.
+
+    `read` takes the JSON and whether it may come from another version. It raises MisfitError.
+    """
+
+    def __init__(self, read: Callable[[Any, bool], Any], write: Optional[Callable[[Any], Any]] = None) -> None:
+        self.read = read
+        self.write = write
+
+
+class Field:
+    """The declaration of one field; see `field`."""
+
+    def __init__(self, kind: Kind, default: Any, absent: Any) -> None:
+        self.kind = kind
+        self.default = default
+        self.absent = absent if absent is not _NOTHING else default
+
+
+def field(kind: Kind, *, default: Any = _NOTHING, absent: Any = _NOTHING) -> Any:
+    """Declare a field of a message.
+
+    A field with a `default` may be left out, in code and in JSON; one whose default is None is not written while it is
+    None. `absent` is what the field is in a file of an earlier version, which did not have it.
+    """
+    return Field(kind, default, absent)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Message:
+    """A frozen value with declared fields; two are equal when type and fields are."""
+
+    fields: ClassVar[Mapping[str, Field]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
+        for name in own:
+            delattr(cls, name)
+        cls.fields = {**cls.fields, **own}
+
+    def __init__(self, **values: Any) -> None:
+        for name, each in self.fields.items():
+            value = values.pop(name, each.default)
+            if value is _NOTHING:
+                raise TypeError("%s lacks %s" % (type(self).__name__, name))
+            self.__dict__[name] = value
+        if values:
+            raise TypeError("%s has no %s" % (type(self).__name__, ", ".join(values)))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("%s is frozen" % type(self).__name__)
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % item for item in self.__dict__.items()))
+
+    def replace(self: M, **changes: Any) -> M:
+        """The same message with other values of some fields."""
+        return type(self)(**{**self.__dict__, **changes})
+
+    def to_json(self) -> Dict[str, Any]:
+        """The fields as JSON, in the order of their declaration."""
+        written = {}
+        for name, each in self.fields.items():
+            value = self.__dict__[name]
+            if value is None and each.default is None:
+                continue
+            written[name] = value if each.kind.write is None else each.kind.write(value)
+        return written
+
+    @classmethod
+    def from_json(cls: Type[M], data: object) -> M:
+        """The message that a process of this wire version wrote: every field is known, and none is missing.
+
+        Raises MisfitError, which names the field.
+        """
+        return cls._read(data, False)
+
+    @classmethod
+    def from_other_version(cls: Type[M], data: object) -> M:
+        """The message as an earlier or later version may have written it: unknown fields are passed over, and missing
+        ones are what they were before they existed. Raises MisfitError, which names the field."""
+        return cls._read(data, True)
+
+    @classmethod
+    def _read(cls: Type[M], data: object, tolerant: bool) -> M:
+        if not isinstance(data, dict):
+            raise MisfitError("must be an object")
+        if not tolerant:
+            for name in data:
+                if name not in cls.fields:
+                    raise MisfitError("is unknown", field=str(name)[:100])
+        values = {}
+        for name, each in cls.fields.items():
+            value = data.get(name, _NOTHING)
+            instead = each.absent if tolerant else each.default
+            if value is _NOTHING and instead is _NOTHING:
+                raise MisfitError("is missing", field=name)
+            if value is _NOTHING or (tolerant and value is None and instead is not _NOTHING):
+                values[name] = instead
+                continue
+            try:
+                values[name] = each.kind.read(value, tolerant)
+            except MisfitError as misfit:
+                raise misfit.below(name) from None
+        return cls(**values)
+
+
+class RequestMessage(Message, Generic[A]):
+    """A request to a runner. `op` is the operation, `answer` the type of what answers it.
+
+    `streams`: bytes come before the answer, as far as the `window` of the request allows.
+    """
+
+    op: ClassVar[str] = ""
+    streams: ClassVar[bool] = False
+    _answer: ClassVar[Any]
+
+    def __init_subclass__(cls, *, op: str = "", answer: Any = None, streams: bool = False) -> None:
+        super().__init_subclass__()
+        cls.op, cls._answer, cls.streams = op, answer, streams
+
+    def envelope(self, number: int, window: Optional[int] = None) -> Dict[str, Any]:
+        """The whole request as it goes over the wire, as request `number`."""
+        streams = {} if window is None else {"window": window}
+        return {"id": number, "op": self.op, **self.to_json(), **streams}
+
+    @classmethod
+    def from_envelope(cls: Type[R], message: Mapping[str, Any]) -> R:
+        """The request in a message off the wire. Raises MisfitError, which names the field."""
+        around = ("id", "op", "window") if cls.streams else ("id", "op")
+        if "window" in around and not _is_count(message.get("window", 0)):
+            raise MisfitError("must be a whole number", field="window")
+        return cls.from_json({name: value for name, value in message.items() if name not in around})
+
+    def answer_from(self, data: object) -> A:
+        """The answer to this request; raises MisfitError."""
+        answer: A = self._answer.from_other_version(data)
+        return answer
+
+
+class DoneAnswer(Message):
+    """The answer to a request that only has to be done."""
