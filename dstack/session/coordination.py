@@ -14,7 +14,7 @@ from dstack.session.session import Session
 if TYPE_CHECKING:
     from dstack.app.coordination.context import Means
     from dstack.app.hosts.fleet import Fleet
-    from dstack.app.maintenance.blocking_driver import Performer
+    from dstack.app.maintenance.blocking_driver import BlockingPerformer
 
 
 def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
@@ -43,17 +43,17 @@ def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Scree
     )
 
 
-def make_performer(session: Session) -> Performer:
+def make_performer(session: Session) -> BlockingPerformer:
     """Performs steps that need no host, for commands that keep house; to be closed."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
-    from dstack.app.maintenance.blocking_driver import Performer
+    from dstack.app.maintenance.blocking_driver import BlockingPerformer
     from dstack.app.protocol.liveness import Observer
 
     here = boot_id()
     observer = Observer(
         session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
     )
-    return Performer(session.bucket, observer, new_nonce)
+    return BlockingPerformer(session.bucket, observer, new_nonce)
 
 
 @contextmanager

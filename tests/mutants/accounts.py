@@ -61,7 +61,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "    yield from _lose_silent(job, mine, claim)\n"
             "    end = yield from _end_of(mine)\n"
             "    if end is not None and end.status == AttemptEnd.LOST:\n"
-            "        yield Linger(claim, _linger(job, mine, claim))\n"
+            "        yield from ask(Linger(claim, _linger(job, mine, claim)))\n"
             "    return end is not None\n"
         ),
         new="    end = yield from _end_of(mine)\n    return end is not None and end.status != AttemptEnd.LOST\n",

@@ -19,14 +19,14 @@ MUTANTS: tuple[Mutant, ...] = (
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",
         file="dstack/app/protocol/create_rule.py",
-        old="""        outcome = yield PutNew(key, body)
-        if outcome is Put.CREATED:
-            return True
+        old="""    found = yield from put_or_find(key, PutNew(key, body), Read(key))
+    return body if found is None else found
 """,
-        new="""        if (yield Read(key)) is not None:
-            return False
-        outcome = yield PutNew(key, body)
-        return True
+        new="""    found = yield from ask(Read(key))
+    if found is not None:
+        return found
+    yield from ask(PutNew(key, body))
+    return body
 """,
         tests=PROTOCOL,
     ),
@@ -34,34 +34,32 @@ MUTANTS: tuple[Mutant, ...] = (
         name="no-read-back",
         breaks="the answer of a conditional write is believed without reading the key back",
         file="dstack/app/protocol/create_rule.py",
-        old="            return bool(found == body)",
-        new="            return False",
+        old="    return body if found is None else found\n",
+        new='    return body if found is None else b""\n',
         tests=PROTOCOL,
     ),
     Mutant(
         name="result-before-artifacts",
         breaks="the result is created before everything that it names is in the bucket",
         file="dstack/app/protocol/attempts.py",
-        old=(
-            "    while True:\n"
-            "        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)\n"
-        ),
-        new=(
-            "    if report.succeeded:\n"
-            '        yield from _commit(mine, claim, report, Collected(manifest="0" * 64, digest="0" * 64))\n'
-            "    while True:\n"
-            "        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)\n"
-        ),
+        old="""    while True:
+        collected = yield from ask(Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort))
+""",
+        new="""    if report.succeeded:
+        yield from attempt_records.commit(mine, claim, report, Collected(manifest="0" * 64, digest="0" * 64))
+    while True:
+        collected = yield from ask(Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort))
+""",
         tests=PROTOCOL,
     ),
     Mutant(
         name="claim-before-slot",
         breaks="the attempt is claimed before a slot is held",
         file="dstack/app/protocol/attempts.py",
-        old="""    nonce = yield NewNonce()
+        old="""    nonce = yield from ask(NewNonce())
     mine = keys.attempt(number)
 """,
-        new="""    nonce = yield NewNonce()
+        new="""    nonce = yield from ask(NewNonce())
     early = Claim(
         nonce=nonce, run=job.run.id, run_name=job.run.name, host="h", address={}, boot_id="b", coordinator=me
     )
@@ -75,7 +73,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="start-without-look",
         breaks="the next attempt is claimed without looking for a result that came meanwhile",
         file="dstack/app/protocol/settlement.py",
-        old="if verdict is retry.NextStep.LOOK or (yield Read(keys.result)) is not None:",
+        old="if verdict is retry.NextStep.LOOK or (yield from ask(Read(keys.result))) is not None:",
         new="if verdict is retry.NextStep.LOOK:",
         tests=PROTOCOL,
     ),
@@ -99,7 +97,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="adopt-without-verdict",
         breaks="a dead coordinator's attempt is called void without asking the host",
         file="dstack/app/protocol/settlement.py",
-        old="    if verdict != STARTED:\n",
+        old="    if isinstance(verdict, StartRefused):\n",
         new="    if True:\n",
         tests=PROTOCOL,
     ),
@@ -369,7 +367,7 @@ MUTANTS: tuple[Mutant, ...] = (
         breaks="the collector looks for users and then deletes, without closing the generation",
         file="dstack/app/protocol/prune_steps.py",
         old="        yield from create(keys.tomb, pack(tomb))\n",
-        new="        yield Read(keys.tomb)\n",
+        new="        yield from ask(Read(keys.tomb))\n",
         tests=PROTOCOL,
     ),
     Mutant(
@@ -387,12 +385,12 @@ MUTANTS: tuple[Mutant, ...] = (
         breaks="a run looks for the tomb before it is registered and its pin stands",
         file="dstack/app/protocol/generations.py",
         old="""    yield from register(keys, job.run.id)
-    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
-    left = (yield Read(keys.tomb)) is not None
+    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield from ask(NewNonce())))))
+    left = (yield from ask(Read(keys.tomb))) is not None
 """,
-        new="""    left = (yield Read(keys.tomb)) is not None
+        new="""    left = (yield from ask(Read(keys.tomb))) is not None
     yield from register(keys, job.run.id)
-    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
+    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield from ask(NewNonce())))))
 """,
         tests=PROTOCOL,
     ),
@@ -401,10 +399,10 @@ MUTANTS: tuple[Mutant, ...] = (
         breaks="somebody who pulls artifacts looks for the tomb before the pin stands",
         file="dstack/app/protocol/prune_steps.py",
         old="""    yield from create(keys.pin(pin.nonce), pack(pin))
-    if (yield Read(keys.tomb)) is None:
+    if (yield from ask(Read(keys.tomb))) is None:
         return True
 """,
-        new="""    if (yield Read(keys.tomb)) is None:
+        new="""    if (yield from ask(Read(keys.tomb))) is None:
         yield from create(keys.pin(pin.nonce), pack(pin))
         return True
 """,
@@ -435,7 +433,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="start-for-a-pruned-run",
         breaks="a slow coordinator starts a job of a run whose records were pruned",
         file="dstack/app/protocol/attempts.py",
-        old="    if told is None and (yield Read(job.run_keys.record)) is None:\n",
+        old="    if told is None and (yield from ask(Read(job.run_keys.record))) is None:\n",
         new="    if False:\n",
         tests=("tests/app/maintenance/test_prune_plan.py",),
     ),
@@ -467,8 +465,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="claims-without-a-heartbeat",
         breaks="a coordinator claims before its heartbeat stands, so that others take it for one that has left",
         file="dstack/app/coordination/effect_driver.py",
-        old="                if takes_attempt(key):",
-        new="                if takes_attempt(key) and not key:",
+        old="        if takes_attempt(effect.key):",
+        new="        if takes_attempt(effect.key) and not effect.key:",
         tests=("tests/app/coordination/test_heartbeat.py",),
     ),
     Mutant(
@@ -491,10 +489,11 @@ MUTANTS: tuple[Mutant, ...] = (
         name="end-read-twice",
         breaks="a coordinator reads the end of an attempt again that a prune may have removed meanwhile",
         file="dstack/app/protocol/attempts.py",
-        old="    if end is not None and end.status == AttemptEnd.LOST:\n        yield Linger(",
+        old="    if end is not None and end.status == AttemptEnd.LOST:\n        yield from ask(Linger(",
         new=(
-            "    if end is not None and unpack(End, mine.end, (yield Read(mine.end))).status == AttemptEnd.LOST:\n"
-            "        yield Linger("
+            "    again = yield from ask(Read(mine.end))\n"
+            "    if end is not None and unpack(End, mine.end, again).status == AttemptEnd.LOST:\n"
+            "        yield from ask(Linger("
         ),
         tests=("tests/app/maintenance/test_prune_plan.py",),
     ),

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from dstack.app.coordination.context import Means
 from dstack.app.coordination.inputs import Inputs
@@ -18,13 +17,33 @@ from dstack.app.hosts.claim_hosts import ClaimHosts
 from dstack.app.hosts.pulse import ask_living
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import job_secrets
-from dstack.app.protocol.effects import WAITS_FOR_A_SLOT
-from dstack.app.protocol.lists import reaches_now, sizes_now
+from dstack.app.protocol.answers import (
+    CollectAnswer,
+    Collected,
+    HostUnreachable,
+    JobStarted,
+    JobUnkillable,
+    Liveness,
+    NotCollected,
+    PrepareAnswer,
+    Silence,
+    SlotAnswer,
+    StartAnswer,
+    StartRefused,
+    StartUnknown,
+    StopAnswer,
+    Uncollectable,
+    Verdict,
+    WatchAnswer,
+)
+from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
+from dstack.app.protocol.steps import Steps, take
 from dstack.app.transfer.artifacts import collect_to_commit
 from dstack.app.transfer.attempt_watch import Watching, carry_log, tail
+from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys
-from dstack.core.format.records import Claim, Coordinator, RunRecord, Started, unpack
+from dstack.core.format.records import Claim, RunRecord, Started, unpack
 from dstack.core.lifecycle import ENDED
 from dstack.core.spans import span
 from dstack.errors import (
@@ -37,22 +56,21 @@ from dstack.errors import (
     UnkillableError,
 )
 from dstack.model import ExitReport, JobSpec, JobStatus, Nonce, WorkflowName
-from dstack.ports import RunnerPort
+from dstack.ports import Put, RunnerPort
 
-T = TypeVar("T")
 ROOM_PATIENCE = 300.0
 """Seconds that a full disk has to find room for the list of an ended job's artifacts."""
 LAST_WORDS = 5.0
 """Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
 
 
-class Driver:
+class Driver(ThreadedCreator):
     """One run's effects. `outcomes` are the jobs that are settled, by workflow: the inputs of later ones."""
 
     def __init__(self, means: Means, run: RunRecord) -> None:
+        super().__init__(means.bucket)
         self._means = means
         self._run = run
-        self._specs = {spec.workflow: spec for spec in run.plan.jobs}
         self.specs = run.plan.jobs
         self._takers: dict[WorkflowName, WorkflowName] = {}
         self.inputs = Inputs(means.bucket, means.keys)
@@ -70,72 +88,41 @@ class Driver:
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
 
-    async def perform(self, effect: fx.Effect) -> Any:
-        """The answer to one effect; raises BucketError when the bucket gives none."""
-        bucket = self._means.bucket
-        match effect:
-            case fx.PutNew(key, body):
-                if takes_attempt(key):
-                    await self._means.heart.begin()
-                return await asyncio.to_thread(bucket.create, key, body)
-            case fx.Read(key):
-                return await asyncio.to_thread(bucket.get, key)
-            case fx.ListKeys(prefix):
-                return await asyncio.to_thread(bucket.list, prefix)
-            case fx.Children(prefix):
-                return await asyncio.to_thread(bucket.children, prefix)
-            case fx.Sizes(prefix):
-                return await asyncio.to_thread(sizes_now, bucket, prefix)
-            case fx.Reaches(key, size):
-                return await asyncio.to_thread(reaches_now, bucket, key, size)
-            case fx.Delete(keys):
-                for key in keys:
-                    await asyncio.to_thread(bucket.delete, key)
-                return None
-            case fx.Pause(seconds):
-                return await asyncio.sleep(seconds)
-            case fx.NewNonce():
-                return self._means.new_nonce()
-            case fx.Alive(coordinator, claim):
-                return await self._alive(coordinator, claim)
-            case fx.Show():
-                return self._show(effect)
-            case fx.Linger(claim, steps):
-                return self._linger(claim, steps)
-            case _:
-                return await self._on_host(effect)
+    # -- effects ----------------------------------------------------------------------------------
 
-    async def _alive(self, coordinator: Coordinator, claim: Claim | None) -> bool | None:
+    async def put_new(self, effect: fx.PutNew, /) -> Put:
+        if takes_attempt(effect.key):
+            await self._means.heart.begin()
+        return await super().put_new(effect)
+
+    async def new_nonce(self, effect: fx.NewNonce, /) -> Nonce:
+        return Nonce(self._means.new_nonce())
+
+    async def alive(self, effect: fx.Alive, /) -> Liveness:
         """What is known here; where its heartbeat is overdue, also what is known for sure on the claim's host."""
-        observer = self._means.observer
-        alive = await asyncio.to_thread(observer.alive, coordinator)
-        if alive is None and claim is not None and observer.is_late(coordinator):
-            return False if self._means.fleet.ended(coordinator, claim) else None
+        observer, claim = self._means.observer, effect.claim
+        alive = await asyncio.to_thread(observer.alive, effect.coordinator)
+        if alive is Liveness.UNKNOWN and claim is not None and observer.is_late(effect.coordinator):
+            return Liveness.DEAD if self._means.fleet.ended(effect.coordinator, claim) else Liveness.UNKNOWN
         return alive
 
-    async def _on_host(self, effect: fx.Effect) -> Any:
-        match effect:
-            case fx.Hold(nonce, workflow, patience):
-                return await self._placing.hold(nonce, self._specs[workflow], patience)
-            case fx.Drop(nonce):
-                return await self._placing.drop(nonce)
-            case fx.Prepare(claim, workflow, attempt):
-                return await self._preparation.prepare(claim, self._specs[workflow], attempt)
-            case fx.Go(claim, workflow):
-                return await self._go(claim, self._specs[workflow])
-            case fx.AskVerdict(claim):
-                return await self._hosts.verdict(claim)
-            case fx.HowSilent(claim, owner):
-                return self._hosts.silence(claim, owner)
-            case fx.Watch(claim, workflow, attempt, patience):
-                return await self._watching(claim, workflow, attempt).wait(patience)
-            case fx.StopJob(claim, abort):
-                return await self._stop(claim, abort=abort)
-            case fx.Collect():
-                return await self._collect(effect)
-            case fx.Release(claim):
-                return await self._release(claim)
-        raise AssertionError(f"no such effect: {effect!r}")
+    async def hold_slot(self, effect: fx.HoldSlot, /) -> SlotAnswer:
+        return await self._placing.hold(effect.nonce, effect.spec, effect.patience)
+
+    async def drop(self, effect: fx.Drop, /) -> None:
+        await self._placing.drop(effect.nonce)
+
+    async def prepare(self, effect: fx.Prepare, /) -> PrepareAnswer:
+        return await self._preparation.prepare(effect.claim, effect.spec, effect.attempt)
+
+    async def ask_verdict(self, effect: fx.AskVerdict, /) -> Verdict:
+        return await self._hosts.verdict(effect.claim)
+
+    async def how_silent(self, effect: fx.HowSilent, /) -> Silence:
+        return self._hosts.silence(effect.claim, effect.owner)
+
+    async def watch_job(self, effect: fx.WatchJob, /) -> WatchAnswer:
+        return await self._watching(effect.claim, effect.workflow, effect.attempt).wait(effect.patience)
 
     async def close(self) -> None:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
@@ -160,25 +147,28 @@ class Driver:
         """Jobs of the run that are at work, by host, whoever started them."""
         return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
 
-    async def _go(self, claim: Claim, spec: JobSpec) -> float | None:
-        values = job_secrets.environment(spec, self._means.caller)
+    async def start_job(self, effect: fx.StartJob, /) -> StartAnswer:
+        nonce, values = Nonce(effect.claim.nonce), job_secrets.environment(effect.spec, self._means.caller)
         try:
-            return await self._hosts.ask(claim, lambda runner: runner.go(Nonce(claim.nonce), values))
+            at = await self._hosts.ask(effect.claim, lambda runner: runner.go(nonce, values))
         except NotHeldError:
-            return None  # another connection than the one that held it: only the verdict tells
+            return StartUnknown()  # another connection than the one that held it
+        if at is None:
+            return StartUnknown()
+        return JobStarted(at) if at > 0 else StartRefused()
 
     # -- the running attempt ----------------------------------------------------------------------
 
-    def _linger(self, claim: Claim, steps: fx.Steps[None]) -> None:
+    async def linger(self, effect: fx.Linger, /) -> None:
         """Take the steps of a lost attempt beside all else; its log and its troubles are no longer shown."""
-        self._lost.add(claim.nonce)
-        task = asyncio.create_task(self._to_the_end(claim, steps))
+        self._lost.add(effect.claim.nonce)
+        task = asyncio.create_task(self._to_the_end(effect.claim, effect.steps))
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
 
-    async def _to_the_end(self, claim: Claim, steps: fx.Steps[None]) -> None:
+    async def _to_the_end(self, claim: Claim, steps: Steps[fx.Performer, None]) -> None:
         try:
-            await fx.take(steps, self.perform)
+            await take(steps, self)
         except DstackError as error:
             self._means.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
 
@@ -187,20 +177,17 @@ class Driver:
         if self._lingering:
             await asyncio.wait(self._lingering, timeout=seconds)
 
-    async def _stop(self, claim: Claim, *, abort: bool) -> ExitReport | str | None:
-        """The end of the job, in words what the kernel does not end, None when the host cannot be reached.
-
-        A stop takes as long as the job's grace, so a runner that is frozen is known by its pulse alone.
-        """
+    async def stop_job(self, effect: fx.StopJob, /) -> StopAnswer:
+        """A stop takes as long as the job's grace, so a runner that is frozen is known by its pulse alone."""
 
         def stop(runner: RunnerPort) -> Awaitable[ExitReport]:
-            return runner.stop(Nonce(claim.nonce), abort=abort)
+            return runner.stop(Nonce(effect.claim.nonce), abort=effect.abort)
 
-        link = self._means.fleet.link_of(claim)
+        link = self._means.fleet.link_of(effect.claim)
         try:
-            return await self._hosts.ask(claim, lambda _: ask_living(link, stop))
+            return await self._hosts.ask(effect.claim, lambda _: ask_living(link, stop)) or HostUnreachable()
         except UnkillableError as error:
-            return str(error)
+            return JobUnkillable(str(error))
 
     def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
         watching = self._watchings.get(claim.nonce)
@@ -227,36 +214,36 @@ class Driver:
         note = "" if error is None else str(error)
         self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=note, mine=True))
 
-    async def _collect(self, effect: fx.Collect) -> fx.Collected | str | None:
+    async def collect(self, effect: fx.Collect, /) -> CollectAnswer:
         link = self._means.fleet.link_of(effect.claim)
         runner: RunnerPort | None = None
         try:
             runner = (await link.reach()).runner
             if not await self._rest_of_log(runner, effect):
-                return None
+                return NotCollected()
             if effect.keep:
                 return await self._artifacts(runner, effect)
-            return fx.Collected(manifest="", digest="")
+            return Collected(manifest="", digest="")
         except HostUnreachableError:
             if runner is not None:
                 await link.lost(runner)
-            return None
+            return NotCollected()
         except NoRoomError as error:
             return self._wait_for_room(effect, str(error))
         except HostError as error:
-            return str(error)
+            return Uncollectable(str(error))
 
-    def _wait_for_room(self, effect: fx.Collect, why: str) -> str | None:
-        """The host has no room for the list of what the job left: None for as long as that may change, then why it
-        is lost. The job has ended, and its work may be that of days."""
+    def _wait_for_room(self, effect: fx.Collect, why: str) -> CollectAnswer:
+        """The host has no room for the list of what the job left: it is asked again for as long as that may change, and
+        then the list is lost. The job has ended, and its work may be that of days."""
         now = time.monotonic()
         if now - self._full_since.setdefault(effect.claim.nonce, now) > ROOM_PATIENCE:
-            return why
+            return Uncollectable(why)
         note = f"{why}; waits for room"
         self._show(fx.Show(workflow=effect.workflow, status=JobStatus.UPLOADING, host=effect.claim.host, note=note))
-        return None
+        return NotCollected()
 
-    async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> fx.Collected:
+    async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> Collected:
         nonce, progress = Nonce(effect.claim.nonce), self._progress(f"{effect.workflow}: artifacts")
         bucket, partial = self._means.bucket, effect.partial
         return await collect_to_commit(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
@@ -265,7 +252,7 @@ class Driver:
         """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""
         watching = self._watchings.get(effect.claim.nonce)
         if watching is not None:
-            return await watching.wait(LAST_WORDS) is not None
+            return isinstance(await watching.wait(LAST_WORDS), ExitReport)
         nonce = Nonce(effect.claim.nonce)
         await carry_log(
             self._means.bucket,
@@ -275,7 +262,8 @@ class Driver:
         )
         return True
 
-    async def _release(self, claim: Claim) -> None:
+    async def release(self, effect: fx.Release, /) -> None:
+        claim = effect.claim
         watching = self._watchings.pop(claim.nonce, None)
         if watching is not None:
             await watching.close()
@@ -300,6 +288,9 @@ class Driver:
             yield
         finally:
             del self._takers[workflow]
+
+    async def show(self, effect: fx.Show, /) -> None:
+        self._show(effect)
 
     def _show(self, effect: fx.Show) -> None:
         taker = self._takers.get(effect.workflow)

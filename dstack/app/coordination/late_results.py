@@ -7,14 +7,15 @@ lose its coordinator. Its work may be that of days: the next coordinator of its 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from dstack.app.hosts.fleet import Reached
-from dstack.app.protocol import attempts
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol.effects import take
+from dstack.app.protocol.answers import CollectAnswer, NotCollected
+from dstack.app.protocol.attempt_records import bring_in
+from dstack.app.protocol.effects import Collect, Release
+from dstack.app.protocol.steps import take
 from dstack.app.transfer.artifacts import collect_to_commit
 from dstack.app.transfer.attempt_watch import carry_log
+from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, unpack
 from dstack.core.sightings import belongs, is_other_machine
@@ -40,37 +41,21 @@ async def bring_in_result(reached: Reached, bucket: Bucket, attempt: AttemptKeys
     if claim is None or claim.nonce != nonce or not belongs(claim, facts) or is_other_machine(claim, facts):
         return ""
     report = await runner.wait(nonce)
-    performer = _Performer(runner, bucket)
-    if not await take(attempts.bring_in(attempt, claim, report, UNNAMED), performer.perform):
+    if not await take(bring_in(attempt, claim, report, UNNAMED), _Collector(runner, bucket)):
         return ""
     what = "the result" if report.succeeded else "what is left"
     return f"{runner.name}: brought in {what} of attempt {attempt.number} of {claim.run_name}, which was called lost"
 
 
-class _Performer:
-    """The effects of `attempts.bring_in`, on the host where the attempt lies."""
+class _Collector(ThreadedCreator):
+    """An `AttemptCollector` on the host where the attempt lies."""
 
     def __init__(self, runner: RunnerPort, bucket: Bucket) -> None:
+        super().__init__(bucket)
         self._runner = runner
-        self._bucket = bucket
 
-    async def perform(self, effect: fx.Effect) -> Any:
-        match effect:
-            case fx.PutNew(key, body):
-                return await asyncio.to_thread(self._bucket.create, key, body)
-            case fx.Read(key):
-                return await asyncio.to_thread(self._bucket.get, key)
-            case fx.Pause(seconds):
-                return await asyncio.sleep(seconds)
-            case fx.Collect():
-                return await self._collect(effect)
-            case fx.Release(claim):
-                return await self._runner.release(Nonce(claim.nonce))
-        raise AssertionError(f"a late result does not need {effect!r}")
-
-    async def _collect(self, effect: fx.Collect) -> fx.Collected | None:
+    async def collect(self, effect: Collect, /) -> CollectAnswer:
         nonce = Nonce(effect.claim.nonce)
-
         try:
             await carry_log(
                 self._bucket,
@@ -80,4 +65,7 @@ class _Performer:
             )
             return await collect_to_commit(self._runner, self._bucket, effect.attempt, nonce, partial=effect.partial)
         except HostUnreachableError:
-            return None
+            return NotCollected()
+
+    async def release(self, effect: Release, /) -> None:
+        await self._runner.release(Nonce(effect.claim.nonce))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
-from dstack.app.protocol import effects as fx
+from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.jobs import wanted
 from dstack.app.queries.lost_attempts import end_of
 from dstack.core.format.key_parser import attempt_in
@@ -76,13 +75,4 @@ def is_awaited(bucket: Bucket, keys: ProjectKeys, attempt: AttemptKeys) -> bool:
     """Whether a lost attempt may still give its generation the result, and some run waits for that. Blocking."""
     if bucket.get(attempt.generation.result) is not None:
         return False
-    return fx.answered(wanted(keys, attempt), lambda effect: _read(bucket, effect))
-
-
-def _read(bucket: Bucket, effect: fx.Effect) -> Any:
-    match effect:
-        case fx.Read(key):
-            return bucket.get(key)
-        case fx.ListKeys(prefix):
-            return bucket.list(prefix)
-    raise AssertionError(f"nothing here needs {effect!r}")
+    return read_only(wanted(keys, attempt), bucket)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dstack.app.coordination.context import Means
 from dstack.app.coordination.inputs import Inputs
-from dstack.app.protocol.effects import DamagedInput, Later, NotBegun
+from dstack.app.protocol.answers import BucketSilent, DamagedInput, NotBegun, PrepareAnswer, Prepared, Unpreparable
 from dstack.app.transfer.artifacts import stage_inputs
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, RunRecord
@@ -38,11 +38,8 @@ class Preparation:
         self._inputs = inputs
         self._holder = holder
 
-    async def prepare(
-        self, claim: Claim, spec: JobSpec, attempt: AttemptKeys
-    ) -> NotBegun | DamagedInput | Later | str | None:
-        """Code, inputs and work tree -> None when they are there, in words why the job cannot be prepared, NotBegun
-        when that is not the job's fault, DamagedInput, and Later where the bucket gives no answer."""
+    async def prepare(self, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> PrepareAnswer:
+        """Bring code, inputs and work tree to the host that holds the attempt."""
         link = self._means.fleet.link_of(claim)
         runner = link.reached.runner if link.reached is not None else None
         lost = f"{claim.host}: the connection was lost before the job began"
@@ -59,17 +56,17 @@ class Preparation:
             link.note_full(str(error))
             return self._not_begun(spec, str(error))
         except (HostError, SnapshotError, UsageError) as error:
-            return str(error)
+            return Unpreparable(str(error))
         except DamagedObjectError as error:
             return DamagedInput(workflow=self._inputs.maker(spec, error), key=error.key, why=str(error))
         except BucketError as error:
-            return Later(why=str(error))
+            return BucketSilent(str(error))
         link.note_room()
-        return None
+        return Prepared()
 
     def _not_begun(self, spec: JobSpec, why: str) -> NotBegun:
         self._means.screen.message(f"{spec.workflow}: {why}; trying again")
-        return NotBegun(why=why)
+        return NotBegun(why)
 
     async def _bring(self, runner: RunnerPort, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> None:
         means, snapshot = self._means, self._run.snapshot

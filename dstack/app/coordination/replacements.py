@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.protocol import settlement
-from dstack.app.protocol.effects import take
 from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.steps import take
 from dstack.core.format.records import Coordinator, Outcome
 from dstack.core.lifecycle import GOOD
 from dstack.errors import DamagedInputError, DamagedObjectError, LaterVersionError
@@ -73,7 +73,7 @@ class Replacements:
         steps = settlement.again(self._job_of(taken), self._me, taken, taker=taker.workflow, why=why)
         async with self._one_at_a_time(Fingerprint(taken.fingerprint)):
             with self._driver.shown_as(workflow, taker.workflow):
-                found = await take(steps, self._driver.perform)
+                found = await take(steps, self._driver)
         if found is None:
             return ""
         if found.status not in GOOD:

@@ -11,10 +11,10 @@ from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.host_cleanup import tidy
 from dstack.app.coordination.replacements import Replacements
 from dstack.app.protocol import settlement
-from dstack.app.protocol.create_rule import create
-from dstack.app.protocol.effects import take
+from dstack.app.protocol.create_rule import create_now, create_or_read
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.settlement import Loss
+from dstack.app.protocol.steps import take
 from dstack.app.queries.views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
@@ -29,10 +29,9 @@ from dstack.errors import (
     DamagedObjectError,
     DstackError,
     LaterVersionError,
-    UndecidedError,
 )
 from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
-from dstack.ports import Bucket, Put
+from dstack.ports import Bucket
 
 RETRY_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
@@ -45,17 +44,6 @@ LAST_MOMENT = 15.0
 """Seconds, at the end of a run, in which its lost attempts that live are ended."""
 FIRST_BEAT = 1.0
 """Seconds before a coordinator gives its first sign of life."""
-
-
-def create_record(bucket: Bucket, key: str, body: bytes) -> bool:
-    """The create rule, blocking, for what is written before a run has a coordinator -> whether it is ours."""
-    for _ in range(8):
-        if bucket.create(key, body) is Put.CREATED:
-            return True
-        found = bucket.get(key)
-        if found is not None:
-            return found == body
-    raise UndecidedError(key, bucket.trouble, hint="check the bucket and try again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +71,10 @@ def submit(
     if submission.diff:
         bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
     record = submission.record
-    while not create_record(bucket, keys.name(record.name), encode_name(record.id)):
+    while not create_now(bucket, keys.name(record.name), encode_name(record.id)):
         record = rename(record)
     bucket.create(keys.run_of(record.user, record.machine, record.id), b"{}")
-    create_record(bucket, keys.run(record.id).record, pack(record))
+    create_now(bucket, keys.run(record.id).record, pack(record))
     return record
 
 
@@ -188,12 +176,12 @@ class Coordination:
             fresh=fresh_reason(self._run, spec),
         )
         culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
-        if loss is not None:
-            steps = settlement.give_up(job, loss)
-        else:
-            steps = settlement.settle(job, self._me) if culprit is None else settlement.skip(job, culprit)
         async with self._alone(job.fingerprint):
-            return await take(steps, self._driver.perform)
+            if loss is not None:
+                return await take(settlement.give_up(job, loss), self._driver)
+            if culprit is not None:
+                return await take(settlement.skip(job, culprit), self._driver)
+            return await take(settlement.settle(job, self._me), self._driver)
 
     def _alone(self, job: Fingerprint) -> asyncio.Lock:
         # Two workflows of a run may be the same job; to the steps an attempt of this coordinator's own that nobody is
@@ -214,11 +202,9 @@ class Coordination:
     async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
         final = summary_of(self._run, outcomes, self._means.new_nonce())
         key = self._means.keys.run(self._run.id).final
-        if await take(create(key, pack(final)), self._driver.perform):
-            return final
+        there = await take(create_or_read(key, pack(final)), self._driver)
         try:
-            there = await asyncio.to_thread(self._means.bucket.get, key)
-            return unpack(Final, key, there or b"")
+            return unpack(Final, key, there)
         except DamagedObjectError as error:
             # The run is over all the same; who asks for it is told by every command that reads the summary.
             self._means.screen.message(str(error))

@@ -9,7 +9,7 @@ from dstack.app.coordination.context import Means
 from dstack.app.hosts.prospects import Prospects
 from dstack.app.hosts.slot_race import Holding
 from dstack.app.protocol import job_secrets
-from dstack.app.protocol.effects import Held
+from dstack.app.protocol.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotUnavailable
 from dstack.core.format.records import Outcome, RunRecord
 from dstack.core.placement import Standing, elsewhere, nowhere, rank
 from dstack.model import Demand, JobSpec, Nonce, WorkflowName
@@ -40,31 +40,31 @@ class Placing:
         self._turns: dict[str, float] = {}
         self._prospects = Prospects(means.fleet)
 
-    async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> Held | str | bool | None:
-        """What `Holding.wait` says; before the first host is asked also None while it is others' turn, and in words
-        what this coordinator lacks."""
+    async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> SlotAnswer:
+        """The answer of `Holding.wait`; before the first host is asked also SlotAwaited while it is the turn of others,
+        and SlotUnavailable with what this coordinator lacks."""
         lacking = self._lacking(spec)
         if lacking:
             await asyncio.sleep(patience)
-            return lacking
+            return SlotUnavailable(lacking)
         holding = self._holdings.get(nonce)
         if holding is None:
             if not await self._is_turn(nonce, spec, patience):
-                return None
+                return SlotAwaited()
             holding = self._holdings[nonce] = self._holding(nonce, spec)
         await self._means.fleet.ready(patience)
         full = self._means.fleet.full()
         if full:
             await asyncio.sleep(patience)
-            return full
+            return SlotUnavailable(full)
         if spec.image:
             await self._means.fleet.look_for(spec.image)
         answer = await holding.wait(patience)
-        if isinstance(answer, str):
-            answer = self._silent(spec) or answer
-        if answer is False:
+        if isinstance(answer, SlotUnavailable):
+            answer = SlotUnavailable(self._silent(spec) or answer.why)
+        if isinstance(answer, NonceRefused):
             self._told(spec, holding.why())
-        if isinstance(answer, str) or answer is False:
+        if isinstance(answer, SlotUnavailable | NonceRefused):
             await asyncio.sleep(patience)
         return answer
 

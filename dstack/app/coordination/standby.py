@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Protocol
 
-from dstack.app.protocol.effects import Alive, Effect, Pause, Read, Steps, take
+from dstack.app.protocol.answers import Liveness
+from dstack.app.protocol.effects import Alive, LivenessJudge, ObjectReader, Pause, Pauser, Read
 from dstack.app.protocol.lease import SILENCE
 from dstack.app.protocol.liveness import Observer
+from dstack.app.protocol.steps import Steps, ask, take
 from dstack.core.format.keys import RunKeys
 from dstack.core.format.records import Coordinator
 from dstack.errors import BucketError
@@ -18,19 +20,23 @@ PACE = SILENCE / 4
 """Seconds between two looks at the attendant's heartbeat: enough of them in a silence to call it one."""
 
 
-def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[bool]:
+class StandByPerformer(ObjectReader, Pauser, LivenessJudge, Protocol):
+    """Whatever steps of standing by may do: read and wait."""
+
+
+def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[StandByPerformer, bool]:
     """Wait for as long as the attendant lives -> whether the run is to be worked on now: it has not ended.
 
     Each look reads the heartbeat alone, and nothing is written: until this returns True the run is the attendant's,
     and whoever stands by claims nothing of it.
     """
-    while (yield Alive(attendant, None)) is not False:
-        yield Pause(PACE)
-    return (yield Read(run.final)) is None
+    while (yield from ask(Alive(attendant))) is not Liveness.DEAD:
+        yield from ask(Pause(PACE))
+    return (yield from ask(Read(run.final))) is None
 
 
 class AttendantWatch:
-    """Stands by for attendants of runs of one project.
+    """Stands by for attendants of runs of one project: a `StandByPerformer`.
 
     `say` is told of a bucket that gives no answer, and `is_over` says that it can give none any more.
     """
@@ -58,7 +64,7 @@ class AttendantWatch:
         last = ""
         while True:
             try:
-                return await take(stand_by(run, attendant), self._perform)
+                return await take(stand_by(run, attendant), self)
             except BucketError as error:
                 self._observer.forget(attendant)
                 if self._is_over():
@@ -69,12 +75,11 @@ class AttendantWatch:
                     self._say(last)
             await self._sleep(PACE)
 
-    async def _perform(self, effect: Effect) -> Any:
-        match effect:
-            case Alive(coordinator):
-                return await asyncio.to_thread(self._observer.alive, coordinator)
-            case Read(key):
-                return await asyncio.to_thread(self._bucket.get, key)
-            case Pause(seconds):
-                return await self._sleep(seconds)
-        raise AssertionError(f"whoever stands by does not need {effect!r}")
+    async def alive(self, effect: Alive, /) -> Liveness:
+        return await asyncio.to_thread(self._observer.alive, effect.coordinator)
+
+    async def read(self, effect: Read, /) -> bytes | None:
+        return await asyncio.to_thread(self._bucket.get, effect.key)
+
+    async def pause(self, effect: Pause, /) -> None:
+        await self._sleep(effect.seconds)

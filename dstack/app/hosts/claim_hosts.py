@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from dstack.app.hosts.fleet import Fleet, Link
 from dstack.app.hosts.silence import Silences
-from dstack.app.protocol import effects as fx
+from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, JobStarted, Silence, StartRefused, Verdict
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.records import Claim, Coordinator
 from dstack.core.sightings import Sighting, belongs, is_same_boot, judge
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import HostFacts, Nonce
 from dstack.ports import RunnerPort, Screen
-from dstack.wire import UNKNOWN
+from dstack.wire import STARTED, UNKNOWN
 
 T = TypeVar("T")
 
@@ -42,23 +42,24 @@ class ClaimHosts:
 
         return await self._at(claim, own)
 
-    async def verdict(self, claim: Claim) -> str | fx.Foreign | None:
-        """The verdict on an attempt of this account; what is seen of another account's; None where nothing answers."""
+    async def verdict(self, claim: Claim) -> Verdict:
+        """The verdict on an attempt of this account, or what is seen of another account's."""
 
-        async def own_or_seen(runner: RunnerPort, facts: HostFacts) -> str | fx.Foreign | None:
+        async def own_or_seen(runner: RunnerPort, facts: HostFacts) -> Verdict:
             if belongs(claim, facts):
-                return await runner.verdict(Nonce(claim.nonce))
+                said = await runner.verdict(Nonce(claim.nonce))
+                return JobStarted() if said == STARTED else StartRefused()
             seen = UNKNOWN
             if is_same_boot(claim, facts):
                 seen = await runner.sighting(Nonce(claim.nonce), claim.account)
-            return fx.Foreign(sighting=judge(claim, facts, seen), own_account=claim.account == facts.user)
+            return ForeignAttempt(sighting=judge(claim, facts, seen), own_account=claim.account == facts.user)
 
-        found: str | fx.Foreign | None = await self._at(claim, own_or_seen)
-        if isinstance(found, fx.Foreign):
+        found: Verdict | None = await self._at(claim, own_or_seen)
+        if isinstance(found, ForeignAttempt):
             self._sightings[claim.nonce] = found.sighting
         else:
             self._sightings.pop(claim.nonce, None)
-        return found
+        return HostUnreachable() if found is None else found
 
     async def _at(self, claim: Claim, request: Callable[[RunnerPort, HostFacts], Awaitable[T | None]]) -> T | None:
         """What comes of a request at the claim's host, whatever account is reached there: then it is not silent."""
@@ -77,11 +78,11 @@ class ClaimHosts:
                 self._screen.message(str(error))
             return None
 
-    def silence(self, claim: Claim, owner: Coordinator | None) -> fx.Silence:
+    def silence(self, claim: Claim, owner: Coordinator | None) -> Silence:
         """For how long the host has not answered this coordinator, whether it asked or watched."""
         nonce = Nonce(claim.nonce)
         seconds, since = max(self._silences.of(nonce), self._unwatched.of(nonce))
-        return fx.Silence(seconds=seconds, since=since, owner=owner is not None and self._observer.is_mute(owner))
+        return Silence(seconds=seconds, since=since, owner=owner is not None and self._observer.is_mute(owner))
 
     def watched(self, claim: Claim, error: DstackError | None) -> None:
         """What keeps this coordinator from watching the job, None for nothing. A silent bucket says nothing of the host

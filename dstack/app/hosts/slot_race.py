@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from dstack.app.hosts.fleet import Fleet, Link, Reached, address_of
-from dstack.app.protocol.effects import Held
+from dstack.app.protocol.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.core.placement import slots_of
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError
 from dstack.model import Demand, Nonce
@@ -21,7 +20,7 @@ Ranking = Callable[[], Sequence[str]]
 class Holding:
     """All `hold` requests of one nonce; each host's own number of slots is put into `demand`.
 
-    Exactly one host wins; the others are dropped before `Held` is given.
+    Exactly one host wins; the others are dropped before `SlotHeld` is given.
     """
 
     def __init__(self, fleet: Fleet, nonce: Nonce, ranking: Ranking, demand: Demand) -> None:
@@ -37,14 +36,14 @@ class Holding:
         self.holder: RunnerPort | None = None
         """The runner through which the attempt is held: the end of its connection ends the hold."""
 
-    async def wait(self, patience: float) -> Held | str | Literal[False] | None:
-        """Held, None when no slot was free within `patience`, or in words why no host can be asked now or the queue of
-        one cannot be used; False when every host that could be asked has refused this nonce, which it does for ever."""
+    async def wait(self, patience: float) -> SlotAnswer:
+        """SlotAwaited when no slot was free within `patience`, SlotUnavailable when no host can be asked now or the
+        queue of one cannot be used, NonceRefused when every host that could be asked has refused this nonce."""
         self._ask_next()
         if not self._tasks and self._refused:
-            return False
+            return NonceRefused()
         if not self._tasks:
-            return self.why()
+            return SlotUnavailable(self.why())
         done, _ = await asyncio.wait(self._tasks.values(), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         for name, task in list(self._tasks.items()):
             if task not in done:
@@ -59,7 +58,7 @@ class Holding:
                 continue
             await self._release_others()
             self.won, self.holder = self._fleet.links[name], reached.runner
-            return Held(
+            return SlotHeld(
                 host=name,
                 boot_id=reached.facts.boot_id,
                 address=address_of(reached.host),
@@ -68,7 +67,8 @@ class Holding:
                 place=reached.facts.place,
                 machine=reached.facts.machine,
             )
-        return "; ".join(sorted(self._stuck.values())) or None
+        stuck = "; ".join(sorted(self._stuck.values()))
+        return SlotUnavailable(stuck) if stuck else SlotAwaited()
 
     def _told(self, name: str, text: str) -> None:
         """A host that is waited for says why its queue cannot be used, or that it can again."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dstack.app.coordination.run import create_record
+from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.create_rule import create_now
 from dstack.app.protocol.jobs import Live, live_attempt
-from dstack.app.queries.read_only import read_only
 from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
 from dstack.core.format.keys import ProjectKeys
@@ -35,4 +35,4 @@ def call_lost(bucket: Bucket, live: Live, user: str) -> bool:
     """
     claim = live.claim
     end = End(nonce=claim.nonce, status=AttemptEnd.LOST, reason=f"called lost by {user}", host=claim.host)
-    return create_record(bucket, live.keys.end, pack(end))
+    return create_now(bucket, live.keys.end, pack(end))

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dstack.app.maintenance.blocking_driver import Performer, parallel
+from dstack.app.maintenance.blocking_driver import BlockingPerformer, parallel
 from dstack.app.maintenance.survey import Generation, Survey
 from dstack.app.protocol import prune_steps
-from dstack.app.protocol.effects import Steps
+from dstack.app.protocol.effects import BucketPerformer
 from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.steps import Steps
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Claim, Outcome, Result, RunRecord, Want, unpack
 from dstack.core.retention import Kept, Policy, choose
@@ -81,7 +82,7 @@ class Done:
 class Housekeeper:
     """Plans and prunes one project."""
 
-    def __init__(self, bucket: Bucket, keys: ProjectKeys, performer: Performer, *, user: str) -> None:
+    def __init__(self, bucket: Bucket, keys: ProjectKeys, performer: BlockingPerformer, *, user: str) -> None:
         self._bucket = bucket
         self._keys = keys
         self._performer = performer
@@ -163,7 +164,7 @@ class Housekeeper:
         )
 
     def _bury(self, doomed: Doomed, ended: set[RunId]) -> prune_steps.Burial:
-        def steps() -> Steps[prune_steps.Burial]:
+        def steps() -> Steps[BucketPerformer, prune_steps.Burial]:
             tomb = yield from prune_steps.new_tomb(self._user, doomed.reason)
             return (yield from prune_steps.bury(self._keys, doomed.keys, tomb, ended))
 

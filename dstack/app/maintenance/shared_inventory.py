@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dstack.app.coordination.run import create_record
+from dstack.app.protocol.create_rule import create_now
 from dstack.core.format.key_parser import inventory_number
 from dstack.core.format.keys import MAX_INVENTORY, ProjectKeys
 from dstack.core.format.records import Inventory, pack, unpack
@@ -41,4 +41,4 @@ def share_inventory(bucket: Bucket, keys: ProjectKeys, inventory: Inventory, *, 
     """Record it as the one after number `after` -> False when somebody else did so first. Nothing is overwritten."""
     if not 0 <= after < MAX_INVENTORY:
         raise BucketError(f"{keys.hosts} is full", hint="remove its objects and push again")
-    return create_record(bucket, keys.inventory(after + 1), pack(inventory))
+    return create_now(bucket, keys.inventory(after + 1), pack(inventory))

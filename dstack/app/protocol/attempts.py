@@ -8,41 +8,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstack.app.protocol.answers import (
+    BucketSilent,
+    DamagedInput,
+    JobStarted,
+    JobUnkillable,
+    NonceRefused,
+    NotBegun,
+    NotCollected,
+    Prepared,
+    SlotHeld,
+    SlotUnavailable,
+    StartRefused,
+    StopAnswer,
+    Unpreparable,
+    WatchAnswer,
+)
+from dstack.app.protocol.attempt_records import bring_in, lose, record_end, record_ended, record_gone, void
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import (
-    WAITS_FOR_A_SLOT,
     AskVerdict,
+    BucketReader,
     Collect,
-    Collected,
-    DamagedInput,
     Drop,
-    Go,
-    Held,
-    Hold,
+    HoldSlot,
     HowSilent,
-    Later,
     Linger,
     NewNonce,
-    NotBegun,
+    ObjectReader,
     Pause,
+    Performer,
     Prepare,
     Read,
     Release,
     Show,
-    Steps,
+    StartJob,
     StopJob,
-    Watch,
+    WatchJob,
 )
 from dstack.app.protocol.jobs import Job, ends_of, stop_asked, unwanted, wanted
 from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
 from dstack.core.format.keys import AttemptKeys, JobKeys
-from dstack.core.format.records import Claim, Coordinator, End, Gone, Outcome, Result, Started, Want, pack, unpack
-from dstack.core.lifecycle import AttemptEnd, end_without_result
+from dstack.core.format.records import Claim, Coordinator, End, Outcome, Started, Want, pack, unpack
+from dstack.core.lifecycle import AttemptEnd
 from dstack.errors import BucketError, DamagedInputError, DamagedObjectError
-from dstack.model import ExitReport, JobStatus, Nonce, WorkflowName
-from dstack.wire import STARTED
+from dstack.model import ExitReport, JobStatus, Nonce
 
+WAITS_FOR_A_SLOT = "waits for a slot"
+"""What is shown of a job that is in the queue of a host, where the queue itself says the rest."""
 STOP_TRIES = 10
 """Times that a host is asked to end an attempt that nobody waits for."""
 PATIENCE = 1.0
@@ -53,18 +68,18 @@ LONGEST = 3.0
 """The same of a job that has run for minutes: each look costs three requests."""
 
 
-def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Outcome | None]:
+def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Performer, Outcome | None]:
     """Try to make attempt `number`; whatever comes of it is in the bucket afterwards.
 
     Returns the job's outcome where another coordinator of the run has recorded one meanwhile, else None.
     """
-    nonce = yield NewNonce()
+    nonce = yield from ask(NewNonce())
     mine = keys.attempt(number)
     try:
         begun = yield from _begin(job, me, keys, mine, nonce)
     except BucketError:
         # The next try takes another nonce: what is held under this one would stand in its way.
-        yield Drop(nonce)
+        yield from ask(Drop(nonce))
         raise
     if not isinstance(begun, Begun):
         return begun
@@ -80,17 +95,19 @@ class Begun:
     at: float
 
 
-def _begin(job: Job, me: Coordinator, keys: JobKeys, mine: AttemptKeys, nonce: Nonce) -> Steps[Outcome | Begun | None]:
+def _begin(
+    job: Job, me: Coordinator, keys: JobKeys, mine: AttemptKeys, nonce: Nonce
+) -> Steps[Performer, Outcome | Begun | None]:
     held = yield from _hold(job, keys, nonce, mine.number)
     if held is not None:
         claim = _claim_of(job, me, nonce, held)
         if (yield from create(mine.claim, pack(claim))):
             return (yield from _claimed(job, mine, claim))
-    yield Drop(nonce)
+    yield from ask(Drop(nonce))
     return None
 
 
-def _claim_of(job: Job, me: Coordinator, nonce: Nonce, held: Held) -> Claim:
+def _claim_of(job: Job, me: Coordinator, nonce: Nonce, held: SlotHeld) -> Claim:
     return Claim(
         nonce=nonce,
         run=job.run.id,
@@ -107,7 +124,7 @@ def _claim_of(job: Job, me: Coordinator, nonce: Nonce, held: Held) -> Claim:
     )
 
 
-def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | Begun | None]:
+def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outcome | Begun | None]:
     """Start the job unless nobody wants it any more.
 
     All looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
@@ -115,114 +132,115 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Outcome | Begun
     its run an outcome; when it was very slow, its run may have been pruned, record first.
     """
     stop = yield from stop_asked(job)
-    told = yield Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow))
-    if told is None and (yield Read(job.run_keys.record)) is None:
-        yield Drop(Nonce(claim.nonce))
+    told = yield from ask(Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow)))
+    if told is None and (yield from ask(Read(job.run_keys.record))) is None:
+        yield from ask(Drop(Nonce(claim.nonce)))
         report = ExitReport(code=None, reason="the records of its run were pruned")
-        yield from _end(mine, claim, report, status=AttemptEnd.VOID)
+        yield from record_end(mine, claim, report, status=AttemptEnd.VOID)
         return (yield from job.outcome(JobStatus.STOPPED, reason=report.reason))
     if stop is None and told is None:
         return (yield from _start(job, mine, claim))
-    yield Drop(Nonce(claim.nonce))
+    yield from ask(Drop(Nonce(claim.nonce)))
     reason = stop.reason if stop else "the run has an outcome of it already"
     report = ExitReport(code=None, stopped=stop is not None, reason=reason)
-    yield from _end(mine, claim, report, status=AttemptEnd.STOPPED if stop else AttemptEnd.VOID)
+    yield from record_end(mine, claim, report, status=AttemptEnd.STOPPED if stop else AttemptEnd.VOID)
     if told is not None and job.again:
         return (yield from job.outcome(JobStatus.STOPPED, reason=reason))
     return unpack(Outcome, job.run_keys.job(job.spec.workflow), told) if told is not None else None
 
 
-def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Held | None]:
+def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Performer, SlotHeld | None]:
     """Wait for a slot for attempt `number`; None when the job needs none any more: it was stopped, or done by another,
-    or another took that attempt."""
+    or another took that attempt; or when the nonce is of no use any more."""
     workflow = job.spec.workflow
     while True:
-        held = yield Hold(nonce, workflow, PATIENCE)
-        if isinstance(held, Held):
-            return held
-        if held is False:
+        answer = yield from ask(HoldSlot(nonce, job.spec, PATIENCE))
+        if isinstance(answer, SlotHeld):
+            return answer
+        if isinstance(answer, NonceRefused):
             return None
-        note = held if isinstance(held, str) else WAITS_FOR_A_SLOT
-        yield Show(workflow=workflow, status=JobStatus.QUEUED, note=note)
-        if (yield from stop_asked(job)) is not None or (yield Read(keys.result)) is not None:
+        note = answer.why if isinstance(answer, SlotUnavailable) else WAITS_FOR_A_SLOT
+        yield from ask(Show(workflow=workflow, status=JobStatus.QUEUED, note=note))
+        if (yield from stop_asked(job)) is not None or (yield from ask(Read(keys.result))) is not None:
             return None
-        if (yield Read(keys.attempt(number).claim)) is not None:
+        if (yield from ask(Read(keys.attempt(number).claim))) is not None:
             return None
 
 
-def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Begun | None]:
-    """The claim is ours: bring everything to the host and let the supervisor go."""
+def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Begun | None]:
+    """The claim is ours: bring everything to the host and let the supervisor start the job."""
     workflow = job.spec.workflow
-    yield Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True)
-    failure = yield from _prepare(job, mine, claim)
-    if isinstance(failure, DamagedInput):
-        yield Drop(Nonce(claim.nonce))
-        report = ExitReport(code=None, reason=f"its input {failure.workflow} is damaged: {failure.why}")
-        yield from _end(mine, claim, report, status=AttemptEnd.VOID)
-        yield Release(claim)
-        raise DamagedInputError(failure.workflow, failure.key, failure.why)
-    if isinstance(failure, str):
-        yield Drop(Nonce(claim.nonce))
-        yield Collect(claim, workflow, mine, partial=True, keep=False)
-        yield from _end(mine, claim, ExitReport(code=None, reason=failure), status=AttemptEnd.FAILED)
-        yield Release(claim)
+    yield from ask(Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True))
+    prepared = yield from _prepare(job, mine, claim)
+    if isinstance(prepared, DamagedInput):
+        yield from ask(Drop(Nonce(claim.nonce)))
+        yield from void(mine, claim, f"its input {prepared.workflow} is damaged: {prepared.why}")
+        yield from ask(Release(claim))
+        raise DamagedInputError(prepared.workflow, prepared.key, prepared.why)
+    if isinstance(prepared, Unpreparable):
+        yield from ask(Drop(Nonce(claim.nonce)))
+        yield from ask(Collect(claim, workflow, mine, partial=True, keep=False))
+        yield from record_end(mine, claim, ExitReport(code=None, reason=prepared.why), status=AttemptEnd.FAILED)
+        yield from ask(Release(claim))
         return None
-    if (yield Read(mine.end)) is not None:
-        yield Drop(Nonce(claim.nonce))  # called lost meanwhile: nothing of it may begin now
+    if (yield from ask(Read(mine.end))) is not None:
+        yield from ask(Drop(Nonce(claim.nonce)))  # called lost meanwhile: nothing of it may begin now
         return None
-    at = None if isinstance(failure, NotBegun) else (yield Go(claim, workflow))
-    started = at > 0 if at is not None else (yield from _verdict(job, mine, claim))
-    if not started:
-        lost = f"the connection to {claim.host} was lost before the job began" if at is None else ""
-        yield Drop(Nonce(claim.nonce))
-        yield from void(mine, claim, failure.why if isinstance(failure, NotBegun) else lost)
-        yield Release(claim)
+    begun = prepared if isinstance(prepared, NotBegun) else (yield from _go(job, mine, claim))
+    if isinstance(begun, NotBegun):
+        yield from ask(Drop(Nonce(claim.nonce)))
+        yield from void(mine, claim, begun.why)
+        yield from ask(Release(claim))
         return None
-    return Begun(claim, at or 0.0)
+    return Begun(claim, begun.at)
 
 
-def _prepare(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[DamagedInput | NotBegun | str | None]:
-    """Prepare, also after silences of the bucket -> as `Prepare` answers; NotBegun too when it is wanted no more."""
+def _prepare(
+    job: Job, mine: AttemptKeys, claim: Claim
+) -> Steps[Performer, Prepared | Unpreparable | NotBegun | DamagedInput]:
+    """Prepare, also after silences of the bucket; NotBegun too when the attempt is wanted no more by then."""
     pause = FIRST_PAUSE
     while True:
-        found: DamagedInput | Later | NotBegun | str | None = yield Prepare(claim, job.spec.workflow, mine)
-        if not isinstance(found, Later):
-            return found
-        note = f"{found.why}; trying again"
-        yield Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note, mine=True)
-        yield Pause(pause)
+        answer = yield from ask(Prepare(claim, job.spec, mine))
+        if not isinstance(answer, BucketSilent):
+            return answer
+        note = f"{answer.why}; trying again"
+        yield from ask(
+            Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note, mine=True)
+        )
+        yield from ask(Pause(pause))
         pause = min(LONGEST_PAUSE, pause * 1.5)
-        if (yield from stop_asked(job)) is not None or (yield Read(mine.end)) is not None:
-            return NotBegun(why="it was not wanted any more when the bucket answered")
+        if (yield from stop_asked(job)) is not None or (yield from ask(Read(mine.end))) is not None:
+            return NotBegun("it was not wanted any more when the bucket answered")
 
 
-def _verdict(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
-    """What the host says of a start whose answer was lost; asks until it answers."""
+def _go(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, JobStarted | NotBegun]:
+    """Have the supervisor start the job; where that answer is lost, the verdict of the host counts."""
+    answer = yield from ask(StartJob(claim, job.spec))
+    if isinstance(answer, JobStarted):
+        return answer
+    if isinstance(answer, StartRefused):
+        return NotBegun("")
+    if (yield from _has_started(job, mine, claim)):
+        return JobStarted()
+    return NotBegun(f"the connection to {claim.host} was lost before the job began")
+
+
+def _has_started(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, bool]:
+    """The verdict of the host on a start whose answer was lost; asks until the host answers."""
     while True:
-        verdict = yield AskVerdict(claim)
-        if isinstance(verdict, str):
-            return verdict == STARTED
+        verdict = yield from ask(AskVerdict(claim))
+        if isinstance(verdict, JobStarted | StartRefused):
+            return isinstance(verdict, JobStarted)
         yield from _lose_silent(job, mine, claim)
-        if (yield Read(mine.end)) is not None:
+        if (yield from ask(Read(mine.end))) is not None:
             return False
         note = f"{claim.host} cannot be reached"
-        yield Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note)
-        yield Pause(PATIENCE)
+        yield from ask(Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note))
+        yield from ask(Pause(PATIENCE))
 
 
-def void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[None]:
-    """The host has refused this attempt for ever: whoever looks next may claim the following one."""
-    report = ExitReport(code=None, reason=why or f"it never started on {claim.host}")
-    yield from _end(attempt_keys, claim, report, status=AttemptEnd.VOID)
-
-
-def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[None]:
-    """Nobody can know what became of the attempt: say so, so that another one may be made. Should it live after all and
-    be the first to come to a result, that result counts."""
-    yield from _end(attempt_keys, claim, ExitReport(code=None, reason=reason, vanished=True), status=AttemptEnd.LOST)
-
-
-def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[bool]:
+def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[ObjectReader, bool]:
     """Whether this run's `retry` permits an attempt after `last`, should that be called lost without anybody's word."""
     if want is None:
         return False
@@ -230,21 +248,21 @@ def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[bool]
     return retry.may_try_again(tuple(end.status for end in ends), job.spec.retry)
 
 
-def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]:
     """Call this coordinator's own attempt lost where its host has been silent for long and `retry` permits another."""
-    silence = yield HowSilent(claim)
+    silence = yield from ask(HowSilent(claim))
     if silence.seconds < SILENCE:
         return
     key = mine.generation.want(job.run.id)
-    body = yield Read(key)
+    body = yield from ask(Read(key))
     want = unpack(Want, key, body) if body is not None else None
     if (yield from may_try_again(job, mine, want)):
         yield from lose(mine, claim, f"{claim.host} unreachable since {silence.since}")
 
 
-def _end_of(mine: AttemptKeys) -> Steps[End | None]:
+def _end_of(mine: AttemptKeys) -> Steps[ObjectReader, End | None]:
     """How the attempt ended by the records, whoever wrote that; None while it has not."""
-    body = yield Read(mine.end)
+    body = yield from ask(Read(mine.end))
     if body is None:
         return None
     try:
@@ -253,145 +271,79 @@ def _end_of(mine: AttemptKeys) -> Steps[End | None]:
         return None  # whatever it says: a result that comes before the next attempt is the result
 
 
-def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[bool]:
+def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, bool]:
     """Whether the records say that this coordinator's own attempt has ended, whoever wrote that; a lost attempt is
     watched aside from then on, so that the job can go on."""
     yield from _lose_silent(job, mine, claim)
     end = yield from _end_of(mine)
     if end is not None and end.status == AttemptEnd.LOST:
-        yield Linger(claim, _linger(job, mine, claim))
+        yield from ask(Linger(claim, _linger(job, mine, claim)))
     return end is not None
 
 
-def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[None]:
-    """Say of an attempt that is lost, or was called so, that nothing of it lives."""
-    yield from create(mine.gone, pack(Gone(nonce=claim.nonce)))
-
-
-def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[bool]:
+def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[BucketReader, bool]:
     """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
-    return (yield Read(mine.generation.result)) is not None or not (yield from wanted(job.project, mine, job.run.id))
+    result = yield from ask(Read(mine.generation.result))
+    return result is not None or not (yield from wanted(job.project, mine, job.run.id))
 
 
-def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[None]:
+def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[Performer, None]:
     """A started attempt, to its end and into the bucket; safe beside other owners and zombies.
 
     `at` is when it started, where its host has just said so. An adopter does not know it, and writes a body that
     differs: that does no harm, for whoever comes second changes nothing, and no step depends on who came first.
     """
     workflow = job.spec.workflow
-    yield Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True)
+    yield from ask(Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True))
     yield from create(mine.started, pack(Started(nonce=claim.nonce, at=at)))
     abort = False
-    report: ExitReport | None = None
     patience, note = PATIENCE, ""
-    while report is None:
-        report = yield Watch(claim, workflow, mine, patience)
+    while True:
+        answer: WatchAnswer | StopAnswer = yield from ask(WatchJob(claim, workflow, mine, patience))
         patience = min(LONGEST, patience * 1.02)
-        if report is not None:
+        if isinstance(answer, ExitReport):
             break
         if (yield from _is_over(job, mine, claim)):
             return
         stop = yield from unwanted(job, mine)
         if stop is not None:
             abort = stop.abort
-            yield Show(
-                workflow=workflow, status=JobStatus.STOPPING, host=claim.host, note=note, attempt=mine, mine=True
+            stopping = JobStatus.STOPPING
+            yield from ask(
+                Show(workflow=workflow, status=stopping, host=claim.host, note=note, attempt=mine, mine=True)
             )
-            ended = yield StopJob(claim, abort)
-            report, note = (ended, "") if isinstance(ended, ExitReport) else (None, ended or "")
-    yield from _finish(job, mine, claim, report, abort=abort)
+            answer = yield from ask(StopJob(claim, abort))
+            if isinstance(answer, ExitReport):
+                break
+            note = answer.why if isinstance(answer, JobUnkillable) else ""
+    yield from _finish(job, mine, claim, answer, abort=abort)
 
 
-def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[None]:
+def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]:
     """A lost attempt that may live: its result counts if it comes first; it is ended where it still runs as soon as
     nothing can come of it any more."""
     while True:
-        report = yield Watch(claim, job.spec.workflow, mine, LONGEST)
-        if report is not None and (yield from bring_in(mine, claim, report, job.spec.workflow)):
+        report = yield from ask(WatchJob(claim, job.spec.workflow, mine, LONGEST))
+        if isinstance(report, ExitReport) and (yield from bring_in(mine, claim, report, job.spec.workflow)):
             return
         if (yield from _is_in_vain(job, mine)):
             break
     for _ in range(STOP_TRIES):
-        if isinstance((yield StopJob(claim, True)), ExitReport):
+        if isinstance((yield from ask(StopJob(claim, True))), ExitReport):
             yield from record_gone(mine, claim)
-            yield Release(claim)
+            yield from ask(Release(claim))
             return
-        yield Pause(PATIENCE)
+        yield from ask(Pause(PATIENCE))
 
 
-def bring_in(mine: AttemptKeys, claim: Claim, report: ExitReport, workflow: WorkflowName) -> Steps[bool]:
-    """Bring all of a lost attempt that has ended into the bucket, then have the host forget it -> False while the host
-    cannot be reached. Its result counts if it comes first."""
-    collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=True)
-    if collected is None:
-        return False
-    yield from record_gone(mine, claim)
-    yield from _record(mine, claim, report, collected)
-    return True
-
-
-def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[None]:
+def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[Performer, None]:
     workflow = job.spec.workflow
-    yield Show(workflow=workflow, status=JobStatus.UPLOADING, host=claim.host, attempt=mine, mine=True)
+    yield from ask(Show(workflow=workflow, status=JobStatus.UPLOADING, host=claim.host, attempt=mine, mine=True))
     while True:
-        collected = yield Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort)
-        if collected is not None:
-            yield from _record(mine, claim, report, collected)
+        collected = yield from ask(Collect(claim, workflow, mine, partial=not report.succeeded, keep=not abort))
+        if not isinstance(collected, NotCollected):
+            yield from record_ended(mine, claim, report, collected)
             return
         if (yield from _is_over(job, mine, claim)):
             return
-        yield Pause(PATIENCE)
-
-
-def _record(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected | str) -> Steps[None]:
-    """Commit what was collected and record the end; then the host may forget the attempt."""
-    if report.vanished:
-        yield from record_gone(mine, claim)
-    if isinstance(collected, Collected) and report.succeeded:
-        status = yield from _commit(mine, claim, report, collected)
-        yield from _end(mine, claim, report, status=status)
-    else:
-        reason = report.reason
-        if isinstance(collected, str):
-            reason = collected if report.succeeded else f"{reason}; what it left could not be kept: {collected}"
-        yield from _end(mine, claim, report, status=end_without_result(report), reason=reason)
-    yield Release(claim)
-
-
-def _commit(mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected) -> Steps[AttemptEnd]:
-    """Create the result -> the status of this attempt: only one attempt of a generation is ever the result.
-
-    The body follows from claim, report and manifest alone, so that two owners of one attempt write the same.
-    """
-    result = Result(
-        nonce=claim.nonce,
-        attempt=mine.number,
-        manifest=collected.manifest,
-        digest=collected.digest,
-        run=claim.run,
-        name=claim.run_name,
-        host=claim.host,
-        started=report.started,
-        ended=report.ended,
-        log_lost=report.log_lost,
-    )
-    won = yield from create(mine.generation.result, pack(result))
-    return AttemptEnd.SUCCEEDED if won else AttemptEnd.SUPERSEDED
-
-
-def _end(
-    mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: AttemptEnd, reason: str | None = None
-) -> Steps[None]:
-    end = End(
-        nonce=claim.nonce,
-        status=status,
-        reason=reason if reason is not None else report.reason,
-        code=report.code,
-        signal=report.signal,
-        host=claim.host,
-        started=report.started,
-        ended=report.ended,
-        log_lost=report.log_lost,
-    )
-    yield from create(mine.end, pack(end))
+        yield from ask(Pause(PATIENCE))

@@ -1,128 +1,208 @@
-"""What a step may ask of the world. A step is a generator: it yields an effect and is sent the answer.
+"""What steps may ask of the world: every effect, and the performers that can perform them.
 
-`effect_driver.py` performs effects on a real bucket and real hosts; the simulator of the tests performs them on a model
-with crashes, pauses and lost answers. No step does anything else, so what the simulator shows holds for the driver.
+`coordination/effect_driver.py` performs all effects on a real bucket and real hosts, the simulator of the tests on a
+model with crashes, pauses and lost answers. A performer has one method for each effect, with the effect as
+its argument. The small performers are parts of the whole one: steps that need no host name a small one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Protocol
 
+from dstack.app.protocol.answers import (
+    CollectAnswer,
+    Liveness,
+    PrepareAnswer,
+    Silence,
+    SlotAnswer,
+    StartAnswer,
+    StopAnswer,
+    Verdict,
+    WatchAnswer,
+)
+from dstack.app.protocol.steps import Effect, Steps
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, Coordinator
-from dstack.core.sightings import Sighting
-from dstack.errors import BucketError
-from dstack.model import JobStatus, Nonce, WorkflowName
+from dstack.model import JobSpec, JobStatus, Nonce, WorkflowName
+from dstack.ports import Put
 
-T = TypeVar("T")
-
-WAITS_FOR_A_SLOT = "waits for a slot"
-"""What is shown of a job that is in the queue of a host, where the queue itself says the rest."""
+# -- performers -----------------------------------------------------------------------------------
 
 
-class Effect:
-    """Base of everything that a step can yield."""
+class ObjectReader(Protocol):
+    """Reads single objects of a bucket."""
 
-    __slots__ = ()
-
-
-Steps = Generator[Effect, Any, T]
+    def read(self, effect: Read, /) -> Awaitable[bytes | None]: ...
 
 
-async def take(steps: Steps[T], perform: Callable[[Effect], Awaitable[Any]]) -> T:
-    """Run steps to their end, giving each effect's answer back to them; an error of the bucket is raised in them."""
-    answer: Any = None
-    failure: BucketError | None = None
-    while True:
-        try:
-            effect = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer, failure = None, None
-        try:
-            answer = await perform(effect)
-        except BucketError as error:
-            failure = error  # the steps know the way on, or what must be let go of
+class BucketReader(ObjectReader, Protocol):
+    """Reads all of a bucket and changes nothing."""
+
+    def list_keys(self, effect: ListKeys, /) -> Awaitable[Sequence[str]]: ...
+    def children(self, effect: Children, /) -> Awaitable[Sequence[str]]: ...
+    def sizes(self, effect: Sizes, /) -> Awaitable[Mapping[str, int]]: ...
+    def reaches(self, effect: Reaches, /) -> Awaitable[bool]: ...
 
 
-def answered(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
-    """As `take`, on the spot: `perform` blocks, and nothing else runs meanwhile."""
+class Pauser(Protocol):
+    """Lets time pass."""
 
-    async def perform_now(effect: Effect) -> Any:
-        return perform(effect)
+    def pause(self, effect: Pause, /) -> Awaitable[None]: ...
 
-    try:
-        take(steps, perform_now).send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    raise AssertionError("nothing that is performed on the spot can be waited for")
+
+class ObjectCreator(ObjectReader, Pauser, Protocol):
+    """Creates single objects, by the create rule."""
+
+    def put_new(self, effect: PutNew, /) -> Awaitable[Put]: ...
+
+
+class LivenessJudge(Protocol):
+    """Tells whether other coordinators live."""
+
+    def alive(self, effect: Alive, /) -> Awaitable[Liveness]: ...
+
+
+class BucketPerformer(BucketReader, ObjectCreator, LivenessJudge, Protocol):
+    """Performs all that needs no host."""
+
+    def new_nonce(self, effect: NewNonce, /) -> Awaitable[Nonce]: ...
+    def delete(self, effect: Delete, /) -> Awaitable[None]: ...
+
+
+class AttemptCollector(ObjectCreator, Protocol):
+    """Brings what an ended attempt has left on its host into the bucket."""
+
+    def collect(self, effect: Collect, /) -> Awaitable[CollectAnswer]: ...
+    def release(self, effect: Release, /) -> Awaitable[None]: ...
+
+
+class Performer(BucketPerformer, AttemptCollector, Protocol):
+    """Performs every effect: a coordinator."""
+
+    def show(self, effect: Show, /) -> Awaitable[None]: ...
+    def hold_slot(self, effect: HoldSlot, /) -> Awaitable[SlotAnswer]: ...
+    def drop(self, effect: Drop, /) -> Awaitable[None]: ...
+    def prepare(self, effect: Prepare, /) -> Awaitable[PrepareAnswer]: ...
+    def start_job(self, effect: StartJob, /) -> Awaitable[StartAnswer]: ...
+    def ask_verdict(self, effect: AskVerdict, /) -> Awaitable[Verdict]: ...
+    def how_silent(self, effect: HowSilent, /) -> Awaitable[Silence]: ...
+    def watch_job(self, effect: WatchJob, /) -> Awaitable[WatchAnswer]: ...
+    def stop_job(self, effect: StopJob, /) -> Awaitable[StopAnswer]: ...
+    def linger(self, effect: Linger, /) -> Awaitable[None]: ...
+
+
+# -- effects on the bucket ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class PutNew(Effect):
-    """One create-if-absent -> ports.Put. Only `create_rule.create` yields it."""
+class PutNew(Effect[ObjectCreator, Put]):
+    """One create-if-absent. Only `create_rule.py` asks for it."""
 
     key: str
     body: bytes
 
+    def perform(self, performer: ObjectCreator, /) -> Awaitable[Put]:
+        return performer.put_new(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Read(Effect):
-    """-> the object's bytes, None when absent."""
+class Read(Effect[ObjectReader, bytes | None]):
+    """The bytes of an object; None when the object is absent."""
 
     key: str
 
+    def perform(self, performer: ObjectReader, /) -> Awaitable[bytes | None]:
+        return performer.read(self)
+
 
 @dataclass(frozen=True, slots=True)
-class ListKeys(Effect):
-    """-> all keys below a folder, ascending. What came lately may lack: ask for it by key before deciding on it."""
+class ListKeys(Effect[BucketReader, Sequence[str]]):
+    """All keys below a folder, ascending. What came lately may lack: ask for it by key before deciding on it."""
 
     prefix: str
 
+    def perform(self, performer: BucketReader, /) -> Awaitable[Sequence[str]]:
+        return performer.list_keys(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Sizes(Effect):
-    """-> the objects below a folder, each with its size in bytes. What came lately may lack."""
+class Sizes(Effect[BucketReader, Mapping[str, int]]):
+    """The objects below a folder, each with its size in bytes. What came lately may lack."""
 
     prefix: str
 
+    def perform(self, performer: BucketReader, /) -> Awaitable[Mapping[str, int]]:
+        return performer.sizes(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Reaches(Effect):
-    """-> whether the object is there and has at least `size` bytes, of which there is one."""
+class Reaches(Effect[BucketReader, bool]):
+    """Whether the object is there and has at least `size` bytes, of which there is one."""
 
     key: str
     size: int
 
+    def perform(self, performer: BucketReader, /) -> Awaitable[bool]:
+        return performer.reaches(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Children(Effect):
-    """-> names directly below a folder, ascending, folders with a trailing "/". What came lately may lack."""
+class Children(Effect[BucketReader, Sequence[str]]):
+    """Names directly below a folder, ascending, folders with a trailing "/". What came lately may lack."""
 
     prefix: str
 
+    def perform(self, performer: BucketReader, /) -> Awaitable[Sequence[str]]:
+        return performer.children(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Delete(Effect):
-    """Remove objects, in any order; absent ones are fine -> None. Only `prune_steps.py` and who unpins yield it."""
+class Delete(Effect[BucketPerformer, None]):
+    """Remove objects, in any order; absent ones are fine. Only `prune_steps.py` and who unpins ask for it."""
 
     keys: tuple[str, ...]
 
+    def perform(self, performer: BucketPerformer, /) -> Awaitable[None]:
+        return performer.delete(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Pause(Effect):
-    """Let time pass -> None."""
+class Pause(Effect[Pauser, None]):
+    """Let time pass."""
 
     seconds: float
 
+    def perform(self, performer: Pauser, /) -> Awaitable[None]:
+        return performer.pause(self)
+
+
+@dataclass(frozen=True, slots=True)
+class NewNonce(Effect[BucketPerformer, Nonce]):
+    """A fresh nonce."""
+
+    def perform(self, performer: BucketPerformer, /) -> Awaitable[Nonce]:
+        return performer.new_nonce(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive(Effect[LivenessJudge, Liveness]):
+    """Whether a coordinator lives. `claim` is of an attempt that it looks after: its host may know for sure."""
+
+    coordinator: Coordinator
+    claim: Claim | None = None
+
+    def perform(self, performer: LivenessJudge, /) -> Awaitable[Liveness]:
+        return performer.alive(self)
+
+
+# -- effects on hosts and on the screen -----------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Show(Effect):
-    """Tell whoever watches -> None. `attempt` says where the log is when it is not this coordinator's own."""
+class Show(Effect[Performer, None]):
+    """Tell whoever watches. `attempt` says where the log is when it is not this coordinator's own."""
 
     workflow: WorkflowName
     status: JobStatus
@@ -131,146 +211,108 @@ class Show(Effect):
     attempt: AttemptKeys | None = None
     mine: bool = False
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """A supervisor waits on `host` with a slot taken. `address` is the inventory entry, for adopters."""
-
-    host: str
-    boot_id: str
-    address: dict[str, Any]
-    account: str = ""
-    folder: str = ""
-    place: str = ""
-    machine: str = ""
+    def perform(self, performer: Performer, /) -> Awaitable[None]:
+        return performer.show(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Hold(Effect):
-    """Wait for a slot on some host, at most `patience` seconds -> Held | None (still waiting) | str (why not now) |
-    False (every host has refused this nonce for ever: its supervisor was killed, say; another one may be taken).
+class HoldSlot(Effect[Performer, SlotAnswer]):
+    """Wait for a slot on some host, at most `patience` seconds.
 
     Asking again with the same nonce goes on waiting in the same place of the queue.
     """
 
     nonce: Nonce
-    workflow: WorkflowName
+    spec: JobSpec
     patience: float
+
+    def perform(self, performer: Performer, /) -> Awaitable[SlotAnswer]:
+        return performer.hold_slot(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Drop(Effect):
-    """End the waiting or held supervisor of this nonce, if there is one -> None. Its verdict is then refused."""
+class Drop(Effect[Performer, None]):
+    """End the waiting or held supervisor of this nonce, if there is one. Its verdict is then refused."""
 
     nonce: Nonce
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Later:
-    """The bucket did not answer, for the reason `why`: the same may succeed later."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotBegun:
-    """An attempt did not begin, and the job has no part in that: its host is out of reach, does not hold the attempt
-    any more, or its disk is full. Another attempt may be made. `why` is for people."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DamagedInput:
-    """The object `key` of the artifacts of `workflow` is not what its manifest says, also when read once more."""
-
-    workflow: WorkflowName
-    key: str
-    why: str
+    def perform(self, performer: Performer, /) -> Awaitable[None]:
+        return performer.drop(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare(Effect):
-    """Code, inputs and work tree to the claim's host -> None when done, str why the job cannot be prepared,
-    NotBegun, Later, or DamagedInput."""
+class Prepare(Effect[Performer, PrepareAnswer]):
+    """Bring code, inputs and work tree to the claim's host."""
 
     claim: Claim
-    workflow: WorkflowName
+    spec: JobSpec
     attempt: AttemptKeys
 
+    def perform(self, performer: Performer, /) -> Awaitable[PrepareAnswer]:
+        return performer.prepare(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Go(Effect):
-    """Let the held supervisor start -> when it did, by its host's clock; 0.0 refused, None nobody knows."""
+class StartJob(Effect[Performer, StartAnswer]):
+    """Let the held supervisor start the job."""
 
     claim: Claim
-    workflow: WorkflowName
+    spec: JobSpec
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foreign:
-    """The host of an attempt was reached, but not under the account whose attempt it is: what is seen of it there."""
-
-    sighting: Sighting
-    own_account: bool = False
-    """The account is the same, and its folder is another one: it was made anew, or another machine answers."""
+    def perform(self, performer: Performer, /) -> Awaitable[StartAnswer]:
+        return performer.start_job(self)
 
 
 @dataclass(frozen=True, slots=True)
-class AskVerdict(Effect):
-    """-> "started" | "refused" (then for ever) | Foreign | None when the host cannot be reached."""
+class AskVerdict(Effect[Performer, Verdict]):
+    """Whether the attempt of this claim has started; a host that is asked refuses it for ever where it has not."""
 
     claim: Claim
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Silence:
-    """For how many seconds this coordinator has tried a host in vain, and since when, for people. `owner`: whether the
-    owner's heartbeat stands and has not changed for long, as when its machine went with it."""
-
-    seconds: float
-    since: str
-    owner: bool = False
+    def perform(self, performer: Performer, /) -> Awaitable[Verdict]:
+        return performer.ask_verdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class HowSilent(Effect):
-    """After an AskVerdict or a Watch without an answer -> Silence; a host that answers under another account is not
-    silent. `owner` is another coordinator that looks after the attempt, None for one of this coordinator's own."""
+class HowSilent(Effect[Performer, Silence]):
+    """For how long a host has been silent, after an AskVerdict or a WatchJob without an answer; a host that answers
+    under another account is not silent. `owner` is another coordinator that looks after the attempt, None for one of
+    this coordinator's own."""
 
     claim: Claim
     owner: Coordinator | None = None
 
+    def perform(self, performer: Performer, /) -> Awaitable[Silence]:
+        return performer.how_silent(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Watch(Effect):
-    """Carry the log on and wait for the end of the job, at most `patience` -> ExitReport | None."""
+class WatchJob(Effect[Performer, WatchAnswer]):
+    """Carry the log on and wait for the end of the job, at most `patience` seconds."""
 
     claim: Claim
     workflow: WorkflowName
     attempt: AttemptKeys
     patience: float
 
+    def perform(self, performer: Performer, /) -> Awaitable[WatchAnswer]:
+        return performer.watch_job(self)
+
 
 @dataclass(frozen=True, slots=True)
-class StopJob(Effect):
-    """End the job's process tree -> ExitReport | None when the host cannot be reached | str: what does not end yet."""
+class StopJob(Effect[Performer, StopAnswer]):
+    """End the job's process tree."""
 
     claim: Claim
     abort: bool
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
-    """Log, packs and manifest are in the bucket. `manifest` is the sha256 of its body, `digest` of the content."""
-
-    manifest: str
-    digest: str
+    def perform(self, performer: Performer, /) -> Awaitable[StopAnswer]:
+        return performer.stop_job(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Collect(Effect):
-    """The rest of the log, then packs, then the manifest -> Collected | str why it can't be done | None unreachable.
+class Collect(Effect[AttemptCollector, CollectAnswer]):
+    """Bring the rest of the log into the bucket, then packs, then the manifest.
 
     With `keep` false (aborted, or nothing was started) only the log is brought.
     """
@@ -281,36 +323,29 @@ class Collect(Effect):
     partial: bool
     keep: bool
 
+    def perform(self, performer: AttemptCollector, /) -> Awaitable[CollectAnswer]:
+        return performer.collect(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Release(Effect):
-    """The host may forget the attempt -> None; best effort."""
+class Release(Effect[AttemptCollector, None]):
+    """The host may forget the attempt; best effort."""
 
     claim: Claim
 
+    def perform(self, performer: AttemptCollector, /) -> Awaitable[None]:
+        return performer.release(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Linger(Effect):
-    """Take `steps` beside all that follows, for an attempt that was called lost and may live -> None, at once.
+class Linger(Effect[Performer, None]):
+    """Take `steps` beside all that follows, for an attempt that was called lost and may live; returns at once.
 
     Its log is shown no more. What is left of the steps when the run has ended is given a moment, and then given up.
     """
 
     claim: Claim
-    steps: Steps[None]
+    steps: Steps[Performer, None]
 
-
-@dataclass(frozen=True, slots=True)
-class Alive(Effect):
-    """Does this coordinator live? -> True | False (sure, or silent for long enough) | None (not known yet).
-
-    `claim` is of an attempt that it looks after: its host may know for sure.
-    """
-
-    coordinator: Coordinator
-    claim: Claim | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewNonce(Effect):
-    """-> a fresh Nonce."""
+    def perform(self, performer: Performer, /) -> Awaitable[None]:
+        return performer.linger(self)

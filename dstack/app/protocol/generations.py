@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.app.protocol.create_rule import create, read_record
-from dstack.app.protocol.effects import NewNonce, Read, Steps
+from dstack.app.protocol.effects import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
 from dstack.app.protocol.jobs import Job, latest_of
 from dstack.app.protocol.lists import last_folder
 from dstack.app.protocol.register import register
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import Pin, Tomb, Want, Why, pack, unpack
 from dstack.errors import DamagedObjectError
@@ -24,7 +25,7 @@ PRUNED = "its result was pruned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class GenerationState:
     """What counts of a job now: the highest generation with a result (0: none) above the last closed one (0: none)."""
 
     numbers: tuple[int, ...]
@@ -32,7 +33,7 @@ class Standing:
     closed: int
 
 
-def first(job: Job) -> Steps[JobKeys]:
+def first(job: Job) -> Steps[BucketPerformer, JobKeys]:
     """The generation to begin in: the one where this run waits already, so that no attempt of it is left alone; one of
     its own when it must run afresh; else the one that counts, opened if need be."""
     numbers = yield from _numbers(job)
@@ -41,95 +42,97 @@ def first(job: Job) -> Steps[JobKeys]:
     for number in reversed(numbers):
         if (yield from _is_in(job.generation(number).want(job.run.id))):
             return job.generation(number)
-    return (yield from _choose(job, (yield from _stands(job, numbers, 0))))
+    return (yield from _choose(job, (yield from _state(job, numbers, 0))))
 
 
-def _is_in(key: str) -> Steps[bool]:
+def _is_in(key: str) -> Steps[ObjectReader, bool]:
     """Whether this run waits where its want is `key`; a damaged want holds it nowhere."""
     try:
-        body = yield Read(key)
+        body = yield from ask(Read(key))
         return body is not None and not unpack(Want, key, body).left
     except DamagedObjectError:
         return False
 
 
-def following(job: Job, left: JobKeys) -> Steps[JobKeys]:
+def following(job: Job, left: JobKeys) -> Steps[BucketPerformer, JobKeys]:
     """The generation to go on with for a run that has left one."""
     if job.fresh:
         numbers = yield from _numbers(job)
         return (yield from _fresh(job, numbers[-1], after=left.generation))
-    return (yield from _choose(job, (yield from standing(job, above=left.generation))))
+    return (yield from _choose(job, (yield from current_state(job, above=left.generation))))
 
 
-def standing(job: Job, *, above: int = 0) -> Steps[Standing]:
+def current_state(job: Job, *, above: int = 0) -> Steps[BucketReader, GenerationState]:
     """How the generations above `above` stand, which is closed itself. Reads only.
 
     A rerun's generation without a result does not count, so that the answer does not change when somebody opens one.
     """
-    return (yield from _stands(job, (yield from _numbers(job)), above))
+    return (yield from _state(job, (yield from _numbers(job)), above))
 
 
-def _stands(job: Job, numbers: tuple[int, ...], above: int) -> Steps[Standing]:
+def _state(job: Job, numbers: tuple[int, ...], above: int) -> Steps[BucketReader, GenerationState]:
     for number in reversed([each for each in numbers if each > above]):
         keys = job.generation(number)
-        if (yield Read(keys.result)) is not None:
-            return Standing(numbers=tuple(numbers), result=number, closed=above)
-        if (yield Read(keys.tomb)) is not None:
-            return Standing(numbers=tuple(numbers), result=0, closed=number)
-    return Standing(numbers=tuple(numbers), result=0, closed=above)
+        if (yield from ask(Read(keys.result))) is not None:
+            return GenerationState(numbers=tuple(numbers), result=number, closed=above)
+        if (yield from ask(Read(keys.tomb))) is not None:
+            return GenerationState(numbers=tuple(numbers), result=0, closed=number)
+    return GenerationState(numbers=tuple(numbers), result=0, closed=above)
 
 
-def _choose(job: Job, stands: Standing) -> Steps[JobKeys]:
+def _choose(job: Job, stands: GenerationState) -> Steps[BucketPerformer, JobKeys]:
     for number in reversed([each for each in stands.numbers if job.above < each <= stands.closed]):
         # Another coordinator of this run may be between its look for the tomb and its want: agree with it first.
         keys = job.generation(number)
-        if (yield Read(keys.pin(job.run.id))) is not None and not (yield from want(job, keys)).left:
+        if (yield from ask(Read(keys.pin(job.run.id)))) is not None and not (yield from want(job, keys)).left:
             return keys
     if stands.result:
         return job.generation(stands.result)
     return (yield from shared(job, stands.closed, PRUNED)) if stands.closed else job.generation(1)
 
 
-def shared(job: Job, after: int, reason: str) -> Steps[JobKeys]:
+def shared(job: Job, after: int, reason: str) -> Steps[BucketPerformer, JobKeys]:
     """The lowest generation above `after` that every run may work in, opened if need be."""
     number = after + 1
     while True:
         keys = job.generation(number)
-        body = yield Read(keys.why)
+        body = yield from ask(Read(keys.why))
         if body is not None:
             why = _why(keys.why, body)
             if why is not None and why.shared:
                 return keys
             number += 1
             continue
-        yield from create(keys.why, pack(Why(nonce=(yield NewNonce()), run=job.run.id, reason=reason, shared=True)))
+        yield from create(
+            keys.why, pack(Why(nonce=(yield from ask(NewNonce())), run=job.run.id, reason=reason, shared=True))
+        )
 
 
-def close(job: Job, number: int, reason: str) -> Steps[None]:
+def close(job: Job, number: int, reason: str) -> Steps[BucketPerformer, None]:
     """Generation `number`, whose result names what is damaged, takes no new users: all runs go on above it."""
-    tomb = Tomb(nonce=(yield NewNonce()), user=job.run.user, reason=reason, damaged=True)
+    tomb = Tomb(nonce=(yield from ask(NewNonce())), user=job.run.user, reason=reason, damaged=True)
     yield from create(job.generation(number).tomb, pack(tomb))
 
 
-def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
+def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[BucketPerformer, Want]:
     """Whether this run is in the generation or has left it, with the last attempt that had ended when it came.
 
     The first answer that one of the run's coordinators records is the answer for all of them. While the run is not
     final, nothing is pruned that it is in. `settled`: there is a result, so that attempts do not matter.
     """
     key = keys.want(job.run.id)
-    body = yield Read(key)
+    body = yield from ask(Read(key))
     if body is not None:
         return unpack(Want, key, body)
     yield from register(keys, job.run.id)
-    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield NewNonce()))))
-    left = (yield Read(keys.tomb)) is not None
+    yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield from ask(NewNonce())))))
+    left = (yield from ask(Read(keys.tomb))) is not None
     ended = 0
     if not left and not settled:
         number, live = yield from latest_of(keys)
         ended = number if live is None else number - 1
     made = Want(
-        nonce=(yield NewNonce()),
+        nonce=(yield from ask(NewNonce())),
         run=job.run.id,
         workflow=job.spec.workflow,
         ended=ended,
@@ -141,13 +144,13 @@ def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Want]:
     return (yield from read_record(Want, key))
 
 
-def _numbers(job: Job) -> Steps[tuple[int, ...]]:
+def _numbers(job: Job) -> Steps[BucketReader, tuple[int, ...]]:
     """All generations, ascending; the first, which needs no record, always."""
 
-    def is_there(number: int) -> Steps[bool]:
+    def is_there(number: int) -> Steps[ObjectReader, bool]:
         keys = job.generation(number)
         # Of one that was pruned only the tomb is left.
-        return (yield Read(keys.why)) is not None or (yield Read(keys.tomb)) is not None
+        return (yield from ask(Read(keys.why))) is not None or (yield from ask(Read(keys.tomb))) is not None
 
     return tuple(range(1, (yield from last_folder(job.generation(1).job, is_there)) + 1))
 
@@ -160,18 +163,18 @@ def _why(key: str, body: bytes) -> Why | None:
         return None
 
 
-def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[JobKeys]:
+def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[BucketPerformer, JobKeys]:
     """The generation above `after` that this run opened, opening it if need be."""
     number = after + 1
     while True:
         keys = job.generation(number)
-        body = yield Read(keys.why)
+        body = yield from ask(Read(keys.why))
         if body is not None:
             why = _why(keys.why, body)
             if why is not None and why.run == job.run.id and not why.shared:
                 return keys
         elif number > highest:
-            made = Why(nonce=(yield NewNonce()), run=job.run.id, reason=job.fresh)
+            made = Why(nonce=(yield from ask(NewNonce())), run=job.run.id, reason=job.fresh)
             if (yield from create(keys.why, pack(made))):
                 return keys
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.app.protocol.create_rule import read_record
-from dstack.app.protocol.effects import NewNonce, Read, Steps
+from dstack.app.protocol.effects import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
 from dstack.app.protocol.lists import last_number
 from dstack.app.protocol.register import users_of
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack
@@ -49,10 +50,10 @@ class Job:
         host: str = "",
         reused_from: RunName | None = None,
         times: tuple[float, float] = (0.0, 0.0),
-    ) -> Steps[Outcome]:
+    ) -> Steps[BucketPerformer, Outcome]:
         """An outcome of this job in its run, with a nonce of its own."""
         return Outcome(
-            nonce=(yield NewNonce()),
+            nonce=(yield from ask(NewNonce())),
             workflow=self.spec.workflow,
             status=status,
             reason=reason,
@@ -77,11 +78,11 @@ class Live:
     adoptions: int
 
 
-def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[Stop | None]:
+def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[ObjectReader, Stop | None]:
     """The stop request that covers this workflow of a run, None without one; a damaged one counts as well."""
     for key in (keys.stop(workflow), keys.stop(None)):
         try:
-            body = yield Read(key)
+            body = yield from ask(Read(key))
             if body is not None:
                 return unpack(Stop, key, body)
         except DamagedObjectError as error:
@@ -89,12 +90,12 @@ def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[Stop | None]:
     return None
 
 
-def stop_asked(job: Job) -> Steps[Stop | None]:
+def stop_asked(job: Job) -> Steps[ObjectReader, Stop | None]:
     """The stop request that covers this job, None without one."""
     return (yield from stop_of(job.run_keys, job.spec.workflow))
 
 
-def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
+def unwanted(job: Job, attempt: AttemptKeys) -> Steps[BucketReader, Stop | None]:
     """The stop request that ends the attempt: there is one, and no other run that waits for the job lacks one."""
     stop = yield from stop_asked(job)
     if stop is None:
@@ -105,7 +106,7 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[Stop | None]:
     return stop
 
 
-def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[bool]:
+def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, bool]:
     """Whether any run still waits for what the attempt makes; of `runs` it is asked by key."""
     for run, key in (yield from _wants(attempt, *runs)).items():
         if (yield from _still_wants(project, run, key)):
@@ -113,7 +114,7 @@ def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[bo
     return False
 
 
-def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[dict[RunId, str]]:
+def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, dict[RunId, str]]:
     """The keys of the wants of all runs that ever came to the attempt's generation, by run; those of `runs` and the
     claimant's whoever is registered."""
     claimant = (yield from read_record(Claim, attempt.claim)).run
@@ -122,39 +123,39 @@ def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[dict[RunId, str]]:
     return {run: attempt.generation.want(run) for run in sorted(found)}
 
 
-def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[bool]:
+def _still_wants(project: ProjectKeys, run: RunId, key: str) -> Steps[ObjectReader, bool]:
     keys = project.run(run)
     try:
-        body = yield Read(key)
+        body = yield from ask(Read(key))
         want = unpack(Want, key, body) if body is not None else None
     except DamagedObjectError:
         return not (yield from _is_over(keys))  # nobody can say for which workflow
     if want is None or want.left:
         return False
-    if (yield Read(keys.final if want.again else keys.job(want.workflow))) is not None:
+    if (yield from ask(Read(keys.final if want.again else keys.job(want.workflow)))) is not None:
         return False
     # A run that was pruned has no outcomes any more; its record went before them.
-    if (yield Read(keys.record)) is None:
+    if (yield from ask(Read(keys.record))) is None:
         return False
     return (yield from stop_of(keys, want.workflow)) is None
 
 
-def _is_over(run: RunKeys) -> Steps[bool]:
-    return (yield Read(run.final)) is not None or (yield Read(run.record)) is None
+def _is_over(run: RunKeys) -> Steps[ObjectReader, bool]:
+    return (yield from ask(Read(run.final))) is not None or (yield from ask(Read(run.record))) is None
 
 
-def ends_of(keys: JobKeys, after: int, last: int) -> Steps[tuple[End, ...]]:
+def ends_of(keys: JobKeys, after: int, last: int) -> Steps[ObjectReader, tuple[End, ...]]:
     """How the attempts after number `after` and up to `last` ended, oldest first; open ones are left out."""
     ends = []
     for number in range(after + 1, last + 1):
         attempt = keys.attempt(number)
-        body = yield Read(attempt.end)
+        body = yield from ask(Read(attempt.end))
         if body is not None:
             ends.append(unpack(End, attempt.end, body))
     return tuple(ends)
 
 
-def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
+def latest_of(keys: JobKeys) -> Steps[BucketReader, tuple[int, Live | None]]:
     """The number of the last attempt of a generation (0 without any), and the attempt itself unless it has ended."""
     attempt = yield from last_attempt(keys)
     if attempt is None:
@@ -162,22 +163,22 @@ def latest_of(keys: JobKeys) -> Steps[tuple[int, Live | None]]:
     return attempt.number, (yield from live_attempt(attempt))
 
 
-def last_attempt(keys: JobKeys) -> Steps[AttemptKeys | None]:
+def last_attempt(keys: JobKeys) -> Steps[BucketReader, AttemptKeys | None]:
     """The attempt of the last claim of a generation; None without any claim."""
     number = yield from last_number(keys.claims, lambda number: keys.attempt(number).claim)
     return keys.attempt(number) if number else None
 
 
-def live_attempt(attempt: AttemptKeys) -> Steps[Live | None]:
+def live_attempt(attempt: AttemptKeys) -> Steps[BucketReader, Live | None]:
     """A claimed attempt with its claim and owner; None when the attempt has ended."""
-    if (yield Read(attempt.end)) is not None:
+    if (yield from ask(Read(attempt.end))) is not None:
         return None
     claim = yield from read_record(Claim, attempt.claim)
     owner, adoptions = yield from owner_of(attempt, claim)
     return Live(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)
 
 
-def owner_of(attempt: AttemptKeys, claim: Claim) -> Steps[tuple[Coordinator, int]]:
+def owner_of(attempt: AttemptKeys, claim: Claim) -> Steps[BucketReader, tuple[Coordinator, int]]:
     """The last coordinator that adopted the attempt, else the claimant, and the number of adoptions."""
     adoptions = yield from last_number(attempt.owners, attempt.owner)
     if not adoptions:

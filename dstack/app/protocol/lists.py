@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from dstack.app.protocol.effects import Children, ListKeys, Reaches, Read, Sizes, Steps
+from dstack.app.protocol.effects import BucketReader, Children, ListKeys, Reaches, Read, Sizes
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.key_parser import numbers
 from dstack.errors import DamagedObjectError
 from dstack.ports import Bucket
@@ -17,10 +18,10 @@ KeyOf = Callable[[int], str]
 """Number from 1 -> key."""
 
 
-def last_number(folder: str, key_of: KeyOf) -> Steps[int]:
+def last_number(folder: str, key_of: KeyOf) -> Steps[BucketReader, int]:
     """The highest number of the objects `key_of(1)`, `key_of(2)`, …, which stand in `folder`; 0 without any."""
-    number = _highest((yield ListKeys(folder)))
-    while (yield Read(key_of(number + 1))) is not None:
+    number = _highest((yield from ask(ListKeys(folder))))
+    while (yield from ask(Read(key_of(number + 1)))) is not None:
         number += 1
     return number
 
@@ -33,23 +34,23 @@ def last_number_now(bucket: Bucket, folder: str, key_of: KeyOf) -> int:
     return number
 
 
-def last_folder(folder: str, is_there: Callable[[int], Steps[bool]]) -> Steps[int]:
+def last_folder(folder: str, is_there: Callable[[int], Steps[BucketReader, bool]]) -> Steps[BucketReader, int]:
     """The highest number of the numbered folders in `folder`, where `is_there` asks for one by key; at least 1."""
-    number = max(1, _highest((yield Children(folder))))
+    number = max(1, _highest((yield from ask(Children(folder)))))
     while (yield from is_there(number + 1)):
         number += 1
     return number
 
 
-def are_there(folder: str, sizes: Mapping[str, int]) -> Steps[bool]:
+def are_there(folder: str, sizes: Mapping[str, int]) -> Steps[BucketReader, bool]:
     """Whether each of these objects of `folder` (key -> bytes, at least 1) is there with exactly its size."""
     if not sizes:
         return True
-    found: Mapping[str, int] = yield Sizes(folder)
+    found = yield from ask(Sizes(folder))
     for key, size in sizes.items():
         if key in found and found[key] != size:
             return False
-        if key not in found and not (yield Reaches(key, size)):
+        if key not in found and not (yield from ask(Reaches(key, size))):
             return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.lease import LATE, SILENCE
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator
@@ -24,19 +25,20 @@ class Observer:
         self._boottime = boottime
         self._seen: dict[str, Observation] = {}
 
-    def alive(self, coordinator: Coordinator) -> bool | None:
-        """True or False when sure or after long silence, None while nobody can know."""
+    def alive(self, coordinator: Coordinator) -> Liveness:
+        """Whether the coordinator lives: for sure, or dead after long silence, or unknown."""
         sure = self._sure(coordinator)
         if sure is not None:
-            return sure
+            return Liveness.of(sure)
         beat = self._bucket.get(self._keys.heartbeat(coordinator.id))
         if beat is None:
             self._seen.pop(coordinator.id, None)
-            return False  # it beats before it claims or adopts anything, and takes the heartbeat away when it leaves
+            # A coordinator beats before it claims or adopts anything, and takes its heartbeat away when it leaves.
+            return Liveness.DEAD
         now = self._boottime()
         seen = observe(self._seen.get(coordinator.id), beat, now)
         self._seen[coordinator.id] = seen
-        return False if silent(seen, now, after=SILENCE) else None
+        return Liveness.DEAD if silent(seen, now, after=SILENCE) else Liveness.UNKNOWN
 
     def forget(self, coordinator: Coordinator) -> None:
         """Whatever was seen of its heartbeat counts no more."""

@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.create_rule import create
-from dstack.app.protocol.effects import Alive, Delete, ListKeys, NewNonce, Read, Steps
+from dstack.app.protocol.effects import Alive, BucketPerformer, Delete, ListKeys, NewNonce, ObjectReader, Read
 from dstack.app.protocol.register import register, users_of
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.key_parser import Kind, kind_of
 from dstack.core.format.keys import JobKeys, ProjectKeys, RunKeys
@@ -51,7 +53,7 @@ class Burial:
     deleted: int = 0
 
 
-def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> Steps[Burial]:
+def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> Steps[BucketPerformer, Burial]:
     """Close the generation and remove all of it but the tomb, unless somebody uses it.
 
     `ended` remembers runs that are known to have ended, over many calls: that never changes again.
@@ -65,15 +67,15 @@ def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> 
     return Burial(fate=Fate.GONE, deleted=(yield from _sweep(project, keys)))
 
 
-def _sweep(project: ProjectKeys, keys: JobKeys) -> Steps[int]:
-    found = [key for key in (yield ListKeys(keys.folder)) if key != keys.tomb]
+def _sweep(project: ProjectKeys, keys: JobKeys) -> Steps[BucketPerformer, int]:
+    found = [key for key in (yield from ask(ListKeys(keys.folder))) if key != keys.tomb]
     # The result by its key: a late list may lack it, and behind a result nothing may be missing.
     tiers: list[list[str]] = [[keys.result], [], [], []]
     for key in set(found) - {keys.result}:
         tiers[_TIERS.get(kind_of(project, key), 2)].append(key)
     for tier in tiers:
         if tier:
-            yield Delete(tuple(sorted(tier)))
+            yield from ask(Delete(tuple(sorted(tier))))
     return len(found)
 
 
@@ -81,7 +83,7 @@ _TIERS = {Kind.RESULT: 0, Kind.MANIFEST: 1, Kind.WANT: 3, Kind.PIN: 3, Kind.USER
 """When an object goes: the result, then manifests, then (2) packs and all other objects, then the users."""
 
 
-def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[Use]:
+def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[BucketPerformer, Use]:
     """Who uses the generation: a run that came to it and has neither ended nor left, or a process that reads it."""
     doubt = False
     for name in sorted((yield from users_of(keys, keys.pins, keys.wants))):
@@ -90,44 +92,41 @@ def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[Use
                 return Use.RUN
             continue
         alive = yield from _reader_lives(keys.pin(name))
-        if alive:
+        if alive is Liveness.ALIVE:
             return Use.READER
-        doubt = doubt or alive is None
+        doubt = doubt or alive is Liveness.UNKNOWN
     return Use.DOUBT if doubt else Use.NONE
 
 
-def _run_uses(project: ProjectKeys, keys: JobKeys, run: RunId, ended: set[RunId]) -> Steps[bool]:
+def _run_uses(project: ProjectKeys, keys: JobKeys, run: RunId, ended: set[RunId]) -> Steps[ObjectReader, bool]:
     if run in ended:
         return False
     if (yield from has_ended(project.run(run))):
         ended.add(run)
         return False
-    body = yield Read(keys.want(run))
+    body = yield from ask(Read(keys.want(run)))
     return body is None or not unpack(Want, keys.want(run), body).left
 
 
-def has_ended(run: RunKeys) -> Steps[bool]:
+def has_ended(run: RunKeys) -> Steps[ObjectReader, bool]:
     """Whether no coordinator will ever work for the run again; for ever, once it is so.
 
     `final` is looked for first: a run that is being pruned loses it after its record.
     """
-    if (yield Read(run.final)) is not None:
+    if (yield from ask(Read(run.final))) is not None:
         return True
-    return (yield Read(run.record)) is None
+    return (yield from ask(Read(run.record))) is None
 
 
-def _reader_lives(key: str) -> Steps[bool | None]:
-    body = yield Read(key)
+def _reader_lives(key: str) -> Steps[BucketPerformer, Liveness]:
+    body = yield from ask(Read(key))
     if body is None:
-        return False
+        return Liveness.DEAD
     reader = unpack(Pin, key, body).reader
-    if reader is None:
-        return None
-    alive: bool | None = yield Alive(reader)
-    return alive
+    return Liveness.UNKNOWN if reader is None else (yield from ask(Alive(reader)))
 
 
-def hold(keys: JobKeys, pin: Pin) -> Steps[bool]:
+def hold(keys: JobKeys, pin: Pin) -> Steps[BucketPerformer, bool]:
     """Pin what the generation holds for the process `pin.reader` -> whether it stays there until `release`.
 
     False: it is being pruned, and may go at any moment. Every byte must still be checked: the heartbeat of a reader
@@ -135,18 +134,18 @@ def hold(keys: JobKeys, pin: Pin) -> Steps[bool]:
     """
     yield from register(keys, pin.nonce)
     yield from create(keys.pin(pin.nonce), pack(pin))
-    if (yield Read(keys.tomb)) is None:
+    if (yield from ask(Read(keys.tomb))) is None:
         return True
     yield from release(keys, Nonce(pin.nonce))
     return False
 
 
-def release(keys: JobKeys, user: Nonce) -> Steps[None]:
+def release(keys: JobKeys, user: Nonce) -> Steps[BucketPerformer, None]:
     """Take a process's pin away."""
-    yield Delete((keys.pin(user),))
+    yield from ask(Delete((keys.pin(user),)))
 
 
-def forget_run(project: ProjectKeys, run: RunId) -> Steps[int]:
+def forget_run(project: ProjectKeys, run: RunId) -> Steps[BucketPerformer, int]:
     """Remove all records of a run that has ended -> how many; 0 when it has not.
 
     What it shares with other runs is not touched: generations, code, results.
@@ -154,8 +153,8 @@ def forget_run(project: ProjectKeys, run: RunId) -> Steps[int]:
     keys = project.run(run)
     if not (yield from has_ended(keys)):
         return 0
-    found = set((yield ListKeys(keys.folder)))
-    body = yield Read(keys.record)
+    found = set((yield from ask(ListKeys(keys.folder))))
+    body = yield from ask(Read(keys.record))
     gone = 0
     if body is not None:
         gone += yield from _forget_name(project, run, body)
@@ -163,24 +162,24 @@ def forget_run(project: ProjectKeys, run: RunId) -> Steps[int]:
     # Record and summary by their keys: a late list may lack them, and their order counts.
     for tier in ({keys.record}, rest, {keys.final}):
         if tier:
-            yield Delete(tuple(sorted(tier)))
+            yield from ask(Delete(tuple(sorted(tier))))
     return gone + len(found)
 
 
-def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[int]:
+def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[BucketPerformer, int]:
     try:
         record = unpack(RunRecord, project.run(run).record, body)
     except BucketError:
         return 0
     own = project.run_of(record.user, record.machine, run)
     key = project.name(record.name)
-    there = yield Read(key)
+    there = yield from ask(Read(key))
     mine = [key] if there is not None and decode_name(there) == run else []
-    mine += [own] if (yield Read(own)) is not None else []
+    mine += [own] if (yield from ask(Read(own))) is not None else []
     if mine:
-        yield Delete(tuple(mine))
+        yield from ask(Delete(tuple(mine)))
     return len(mine)
 
 
-def new_tomb(user: str, reason: str) -> Steps[Tomb]:
-    return Tomb(nonce=(yield NewNonce()), user=user, reason=reason)
+def new_tomb(user: str, reason: str) -> Steps[BucketPerformer, Tomb]:
+    return Tomb(nonce=(yield from ask(NewNonce())), user=user, reason=reason)

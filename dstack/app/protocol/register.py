@@ -7,28 +7,29 @@ all of them by key, whatever a list lacks. An entry stays when its user is gone.
 from __future__ import annotations
 
 from dstack.app.protocol.create_rule import create
-from dstack.app.protocol.effects import ListKeys, NewNonce, Read, Steps
+from dstack.app.protocol.effects import BucketPerformer, BucketReader, ListKeys, NewNonce, Read
 from dstack.app.protocol.lists import last_number
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_name
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import User, pack, unpack
 from dstack.errors import DamagedObjectError
 
 
-def register(keys: JobKeys, name: str) -> Steps[None]:
+def register(keys: JobKeys, name: str) -> Steps[BucketPerformer, None]:
     """Enter `name`, under which the generation is about to be pinned, into the register.
 
     Two coordinators of one run may enter it twice: that costs a read more for whoever looks. Raises BucketError.
     """
     number = 1
-    if (yield Read(keys.user(number))) is not None:
+    if (yield from ask(Read(keys.user(number)))) is not None:
         number = 1 + (yield from last_number(keys.users, keys.user))
-    made = pack(User(nonce=(yield NewNonce()), name=name))
+    made = pack(User(nonce=(yield from ask(NewNonce())), name=name))
     while not (yield from create(keys.user(number), made)):
         number += 1
 
 
-def users_of(keys: JobKeys, *folders: str) -> Steps[set[str]]:
+def users_of(keys: JobKeys, *folders: str) -> Steps[BucketReader, set[str]]:
     """The names of all who ever came to use the generation: runs by their ids, processes that read by their pins'.
 
     What lists of `folders` show counts beside the register, for versions that did not register, and where an entry is
@@ -36,13 +37,13 @@ def users_of(keys: JobKeys, *folders: str) -> Steps[set[str]]:
     """
     found = yield from _registered(keys)
     for folder in folders:
-        found |= {key.removeprefix(folder) for key in (yield ListKeys(folder))}
+        found |= {key.removeprefix(folder) for key in (yield from ask(ListKeys(folder)))}
     return found
 
 
-def _registered(keys: JobKeys) -> Steps[set[str]]:
+def _registered(keys: JobKeys) -> Steps[BucketReader, set[str]]:
     found, number = set(), 1
-    while (body := (yield Read(keys.user(number)))) is not None:
+    while (body := (yield from ask(Read(keys.user(number))))) is not None:
         try:
             name = unpack(User, keys.user(number), body).name
         except DamagedObjectError:

@@ -9,12 +9,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dstack.app.protocol import attempts, generations
+from dstack.app.protocol import attempt_records, attempts, generations
+from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, Liveness, StartRefused
 from dstack.app.protocol.create_rule import create, read_record
-from dstack.app.protocol.effects import Alive, AskVerdict, Foreign, HowSilent, NewNonce, Pause, Read, Show, Steps
+from dstack.app.protocol.effects import (
+    Alive,
+    AskVerdict,
+    BucketPerformer,
+    BucketReader,
+    HowSilent,
+    NewNonce,
+    ObjectCreator,
+    ObjectReader,
+    Pause,
+    Performer,
+    Read,
+    Show,
+)
 from dstack.app.protocol.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
 from dstack.app.protocol.lease import SILENCE
 from dstack.app.protocol.lists import are_there
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
 from dstack.core.artifacts import manifests
 from dstack.core.format.key_parser import takes_attempt
@@ -24,7 +39,6 @@ from dstack.core.lifecycle import RAN_ENDS, AttemptEnd
 from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName
-from dstack.wire import STARTED
 
 POLL = 0.5
 MOST = 5.0
@@ -41,10 +55,10 @@ MAX_DAMAGED = 4
 """Generations in a row that are left because of damage before the job is called failed: a store may damage them all."""
 
 
-def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
+def settle(job: Job, me: Coordinator) -> Steps[Performer, Outcome]:
     """Bring the job to its outcome in this run and record it; what is recorded already is returned as it is."""
     key = job.run_keys.job(job.spec.workflow)
-    told = yield Read(key)
+    told = yield from ask(Read(key))
     if told is not None:
         return unpack(Outcome, key, told)
     outcome = yield from _to_the_end(job, me, (yield from generations.first(job)))
@@ -52,7 +66,9 @@ def settle(job: Job, me: Coordinator) -> Steps[Outcome]:
     return (yield from conclude(job, outcome))
 
 
-def again(job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str) -> Steps[Outcome | None]:
+def again(
+    job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str
+) -> Steps[Performer, Outcome | None]:
     """What stands for an outcome of this run whose artifacts turned out damaged, as `why` says.
 
     Closes the generation, and makes the job again in the next shared one, or takes what others made there. The run's
@@ -66,12 +82,12 @@ def again(job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why
 
 def _to_the_end(
     job: Job, me: Coordinator, generation: JobKeys, *, taker: WorkflowName | None = None
-) -> Steps[Outcome | None]:
+) -> Steps[Performer, Outcome | None]:
     """Look and act until there is an outcome, from one generation to the next where it must be; None as soon as the
     workflow `taker` has one. Raises DamagedObjectError where no later generation can help."""
     damaged = 0
     while True:
-        if taker is not None and (yield Read(job.run_keys.job(taker))) is not None:
+        if taker is not None and (yield from ask(Read(job.run_keys.job(taker)))) is not None:
             return None
         try:
             found = yield from _step(job, me, generation)
@@ -95,7 +111,7 @@ class Loss:
     reason: str
 
 
-def give_up(job: Job, loss: Loss) -> Steps[Outcome]:
+def give_up(job: Job, loss: Loss) -> Steps[BucketPerformer, Outcome]:
     """Record that the job failed because of the loss; returns the outcome that counts.
 
     Where the record of the outcome is what is damaged, the returned one stands nowhere.
@@ -113,14 +129,14 @@ def _is_left_behind(keys: JobKeys, key: str) -> bool:
     return key.startswith(keys.folder) and not takes_attempt(key)
 
 
-def _above(job: Job, keys: JobKeys, why: str) -> Steps[JobKeys]:
+def _above(job: Job, keys: JobKeys, why: str) -> Steps[BucketPerformer, JobKeys]:
     """The generation to go on with where this one holds what is damaged."""
     if job.fresh:
         return (yield from generations.following(job, keys))
     return (yield from generations.shared(job, keys.generation, f"its result was damaged: {why}"))
 
 
-def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
+def conclude(job: Job, outcome: Outcome) -> Steps[ObjectCreator, Outcome]:
     """Record the outcome; the one that was recorded first is the outcome, and is returned."""
     key = job.run_keys.job(job.spec.workflow)
     if (yield from create(key, pack(outcome))):
@@ -128,10 +144,10 @@ def conclude(job: Job, outcome: Outcome) -> Steps[Outcome]:
     return (yield from read_record(Outcome, key))
 
 
-def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys | None]:
+def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome | JobKeys | None]:
     """One look at the job -> its outcome, the generation to go on with, or None to look again."""
     stop = yield from stop_asked(job)
-    found = yield Read(keys.result)
+    found = yield from ask(Read(keys.result))
     result = unpack(Result, keys.result, found) if found is not None else None
     if stop is not None and (result is None or result.run != job.run.id):
         return (yield from _stopped(job, me, keys, stop))
@@ -146,7 +162,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
         return None
     ends = yield from ends_of(keys, want.ended, number)
     verdict = retry.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
-    if verdict is retry.NextStep.LOOK or (yield Read(keys.result)) is not None:
+    if verdict is retry.NextStep.LOOK or (yield from ask(Read(keys.result))) is not None:
         return None  # an attempt succeeded since the first look: its result precedes its end
     if verdict is not retry.NextStep.CLAIM:
         end = next(end for end in reversed(ends) if end.status != AttemptEnd.STOPPED)
@@ -159,7 +175,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Outcome | JobKeys |
     return (yield from attempts.attempt(job, me, keys, number + 1))
 
 
-def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outcome | None]:
+def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Performer, Outcome | None]:
     """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
     number, live = yield from latest_of(keys)
     if live is not None and (yield from unwanted(job, live.keys)) is not None:
@@ -176,25 +192,25 @@ def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Outc
     )
 
 
-def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[End | None]:
+def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[ObjectReader, End | None]:
     """How attempt `number` ended if this run waited for it and it ran: it has the log, and what was kept."""
-    want = yield Read(keys.want(job.run.id))
+    want = yield from ask(Read(keys.want(job.run.id)))
     if want is None or number <= unpack(Want, keys.want(job.run.id), want).ended:
         return None
     key = keys.attempt(number).end
-    body = yield Read(key)
+    body = yield from ask(Read(key))
     end = unpack(End, key, body) if body is not None else None
     return end if end is not None and end.status in RAN_ENDS else None
 
 
-def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
+def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[BucketPerformer, Outcome]:
     """The outcome that this result gives; raises DamagedObjectError where the result has a hole."""
     if not (yield from is_whole(keys.attempt(result.attempt), result)):
         raise DamagedObjectError(keys.result, f"not all is there that {keys.result} names")
     return (yield from outcome_of(job, keys, result))
 
 
-def outcome_of(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
+def outcome_of(job: Job, keys: JobKeys, result: Result) -> Steps[BucketPerformer, Outcome]:
     """The outcome that the result of a generation gives to the job."""
     own = result.run == job.run.id
     return (
@@ -211,10 +227,10 @@ def outcome_of(job: Job, keys: JobKeys, result: Result) -> Steps[Outcome]:
     )
 
 
-def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
+def is_whole(attempt: AttemptKeys, result: Result) -> Steps[BucketReader, bool]:
     """Whether everything that the result names is there, as far as names, sizes and digests tell; no pack is read."""
     try:
-        body = yield Read(attempt.manifest)
+        body = yield from ask(Read(attempt.manifest))
         if body is None:
             return False
         manifest = manifests.decode(attempt.manifest, body, sha256=result.manifest)
@@ -227,28 +243,28 @@ def is_whole(attempt: AttemptKeys, result: Result) -> Steps[bool]:
     return (yield from are_there(attempt.packs, sizes))
 
 
-def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[None]:
+def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[Performer, None]:
     """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
     if live.owner.id != me.id and not (yield from _outlive(job, live)):
         return
-    verdict = yield AskVerdict(live.claim)
-    if isinstance(verdict, Foreign):
+    verdict = yield from ask(AskVerdict(live.claim))
+    if isinstance(verdict, ForeignAttempt):
         yield from _foreign(job, live, want, verdict)
         return
-    if verdict is None:
+    if isinstance(verdict, HostUnreachable):
         yield from _unreachable(job, live, want)
         return
-    if verdict != STARTED:
-        yield from attempts.void(live.keys, live.claim)
+    if isinstance(verdict, StartRefused):
+        yield from attempt_records.void(live.keys, live.claim)
         return
     if live.owner.id != me.id:
-        owner = Owner(nonce=(yield NewNonce()), coordinator=me)
+        owner = Owner(nonce=(yield from ask(NewNonce())), coordinator=me)
         if not (yield from create(live.keys.owner(live.adoptions + 1), pack(owner))):
             return
     yield from attempts.look_after(job, live.keys, live.claim)
 
 
-def _outlive(job: Job, live: Live) -> Steps[bool]:
+def _outlive(job: Job, live: Live) -> Steps[Performer, bool]:
     """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again.
 
     An owner that lives and does not stop what is to be stopped (a frozen process holds its lock) counts as dead after
@@ -259,14 +275,16 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
     note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
     pause, late = POLL, -1.0
     while True:
-        if late >= STOPPED or (yield Alive(live.owner, live.claim)) is False:
+        if late >= STOPPED or (yield from ask(Alive(live.owner, live.claim))) is Liveness.DEAD:
             return True
-        yield Show(
-            workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
+        yield from ask(
+            Show(
+                workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys
+            )
         )
-        yield Pause(pause)
+        yield from ask(Pause(pause))
         waited, pause = pause, min(MOST, pause * 1.25)
-        if (yield Read(live.keys.end)) is not None:
+        if (yield from ask(Read(live.keys.end))) is not None:
             return False
         if (yield from stop_asked(job)) is None:
             continue
@@ -275,43 +293,47 @@ def _outlive(job: Job, live: Live) -> Steps[bool]:
         late, pause = (0.0 if late < 0 else late + waited), POLL
 
 
-def _foreign(job: Job, live: Live, want: Want | None, verdict: Foreign) -> Steps[None]:
+def _foreign(job: Job, live: Live, want: Want | None, verdict: ForeignAttempt) -> Steps[Performer, None]:
     """Its host answers, and it is another account's: only that account can bring it to its end, so whoever waits for it
     goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
     may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
     if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
-        yield from attempts.record_gone(live.keys, live.claim)
-        yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
+        yield from attempt_records.record_gone(live.keys, live.claim)
+        yield from attempt_records.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
         return
     claim = live.claim
     note = describe(verdict.sighting, claim.host, claim.account, f"dstack attach {job.run.name}")
     if verdict.own_account:
         note = describe_elsewhere(verdict.sighting, claim.host, f"dstack lost {job.run.name}")
-    yield Show(workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys)
-    yield Pause(ELSEWHERE)
+    yield from ask(
+        Show(workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys)
+    )
+    yield from ask(Pause(ELSEWHERE))
 
 
-def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[None]:
+def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[Performer, None]:
     """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
-    silence = yield HowSilent(live.claim, live.owner)
+    silence = yield from ask(HowSilent(live.claim, live.owner))
     # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
     # known for sure to have died, says nothing of its host.
     by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
     long_enough = by_owner or silence.seconds >= SILENCE
     if long_enough and (yield from attempts.may_try_again(job, live.keys, want)):
-        yield from attempts.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
+        yield from attempt_records.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
         return
-    yield Show(
-        workflow=job.spec.workflow,
-        status=JobStatus.RUNNING,
-        host=live.claim.host,
-        note=f"{live.claim.host} unreachable since {silence.since}",
-        attempt=live.keys,
+    yield from ask(
+        Show(
+            workflow=job.spec.workflow,
+            status=JobStatus.RUNNING,
+            host=live.claim.host,
+            note=f"{live.claim.host} unreachable since {silence.since}",
+            attempt=live.keys,
+        )
     )
-    yield Pause(FAR)
+    yield from ask(Pause(FAR))
 
 
-def skip(job: Job, culprit: Outcome) -> Steps[Outcome]:
+def skip(job: Job, culprit: Outcome) -> Steps[BucketPerformer, Outcome]:
     """Record that the job does not run because its input `culprit` did not succeed."""
     reason = f"not run: {culprit.workflow} {culprit.status}"
     outcome = yield from job.outcome(JobStatus.STOPPED, reason=reason)

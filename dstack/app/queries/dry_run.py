@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.app.protocol import generations, settlement
+from dstack.app.protocol.blocking_bucket import BlockingReader
+from dstack.app.protocol.effects import Read
 from dstack.app.protocol.jobs import Job, latest_of
-from dstack.app.queries.read_only import read_only
+from dstack.app.protocol.steps import take_now
 from dstack.app.queries.views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import JobKeys, ProjectKeys
@@ -41,17 +43,21 @@ class Foresight:
     host: str = ""
 
 
-class Remembered:
-    """What was read of a bucket in one look ahead. What is there never changes; what is not may come."""
+class RememberingReader(BlockingReader):
+    """Remembers what was read of a bucket in one look ahead. What is there never changes; what is not may come."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self.store = bucket
+        super().__init__(bucket)
         self._found: dict[str, bytes] = {}
 
+    async def read(self, effect: Read, /) -> bytes | None:
+        return self.get(effect.key)
+
     def get(self, key: str) -> bytes | None:
+        """The bytes of an object, None when it is absent."""
         body = self._found.get(key)
         if body is None:
-            body = self.store.get(key)
+            body = self._bucket.get(key)
             if body is not None:
                 self._found[key] = body
         return body
@@ -59,7 +65,7 @@ class Remembered:
 
 def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
     """The fate of every job of a run that is not recorded yet, in the order of the plan. Writes nothing."""
-    bucket = Remembered(store)
+    bucket = RememberingReader(store)
     digests: dict[WorkflowName, str] = {}
     found = []
     for spec in run.plan.jobs:
@@ -77,13 +83,13 @@ def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight
 
 
 def _look(
-    bucket: Remembered, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
+    bucket: RememberingReader, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
 ) -> tuple[Foresight, str | None]:
     fresh = fresh_reason(run, spec)
     if fresh:
         return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=fresh, fingerprint=fingerprint_), None
     job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
-    stands = read_only(generations.standing(job), bucket.store, get=bucket.get)
+    stands = take_now(generations.current_state(job), bucket)
     generation = job.generation(stands.result or stands.closed + 1)
     result, damage = _result(bucket, generation) if stands.result else (None, "")
     if result is not None:
@@ -96,7 +102,7 @@ def _look(
             host=result.host,
         )
         return foresight, result.digest
-    _, live = read_only(latest_of(generation), bucket.store, get=bucket.get)
+    _, live = take_now(latest_of(generation), bucket)
     if live is not None:
         reason = f"{live.claim.run_name} of {live.owner.user} is running it"
         return (
@@ -109,7 +115,7 @@ def _look(
     return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=reason, fingerprint=fingerprint_), None
 
 
-def _result(bucket: Remembered, generation: JobKeys) -> tuple[Result | None, str]:
+def _result(bucket: RememberingReader, generation: JobKeys) -> tuple[Result | None, str]:
     """The result that the job would reuse, or why there is none that can be, "" where nothing is damaged."""
     body = bucket.get(generation.result)
     if body is None or bucket.get(generation.tomb) is not None:
@@ -118,6 +124,5 @@ def _result(bucket: Remembered, generation: JobKeys) -> tuple[Result | None, str
         result = unpack(Result, generation.result, body)
     except DamagedObjectError as error:
         return None, f"its result is damaged: {error}"
-    steps = settlement.is_whole(generation.attempt(result.attempt), result)
-    whole = read_only(steps, bucket.store, get=bucket.get)
+    whole = take_now(settlement.is_whole(generation.attempt(result.attempt), result), bucket)
     return (result, "") if whole else (None, "its result is damaged: not all that it names is there")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.jobs import last_attempt, owner_of
 from dstack.app.queries.coordinators import LATE_BEAT_S, Look
-from dstack.app.queries.read_only import read_only
 from dstack.app.queries.views import JobView, RunView, time_of_day, told, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.key_parser import numbers

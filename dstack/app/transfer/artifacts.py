@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from dstack.app.protocol.effects import Collected
+from dstack.app.protocol.answers import Collected
 from dstack.app.transfer.byte_streams import Meter, Progress, each, feed, in_blocks, in_thread, pulled
 from dstack.app.transfer.pack_reader import SMALL, Run, Stored, stored
 from dstack.core.artifacts import manifests

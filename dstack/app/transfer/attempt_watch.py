@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dstack.app.hosts.fleet import Link
+from dstack.app.protocol.answers import JobRunning, WatchAnswer
 from dstack.app.transfer.log_pieces import LogWriter, written
 from dstack.core.format.keys import AttemptKeys
 from dstack.errors import DstackError, HostUnreachableError
@@ -33,16 +34,16 @@ class Watching:
         self._shown: int | None = None
         self._task = asyncio.create_task(self._carry_on())
 
-    async def wait(self, patience: float) -> ExitReport | None:
-        """The exit report, None when there is none within `patience` seconds. Raises what ended the task otherwise.
+    async def wait(self, patience: float) -> WatchAnswer:
+        """The exit report, JobRunning when there is none within `patience` seconds. Raises what ended the task else.
 
-        None too once it was closed: two jobs of one run that are the same job share the attempt, and whoever
+        JobRunning too once it was closed: two jobs of one run that are the same job share the attempt, and whoever
         sees its end first brings it in and closes this.
         """
         await asyncio.wait({self._task}, timeout=patience)
         if self._task.done() and not self._task.cancelled():
             return self._task.result()
-        return None
+        return JobRunning()
 
     async def close(self) -> None:
         self._task.cancel()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.reader_heartbeat import ReaderHeartbeat
 from dstack.app.protocol import prune_steps
@@ -48,7 +48,7 @@ def read_pinned(session: Session, attempts: Sequence[AttemptKeys]) -> Iterator[N
 
 def _hold(
     session: Session,
-    performer: Performer,
+    performer: BlockingPerformer,
     me: Coordinator,
     *,
     attempts: Sequence[AttemptKeys],
@@ -65,7 +65,9 @@ def _hold(
         # Else something of them was found damaged: what is whole is read while it is there.
 
 
-def _release(performer: Performer, heartbeat: ReaderHeartbeat, me: Coordinator, held: Sequence[JobKeys]) -> None:
+def _release(
+    performer: BlockingPerformer, heartbeat: ReaderHeartbeat, me: Coordinator, held: Sequence[JobKeys]
+) -> None:
     # Where the bucket does not answer, a prune sees that this process has ended.
     with suppress(BucketError):
         for keys in held:

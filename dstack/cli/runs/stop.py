@@ -122,12 +122,12 @@ def _confirm(record: RunRecord) -> None:
 def _request(session: Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
     """Write the stop request; one that is there already stays as it is."""
     from dstack.adapters.identity import new_nonce, user_name
-    from dstack.app.coordination.run import create_record
+    from dstack.app.protocol.create_rule import create_now
 
     user = user_name()
     request = Stop(nonce=new_nonce(), user=user, reason=f"stopped by {user}", abort=abort)
     name = WorkflowName(workflow) if workflow else None
-    create_record(session.bucket, session.keys.run(record.id).stop(name), pack(request))
+    create_now(session.bucket, session.keys.run(record.id).stop(name), pack(request))
 
 
 def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:

@@ -13,6 +13,7 @@ from dstack.app.coordination.context import Means
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet, address_of
+from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.effects import Alive
 from dstack.app.protocol.lease import LATE
 from dstack.app.protocol.liveness import Observer
@@ -83,16 +84,15 @@ class Watcher:
         self.driver = Driver(means, run_of(1, ("a",)))
         self.fleet = means.fleet
 
-    async def alive(self, claim: Claim | None = CLAIM) -> bool | None:
-        found: bool | None = await asyncio.wait_for(self.driver.perform(Alive(OWNER, claim)), 5)
-        return found
+    async def alive(self, claim: Claim | None = CLAIM) -> Liveness:
+        return await asyncio.wait_for(self.driver.alive(Alive(OWNER, claim)), 5)
 
-    async def settled(self) -> bool | None:
+    async def settled(self) -> Liveness:
         """What it knows when the host has answered, or will not."""
         found = await self.alive()
         for _ in range(20):
             await asyncio.sleep(0)
-        return await self.alive() if found is None else found
+        return await self.alive() if found is Liveness.UNKNOWN else found
 
 
 def scene(far: Far, play: Any) -> None:
@@ -109,9 +109,9 @@ def scene(far: Far, play: Any) -> None:
 
 def test_a_heartbeat_that_is_overdue_and_an_ended_coordinator_are_an_end_long_before_the_silence_is() -> None:
     async def play(watcher: Watcher) -> None:
-        assert await watcher.alive() is None
+        assert await watcher.alive() is Liveness.UNKNOWN
         watcher.now = LATE
-        assert await watcher.settled() is False
+        assert await watcher.settled() is Liveness.DEAD
 
     scene(Far(OWNER.id), play)
 
@@ -122,9 +122,9 @@ def test_while_the_heart_beats_no_host_is_asked() -> None:
     async def play(watcher: Watcher) -> None:
         for beat in range(5):
             watcher.bucket.put(KEYS.heartbeat(OWNER.id), b"%d" % beat)
-            assert await watcher.settled() is None
+            assert await watcher.settled() is Liveness.UNKNOWN
             watcher.now += LATE - 1
-            assert await watcher.settled() is None
+            assert await watcher.settled() is Liveness.UNKNOWN
 
     scene(far, play)
     assert far.opened == 0
@@ -145,7 +145,7 @@ def test_nothing_else_is_an_end(far: Far) -> None:
         await watcher.alive()
         watcher.now = LATE
         for _ in range(4):
-            assert await watcher.settled() is None
+            assert await watcher.settled() is Liveness.UNKNOWN
 
     scene(far, play)
 
@@ -158,10 +158,10 @@ def test_a_host_that_does_not_answer_holds_nobody_up() -> None:
         await watcher.alive()
         watcher.now = LATE
         for _ in range(10):
-            assert await watcher.settled() is None
+            assert await watcher.settled() is Liveness.UNKNOWN
         assert far.asked == 1
         far.answers.set()
-        assert await watcher.settled() is False
+        assert await watcher.settled() is Liveness.DEAD
 
     scene(far, play)
 
@@ -172,7 +172,7 @@ def test_of_an_attempt_that_is_not_known_no_host_is_asked() -> None:
     async def play(watcher: Watcher) -> None:
         await watcher.alive(None)
         watcher.now = LATE
-        assert await watcher.alive(None) is None
+        assert await watcher.alive(None) is Liveness.UNKNOWN
 
     scene(far, play)
     assert far.opened == 0

@@ -15,7 +15,7 @@ from dstack.app.coordination.context import Means
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.protocol.effects import HowSilent, Show, Watch
+from dstack.app.protocol.effects import HowSilent, Show, WatchJob
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, Started, pack
@@ -89,11 +89,11 @@ def test_a_job_of_others_has_run_since_its_start_and_not_since_it_was_first_show
 
     async def scene() -> None:
         made = driver(bucket, screen)
-        await made.perform(running("bob looks after it"))
+        await made.show(running("bob looks after it"))
         assert screen.jobs == [("running", "gpu-1", "bob looks after it", 0.0)], "shown at once"
         await until(lambda: len(screen.jobs) == 2)
-        await made.perform(running("bob looks after it"))
-        await made.perform(running("gpu-1 unreachable"))
+        await made.show(running("bob looks after it"))
+        await made.show(running("gpu-1 unreachable"))
         await made.close()
 
     asyncio.run(scene())
@@ -114,7 +114,7 @@ def test_a_start_that_is_not_known_changes_nothing_and_the_log_is_shown(body: by
 
     async def scene() -> None:
         made = driver(bucket, screen)
-        await made.perform(running(""))
+        await made.show(running(""))
         await until(lambda: bucket.log_reads > 0)
         await made.close()
 
@@ -128,7 +128,7 @@ def test_the_start_of_ones_own_job_is_not_read() -> None:
 
     async def scene() -> None:
         made = driver(bucket, screen)
-        await made.perform(running("", mine=True))
+        await made.show(running("", mine=True))
         await made.close()
 
     asyncio.run(scene())
@@ -161,7 +161,7 @@ class Far:
 
 async def until_silent(made: Driver) -> None:
     async with asyncio.timeout(LIMIT):
-        while (await made.perform(HowSilent(CLAIM))).seconds == 0.0:
+        while (await made.how_silent(HowSilent(CLAIM))).seconds == 0.0:
             await asyncio.sleep(0.05)
 
 
@@ -183,7 +183,7 @@ def test_only_a_host_that_does_not_answer_is_called_unreachable(
         async with beating:
             await beating.begin()
             made = driver(bucket, screen, heart=beating, fleet=Fleet((HOST,), opened))
-            await made.perform(Watch(CLAIM, NAME, ATTEMPT, 0.01))
+            await made.watch_job(WatchJob(CLAIM, NAME, ATTEMPT, 0.01))
             await until(lambda: bool(screen.jobs))
             seen = json.loads(bucket.get(BEATS) or b"")["beat"]
             await until(lambda: json.loads(bucket.get(BEATS) or b"")["beat"] > seen + 1)
@@ -191,7 +191,7 @@ def test_only_a_host_that_does_not_answer_is_called_unreachable(
             if told:
                 await until_silent(made)
             else:
-                assert (await made.perform(HowSilent(CLAIM))).seconds == 0.0
+                assert (await made.how_silent(HowSilent(CLAIM))).seconds == 0.0
             await made.close()
 
     asyncio.run(scene())

@@ -14,6 +14,7 @@ from dstack.app.coordination.context import Means
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet
+from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.effects import PutNew
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
@@ -80,10 +81,10 @@ def test_it_stands_before_the_first_claim_and_goes_with_the_last_run() -> None:
     async def scene() -> None:
         driver = Driver(means(bucket, None, beating), run_of(1, ("a",)))  # type: ignore[arg-type]
         async with beating:
-            await driver.perform(PutNew("projects/p/runs/r/jobs/a", b"no claim"))
+            await driver.put_new(PutNew("projects/p/runs/r/jobs/a", b"no claim"))
             assert bucket.get(HEARTBEAT) is None, "whatever claims nothing needs none"
             async with beating:
-                await driver.perform(PutNew("projects/p/jobs/f/000001/claim/000001", b"mine"))
+                await driver.put_new(PutNew("projects/p/jobs/f/000001/claim/000001", b"mine"))
                 assert bucket.get(HEARTBEAT) is not None
             assert bucket.get(HEARTBEAT) is not None, "another run of this coordinator still goes on"
         assert bucket.get(HEARTBEAT) is None
@@ -109,11 +110,11 @@ def test_a_claim_waits_for_a_bucket_that_takes_no_heartbeat(monkeypatch: pytest.
 def test_whoever_has_no_heartbeat_has_left_and_one_that_stands_is_not_judged_at_once() -> None:
     bucket = Flaky()
     watching = observer(bucket)
-    assert watching.alive(ME) is False
+    assert watching.alive(ME) is Liveness.DEAD
     bucket.put(HEARTBEAT, b"1")
-    assert watching.alive(ME) is None
+    assert watching.alive(ME) is Liveness.UNKNOWN
     bucket.delete(HEARTBEAT)
-    assert watching.alive(ME) is False
+    assert watching.alive(ME) is Liveness.DEAD
 
 
 def test_a_beat_says_how_long_its_credentials_last() -> None:

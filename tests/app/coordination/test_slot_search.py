@@ -12,7 +12,8 @@ from dstack.app.coordination.context import Means
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.protocol.effects import Hold, Show
+from dstack.app.protocol.answers import SlotUnavailable
+from dstack.app.protocol.effects import HoldSlot, Show
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.placement import Peer
@@ -67,7 +68,7 @@ def answers(*peers: Peer, far: bool = True, looks: int = 3) -> list[Any]:
         await fleet.tried(10.0)
         made = Driver(means(MemoryBucket(), fleet, *peers), RUN)
         try:
-            return [await made.perform(Hold(Nonce("n" * 16), LARGE.workflow, 0.01)) for _ in range(looks)]
+            return [await made.hold_slot(HoldSlot(Nonce("n" * 16), LARGE, 0.01)) for _ in range(looks)]
         finally:
             await made.close()
             await fleet.close()
@@ -80,21 +81,23 @@ def peer(name: str, facts: HostFacts) -> Peer:
 
 
 def test_a_job_that_only_a_silent_host_might_run_says_so() -> None:
-    assert answers() == [WAITS] * 3
+    assert answers() == [SlotUnavailable(WAITS)] * 3
 
 
 def test_a_coordinator_on_a_host_says_which_other_host_can_run_the_job() -> None:
     said = answers(peer("near", FACTS), peer("gpu", WITH_GPU), far=False, looks=1)
-    assert said == [f"waits for gpu, which has the run too; {BARE}"]
+    assert said == [SlotUnavailable(f"waits for gpu, which has the run too; {BARE}")]
 
 
 def test_a_coordinator_on_a_host_says_that_no_host_which_has_the_run_can_run_the_job() -> None:
     said = answers(peer("near", FACTS), peer("other", FACTS), far=False, looks=1)
-    assert said == [f"waits for a coordinator of {RUN.user} that reaches a host which can run it; {BARE}"]
+    assert said == [
+        SlotUnavailable(f"waits for a coordinator of {RUN.user} that reaches a host which can run it; {BARE}")
+    ]
 
 
 def test_where_every_host_answers_and_none_fits_that_is_said() -> None:
-    assert answers(far=False, looks=1) == [f"no host can run it: {BARE}"]
+    assert answers(far=False, looks=1) == [SlotUnavailable(f"no host can run it: {BARE}")]
 
 
 def test_what_a_job_waits_for_stands_in_the_heartbeat_until_the_job_goes_on() -> None:
@@ -110,7 +113,7 @@ def test_what_a_job_waits_for_stands_in_the_heartbeat_until_the_job_goes_on() ->
                 return json.loads(bucket.get(BEATS) or b"").get("waits")
 
         def show(status: JobStatus, note: str) -> Callable[[], Any]:
-            return lambda: driver.perform(Show(workflow=LARGE.workflow, status=status, note=note))
+            return lambda: driver.show(Show(workflow=LARGE.workflow, status=status, note=note))
 
         return [
             await beat(show(JobStatus.QUEUED, "waits for a slot")),

@@ -11,7 +11,7 @@ import pytest
 
 from dstack.app.hosts.claim_hosts import ClaimHosts
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.protocol.effects import Foreign
+from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, JobStarted
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator
@@ -89,7 +89,7 @@ def found(lab: Lab, *inventory: Host, claim: Claim = CLAIM) -> tuple[Any, float,
 def test_another_account_on_the_host_is_no_silence(seen: str, sighting: str) -> None:
     lab = Lab({(None, "gpu.example.org"): BOB}, seen=seen)
     verdict, silent, told = found(lab, GPU)
-    assert verdict == Foreign(sighting=Sighting(sighting))
+    assert verdict == ForeignAttempt(sighting=Sighting(sighting))
     assert not silent
     assert told == {CLAIM.nonce: sighting}
     assert lab.asked == ["sighting of alice"]
@@ -99,34 +99,34 @@ def test_an_inventory_that_logs_in_as_the_owner_reaches_the_attempt_itself() -> 
     """`--hosts` with `user: alice`: the entry in the claim would lead to the caller's own account."""
     as_alice = replace(GPU, user="alice")
     lab = Lab({("alice", "gpu.example.org"): FACTS, (None, "gpu.example.org"): BOB})
-    assert found(lab, as_alice) == (STARTED, 0.0, {})
+    assert found(lab, as_alice) == (JobStarted(), 0.0, {})
     assert lab.asked == ["verdict as alice"]
 
 
 def test_the_machine_may_have_another_name_in_the_inventory() -> None:
     box = replace(GPU, name=HostName("box"), address="10.0.0.7")
     lab = Lab({(None, "10.0.0.7"): FACTS})
-    assert found(lab, box) == (STARTED, 0.0, {})
+    assert found(lab, box) == (JobStarted(), 0.0, {})
     lab = Lab({(None, "10.0.0.7"): BOB}, seen=ALIVE)
-    assert found(lab, box)[0] == Foreign(sighting=Sighting.ALIVE)
+    assert found(lab, box)[0] == ForeignAttempt(sighting=Sighting.ALIVE)
 
 
 def test_an_entry_of_that_name_that_leads_to_another_user_takes_nothing_away() -> None:
     """The owner uses an inventory in which the host has another user; the entry in the claim still leads home."""
     as_bob = replace(GPU, user="bob")
     lab = Lab({("bob", "gpu.example.org"): BOB, (None, "gpu.example.org"): FACTS})
-    assert found(lab, as_bob) == (STARTED, 0.0, {})
+    assert found(lab, as_bob) == (JobStarted(), 0.0, {})
 
 
 def test_a_host_that_nothing_reaches_is_silent() -> None:
     verdict, silent, told = found(Lab({}), GPU)
-    assert (verdict, silent, told) == (None, 1.0, {})
+    assert (verdict, silent, told) == (HostUnreachable(), 1.0, {})
 
 
 def test_another_machine_under_that_name_says_nothing_of_the_host() -> None:
     other = replace(BOB, boot_id="other", machine="another machine")
     verdict, silent, _ = found(Lab({(None, "gpu.example.org"): other}), GPU)
-    assert (verdict, silent) == (None, 1.0)
+    assert (verdict, silent) == (HostUnreachable(), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,19 @@ def test_another_machine_under_that_name_says_nothing_of_the_host() -> None:
 )
 def test_another_boot_is_a_death_of_the_same_machine_alone(machine: str, sighting: Sighting) -> None:
     lab = Lab({(None, "gpu.example.org"): replace(BOB, boot_id="next", machine=machine)}, seen=ALIVE)
-    assert found(lab, GPU)[0] == Foreign(sighting=sighting)
+    assert found(lab, GPU)[0] == ForeignAttempt(sighting=sighting)
     assert lab.asked == [], "a ticket of another boot is none of the attempt's"
 
 
 def test_a_folder_that_was_made_anew_is_another_one() -> None:
     """The account's own ~/.dstack was removed: what ran there may run on."""
     lab = Lab({(None, "gpu.example.org"): replace(FACTS, place="made anew")}, seen=ALIVE)
-    assert found(lab, GPU)[0] == Foreign(sighting=Sighting.ALIVE, own_account=True)
+    assert found(lab, GPU)[0] == ForeignAttempt(sighting=Sighting.ALIVE, own_account=True)
 
 
 def test_a_claim_of_an_earlier_version_names_no_account_and_is_asked_about_as_before() -> None:
     old = replace(CLAIM, account="", folder="", place="", machine="")
-    assert found(Lab({(None, "gpu.example.org"): BOB}), GPU, claim=old)[0] == STARTED
+    assert found(Lab({(None, "gpu.example.org"): BOB}), GPU, claim=old)[0] == JobStarted()
 
 
 def test_a_sighting_is_not_told_any_longer_once_the_owner_is_there() -> None:

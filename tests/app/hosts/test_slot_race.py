@@ -12,7 +12,7 @@ import pytest
 from dstack.app.hosts import fleet as fleets
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.hosts.slot_race import Holding
-from dstack.app.protocol.effects import Held
+from dstack.app.protocol.answers import NonceRefused, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.app.transfer.attempt_watch import Watching
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator
@@ -92,15 +92,15 @@ async def answers(*runners: FakeRunner, looks: int = 6) -> list[Any]:
 def test_a_host_that_refused_the_nonce_does_not_hide_the_others() -> None:
     dead, good = FakeRunner("a", refuse), FakeRunner("b", give)
     found = asyncio.run(answers(dead, good, looks=2))
-    assert found[0] is None
-    assert isinstance(found[1], Held)
+    assert found[0] == SlotAwaited()
+    assert isinstance(found[1], SlotHeld)
     assert found[1].host == "b"
     assert dead.asked == 1
 
 
 def test_a_host_that_refused_the_nonce_is_not_asked_again_while_another_lets_it_wait() -> None:
     dead, busy = FakeRunner("a", refuse), FakeRunner("b", wait_for_ever)
-    assert asyncio.run(answers(dead, busy)) == [None] * 6
+    assert asyncio.run(answers(dead, busy)) == [SlotAwaited()] * 6
     assert (dead.asked, busy.asked) == (1, 1)
 
 
@@ -113,14 +113,14 @@ def test_why_the_queue_of_a_host_cannot_be_used_is_said_until_it_can() -> None:
 
     runner = FakeRunner("a", stuck)
     found = asyncio.run(answers(runner))
-    assert found[0] == "waits: a: the lock is held by bob"
-    assert found[-1] is None
+    assert found[0] == SlotUnavailable("waits: a: the lock is held by bob")
+    assert found[-1] == SlotAwaited()
 
 
 def test_a_nonce_that_every_host_has_refused_is_given_up() -> None:
     one, two = FakeRunner("a", refuse), FakeRunner("b", refuse)
     found = asyncio.run(answers(one, two))
-    assert found[-1] is False
+    assert found[-1] == NonceRefused()
     assert (one.asked, two.asked) == (1, 1)
 
 
@@ -129,7 +129,7 @@ def test_what_a_host_said_when_it_refused_is_kept_for_people() -> None:
         fleet = fleet_of(FakeRunner("a", refuse))
         await fleet.connect()
         holding = Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
-        while await holding.wait(0.05) is not False:
+        while await holding.wait(0.05) != NonceRefused():
             pass
         await fleet.close()
         return holding.why()
@@ -147,7 +147,7 @@ def test_a_connection_that_was_lost_while_it_waited_is_the_reason_and_not_what_f
         fleet = fleet_of(FakeRunner("a", cut_then_refuse))
         await fleet.connect()
         holding = Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
-        while await holding.wait(0.05) is not False:
+        while await holding.wait(0.05) != NonceRefused():
             pass
         await fleet.close()
         return holding.why()
@@ -163,7 +163,7 @@ def test_a_host_whose_disk_is_full_is_passed_over_for_a_while_which_grows() -> N
         fleet = fleet_of(FakeRunner("a", full), FakeRunner("b", give))
         await fleet.connect()
         full_host, link = fleet.links["a"], Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
-        while await link.wait(0.05) is not False:
+        while await link.wait(0.05) != NonceRefused():
             pass
         found: list[Any] = [full_host.has_room, [each.host.name for each in fleet.candidates({})], fleet.full()]
         fleet.links["b"].note_full("b: the disk of the host is full")

@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import pytest
 
-from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.bucket_probe import Format
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.maintenance.fsck.findings import Finding
@@ -47,7 +47,7 @@ def told(story: Story, *, deep: bool = False) -> list[Finding]:
 
 def mend(story: Story, findings: list[Finding]) -> None:
     observer = Observer(story.bucket, story.keys, sure=lambda _: False, boottime=time.monotonic)
-    performer = Performer(story.bucket, observer, lambda: "fresh")
+    performer = BlockingPerformer(story.bucket, observer, lambda: "fresh")
     for each in findings:
         if each.repair is not None:
             performer.take(each.repair())
@@ -329,7 +329,7 @@ def test_a_damaged_result_is_made_again_after_its_repair(story: Story) -> None:
     no_pack(story)
     mend(story, told(story))
     job = Job(run=story.run("three", TRAIN), spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
-    performer = Performer(
+    performer = BlockingPerformer(
         story.bucket, Observer(story.bucket, story.keys, sure=lambda _: None, boottime=float), lambda: "n"
     )
     keys = performer.take(generations.first(job))

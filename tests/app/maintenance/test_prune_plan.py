@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from dstack.app.maintenance import prune_plan
-from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.prune_plan import GRACE, Housekeeper, Plan
 from dstack.app.maintenance.survey import survey
 from dstack.app.protocol import attempts, generations, liveness, prune_steps
 from dstack.app.protocol import effects as fx
+from dstack.app.protocol.answers import JobRunning, NotCollected, Silence, SlotHeld
+from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.prune_steps import Fate, Use
-from dstack.app.queries.dry_run import read_only
+from dstack.app.protocol.steps import Effect, Steps
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
@@ -61,12 +63,12 @@ def story(bucket: Watched) -> Story:
 
 
 @pytest.fixture
-def performer(bucket: Watched, story: Story) -> Iterator[Performer]:
+def performer(bucket: Watched, story: Story) -> Iterator[BlockingPerformer]:
     counter = iter(range(10**6))
     alive: dict[str, bool | None] = {}
     observer = Observer(bucket, story.keys, sure=lambda other: alive.get(other.id), boottime=time.monotonic)
-    made = Performer(bucket, observer, lambda: f"n{next(counter)}")
-    made.alive = alive  # type: ignore[attr-defined]
+    made = BlockingPerformer(bucket, observer, lambda: f"n{next(counter)}")
+    made.known_to_live = alive  # type: ignore[attr-defined]
     yield made
     made.close()
 
@@ -101,12 +103,12 @@ def generation(story: Story, number: int = 1) -> JobKeys:
     return story.keys.job(story.fingerprint(TRAIN), number)
 
 
-def bury(story: Story, performer: Performer) -> prune_steps.Burial:
+def bury(story: Story, performer: BlockingPerformer) -> prune_steps.Burial:
     return performer.take(prune_steps.bury(story.keys, generation(story), TOMB, set()))
 
 
 def test_the_result_goes_first_then_the_manifest_then_the_bytes(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one")
     before = {key for key in bucket.objects if key.startswith(generation(story).folder)}
@@ -119,7 +121,7 @@ def test_the_result_goes_first_then_the_manifest_then_the_bytes(
 
 
 def test_a_run_that_has_not_ended_keeps_what_it_uses_and_nothing_is_written(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one", final=False)
     before = dict(bucket.objects)
@@ -129,7 +131,7 @@ def test_a_run_that_has_not_ended_keeps_what_it_uses_and_nothing_is_written(
 
 
 def test_a_run_that_pins_between_tomb_and_second_look_keeps_it(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one")
     late = story.run("two", TRAIN)
@@ -152,7 +154,7 @@ def test_a_run_that_pins_between_tomb_and_second_look_keeps_it(
 
 
 def test_what_a_prune_that_died_left_is_finished_by_the_next(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one")
     total = len(bucket.list(generation(story).folder))
@@ -168,31 +170,33 @@ def test_what_a_prune_that_died_left_is_finished_by_the_next(
     assert bucket.list(generation(story).folder) == [generation(story).tomb]
 
 
-def housekeeper(bucket: Watched, story: Story, performer: Performer) -> Housekeeper:
+def housekeeper(bucket: Watched, story: Story, performer: BlockingPerformer) -> Housekeeper:
     return Housekeeper(bucket, story.keys, performer, user="alice")
 
 
 def planned(
-    bucket: Watched, story: Story, performer: Performer, policy: Policy, *, now: float, **more: frozenset[str]
+    bucket: Watched, story: Story, performer: BlockingPerformer, policy: Policy, *, now: float, **more: frozenset[str]
 ) -> Plan:
     return housekeeper(bucket, story, performer).plan(survey(bucket, story.keys), policy, now=now, **more)
 
 
-def test_a_reader_that_lives_or_may_live_is_waited_for(bucket: Watched, story: Story, performer: Performer) -> None:
+def test_a_reader_that_lives_or_may_live_is_waited_for(
+    bucket: Watched, story: Story, performer: BlockingPerformer
+) -> None:
     finished(story, "one")
     keys = generation(story)
     bucket.put(story.keys.heartbeat(ME.id), b"1")
     assert performer.take(prune_steps.hold(keys, Pin(nonce="r1", reader=ME))) is True
     for known, fate, use in ((True, Fate.USED, Use.READER), (None, Fate.DOUBT, Use.DOUBT)):
-        performer.alive[ME.id] = known  # type: ignore[attr-defined]
+        performer.known_to_live[ME.id] = known  # type: ignore[attr-defined]
         burial = bury(story, performer)
         assert (burial.fate, burial.use) == (fate, use)
-    performer.alive[ME.id] = False  # type: ignore[attr-defined]
+    performer.known_to_live[ME.id] = False  # type: ignore[attr-defined]
     assert bury(story, performer).fate is Fate.GONE
 
 
 def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
-    bucket: Watched, story: Story, performer: Performer, monkeypatch: pytest.MonkeyPatch
+    bucket: Watched, story: Story, performer: BlockingPerformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished(story, "one")
     bucket.put(story.keys.heartbeat(ME.id), b"1")
@@ -208,7 +212,7 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
 
 
 def test_a_reader_that_comes_after_the_tomb_is_refused_and_leaves_no_pin(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one")
     bucket.create(generation(story).tomb, pack(TOMB))
@@ -216,14 +220,16 @@ def test_a_reader_that_comes_after_the_tomb_is_refused_and_leaves_no_pin(
     assert generation(story).pin("r1") not in bucket.objects
 
 
-def test_runs_go_on_in_one_new_generation_that_says_why(bucket: Watched, story: Story, performer: Performer) -> None:
+def test_runs_go_on_in_one_new_generation_that_says_why(
+    bucket: Watched, story: Story, performer: BlockingPerformer
+) -> None:
     finished(story, "one")
     assert bury(story, performer).fate is Fate.GONE
     jobs = [
         Job(run=story.run(name, TRAIN), spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
         for name in ("two", "three")
     ]
-    stands = read_only(generations.standing(jobs[0]), bucket)
+    stands = read_only(generations.current_state(jobs[0]), bucket)
     assert (stands.result, stands.closed) == (0, 1)
     assert [performer.take(generations.first(job)).generation for job in jobs] == [2, 2]
     why = unpack(generations.Why, "why", bucket.objects[generation(story, 2).why])
@@ -233,7 +239,7 @@ def test_runs_go_on_in_one_new_generation_that_says_why(bucket: Watched, story: 
 
 
 def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_by_the_first_record(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one")
     record = story.run("two", TRAIN)
@@ -251,7 +257,9 @@ def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_b
     assert performer.take(generations.following(job, generation(story))).generation == 2
 
 
-def test_the_records_of_a_run_go_name_first_summary_last(bucket: Watched, story: Story, performer: Performer) -> None:
+def test_the_records_of_a_run_go_name_first_summary_last(
+    bucket: Watched, story: Story, performer: BlockingPerformer
+) -> None:
     record = finished(story, "one")
     open_ = story.run("two", TRAIN)
     assert performer.take(prune_steps.forget_run(story.keys, open_.id)) == 0
@@ -261,7 +269,7 @@ def test_the_records_of_a_run_go_name_first_summary_last(bucket: Watched, story:
     assert story.keys.run(open_.id).record in bucket.objects
 
 
-def test_a_name_that_another_run_took_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+def test_a_name_that_another_run_took_stays(bucket: Watched, story: Story, performer: BlockingPerformer) -> None:
     record = finished(story, "one")
     bucket.objects[story.keys.name(record.name)] = b'{"run":"0000000000001-aaaaaaaaaa"}'
     performer.take(prune_steps.forget_run(story.keys, record.id))
@@ -269,7 +277,7 @@ def test_a_name_that_another_run_took_stays(bucket: Watched, story: Story, perfo
 
 
 def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     old = finished(story, "old")
     young = finished(story, "young", spec("other", script="x"))
@@ -292,7 +300,7 @@ def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
 
 
 def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "old")
     now = time.time()
@@ -305,7 +313,7 @@ def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
     assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
 
 
-def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, performer: BlockingPerformer) -> None:
     """As versions that did not pin left it."""
     done = finished(story, "one")
     live = story.run("two", TRAIN, spec("more"))
@@ -317,7 +325,7 @@ def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, 
     assert (plan.generations, plan.held) == ((), 1)
 
 
-def test_what_a_tag_names_stays(bucket: Watched, story: Story, performer: Performer) -> None:
+def test_what_a_tag_names_stays(bucket: Watched, story: Story, performer: BlockingPerformer) -> None:
     finished(story, "one")
     now = time.time() + GRACE
     tagged = frozenset({generation(story).folder})
@@ -326,7 +334,7 @@ def test_what_a_tag_names_stays(bucket: Watched, story: Story, performer: Perfor
 
 
 def test_a_record_of_a_live_run_that_cannot_be_read_keeps_all_code(
-    bucket: Watched, story: Story, performer: Performer
+    bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     record = finished(story, "one")
     bucket.put(story.keys.diff("d" * 40), b"x")
@@ -337,7 +345,7 @@ def test_a_record_of_a_live_run_that_cannot_be_read_keeps_all_code(
 
 
 def played(
-    steps: fx.Steps[Any], bucket: Watched, *, after: Callable[[fx.Effect], None] = lambda effect: None
+    steps: Steps[fx.Performer, Any], bucket: Watched, *, after: Callable[[Effect[Any, Any]], None] = lambda effect: None
 ) -> tuple[Any, list[str]]:
     """The steps to their end: on the bucket, and on a host that gives a slot and says nothing more -> what they come
     to, and what they asked for. `after` is called when an effect has been performed."""
@@ -352,8 +360,8 @@ def played(
         match effect:
             case fx.NewNonce():
                 answer = Nonce("n")
-            case fx.Hold():
-                answer = fx.Held(host="h", boot_id="b", address={})
+            case fx.HoldSlot():
+                answer = SlotHeld(host="h", boot_id="b", address={})
             case fx.PutNew(key, body):
                 answer = bucket.create(key, body)
             case fx.Read(key):
@@ -361,9 +369,13 @@ def played(
             case fx.ListKeys(prefix):
                 answer = bucket.list(prefix)
             case fx.HowSilent():
-                answer = fx.Silence(seconds=0.0, since="12:00")
+                answer = Silence(seconds=0.0, since="12:00")
             case fx.StopJob():
                 answer = ExitReport(code=None, stopped=True)
+            case fx.WatchJob():
+                answer = JobRunning()
+            case fx.Collect():
+                answer = NotCollected()
             case fx.Linger():
                 asked += played(effect.steps, bucket, after=after)[1]
                 answer = None
@@ -377,7 +389,7 @@ def test_a_slow_coordinator_of_a_pruned_run_starts_nothing(story: Story, bucket:
     job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
     bucket.delete(story.keys.run(record.id).record)
     outcome, asked = played(attempts.attempt(job, ME, generation(story), 1), bucket)
-    assert "Go" not in asked
+    assert "StartJob" not in asked
     assert "Prepare" not in asked
     assert (outcome.status, outcome.reason) == ("stopped", "the records of its run were pruned")
 
@@ -391,7 +403,7 @@ def test_the_end_of_an_attempt_may_be_pruned_as_soon_as_it_was_seen(story: Story
     story.put(mine.end, pack(End(nonce=claim.nonce, status="lost", reason="dstack lost")))
     story.put(mine.generation.result, b"another attempt won")
 
-    def prune(effect: fx.Effect) -> None:
+    def prune(effect: Effect[Any, Any]) -> None:
         if isinstance(effect, fx.Read):
             bucket.delete(effect.key)
 

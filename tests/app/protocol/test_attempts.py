@@ -9,8 +9,20 @@ import pytest
 
 from dstack.app.protocol import attempts
 from dstack.app.protocol import effects as fx
+from dstack.app.protocol.answers import (
+    JobRunning,
+    NotBegun,
+    Prepared,
+    Silence,
+    SlotHeld,
+    SlotUnavailable,
+    StartRefused,
+    StartUnknown,
+    Unpreparable,
+)
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.steps import Effect
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Claim, End, unpack
 from dstack.errors import BucketError
@@ -18,6 +30,7 @@ from dstack.model import Nonce, Retry
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.records.specs import spec
 from tests.support.records.story import ME, Story
+from tests.support.simulator.fed_steps import feed
 
 TRAIN = spec("train")
 HOUR = 3600.0
@@ -37,11 +50,12 @@ def test_a_job_of_hours_is_looked_at_less_often_but_soon_enough_for_a_stop() -> 
         effect = steps.send(answer)
         answer = None
         match effect:
-            case fx.Watch(patience=patience):
+            case fx.WatchJob(patience=patience):
                 looks.append(patience)
                 now += patience
+                answer = JobRunning()
             case fx.HowSilent():
-                answer = fx.Silence(seconds=0.0, since="12:00")
+                answer = Silence(seconds=0.0, since="12:00")
             case fx.PutNew(key, body):
                 answer = bucket.create(key, body)
             case fx.Read(key):
@@ -67,8 +81,10 @@ def taken(job: Job, mine: AttemptKeys, bucket: MemoryBucket, *, silent: float = 
         asked.append(type(effect).__name__)
         answer = None
         match effect:
+            case fx.WatchJob():
+                answer = JobRunning()
             case fx.HowSilent():
-                answer = fx.Silence(seconds=silent, since="12:00")
+                answer = Silence(seconds=silent, since="12:00")
             case fx.PutNew(key, body):
                 answer = bucket.create(key, body)
             case fx.Read(key):
@@ -100,7 +116,7 @@ def test_a_coordinator_obeys_the_word_that_its_own_attempt_is_lost(story: Story,
     job, mine = waiting_for(story, retry)
     story.end(mine, "lost")
     asked = taken(job, mine, story.bucket)  # type: ignore[arg-type]
-    assert asked.count("Watch") == 1
+    assert asked.count("WatchJob") == 1
     assert asked[-1] == "Linger"
 
 
@@ -119,7 +135,7 @@ def test_its_own_silent_host_is_given_up_where_retry_says_so(
         assert unpack(End, mine.end, body).reason == "gpu-1 unreachable since 12:00"
 
 
-def ends_of_a_start(answers: dict[type[fx.Effect], Any]) -> tuple[str, str, list[type[fx.Effect]]]:
+def ends_of_a_start(answers: dict[type[Effect[Any, Any]], Any]) -> tuple[str, str, list[type[Effect[Any, Any]]]]:
     """What the end of an attempt says that was claimed and did not begin, and the hosts' part of the effects."""
     bucket = MemoryBucket()
     story = Story(bucket)
@@ -128,7 +144,7 @@ def ends_of_a_start(answers: dict[type[fx.Effect], Any]) -> tuple[str, str, list
     mine = story.attempt(record, TRAIN)
     claim = unpack(Claim, mine.claim, bucket.get(mine.claim) or b"")
     steps = attempts._start(job, mine, claim)
-    seen: list[type[fx.Effect]] = []
+    seen: list[type[Effect[Any, Any]]] = []
     answer: Any = None
     with contextlib.suppress(StopIteration):
         while True:
@@ -147,34 +163,36 @@ def ends_of_a_start(answers: dict[type[fx.Effect], Any]) -> tuple[str, str, list
 
 def test_what_kept_an_attempt_from_its_beginning_is_the_reason_of_its_end() -> None:
     why = "gpu-1: the disk of the host is full: git read-tree: unable to write file touch"
-    status, reason, seen = ends_of_a_start({fx.Prepare: fx.NotBegun(why=why), fx.AskVerdict: "refused"})
+    status, reason, seen = ends_of_a_start({fx.Prepare: NotBegun(why), fx.AskVerdict: StartRefused()})
     assert (status, reason) == ("void", why)
-    assert fx.Go not in seen
+    assert fx.StartJob not in seen
     assert seen[-1] is fx.Release  # half a work tree on a full disk is of use to nobody
 
 
 def test_a_connection_that_was_lost_between_hold_and_go_is_called_one() -> None:
-    status, reason, _ = ends_of_a_start({fx.Prepare: None, fx.Go: None, fx.AskVerdict: "refused"})
+    status, reason, _ = ends_of_a_start(
+        {fx.Prepare: Prepared(), fx.StartJob: StartUnknown(), fx.AskVerdict: StartRefused()}
+    )
     assert (status, reason) == ("void", "the connection to gpu-1 was lost before the job began")
 
 
 def test_a_job_that_cannot_be_prepared_fails_of_that() -> None:
-    status, reason, _ = ends_of_a_start({fx.Prepare: "the inputs name a path twice"})
+    status, reason, _ = ends_of_a_start({fx.Prepare: Unpreparable("the inputs name a path twice")})
     assert (status, reason) == ("failed", "the inputs name a path twice")
 
 
-HELD = fx.Held(
+HELD = SlotHeld(
     host="gpu", boot_id="b", address={}, account="alice", folder="/home/alice/.dstack", place="here", machine="m1"
 )
 ASKS_THE_BUCKET = (fx.Read, fx.PutNew, fx.ListKeys, fx.Children)
 
 
-def begun_with(job: Job, keys: JobKeys, bucket: MemoryBucket, *, silent_at: int) -> list[fx.Effect]:
+def begun_with(job: Job, keys: JobKeys, bucket: MemoryBucket, *, silent_at: int) -> list[Effect[Any, Any]]:
     """The effects of an attempt, up to its start, where the bucket gives no answer to its request of that number."""
-    effects: list[fx.Effect] = []
-    looks = iter(["full", HELD])
+    effects: list[Effect[Any, Any]] = []
+    looks = iter([SlotUnavailable("full"), HELD])
 
-    def perform(effect: fx.Effect) -> Any:
+    def perform(effect: Effect[Any, Any]) -> Any:
         effects.append(effect)
         if (
             isinstance(effect, ASKS_THE_BUCKET)
@@ -184,18 +202,20 @@ def begun_with(job: Job, keys: JobKeys, bucket: MemoryBucket, *, silent_at: int)
         match effect:
             case fx.NewNonce():
                 return "n" * 32
-            case fx.Hold():
+            case fx.HoldSlot():
                 return next(looks)
             case fx.PutNew(key, body):
                 return bucket.create(key, body)
             case fx.Read(key):
                 return bucket.get(key)
-            case fx.Go():
+            case fx.Prepare():
+                return Prepared()
+            case fx.StartJob():
                 raise Started
         return None
 
     with contextlib.suppress(BucketError, Started):
-        fx.answered(attempts.attempt(job, ME, keys, 1), perform)
+        feed(attempts.attempt(job, ME, keys, 1), perform)
     return effects
 
 
@@ -211,7 +231,7 @@ def test_whatever_the_bucket_does_not_answer_nothing_is_held_on_that_is_not_star
         record = story.run("one", TRAIN)
         job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
         effects = begun_with(job, job.generation(1), bucket, silent_at=silent_at)
-        if isinstance(effects[-1], fx.Go):
+        if isinstance(effects[-1], fx.StartJob):
             break
         assert effects[-1] == fx.Drop(Nonce("n" * 32)), (silent_at, effects)
     assert silent_at > 5

@@ -7,7 +7,9 @@ from typing import Any
 
 from dstack.app.protocol import attempts, settlement
 from dstack.app.protocol import effects as fx
+from dstack.app.protocol.answers import HostUnreachable, JobRunning, JobStarted, JobUnkillable, Liveness, Silence
 from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.steps import Effect
 from dstack.core.format.records import Claim, Coordinator, unpack
 from dstack.model import ExitReport, JobStatus
 from tests.support.buckets.memory import MemoryBucket
@@ -18,9 +20,11 @@ TRAIN = spec("train")
 OTHER = Coordinator(id="c2", user="alice", machine="laptop", boot_id="b", pid=2, lock="/nowhere")
 
 
-def play(bucket: MemoryBucket, steps: Iterator[Any], *, stop: Any, limit: float) -> tuple[list[fx.Effect], float]:
+def play(
+    bucket: MemoryBucket, steps: Iterator[Any], *, stop: Any, limit: float
+) -> tuple[list[Effect[Any, Any]], float]:
     """The effects beyond the bucket's, until the job was told to stop or `limit` seconds have passed; and those."""
-    asked: list[fx.Effect] = []
+    asked: list[Effect[Any, Any]] = []
     answer: Any = None
     now = 0.0
     while now < limit:
@@ -38,15 +42,16 @@ def play(bucket: MemoryBucket, steps: Iterator[Any], *, stop: Any, limit: float)
             case fx.NewNonce():
                 answer = "nonce"
             case fx.Alive():
-                answer = True
+                answer = Liveness.ALIVE
             case fx.AskVerdict():
-                answer = "started"
+                answer = JobStarted()
             case fx.HowSilent():
-                answer = fx.Silence(seconds=0.0, since="12:00")
+                answer = Silence(seconds=0.0, since="12:00")
             case fx.Pause(seconds):
                 now += seconds
-            case fx.Watch(patience=patience):
+            case fx.WatchJob(patience=patience):
                 now += patience
+                answer = JobRunning()
             case fx.StopJob():
                 asked.append(effect)
                 answer = stop
@@ -78,7 +83,7 @@ def test_an_owner_that_lives_and_does_not_stop_is_not_waited_for() -> None:
 
 def test_the_owner_is_given_its_time_first() -> None:
     bucket, _, job, _ = told_to_stop()
-    asked, _ = play(bucket, settlement.settle(job, OTHER), stop=None, limit=settlement.STOPPED - 1)
+    asked, _ = play(bucket, settlement.settle(job, OTHER), stop=HostUnreachable(), limit=settlement.STOPPED - 1)
     assert not [effect for effect in asked if isinstance(effect, fx.StopJob)]
 
 
@@ -86,7 +91,7 @@ def test_what_the_kernel_does_not_end_is_shown_as_stopping_with_its_name() -> No
     bucket, story, job, claim = told_to_stop()
     mine = story.keys.job(job.fingerprint, 1).attempt(1)
     said = "gpu-1: the kernel does not end: 7 (dd, state D)"
-    asked, _ = play(bucket, attempts.look_after(job, mine, claim), stop=said, limit=30)
+    asked, _ = play(bucket, attempts.look_after(job, mine, claim), stop=JobUnkillable(said), limit=30)
     shown = [(effect.status, effect.note) for effect in asked if isinstance(effect, fx.Show)]
     assert shown[-1] == (JobStatus.STOPPING, said)
     assert bucket.get(mine.end) is None

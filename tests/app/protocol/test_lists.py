@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import generations, prune_steps
@@ -17,6 +17,7 @@ from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.prune_steps import Fate, Use
 from dstack.app.protocol.register import users_of
 from dstack.app.protocol.settlement import is_whole
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Owner, Pin, Result, Tomb, User, pack, unpack
 from dstack.model import Fingerprint, Nonce
@@ -31,8 +32,10 @@ KEYS = ProjectKeys.of("p")
 SEEDS = range(60)
 
 
-def performed(bucket: MemoryBucket, steps: fx.Steps[object]) -> object:
-    performer = Performer(bucket, Observer(bucket, KEYS, sure=lambda _: None, boottime=lambda: 0.0), lambda: "n")
+def performed(bucket: MemoryBucket, steps: Steps[fx.BucketPerformer, object]) -> object:
+    performer = BlockingPerformer(
+        bucket, Observer(bucket, KEYS, sure=lambda _: None, boottime=lambda: 0.0), lambda: "n"
+    )
     try:
         return performer.take(steps)
     finally:
@@ -50,8 +53,8 @@ def test_the_last_of_numbered_objects_is_found_whatever_a_list_lacks(seed: int) 
     assert performed(late, last_number(keys.claims, lambda number: keys.attempt(number).claim)) == count
     assert last_number_now(late, keys.claims, lambda number: keys.attempt(number).claim) == count
 
-    def is_there(number: int) -> fx.Steps[bool]:
-        return (yield fx.Read(keys.attempt(number).end)) is not None
+    def is_there(number: int) -> Steps[fx.ObjectReader, bool]:
+        return (yield from ask(fx.Read(keys.attempt(number).end))) is not None
 
     for number in range(1, count + 1):
         there.create(keys.attempt(number).end, b"x")

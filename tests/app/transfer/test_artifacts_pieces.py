@@ -14,7 +14,7 @@ import pytest
 
 from dstack.adapters.artifact_folder import SafeFolder
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.app.maintenance.blocking_driver import Performer
+from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.settlement import is_whole
 from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
@@ -127,7 +127,9 @@ def test_a_result_that_lacks_one_piece_is_not_whole(tmp_path: Path) -> None:
         nonce="n", attempt=1, manifest=hashlib.sha256(body).hexdigest(), digest=digest,
         run=RunId("r"), name=RunName("r"),
     )  # fmt: skip
-    performer = Performer(bucket, Observer(bucket, ProjectKeys.of("p"), sure=lambda _: None, boottime=float), str)
+    performer = BlockingPerformer(
+        bucket, Observer(bucket, ProjectKeys.of("p"), sure=lambda _: None, boottime=float), str
+    )
     assert performer.take(is_whole(KEYS, result))
     for key in bucket.list(KEYS.pack("")):
         piece = b"".join(

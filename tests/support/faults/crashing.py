@@ -19,6 +19,7 @@ from typing import Any
 from dstack.adapters.bucket.folder import FolderBucket
 from dstack.adapters.runner.client import RunnerClient
 from dstack.app.coordination.effect_driver import Driver
+from dstack.app.protocol.steps import Effect
 from dstack.cli.main import main
 
 QUIET = {"Pause", "Show", "NewNonce"}
@@ -75,14 +76,13 @@ class Steps:
 
         return wrapped
 
-    def around_perform(self, perform: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def around_effect(self, perform: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(perform)
-        async def wrapped(driver: Driver, effect: Any) -> Any:
-            name = type(effect).__name__
-            if name in QUIET:
-                return await perform(driver, effect)
-            number = self.begin(f"effect {name} {getattr(effect, 'key', '')}")
-            answer = await perform(driver, effect)
+        async def wrapped(effect: Any, performer: Any) -> Any:
+            if not isinstance(performer, Driver):
+                return await perform(effect, performer)
+            number = self.begin(f"effect {type(effect).__name__} {getattr(effect, 'key', '')}")
+            answer = await perform(effect, performer)
             self.end(number)
             return answer
 
@@ -91,7 +91,9 @@ class Steps:
 
 def install(steps: Steps) -> None:
     """Put the counter around the three doors to the world."""
-    Driver.perform = steps.around_perform(Driver.perform)  # type: ignore[assignment, method-assign]
+    for effect in Effect.__subclasses__():
+        if effect.__name__ not in QUIET:
+            effect.perform = steps.around_effect(effect.perform)  # type: ignore[method-assign]
     for name in REQUESTS:
         setattr(RunnerClient, name, steps.around_async(f"runner {name}", getattr(RunnerClient, name)))
     for name in WRITES:

@@ -6,18 +6,20 @@ between two objects. The judge sees every single deletion.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import prune_steps
+from dstack.app.protocol.answers import Liveness
+from dstack.app.protocol.steps import Steps, ask, on_the_spot
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Coordinator, Final, Outcome, Pin, Result, Tomb, pack, unpack
 from dstack.core.lifecycle import GOOD
 from dstack.model import Fingerprint, Nonce, RunId, RunStatus
 from dstack.ports import Put
+from tests.support.simulator.world_reader import WorldReader
 
 if TYPE_CHECKING:
     from tests.support.simulator.world import World
@@ -34,12 +36,37 @@ class Keeper:
     """One process that prunes or pulls."""
 
     name: str
-    steps: Iterator[Any]
-    answer: Any = None
+    steps: Steps[fx.BucketPerformer, object] = field(init=False)
+    answer: object = None
     wake: float = 0.0
     holds: str = ""
     """The folder of the generation that it was told it may read."""
     crashed: bool = False
+
+
+class KeeperPerformer(WorldReader):
+    """A `BucketPerformer`: the effects of one keeper."""
+
+    def __init__(self, keepers: Keepers, keeper: Keeper) -> None:
+        super().__init__(keepers.world)
+        self.keepers = keepers
+        self.keeper = keeper
+
+    async def put_new(self, effect: fx.PutNew, /) -> Put:
+        there = effect.key in self.world.objects
+        self.world.write(effect.key, effect.body)
+        if self.world.chance(0.1):
+            return Put.UNKNOWN
+        return Put.EXISTS if there else Put.CREATED
+
+    async def pause(self, effect: fx.Pause, /) -> None:
+        self.keeper.wake = self.world.now + effect.seconds
+
+    async def alive(self, effect: fx.Alive, /) -> Liveness:
+        return Liveness.of(not self.keepers.known[effect.coordinator.id].crashed)
+
+    async def delete(self, effect: fx.Delete, /) -> None:
+        self.keepers.delete(self.keeper, effect.keys)
 
 
 class Keepers:
@@ -60,7 +87,7 @@ class Keepers:
     def busy(self) -> bool:
         return bool(self.alive)
 
-    def looked(self, effect: fx.Effect) -> bool:
+    def looked(self, effect: object) -> bool:
         """Whether somebody looks for a tomb now: the moment around which everything turns."""
         if not self.active or not isinstance(effect, fx.Read) or not effect.key.endswith("/tomb"):
             return False
@@ -102,21 +129,23 @@ class Keepers:
         draw = random.random()
         if draw < 0.2:
             run = random.choice(world.runs).id
-            keeper = Keeper(name=name, steps=prune_steps.forget_run(self.project, run))
+            keeper = Keeper(name=name)
+            keeper.steps = prune_steps.forget_run(self.project, run)
         elif not folders:
             return
         elif draw < 0.4:
             folder = random.choice(folders)
-            keeper = Keeper(name=name, steps=iter(()))
+            keeper = Keeper(name=name)
             keeper.steps = self._read(keeper, _keys(self.project, folder))
         else:
             folder = random.choice(folders)
             tomb = Tomb(nonce=name, user="u")
-            keeper = Keeper(name=name, steps=prune_steps.bury(self.project, _keys(self.project, folder), tomb, set()))
+            keeper = Keeper(name=name)
+            keeper.steps = prune_steps.bury(self.project, _keys(self.project, folder), tomb, set())
         self.known[name] = keeper
         self.alive.append(keeper)
 
-    def _read(self, keeper: Keeper, keys: JobKeys) -> fx.Steps[None]:
+    def _read(self, keeper: Keeper, keys: JobKeys) -> Steps[fx.BucketPerformer, None]:
         """`artifacts pull`: what it was told that it holds must stay until it lets go."""
         me = Coordinator(id=keeper.name, user="u", machine="m", boot_id="b", pid=1, lock="/x")
         nonce = Nonce(f"{READERS}-{keeper.name}")
@@ -124,7 +153,7 @@ class Keepers:
             return
         keeper.holds = keys.folder
         for _ in range(self.world.random.randint(1, 6)):
-            yield fx.Pause(1.0)
+            yield from ask(fx.Pause(1.0))
         keeper.holds = ""
         yield from prune_steps.release(keys, nonce)
 
@@ -133,13 +162,13 @@ class Keepers:
             self._crash(keeper)
             return
         try:
-            effect = keeper.steps.send(keeper.answer)  # type: ignore[attr-defined]
+            effect = keeper.steps.send(keeper.answer)
         except StopIteration:
             self.alive.remove(keeper)
             return
         if self.world.chance(0.05):
             keeper.wake = self.world.now + self.world.random.random() * 10
-        keeper.answer = self._perform(keeper, effect)
+        keeper.answer = on_the_spot(effect.perform(KeeperPerformer(self, keeper)))
 
     def _crash(self, keeper: Keeper) -> None:
         keeper.crashed = True
@@ -147,32 +176,7 @@ class Keepers:
         if keeper in self.alive:
             self.alive.remove(keeper)
 
-    def _perform(self, keeper: Keeper, effect: fx.Effect) -> Any:
-        world = self.world
-        match effect:
-            case fx.Delete(keys):
-                return self._delete(keeper, keys)
-            case fx.PutNew(key, body):
-                there = key in world.objects
-                world.write(key, body)
-                if world.chance(0.1):
-                    return Put.UNKNOWN
-                return Put.EXISTS if there else Put.CREATED
-            case fx.NewNonce():
-                world.nonces += 1
-                return Nonce(f"n{world.nonces}")
-            case fx.Pause(seconds):
-                keeper.wake = world.now + seconds
-                return None
-            case fx.Alive(coordinator):
-                return not self.known[coordinator.id].crashed
-            case fx.Read(key):
-                return world.objects.get(key)
-            case fx.ListKeys(prefix):
-                return world.faults.listed(prefix)
-        raise AssertionError(f"a keeper must not ask for {effect!r}")
-
-    def _delete(self, keeper: Keeper, keys: tuple[str, ...]) -> None:
+    def delete(self, keeper: Keeper, keys: tuple[str, ...]) -> None:
         """One after the other, in any order; the keeper may die between two."""
         order = list(keys)
         self.world.random.shuffle(order)

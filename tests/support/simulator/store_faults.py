@@ -8,10 +8,10 @@ counts: a late list never costs a second run of a job, and damage costs one each
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dstack.app.protocol import effects as fx
 from dstack.app.protocol import settlement
+from dstack.app.protocol.answers import Collected, DamagedInput
 from dstack.app.protocol.jobs import Job
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.pieces import pack_name
@@ -33,7 +33,7 @@ MANIFEST = Manifest(
     partial=False,
 )
 BODY = manifests.encode(MANIFEST)
-COLLECTED = fx.Collected(manifest=hashlib.sha256(BODY).hexdigest(), digest=manifests.content_digest(MANIFEST))
+COLLECTED = Collected(manifest=hashlib.sha256(BODY).hexdigest(), digest=manifests.content_digest(MANIFEST))
 LATEST = 8.0
 """Seconds that a list may be behind, at most."""
 KINDS = ("flip-pack", "cut-pack", "empty-pack", "no-pack", "flip-manifest", "no-manifest", "cut-result")
@@ -126,7 +126,7 @@ class StoreFaults:
         """The workflow that takes the artifacts of `a`; "" where none does."""
         return "b" if self.strikes else ""
 
-    def inputs(self, peer: Peer, workflow: str) -> fx.DamagedInput | None:
+    def inputs(self, peer: Peer, workflow: str) -> DamagedInput | None:
         """What `Prepare` finds of the job's inputs; the host may have the bytes already."""
         if workflow != self.taker or self.world.random.random() < 0.2:
             return None
@@ -141,7 +141,7 @@ class StoreFaults:
             except DamagedObjectError:
                 body = None
             if body is None or (wanted is not None and body != wanted):
-                return fx.DamagedInput(workflow=WorkflowName("a"), key=key, why=f"{key} is damaged")
+                return DamagedInput(workflow=WorkflowName("a"), key=key, why=f"{key} is damaged")
         return None
 
     def damaged(self, peer: Peer, name: str, error: DamagedObjectError) -> None:
@@ -160,11 +160,10 @@ class StoreFaults:
                 again=True,
             )
             peer.again[name] = maker
-            steps: Any = settlement.again(again, peer.identity, source, taker=WorkflowName(name), why=str(error))
-            peer.tasks[name] = iter(steps)
+            peer.tasks[name] = settlement.again(again, peer.identity, source, taker=WorkflowName(name), why=str(error))
             return
         peer.again.pop(name, None)
-        peer.tasks[name] = iter(settlement.give_up(job, settlement.Loss(key=error.key, reason=f"given up: {error}")))
+        peer.tasks[name] = settlement.give_up(job, settlement.Loss(key=error.key, reason=f"given up: {error}"))
 
     def replaced(self, peer: Peer, name: str, found: Outcome | None) -> None:
         """The steps of `settlement.again` are at their end: the taker goes on."""
@@ -173,10 +172,10 @@ class StoreFaults:
         if found is None or found.status in GOOD:
             if found is not None:
                 peer.sources[maker] = found
-            peer.tasks[name] = iter(settlement.settle(peer.jobs[name], peer.identity))
+            peer.tasks[name] = settlement.settle(peer.jobs[name], peer.identity)
             return
         loss = settlement.Loss(key="a", reason=f"given up: made anew it {found.status}")
-        peer.tasks[name] = iter(settlement.give_up(peer.jobs[name], loss))
+        peer.tasks[name] = settlement.give_up(peer.jobs[name], loss)
 
     # -- the judge --------------------------------------------------------------------------------
 

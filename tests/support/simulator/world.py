@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from dstack.app.coordination.standby import stand_by
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import settlement
 from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.steps import Effect, Steps, on_the_spot
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
-from dstack.core.lifecycle import GOOD, may_follow
-from dstack.core.sightings import Sighting, belongs, judge
+from dstack.core.lifecycle import GOOD
+from dstack.core.sightings import Sighting
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import (
     ExitReport,
     Fingerprint,
-    HostFacts,
     JobStatus,
-    Nonce,
     Retry,
     RunId,
     RunName,
@@ -35,12 +33,12 @@ from dstack.model import (
     Snapshot,
     WorkflowName,
 )
-from dstack.ports import Put
-from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 from tests.support.records import specs
 from tests.support.simulator.keepers import Keepers, Violation
-from tests.support.simulator.store_faults import BODY, COLLECTED, CONTENT, PACK, StoreFaults
+from tests.support.simulator.peer_performer import PeerPerformer, Supervisor
+from tests.support.simulator.store_faults import StoreFaults
 
+A = TypeVar("A")
 PROJECT = ProjectKeys.of("sim")
 QUIET_AFTER = 400
 """Turns with faults; after them every run must come to its end."""
@@ -52,20 +50,6 @@ LIMIT = 6000
 
 
 @dataclass
-class Supervisor:
-    """One attempt on the host of the model."""
-
-    nonce: str
-    held_by: int | None
-    verdict: str | None = None
-    account: str = "user1"
-    boot: int = 1
-    ends_at: float | None = None
-    report: ExitReport | None = None
-    stopped: bool = False
-
-
-@dataclass
 class Peer:
     """One coordinator process."""
 
@@ -74,10 +58,10 @@ class Peer:
     run: RunRecord
     account: str = "user1"
     """Under which it reaches the host; not always the account of whoever made the run."""
-    tasks: dict[str, Iterator[Any]] = field(default_factory=dict)
+    tasks: dict[str, Steps[fx.Performer, Any]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     wake: dict[str, float] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, object] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     shown: dict[str, JobStatus] = field(default_factory=dict)
     sources: dict[str, Outcome] = field(default_factory=dict)
@@ -186,7 +170,7 @@ class World:
             self._take_up(peer)
         else:
             peer.attendant = attendant.identity
-            peer.tasks[STANDBY] = iter(stand_by(PROJECT.run(run.id), attendant.identity))
+            peer.tasks[STANDBY] = stand_by(PROJECT.run(run.id), attendant.identity)
             peer.answers[STANDBY] = None
 
     def _take_up(self, peer: Peer) -> None:
@@ -197,7 +181,7 @@ class World:
             job = Job(run=run, spec=spec, fingerprint=fingerprint, project=PROJECT, fresh=fresh)
             peer.jobs[spec.workflow] = job
             if spec.workflow != self.faults.taker:
-                peer.tasks[spec.workflow] = iter(settlement.settle(job, peer.identity))
+                peer.tasks[spec.workflow] = settlement.settle(job, peer.identity)
                 peer.answers[spec.workflow] = None
 
     def crash(self, peer: Peer) -> None:
@@ -324,7 +308,7 @@ class World:
             return
         task = peer.tasks[name]
         try:
-            effect = task.send(peer.answers[name])  # type: ignore[attr-defined]
+            effect = task.send(peer.answers[name])
         except StopIteration as end:
             if name in peer.again:
                 self.faults.replaced(peer, name, end.value)
@@ -334,7 +318,7 @@ class World:
                 if name == STANDBY and end.value:
                     self._take_up(peer)
                 return
-            self._show(peer, name, fx.Show(workflow=WorkflowName(name), status=end.value.status))
+            self.perform(peer, name, fx.Show(workflow=WorkflowName(name), status=end.value.status))
             self._settled(peer, name, end.value)
             return
         except DamagedObjectError as error:
@@ -349,7 +333,7 @@ class World:
                 del peer.tasks[name]
                 return
             peer.wake[name] = self.now + 2
-            peer.tasks[name] = iter(settlement.settle(peer.jobs[name], peer.identity))
+            peer.tasks[name] = settlement.settle(peer.jobs[name], peer.identity)
             peer.answers[name] = None
             return
         answer = self.perform(peer, name, effect)
@@ -370,205 +354,16 @@ class World:
         if name == "a" and taker in peer.jobs:
             job = peer.jobs[taker]
             steps = settlement.settle(job, peer.identity) if outcome.status in GOOD else settlement.skip(job, outcome)
-            peer.tasks[taker] = iter(steps)
+            peer.tasks[taker] = steps
             peer.answers[taker] = None
 
-    def _looked_behind_stop(self, peer: Peer, effect: fx.Effect) -> bool:
+    def _looked_behind_stop(self, peer: Peer, effect: Effect[fx.Performer, object]) -> bool:
         """Whether somebody looks for claims of a stopped run now: the maker of a later claim must see the stop."""
         return isinstance(effect, fx.ListKeys) and effect.prefix.endswith("/claim/") and peer.run.id in self.stops
 
-    # -- effects ----------------------------------------------------------------------------------
-
-    def perform(self, peer: Peer, name: str, effect: fx.Effect) -> Any:
-        handler: Callable[[Peer, str, Any], Any] = getattr(self, "_" + type(effect).__name__.lower())
-        return handler(peer, name, effect)
-
-    def _putnew(self, peer: Peer, name: str, effect: fx.PutNew) -> Put:
-        self.check_put(peer, effect)
-        if self.chance(0.03):
-            return Put.UNKNOWN
-        if self.chance(0.02):
-            self.late.append((self.now + self.random.random() * 2, effect.key, effect.body))
-            return Put.UNKNOWN
-        if effect.key in self.objects:
-            return Put.UNKNOWN if self.chance(0.03) else Put.EXISTS
-        self.write(effect.key, effect.body)
-        if self.chance(0.05):
-            return Put.UNKNOWN
-        return Put.EXISTS if self.chance(0.03) else Put.CREATED
-
-    def _read(self, peer: Peer, name: str, effect: fx.Read) -> bytes | None:
-        return self.objects.get(effect.key)
-
-    def _listkeys(self, peer: Peer, name: str, effect: fx.ListKeys) -> list[str]:
-        return self.faults.listed(effect.prefix)
-
-    def _sizes(self, peer: Peer, name: str, effect: fx.Sizes) -> dict[str, int]:
-        return self.faults.sizes(effect.prefix)
-
-    def _reaches(self, peer: Peer, name: str, effect: fx.Reaches) -> bool:
-        return self.faults.reaches(effect.key, effect.size)
-
-    def _children(self, peer: Peer, name: str, effect: fx.Children) -> list[str]:
-        tails = {key[len(effect.prefix) :] for key in self.faults.listed(effect.prefix)}
-        return sorted({tail.partition("/")[0] + ("/" if "/" in tail else "") for tail in tails})
-
-    def _pause(self, peer: Peer, name: str, effect: fx.Pause) -> None:
-        peer.wake[name] = self.now + effect.seconds * (0.5 + self.random.random())
-
-    def _show(self, peer: Peer, name: str, effect: fx.Show) -> None:
-        if name in peer.again:
-            return
-        before = peer.shown.get(name, JobStatus.WAITING)
-        if not may_follow(before, effect.status):
-            raise Violation(f"{peer.identity.id} shows {name} as {effect.status} after {before}")
-        peer.shown[name] = effect.status
-
-    def _newnonce(self, peer: Peer, name: str, effect: fx.NewNonce) -> Nonce:
-        self.nonces += 1
-        return Nonce(f"n{self.nonces}")
-
-    def _taken(self) -> int:
-        return sum(
-            1
-            for supervisor in self.supervisors.values()
-            if supervisor.report is None and supervisor.verdict != "refused"
-        )
-
-    def _hold(self, peer: Peer, name: str, effect: fx.Hold) -> fx.Held | bool | None:
-        if self._taken() >= self.slots or self.chance(0.05):
-            peer.wake[name] = self.now + effect.patience
-            return None
-        if self.chance(0.02):
-            self.supervisors[effect.nonce] = Supervisor(nonce=effect.nonce, held_by=peer.number, verdict="refused")
-            return False
-        self.supervisors[effect.nonce] = Supervisor(
-            nonce=effect.nonce, held_by=peer.number, account=peer.account, boot=self.boot
-        )
-        return fx.Held(
-            host="h", boot_id=f"b{self.boot}", address={}, account=peer.account, folder="/d", place=peer.account,
-            machine="m",
-        )  # fmt: skip
-
-    def _drop(self, peer: Peer, name: str, effect: fx.Drop) -> None:
-        supervisor = self.supervisors.get(effect.nonce)
-        if supervisor is not None and supervisor.verdict is None:
-            supervisor.verdict = "refused"
-
-    def _prepare(
-        self, peer: Peer, name: str, effect: fx.Prepare
-    ) -> fx.DamagedInput | fx.Later | fx.NotBegun | str | None:
-        if self.chance(0.02):
-            self._cut(effect.claim)
-            return fx.NotBegun(why="the connection was lost")
-        if self.chance(0.03):
-            return fx.NotBegun(why="the disk is full")  # held on, until it is dropped
-        if self.chance(0.02):
-            return fx.Later(why="the bucket does not answer")
-        damage = self.faults.inputs(peer, effect.workflow)
-        if damage is not None:
-            return damage
-        return "an input lies in the way" if self.chance(0.01) else None
-
-    def _cut(self, claim: Claim) -> None:
-        """The connection to the host is lost: what was only held refuses."""
-        supervisor = self.supervisors.get(claim.nonce)
-        if supervisor is not None and supervisor.verdict is None:
-            supervisor.verdict = "refused"
-
-    def _go(self, peer: Peer, name: str, effect: fx.Go) -> float | None:
-        supervisor = self.supervisors[effect.claim.nonce]
-        if supervisor.verdict is None and not self.chance(0.02):
-            self.check_start(effect.claim)
-            supervisor.verdict = "started"
-            supervisor.ends_at = self.now + self.random.random() * 6
-        else:
-            self._cut(effect.claim)
-        return None if self.chance(0.03) else 1.0 if supervisor.verdict == "started" else 0.0
-
-    def _askverdict(self, peer: Peer, name: str, effect: fx.AskVerdict) -> str | fx.Foreign | None:
-        nonce = effect.claim.nonce
-        peer.foreign.pop(nonce, None)
-        if self.chance(0.1):
-            return None
-        facts = self._facts(peer)
-        if not belongs(effect.claim, facts):
-            peer.foreign[nonce] = judge(effect.claim, facts, self._seen(self.supervisors[nonce]))
-            return fx.Foreign(sighting=peer.foreign[nonce])
-        supervisor = self.supervisors.setdefault(nonce, Supervisor(nonce=nonce, held_by=None))
-        supervisor.verdict = supervisor.verdict or "refused"
-        return supervisor.verdict
-
-    def _facts(self, peer: Peer) -> HostFacts:
-        """What the host says of itself to this coordinator."""
-        return replace(
-            specs.FACTS,
-            boot_id=f"b{self.boot}",
-            hostname="h",
-            user=peer.account,
-            dir="/d",
-            place=peer.account,
-            machine="m",
-        )
-
-    def _seen(self, supervisor: Supervisor) -> str:
-        if not self.shows:
-            return UNKNOWN
-        lives = supervisor.verdict != "refused" and supervisor.report is None
-        return ALIVE if lives else UNSEEN
-
-    def _linger(self, peer: Peer, name: str, effect: fx.Linger) -> None:
-        key = f"{name} lost {effect.claim.nonce}"
-        peer.tasks[key], peer.answers[key] = effect.steps, None
-
-    def _howsilent(self, peer: Peer, name: str, effect: fx.HowSilent) -> fx.Silence:
-        if effect.claim.nonce in peer.foreign:
-            raise Violation(f"{effect.claim.nonce}: its host answered, and is asked for its silence")
-        if effect.owner is None and not self.chance(0.003):
-            return fx.Silence(seconds=0.0, since="12:00")
-        return fx.Silence(seconds=self.random.choice((0.0, 500.0)), since="12:00", owner=self.chance(0.5))
-
-    def _watch(self, peer: Peer, name: str, effect: fx.Watch) -> ExitReport | None:
-        report = self.supervisors[effect.claim.nonce].report
-        if report is None or self.chance(0.1):
-            peer.wake[name] = self.now + effect.patience
-            return None
-        return report
-
-    def _stopjob(self, peer: Peer, name: str, effect: fx.StopJob) -> ExitReport | str | None:
-        supervisor = self.supervisors[effect.claim.nonce]
-        if supervisor.report is None and self.chance(0.1):
-            return "the kernel does not end: 7 (job, state D)"
-        if supervisor.report is None and not self.chance(0.1):
-            supervisor.report = ExitReport(code=None, signal=15, stopped=True)
-        return None if self.chance(0.1) else supervisor.report
-
-    def _collect(self, peer: Peer, name: str, effect: fx.Collect) -> fx.Collected | None:
-        if self.chance(0.05):
-            return None
-        if effect.keep:
-            self.write(effect.attempt.pack(PACK), CONTENT)
-            if self.chance(0.1):
-                return None
-            self.write(effect.attempt.manifest, BODY)
-        return COLLECTED
-
-    def _release(self, peer: Peer, name: str, effect: fx.Release) -> None:
-        return None
-
-    def _alive(self, peer: Peer, name: str, effect: fx.Alive) -> bool | None:
-        alive = self._is_alive(effect.coordinator)
-        if alive is False and peer.attendant == effect.coordinator:
-            peer.attendant = None
-        return alive
-
-    def _is_alive(self, coordinator: Coordinator) -> bool | None:
-        other = next(each for each in self.peers if each.identity.id == coordinator.id)
-        if other.crashed:
-            return None if self.chance(0.2) else False
-        if not other.tasks:
-            return False
-        return not self.chance(0.03)
+    def perform(self, peer: Peer, name: str, effect: Effect[fx.Performer, A]) -> A:
+        """The answer to one effect of one task of a coordinator."""
+        return on_the_spot(effect.perform(PeerPerformer(self, peer, name)))
 
     # -- the judge --------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     code, trace = run_and_die(laptop, "0:before")
     assert code == 0
     assert sorted(laptop.local_marks()) == sorted(JOBS)
-    for step in ("effect Hold", "runner go", "bucket create_from", "effect Release"):
+    for step in ("effect HoldSlot", "runner go", "bucket create_from", "effect Release"):
         assert any(step in line for line in trace), f"{step} is not counted"
     return trace
 

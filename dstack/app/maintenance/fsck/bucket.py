@@ -15,7 +15,8 @@ from dstack.app.maintenance.blocking_driver import parallel
 from dstack.app.maintenance.fsck.findings import FORSAKEN, Check, Finding
 from dstack.app.maintenance.fsck.jobs import check_job
 from dstack.app.maintenance.fsck.runs import check_run
-from dstack.app.protocol.effects import Delete, Steps
+from dstack.app.protocol.effects import BucketPerformer, Delete
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.key_parser import FOLDERS, Kind, kind_of
 from dstack.core.format.keys import FORMAT, PROBES, PROJECTS, ProjectKeys
 from dstack.core.format.name_records import decode_name
@@ -92,8 +93,8 @@ def _check_name(check: Check, each: Listed) -> list[Finding]:
     if not check.old(each, FORSAKEN):
         return []
 
-    def repair() -> Steps[None]:
-        yield Delete((key,))
+    def repair() -> Steps[BucketPerformer, None]:
+        yield from ask(Delete((key,)))
 
     return [
         Finding(key=key, meaning=f"a name of run {run}, which does not exist", remedy="remove the name", repair=repair)

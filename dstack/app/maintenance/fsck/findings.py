@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dstack.app.protocol.effects import Steps
+from dstack.app.protocol.effects import BucketPerformer
+from dstack.app.protocol.steps import Steps
 from dstack.core.format.key_parser import Kind, parse_key
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import (
@@ -56,7 +57,7 @@ SETTLING = 60.0
 FORSAKEN = 24 * 3600.0
 """Seconds after which a name without a run is none of a run that is being submitted."""
 
-Repair = Callable[[], Steps[None]]
+Repair = Callable[[], Steps[BucketPerformer, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from dstack.app.maintenance.fsck.findings import Check, Finding, Records
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.create_rule import create
-from dstack.app.protocol.effects import NewNonce, Steps
+from dstack.app.protocol.effects import BucketPerformer, NewNonce
 from dstack.app.protocol.lists import reaches_now
+from dstack.app.protocol.steps import Steps, ask
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.manifests import ChangedBytesError
 from dstack.core.format.key_parser import Kind, kind_of, log_offset, parse_key
@@ -67,7 +68,7 @@ class _Generation(Records):
         self.findings = [each for each in self.findings if each.key == self.keys.tomb]
         tomb = self.of(Kind.TOMB)[self.keys.tomb]
 
-        def repair() -> Steps[None]:
+        def repair() -> Steps[BucketPerformer, None]:
             yield from prune_steps.bury(self._check.keys, self.keys, tomb, set())
 
         count = len(self.listed) - 1
@@ -208,8 +209,8 @@ class _Generation(Records):
     def _damaged(self, key: str, meaning: str) -> None:
         """A result that nobody should use: behind a tomb nobody does."""
 
-        def repair() -> Steps[None]:
-            tomb = Tomb(nonce=(yield NewNonce()), user="fsck", reason="it is damaged")
+        def repair() -> Steps[BucketPerformer, None]:
+            tomb = Tomb(nonce=(yield from ask(NewNonce())), user="fsck", reason="it is damaged")
             yield from create(self.keys.tomb, pack(tomb))
 
         self.wrong(key, meaning, remedy=AGAIN, repair=repair)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dstack.app.maintenance.fsck.findings import SETTLING, Check, Finding, Records
 from dstack.app.protocol import prune_steps, settlement
 from dstack.app.protocol.create_rule import create
-from dstack.app.protocol.effects import NewNonce, Steps
+from dstack.app.protocol.effects import BucketPerformer, NewNonce
 from dstack.app.protocol.jobs import Job
+from dstack.app.protocol.steps import Steps, ask
 from dstack.app.queries.views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.identifiers import is_run_id
@@ -58,7 +59,7 @@ class _Run(Records):
         return self.findings
 
     def _headless(self) -> None:
-        def repair() -> Steps[None]:
+        def repair() -> Steps[BucketPerformer, None]:
             yield from prune_steps.forget_run(self._check.keys, self.run)
 
         self.wrong(
@@ -76,7 +77,7 @@ class _Run(Records):
                 self.wrong(key, f"it leads to another run than {self.run}, whose name it is")
             return
 
-        def repair() -> Steps[None]:
+        def repair() -> Steps[BucketPerformer, None]:
             yield from create(key, encode_name(self.run))
 
         self.wrong(key, f"run {self.run} cannot be found by its name", remedy="write the name", repair=repair)
@@ -131,7 +132,7 @@ class _Run(Records):
                 self.wrong(self.keys.final, f"it says something else of {workflow} than {key}")
 
     def _missing_outcome(self, key: str, outcome: Outcome) -> None:
-        def repair() -> Steps[None]:
+        def repair() -> Steps[BucketPerformer, None]:
             yield from create(key, pack(outcome))
 
         remedy = "write what the summary says of it"
@@ -150,8 +151,8 @@ class _Run(Records):
     def _missing_final(self, record: RunRecord, outcomes: dict[WorkflowName, Outcome]) -> None:
         jobs = tuple(outcomes[spec.workflow] for spec in record.plan.jobs)
 
-        def repair() -> Steps[None]:
-            yield from create(self.keys.final, pack(summary_of(record, jobs, (yield NewNonce()))))
+        def repair() -> Steps[BucketPerformer, None]:
+            yield from create(self.keys.final, pack(summary_of(record, jobs, (yield from ask(NewNonce())))))
 
         meaning = "every job has an outcome, and the run has no summary: it counts as running"
         self.wrong(self.keys.final, meaning, remedy="write the summary", repair=repair)
@@ -180,7 +181,7 @@ class _Run(Records):
         key = self.keys.job(spec.workflow)
         job = Job(run=record, spec=spec, fingerprint=keys.fingerprint, project=self._check.keys)
 
-        def repair() -> Steps[None]:
+        def repair() -> Steps[BucketPerformer, None]:
             outcome = yield from settlement.outcome_of(job, keys, result)
             yield from create(key, pack(outcome))
 

@@ -1,0 +1,102 @@
+"""The records of one attempt that has begun or ended: its result, its end, and that nothing of it lives any more."""
+
+from __future__ import annotations
+
+from dstack.app.protocol.answers import Collected, NotCollected, Uncollectable
+from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.effects import AttemptCollector, Collect, ObjectCreator, Release
+from dstack.app.protocol.steps import Steps, ask
+from dstack.core.format.keys import AttemptKeys
+from dstack.core.format.records import Claim, End, Gone, Result, pack
+from dstack.core.lifecycle import AttemptEnd, end_without_result
+from dstack.model import ExitReport, WorkflowName
+
+
+def void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[ObjectCreator, None]:
+    """The host has refused this attempt for ever: whoever looks next may claim the following one."""
+    report = ExitReport(code=None, reason=why or f"it never started on {claim.host}")
+    yield from record_end(attempt_keys, claim, report, status=AttemptEnd.VOID)
+
+
+def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[ObjectCreator, None]:
+    """Nobody can know what became of the attempt: say so, so that another one may be made. Should it live after all and
+    be the first to come to a result, that result counts."""
+    report = ExitReport(code=None, reason=reason, vanished=True)
+    yield from record_end(attempt_keys, claim, report, status=AttemptEnd.LOST)
+
+
+def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[ObjectCreator, None]:
+    """Say of an attempt that is lost, or was called so, that nothing of it lives."""
+    yield from create(mine.gone, pack(Gone(nonce=claim.nonce)))
+
+
+def bring_in(
+    mine: AttemptKeys, claim: Claim, report: ExitReport, workflow: WorkflowName
+) -> Steps[AttemptCollector, bool]:
+    """Bring all of a lost attempt that has ended into the bucket, then have the host forget it -> False while the host
+    cannot be reached. Its result counts if it comes first."""
+    collected = yield from ask(Collect(claim, workflow, mine, partial=not report.succeeded, keep=True))
+    if isinstance(collected, NotCollected):
+        return False
+    yield from record_gone(mine, claim)
+    yield from record_ended(mine, claim, report, collected)
+    return True
+
+
+def record_ended(
+    mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected | Uncollectable
+) -> Steps[AttemptCollector, None]:
+    """Commit what was collected and record the end; then the host may forget the attempt."""
+    if report.vanished:
+        yield from record_gone(mine, claim)
+    if isinstance(collected, Collected) and report.succeeded:
+        status = yield from commit(mine, claim, report, collected)
+        yield from record_end(mine, claim, report, status=status)
+    else:
+        reason = report.reason
+        if isinstance(collected, Uncollectable):
+            lost = collected.why
+            reason = lost if report.succeeded else f"{reason}; what it left could not be kept: {lost}"
+        yield from record_end(mine, claim, report, status=end_without_result(report), reason=reason)
+    yield from ask(Release(claim))
+
+
+def commit(
+    mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected
+) -> Steps[ObjectCreator, AttemptEnd]:
+    """Create the result -> the status of this attempt: only one attempt of a generation is ever the result.
+
+    The body follows from claim, report and manifest alone, so that two owners of one attempt write the same.
+    """
+    result = Result(
+        nonce=claim.nonce,
+        attempt=mine.number,
+        manifest=collected.manifest,
+        digest=collected.digest,
+        run=claim.run,
+        name=claim.run_name,
+        host=claim.host,
+        started=report.started,
+        ended=report.ended,
+        log_lost=report.log_lost,
+    )
+    won = yield from create(mine.generation.result, pack(result))
+    return AttemptEnd.SUCCEEDED if won else AttemptEnd.SUPERSEDED
+
+
+def record_end(
+    mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: AttemptEnd, reason: str | None = None
+) -> Steps[ObjectCreator, None]:
+    """Record how the attempt ended, as the report says, for `reason` where that is another one than the report's."""
+    end = End(
+        nonce=claim.nonce,
+        status=status,
+        reason=reason if reason is not None else report.reason,
+        code=report.code,
+        signal=report.signal,
+        host=claim.host,
+        started=report.started,
+        ended=report.ended,
+        log_lost=report.log_lost,
+    )
+    yield from create(mine.end, pack(end))

@@ -1,0 +1,46 @@
+"""Steps that a test feeds with answers, effect after effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dstack.app.protocol import effects as fx
+from dstack.app.protocol.steps import Effect, Steps
+from dstack.errors import BucketError
+from dstack.ports import Bucket
+
+T = TypeVar("T")
+UNANSWERED = object()
+"""What `bucket_answer` says of an effect that is none of the bucket's."""
+
+
+def feed(steps: Steps[fx.Performer, T], answer_of: Callable[[Effect[fx.Performer, object]], object]) -> T:
+    """Take the steps to their end; a BucketError that `answer_of` raises is raised in them."""
+    answer: object = None
+    failure: BucketError | None = None
+    while True:
+        try:
+            effect = steps.send(answer) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer, failure = None, None
+        try:
+            answer = answer_of(effect)
+        except BucketError as error:
+            failure = error
+
+
+def bucket_answer(bucket: Bucket, effect: Effect[fx.Performer, object]) -> object:
+    """The answer of a bucket to an effect on it, else UNANSWERED."""
+    match effect:
+        case fx.PutNew(key, body):
+            return bucket.create(key, body)
+        case fx.Read(key):
+            return bucket.get(key)
+        case fx.ListKeys(prefix):
+            return bucket.list(prefix)
+        case fx.Children(prefix):
+            return bucket.children(prefix)
+    return UNANSWERED
