@@ -24,8 +24,8 @@ from dstack.model import Entry, EntryKind
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_PIECE = 1 << 20
-_TRIES = 8
+_READ_BYTES = 1 << 20
+_FOLDER_ATTEMPTS = 8
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _HINTS = {
     errno.ENOTDIR: "a file or a symbolic link stands where a folder belongs: remove it or give another folder with -o",
@@ -126,7 +126,7 @@ class SafeFolder:
     def _write_folder(self, parts: tuple[bytes, ...], entry: Entry) -> None:
         with self._folder(parts[:-1], make=True) as parent:
             if _mkdir(parent, parts[-1], 0o700):
-                with _opened(os.open(parts[-1], _FOLDER, dir_fd=parent)) as made:
+                with _closing(os.open(parts[-1], _FOLDER, dir_fd=parent)) as made:
                     os.fchmod(made, entry.mode | 0o700)
             else:
                 os.close(os.open(parts[-1], _FOLDER, dir_fd=parent))
@@ -134,7 +134,7 @@ class SafeFolder:
     def _write_file(self, parent: int, name: bytes, entry: Entry, chunks: Iterable[bytes]) -> None:
         digest = hashlib.sha256()
         size = 0
-        with _opened(os.open(name, _NEW, 0o600, dir_fd=parent)) as fd:
+        with _closing(os.open(name, _NEW, 0o600, dir_fd=parent)) as fd:
             for chunk in chunks:
                 size += len(chunk)
                 if size > entry.size:
@@ -183,7 +183,7 @@ def _hint(error: OSError) -> str | None:
 
 
 @contextmanager
-def _opened(fd: int) -> Iterator[int]:
+def _closing(fd: int) -> Iterator[int]:
     try:
         yield fd
     finally:
@@ -191,7 +191,7 @@ def _opened(fd: int) -> Iterator[int]:
 
 
 def _enter(fd: int, part: bytes, make: bool) -> int:
-    for _ in range(_TRIES):
+    for _ in range(_FOLDER_ATTEMPTS):
         try:
             return os.open(part, _FOLDER, dir_fd=fd)
         except FileNotFoundError:
@@ -238,7 +238,7 @@ def _holds(parent: int, name: bytes, entry: Entry) -> bool:
         fd = os.open(name, _READ, dir_fd=parent)
     except PermissionError:
         return False
-    with _opened(fd):
+    with _closing(fd):
         if _sha256(fd) != entry.sha256:
             return False
         if stat.S_IMODE(state.st_mode) != entry.mode:
@@ -251,6 +251,6 @@ def _holds(parent: int, name: bytes, entry: Entry) -> bool:
 
 def _sha256(fd: int) -> str:
     digest = hashlib.sha256()
-    while piece := os.read(fd, _PIECE):
+    while piece := os.read(fd, _READ_BYTES):
         digest.update(piece)
     return digest.hexdigest()

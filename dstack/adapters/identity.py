@@ -21,7 +21,7 @@ from dstack.model import Nonce, RunId, RunName
 from dstack.private_folder import make_folder, open_file
 from dstack.wire import is_nonce
 
-KEPT = 7 * 24 * 3600.0
+ENDED_LOCK_LIFETIME_S = 7 * 24 * 3600.0
 """Seconds for which the lock file of an ended coordinator is kept: with it a peer is sure that it ended."""
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 BOOT_VARIABLE = "DSTACK_BOOT_ID"
@@ -139,10 +139,10 @@ def coordinator_alive(record: Coordinator, here: str) -> bool | None:
     path = Path(record.lock)
     if not here or record.boot_id != here or path.name != f"{record.id}.lock" or not path.is_absolute():
         return None
-    return _held(path)
+    return _is_locked(path)
 
 
-def _held(path: Path) -> bool | None:
+def _is_locked(path: Path) -> bool | None:
     """Whether somebody holds the lock; None when the file cannot be opened."""
     try:
         # A record is written by anybody: what it names may be a pipe, which must not be waited for.
@@ -163,8 +163,8 @@ def _held(path: Path) -> bool | None:
 
 def _sweep(folder: Path) -> None:
     """Remove lock files of coordinators that ended long ago."""
-    oldest = time.time() - KEPT
+    oldest = time.time() - ENDED_LOCK_LIFETIME_S
     for path in folder.glob("*.lock"):
         with suppress(OSError):
-            if path.stat().st_mtime < oldest and _held(path) is False:
+            if path.stat().st_mtime < oldest and _is_locked(path) is False:
                 path.unlink()

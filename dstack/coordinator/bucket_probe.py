@@ -18,11 +18,11 @@ from dstack.ports import Bucket
 from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import LookAnswer
 
-LONGEST = 1000
+MESSAGE_LIMIT = 1000
 """Characters of a message at most: the answer goes through a pipe in one piece."""
 
 
-def look(hand: HandOver, library: str | None) -> LookAnswer:
+def probe_bucket(hand: HandOver, library: str | None) -> LookAnswer:
     """Returns `who`, in words, when the bucket can be read from here, whether it was `used` before, and the `trouble`
     that this account has with reading it or writing to it. Raises Refusal (kind `bucket`) when the bucket cannot be
     reached, or is a folder that shows no use: one that is not mounted looks like that, too."""
@@ -30,7 +30,7 @@ def look(hand: HandOver, library: str | None) -> LookAnswer:
     child = os.fork()
     if not child:
         os.close(reader)
-        os.write(writer, json.dumps(_found(hand, library)).encode()[:4096])
+        os.write(writer, json.dumps(_probe_here(hand, library)).encode()[:4096])
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
@@ -42,7 +42,7 @@ def look(hand: HandOver, library: str | None) -> LookAnswer:
     return LookAnswer.from_other_version(answer)
 
 
-def _found(hand: HandOver, library: str | None) -> dict[str, Any]:
+def _probe_here(hand: HandOver, library: str | None) -> dict[str, Any]:
     if library is not None:
         sys.path.append(library)
     try:
@@ -50,25 +50,25 @@ def _found(hand: HandOver, library: str | None) -> dict[str, Any]:
         used = writable(bucket)
         if not used and is_path(hand.bucket):
             return {"message": unseen(hand.bucket)}
-        return {"who": _who(hand), "used": used, "trouble": _trouble(bucket) if used else ""}
+        return {"who": _login_name(hand), "used": used, "trouble": _write_trouble(bucket) if used else ""}
     except BucketError as error:
-        if _is_shut(hand.bucket):
-            return {"who": "", "used": True, "trouble": str(error)[:LONGEST]}
-        return {"message": str(error)[:LONGEST], "hint": error.hint or ""}
+        if _is_closed_folder(hand.bucket):
+            return {"who": "", "used": True, "trouble": str(error)[:MESSAGE_LIMIT]}
+        return {"message": str(error)[:MESSAGE_LIMIT], "hint": error.hint or ""}
     except Exception as error:
         return {"message": f"{type(error).__name__}: {error}"[:1000], "hint": "report this"}
 
 
-def _trouble(bucket: Bucket) -> str:
+def _write_trouble(bucket: Bucket) -> str:
     """What keeps this account from writing to the bucket; "" where nothing does."""
     try:
         try_bucket(bucket, os.urandom(16).hex())
     except BucketError as error:
-        return str(error)[:LONGEST]
+        return str(error)[:MESSAGE_LIMIT]
     return ""
 
 
-def _is_shut(bucket: str) -> bool:
+def _is_closed_folder(bucket: str) -> bool:
     """Whether the bucket is a folder that lies here, so that it is this account that is kept out."""
     if not is_path(bucket):
         return False
@@ -81,7 +81,7 @@ def _is_shut(bucket: str) -> bool:
     return True
 
 
-def _who(hand: HandOver) -> str:
+def _login_name(hand: HandOver) -> str:
     """Whose credentials opened it."""
     if hand.credentials:
         return "you, forwarded"

@@ -16,7 +16,7 @@ from dstack import wire
 from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.coordination.run import Coordination
-from dstack.coordinator.wiring import Hosting
+from dstack.coordinator.wiring import HostContext
 from dstack.core.format.codec import build
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, RunRecord, at_machine, unpack
@@ -27,13 +27,13 @@ from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import HandAnswer, HandRequest
 from dstack.wire.form import MisfitError
 
-LINGER = 3.0
+IDLE_LINGER_S = 3.0
 """Seconds that it stays awake once nothing is left to do: whoever comes next needs no start."""
-AGAIN = (1.0, 30.0)
+BUCKET_RETRY_PAUSES_S = (1.0, 30.0)
 """Seconds before a run is taken up again that a silent bucket ended: the first time, and at most."""
 
 
-def live(root: str, listener: socket.socket, place: str) -> None:
+def run_detached(root: str, listener: socket.socket, place: str) -> None:
     """Be the coordinator behind `listener`, whose file is `place`, until every run given to it is final."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -47,17 +47,17 @@ def live(root: str, listener: socket.socket, place: str) -> None:
             pid=os.getpid(),
             lock=str(lock.path),
         )
-        asyncio.run(Detached(root, me, place).serve(listener))
+        asyncio.run(DetachedCoordinator(root, me, place).serve(listener))
 
 
-class Detached:
+class DetachedCoordinator:
     """The runs of one coordinator: only runs that its own user handed over, known by the hashes of their records."""
 
     def __init__(self, root: str, me: Coordinator, place: str) -> None:
         self._me = me
         self._place = place
         self._log = LogScreen()
-        self._hosting = Hosting(root, me, self._log)
+        self._hosting = HostContext(root, me, self._log)
         self._runs: dict[RunId, asyncio.Task[None]] = {}
         self._again: dict[RunId, asyncio.Event] = {}
         """Set when a run that is here already was handed over once more."""
@@ -86,7 +86,7 @@ class Detached:
                 await self._change.wait()
                 continue
             waiting = asyncio.ensure_future(self._change.wait())
-            await asyncio.wait({waiting}, timeout=LINGER)
+            await asyncio.wait({waiting}, timeout=IDLE_LINGER_S)
             if not waiting.done():
                 waiting.cancel()
                 return
@@ -184,7 +184,7 @@ class Detached:
 
     async def _bring(self, record: RunRecord) -> None:
         """A run to its end, whatever the bucket does meanwhile."""
-        pause, most = AGAIN
+        pause, most = BUCKET_RETRY_PAUSES_S
         while True:
             began = time.monotonic()
             try:
@@ -199,4 +199,4 @@ class Detached:
                 self._log.message(f"{record.name}: {final.status}")
                 return
             await asyncio.sleep(pause)
-            pause = AGAIN[0] if time.monotonic() - began > most * 2 else min(most, pause * 2)
+            pause = BUCKET_RETRY_PAUSES_S[0] if time.monotonic() - began > most * 2 else min(most, pause * 2)

@@ -19,15 +19,15 @@ from dstack.private_folder import make_folder, open_file
 from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import HandAnswer, HandRequest
 
-DEADLINE = 45.0
+RENDEZVOUS_DEADLINE_S = 45.0
 """Seconds for a coordinator to answer, one that is about to end and the start of another included."""
-ANSWER = 40.0
-PAUSE = 0.02
-LOG_LIMIT = 4 << 20
+ANSWER_DEADLINE_S = 40.0
+RENDEZVOUS_PAUSE_S = 0.02
+LOG_LIMIT_BYTES = 4 << 20
 """Bytes of a log beyond which a new coordinator begins it anew."""
 
 
-def hand(root: str, given: HandOver, library: str | None) -> HandAnswer:
+def hand_over(root: str, given: HandOver, library: str | None) -> HandAnswer:
     """Hand a run to the coordinator of its bucket, starting one if need be -> its answer; raises its Refusal.
 
     The coordinator is a process of its own, in a session of its own: it outlives this one and its connection.
@@ -35,13 +35,13 @@ def hand(root: str, given: HandOver, library: str | None) -> HandAnswer:
     name = desk(given, boot_id(), embedded.PROGRAM)
     folder = os.path.join(root, "coordinators")
     make_folder(folder)
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + RENDEZVOUS_DEADLINE_S
     while time.monotonic() < deadline:
         _start_if_none(root, folder, name, library)
         answer = _ask(folder, name, given)
         if answer is not None:
             return answer
-        time.sleep(PAUSE)  # it has just ended, or is about to listen
+        time.sleep(RENDEZVOUS_PAUSE_S)  # it has just ended, or is about to listen
     raise Refusal("busy", "the coordinator of this host does not answer", f"see {folder}/{name}.log there")
 
 
@@ -55,19 +55,19 @@ def _start_if_none(root: str, folder: str, name: str, library: str | None) -> No
         return
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _Short(folder) as short:
+        with _ShortSocketPath(folder) as short:
             place = short(name)
             if os.path.lexists(place):
                 os.unlink(place)
             listener.bind(place)
         listener.listen(64)
-        _detach(root, os.path.join(folder, name), library, {lock, listener.fileno()}, listener)
+        _fork_detached(root, os.path.join(folder, name), library, {lock, listener.fileno()}, listener)
     finally:
         listener.close()
         os.close(lock)
 
 
-def _detach(root: str, place: str, library: str | None, kept: set[int], listener: socket.socket) -> None:
+def _fork_detached(root: str, place: str, library: str | None, kept: set[int], listener: socket.socket) -> None:
     """Fork twice; the grandchild has what is `kept` open and its log, and nothing of this process's connection."""
     child = os.fork()
     if child:
@@ -80,9 +80,9 @@ def _detach(root: str, place: str, library: str | None, kept: set[int], listener
         _redirect(place + ".log", kept)
         if library is not None:
             sys.path.append(library)
-        from dstack.coordinator.detached import live
+        from dstack.coordinator.detached import run_detached
 
-        live(root, listener, place + ".sock")
+        run_detached(root, listener, place + ".sock")
     except BaseException:
         import traceback
 
@@ -95,7 +95,7 @@ def _detach(root: str, place: str, library: str | None, kept: set[int], listener
 
 def _redirect(log: str, kept: set[int]) -> None:
     out = open_file(log, os.O_WRONLY | os.O_APPEND)
-    if os.fstat(out).st_size > LOG_LIMIT:
+    if os.fstat(out).st_size > LOG_LIMIT_BYTES:
         os.ftruncate(out, 0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -110,36 +110,38 @@ def _redirect(log: str, kept: set[int]) -> None:
 def _ask(folder: str, name: str, given: HandOver) -> HandAnswer | None:
     """The coordinator's answer, None when it ended before it gave one; raises its Refusal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(ANSWER)
+        client.settimeout(ANSWER_DEADLINE_S)
         try:
-            with _Short(folder) as short:
+            with _ShortSocketPath(folder) as short:
                 client.connect(short(name))
             client.sendall(wire.pack_message(HandRequest(handover=plain(given)).envelope(1)))
             reader = wire.FrameReader()
             while data := client.recv(1 << 16):
                 for frame in reader.feed(data):
-                    return _told(wire.unpack_message(frame.payload))
+                    return _unpack_answer(wire.unpack_message(frame.payload))
         except (ConnectionError, FileNotFoundError):
             return None
         except TimeoutError:
-            raise Refusal("busy", f"the coordinator did not answer within {ANSWER:.0f} s", "try again") from None
+            raise Refusal(
+                "busy", f"the coordinator did not answer within {ANSWER_DEADLINE_S:.0f} s", "try again"
+            ) from None
     return None
 
 
-def _told(message: dict[str, Any]) -> HandAnswer:
+def _unpack_answer(message: dict[str, Any]) -> HandAnswer:
     error = message.get("error")
     if isinstance(error, dict):
         raise Refusal(str(error.get("kind")), str(error.get("message")), str(error.get("hint") or ""))
     return HandAnswer.from_other_version(message.get("ok"))
 
 
-class _Short:
+class _ShortSocketPath:
     """Names a socket in a folder by a path that is short whatever the folder is: the system allows 107 bytes."""
 
     def __init__(self, folder: str) -> None:
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
-    def __enter__(self) -> _Short:
+    def __enter__(self) -> _ShortSocketPath:
         return self
 
     def __call__(self, name: str) -> str:

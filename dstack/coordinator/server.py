@@ -24,7 +24,7 @@ from dstack.wire.coordinator_messages import (
 )
 from dstack.wire.form import DoneAnswer, Message, MisfitError
 
-PIECE = 1 << 18
+STREAM_READ_BYTES = 1 << 18
 
 
 def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
@@ -54,16 +54,16 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
 def _answer(message: dict[str, Any], frames: Iterator[wire.Frame], root: str) -> Message:
     match message.get("op"):
         case wire.LIBRARY_HAVE:
-            return LibraryHaveAnswer(have=wheel.is_there(root, LibraryHaveRequest.from_envelope(message).sha256))
+            return LibraryHaveAnswer(have=wheel.has_library(root, LibraryHaveRequest.from_envelope(message).sha256))
         case wire.LIBRARY_PUSH:
-            wheel.receive(root, LibraryPushRequest.from_envelope(message).sha256, _data(frames))
+            wheel.receive_library(root, LibraryPushRequest.from_envelope(message).sha256, _data(frames))
             return DoneAnswer()
         case wire.LOOK:
             look = LookRequest.from_envelope(message)
-            return bucket_probe.look(_handover(look.handover), _library(root, look.library))
+            return bucket_probe.probe_bucket(_handover(look.handover), _library(root, look.library))
         case wire.HAND:
             hand = HandRequest.from_envelope(message)
-            return rendezvous.hand(root, _handover(hand.handover), _library(root, hand.library))
+            return rendezvous.hand_over(root, _handover(hand.handover), _library(root, hand.library))
     raise Refusal("request", f"this coordinator knows no operation {message.get('op')!r}", "update dstack")
 
 
@@ -73,19 +73,19 @@ def _handover(fields: Mapping[str, Any]) -> HandOver:
 
 def _library(root: str, sha256: str | None) -> str | None:
     """The folder to import the library from; None where the bucket needs no library."""
-    return wheel.importable(root, sha256) if sha256 else None
+    return wheel.trusted_library_folder(root, sha256) if sha256 else None
 
 
 def _frames(first: bytes, stdin: int) -> Iterator[wire.Frame]:
     reader = wire.FrameReader()
-    data = first or os.read(stdin, PIECE)
+    data = first or os.read(stdin, STREAM_READ_BYTES)
     while data:
         try:
             yield from reader.feed(data)
         except wire.ProtocolError as error:
             sys.stderr.write(f"dstack: the laptop's stream is broken: {error}\n")
             return
-        data = os.read(stdin, PIECE)
+        data = os.read(stdin, STREAM_READ_BYTES)
 
 
 def _data(frames: Iterator[wire.Frame]) -> Iterator[bytes]:

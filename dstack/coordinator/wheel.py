@@ -12,32 +12,32 @@ from collections.abc import Iterable
 from dstack.private_folder import make_folder, open_folder
 from dstack.wire import Refusal
 
-LIMIT = 200 << 20
+LIBRARY_LIMIT_BYTES = 200 << 20
 """Bytes, packed and unpacked."""
 _HEX = frozenset("0123456789abcdef")
 
 
-def folder(root: str, sha256: str) -> str:
+def library_folder(root: str, sha256: str) -> str:
     """Where the library lies, ready to be imported from; raises Refusal for a name that is no sha256."""
     if len(sha256) != 64 or not set(sha256) <= _HEX:
         raise Refusal("request", "the library has no name")
     return os.path.join(root, "library", sha256)
 
 
-def importable(root: str, sha256: str) -> str:
+def trusted_library_folder(root: str, sha256: str) -> str:
     """The same, once it is seen to be this account's alone: it is about to be executed. Raises OSError else."""
-    path = folder(root, sha256)
+    path = library_folder(root, sha256)
     os.close(open_folder(path))
     return path
 
 
-def is_there(root: str, sha256: str) -> bool:
-    return os.path.isdir(folder(root, sha256))
+def has_library(root: str, sha256: str) -> bool:
+    return os.path.isdir(library_folder(root, sha256))
 
 
-def receive(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
+def receive_library(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
     """Unpack the zip file that `pieces` are; raises Refusal when it is not what its name says. May be repeated."""
-    target = folder(root, sha256)
+    target = library_folder(root, sha256)
     parent = os.path.dirname(target)
     make_folder(parent)
     found = hashlib.sha256()
@@ -45,8 +45,8 @@ def receive(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
             found.update(piece)
             file.write(piece)
-            if file.tell() > LIMIT:
-                raise Refusal("hash", f"the library is larger than {LIMIT >> 20} MiB")
+            if file.tell() > LIBRARY_LIMIT_BYTES:
+                raise Refusal("hash", f"the library is larger than {LIBRARY_LIMIT_BYTES >> 20} MiB")
         if found.hexdigest() != sha256:
             raise Refusal("hash", "the library came damaged", "try again")
         fresh = tempfile.mkdtemp(dir=parent, prefix="new-")
@@ -59,8 +59,8 @@ def receive(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
 
 
 def _unpack(archive: zipfile.ZipFile, target: str) -> None:
-    if sum(item.file_size for item in archive.infolist()) > LIMIT:
-        raise Refusal("hash", f"the library is larger than {LIMIT >> 20} MiB")
+    if sum(item.file_size for item in archive.infolist()) > LIBRARY_LIMIT_BYTES:
+        raise Refusal("hash", f"the library is larger than {LIBRARY_LIMIT_BYTES >> 20} MiB")
     for item in archive.infolist():
         parts = item.filename.split("/")
         if item.filename.startswith("/") or any(part in ("", ".", "..") for part in parts):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstack.adapters.bucket.opener import open_bucket
-from dstack.adapters.bucket.remote_errors import redacted
-from dstack.adapters.bucket.stall_notice import WaitingBucket
-from dstack.adapters.bucket.swappable import RenewedBucket
+from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.adapters.bucket.stall_notice import StallNoticeBucket
+from dstack.adapters.bucket.swappable import SwappableBucket
 from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
 from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner.client import RunnerClient
@@ -55,7 +55,7 @@ class PushedCode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Project:
+class _ProjectContext:
     """What all runs of one project share."""
 
     keys: ProjectKeys
@@ -63,18 +63,18 @@ class _Project:
     heart: Heart
 
 
-class Hosting:
+class HostContext:
     """All that the runs of one detached coordinator work with, opened when first needed."""
 
     def __init__(self, root: str, me: Coordinator, log: LogScreen) -> None:
         self._root = root
         self._me = me
         self._log = log
-        self._bucket: RenewedBucket | None = None
+        self._bucket: SwappableBucket | None = None
         self._credentials: Mapping[str, Any] = {}
         self._until: float | None = None
         self._fleets: dict[str, Fleet] = {}
-        self._projects: dict[str, _Project] = {}
+        self._projects: dict[str, _ProjectContext] = {}
         self._hands: dict[RunId, HandOver] = {}
         self._values: dict[RunId, dict[str, str]] = {}
 
@@ -83,11 +83,11 @@ class Hosting:
         may be over. Raises BucketError when it cannot be read with them; nothing is changed then."""
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
             store = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
-            opened = WaitingBucket(store, redacted(hand.bucket), self._log.message)
+            opened = StallNoticeBucket(store, redact_url(hand.bucket), self._log.message)
             writable(opened)
             self._credentials, self._until = dict(hand.credentials), hand.until
             if self._bucket is None:
-                self._bucket = RenewedBucket(opened)
+                self._bucket = SwappableBucket(opened)
             self._bucket.renew(opened)
         return self._bucket
 
@@ -145,10 +145,10 @@ class Hosting:
             peers=hand.peers,
         )
 
-    def _project(self, name: str, bucket: Bucket) -> _Project:
+    def _project(self, name: str, bucket: Bucket) -> _ProjectContext:
         if name not in self._projects:
             keys, here = ProjectKeys.of(name), self._me.boot_id
-            self._projects[name] = _Project(
+            self._projects[name] = _ProjectContext(
                 keys=keys,
                 observer=Observer(bucket, keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime),
                 heart=Heart(bucket, keys.heartbeat(self._me.id), self._log.message, until=lambda: self._until),

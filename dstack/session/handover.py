@@ -11,9 +11,9 @@ from typing import Any
 
 from dstack.adapters.bucket.forwarding import lend_credentials, location_options
 from dstack.adapters.bucket.registry import backend_of, is_path
-from dstack.adapters.bucket.remote_errors import redacted
-from dstack.adapters.coordinator.client import CoordinatorClient, Seeing
-from dstack.adapters.coordinator.wheel import OLDEST, Library, library_for, python_of
+from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.adapters.coordinator.client import CoordinatorClient, HostBucketReport
+from dstack.adapters.coordinator.wheel import OLDEST_COORDINATOR_PYTHON, Library, pack_library, python_version
 from dstack.app.coordination.handover import Handed, Ready, hand_out, make_ready, still_awaited
 from dstack.app.hosts.fleet import Reached
 from dstack.app.protocol.job_secrets import for_host
@@ -105,14 +105,14 @@ class HostCoordinators:
         """Raises DstackError with what keeps the host's coordinator from working alone."""
         seeing = await self.look(host, facts)
         if not seeing.used:
-            raise HostError(host.name, unseen(redacted(self._session.settings.bucket)))
+            raise HostError(host.name, unseen(redact_url(self._session.settings.bucket)))
         if seeing.trouble:
             raise HostError(host.name, f"its account cannot use the bucket: {seeing.trouble}")
 
-    async def look(self, host: Host, facts: HostFacts) -> Seeing:
+    async def look(self, host: Host, facts: HostFacts) -> HostBucketReport:
         """How the host sees the bucket, be it in use or not; raises DstackError where it does not."""
-        if python_of(facts) < OLDEST:
-            python = ".".join(map(str, OLDEST))
+        if python_version(facts) < OLDEST_COORDINATOR_PYTHON:
+            python = ".".join(map(str, OLDEST_COORDINATOR_PYTHON))
             raise HostError(host.name, f"its python3 is {facts.python}, {python} is needed to work alone")
         library = await self.library(host, facts)
         return await (await self.client(host)).look(self.hand_over_of(host), library)
@@ -160,5 +160,5 @@ class HostCoordinators:
         async with self._packing:
             if kind not in self._libraries:
                 cache = self._session.home / ".dstack" / "libraries"
-                self._libraries[kind] = await asyncio.to_thread(library_for, packages, facts, cache, self._closed)
+                self._libraries[kind] = await asyncio.to_thread(pack_library, packages, facts, cache, self._closed)
         return self._libraries[kind]

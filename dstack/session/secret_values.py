@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from dstack.adapters.secrets.dotenv_file import NAME, DotEnv, read_dotenv
-from dstack.adapters.secrets.secrets_file import Scope
+from dstack.adapters.secrets.dotenv_file import DOTENV_FILE, DotEnv, read_dotenv
+from dstack.adapters.secrets.secrets_file import SecretScope
 from dstack.adapters.secrets.store import SecretStore
 from dstack.errors import Problem, SecretError
 from dstack.model import JobSpec, Workflow
 
-EVERYWHERE = Scope(project=None)
+EVERYWHERE = SecretScope(project=None)
 
 
 class SecretSources:
@@ -20,7 +20,7 @@ class SecretSources:
 
     def __init__(self, *, home: Path, root: Path, project: str) -> None:
         self._root = root
-        self._scope = Scope(project=project)
+        self._scope = SecretScope(project=project)
         self._store = SecretStore(home)
 
     @cached_property
@@ -43,7 +43,7 @@ class SecretSources:
     def unread(self) -> str:
         """What in `.env` could not be read, for a hint; empty when all could."""
         lines = self._dotenv.unread
-        return f"; line {', '.join(map(str, lines))} of {NAME} is no NAME=VALUE" if lines else ""
+        return f"; line {', '.join(map(str, lines))} of {DOTENV_FILE} is no NAME=VALUE" if lines else ""
 
     def values(self, names: Iterable[str]) -> dict[str, str]:
         """Of these names all that can be had."""
@@ -84,4 +84,4 @@ def missing_secrets(sources: SecretSources, workflows: Sequence[Workflow]) -> li
 def way_out(names: Iterable[str]) -> str:
     """What to do about secrets that are not set."""
     commands = ", ".join(f"`dstack secrets set {name}`" for name in names)
-    return f"{commands}, or a line in {NAME} of the project folder"
+    return f"{commands}, or a line in {DOTENV_FILE} of the project folder"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from dstack.adapters.bucket.opener import missing_path, open_bucket
 from dstack.adapters.bucket.registry import backend_of
-from dstack.adapters.bucket.remote_errors import redacted
-from dstack.adapters.bucket.stall_notice import WaitingBucket
+from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.adapters.bucket.stall_notice import StallNoticeBucket
 from dstack.app.maintenance.bucket_probe import Format, check_format, effort_for, ensure_probed, require_writer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, RunRecord
@@ -77,10 +77,10 @@ class Session:
 
     def _remote(self) -> str | None:
         """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
-        from dstack.adapters.git.repository import configuration, remote_of
+        from dstack.adapters.git.repository import configuration, remote_url
 
         try:
-            return remote_of(configuration(self.root), None)
+            return remote_url(configuration(self.root), None)
         except SnapshotError:
             return None
 
@@ -92,7 +92,7 @@ class Session:
         file system is not mounted, all that is written would go to another disk.
         """
         store = open_bucket(self.settings.bucket, self.settings.options, self.home)
-        bucket = WaitingBucket(store, redacted(self.settings.bucket), self.tell)
+        bucket = StallNoticeBucket(store, redact_url(self.settings.bucket), self.tell)
         self._format = check_format(bucket)
         if self._format is None:
             self.require_folder()

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from dstack.adapters.git.index_layer import QUIET
+from dstack.adapters.git.index_layer import QUIET_TIME_S
 from dstack.adapters.git.snapshots import GitCode
 from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
-from dstack.adapters.ssh.config import Surroundings
+from dstack.adapters.ssh.config import SshSurroundings
 from dstack.adapters.ssh.connections import SshHosts
 from dstack.project.hosts.inventory import read_inventory
 from tests.bench.measure import Row, interleaved, scaled, seconds
@@ -49,7 +49,7 @@ async def _measured(place: Place, laptop: Laptop, control: Path, rounds: int) ->
     code = GitCode(laptop.root, place.folder / "snapshots.git")
     numbers = count(1)
     loop = asyncio.get_running_loop()
-    async with SshHosts({str(host.name): host}, around=Surroundings.here()) as hosts:
+    async with SshHosts({str(host.name): host}, around=SshSurroundings.here()) as hosts:
         client = RunnerClient(
             str(host.name), lambda: hosts.open_transport(host), zipapp=runner_zipapp(), bootstrap=bootstrap_source()
         )
@@ -86,7 +86,7 @@ async def _measured(place: Place, laptop: Laptop, control: Path, rounds: int) ->
 def _change(laptop: Laptop, number: int) -> None:
     """Write the line, and let the moment pass in which a snapshot would wait for a second write of the same tick."""
     laptop.write({"package_07/module_0007.py": f"changed = {number}\n"})
-    time.sleep(2 * QUIET)
+    time.sleep(2 * QUIET_TIME_S)
 
 
 def _need_rsync(place: Place) -> None:

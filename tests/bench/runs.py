@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from dstack.adapters.git.index_layer import QUIET
+from dstack.adapters.git.index_layer import QUIET_TIME_S
 from tests.bench.measure import Row, interleaved, scaled, seconds
 from tests.bench.place import Place, dstack_script, first_and_last, run_to_end
 
@@ -38,7 +38,7 @@ def cold(place: Place, rounds: int) -> Iterator[Row]:
 
     def first_line() -> float:
         laptop.write({"model.py": f"rate = {next(numbers)}\n"})
-        time.sleep(2 * QUIET)
+        time.sleep(2 * QUIET_TIME_S)
         return _until_line([script, "run", "hello"], laptop.root, laptop.environment)
 
     anchor = seconds(lambda: run_to_end(place.ssh("true"), laptop))

@@ -359,7 +359,7 @@ def test_bulk_data_does_not_pass_through_memory_in_a_folder(tmp_path: Path) -> N
 
 def test_a_bucket_that_cannot_hold_bulk_data_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = KINDS["fsspec-memory"](tmp_path)
-    monkeypatch.setattr(remote_errors, "MAX_BULK", 1000)
+    monkeypatch.setattr(remote_errors, "MAX_BULK_BYTES", 1000)
     with pytest.raises(BucketError, match="cannot hold yet"):
         bucket.create_from("a/b", [b"x" * 600, b"x" * 600])
     assert bucket.get("a/b") is None

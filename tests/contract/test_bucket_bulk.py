@@ -41,7 +41,11 @@ def digest(chunks: Iterator[bytes]) -> str:
     return found.hexdigest()
 
 
-SIZES = (obstore_store.LARGE // MB - 1, obstore_store.LARGE // MB, 3 * obstore_store.PART // MB + 1)
+SIZES = (
+    obstore_store.MULTIPART_FROM_BYTES // MB - 1,
+    obstore_store.MULTIPART_FROM_BYTES // MB,
+    3 * obstore_store.PART_BYTES // MB + 1,
+)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -146,5 +150,5 @@ def test_bulk_data_does_not_pass_through_memory(tmp_path: Path) -> None:
 
 def test_the_limits_of_a_store_hold_for_the_largest_piece() -> None:
     """S3 takes parts of 5 MiB to 5 GiB, 10,000 of them for an object."""
-    assert PIECE / obstore_store.PART <= 10_000
-    assert 5 * MB <= obstore_store.PART <= obstore_store.LARGE
+    assert PIECE / obstore_store.PART_BYTES <= 10_000
+    assert 5 * MB <= obstore_store.PART_BYTES <= obstore_store.MULTIPART_FROM_BYTES

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.git.index_layer import secret
+from dstack.adapters.git.index_layer import is_secret
 from dstack.adapters.git.repository import strip_credentials
-from dstack.adapters.git.snapshots import KNOWN, GitCode
+from dstack.adapters.git.snapshots import KNOWN_COMMITS_LIMIT, GitCode
 from dstack.errors import SnapshotError
 from dstack.model import Snapshot
 from dstack.runner.store import code as host
@@ -290,7 +290,7 @@ def test_urls_lose_their_credentials(url: str, clean: str) -> None:
     ],
 )
 def test_sources_of_secrets(path: bytes, tracked: bool, expected: bool) -> None:
-    assert secret(path, tracked=tracked) is expected
+    assert is_secret(path, tracked=tracked) is expected
 
 
 def test_secrets_are_nowhere_in_store_bundle_or_diff(user: Path, code: GitCode, tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_bundle_may_be_given_up_half_way(user: Path, code: GitCode) -> None:
 def test_an_old_snapshot_is_still_there(user: Path, code: GitCode) -> None:
     """A run may be taken up again long after: more snapshots came since than count as a basis."""
     first = code.snapshot()
-    for number in range(KNOWN + 1):
+    for number in range(KNOWN_COMMITS_LIMIT + 1):
         (user / "count").write_text(str(number))
         code.snapshot()
     assert first.commit not in code.known()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.coordinator.client import CoordinatorClient, Seeing
-from dstack.adapters.coordinator.wheel import OLDEST
+from dstack.adapters.coordinator.client import CoordinatorClient, HostBucketReport
+from dstack.adapters.coordinator.wheel import OLDEST_COORDINATOR_PYTHON
 from dstack.adapters.runner.channel import RefusedError
 from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import open_local
@@ -40,7 +40,7 @@ PYTHON = os.environ.get("DSTACK_HOST_PYTHON", sys.executable)
 
 
 def is_too_old() -> bool:
-    code = f"import sys; sys.exit(sys.version_info[:2] < {OLDEST})"
+    code = f"import sys; sys.exit(sys.version_info[:2] < {OLDEST_COORDINATOR_PYTHON})"
     return subprocess.run([PYTHON, "-c", code], check=False).returncode != 0
 
 
@@ -118,7 +118,7 @@ workflows:
         finally:
             await client.close()
 
-    async def look(self, given: HandOver) -> Seeing:
+    async def look(self, given: HandOver) -> HostBucketReport:
         client = await CoordinatorClient.open(await open_local(self.host, PYTHON), self.host.dir)
         try:
             return await client.look(given, None)

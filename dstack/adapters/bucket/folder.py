@@ -32,15 +32,14 @@ from dstack.adapters.bucket.folder_files import (
     remove_empty,
     walk,
 )
-from dstack.adapters.bucket.folder_writer import Writing, is_shared
-from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.bucket.folder_writer import ObjectWriter, is_shared
+from dstack.adapters.bucket.remote_errors import MAX_GET_BYTES, redact_url, too_long_error
 from dstack.core.format.key_rules import check_key, check_prefix, check_range
 from dstack.core.format.keys import FORMAT
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Exclusion, Listed, Put
 
-MAX_GET = 64 << 20
-PIECE = 1 << 20
+FOLDER_READ_BYTES = 1 << 20
 
 
 class FolderBucket:
@@ -71,7 +70,7 @@ class FolderBucket:
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
         parts = check_key(key).split("/")
         with self._explained("create", key):
-            writing = Writing(self.path)
+            writing = ObjectWriter(self.path)
         with writing:
             # What `chunks` raises is none of ours and passes through unchanged.
             for chunk in chunks:
@@ -83,7 +82,7 @@ class FolderBucket:
 
     def put(self, key: str, body: bytes) -> None:
         parts = check_key(key).split("/")
-        with self._explained("write", key), Writing(self.path) as writing:
+        with self._explained("write", key), ObjectWriter(self.path) as writing:
             writing.write(body)
             writing.flush()
             writing.rename(parts)
@@ -96,9 +95,8 @@ class FolderBucket:
                 return None
             try:
                 size = regular_size(fd)
-                if size > MAX_GET:
-                    message = f"{self._place(key)} is {size} bytes long; at most {MAX_GET} are read at once"
-                    raise DamagedObjectError(key, message)
+                if size > MAX_GET_BYTES:
+                    raise too_long_error(key, self._place(key), size)
                 body = read_up_to(fd, size)
             finally:
                 os.close(fd)
@@ -121,7 +119,7 @@ class FolderBucket:
                 size = regular_size(fd)
             while offset < min(end, size):
                 with self._explained("read", key):
-                    piece = os.pread(fd, min(PIECE, end - offset), offset)
+                    piece = os.pread(fd, min(FOLDER_READ_BYTES, end - offset), offset)
                 if not piece:
                     break
                 offset += len(piece)
@@ -219,11 +217,11 @@ class FolderBucket:
 
 def _path(url: str, home: str) -> str:
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in SCHEMES:
+    if not separator or scheme.lower() not in _SCHEMES:
         return os.path.abspath(os.path.join(home, url[2:]) if url.startswith("~/") or url == "~" else url)
     path = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
     if not path.startswith("/"):
-        raise BucketError(f"{redacted(url)} names no folder of this machine", hint="write file:///path")
+        raise BucketError(f"{redact_url(url)} names no folder of this machine", hint="write file:///path")
     return os.path.abspath(path)
 
 
@@ -235,11 +233,11 @@ def _open(url: str, options: Options, home: str) -> FolderBucket:
     return FolderBucket(path)
 
 
-SCHEMES = ("file", "local")
+_SCHEMES = ("file", "local")
 FOLDER = Backend(
     properties=Properties(
         name="folder",
-        schemes=SCHEMES,
+        schemes=_SCHEMES,
         is_path=True,
         exclusion=Exclusion.KERNEL,
         reads_at_once=1,

@@ -30,13 +30,13 @@ from dstack.core.format.key_rules import RESERVED
 from dstack.ports import Put
 from dstack.private_folder import FOLDER_MODE
 
-TRIES = 100
+LOOKUP_ATTEMPTS = 100
 """How often a name is looked up again because its folder, being empty, was removed or replaced by somebody."""
 
-SWEEP_EVERY = 86_400.0
-STALE_AFTER = 2 * 86_400.0
+SWEEP_INTERVAL_S = 86_400.0
+TEMPORARY_FILE_LIFETIME_S = 2 * 86_400.0
 """Seconds without a write after which a temporary file belongs to nobody."""
-SWEEP_LIMIT = 1_000
+SWEPT_FILES_LIMIT = 1_000
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SWEPT = "swept"
@@ -52,7 +52,7 @@ class _Rights(NamedTuple):
     shared: bool
 
 
-class Writing:
+class ObjectWriter:
     """One object in the making: a temporary file in the bucket's own file system, then `link` or `rename`.
 
     A context manager: nothing but the object is left behind, whatever happens in between; only a process that is
@@ -78,7 +78,7 @@ class Writing:
             self.__exit__()
             raise
 
-    def __enter__(self) -> Writing:
+    def __enter__(self) -> ObjectWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,7 +98,7 @@ class Writing:
     def link(self, parts: Sequence[str]) -> Put:
         """Give the file its name unless that is taken; durable once this says CREATED."""
         mark = len(self._open)
-        for _ in range(TRIES):
+        for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
             folders = self._make_folders(parts[:-1])
             outcome = self._link_into(folders[-1], parts[-1]) if folders else None
@@ -114,7 +114,7 @@ class Writing:
     def rename(self, parts: Sequence[str]) -> None:
         """Give the file its name, in place of what has it. Whole after a loss of power, but then perhaps the old."""
         mark = len(self._open)
-        for _ in range(TRIES):
+        for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
             folders = self._make_folders(parts[:-1])
             if folders:
@@ -135,7 +135,7 @@ class Writing:
         except FileExistsError:
             # An NFS client may have sent the call twice and been told of its own success.
             if os.fstat(self._fd).st_nlink != 2:
-                return _taken(folder, name)
+                return _answer_for_taken_name(folder, name)
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise NoLinksError(error.errno, error.strerror) from None
@@ -192,7 +192,7 @@ class Writing:
     def _stage(self) -> tuple[int, int]:
         """Descriptors of the folder for temporary files and of ours in it."""
         mark = len(self._open)
-        for _ in range(TRIES):
+        for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
             staging = absent(os.open, RESERVED, OPEN_FOLDER, dir_fd=self._root)
             if staging is None:
@@ -219,7 +219,7 @@ class Writing:
 
 
 def _open_root(path: str) -> int:
-    for _ in range(TRIES):
+    for _ in range(LOOKUP_ATTEMPTS):
         fd = absent(os.open, path, OPEN_ROOT)
         if fd is not None:
             return fd
@@ -258,7 +258,7 @@ def _rights(root: os.stat_result) -> _Rights:
     return _Rights(folder, folder & 0o666, is_shared(root.st_mode))
 
 
-def _taken(folder: int, name: str) -> Put:
+def _answer_for_taken_name(folder: int, name: str) -> Put:
     """EXISTS when an object has the name; raises OSError when it is something that no reader could read."""
     status = absent(os.stat, name, dir_fd=folder, follow_symlinks=False)
     if status is not None and not stat.S_ISREG(status.st_mode):
@@ -280,15 +280,15 @@ def _sweep(staging: int, *, now: float, mode: int) -> None:
     """Once a day, remove what dead writers left. `now` is the file system's own clock. Never fails a write."""
     try:
         mark = absent(os.stat, _SWEPT, dir_fd=staging, follow_symlinks=False)
-        if mark is not None and now - mark.st_mtime < SWEEP_EVERY:
+        if mark is not None and now - mark.st_mtime < SWEEP_INTERVAL_S:
             return
         absent(os.unlink, _SWEPT, dir_fd=staging)
         swept = os.open(_SWEPT, _NEW, mode, dir_fd=staging)
         os.fchmod(swept, mode)
         os.close(swept)
         with os.scandir(staging) as entries:
-            for entry, _ in zip(entries, range(SWEEP_LIMIT), strict=False):
-                _sweep_one(staging, entry, now - STALE_AFTER)
+            for entry, _ in zip(entries, range(SWEPT_FILES_LIMIT), strict=False):
+                _sweep_one(staging, entry, now - TEMPORARY_FILE_LIFETIME_S)
     except OSError:
         return
 

@@ -12,7 +12,7 @@ from dstack.errors import CredentialsError
 
 LEAST_VALIDITY_S = 60.0
 """Seconds that credentials must still be good for, to be handed on."""
-RENEW = "`aws sso login`, or whatever gives you these credentials, renews them"
+RENEWAL_HINT = "`aws sso login`, or whatever gives you these credentials, renews them"
 
 
 def location_options(url: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -36,5 +36,5 @@ def lend_credentials(url: str, options: Mapping[str, Any], environment: Mapping[
         raise CredentialsError(f"{url.split(':', 1)[0]}: a bucket of this kind has no credentials to hand on")
     lent = lend(options, environment)
     if lent.expires_at is not None and lent.expires_at < time.time() + LEAST_VALIDITY_S:
-        raise CredentialsError(f"{lent.who}: these credentials are over", hint=RENEW)
+        raise CredentialsError(f"{lent.who}: these credentials are over", hint=RENEWAL_HINT)
     return lent

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from dstack.adapters.bucket.backend import Backend, Options, Properties
-from dstack.adapters.bucket.remote_errors import MAX_GET, NAME_ANOTHER, PIECE, brief, collected, redacted, too_long
+from dstack.adapters.bucket.remote_errors import (
+    MAX_GET_BYTES,
+    NAME_ANOTHER_HINT,
+    REMOTE_READ_BYTES,
+    join_chunks,
+    redact_url,
+    short_message,
+    too_long_error,
+)
 from dstack.core.format.key_rules import check_key, check_prefix, check_range
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
@@ -42,13 +50,13 @@ def open_fsspec(url: str, options: Options, home: str) -> FsspecBucket:
     except ImportError as error:
         missing = error.name or str(error)
         raise BucketError(
-            f"{redacted(url)} needs a library that is not installed: {missing}", hint="install the library it names"
+            f"{redact_url(url)} needs a library that is not installed: {missing}", hint="install the library it names"
         ) from None
     except Exception as error:
         raise BucketError(
-            f"{redacted(url)} cannot be opened: {brief(error)}", hint="check `bucket:` in config.yaml"
+            f"{redact_url(url)} cannot be opened: {short_message(error)}", hint="check `bucket:` in config.yaml"
         ) from None
-    return FsspecBucket(file_system, root, label=redacted(url))
+    return FsspecBucket(file_system, root, label=redact_url(url))
 
 
 class FsspecBucket:
@@ -69,7 +77,7 @@ class FsspecBucket:
         if not self._in_memory and not _has_exclusive_create(file_system):
             raise BucketError(
                 f"{label} cannot be a bucket: this kind of storage has no way to create an object only if it is absent",
-                hint=NAME_ANOTHER,
+                hint=NAME_ANOTHER_HINT,
             )
 
     def create(self, key: str, body: bytes) -> Put:
@@ -86,13 +94,13 @@ class FsspecBucket:
             raise self._error("create", key, error) from None
         except Exception as error:
             # The libraries retry by themselves and raise what they like: only the object can tell.
-            self.trouble = f"{self._label} said: {brief(error)}"
+            self.trouble = f"{self._label} said: {short_message(error)}"
             return Put.UNKNOWN
         return Put.CREATED
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
         check_key(key)
-        return self.create(key, collected(self._place(key), chunks))
+        return self.create(key, join_chunks(self._place(key), chunks))
 
     def put(self, key: str, body: bytes) -> None:
         path = self._path(key)
@@ -104,8 +112,8 @@ class FsspecBucket:
         with self._explained("read", key):
             try:
                 size = self._fs.info(path)["size"]
-                if size > MAX_GET:
-                    raise too_long(key, self._place(key), size)
+                if size > MAX_GET_BYTES:
+                    raise too_long_error(key, self._place(key), size)
                 return bytes(self._fs.cat_file(path))
             except FileNotFoundError:
                 return None
@@ -120,8 +128,8 @@ class FsspecBucket:
                 raise DamagedObjectError(key, f"{self._place(key)} does not exist") from None
         if size < offset + length:
             raise DamagedObjectError(key, f"{self._place(key)} is shorter than {offset + length} bytes")
-        for start in range(offset, offset + length, PIECE):
-            end = min(start + PIECE, offset + length)
+        for start in range(offset, offset + length, REMOTE_READ_BYTES):
+            end = min(start + REMOTE_READ_BYTES, offset + length)
             with self._explained("read", key):
                 piece = bytes(self._fs.cat_file(path, start=start, end=end))
             if len(piece) != end - start:
@@ -182,7 +190,7 @@ class FsspecBucket:
 
     def _error(self, doing: str, key: str, error: BaseException) -> BucketError:
         hint = "check that the storage can be reached and that its credentials are right"
-        return BucketError(f"cannot {doing} {self._place(key)}: {brief(error)}", hint=hint)
+        return BucketError(f"cannot {doing} {self._place(key)}: {short_message(error)}", hint=hint)
 
     @contextmanager
     def _explained(self, doing: str, key: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dstack.adapters.bucket.registry import backend_of
-from dstack.adapters.bucket.remote_errors import NAME_ANOTHER, redacted
+from dstack.adapters.bucket.remote_errors import NAME_ANOTHER_HINT, redact_url
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
@@ -22,10 +22,10 @@ def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[st
     and writes nothing. Raises BucketError when the URL makes no sense, or naming the extra that has to be installed.
     """
     if not url.strip() or "\0" in url:
-        raise BucketError("the URL of the bucket is empty", hint=NAME_ANOTHER)
+        raise BucketError("the URL of the bucket is empty", hint=NAME_ANOTHER_HINT)
     if "::" in url:
         raise BucketError(
-            f"{redacted(url)}: chained URLs cannot be a bucket: their caches show old state", hint=NAME_ANOTHER
+            f"{redact_url(url)}: chained URLs cannot be a bucket: their caches show old state", hint=NAME_ANOTHER_HINT
         )
     backend = backend_of(url)
     try:
@@ -33,7 +33,7 @@ def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[st
     except ImportError as error:
         hint = f"in dstack's checkout: pip install '.[{backend.properties.extra}]'"
         missing = error.name or str(error)
-        raise BucketError(f"{redacted(url)} needs a library that is not installed: {missing}", hint=hint) from None
+        raise BucketError(f"{redact_url(url)} needs a library that is not installed: {missing}", hint=hint) from None
 
 
 def bucket_path(url: str, home: str | os.PathLike[str]) -> str:

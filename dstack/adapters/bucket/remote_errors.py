@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 from dstack.adapters.bucket.backend import Container
 from dstack.errors import BucketError, DamagedObjectError
 
-MAX_GET = 64 << 20
-MAX_BULK = 256 << 20
+MAX_GET_BYTES = 64 << 20
+MAX_BULK_BYTES = 256 << 20
 """Bytes of one object behind fsspec: one request writes it, and holds it in memory."""
-PIECE = 4 << 20
-NAME_ANOTHER = "name a folder, s3://, gs:// or az:// as `bucket:` in .dstack/config.yaml"
+REMOTE_READ_BYTES = 4 << 20
+NAME_ANOTHER_HINT = "name a folder, s3://, gs:// or az:// as `bucket:` in .dstack/config.yaml"
 """The hint where a URL can be no bucket: the kinds that everybody knows."""
 
-REFUSED = frozenset(
+CREDENTIAL_REFUSALS = frozenset(
     (
         "ExpiredToken",  # S3: 400
         "ExpiredTokenException",
@@ -42,25 +42,25 @@ _METADATA = ("//169.254.169.254", "//169.254.170.", "//[fd00:ec2::254]", "//meta
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
 
 
-def redacted(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL for messages, without user name, password and query."""
     return _SECRET.sub("", url).split("?", 1)[0]
 
 
-def collected(place: str, chunks: Iterable[bytes]) -> bytes:
-    """All of `chunks`; raises BucketError above MAX_BULK, and whatever `chunks` raises."""
+def join_chunks(place: str, chunks: Iterable[bytes]) -> bytes:
+    """All of `chunks`; raises BucketError above MAX_BULK_BYTES, and whatever `chunks` raises."""
     body = bytearray()
     for chunk in chunks:
-        if len(body) + len(chunk) > MAX_BULK:
+        if len(body) + len(chunk) > MAX_BULK_BYTES:
             raise BucketError(
-                f"{place} would be larger than {MAX_BULK >> 20} MiB, which this kind of storage cannot hold yet",
+                f"{place} would be larger than {MAX_BULK_BYTES >> 20} MiB, which this kind of storage cannot hold yet",
                 hint="use a folder, s3://, gs:// or az:// as bucket, or make the artifact smaller",
             )
         body += chunk
     return bytes(body)
 
 
-class Watched:
+class TrackedChunks:
     """`chunks`, and what they raised: a library between may wrap it or pass it on as an error of the store."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -80,7 +80,7 @@ class Watched:
             raise
 
 
-def gathered(source: Iterator[bytes], limit: int) -> deque[bytes]:
+def take_chunks(source: Iterator[bytes], limit: int) -> deque[bytes]:
     """Chunks from the beginning of `source`, until they are `limit` bytes or more, or all."""
     pieces: deque[bytes] = deque()
     size = 0
@@ -90,7 +90,7 @@ def gathered(source: Iterator[bytes], limit: int) -> deque[bytes]:
     return pieces
 
 
-def code_of(text: str) -> str | None:
+def error_code(text: str) -> str | None:
     """The code in a store's XML answer, as a library's error quotes it."""
     found = _CODE.search(text)
     return found.group(1) if found else None
@@ -98,15 +98,15 @@ def code_of(text: str) -> str | None:
 
 def refuses_credentials(text: str) -> bool:
     """Whether a store's answer says that the credentials are over, withdrawn or wrong."""
-    return code_of(text) in REFUSED or "401 Unauthorized" in text
+    return error_code(text) in CREDENTIAL_REFUSALS or "401 Unauthorized" in text
 
 
-def has_none(text: str) -> bool:
+def lacks_credentials(text: str) -> bool:
     """Whether the last place was asked where credentials may be, the service that gives a cloud's machines theirs."""
     return any(address in text for address in _METADATA)
 
 
-def brief(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """The first line of what a library says, at most 300 characters, without secrets in URLs.
 
     Of a store's answer in XML that it quotes only the code and the message stay.
@@ -115,18 +115,18 @@ def brief(error: BaseException) -> str:
     told = line
     if markup := _MARKUP.search(line):
         quoted = str(error)[str(error).index(markup.group()) :]
-        told = ": ".join(part for part in (line[: markup.start()], _in_words(quoted)) if part)
+        told = ": ".join(part for part in (line[: markup.start()], _xml_message(quoted)) if part)
     return _SECRET.sub("", told[:300]) or type(error).__name__
 
 
-def _in_words(answer: str) -> str:
+def _xml_message(answer: str) -> str:
     """Code and message of an answer in XML, "" where there are none."""
-    code, message = code_of(answer), _MESSAGE.search(answer)
+    code, message = error_code(answer), _MESSAGE.search(answer)
     said = " ".join(message.group(1).split())[:200] if message else ""
     return f"{code} ({said})" if code and said else code or said
 
 
-def no_container(label: str, container: Container) -> BucketError:
+def missing_container_error(label: str, container: Container) -> BucketError:
     """The error for an object store at the URL `label` that has no such container."""
     scheme, _, rest = label.partition("://")
     name = rest.split("/", 1)[0]
@@ -134,6 +134,6 @@ def no_container(label: str, container: Container) -> BucketError:
     return BucketError(f"there is no {container.noun} {scheme}://{name}", hint=hint)
 
 
-def too_long(key: str, place: str, size: int) -> DamagedObjectError:
+def too_long_error(key: str, place: str, size: int) -> DamagedObjectError:
     """The error for an object that is larger than any that dstack reads at once; `size` is in bytes."""
-    return DamagedObjectError(key, f"{place} is {size} bytes long; at most {MAX_GET} are read at once")
+    return DamagedObjectError(key, f"{place} is {size} bytes long; at most {MAX_GET_BYTES} are read at once")

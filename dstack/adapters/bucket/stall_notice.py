@@ -12,35 +12,36 @@ from typing import TypeVar
 from dstack.ports import Bucket, Listed, Put
 
 T = TypeVar("T")
-FIRST = 10.0
-SECOND = 60.0
-THEN = 300.0
+FIRST_NOTICE_S = 10.0
+SECOND_NOTICE_S = 60.0
+LATER_NOTICES_S = 300.0
 """Seconds without an answer after which it is said: once, again, and between all later times."""
-EVERY = 1.0
+WATCH_INTERVAL_S = 1.0
 """Seconds between two looks while a request is open."""
-READ, LIST, WRITE = "read", "list", "write"
-KINDS = (READ, LIST, WRITE)
+_READ, _LIST, _WRITE = "read", "list", "write"
+_REQUEST_KINDS = (_READ, _LIST, _WRITE)
 """Each is silent for itself: a store whose disk is full may answer reads and let writes hang."""
 
 
 @dataclass(slots=True)
-class _Silence:
+class _Stall:
     """Since when requests of one kind were not answered, and when that is said next, by the same clock."""
 
     since: float
     due: float
 
 
-def _rest() -> None:
-    time.sleep(EVERY)
+def _pause() -> None:
+    time.sleep(WATCH_INTERVAL_S)
 
 
-class WaitingBucket:
-    """Implements `Bucket` by another one, and calls `say` from any thread: after FIRST seconds in which a request
-    was open, again as long as that lasts, and with the first answer to a request of that kind afterwards.
+class StallNoticeBucket:
+    """Implements `Bucket` by another bucket, and reports a store that does not answer.
 
-    A request that fails or leaves open what came of it is no answer. Bulk data are not waited for: they take long, and
-    have a progress of their own. Where nobody reads what `say` writes, nothing is lost.
+    Calls `say`, from any thread, after a request was open for FIRST_NOTICE_S seconds, again for as long as the stall
+    lasts, and with the first answer to a request of the same kind afterwards. A request that fails, or whose outcome
+    stays unknown, is no answer. Bulk data count for nothing here: they take long, and show their own progress. An
+    error of `say` is ignored.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class WaitingBucket:
         say: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[], None] = _rest,
+        pause: Callable[[], None] = _pause,
     ) -> None:
         self._bucket = bucket
         self._label = label
@@ -58,7 +59,7 @@ class WaitingBucket:
         self._clock = clock
         self._pause = pause
         self._open: dict[object, tuple[str, float]] = {}
-        self._silences: dict[str, _Silence] = {}
+        self._silences: dict[str, _Stall] = {}
         self._lock = threading.Lock()
         # Held while something is said, so that lines come in their order and requests never wait for who reads them.
         self._saying = threading.Lock()
@@ -70,31 +71,31 @@ class WaitingBucket:
         return self._bucket.trouble or f"{self._label} does not say why"
 
     def create(self, key: str, body: bytes) -> Put:
-        return self._asked(WRITE, lambda: self._bucket.create(key, body))
+        return self._asked(_WRITE, lambda: self._bucket.create(key, body))
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
         return self._bucket.create_from(key, chunks)
 
     def put(self, key: str, body: bytes) -> None:
-        self._asked(WRITE, lambda: self._bucket.put(key, body))
+        self._asked(_WRITE, lambda: self._bucket.put(key, body))
 
     def get(self, key: str) -> bytes | None:
-        return self._asked(READ, lambda: self._bucket.get(key))
+        return self._asked(_READ, lambda: self._bucket.get(key))
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
         return self._bucket.read(key, offset, length)
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
-        return self._asked(LIST, lambda: self._bucket.list(prefix, limit=limit))
+        return self._asked(_LIST, lambda: self._bucket.list(prefix, limit=limit))
 
     def survey(self, prefix: str) -> Iterator[Listed]:
         return self._bucket.survey(prefix)
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
-        return self._asked(LIST, lambda: self._bucket.children(prefix, limit=limit, after=after))
+        return self._asked(_LIST, lambda: self._bucket.children(prefix, limit=limit, after=after))
 
     def delete(self, key: str) -> None:
-        self._asked(WRITE, lambda: self._bucket.delete(key))
+        self._asked(_WRITE, lambda: self._bucket.delete(key))
 
     def look(self) -> None:
         """Say what is due now."""
@@ -128,10 +129,10 @@ class WaitingBucket:
         with self._saying:
             with self._lock:
                 now = self._clock()
-                if kind not in self._silences or self._oldest(kind, now) <= now - FIRST:
+                if kind not in self._silences or self._oldest(kind, now) <= now - FIRST_NOTICE_S:
                     return
                 silence = self._silences.pop(kind)
-            self._tell(f"{self._label} answers {kind}s again after {_text(now - silence.since)}")
+            self._tell(f"{self._label} answers {kind}s again after {_duration(now - silence.since)}")
 
     def _tell(self, line: str) -> None:
         with suppress(OSError, ValueError):
@@ -149,15 +150,15 @@ class WaitingBucket:
     def _due(self) -> Sequence[str]:
         now = self._clock()
         lines = []
-        for kind in KINDS:
+        for kind in _REQUEST_KINDS:
             oldest = self._oldest(kind, now)
-            if oldest > now - FIRST:
+            if oldest > now - FIRST_NOTICE_S:
                 continue
-            silence = self._silences.setdefault(kind, _Silence(since=oldest, due=now))
+            silence = self._silences.setdefault(kind, _Stall(since=oldest, due=now))
             if silence.due <= now:
                 waited = now - silence.since
-                lines.append(f"{self._label} has not answered a {kind} for {_text(waited)}; dstack goes on trying")
-                silence.due = silence.since + _next(waited)
+                lines.append(f"{self._label} has not answered a {kind} for {_duration(waited)}; dstack goes on trying")
+                silence.due = silence.since + _next_notice(waited)
         return lines
 
     def _oldest(self, kind: str, now: float) -> float:
@@ -165,10 +166,14 @@ class WaitingBucket:
         return min((since for other, since in self._open.values() if other == kind), default=now)
 
 
-def _next(waited: float) -> float:
+def _next_notice(waited: float) -> float:
     """Seconds after which a silence is said again that was said after `waited`."""
-    return SECOND if waited < SECOND else SECOND + THEN * ((waited - SECOND) // THEN + 1)
+    return (
+        SECOND_NOTICE_S
+        if waited < SECOND_NOTICE_S
+        else SECOND_NOTICE_S + LATER_NOTICES_S * ((waited - SECOND_NOTICE_S) // LATER_NOTICES_S + 1)
+    )
 
 
-def _text(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min"

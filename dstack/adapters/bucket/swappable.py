@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dstack.ports import Bucket, Listed, Put
 
 
-class RenewedBucket:
+class SwappableBucket:
     """Implements `Bucket` by the store that was given last; a request that is under way ends on the one before."""
 
     def __init__(self, bucket: Bucket) -> None:

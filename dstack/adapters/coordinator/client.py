@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dstack import wire
 from dstack.adapters.coordinator.wheel import Library
-from dstack.adapters.coordinator.zipapp import ENTRY, coordinator_zipapp
+from dstack.adapters.coordinator.zipapp import ENTRY_MODULE, coordinator_zipapp
 from dstack.adapters.runner.channel import Channel
 from dstack.adapters.runner.client import DEFAULT_DIRECTORY, START_DEADLINE
 from dstack.adapters.runner.start import Program, opening, start_runner
@@ -21,7 +21,7 @@ from dstack.wire.coordinator_messages import HandRequest, LibraryHaveRequest, Li
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seeing:
+class HostBucketReport:
     """As whom a host sees a bucket, in words, and whether that shows that a dstack has used it.
 
     `trouble` is what keeps the account from writing to it, or, where `who` is "", from reading it; else "".
@@ -52,7 +52,7 @@ class CoordinatorClient:
             zipapp=body,
             sha256=sha256,
             directory=directory or DEFAULT_DIRECTORY,
-            entry=ENTRY,
+            entry=ENTRY_MODULE,
         )
         try:
             started = await start_runner(transport, program, deadline=START_DEADLINE)
@@ -62,11 +62,11 @@ class CoordinatorClient:
             raise
         return cls(transport, Channel(transport, started.first))
 
-    async def look(self, given: HandOver, library: Library | None) -> Seeing:
+    async def look(self, given: HandOver, library: Library | None) -> HostBucketReport:
         """How the host sees the bucket of a hand-over; starts no coordinator."""
         await self._bring(library)
         answer = await self._channel.ask(LookRequest(handover=plain(given), library=_name(library)))
-        return Seeing(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
+        return HostBucketReport(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
 
     async def hand(self, given: HandOver, library: Library | None) -> str:
         """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.

@@ -7,18 +7,18 @@ from functools import cache
 
 from dstack.adapters.runner.zipapp import bootstrap_source, modules, runner_zipapp, zipped
 
-ENTRY = "dstack.coordinator.__main__"
-SINGLE = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py")
-ADAPTERS = ("__init__.py", "deadline.py", "identity.py", "log_screen.py")
-PACKAGES = ("wire", "core", "app", "coordinator", "adapters/bucket", "adapters/runner")
-SHIPPED = "dstack/coordinator/embedded.py"
+ENTRY_MODULE = "dstack.coordinator.__main__"
+SINGLE_MODULES = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py")
+ADAPTER_MODULES = ("__init__.py", "deadline.py", "identity.py", "log_screen.py")
+SHIPPED_PACKAGES = ("wire", "core", "app", "coordinator", "adapters/bucket", "adapters/runner")
+EMBEDDED_MODULE = "dstack/coordinator/embedded.py"
 
 
 @cache
 def coordinator_zipapp() -> tuple[bytes, str]:
     """The zip file and its sha256 in hex; built once in a process. The same sources give the same bytes."""
-    sources = modules([*SINGLE, *(f"adapters/{name}" for name in ADAPTERS)], PACKAGES)
+    sources = modules([*SINGLE_MODULES, *(f"adapters/{name}" for name in ADAPTER_MODULES)], SHIPPED_PACKAGES)
     runner, _ = runner_zipapp()
     brought = f"BOOTSTRAP = {bootstrap_source()!r}\nRUNNER = {runner!r}\n".encode()
     program = hashlib.sha256(b"".join(sources[name] for name in sorted(sources)) + brought).hexdigest()
-    return zipped({**sources, SHIPPED: f'PROGRAM = "{program}"\n'.encode() + brought})
+    return zipped({**sources, EMBEDDED_MODULE: f'PROGRAM = "{program}"\n'.encode() + brought})

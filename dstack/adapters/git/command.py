@@ -16,7 +16,7 @@ from dstack.errors import SnapshotError
 from dstack.private_folder import OTHERS
 
 NO_GIT_HINT = "install git 2.20 or newer on this machine"
-SAFE = (
+SAFE_SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",
@@ -27,7 +27,7 @@ SAFE = (
     "gc.auto=0",
     "maintenance.auto=false",
 )
-HINTS = (
+HINT_BY_TEXT = (
     (
         "dubious ownership",
         "the folder belongs to somebody else; if you trust it: `git config --global --add safe.directory <folder>`",
@@ -64,9 +64,9 @@ def environment(*, home: Path | None = None, extra: Mapping[str, str] | None = N
     return env
 
 
-def argv(arguments: Sequence[str]) -> list[str]:
+def command_line(arguments: Sequence[str]) -> list[str]:
     """The whole command line of one git process."""
-    settings = [part for setting in SAFE for part in ("-c", setting)]
+    settings = [part for setting in SAFE_SETTINGS for part in ("-c", setting)]
     return ["git", "--no-pager", *settings, *arguments]
 
 
@@ -74,11 +74,11 @@ def call(
     arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, data: bytes = b"", codes: Iterable[int] = (0,)
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git to its end and return it; raises SnapshotError unless its exit code is one of `codes`."""
-    process = begin(arguments, env=env, cwd=cwd)
+    process = start_piped(arguments, env=env, cwd=cwd)
     return finish(process, arguments[0], data=data, codes=codes)
 
 
-def begin(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+def start_piped(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
     """Start git, to be ended by `finish`; two that only read may run side by side."""
     return start(arguments, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -94,7 +94,7 @@ def finish(
             process.kill()
             raise
     if process.returncode not in codes:
-        raise failure(command, errors, process.returncode)
+        raise git_error(command, errors, process.returncode)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -104,12 +104,12 @@ def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **stre
     All that it writes is private: it writes to folders of dstack's alone.
     """
     try:
-        return subprocess.Popen(argv(arguments), env=dict(env), cwd=cwd, umask=OTHERS, **streams)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command_line(arguments), env=dict(env), cwd=cwd, umask=OTHERS, **streams)  # type: ignore[call-overload,no-any-return]
     except OSError as error:
-        raise not_started(error, cwd) from None
+        raise start_error(error, cwd) from None
 
 
-def not_started(error: OSError, cwd: Path) -> SnapshotError:
+def start_error(error: OSError, cwd: Path) -> SnapshotError:
     """The error for a git process that could not be started in `cwd`."""
     if not cwd.is_dir():
         return SnapshotError(f"the folder {cwd} does not exist", hint="start dstack in the folder of the project")
@@ -118,16 +118,16 @@ def not_started(error: OSError, cwd: Path) -> SnapshotError:
     return SnapshotError(f"git cannot be started: {error.strerror}", hint=NO_GIT_HINT)
 
 
-def failure(command: str, stderr: bytes, code: int) -> SnapshotError:
+def git_error(command: str, stderr: bytes, code: int) -> SnapshotError:
     """What a failed git process means to the user: its last line, and what to do."""
     lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     last = lines[-1].strip() if lines else f"exit code {code}"
     whole = "\n".join(lines)
-    hint = next((hint for mark, hint in HINTS if mark in whole), "`git status` in the project may say more")
+    hint = next((hint for mark, hint in HINT_BY_TEXT if mark in whole), "`git status` in the project may say more")
     return SnapshotError(f"the code cannot be packed: git {command}: {last}", hint=hint)
 
 
-def quoted(path: Path) -> str:
+def c_quote(path: Path) -> str:
     """A path in C quotes, as git's lists of object folders and its configuration take it whatever it holds."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{text}"'

@@ -20,24 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from dstack.adapters.git.command import begin, call, environment, finish, quoted
+from dstack.adapters.git.command import c_quote, call, environment, finish, start_piped
 from dstack.adapters.git.repository import Repository
 from dstack.errors import SnapshotError
 from dstack.private_folder import make_folder, open_file, write_scratch
 
 RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
-CONVERTING = ("filter", "ident", "working-tree-encoding")
-OTHERS = ("ls-files", "-o", "-z", "--exclude-standard")
+CONVERTING_ATTRIBUTES = ("filter", "ident", "working-tree-encoding")
+LIST_UNTRACKED = ("ls-files", "-o", "-z", "--exclude-standard")
 """Lists what is neither tracked nor ignored."""
-GITLINK = b"160000"
-REGULAR = (b"100644", b"100755")
-QUIET = 0.03
+GITLINK_MODE = b"160000"
+REGULAR_MODES = (b"100644", b"100755")
+QUIET_TIME_S = 0.03
 """Seconds to leave between a file's last write and its hashing: within a tick of the kernel's clock (1-10 ms) two
 writes have the same modification time, and the second could not be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tracked:
+class IndexEntry:
     """One entry of an index: the letter of `ls-files -v`, mode, object id, stage, path."""
 
     tag: bytes
@@ -47,7 +47,7 @@ class Tracked:
     path: bytes
 
 
-class Layer:
+class IndexLayer:
     """One repository while it is packed: survey, then hash, then check, then graft and write.
 
     `at` is its place below the outermost repository, b"" or ending in b"/".
@@ -60,7 +60,7 @@ class Layer:
         self.at = at
         self.folder = folder
         self.untracked: tuple[bytes, ...] = ()
-        self.tracked: tuple[Tracked, ...] = ()
+        self.tracked: tuple[IndexEntry, ...] = ()
         self.nested: tuple[bytes, ...] = ()
         self.links: dict[bytes, bytes] = {}
         """Submodules: path -> commit that the index names."""
@@ -85,23 +85,25 @@ class Layer:
 
         Raises SnapshotError for a submodule without its content.
         """
-        furnish(self.folder, self.repository)
+        make_git_dir(self.folder, self.repository)
         index = self.folder / "index"
         if index.exists() and b"sdir" in index.read_bytes():
             # Folders stand for their files in a sparse index; only the user's objects say which.
             self._read("update-index", "--force-write-index", codes=(0, 129))
         self.tracked = tuple(parse_tracked(self._read("ls-files", "-s", "-v", "-z").stdout))
-        left_out = [entry for entry in self.tracked if entry.mode == GITLINK or secret(entry.path, tracked=True)]
-        self.links = dict(self._submodules(entry for entry in left_out if entry.mode == GITLINK))
+        left_out = [
+            entry for entry in self.tracked if entry.mode == GITLINK_MODE or is_secret(entry.path, tracked=True)
+        ]
+        self.links = dict(self._submodules(entry for entry in left_out if entry.mode == GITLINK_MODE))
         if left_out:
             self._note_changes()
-            self._index_info(removal(entry.path, entry.oid) for entry in left_out)
+            self._index_info(removal_line(entry.path, entry.oid) for entry in left_out)
         self._look_for_untracked()
-        unmarked = [entry for entry in self.tracked if entry.mode != GITLINK and self._marked(entry)]
+        unmarked = [entry for entry in self.tracked if entry.mode != GITLINK_MODE and self._marked(entry)]
         stale = {entry.path: entry for entry in (*unmarked, *self._converted()) if entry.stage == b"0"}
         if stale:
             self._note_changes()
-            self._index_info(reset(entry) for entry in stale.values() if not secret(entry.path, tracked=True))
+            self._index_info(reset_line(entry) for entry in stale.values() if not is_secret(entry.path, tracked=True))
         write_scratch(str(self.folder / "info/attributes"), RAW_ATTRIBUTES.encode())
 
     def hash(self) -> None:
@@ -109,7 +111,7 @@ class Layer:
         changed, gone = self._changes()
         paths = [*changed, *self.untracked]
         zero = b"0" * (64 if self.repository.sha256 else 40)
-        self._index_info(removal(path, zero) for path in gone)
+        self._index_info(removal_line(path, zero) for path in gone)
         self._hashed = paths
         self._wait_for_quiet()
         self._started = time.time()
@@ -123,9 +125,9 @@ class Layer:
 
     def moved(self) -> tuple[bytes, ...]:
         """Paths that are not what was hashed any more: empty when all was still so at the end of hashing."""
-        listing = begin(OTHERS, env=self._env, cwd=self.repository.top)
+        listing = start_piped(LIST_UNTRACKED, env=self._env, cwd=self.repository.top)
         changed, gone = self._changes()
-        others, _ = parse_others(finish(listing, OTHERS[0]).stdout)
+        others, _ = parse_untracked(finish(listing, LIST_UNTRACKED[0]).stdout)
         recent = (path for path in self._hashed if self._written_since(path))
         return tuple(self.at + path for path in dict.fromkeys((*changed, *gone, *others, *recent)))
 
@@ -153,11 +155,11 @@ class Layer:
     @property
     def reading(self) -> Mapping[str, str]:
         """The environment of git calls that see the user's objects too, and write none."""
-        return {**self._env, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted(path) for path in self._sources)}
+        return {**self._env, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(c_quote(path) for path in self._sources)}
 
     def sizes(self, *, all_files: bool) -> Iterator[tuple[int, bytes]]:
         """Size in bytes and path of each untracked file; with `all_files` of each tracked one too."""
-        tracked = (entry.path for entry in self.tracked if entry.mode in REGULAR) if all_files else ()
+        tracked = (entry.path for entry in self.tracked if entry.mode in REGULAR_MODES) if all_files else ()
         for path in (*self.untracked, *tracked):
             found = self._stat(path)
             if found is not None and stat.S_ISREG(found.st_mode):
@@ -180,7 +182,7 @@ class Layer:
         if data:
             self._git("update-index", "-z", "--index-info", data=data)
 
-    def _submodules(self, entries: Iterable[Tracked]) -> Iterator[tuple[bytes, bytes]]:
+    def _submodules(self, entries: Iterable[IndexEntry]) -> Iterator[tuple[bytes, bytes]]:
         """The submodules whose content is there; raises SnapshotError for an empty one."""
         for entry in entries:
             place = self._top + b"/" + entry.path
@@ -206,24 +208,24 @@ class Layer:
         self.dirty = bool(work or staged)
 
     def _look_for_untracked(self) -> None:
-        self.untracked, nested = parse_others(self._git(*OTHERS).stdout)
+        self.untracked, nested = parse_untracked(self._git(*LIST_UNTRACKED).stdout)
         # Without its gitlink git lists a submodule as one more nested repository.
         self.nested = tuple(sorted({*nested, *(path + b"/" for path in self.links)}))
         self.dirty = self.dirty or bool(self.untracked) or len(self.nested) > len(self.links)
 
-    def _marked(self, entry: Tracked) -> bool:
+    def _marked(self, entry: IndexEntry) -> bool:
         """Whether a mark of the index hides the file: assume-unchanged, or skip-worktree though it is there."""
         hidden = entry.tag in b"Ss" and self._stat(entry.path) is not None
         return hidden or (entry.tag.islower() and entry.tag != b"s")
 
-    def _converted(self) -> Iterator[Tracked]:
+    def _converted(self) -> Iterator[IndexEntry]:
         """Entries whose content in the index may be something else than the bytes of the file."""
         marks = (self.repository.attributes, self.repository.user_attributes, Path("/etc/gitattributes"))
         paths = (*(entry.path for entry in self.tracked), *self.untracked)
         named = any(path.rsplit(b"/", 1)[-1] == b".gitattributes" for path in paths)
         if not (named or self.repository.converts or any(mark.is_file() for mark in marks)):
             return
-        files = [entry for entry in self.tracked if entry.mode in REGULAR and entry.stage == b"0"]
+        files = [entry for entry in self.tracked if entry.mode in REGULAR_MODES and entry.stage == b"0"]
         filtered = self._filtered(files)
         for entry, size in zip(files, self._blob_sizes(files), strict=True):
             found = self._stat(entry.path)
@@ -231,16 +233,16 @@ class Layer:
             if entry.path in filtered or (found is not None and found.st_size != size):
                 yield entry
 
-    def _filtered(self, files: Sequence[Tracked]) -> set[bytes]:
+    def _filtered(self, files: Sequence[IndexEntry]) -> set[bytes]:
         """Paths with an attribute whose conversion may keep the size."""
         env = {name: value for name, value in self._env.items() if name != "GIT_ATTR_NOSYSTEM"}
-        arguments = ["check-attr", "-z", "--stdin", *CONVERTING]
+        arguments = ["check-attr", "-z", "--stdin", *CONVERTING_ATTRIBUTES]
         data = b"".join(entry.path + b"\0" for entry in files)
         fields = call(arguments, env=env, cwd=self.repository.top, data=data).stdout.split(b"\0")[:-1]
         answers = zip(fields[0::3], fields[2::3], strict=True)
         return {path for path, value in answers if value not in (b"unspecified", b"unset")}
 
-    def _blob_sizes(self, files: Sequence[Tracked]) -> list[int]:
+    def _blob_sizes(self, files: Sequence[IndexEntry]) -> list[int]:
         data = b"".join(entry.oid + b"\n" for entry in files)
         lines = self._read("cat-file", "--batch-check=%(objectsize)", data=data).stdout.splitlines()
         return [int(line) if line.isdigit() else -1 for line in lines]
@@ -260,22 +262,22 @@ class Layer:
         newest = max((found.st_mtime for path in self._hashed if (found := self._stat(path))), default=0.0)
         now = time.time()
         if newest < now + 1:  # times far in the future are another machine's clock, and say nothing
-            time.sleep(max(0.0, min(newest + QUIET - now, 2 * QUIET)))
+            time.sleep(max(0.0, min(newest + QUIET_TIME_S - now, 2 * QUIET_TIME_S)))
 
     def _written_since(self, path: bytes) -> bool:
         """Whether a hashed file was written so late that an earlier write may have the same time."""
         found = self._stat(path)
-        return found is not None and self._started - QUIET / 2 < found.st_mtime < time.time() + 1
+        return found is not None and self._started - QUIET_TIME_S / 2 < found.st_mtime < time.time() + 1
 
 
-def furnish(folder: Path, repository: Repository) -> None:
+def make_git_dir(folder: Path, repository: Repository) -> None:
     """Make a GIT_DIR in `folder` that takes from the user's repository what says which files there are."""
     for name in ("refs", "info"):
         make_folder(str(folder / name))
     write_scratch(str(folder / "HEAD"), b"ref: refs/heads/none\n")
     version = "1\n[extensions]\n\tobjectFormat = sha256" if repository.sha256 else "0"
     lines = [f"[core]\n\trepositoryFormatVersion = {version}\n[core]\n\tbare = false\n\tcompression = 1\n"]
-    lines.append(f"\tattributesFile = {quoted(repository.user_attributes)}\n")
+    lines.append(f"\tattributesFile = {c_quote(repository.user_attributes)}\n")
     lines += [f"\t{name.removeprefix('core.')} = {value}\n" for name, value in repository.settings.items()]
     write_scratch(str(folder / "config"), os.fsencode("".join(lines)))
     excludes = [path.read_bytes() for path in repository.excludes if path.is_file()]
@@ -283,12 +285,12 @@ def furnish(folder: Path, repository: Repository) -> None:
     attributes = repository.attributes
     write_scratch(str(folder / "info/attributes"), attributes.read_bytes() if attributes.is_file() else b"")
     for shared in repository.index.parent.glob("sharedindex.*"):
-        copy(shared, folder / shared.name)
+        copy_index(shared, folder / shared.name)
     if repository.index.exists():
-        copy(repository.index, folder / "index")
+        copy_index(repository.index, folder / "index")
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_index(source: Path, target: Path) -> None:
     """Copy an index with its times: that of the copy keeps the stat data in it valid. Its mode stays private."""
     found = source.stat()
     with source.open("rb") as stream, os.fdopen(open_file(str(target), os.O_WRONLY | os.O_TRUNC), "wb") as file:
@@ -296,34 +298,34 @@ def copy(source: Path, target: Path) -> None:
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def parse_tracked(listing: bytes) -> Iterator[Tracked]:
+def parse_tracked(listing: bytes) -> Iterator[IndexEntry]:
     """The entries of `ls-files -s -v -z`."""
     for line in listing.split(b"\0")[:-1]:
         front, _, path = line.partition(b"\t")
         tag, mode, oid, stage = front.split(b" ")
-        yield Tracked(tag=tag, mode=mode, oid=oid, stage=stage, path=path)
+        yield IndexEntry(tag=tag, mode=mode, oid=oid, stage=stage, path=path)
 
 
-def parse_others(listing: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """Of what OTHERS lists: the files, and the folders that are repositories of their own."""
-    kept = [path for path in listing.split(b"\0")[:-1] if not secret(path, tracked=False)]
+def parse_untracked(listing: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Of what LIST_UNTRACKED lists: the files, and the folders that are repositories of their own."""
+    kept = [path for path in listing.split(b"\0")[:-1] if not is_secret(path, tracked=False)]
     return (
         tuple(path for path in kept if not path.endswith(b"/")),
         tuple(path for path in kept if path.endswith(b"/")),
     )
 
 
-def secret(path: bytes, *, tracked: bool) -> bool:
+def is_secret(path: bytes, *, tracked: bool) -> bool:
     """Whether a path is a source of secrets: `.env` at any depth, and `.env.*` unless git tracks it."""
     parts = path.rstrip(b"/").split(b"/")
     return b".env" in parts or (not tracked and any(part.startswith(b".env.") for part in parts))
 
 
-def removal(path: bytes, oid: bytes) -> bytes:
+def removal_line(path: bytes, oid: bytes) -> bytes:
     """The line of `update-index --index-info` that takes a path out; `oid` has the length of an object id."""
     return b"0 " + b"0" * len(oid) + b"\t" + path + b"\0"
 
 
-def reset(entry: Tracked) -> bytes:
+def reset_line(entry: IndexEntry) -> bytes:
     """The line of `update-index --index-info` that keeps an entry and forgets marks and stat data."""
     return entry.mode + b" " + entry.oid + b"\t" + entry.path + b"\0"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from dstack.adapters.git.command import begin, call, environment, failure, finish
+from dstack.adapters.git.command import call, environment, finish, git_error, start_piped
 from dstack.errors import SnapshotError
 
 # Settings that say how to read files and that can name no program.
@@ -52,7 +52,7 @@ class Repository:
     remote: str | None
 
 
-def find(folder: Path) -> Repository:
+def find_repository(folder: Path) -> Repository:
     """The repository around `folder`; raises SnapshotError when there is none, or git is not there."""
     env = environment()
     questions = ["--show-prefix", "--show-toplevel"]
@@ -60,13 +60,13 @@ def find(folder: Path) -> Repository:
         questions += ["--git-path", name]
     answer = call(["rev-parse", *questions], env=env, cwd=folder, codes=(0, 128))
     if answer.returncode != 0:
-        raise no_repository(folder, answer.stderr)
+        raise no_repository_error(folder, answer.stderr)
     lines = answer.stdout.decode("utf-8", "surrogateescape").split("\n")[:-1]
     if len(lines) != len(questions) - 4:
         raise SnapshotError(f"the path of {folder} has a line break", hint="rename the folder")
     prefix, top = lines[0], Path(lines[1])
     index, objects, exclude, attributes = (folder.absolute() / line for line in lines[2:])
-    config, (head, head_tree), branch = answers(folder)
+    config, (head, head_tree), branch = read_state(folder)
     return Repository(
         top=top,
         prefix=prefix,
@@ -81,11 +81,11 @@ def find(folder: Path) -> Repository:
         head=head,
         head_tree=head_tree,
         branch=branch,
-        remote=remote_of(config, branch),
+        remote=remote_url(config, branch),
     )
 
 
-def ignores(folder: Path, path: Path) -> bool:
+def is_ignored(folder: Path, path: Path) -> bool:
     """Whether `path` is none of the files that the repository around `folder` has, or takes for new ones."""
     # 1: it is not ignored. 128: there is no repository, or it does not reach there.
     return (
@@ -93,7 +93,7 @@ def ignores(folder: Path, path: Path) -> bool:
     )
 
 
-def no_repository(folder: Path, stderr: bytes) -> SnapshotError:
+def no_repository_error(folder: Path, stderr: bytes) -> SnapshotError:
     """Why there is no repository with files around `folder`."""
     text = stderr.decode("utf-8", "replace").strip()
     if "dubious ownership" in text:
@@ -108,26 +108,27 @@ def no_repository(folder: Path, stderr: bytes) -> SnapshotError:
             f"{folder} is in no git repository, so there is nothing that says which files are the code",
             hint="git init",
         )
-    return failure("rev-parse", stderr, 128)
+    return git_error("rev-parse", stderr, 128)
 
 
-CONFIGURATION = ("config", "--list", "-z", "--includes")
-HEAD = ("cat-file", "--batch-check=%(objectname)")
-BRANCH = ("symbolic-ref", "-q", "HEAD")
+CONFIGURATION_QUERY = ("config", "--list", "-z", "--includes")
+HEAD_QUERY = ("cat-file", "--batch-check=%(objectname)")
+BRANCH_QUERY = ("symbolic-ref", "-q", "HEAD")
 
 
 def configuration(folder: Path) -> dict[str, str]:
     """The user's whole git configuration as it holds in `folder`; the last value of each setting."""
-    return parse_configuration(call(CONFIGURATION, env=environment(), cwd=folder).stdout)
+    return parse_configuration(call(CONFIGURATION_QUERY, env=environment(), cwd=folder).stdout)
 
 
-def answers(folder: Path) -> tuple[dict[str, str], tuple[str | None, str | None], str | None]:
+def read_state(folder: Path) -> tuple[dict[str, str], tuple[str | None, str | None], str | None]:
     """The configuration; the commit that is checked out and its tree, None before the first commit; the branch that
     is checked out, born or not, None when HEAD is detached. Three processes that only read, side by side."""
     env = environment()
     with ExitStack() as started:
         config, head, branch = (
-            started.enter_context(begin(question, env=env, cwd=folder)) for question in (CONFIGURATION, HEAD, BRANCH)
+            started.enter_context(start_piped(question, env=env, cwd=folder))
+            for question in (CONFIGURATION_QUERY, HEAD_QUERY, BRANCH_QUERY)
         )
         settings = parse_configuration(finish(config, "config").stdout)
         named = finish(head, "cat-file", data=b"HEAD^{commit}\nHEAD^{tree}\n").stdout.decode()
@@ -152,7 +153,7 @@ def user_file(config: Mapping[str, str], setting: str, *, default: str, top: Pat
     return Path(home) / "git" / default
 
 
-def remote_of(config: Mapping[str, str], branch: str | None) -> str | None:
+def remote_url(config: Mapping[str, str], branch: str | None) -> str | None:
     """URL of the branch's remote, else of `origin`, without user names, passwords and tokens."""
     tracked = config.get(f"branch.{branch}.remote", "origin") if branch else "origin"
     url = config.get(f"remote.{tracked}.url") or config.get("remote.origin.url")

@@ -17,21 +17,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dstack.adapters.git.command import call, environment, failure, start
+from dstack.adapters.git.command import call, environment, git_error, start
 from dstack.adapters.git.index_layer import RAW_ATTRIBUTES
 from dstack.errors import SnapshotError
 from dstack.private_folder import UntrustedError, make_folder, temporary_folder, write_file, write_scratch
 
-COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-CHUNK = 256 * 1024
-BASES = 8
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+BUNDLE_CHUNK_BYTES = 256 * 1024
+BASE_COMMITS_LIMIT = 8
 """Earlier snapshots that a new one is packed against."""
-KNOWN = 64
-PACKS = 50
+KNOWN_COMMITS_LIMIT = 64
+LOOSE_PACKS_LIMIT = 50
 """Packs after which they are joined into one."""
-STALE = 24 * 3600
+QUARANTINE_LIFETIME_S = 24 * 3600
 """Seconds after which a quarantine belongs to nobody."""
-PACK = ("pack-objects", "--revs", "--thin", "--shallow", "--delta-base-offset", "--stdout", "-q")
+PACK_OBJECTS = ("pack-objects", "--revs", "--thin", "--shallow", "--delta-base-offset", "--stdout", "-q")
 
 
 class CodeStore:
@@ -58,8 +58,8 @@ class CodeStore:
         """A folder of our own on the store's file system, gone afterwards."""
         parent = self.path / "quarantine"
         make_folder(str(parent))
-        sweep(parent)
-        with temporary_folder(str(parent)) as folder, locked(folder):
+        sweep_quarantines(parent)
+        with temporary_folder(str(parent)) as folder, folder_lock(folder):
             yield Path(folder)
 
     def has(self, commit: str) -> bool:
@@ -70,19 +70,19 @@ class CodeStore:
         folder = self.path / "refs/dstack"
         if not folder.is_dir():
             return []
-        found = [entry for entry in os.scandir(folder) if COMMIT.fullmatch(entry.name)]
+        found = [entry for entry in os.scandir(folder) if COMMIT_PATTERN.fullmatch(entry.name)]
         found.sort(key=lambda entry: (-entry.stat().st_mtime_ns, entry.name))
         return [entry.name for entry in found]
 
     def take(self, commit: str, env: Mapping[str, str]) -> None:
         """Bring a commit and all that it needs into the store; `env` is that of a git that sees it."""
         if not self.has(commit):
-            basis = self.commits()[:BASES]
+            basis = self.commits()[:BASE_COMMITS_LIMIT]
             speed = ("--window=0",) if not basis else ()
             wanted = tempfile.SpooledTemporaryFile()  # noqa: SIM115
             with wanted, tempfile.TemporaryFile() as errors:
                 packing = start(
-                    ("-c", "pack.compression=1", *PACK, *speed),
+                    ("-c", "pack.compression=1", *PACK_OBJECTS, *speed),
                     env=env,
                     cwd=self.path,
                     stdin=subprocess.PIPE,
@@ -101,11 +101,11 @@ class CodeStore:
         """
         if not self.has(commit):
             raise SnapshotError(f"the code store {self.path} has no snapshot {commit}", hint="run the command again")
-        known = [base for base in basis if COMMIT.fullmatch(base) and base != commit and self.has(base)]
+        known = [base for base in basis if COMMIT_PATTERN.fullmatch(base) and base != commit and self.has(base)]
         yield bundle_header(commit, known)
         with tempfile.TemporaryFile() as errors:
             packing = start(
-                ("-c", "pack.compression=1", *PACK),
+                ("-c", "pack.compression=1", *PACK_OBJECTS),
                 env=self._env,
                 cwd=self.path,
                 stdin=subprocess.PIPE,
@@ -113,14 +113,14 @@ class CodeStore:
                 stderr=errors,
             )
             try:
-                tell(packing, revisions(commit, known))
+                send_lines(packing, revisions(commit, known))
                 assert packing.stdout is not None
-                while piece := packing.stdout.read(CHUNK):
+                while piece := packing.stdout.read(BUNDLE_CHUNK_BYTES):
                     yield piece
                 if packing.wait() != 0:
-                    raise failure("pack-objects", tail(errors), packing.returncode)
+                    raise git_error("pack-objects", read_tail(errors), packing.returncode)
             finally:
-                end(packing)
+                end_process(packing)
 
     def git(self, *arguments: str, extra: Mapping[str, str] | None = None) -> bytes:
         """What git prints when it is run on the store."""
@@ -161,14 +161,14 @@ class CodeStore:
             )
             assert packing.stdout is not None
             packing.stdout.close()
-            tell(packing, wanted)
+            send_lines(packing, wanted)
             _, complaint = taking.communicate()
             if packing.wait() != 0:
-                raise failure("pack-objects", tail(errors), packing.returncode)
+                raise git_error("pack-objects", read_tail(errors), packing.returncode)
             if taking.returncode != 0:
-                raise failure("index-pack", complaint, taking.returncode)
+                raise git_error("index-pack", complaint, taking.returncode)
         finally:
-            end(packing)
+            end_process(packing)
 
     def _note(self, commit: str) -> None:
         """Write the ref, whole and durable, once all objects are there."""
@@ -176,7 +176,7 @@ class CodeStore:
 
     def _tidy(self) -> None:
         """Join many small packs into one; nothing is dropped, so other processes are not disturbed."""
-        if sum(1 for _ in (self.path / "objects/pack").glob("*.pack")) > PACKS:
+        if sum(1 for _ in (self.path / "objects/pack").glob("*.pack")) > LOOSE_PACKS_LIMIT:
             self.git("repack", "-a", "-d", "-k", "-q")
 
 
@@ -192,7 +192,7 @@ def revisions(commit: str, basis: Sequence[str]) -> bytes:
     return "".join([f"{commit}\n", *(f"^{base}\n" for base in basis)]).encode()
 
 
-def tell(process: subprocess.Popen[bytes], data: bytes) -> None:
+def send_lines(process: subprocess.Popen[bytes], data: bytes) -> None:
     """Write the few lines that a process waits for; that it has ended already shows in its exit code."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
@@ -200,7 +200,7 @@ def tell(process: subprocess.Popen[bytes], data: bytes) -> None:
         process.stdin.close()
 
 
-def tail(file: object) -> bytes:
+def read_tail(file: object) -> bytes:
     """The last 4 KiB of an open file."""
     stream = file
     stream.seek(0, os.SEEK_END)  # type: ignore[attr-defined]
@@ -208,7 +208,7 @@ def tail(file: object) -> bytes:
     return bytes(stream.read())  # type: ignore[attr-defined]
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     """Leave neither the process nor its pipes behind."""
     if process.poll() is None:
         process.kill()
@@ -220,8 +220,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Show to `sweep` that the folder is in use, whatever the clock says, where the file system has locks."""
+def folder_lock(folder: str) -> Iterator[None]:
+    """Hold a lock on the folder: `sweep_quarantines` leaves a locked folder alone, however old the clock makes it.
+
+    Without effect on a file system that has no locks.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):
@@ -231,11 +234,11 @@ def locked(folder: str) -> Iterator[None]:
         os.close(fd)
 
 
-def sweep(parent: Path) -> None:
+def sweep_quarantines(parent: Path) -> None:
     """Remove quarantines that a killed process left."""
     for entry in os.scandir(parent):
         with contextlib.suppress(OSError):
-            if time.time() - entry.stat().st_mtime > STALE and not _in_use(entry.path):
+            if time.time() - entry.stat().st_mtime > QUARANTINE_LIFETIME_S and not _in_use(entry.path):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 

@@ -12,26 +12,26 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dstack.adapters.git.command import quoted, start
-from dstack.adapters.git.index_layer import Layer
-from dstack.adapters.git.repository import Repository, find
-from dstack.adapters.git.snapshot_store import KNOWN, CodeStore, end
+from dstack.adapters.git.command import c_quote, start
+from dstack.adapters.git.index_layer import IndexLayer
+from dstack.adapters.git.repository import Repository, find_repository
+from dstack.adapters.git.snapshot_store import KNOWN_COMMITS_LIMIT, CodeStore, end_process
 from dstack.errors import SnapshotError
 from dstack.model import CodeFile, Snapshot
 from dstack.private_folder import make_folder, write_scratch
 
-UNTRACKED_LIMIT = 50_000_000
+UNTRACKED_LIMIT_BYTES = 50_000_000
 """Bytes of untracked files that a snapshot may hold."""
-DIFF_LIMIT = 1 << 20
-DIFF_END = b"\n[the diff is longer than 1 MiB: the rest was left out]\n"
-TRIES = 5
-PAUSE = 0.05
+DIFF_LIMIT_BYTES = 1 << 20
+DIFF_CUT_NOTE = b"\n[the diff is longer than 1 MiB: the rest was left out]\n"
+SNAPSHOT_ATTEMPTS = 5
+SNAPSHOT_RETRY_PAUSE_S = 0.05
 """Seconds between two tries of a snapshot while files change."""
-LAYERS = 1000
+NESTED_REPOSITORIES_LIMIT = 1000
 """Repositories in one snapshot."""
-MESSAGE = "dstack snapshot\n"
-NOBODY = {"NAME": "dstack", "EMAIL": "dstack@localhost", "DATE": "@0 +0000"}
-IDENTITY = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in NOBODY.items()}
+COMMIT_MESSAGE = "dstack snapshot\n"
+_NOBODY = {"NAME": "dstack", "EMAIL": "dstack@localhost", "DATE": "@0 +0000"}
+COMMIT_IDENTITY = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in _NOBODY.items()}
 
 
 class GitCode:
@@ -41,7 +41,7 @@ class GitCode:
     The user's repository is only read: index, refs, objects and files stay byte for byte as they are.
     """
 
-    def __init__(self, root: Path, store: Path, *, untracked_limit: int = UNTRACKED_LIMIT) -> None:
+    def __init__(self, root: Path, store: Path, *, untracked_limit: int = UNTRACKED_LIMIT_BYTES) -> None:
         self._root = root.absolute()
         self._store = CodeStore(store.absolute())
         self._limit = untracked_limit
@@ -55,14 +55,14 @@ class GitCode:
         the limit (before anything is read), when a submodule has no content, or when files keep changing.
         """
         moved: tuple[bytes, ...] = ()
-        for attempt in range(TRIES):
+        for attempt in range(SNAPSHOT_ATTEMPTS):
             if attempt:
-                time.sleep(PAUSE)
-            repository = find(self._root)
+                time.sleep(SNAPSHOT_RETRY_PAUSE_S)
+            repository = find_repository(self._root)
             self._objects = repository.objects
             self._store.ensure(sha256=repository.sha256)
             with self._store.quarantine() as folder:
-                packing = Packing(repository, folder=folder, store=self._store)
+                packing = SnapshotAttempt(repository, folder=folder, store=self._store)
                 packing.survey(self._limit)
                 moved = packing.hash()
                 if not moved:
@@ -84,8 +84,8 @@ class GitCode:
         A head that is gone from the repository by now counts as no head: all files are new.
         """
         self._must_have(snapshot)
-        objects = self._objects or find(self._root).objects
-        env = self._store.env({"GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted(objects)})
+        objects = self._objects or find_repository(self._root).objects
+        env = self._store.env({"GIT_ALTERNATE_OBJECT_DIRECTORIES": c_quote(objects)})
         base = self._head_tree(snapshot.head, env)
         if base is None:
             base = self._store.git("hash-object", "-t", "tree", "/dev/null").decode().strip()
@@ -102,10 +102,10 @@ class GitCode:
         )
         try:
             assert process.stdout is not None
-            text = process.stdout.read(DIFF_LIMIT + 1)
+            text = process.stdout.read(DIFF_LIMIT_BYTES + 1)
         finally:
-            end(process)
-        return text if len(text) <= DIFF_LIMIT else text[: DIFF_LIMIT - len(DIFF_END)] + DIFF_END
+            end_process(process)
+        return text if len(text) <= DIFF_LIMIT_BYTES else text[: DIFF_LIMIT_BYTES - len(DIFF_CUT_NOTE)] + DIFF_CUT_NOTE
 
     def bundle(self, snapshot: Snapshot, basis: Sequence[str]) -> Iterator[bytes]:
         """A git bundle of the snapshot for somebody who has the commits `basis`; unknown ones are passed over."""
@@ -113,7 +113,7 @@ class GitCode:
 
     def known(self) -> Sequence[str]:
         """Snapshot commits of this project, newest first, at most 64."""
-        return self._store.commits()[:KNOWN]
+        return self._store.commits()[:KNOWN_COMMITS_LIMIT]
 
     def has(self, snapshot: Snapshot) -> bool:
         """Whether the code store holds the snapshot."""
@@ -144,10 +144,10 @@ class GitCode:
         """Patterns of the submodules of a tree, whose files the snapshot has and a patch cannot show."""
         lines = self._store.git("ls-tree", "-r", "-z", "--full-tree", tree, extra=env).split(b"\0")
         names = [os.fsdecode(line.partition(b"\t")[2]) for line in lines if line.startswith(b"160000")]
-        return [pattern for name in names for pattern in (escaped(name), escaped(name) + "/**")]
+        return [pattern for name in names for pattern in (escape_glob(name), escape_glob(name) + "/**")]
 
 
-class Packing:
+class SnapshotAttempt:
     """One try of a snapshot: the repository and those nested in it, packed in one quarantine."""
 
     def __init__(self, repository: Repository, *, folder: Path, store: CodeStore) -> None:
@@ -155,9 +155,9 @@ class Packing:
         self._store = store
         self._objects = folder / "objects"
         make_folder(str(self._objects / "info"))
-        write_scratch(str(self._objects / "info/alternates"), os.fsencode(quoted(store.path / "objects") + "\n"))
+        write_scratch(str(self._objects / "info/alternates"), os.fsencode(c_quote(store.path / "objects") + "\n"))
         self._sources: list[Path] = []
-        self._layers: list[Layer] = []
+        self._layers: list[IndexLayer] = []
         self._foreign: set[bytes] = set()
         """Places of nested repositories that are no submodules: all of their files are untracked."""
         self._root = self._add(repository, b"")
@@ -170,7 +170,7 @@ class Packing:
                 self._descend(layer, path)
         sizes = [size for layer in self._layers for size in layer.sizes(all_files=self._is_foreign(layer.at))]
         if sum(size for size, _ in sizes) > limit:
-            raise too_much(sizes, limit)
+            raise untracked_limit_error(sizes, limit)
 
     def hash(self) -> tuple[bytes, ...]:
         """Hash what is new; returns the paths that changed meanwhile, none when all is of one moment."""
@@ -186,7 +186,7 @@ class Packing:
             trees[layer.at] = layer.write(inner)
         root, repository = self._root, self._root.repository
         self._check_prefix(trees[b""])
-        commit = root.commit(trees[b""], MESSAGE, IDENTITY)
+        commit = root.commit(trees[b""], COMMIT_MESSAGE, COMMIT_IDENTITY)
         self._store.take(commit, root.reading)
         return Snapshot(
             commit=commit,
@@ -199,18 +199,18 @@ class Packing:
             or self._submodule_moved(),
         )
 
-    def _add(self, repository: Repository, at: bytes) -> Layer:
+    def _add(self, repository: Repository, at: bytes) -> IndexLayer:
         folder = self._folder / str(len(self._layers))
         self._sources.append(repository.objects)
-        layer = Layer(repository, folder=folder, objects=self._objects, sources=self._sources, at=at)
+        layer = IndexLayer(repository, folder=folder, objects=self._objects, sources=self._sources, at=at)
         self._layers.append(layer)
         return layer
 
-    def _descend(self, layer: Layer, path: bytes) -> None:
+    def _descend(self, layer: IndexLayer, path: bytes) -> None:
         at = layer.at + path
         place = layer.repository.top / os.fsdecode(path)
         try:
-            inner = find(place)
+            inner = find_repository(place)
         except SnapshotError as error:
             raise SnapshotError(f"the nested repository {os.fsdecode(at)}: {error}", hint=error.hint) from None
         if inner.top.resolve() != place.resolve():
@@ -222,8 +222,10 @@ class Packing:
                 f"{os.fsdecode(at)} is a repository with another kind of object id than the one around it",
                 hint="name it in .gitignore",
             )
-        if len(self._layers) >= LAYERS:
-            raise SnapshotError(f"more than {LAYERS} nested repositories", hint="name their folder in .gitignore")
+        if len(self._layers) >= NESTED_REPOSITORIES_LIMIT:
+            raise SnapshotError(
+                f"more than {NESTED_REPOSITORIES_LIMIT} nested repositories", hint="name their folder in .gitignore"
+            )
         if path.rstrip(b"/") not in layer.links:
             self._foreign.add(at)
         self._add(inner, at)
@@ -247,7 +249,7 @@ class Packing:
             )
 
 
-def too_much(sizes: Sequence[tuple[int, bytes]], limit: int) -> SnapshotError:
+def untracked_limit_error(sizes: Sequence[tuple[int, bytes]], limit: int) -> SnapshotError:
     """The error that names the ten largest untracked files."""
     largest = sorted(sizes, reverse=True)[:10]
     total = sum(size for size, _ in sizes)
@@ -259,6 +261,6 @@ def too_much(sizes: Sequence[tuple[int, bytes]], limit: int) -> SnapshotError:
     )
 
 
-def escaped(name: str) -> str:
+def escape_glob(name: str) -> str:
     """A name as a glob that matches only itself."""
     return "".join("\\" + letter if letter in "*?[]\\" else letter for letter in name)

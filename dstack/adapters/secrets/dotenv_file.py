@@ -9,12 +9,12 @@ from pathlib import Path
 
 from dstack.errors import SecretError
 
-NAME = ".env"
+DOTENV_FILE = ".env"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DotEnv:
-    """The values in it, as they stand (nothing is put in for `$NAME`); and the lines that are no NAME=VALUE."""
+    """The `values` of an `.env` file as they stand: `$NAME` is not expanded. `unread`: lines that are no NAME=VALUE."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     unread: tuple[int, ...] = ()
@@ -23,11 +23,11 @@ class DotEnv:
 def read_dotenv(root: Path) -> DotEnv:
     """The project's `.env`; an empty one when there is none. Raises SecretError when it cannot be read."""
     try:
-        text = (root / NAME).read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = (root / DOTENV_FILE).read_bytes().decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError:
         return DotEnv()
     except OSError as error:
-        raise SecretError(f"{NAME} cannot be read: {error.strerror}") from None
+        raise SecretError(f"{DOTENV_FILE} cannot be read: {error.strerror}") from None
     from dotenv.parser import parse_stream
 
     bindings = list(parse_stream(io.StringIO(text)))

@@ -18,23 +18,23 @@ from typing import Any
 from dstack.errors import SecretError
 from dstack.private_folder import make_folder, open_file, write_file
 
-SHOWN = "~/.dstack/secrets.json"
-VERSION = 1
-LIMIT = 16 << 20
+SECRETS_FILE = "~/.dstack/secrets.json"
+SECRETS_FILE_VERSION = 1
+SECRETS_FILE_LIMIT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Scope:
+class SecretScope:
     """Whose secrets: of one project, or, with `project` None, of all."""
 
     project: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class StoredSecret:
     """One secret that is kept. `value` None: in the keyring."""
 
-    scope: Scope
+    scope: SecretScope
     name: str
     value: str | None = None
 
@@ -48,25 +48,26 @@ class SecretsFile:
     def __init__(self, home: Path) -> None:
         self._path = home / ".dstack" / "secrets.json"
 
-    def read(self) -> dict[tuple[Scope, str], Kept]:
+    def read(self) -> dict[tuple[SecretScope, str], StoredSecret]:
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise SecretError(f"{SHOWN} cannot be read: {error.strerror}") from None
+            raise SecretError(f"{SECRETS_FILE} cannot be read: {error.strerror}") from None
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(file.fileno())
             if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
                 raise SecretError(
-                    f"{SHOWN} can be read by others", hint=f"chmod 600 {SHOWN}, and change the secrets that it holds"
+                    f"{SECRETS_FILE} can be read by others",
+                    hint=f"chmod 600 {SECRETS_FILE}, and change the secrets that it holds",
                 )
-            body = file.read(LIMIT + 1)
-        kept = _decoded(body)
+            body = file.read(SECRETS_FILE_LIMIT_BYTES + 1)
+        kept = _decode(body)
         return {(one.scope, one.name): one for one in kept}
 
     @contextmanager
-    def changing(self) -> Iterator[dict[tuple[Scope, str], Kept]]:
+    def changing(self) -> Iterator[dict[tuple[SecretScope, str], StoredSecret]]:
         """What is kept, to be changed in the block and written at its end; nobody else changes it meanwhile."""
         folder = self._path.parent
         try:
@@ -84,33 +85,33 @@ class SecretsFile:
         finally:
             os.close(lock)
 
-    def _write(self, kept: Mapping[tuple[Scope, str], Kept]) -> None:
+    def _write(self, kept: Mapping[tuple[SecretScope, str], StoredSecret]) -> None:
         try:
-            write_file(str(self._path), _encoded(kept))
+            write_file(str(self._path), _encode(kept))
         except OSError as error:
-            raise SecretError(f"{SHOWN} cannot be written: {error.strerror}") from None
+            raise SecretError(f"{SECRETS_FILE} cannot be written: {error.strerror}") from None
 
 
-def _encoded(kept: Mapping[tuple[Scope, str], Kept]) -> bytes:
+def _encode(kept: Mapping[tuple[SecretScope, str], StoredSecret]) -> bytes:
     entries: list[dict[str, Any]] = [
         {"project": one.scope.project, "name": one.name, **({} if one.value is None else {"value": one.value})}
         for one in sorted(kept.values(), key=lambda one: (one.scope.project or "", one.name))
     ]
-    return json.dumps({"v": VERSION, "kind": "secrets", "secrets": entries}, indent=1).encode() + b"\n"
+    return json.dumps({"v": SECRETS_FILE_VERSION, "kind": "secrets", "secrets": entries}, indent=1).encode() + b"\n"
 
 
-def _decoded(body: bytes) -> list[Kept]:
-    damaged = SecretError(f"{SHOWN} is damaged", hint="move it away, then set the secrets again")
+def _decode(body: bytes) -> list[StoredSecret]:
+    damaged = SecretError(f"{SECRETS_FILE} is damaged", hint="move it away, then set the secrets again")
     try:
         document = json.loads(body)
-        if document["v"] > VERSION:
-            raise SecretError(f"{SHOWN} was written by a later version", hint="update dstack")
+        if document["v"] > SECRETS_FILE_VERSION:
+            raise SecretError(f"{SECRETS_FILE} was written by a later version", hint="update dstack")
         found = []
         for entry in document["secrets"]:
             project, name, value = entry["project"], entry["name"], entry.get("value")
             if not isinstance(name, str) or not isinstance(project, str | None) or not isinstance(value, str | None):
                 raise damaged
-            found.append(Kept(scope=Scope(project=project), name=name, value=value))
+            found.append(StoredSecret(scope=SecretScope(project=project), name=name, value=value))
         return found
     except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged from None

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dstack.adapters.secrets.secrets_file import SHOWN, Kept, Scope, SecretsFile
+from dstack.adapters.secrets.secrets_file import SECRETS_FILE, SecretScope, SecretsFile, StoredSecret
 from dstack.adapters.secrets.system_keyring import NoKeyringError, OsKeyring, open_keyring
 from dstack.errors import SecretError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SecretLocation:
     """Where a value went: `keyring` is the backend's name, None for the file. `why` says why not the keyring."""
 
     keyring: str | None = None
     why: str = ""
 
     def __str__(self) -> str:
-        return f"the keyring ({self.keyring})" if self.keyring else f"{SHOWN} (mode 0600)"
+        return f"the keyring ({self.keyring})" if self.keyring else f"{SECRETS_FILE} (mode 0600)"
 
 
 class SecretStore:
@@ -28,31 +28,31 @@ class SecretStore:
         self._file = SecretsFile(home)
         self._keyring: OsKeyring | None = None
 
-    def put(self, scope: Scope, name: str, value: str) -> Place:
+    def put(self, scope: SecretScope, name: str, value: str) -> SecretLocation:
         """Keep a value in place of an earlier one, in the keyring if there is one that takes it."""
         with self._file.changing() as kept:
             place = self._to_keyring(scope, name, value)
             earlier = kept.get((scope, name))
-            kept[scope, name] = Kept(scope=scope, name=name, value=None if place.keyring else value)
+            kept[scope, name] = StoredSecret(scope=scope, name=name, value=None if place.keyring else value)
         if earlier is not None and earlier.value is None and not place.keyring:
             place = replace(place, why=f"{place.why}; an older value may still be in the keyring")
         return place
 
-    def _to_keyring(self, scope: Scope, name: str, value: str) -> Place:
+    def _to_keyring(self, scope: SecretScope, name: str, value: str) -> SecretLocation:
         try:
             keyring = self._open()
-            keyring.put(service(scope), name, value)
+            keyring.put(keyring_service(scope), name, value)
         except (NoKeyringError, SecretError) as error:
-            return Place(why=str(error))
-        return Place(keyring=keyring.name)
+            return SecretLocation(why=str(error))
+        return SecretLocation(keyring=keyring.name)
 
-    def get(self, scope: Scope, name: str) -> str | None:
+    def get(self, scope: SecretScope, name: str) -> str | None:
         """The value, None when none is kept. Raises SecretError when one is, and the keyring does not give it."""
         kept = self._file.read().get((scope, name))
         if kept is None or kept.value is not None:
             return kept.value if kept else None
         try:
-            value = self._open().get(service(scope), name)
+            value = self._open().get(keyring_service(scope), name)
         except NoKeyringError as error:
             raise SecretError(
                 f"secret {name} is in a keyring, and here is none: {error}",
@@ -62,7 +62,7 @@ class SecretStore:
             raise SecretError(f"secret {name} is no longer in the keyring", hint=f"`dstack secrets set {name}` again")
         return value
 
-    def remove(self, scope: Scope, name: str) -> bool:
+    def remove(self, scope: SecretScope, name: str) -> bool:
         """Forget a value; False when none was kept."""
         with self._file.changing() as kept:
             found = kept.get((scope, name))
@@ -70,13 +70,13 @@ class SecretStore:
                 return False
             if found.value is None:
                 try:
-                    self._open().remove(service(scope), name)
+                    self._open().remove(keyring_service(scope), name)
                 except NoKeyringError as error:
                     raise SecretError(f"secret {name} is in a keyring, and here is none: {error}") from None
             del kept[scope, name]
         return True
 
-    def kept(self, scope: Scope) -> tuple[Kept, ...]:
+    def kept(self, scope: SecretScope) -> tuple[StoredSecret, ...]:
         """What is kept of a scope, by name."""
         every = self._file.read().values()
         return tuple(sorted((one for one in every if one.scope == scope), key=lambda one: one.name))
@@ -87,6 +87,6 @@ class SecretStore:
         return self._keyring
 
 
-def service(scope: Scope) -> str:
+def keyring_service(scope: SecretScope) -> str:
     """What the keyring calls a scope."""
     return "dstack" if scope.project is None else f"dstack/{scope.project}"

@@ -10,7 +10,7 @@ from dstack.errors import SecretError
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
-RECOMMENDED = 1
+RECOMMENDED_PRIORITY = 1
 """Priority from which on the library calls a backend good. Below are those that fail, forget, or write plain files."""
 
 
@@ -71,7 +71,7 @@ def open_keyring() -> OsKeyring:
         import keyring
 
         backend = keyring.get_keyring()
-        good = backend.priority >= RECOMMENDED
+        good = backend.priority >= RECOMMENDED_PRIORITY
     except Exception as error:
         raise NoKeyringError(f"{type(error).__name__}: {error}") from None
     if not good:

@@ -16,8 +16,8 @@ from dstack.adapters.ssh.options import Question, ignored_options, read_options
 from dstack.errors import UsageError
 from dstack.model import Host, HostName
 
-CONNECT_TIMEOUT = 15.0
-MAX_HOPS = 8
+CONNECT_TIMEOUT_S = 15.0
+MAX_JUMP_HOPS = 8
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -48,7 +48,7 @@ class Hop:
     proxy_command: str | None = None
     family: int = socket.AF_UNSPEC
     bind_address: str | None = None
-    timeout: float = CONNECT_TIMEOUT
+    timeout: float = CONNECT_TIMEOUT_S
     ciphers: str | None = None
     kex: str | None = None
     macs: str | None = None
@@ -68,7 +68,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class SshSurroundings:
     """What a resolution depends on besides the inventory.
 
     `confirmed` is dstack's own known_hosts file; `ssh` the OpenSSH client to ask when asyncssh's parser gives up,
@@ -82,13 +82,13 @@ class Surroundings:
     ssh: str | None = "ssh"
 
     @classmethod
-    def here(cls) -> Surroundings:
+    def here(cls) -> SshSurroundings:
         """This process's: `$HOME`, its environment, `~/.dstack/known_hosts`."""
         home = Path.home()
         return cls(home=home, environment=dict(os.environ), confirmed=home / ".dstack" / "known_hosts")
 
 
-def resolve(host: Host, inventory: Mapping[str, Host], around: Surroundings) -> Route:
+def resolve(host: Host, inventory: Mapping[str, Host], around: SshSurroundings) -> Route:
     """The chain of hops to `host`.
 
     `jump` of the inventory goes before ProxyJump and ProxyCommand of ~/.ssh/config, and `none` is a direct
@@ -101,13 +101,13 @@ def resolve(host: Host, inventory: Mapping[str, Host], around: Surroundings) -> 
 
 
 class _Resolver:
-    def __init__(self, inventory: Mapping[str, Host], around: Surroundings) -> None:
+    def __init__(self, inventory: Mapping[str, Host], around: SshSurroundings) -> None:
         self._inventory = inventory
         self._around = around
         self.notes: list[str] = []
 
     def chain(self, host: Host, seen: tuple[str, ...]) -> list[Hop]:
-        if host.name in seen or len(seen) >= MAX_HOPS:
+        if host.name in seen or len(seen) >= MAX_JUMP_HOPS:
             raise UsageError(
                 f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, host.name])}",
                 hint="look at jump: in hosts.yaml and at ProxyJump in ~/.ssh/config",
@@ -175,7 +175,7 @@ class _Resolver:
             agent=_agent(hop, options, around),
             family=_family(options.get("addressfamily")),
             bind_address=options.get("bindaddress"),
-            timeout=float(timeout) if timeout else CONNECT_TIMEOUT,
+            timeout=float(timeout) if timeout else CONNECT_TIMEOUT_S,
             ciphers=options.get("ciphers"),
             kex=options.get("kexalgorithms"),
             macs=options.get("macs"),
@@ -196,7 +196,7 @@ def _ways(host: Host, options: Mapping[str, Any]) -> tuple[str | None, str | Non
     return None, None
 
 
-def _known_hosts(hop: Hop, options: Mapping[str, Any], around: Surroundings) -> tuple[str, ...]:
+def _known_hosts(hop: Hop, options: Mapping[str, Any], around: SshSurroundings) -> tuple[str, ...]:
     """dstack's own file first. `UserKnownHostsFile none` is an empty list and nothing else."""
     ssh = around.home / ".ssh"
     user = options.get("userknownhostsfile", [str(ssh / "known_hosts"), str(ssh / "known_hosts2")])
@@ -205,7 +205,7 @@ def _known_hosts(hop: Hop, options: Mapping[str, Any], around: Surroundings) -> 
     return (str(around.confirmed), *named)
 
 
-def _agent(hop: Hop, options: Mapping[str, Any], around: Surroundings) -> str | None:
+def _agent(hop: Hop, options: Mapping[str, Any], around: SshSurroundings) -> str | None:
     if "identityagent" not in options:
         return around.environment.get("SSH_AUTH_SOCK") or None
     named = options["identityagent"]
@@ -223,14 +223,14 @@ def _family(value: Any) -> int:
     return value if isinstance(value, int) else _FAMILIES.get(str(value), socket.AF_UNSPEC)
 
 
-def _path(text: str, hop: Hop, around: Surroundings) -> str:
+def _path(text: str, hop: Hop, around: SshSurroundings) -> str:
     expanded = _expand(text, hop, around)
     if expanded == "~" or expanded.startswith("~/"):
         expanded = str(around.home) + expanded[1:]
     return os.path.expanduser(expanded)
 
 
-def _expand(text: str, hop: Hop, around: Surroundings) -> str:
+def _expand(text: str, hop: Hop, around: SshSurroundings) -> str:
     """Put in OpenSSH's %-tokens and ${NAME}; unknown ones stay as they are."""
     tokens: Mapping[str, str] = {
         "%": "%",

@@ -14,7 +14,7 @@ from typing import Self
 from dstack.adapters.ssh.asyncssh_import import asyncssh  # before all that imports asyncssh by itself
 
 # isort: split
-from dstack.adapters.ssh.config import Hop, Route, Surroundings, resolve
+from dstack.adapters.ssh.config import Hop, Route, SshSurroundings, resolve
 from dstack.adapters.ssh.hop import Connection, connect, hasten
 from dstack.adapters.ssh.known_hosts import ScannedKey, UnknownKeyError, confirm
 from dstack.adapters.ssh.stream import SshTransport, start
@@ -22,10 +22,10 @@ from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host
 from dstack.wire import LAUNCHER
 
-BOOTSTRAP = f'exec python3 -I -S -X utf8 -c "{LAUNCHER}"'
-COMMANDS = (BOOTSTRAP,)
+BOOTSTRAP_COMMAND = f'exec python3 -I -S -X utf8 -c "{LAUNCHER}"'
+COMMANDS = (BOOTSTRAP_COMMAND,)
 """Every command that is ever sent over SSH. No value of anybody's is in them; all else goes through stdin."""
-MAX_CHANNELS = 8
+MAX_SESSIONS = 8
 """Sessions on one connection; sshd allows 10 (MaxSessions), and people have their own."""
 
 
@@ -39,11 +39,11 @@ class SshHosts:
         self,
         inventory: Mapping[str, Host],
         *,
-        around: Surroundings | None = None,
+        around: SshSurroundings | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._inventory = inventory
-        self._around = around or Surroundings.here()
+        self._around = around or SshSurroundings.here()
         self._note = note
         self._noted: set[str] = set()
         self._connections: dict[tuple[Hop, ...], asyncio.Task[Connection]] = {}
@@ -57,12 +57,12 @@ class SshHosts:
         """
         route = await self._route(host)
         connection = await self._connection(route.hops, host.name)
-        if self._channels.get(route.hops, 0) >= MAX_CHANNELS:
-            raise HostError(host.name, f"{MAX_CHANNELS} sessions are open on its connection already")
+        if self._channels.get(route.hops, 0) >= MAX_SESSIONS:
+            raise HostError(host.name, f"{MAX_SESSIONS} sessions are open on its connection already")
         self._channels[route.hops] = self._channels.get(route.hops, 0) + 1
         try:
             hasten(connection.ssh)
-            return await start(connection.ssh, host.name, BOOTSTRAP, lambda: self._release(route.hops))
+            return await start(connection.ssh, host.name, BOOTSTRAP_COMMAND, lambda: self._release(route.hops))
         except BaseException as error:
             self._release(route.hops)
             if isinstance(error, asyncssh.ChannelOpenError) and connection.open:
@@ -121,7 +121,7 @@ class SshHosts:
         task = self._connections.get(hops)
         if task is None or (task.done() and not _usable(task)):
             task = asyncio.create_task(self._open(hops, target))
-            task.add_done_callback(_seen)
+            task.add_done_callback(_take_note)
             self._connections[hops] = task
         # Shielded: who gives up waiting must not take the connection from the others.
         return await asyncio.shield(task)
@@ -138,7 +138,7 @@ def _usable(task: asyncio.Task[Connection]) -> bool:
     return not task.cancelled() and task.exception() is None and task.result().open
 
 
-def _seen(task: asyncio.Task[Connection]) -> None:
+def _take_note(task: asyncio.Task[Connection]) -> None:
     """Take note of a failure that nobody waits for any more, or asyncio would print it."""
     if not task.cancelled():
         task.exception()

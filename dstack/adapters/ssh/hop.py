@@ -24,26 +24,26 @@ from asyncssh.public_key import get_default_certificate_algs, get_default_public
 
 from dstack.adapters.ssh.config import Hop
 from dstack.adapters.ssh.known_hosts import (
-    Entry,
     KnownHosts,
+    KnownHostsEntry,
     PublicKey,
     RevokedKeyError,
     ScannedKey,
     Trust,
     Verdict,
+    host_key_error,
     known_name,
-    refusal,
 )
 from dstack.adapters.ssh.user_keys import Identities, load_identities
 from dstack.errors import DstackError, HostKeyError, HostUnreachableError
 
-KEEPALIVE_INTERVAL = 5
+KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 """A dead connection is noticed within (count + 1) × interval seconds."""
 FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-ATTEMPTS = 7
+CONNECT_ATTEMPTS = 7
 """Tries against a host that hangs up before it says who it is, which is how sshd's MaxStartups looks."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
+FIRST_RETRY_PAUSE_S, LONGEST_RETRY_PAUSE_S = 0.5, 4.0
 """Seconds; the pause before a further try is random up to a bound that doubles."""
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -84,16 +84,16 @@ async def connect(hop: Hop, before: Connection | None, home: Path, *, target: st
     """
     identities = load_identities(hop, home)
     known = KnownHosts.read(hop.known_hosts)
-    pause = FIRST_PAUSE
-    for attempt in range(1, ATTEMPTS + 1):
+    pause = FIRST_RETRY_PAUSE_S
+    for attempt in range(1, CONNECT_ATTEMPTS + 1):
         client = _Client(hop, known)
         try:
             return await _open(hop, before, client, identities)
         except (asyncssh.Error, OSError, ValueError, TimeoutError) as error:
-            if attempt == ATTEMPTS or not client.hung_up(error):
+            if attempt == CONNECT_ATTEMPTS or not client.hung_up(error):
                 raise _explain(error, hop, client, identities, target) from None
         await asyncio.sleep(random.uniform(0.1, pause))
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, LONGEST_RETRY_PAUSE_S)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -189,13 +189,13 @@ def _options(hop: Hop, client: _Client, identities: Identities) -> asyncssh.SSHC
         compression_algs=["zlib@openssh.com", "none"] if hop.compression else ["none"],
         connect_timeout=hop.timeout,
         login_timeout=hop.timeout,
-        keepalive_interval=KEEPALIVE_INTERVAL,
+        keepalive_interval=KEEPALIVE_INTERVAL_S,
         keepalive_count_max=KEEPALIVE_COUNT,
         tcp_keepalive=True,
     )
 
 
-def _host_key_algorithms(hop: Hop, confirmed: Sequence[Entry], certificates: bool) -> list[str]:
+def _host_key_algorithms(hop: Hop, confirmed: Sequence[KnownHostsEntry], certificates: bool) -> list[str]:
     """Those of confirmed keys first, so that a host with several keys shows the one that people know."""
     known = {entry.key.algorithm for entry in confirmed}
     plain = _choose(hop.host_key_algorithms, get_public_key_algs(), get_default_public_key_algs())
@@ -230,7 +230,7 @@ def _choose(wish: str | None, supported: Sequence[bytes], default: Sequence[byte
     return list(dict.fromkeys(chosen)) or usual
 
 
-def _keys(entries: Sequence[Entry]) -> list[asyncssh.SSHKey]:
+def _keys(entries: Sequence[KnownHostsEntry]) -> list[asyncssh.SSHKey]:
     found = []
     for entry in entries:
         # A key type that asyncssh does not know cannot be shown to it either.
@@ -275,15 +275,15 @@ def _explain(error: Exception, hop: Hop, client: _Client, identities: Identities
     """One of our errors for whatever asyncssh or the system raised; never lets theirs through."""
     if client.verdict is not None and client.shown is not None and client.verdict.trust is not Trust.CONFIRMED:
         name = known_name(hop.known_name, hop.known_port)
-        return refusal(client.verdict, ScannedKey(host=hop.label, name=name, key=client.shown))
+        return host_key_error(client.verdict, ScannedKey(host=hop.label, name=name, key=client.shown))
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return _refused(error, hop, client)
-    what, hint = _what(error, hop, client, identities)
+        return _refused_key_error(error, hop, client)
+    what, hint = _describe(error, hop, client, identities)
     where = "" if hop.label == target else f"its jump host {hop}: "
     return HostUnreachableError(target, f"{where}{what}", hint=hint)
 
 
-def _refused(error: asyncssh.HostKeyNotVerifiable, hop: Hop, client: _Client) -> HostKeyError:
+def _refused_key_error(error: asyncssh.HostKeyNotVerifiable, hop: Hop, client: _Client) -> HostKeyError:
     """A key or certificate that asyncssh refused before it asked for our judgement."""
     reason = str(error.reason).split(" for host ")[0]
     hint = "ask who runs the host; nothing was sent to it"
@@ -296,10 +296,10 @@ def _refused(error: asyncssh.HostKeyNotVerifiable, hop: Hop, client: _Client) ->
     return HostKeyError(f"the key of {hop.label} is refused: {reason}", hint=hint)
 
 
-def _what(error: Exception, hop: Hop, client: _Client, identities: Identities) -> tuple[str, str | None]:
+def _describe(error: Exception, hop: Hop, client: _Client, identities: Identities) -> tuple[str, str | None]:
     """What failed and what to do, for everything but host keys."""
     if isinstance(error, asyncssh.PermissionDenied):
-        return _denied(hop, client, identities)
+        return _describe_denial(hop, client, identities)
     if isinstance(error, TimeoutError) or "timeout" in str(error).lower():
         return f"no answer from {hop.address} port {hop.port} within {hop.timeout:g} s", "is the host up and reachable?"
     if isinstance(error, socket.gaierror):
@@ -310,7 +310,7 @@ def _what(error: Exception, hop: Hop, client: _Client, identities: Identities) -
         return f"the jump host before it cannot reach {hop.address} port {hop.port}: {error.reason}", None
     if client.hung_up(error):
         return (
-            f"{hop.address} port {hop.port} hangs up before it says who it is, {ATTEMPTS} times",
+            f"{hop.address} port {hop.port} hangs up before it says who it is, {CONNECT_ATTEMPTS} times",
             "is that an SSH server? it may be refusing new connections (MaxStartups)",
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
@@ -319,7 +319,7 @@ def _what(error: Exception, hop: Hop, client: _Client, identities: Identities) -
     return f"cannot connect to {hop.address} port {hop.port}: {text}", None
 
 
-def _denied(hop: Hop, client: _Client, identities: Identities) -> tuple[str, str]:
+def _describe_denial(hop: Hop, client: _Client, identities: Identities) -> tuple[str, str]:
     what = f"{hop.user} is not let in at {hop.address} port {hop.port}"
     if identities.problems:
         return f"{what}: {'; '.join(identities.problems)}", "dstack asks for no passphrase; add the key to an agent"

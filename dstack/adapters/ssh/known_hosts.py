@@ -22,7 +22,7 @@ from dstack.errors import HostKeyError
 from dstack.private_folder import make_folder, open_file
 
 DEFAULT_PORT = 22
-MAX_FILE = 16 << 20
+KNOWN_HOSTS_LIMIT_BYTES = 16 << 20
 """Longest known_hosts file that is read, in bytes; what comes after is not seen, which can only refuse."""
 
 
@@ -56,7 +56,7 @@ class PublicKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class KnownHostsEntry:
     """One line of a known_hosts file. `marker` is "", "cert-authority" or "revoked"; lines count from 1."""
 
     file: str
@@ -81,7 +81,7 @@ class Verdict:
     """The judgement of one key, and the lines it rests on: for UNKNOWN those of certificate authorities."""
 
     trust: Trust
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[KnownHostsEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class ScannedKey:
 class UnknownKeyError(HostKeyError):
     """Nobody confirmed the key of a host. `scanned` is what the host showed."""
 
-    def __init__(self, scanned: ScannedKey, authority: Entry | None = None) -> None:
+    def __init__(self, scanned: ScannedKey, authority: KnownHostsEntry | None = None) -> None:
         self.scanned = scanned
         asked = f"; {authority.place} asks for a certificate, and the host has none" if authority else ""
         super().__init__(
@@ -124,7 +124,7 @@ class RevokedKeyError(HostKeyError):
 class KnownHosts:
     """The confirmed, trusted-authority and revoked keys of several known_hosts files."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[KnownHostsEntry] = ()) -> None:
         self._entries = tuple(entries)
 
     @classmethod
@@ -135,20 +135,20 @@ class KnownHosts:
         """
         return cls(entry for file in files for entry in _read_file(str(file)))
 
-    def confirmed(self, host: str, port: int) -> tuple[Entry, ...]:
+    def confirmed(self, host: str, port: int) -> tuple[KnownHostsEntry, ...]:
         """The plain keys confirmed for host and port and not revoked; for another port than 22 also those of the
         bare host name, as OpenSSH does."""
         bad = {entry.key.blob for entry in self.revoked(host, port)}
         found = [entry for name in _names(host, port) for entry in self._about(name, "")]
         return tuple(entry for entry in found if entry.key.blob not in bad)
 
-    def authorities(self, host: str, port: int) -> tuple[Entry, ...]:
+    def authorities(self, host: str, port: int) -> tuple[KnownHostsEntry, ...]:
         """The keys whose certificates are believed for host and port."""
         bad = {entry.key.blob for entry in self.revoked(host, port)}
         found = [entry for name in _names(host, port) for entry in self._about(name, "cert-authority")]
         return tuple(entry for entry in found if entry.key.blob not in bad)
 
-    def revoked(self, host: str, port: int) -> tuple[Entry, ...]:
+    def revoked(self, host: str, port: int) -> tuple[KnownHostsEntry, ...]:
         return tuple(entry for name in _names(host, port) for entry in self._about(name, "revoked"))
 
     def judge(self, host: str, port: int, key: PublicKey) -> Verdict:
@@ -168,7 +168,7 @@ class KnownHosts:
             return Verdict(trust=Trust.CHANGED, entries=others)
         return Verdict(trust=Trust.UNKNOWN, entries=self.authorities(host, port))
 
-    def _about(self, name: str, marker: str) -> list[Entry]:
+    def _about(self, name: str, marker: str) -> list[KnownHostsEntry]:
         return [entry for entry in self._entries if entry.marker == marker and entry.matches(name)]
 
 
@@ -178,7 +178,7 @@ def known_name(host: str, port: int) -> str:
     return host if port == DEFAULT_PORT else f"[{host}]:{port}"
 
 
-def refusal(verdict: Verdict, scanned: ScannedKey) -> HostKeyError:
+def host_key_error(verdict: Verdict, scanned: ScannedKey) -> HostKeyError:
     """The error for a key that is not confirmed, in its own words for each case."""
     shown = f"{scanned.key.algorithm} {scanned.fingerprint}"
     if verdict.trust is Trust.REVOKED:
@@ -209,7 +209,7 @@ def confirm(path: Path, scanned: ScannedKey) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         line = f"{scanned.name} {scanned.key.text}".encode()
-        held = os.pread(descriptor, MAX_FILE, 0)
+        held = os.pread(descriptor, KNOWN_HOSTS_LIMIT_BYTES, 0)
         if line in held.splitlines():
             return
         start = b"" if not held or held.endswith(b"\n") else b"\n"
@@ -231,10 +231,10 @@ def parse_key(algorithm: str, text: str) -> PublicKey | None:
     return PublicKey(algorithm=algorithm, blob=blob)
 
 
-def _read_file(file: str) -> Iterator[Entry]:
+def _read_file(file: str) -> Iterator[KnownHostsEntry]:
     try:
         with open(file, "rb") as stream:
-            lines = stream.read(MAX_FILE).split(b"\n")
+            lines = stream.read(KNOWN_HOSTS_LIMIT_BYTES).split(b"\n")
     except OSError:
         return
     for number, line in enumerate(lines, 1):
@@ -243,7 +243,7 @@ def _read_file(file: str) -> Iterator[Entry]:
             yield entry
 
 
-def _parse_line(file: str, number: int, line: str) -> Entry | None:
+def _parse_line(file: str, number: int, line: str) -> KnownHostsEntry | None:
     columns = line.split()
     if not columns or columns[0].startswith("#"):
         return None
@@ -257,7 +257,7 @@ def _parse_line(file: str, number: int, line: str) -> Entry | None:
     key = parse_key(columns[1], columns[2])
     if key is None:
         return None
-    return Entry(file=file, line=number, marker=marker, patterns=columns[0], key=key)
+    return KnownHostsEntry(file=file, line=number, marker=marker, patterns=columns[0], key=key)
 
 
 def _names(host: str, port: int) -> tuple[str, ...]:

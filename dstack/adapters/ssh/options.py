@@ -20,10 +20,10 @@ from asyncssh.config import ConfigParseError, SSHClientConfig, SSHConfig
 
 from dstack.errors import ConfigError, Problem
 
-ASK_TIMEOUT = 15.0
+SSH_G_TIMEOUT_S = 15.0
 """Seconds for `ssh -G`; a Match exec of the user's may run in it."""
 
-IGNORED: Mapping[str, tuple[tuple[str, ...], str]] = {
+OPTIONS_NOT_FOLLOWED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "StrictHostKeyChecking": (("yes", "true", "ask"), "dstack always checks host keys"),
     "ControlMaster": (("no", "false"), "dstack keeps one connection of its own"),
     "KnownHostsCommand": (("none",), "confirm the key with dstack hosts add"),
@@ -68,7 +68,7 @@ def read_options(home: Path, system: Path | None, question: Question, ssh: str |
 def ignored_options(options: Mapping[str, Any]) -> list[str]:
     """A sentence for each option that is set to something that dstack does not do."""
     found = []
-    for name, (harmless, why) in IGNORED.items():
+    for name, (harmless, why) in OPTIONS_NOT_FOLLOWED.items():
         value = options.get(name.lower())
         if value is not None and str(value).lower() not in harmless:
             found.append(f"{name} {value} of the SSH configuration is not followed: {why}")
@@ -92,7 +92,7 @@ class _Config(SSHClientConfig):
 
     _handlers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]  # the base says no ClassVar
         **SSHClientConfig._handlers,  # noqa: SLF001 of its own base class
-        **{name.lower(): (name, _keep) for name in IGNORED},
+        **{name.lower(): (name, _keep) for name in OPTIONS_NOT_FOLLOWED},
         "host": ("Host", _match_host),
     }
 
@@ -116,7 +116,7 @@ def _ask_openssh(config: Path, question: Question, ssh: str | None, error: Excep
         raise _unreadable(config, str(error), "no ssh is installed that could be asked instead") from None
     said = _ssh_g(program, config, question, error)
     built_in = _ssh_g(program, Path(os.devnull), Question(name=question.name), error)
-    return _typed({name: values for name, values in said.items() if values != built_in.get(name)})
+    return _convert({name: values for name, values in said.items() if values != built_in.get(name)})
 
 
 def _ssh_g(program: str, config: Path, question: Question, error: Exception) -> dict[str, list[str]]:
@@ -125,7 +125,7 @@ def _ssh_g(program: str, config: Path, question: Question, error: Exception) -> 
     argv += ["-l", question.user] if question.user is not None else []
     argv += ["--", question.name]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_TIMEOUT, check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=SSH_G_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as failure:
         raise _unreadable(config, str(error), f"ssh -G gave no answer either: {failure}") from None
     if done.returncode != 0:
@@ -138,7 +138,7 @@ def _ssh_g(program: str, config: Path, question: Question, error: Exception) -> 
     return options
 
 
-def _typed(options: Mapping[str, list[str]]) -> dict[str, Any]:
+def _convert(options: Mapping[str, list[str]]) -> dict[str, Any]:
     """The lines of `ssh -G` as asyncssh's parser would give the same options."""
     typed: dict[str, Any] = {}
     for name, values in options.items():

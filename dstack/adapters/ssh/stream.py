@@ -12,14 +12,14 @@ import asyncssh
 
 from dstack.errors import DstackError, HostError, HostUnreachableError
 
-PIECE = 256 * 1024
+SSH_WRITE_BYTES = 256 * 1024
 """Bytes handed to the channel at once; more gains nothing."""
-WINDOW = 16 << 20
+SSH_WINDOW_BYTES = 16 << 20
 """Bytes that a host may send ahead of the reader."""
-READ_AHEAD = 1 << 20
-TAIL = 4096
-END_WAIT = 2.0
-CLOSE_WAIT = 5.0
+READ_AHEAD_BYTES = 1 << 20
+STDERR_TAIL_BYTES = 4096
+EXIT_STATUS_WAIT_S = 2.0
+CHANNEL_CLOSE_WAIT_S = 5.0
 
 _ENDINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (
@@ -62,13 +62,13 @@ class _Session(asyncssh.SSHClientSession[bytes]):
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         if datatype == asyncssh.EXTENDED_DATA_STDERR:
-            self.errors = (self.errors + data)[-TAIL:]
+            self.errors = (self.errors + data)[-STDERR_TAIL_BYTES:]
             return
-        if len(self.head) < TAIL:
-            self.head += data[: TAIL - len(self.head)]
+        if len(self.head) < STDERR_TAIL_BYTES:
+            self.head += data[: STDERR_TAIL_BYTES - len(self.head)]
         self.chunks.append(data)
         self.size += len(data)
-        if self.size > READ_AHEAD and not self._read_paused and self._channel is not None:
+        if self.size > READ_AHEAD_BYTES and not self._read_paused and self._channel is not None:
             self._read_paused = True
             self._channel.pause_reading()
         self._wake()
@@ -85,7 +85,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
             taken.append(chunk)
             room -= len(chunk)
         self.size -= limit - room
-        if self._read_paused and self.size <= READ_AHEAD // 2 and self._channel is not None:
+        if self._read_paused and self.size <= READ_AHEAD_BYTES // 2 and self._channel is not None:
             self._read_paused = False
             self._channel.resume_reading()
         return taken[0] if len(taken) == 1 else b"".join(taken)
@@ -163,10 +163,10 @@ class SshTransport:
         Raises as `read` does, and HostUnreachableError when the far side has ended.
         """
         view = memoryview(data)
-        for start in range(0, len(data), PIECE):
+        for start in range(0, len(data), SSH_WRITE_BYTES):
             await self._room()
             try:
-                self._channel.write(bytes(view[start : start + PIECE]))
+                self._channel.write(bytes(view[start : start + SSH_WRITE_BYTES]))
             except OSError:
                 raise await self._ended() from None
         await self._room()
@@ -200,7 +200,7 @@ class SshTransport:
     async def _reason(self) -> None:
         """Wait a little for what the far side says last: its status comes in messages after the end of its output."""
         try:
-            async with asyncio.timeout(END_WAIT):
+            async with asyncio.timeout(EXIT_STATUS_WAIT_S):
                 while not self._session.closed:
                     await self._session.changed()
         except TimeoutError:
@@ -229,7 +229,7 @@ class SshTransport:
         closed, self._closed = self._closed, None
         try:
             self._channel.close()
-            async with asyncio.timeout(CLOSE_WAIT):
+            async with asyncio.timeout(CHANNEL_CLOSE_WAIT_S):
                 await self._channel.wait_closed()
         except TimeoutError:
             self._channel.abort()
@@ -253,7 +253,14 @@ async def start(
     Raises asyncssh's ChannelOpenError when the host opens no further session.
     """
     channel, session = await connection.create_session(
-        _Session, command, request_pty=False, env={}, send_env=[], x11_forwarding=False, encoding=None, window=WINDOW
+        _Session,
+        command,
+        request_pty=False,
+        env={},
+        send_env=[],
+        x11_forwarding=False,
+        encoding=None,
+        window=SSH_WINDOW_BYTES,
     )
     assert isinstance(session, _Session)
     return SshTransport(host, channel, session, closed)

@@ -10,7 +10,7 @@ import asyncssh
 
 from dstack.adapters.ssh.config import Hop
 
-DEFAULT_FILES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
+DEFAULT_KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 
 
 class KeyPairs(list[asyncssh.SSHKeyPair]):
@@ -45,7 +45,7 @@ def load_identities(hop: Hop, home: Path) -> Identities:
     hop allows it only keys of which no public part can be found.
     """
     named = hop.identities is not None
-    files = hop.identities if hop.identities is not None else [str(home / ".ssh" / name) for name in DEFAULT_FILES]
+    files = hop.identities if hop.identities is not None else [str(home / ".ssh" / name) for name in DEFAULT_KEY_FILES]
     pairs, public, problems = KeyPairs(), list[bytes](), list[str]()
     for file in files:
         found, problem = _load(file, hop.certificates)

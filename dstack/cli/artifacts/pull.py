@@ -74,14 +74,14 @@ def _hide_from_git(folder: Path) -> None:
 
 def _is_code(session: Session, folder: Path) -> bool:
     """Whether what lies in the folder is code of the project for the next run."""
-    from dstack.adapters.git.repository import ignores
+    from dstack.adapters.git.repository import is_ignored
 
     root, place = session.root.resolve(), folder.resolve()
     if not place.is_relative_to(root) or place.is_relative_to(root / FOLDER):
         return False
     with suppress(SnapshotError):
         # A file in it is asked for: the folder may have a .gitignore of its own, which says nothing of the folder.
-        return not ignores(root, place / "pulled")
+        return not is_ignored(root, place / "pulled")
     return False
 
 

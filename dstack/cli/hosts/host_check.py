@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dstack.adapters.bucket.registry import is_path
-from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.ssh.known_hosts import ChangedKeyError, PublicKey, RevokedKeyError
 from dstack.app.maintenance.bucket_probe import check_format, writable
 from dstack.app.maintenance.bucket_trial import try_bucket
@@ -136,7 +136,7 @@ class Looks:
                 return Seen(facts=facts, who=seeing.who, trouble=seeing.trouble)
             if await self._is_fresh():
                 return Seen(facts=facts, who=seeing.who, fresh=True)
-            return Seen(facts=facts, unseen=unseen(redacted(bucket)))
+            return Seen(facts=facts, unseen=unseen(redact_url(bucket)))
         except DstackError as error:
             if is_path(bucket) and await self._is_fresh():
                 return Seen(facts=facts, fresh=True)
@@ -182,7 +182,7 @@ def report(session: Session, hosts: Sequence[Host]) -> int:
         sys.stdout.write("\n" + notes(told, sys.stdout))
     code = max((_code(each) for each in found), default=0)
     if any(each.said is not None and each.said.fresh for each in found):
-        bucket = clean(redacted(session.settings.bucket))
+        bucket = clean(redact_url(session.settings.bucket))
         told = [f"the bucket {bucket} is not used yet", f"  dstack init --bucket {bucket}    tries it"]
         sys.stdout.write("\n" + notes(told, sys.stdout))
     if session.settings.named:

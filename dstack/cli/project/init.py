@@ -12,8 +12,8 @@ import typer
 
 from dstack.adapters.bucket.opener import open_bucket, private_path
 from dstack.adapters.bucket.registry import backend_of
-from dstack.adapters.bucket.remote_errors import redacted
-from dstack.adapters.bucket.stall_notice import WaitingBucket
+from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.adapters.bucket.stall_notice import StallNoticeBucket
 from dstack.app.maintenance.bucket_probe import check_format, effort_for, ensure_probed, require_writer
 from dstack.cli.command_session import own_home, say
 from dstack.errors import ConfigError, UsageError
@@ -33,7 +33,7 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
     store = open_bucket(wanted, settings.options if here else {}, home)
-    found = WaitingBucket(store, redacted(wanted), say)
+    found = StallNoticeBucket(store, redact_url(wanted), say)
     began = time.monotonic()
     known = check_format(found)
     if known is not None:

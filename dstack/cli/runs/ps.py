@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.bucket.remote_errors import redacted
+from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.app.queries.runs import own_run_ids, run_ids, views_of
 from dstack.app.queries.views import RunView
 from dstack.cli.command_session import open_session
@@ -81,7 +81,7 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
 
 def _none(session: Session, *, mine: bool) -> list[str]:
     """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
-    place = f"of {session.name} in {redacted(session.settings.bucket)}"
+    place = f"of {session.name} in {redact_url(session.settings.bucket)}"
     if mine:
         return [f"no runs of yours yet {place}"]
     told = [f"no runs yet {place}; `dstack run` lists the workflows"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from dstack.adapters.secrets.dotenv_file import NAME as DOTENV
+from dstack.adapters.secrets.dotenv_file import DOTENV_FILE as DOTENV
 from dstack.adapters.secrets.dotenv_file import read_dotenv
-from dstack.adapters.secrets.secrets_file import SHOWN, Kept, Scope
+from dstack.adapters.secrets.secrets_file import SECRETS_FILE, SecretScope, StoredSecret
 from dstack.adapters.secrets.store import SecretStore
 from dstack.cli.command_session import open_session, own_home
 from dstack.cli.secrets.scopes import project_folder
@@ -22,7 +22,7 @@ def ls() -> None:
     store = SecretStore(home)
     rows: list[tuple[str, str, str]] = []
     if root is not None:
-        own = Scope(project=open_session().name)
+        own = SecretScope(project=open_session().name)
         rows += [_row(one) for one in store.kept(own)]
         rows += [(name, "this project", DOTENV) for name in read_dotenv(root).values]
     rows += [_row(one) for one in store.kept(EVERYWHERE)]
@@ -33,6 +33,6 @@ def ls() -> None:
         print("no secret is set; `dstack secrets set NAME` sets one", file=sys.stderr)
 
 
-def _row(kept: Kept) -> tuple[str, str, str]:
+def _row(kept: StoredSecret) -> tuple[str, str, str]:
     whose = "all projects" if kept.scope.project is None else "this project"
-    return (kept.name, whose, "keyring" if kept.value is None else SHOWN)
+    return (kept.name, whose, "keyring" if kept.value is None else SECRETS_FILE)

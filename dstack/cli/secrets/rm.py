@@ -6,20 +6,20 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.secrets.dotenv_file import NAME as DOTENV
+from dstack.adapters.secrets.dotenv_file import DOTENV_FILE as DOTENV
 from dstack.adapters.secrets.dotenv_file import read_dotenv
-from dstack.adapters.secrets.secrets_file import Scope
+from dstack.adapters.secrets.secrets_file import SecretScope
 from dstack.adapters.secrets.store import SecretStore
 from dstack.cli.command_session import own_home
 from dstack.cli.secrets.scopes import project_folder, scope_of, whose
 from dstack.errors import NotFoundError
 from dstack.session.secret_values import EVERYWHERE
 
-NAME = typer.Argument(metavar="NAME", help="What the job calls it: an environment variable.", show_default=False)
+DOTENV_FILE = typer.Argument(metavar="NAME", help="What the job calls it: an environment variable.", show_default=False)
 GLOBAL = typer.Option("--global", help="For all projects; what is set for a project comes first.")
 
 
-def rm(name: Annotated[str, NAME], everywhere: Annotated[bool, GLOBAL] = False) -> None:
+def rm(name: Annotated[str, DOTENV_FILE], everywhere: Annotated[bool, GLOBAL] = False) -> None:
     """Forget a secret of this project, or with --global the one for all projects."""
     scope = scope_of(everywhere)
     store = SecretStore(own_home())
@@ -34,6 +34,6 @@ def rm(name: Annotated[str, NAME], everywhere: Annotated[bool, GLOBAL] = False) 
     raise NotFoundError(f"no secret {name} is kept for {whose(scope)}", hint=hint)
 
 
-def _names(store: SecretStore, scope: Scope) -> str:
+def _names(store: SecretStore, scope: SecretScope) -> str:
     kept = ", ".join(one.name for one in store.kept(scope))
     return f"kept are {kept}" if kept else "`dstack secrets ls` lists what there is"

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dstack.adapters.secrets.secrets_file import Scope
+from dstack.adapters.secrets.secrets_file import SecretScope
 from dstack.cli.command_session import open_session, own_home
 from dstack.errors import UsageError
 from dstack.project.locate import find_project
 from dstack.session.secret_values import EVERYWHERE
 
 
-def scope_of(everywhere: bool) -> Scope:
+def scope_of(everywhere: bool) -> SecretScope:
     if everywhere:
         return EVERYWHERE
     try:
-        return Scope(project=open_session().name)
+        return SecretScope(project=open_session().name)
     except UsageError as error:
         raise UsageError(str(error), hint="go to the project whose secret it is, or say --global") from None
 
 
-def whose(scope: Scope) -> str:
+def whose(scope: SecretScope) -> str:
     return "all projects" if scope.project is None else f"project {scope.project}"
 
 

@@ -15,7 +15,7 @@ from dstack.adapters.bucket.fsspec_store import FSSPEC
 from dstack.adapters.bucket.object_stores.azure import AZURE
 from dstack.adapters.bucket.object_stores.gcs import GCS
 from dstack.adapters.bucket.object_stores.obstore_store import ObstoreBucket
-from dstack.adapters.bucket.object_stores.s3 import CONTAINER, S3
+from dstack.adapters.bucket.object_stores.s3 import S3, S3_CONTAINER
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket, Put
 from tests.lacking import missing
@@ -38,7 +38,7 @@ def fsspec_memory(path: Path) -> Bucket:
 
 
 def obstore_memory(path: Path) -> Bucket:
-    return ObstoreBucket(MemoryStore(), CONTAINER, label="memory")
+    return ObstoreBucket(MemoryStore(), S3_CONTAINER, label="memory")
 
 
 def memory_fake(path: Path) -> Bucket:

@@ -13,7 +13,7 @@ from pathlib import Path
 from dstack.adapters.bucket.forwarding import lend_credentials, location_options
 from dstack.adapters.bucket.object_stores.arguments import HOST_PACKAGES
 from dstack.adapters.coordinator.client import CoordinatorClient
-from dstack.adapters.coordinator.wheel import Library, library_for
+from dstack.adapters.coordinator.wheel import Library, pack_library
 from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import open_local
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
@@ -185,5 +185,5 @@ class Crowded:
 def _library(facts: HostFacts) -> Library:
     """Packed once in this process: all hosts here are one machine."""
     if not _LIBRARIES:
-        _LIBRARIES.append(library_for(HOST_PACKAGES, facts, Path(tempfile.mkdtemp(prefix="dstack-libraries-"))))
+        _LIBRARIES.append(pack_library(HOST_PACKAGES, facts, Path(tempfile.mkdtemp(prefix="dstack-libraries-"))))
     return _LIBRARIES[0]

@@ -126,7 +126,7 @@ def test_only_old_files_of_ended_coordinators_are_removed(tmp_path: Path) -> Non
     with old, fresh:
         pass
     with CoordinatorLock(tmp_path, names[2]) as living:
-        long_ago = time.time() - identity.KEPT - 1000
+        long_ago = time.time() - identity.ENDED_LOCK_LIFETIME_S - 1000
         for lock in (old, living):
             os.utime(lock.path, (long_ago, long_ago))
         with CoordinatorLock(tmp_path, names[3]):

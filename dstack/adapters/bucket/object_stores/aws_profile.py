@@ -14,57 +14,64 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from dstack.adapters.bucket.object_stores.aws_tools import Keys, by_boto3, by_cli, by_process
+from dstack.adapters.bucket.object_stores.aws_tools import AwsKeys, ask_aws_cli, ask_boto3, ask_process
 from dstack.errors import BucketError, CredentialsError
 
-FRESH = 60.0
+KEYS_REREAD_S = 60.0
 """Seconds after which files are read again: other tools write new temporary keys there."""
-EARLY = 300.0
+KEYS_RENEWAL_LEAD_S = 300.0
 """Seconds before their end at which keys that have one are asked for again."""
-ASKING = ("role_arn", "sso_session", "sso_start_url", "sso_account_id", "web_identity_token_file", "login_session")
+SETTINGS_THAT_ASK_AWS = (
+    "role_arn",
+    "sso_session",
+    "sso_start_url",
+    "sso_account_id",
+    "web_identity_token_file",
+    "login_session",
+)
 """Settings of a profile whose keys only AWS itself can give."""
 RENEW = "`aws sso login`, or whatever gives you these credentials, renews them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class KeySource:
     """Where keys come from. `who` names it for people; `region` is what stands beside it, or ""."""
 
     who: str
     region: str
-    ask: Callable[[], Keys | None] = field(repr=False)
+    ask: Callable[[], AwsKeys | None] = field(repr=False)
 
 
-def aws_source(profile: str | None, environment: Mapping[str, str]) -> Source | None:
+def aws_source(profile: str | None, environment: Mapping[str, str]) -> KeySource | None:
     """Whose keys count: `profile`, else AWS_ACCESS_KEY_ID, else AWS_PROFILE, else the default profile if it has any.
 
     None where the machine may have a role of its own. Raises BucketError for a profile that does not exist or has no
     credentials, and for files that cannot be read.
     """
     if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
-        keys = _of_environment(environment)
-        return Source(who=f"AWS_ACCESS_KEY_ID ({keys.access_key[:8]}…)", region="", ask=lambda: keys)
+        keys = _environment_keys(environment)
+        return KeySource(who=f"AWS_ACCESS_KEY_ID ({keys.access_key[:8]}…)", region="", ask=lambda: keys)
     named = profile or environment.get("AWS_PROFILE")
     name = named or "default"
     who = f"the AWS profile {name!r}"
-    settings = _profile(name, environment)
+    settings = _read_profile(name, environment)
     if settings is None:
         if named is None:
             return None
         hint = "see ~/.aws/config and ~/.aws/credentials, or `aws configure list-profiles`"
         raise BucketError(f"there is no AWS profile {name!r}", hint=hint)
-    if not _has_keys(settings):
+    if not _names_keys(settings):
         if named is None:
             return None
         raise BucketError(f"{who} has no credentials", hint=f"try `aws sts get-caller-identity --profile {name}`")
 
-    def ask() -> Keys | None:
-        return _keys(name, _profile(name, environment) or {}, environment)
+    def ask() -> AwsKeys | None:
+        return _find_keys(name, _read_profile(name, environment) or {}, environment)
 
-    return Source(who=who, region=settings.get("region", ""), ask=ask)
+    return KeySource(who=who, region=settings.get("region", ""), ask=ask)
 
 
-def key_provider(source: Source | None, profile: str | None, environment: Mapping[str, str]) -> KeyProvider | None:
+def key_provider(source: KeySource | None, profile: str | None, environment: Mapping[str, str]) -> KeyProvider | None:
     """The keys of `source` as obstore asks for them; None where obstore finds them itself, as those of the environment.
 
     They are asked for again before they expire.
@@ -77,10 +84,10 @@ def key_provider(source: Source | None, profile: str | None, environment: Mappin
 class KeyProvider:
     """Keys as obstore asks for them, from any thread; kept for a while."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: KeySource) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._keys: Keys | None = None
+        self._keys: AwsKeys | None = None
         self._since = self._until = 0.0
         self.failure: BucketError | None = None
         """Why the last question had no answer: the library passes errors on as text only."""
@@ -93,7 +100,7 @@ class KeyProvider:
                 self._keys, self._since = self._asked(), now
                 # Without an end they are those of a file, which may be another one soon.
                 end = self._keys.expires_at
-                self._until = now + FRESH if end is None else max(end - EARLY, now + 1)
+                self._until = now + KEYS_REREAD_S if end is None else max(end - KEYS_RENEWAL_LEAD_S, now + 1)
             return {
                 "access_key_id": self._keys.access_key,
                 "secret_access_key": self._keys.secret,
@@ -101,7 +108,7 @@ class KeyProvider:
                 "expires_at": datetime.fromtimestamp(self._until, tz=timezone.utc),
             }
 
-    def _asked(self) -> Keys:
+    def _asked(self) -> AwsKeys:
         self.failure = None
         try:
             keys = self._source.ask()
@@ -113,23 +120,23 @@ class KeyProvider:
         return keys
 
 
-def _of_environment(environment: Mapping[str, str]) -> Keys:
-    return Keys(
+def _environment_keys(environment: Mapping[str, str]) -> AwsKeys:
+    return AwsKeys(
         access_key=environment["AWS_ACCESS_KEY_ID"],
         secret=environment.get("AWS_SECRET_ACCESS_KEY", ""),
         token=environment.get("AWS_SESSION_TOKEN", ""),
-        expires_at=Keys.moment(environment.get("AWS_CREDENTIAL_EXPIRATION")),
+        expires_at=AwsKeys.moment(environment.get("AWS_CREDENTIAL_EXPIRATION")),
     )
 
 
-def _has_keys(settings: Mapping[str, str]) -> bool:
-    return any(settings.get(name) for name in ("aws_access_key_id", "credential_process", *ASKING))
+def _names_keys(settings: Mapping[str, str]) -> bool:
+    return any(settings.get(name) for name in ("aws_access_key_id", "credential_process", *SETTINGS_THAT_ASK_AWS))
 
 
-def _keys(name: str, settings: Mapping[str, str], environment: Mapping[str, str]) -> Keys | None:
+def _find_keys(name: str, settings: Mapping[str, str], environment: Mapping[str, str]) -> AwsKeys | None:
     """The keys of a profile, in the order in which AWS's tools look; raises CredentialsError where none are had."""
-    if any(settings.get(setting) for setting in ASKING):
-        keys = by_boto3(name) or by_cli(name, environment)
+    if any(settings.get(setting) for setting in SETTINGS_THAT_ASK_AWS):
+        keys = ask_boto3(name) or ask_aws_cli(name, environment)
         if keys is None:
             raise CredentialsError(
                 f"the AWS profile {name!r} needs AWS's own tools, and neither boto3 nor `aws` is installed here",
@@ -139,28 +146,28 @@ def _keys(name: str, settings: Mapping[str, str], environment: Mapping[str, str]
     if settings.get("aws_access_key_id"):
         if not settings.get("aws_secret_access_key"):
             raise CredentialsError(f"the AWS profile {name!r} has a key without its secret", hint="see ~/.aws")
-        return Keys(
+        return AwsKeys(
             access_key=settings["aws_access_key_id"],
             secret=settings["aws_secret_access_key"],
             token=settings.get("aws_session_token", ""),
             expires_at=None,
         )
     if settings.get("credential_process"):
-        return by_process(f"the AWS profile {name!r}", settings["credential_process"], environment)
+        return ask_process(f"the AWS profile {name!r}", settings["credential_process"], environment)
     return None
 
 
-def _profile(name: str, environment: Mapping[str, str]) -> dict[str, str] | None:
+def _read_profile(name: str, environment: Mapping[str, str]) -> dict[str, str] | None:
     """The settings of a profile out of both files, None where neither has it."""
     credentials, config = _files(environment)
     sections = [(config, "default" if name == "default" else f"profile {name}"), (credentials, name)]
-    found = [section for path, title in sections if (section := _section(path, title)) is not None]
+    found = [section for path, title in sections if (section := _read_section(path, title)) is not None]
     if not found:
         return None
     return {key: value for section in found for key, value in section.items()}
 
 
-def _section(path: str, title: str) -> dict[str, str] | None:
+def _read_section(path: str, title: str) -> dict[str, str] | None:
     import configparser
 
     parser = configparser.RawConfigParser(default_section="", strict=False)

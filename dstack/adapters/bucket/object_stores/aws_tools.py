@@ -12,12 +12,12 @@ from datetime import datetime
 
 from dstack.errors import CredentialsError
 
-PATIENCE = 60.0
+AWS_TOOL_DEADLINE_S = 60.0
 """Seconds that a program may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
+class AwsKeys:
     """`expires_at`: seconds since the epoch, None where nobody says. Secrets are not shown by `repr`."""
 
     access_key: str
@@ -35,7 +35,7 @@ class Keys:
         return found.timestamp() if found.tzinfo else None
 
 
-def by_process(who: str, command: str, environment: Mapping[str, str]) -> Keys:
+def ask_process(who: str, command: str, environment: Mapping[str, str]) -> AwsKeys:
     """The keys that a `credential_process` prints; raises CredentialsError with what it said."""
     import shlex
 
@@ -45,10 +45,10 @@ def by_process(who: str, command: str, environment: Mapping[str, str]) -> Keys:
         words = []
     if not words:
         raise CredentialsError(f"{who}: its credential_process is no command", hint="see ~/.aws/config")
-    return _printed(who, words, environment)
+    return _run_for_keys(who, words, environment)
 
 
-def by_cli(name: str, environment: Mapping[str, str]) -> Keys | None:
+def ask_aws_cli(name: str, environment: Mapping[str, str]) -> AwsKeys | None:
     """The keys that the `aws` command gives, which knows every way there is; None where it is not installed."""
     import shutil
 
@@ -56,10 +56,10 @@ def by_cli(name: str, environment: Mapping[str, str]) -> Keys | None:
     if program is None:
         return None
     words = [program, "configure", "export-credentials", "--profile", name, "--format", "process"]
-    return _printed(f"the AWS profile {name!r}", words, environment)
+    return _run_for_keys(f"the AWS profile {name!r}", words, environment)
 
 
-def by_boto3(name: str) -> Keys | None:
+def ask_boto3(name: str) -> AwsKeys | None:
     """The same by boto3; None where it is not installed. It reads the process's own environment."""
     try:
         import boto3
@@ -75,7 +75,7 @@ def by_boto3(name: str) -> Keys | None:
     except (BotoCoreError, ClientError) as error:
         raise CredentialsError(f"{who} gives no credentials: {error}", hint=_renewal(name)) from None
     end = getattr(found, "_expiry_time", None)
-    return Keys(
+    return AwsKeys(
         access_key=frozen.access_key,
         secret=frozen.secret_key,
         token=frozen.token or "",
@@ -87,7 +87,7 @@ def _renewal(name: str) -> str:
     return f"`aws sso login --profile {name}` renews it where it is an SSO profile; see ~/.aws/config"
 
 
-def _printed(who: str, words: Sequence[str], environment: Mapping[str, str]) -> Keys:
+def _run_for_keys(who: str, words: Sequence[str], environment: Mapping[str, str]) -> AwsKeys:
     import subprocess
 
     failed = f"{who}: {words[0]} gives no credentials"
@@ -97,27 +97,29 @@ def _printed(who: str, words: Sequence[str], environment: Mapping[str, str]) -> 
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=AWS_TOOL_DEADLINE_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CredentialsError(f"{failed}: no answer in {PATIENCE:.0f} s", hint="run it by hand") from None
+        raise CredentialsError(f"{failed}: no answer in {AWS_TOOL_DEADLINE_S:.0f} s", hint="run it by hand") from None
     except OSError as error:
         raise CredentialsError(f"{failed}: {error.strerror}", hint="see ~/.aws/config") from None
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise CredentialsError(f"{failed}: {said[-1][:300] if said else f'exit {done.returncode}'}", hint=_HAND)
+        raise CredentialsError(
+            f"{failed}: {said[-1][:300] if said else f'exit {done.returncode}'}", hint=_RUN_BY_HAND_HINT
+        )
     try:
         answer = json.loads(done.stdout)
-        keys = Keys(
+        keys = AwsKeys(
             access_key=str(answer["AccessKeyId"]),
             secret=str(answer["SecretAccessKey"]),
             token=str(answer.get("SessionToken") or ""),
-            expires_at=Keys.moment(answer.get("Expiration")),
+            expires_at=AwsKeys.moment(answer.get("Expiration")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise CredentialsError(f"{failed}: what it printed are no keys", hint=_HAND) from None
+        raise CredentialsError(f"{failed}: what it printed are no keys", hint=_RUN_BY_HAND_HINT) from None
     return keys
 
 
-_HAND = "run it by hand to see why; `aws sso login` renews an SSO profile"
+_RUN_BY_HAND_HINT = "run it by hand to see why; `aws sso login` renews an SSO profile"

@@ -23,7 +23,7 @@ from dstack.adapters.bucket.object_stores.arguments import (
 from dstack.errors import CredentialsError
 from dstack.ports import Bucket
 
-LOGIN_OPTIONS = frozenset(
+_LOGIN_OPTIONS = frozenset(
     {
         "access_key",
         "account_key",
@@ -41,7 +41,7 @@ LOGIN_OPTIONS = frozenset(
     }
 )
 """Options that hold a credential by themselves: with one of them, no other credentials are looked for."""
-SECRET_OPTIONS = LOGIN_OPTIONS | {
+_SECRET_OPTIONS = _LOGIN_OPTIONS | {
     "client_secret",
     "azure_client_secret",
     "azure_storage_client_secret",
@@ -50,20 +50,20 @@ SECRET_OPTIONS = LOGIN_OPTIONS | {
     "fabric_session_token",
     "azure_fabric_session_token",
 }
-VARIABLES = {
+OPTION_BY_VARIABLE = {
     "AZURE_STORAGE_ACCOUNT_NAME": "account_name",
     "AZURE_STORAGE_ACCOUNT_KEY": "access_key",
     "AZURE_STORAGE_SAS_TOKEN": "sas_token",
     "AZURE_STORAGE_ENDPOINT": "endpoint",
 }
 """Variables of the environment -> the options that say the same."""
-RESOURCE = "https://storage.azure.com/"
-CONTAINER = Container(noun="container", command="az storage container create --name {}")
+STORAGE_RESOURCE = "https://storage.azure.com/"
+_CONTAINER = Container(noun="container", command="az storage container create --name {}")
 
 
-def store_arguments(options: Options) -> StoreArguments:
+def _arguments(options: Options) -> StoreArguments:
     """The options as they are; obstore reads AZURE_* of the environment by itself."""
-    is_given = names_any(options, LOGIN_OPTIONS)
+    is_given = names_any(options, _LOGIN_OPTIONS)
     who = UNDER_BUCKET if is_given else "your Azure credentials (AZURE_* of the environment)"
     return StoreArguments(config=dict(options), keywords=plain_http(options), who=who)
 
@@ -71,16 +71,18 @@ def store_arguments(options: Options) -> StoreArguments:
 def _open(url: str, options: Options, home: str) -> Bucket:
     from dstack.adapters.bucket.object_stores.obstore_store import open_obstore
 
-    return open_obstore(url, store_arguments(options), CONTAINER)
+    return open_obstore(url, _arguments(options), _CONTAINER)
 
 
 def _lend(options: Options, environment: Environment) -> LentCredentials:
     """A key or shared access signature under `bucket:` or of the environment, else a token by the `az` command."""
-    config = {ours: environment[name] for name, ours in VARIABLES.items() if environment.get(name)} | dict(options)
-    if names_any(config, LOGIN_OPTIONS):
-        who = UNDER_BUCKET if names_any(options, LOGIN_OPTIONS) else "AZURE_STORAGE_* of the environment"
+    config = {ours: environment[name] for name, ours in OPTION_BY_VARIABLE.items() if environment.get(name)} | dict(
+        options
+    )
+    if names_any(config, _LOGIN_OPTIONS):
+        who = UNDER_BUCKET if names_any(options, _LOGIN_OPTIONS) else "AZURE_STORAGE_* of the environment"
         return LentCredentials(who=who, options=config, expires_at=None)
-    words = ["az", "account", "get-access-token", "--resource", RESOURCE, "--output", "json"]
+    words = ["az", "account", "get-access-token", "--resource", STORAGE_RESOURCE, "--output", "json"]
     printed = run_tool(words, environment)
     if printed is None:
         raise CredentialsError(
@@ -104,9 +106,9 @@ AZURE = Backend(
         schemes=("az", "azure", "abfs", "abfss", "adl"),
         extra="azure",
         host_packages=HOST_PACKAGES,
-        secret_options=SECRET_OPTIONS,
+        secret_options=_SECRET_OPTIONS,
     ),
     open=_open,
-    name_login=lambda options, environment: store_arguments(options).who,
+    name_login=lambda options, environment: _arguments(options).who,
     lend=_lend,
 )

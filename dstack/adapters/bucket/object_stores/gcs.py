@@ -15,7 +15,7 @@ from dstack.adapters.bucket.object_stores.arguments import HOST_PACKAGES, StoreA
 from dstack.errors import CredentialsError
 from dstack.ports import Bucket
 
-SECRET_OPTIONS = frozenset(
+_SECRET_OPTIONS = frozenset(
     {
         "token",
         "bearer_token",
@@ -30,12 +30,12 @@ SECRET_OPTIONS = frozenset(
         "google_application_credentials",
     }
 )
-SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-SCHEMES = ("gs", "gcs")
-CONTAINER = Container(noun="bucket", command="gcloud storage buckets create gs://{}")
+READ_WRITE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_SCHEMES = ("gs", "gcs")
+_CONTAINER = Container(noun="bucket", command="gcloud storage buckets create gs://{}")
 
 
-def store_arguments(options: Options) -> StoreArguments:
+def _arguments(options: Options) -> StoreArguments:
     """The token under `bucket:` where there is one; else obstore finds the application default credentials itself."""
     config = dict(options)
     keywords = plain_http(config)
@@ -50,7 +50,7 @@ def store_arguments(options: Options) -> StoreArguments:
 def _open(url: str, options: Options, home: str) -> Bucket:
     from dstack.adapters.bucket.object_stores.obstore_store import open_obstore
 
-    return open_obstore(url, store_arguments(options), CONTAINER, scheme=SCHEMES[0])
+    return open_obstore(url, _arguments(options), _CONTAINER, scheme=_SCHEMES[0])
 
 
 def _lend(options: Options, environment: Environment) -> LentCredentials:
@@ -81,7 +81,7 @@ def _ask_google_auth() -> tuple[str, float | None] | None:
     except ImportError:
         return None
     try:
-        login, _ = auth.default(scopes=[SCOPE])
+        login, _ = auth.default(scopes=[READ_WRITE_SCOPE])
         login.refresh(transport.Request())
     except Exception as error:
         # The library's errors have no common root that is public.
@@ -94,12 +94,12 @@ def _ask_google_auth() -> tuple[str, float | None] | None:
 GCS = Backend(
     properties=Properties(
         name="gcs",
-        schemes=SCHEMES,
+        schemes=_SCHEMES,
         extra="gcs",
         host_packages=HOST_PACKAGES,
-        secret_options=SECRET_OPTIONS,
+        secret_options=_SECRET_OPTIONS,
     ),
     open=_open,
-    name_login=lambda options, environment: store_arguments(options).who,
+    name_login=lambda options, environment: _arguments(options).who,
     lend=_lend,
 )

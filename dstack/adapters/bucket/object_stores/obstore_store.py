@@ -25,17 +25,17 @@ from obstore.store import from_url as _from_url
 from dstack.adapters.bucket.backend import Container
 from dstack.adapters.bucket.object_stores.arguments import StoreArguments
 from dstack.adapters.bucket.remote_errors import (
-    MAX_GET,
-    PIECE,
-    Watched,
-    brief,
-    code_of,
-    gathered,
-    has_none,
-    no_container,
-    redacted,
+    MAX_GET_BYTES,
+    REMOTE_READ_BYTES,
+    TrackedChunks,
+    error_code,
+    lacks_credentials,
+    missing_container_error,
+    redact_url,
     refuses_credentials,
-    too_long,
+    short_message,
+    take_chunks,
+    too_long_error,
 )
 from dstack.core.format.key_rules import check_key, check_prefix, check_range
 from dstack.errors import BucketError, CredentialsError, DamagedObjectError
@@ -50,21 +50,21 @@ T = TypeVar("T")
 from_url: Any = _from_url
 """Typed by its own names for every option; ours come from a file."""
 
-PAGE = 1000
+LIST_PAGE_KEYS = 1000
 """Keys in one answer to a list, at most."""
-RETRY = {"max_retries": 5}
-TRIES = 5
-QUICK = 3.0
+LIBRARY_RETRIES = {"max_retries": 5}
+REQUEST_ATTEMPTS = 5
+RETRY_WITHIN_S = 3.0
 """Seconds within which a request must have failed to be made again here: a store that is away fails slowly."""
-LARGE = 32 << 20
+MULTIPART_FROM_BYTES = 32 << 20
 """Bytes from which on an object is sent in parts. Below, one conditional request creates it."""
-PART = 16 << 20
+PART_BYTES = 16 << 20
 """Bytes of a part. A store takes 10,000 of them for an object, of which none is larger than a piece that hosts cut."""
-PARTS_AT_ONCE = 4
-READS_AT_ONCE = 4
+CONCURRENT_PARTS = 4
+CONCURRENT_READS = 4
 BULK_TIMEOUT = "600s"
 """For one part or piece on a slow line; a record has the library's 30 s."""
-_RENEW = "renew them (`aws sso login`, `gcloud auth application-default login`, `az login`), or correct `bucket:`"
+_RENEW_HINT = "renew them (`aws sso login`, `gcloud auth application-default login`, `az login`), or correct `bucket:`"
 _ABSENT = (NotFoundError, FileNotFoundError)
 _REFUSALS = (
     *_ABSENT,
@@ -85,29 +85,30 @@ def open_obstore(url: str, arguments: StoreArguments, container: Container, *, s
     place = f"{scheme}://{url.partition('://')[2]}" if scheme else url
     patient = arguments.for_bulk(BULK_TIMEOUT)
     try:
-        store = from_url(place, config=arguments.config, retry_config=RETRY, **arguments.keywords)
-        bulk = from_url(place, config=arguments.config, retry_config=RETRY, **patient)
+        store = from_url(place, config=arguments.config, retry_config=LIBRARY_RETRIES, **arguments.keywords)
+        bulk = from_url(place, config=arguments.config, retry_config=LIBRARY_RETRIES, **patient)
     except (BaseError, TypeError, ValueError) as error:
         hint = "check `bucket:` and its options in config.yaml"
         if isinstance(error, UnknownConfigurationKeyError):
             hint = (
                 "options are obstore's, such as region, endpoint, access_key_id, and fsspec's key, secret, endpoint_url"
             )
-        raise BucketError(f"{redacted(url)} cannot be opened: {brief(error)}", hint=hint) from None
+        raise BucketError(f"{redact_url(url)} cannot be opened: {short_message(error)}", hint=hint) from None
     return ObstoreBucket(
         store,
         container,
         bulk=bulk,
-        label=redacted(url),
+        label=redact_url(url),
         who=arguments.who,
         provider=arguments.provider,
     )
 
 
 class ObstoreBucket:
-    """The `Bucket` port on an obstore store. `bulk` is the same store with the patience that long requests need.
+    """The `Bucket` port on an obstore store. `bulk` is the same store with the time limit of long requests.
 
-    One conditional request creates an object below LARGE. Above, parts are sent, `PARTS_AT_ONCE` in memory.
+    One conditional request creates an object below MULTIPART_FROM_BYTES. A larger object goes in parts, of which
+    CONCURRENT_PARTS are in memory.
     """
 
     def __init__(
@@ -134,16 +135,16 @@ class ObstoreBucket:
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
         check_key(key)
-        source = Watched(chunks)
-        head = gathered(source, LARGE)
-        if sum(map(len, head)) < LARGE:
+        source = TrackedChunks(chunks)
+        head = take_chunks(source, MULTIPART_FROM_BYTES)
+        if sum(map(len, head)) < MULTIPART_FROM_BYTES:
             return self._created(
                 key, lambda: obstore.put(self._bulk, key, b"".join(head), mode="create", use_multipart=False)
             )
         if self._exists(key):
             return Put.EXISTS
         try:
-            return self._created(key, lambda: self._send_parts(key, chain(_emptied(head), source)))
+            return self._created(key, lambda: self._send_parts(key, chain(_drain(head), source)))
         finally:
             # Not the store's failure, whatever the library made of it.
             if source.failure is not None:
@@ -151,7 +152,9 @@ class ObstoreBucket:
 
     def _send_parts(self, key: str, pieces: Iterator[bytes]) -> None:
         """The library gives up the upload, parts included, when `pieces` or a part fails."""
-        obstore.put(self._bulk, key, pieces, use_multipart=True, chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+        obstore.put(
+            self._bulk, key, pieces, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=CONCURRENT_PARTS
+        )
 
     def _exists(self, key: str) -> bool:
         def look() -> bool:
@@ -176,7 +179,7 @@ class ObstoreBucket:
             if refuses_credentials(str(error)):
                 raise self._error("create", key, error) from None
             # Timeouts and server errors: it may have landed, or land later. Only the object can tell.
-            self.trouble = f"{self._label} said: {brief(error)}"
+            self.trouble = f"{self._label} said: {short_message(error)}"
             return Put.UNKNOWN
         return Put.CREATED
 
@@ -195,8 +198,8 @@ class ObstoreBucket:
                     raise
                 return None
             size = found.meta["size"]
-            if size > MAX_GET:
-                raise too_long(key, self._place(key), size)
+            if size > MAX_GET_BYTES:
+                raise too_long_error(key, self._place(key), size)
             return bytes(found.bytes())
 
         return self._asked("read", key, fetch)
@@ -204,7 +207,10 @@ class ObstoreBucket:
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
         check_key(key)
         check_range(key, offset, length)
-        ranges = [(start, min(start + PIECE, offset + length)) for start in range(offset, offset + length, PIECE)]
+        ranges = [
+            (start, min(start + REMOTE_READ_BYTES, offset + length))
+            for start in range(offset, offset + length, REMOTE_READ_BYTES)
+        ]
         if not ranges:
             self._check_size(key, offset)
         elif len(ranges) == 1:
@@ -213,15 +219,15 @@ class ObstoreBucket:
             yield from self._pieces(key, ranges)
 
     def _pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """Pieces in order, the next `READS_AT_ONCE` of them under way."""
+        """Pieces in order, the next `CONCURRENT_READS` of them under way."""
         from concurrent.futures import ThreadPoolExecutor  # brings logging along, which no command for records needs
 
         coming: deque[Future[bytes]] = deque()
-        pool = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="dstack-read")
+        pool = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="dstack-read")
         try:
             for start, end in ranges:
                 coming.append(pool.submit(self._piece, key, start, end))
-                if len(coming) > READS_AT_ONCE:
+                if len(coming) > CONCURRENT_READS:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
@@ -253,7 +259,7 @@ class ObstoreBucket:
 
         def pages() -> Sequence[str]:
             found: list[str] = []
-            for page in obstore.list(self._store, prefix=prefix or None, chunk_size=PAGE):
+            for page in obstore.list(self._store, prefix=prefix or None, chunk_size=LIST_PAGE_KEYS):
                 found.extend(entry["path"] for entry in page)
                 # These stores list in ascending order: what comes later sorts later.
                 if limit is not None and len(found) >= limit:
@@ -269,7 +275,9 @@ class ObstoreBucket:
 
         def following() -> Any:
             nonlocal pages
-            asked = pages or iter(obstore.list(self._store, prefix=prefix or None, offset=last, chunk_size=PAGE))
+            asked = pages or iter(
+                obstore.list(self._store, prefix=prefix or None, offset=last, chunk_size=LIST_PAGE_KEYS)
+            )
             # One that has failed would say next that it is at its end.
             pages = None
             page = next(asked, None)
@@ -297,14 +305,16 @@ class ObstoreBucket:
         while len(found) < limit:
             # Behind everything in the folder, too: keys hold nothing that sorts behind "~".
             behind = f"{prefix}{last}~" if last.endswith("/") else f"{prefix}{last}"
-            listed = obstore.list(self._store, prefix=prefix or None, offset=behind if last else None, chunk_size=PAGE)
+            listed = obstore.list(
+                self._store, prefix=prefix or None, offset=behind if last else None, chunk_size=LIST_PAGE_KEYS
+            )
             page = next(iter(listed), [])
             for entry in page:
                 head, slash, _ = entry["path"].removeprefix(prefix).partition("/")
                 if head + slash > last:
                     last = head + slash
                     found.append(last)
-            if len(page) < PAGE:
+            if len(page) < LIST_PAGE_KEYS:
                 break
         return found[:limit]
 
@@ -325,27 +335,27 @@ class ObstoreBucket:
     def _error(self, doing: str, key: str, error: BaseException) -> BucketError:
         text = str(error)
         if _no_container(error):
-            return no_container(self._label, self._container)
+            return missing_container_error(self._label, self._container)
         if doing == "read" and isinstance(error, _ABSENT):
             return DamagedObjectError(key, f"{self._place(key)} does not exist")
         if isinstance(error, UnauthenticatedError) and self._provider is not None and self._provider.failure:
             return self._provider.failure
         if isinstance(error, UnauthenticatedError) or refuses_credentials(text):
-            why = code_of(text) or brief(error)
-            return CredentialsError(f"{self._label} does not accept {self._who}: {why}", hint=_RENEW)
-        if has_none(text):
+            why = error_code(text) or short_message(error)
+            return CredentialsError(f"{self._label} does not accept {self._who}: {why}", hint=_RENEW_HINT)
+        if lacks_credentials(text):
             lacking = f"no credentials for {self._label} are found here: no keys, no profile, no role of this machine"
             return CredentialsError(lacking, hint="docs/how-to/share-a-bucket.md says where they are looked for")
         hint = "check that the store can be reached, that it exists and that your credentials are right"
-        return BucketError(f"cannot {doing} {self._place(key)}: {brief(error)}", hint=hint)
+        return BucketError(f"cannot {doing} {self._place(key)}: {short_message(error)}", hint=hint)
 
     def _asked(self, doing: str, key: str, request: Callable[[], T]) -> T:
         """The answer to what may be asked twice; raises BucketError.
 
         The library asks again when a connection breaks or a store is busy, but not when an answer is cut off.
         """
-        give_up = time.monotonic() + QUICK
-        for left in reversed(range(TRIES)):
+        give_up = time.monotonic() + RETRY_WITHIN_S
+        for left in reversed(range(REQUEST_ATTEMPTS)):
             try:
                 return request()
             except (BaseError, OSError) as error:
@@ -356,7 +366,7 @@ class ObstoreBucket:
         raise AssertionError("the last try returns or raises")
 
 
-def _emptied(pieces: deque[bytes]) -> Iterator[bytes]:
+def _drain(pieces: deque[bytes]) -> Iterator[bytes]:
     """Each piece is forgotten when it is given."""
     while pieces:
         yield pieces.popleft()

@@ -29,9 +29,9 @@ FSSPEC_NAMES = {
 """fsspec's storage options for S3 -> obstore's names of the same; fsspec's other names are obstore's already."""
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
-LOGIN_OPTIONS = frozenset({"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"})
+_LOGIN_OPTIONS = frozenset({"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"})
 """Options that say whose credentials count: with one of them, no other credentials are looked for."""
-SECRET_OPTIONS = LOGIN_OPTIONS | {
+_SECRET_OPTIONS = _LOGIN_OPTIONS | {
     "profile",
     "key",
     "secret",
@@ -44,7 +44,7 @@ SECRET_OPTIONS = LOGIN_OPTIONS | {
     "sse_customer_key_base64",
     "aws_sse_customer_key_base64",
 }
-CONTAINER = Container(noun="bucket", command="aws s3 mb s3://{}")
+S3_CONTAINER = Container(noun="bucket", command="aws s3 mb s3://{}")
 
 
 def obstore_options(options: Options, environment: Environment) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def obstore_options(options: Options, environment: Environment) -> dict[str, Any
     flat = {name: value for name, value in options.items() if name != "client_kwargs"}
     flat.update(options.get("client_kwargs") or {})
     config = {FSSPEC_NAMES.get(name, name): value for name, value in flat.items()}
-    if endpoint := _first(environment, ENDPOINT_VARIABLES):
+    if endpoint := _first_variable(environment, ENDPOINT_VARIABLES):
         config.setdefault("endpoint", endpoint)
     return config
 
@@ -61,7 +61,7 @@ def store_arguments(options: Options, environment: Environment) -> StoreArgument
     """Raises BucketError for an AWS profile that does not exist or has no credentials."""
     config = obstore_options(options, environment)
     profile = config.pop("profile", None)
-    if names_any(config, LOGIN_OPTIONS):
+    if names_any(config, _LOGIN_OPTIONS):
         return StoreArguments(config=config, keywords=plain_http(config), who=UNDER_BUCKET)
     from dstack.adapters.bucket.object_stores.aws_profile import aws_source, key_provider
 
@@ -70,7 +70,7 @@ def store_arguments(options: Options, environment: Environment) -> StoreArgument
     provider = key_provider(source, profile, environment)
     if source is not None and provider is not None:
         keywords["credential_provider"] = provider
-        if source.region and not _first(environment, REGION_VARIABLES):
+        if source.region and not _first_variable(environment, REGION_VARIABLES):
             keywords["region"] = source.region
     who = "the role of this machine" if source is None else source.who
     return StoreArguments(config=config, keywords=keywords, who=who, provider=provider)
@@ -79,12 +79,12 @@ def store_arguments(options: Options, environment: Environment) -> StoreArgument
 def _open(url: str, options: Options, home: str) -> Bucket:
     from dstack.adapters.bucket.object_stores.obstore_store import open_obstore
 
-    return open_obstore(url, store_arguments(options, os.environ), CONTAINER)
+    return open_obstore(url, store_arguments(options, os.environ), S3_CONTAINER)
 
 
 def _locate(options: Options, environment: Environment) -> dict[str, Any]:
     config = obstore_options(options, environment)
-    if region := _first(environment, REGION_VARIABLES):
+    if region := _first_variable(environment, REGION_VARIABLES):
         config.setdefault("region", region)
     return config
 
@@ -95,7 +95,7 @@ def _lend(options: Options, environment: Environment) -> LentCredentials:
 
     config = _locate(options, environment)
     profile = config.pop("profile", None)
-    if names_any(config, LOGIN_OPTIONS):
+    if names_any(config, _LOGIN_OPTIONS):
         return LentCredentials(who=UNDER_BUCKET, options=config, expires_at=None)
     source = aws_source(profile, environment)
     keys = source.ask() if source else None
@@ -119,7 +119,7 @@ def _abort_uploads(url: str, options: Options, prefix: str, before: float) -> in
     return abort_uploads(url, options, prefix, before=before)
 
 
-def _first(environment: Environment, names: tuple[str, ...]) -> str:
+def _first_variable(environment: Environment, names: tuple[str, ...]) -> str:
     return next((environment[name] for name in names if environment.get(name)), "")
 
 
@@ -129,7 +129,7 @@ S3 = Backend(
         schemes=("s3", "s3a"),
         extra="s3",
         host_packages=HOST_PACKAGES,
-        secret_options=SECRET_OPTIONS,
+        secret_options=_SECRET_OPTIONS,
     ),
     open=_open,
     name_login=lambda options, environment: store_arguments(options, environment).who,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dstack.adapters.bucket.remote_errors import brief, redacted
+from dstack.adapters.bucket.remote_errors import redact_url, short_message
 from dstack.errors import BucketError
 
 _PLACE = re.compile(r"[^:/]+://([^/?#]+)/?([^?#]*)")
@@ -47,7 +47,7 @@ def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, before: 
             client.close()
     except (BotoCoreError, ClientError) as error:
         raise BucketError(
-            f"interrupted uploads of {redacted(url)} cannot be ended: {brief(error)}",
+            f"interrupted uploads of {redact_url(url)} cannot be ended: {short_message(error)}",
             hint="everything else is done; your credentials need s3:ListBucketMultipartUploads for this",
         ) from None
 

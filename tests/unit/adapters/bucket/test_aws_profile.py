@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.object_stores.aws_profile import KeyProvider, aws_source
-from dstack.adapters.bucket.object_stores.aws_tools import Keys
+from dstack.adapters.bucket.object_stores.aws_tools import AwsKeys
 from dstack.adapters.bucket.object_stores.s3 import store_arguments
 from dstack.errors import BucketError, CredentialsError
 
@@ -38,7 +38,7 @@ def program(env: Env, name: str, body: str) -> str:
     return str(path)
 
 
-def keys(env: Env, profile: str | None = None) -> Keys:
+def keys(env: Env, profile: str | None = None) -> AwsKeys:
     source = aws_source(profile, env)
     assert source is not None
     found = source.ask()

@@ -180,7 +180,7 @@ def test_what_dead_writers_left_is_removed_once_it_is_old(tmp_path: Path) -> Non
 
 
 def test_one_sweep_looks_at_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_writer, "SWEEP_LIMIT", 10)
+    monkeypatch.setattr(folder_writer, "SWEPT_FILES_LIMIT", 10)
     FolderBucket(tmp_path).create("a", b"1")
     for number in range(30):
         left_over(tmp_path, f"{number:04x}", age=3 * DAY)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dstack.adapters.bucket.opener import open_bucket
-from dstack.adapters.bucket.remote_errors import brief
+from dstack.adapters.bucket.remote_errors import short_message
 from dstack.errors import BucketError, CredentialsError
 from dstack.ports import Bucket
 from tests.support.buckets.refusing_store import Refusing
@@ -91,7 +91,7 @@ def test_no_xml_reaches_a_person(store: Any, call: Callable[[Bucket], object], u
     ],
 )
 def test_an_error_in_brief(text: str, told: str) -> None:
-    assert brief(RuntimeError(text)) == told
+    assert short_message(RuntimeError(text)) == told
 
 
 def test_a_machine_without_credentials_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

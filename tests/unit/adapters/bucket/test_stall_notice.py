@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dstack.adapters.bucket.stall_notice import WaitingBucket
+from dstack.adapters.bucket.stall_notice import StallNoticeBucket
 from dstack.errors import BucketError
 from dstack.ports import Put
 from tests.support.buckets.memory import MemoryBucket
@@ -63,7 +63,7 @@ class Scene:
         self.said: list[str] = []
         self.store = HangingBucket()
         self.never = threading.Event()
-        self.bucket = WaitingBucket(
+        self.bucket = StallNoticeBucket(
             self.store, "s3://hang", self.said.append, clock=lambda: self.now, pause=lambda: self.never.wait() or None
         )
         self._threads: list[threading.Thread] = []
@@ -184,7 +184,9 @@ def test_what_the_store_said_last_is_kept_and_else_its_name(scene: Scene) -> Non
 def test_it_looks_by_itself_while_a_request_is_open_and_rests_otherwise() -> None:
     store, said, paused = HangingBucket(), queue.Queue[str](), threading.Semaphore(0)
     now = [0.0]
-    bucket = WaitingBucket(store, "/mnt/lab", said.put, clock=lambda: now[0], pause=lambda: paused.acquire() and None)
+    bucket = StallNoticeBucket(
+        store, "/mnt/lab", said.put, clock=lambda: now[0], pause=lambda: paused.acquire() and None
+    )
     before = set(threading.enumerate())
     store.shut("a")
     asking = threading.Thread(target=lambda: bucket.get("a"), daemon=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.coordinator.wheel import library_for, python_of
+from dstack.adapters.coordinator.wheel import pack_library, python_version
 from dstack.errors import DstackError
 from dstack.model import HostFacts
 from tests.unit.core.test_placement import peer
@@ -32,7 +32,7 @@ def named(facts: HostFacts, *, python: str = "", system: str = "") -> HostFacts:
 
 @linux
 def test_a_host_like_this_machine_gets_this_machines_own_copy(tmp_path: Path) -> None:
-    library = library_for(PACKAGES, HERE, tmp_path)
+    library = pack_library(PACKAGES, HERE, tmp_path)
     with zipfile.ZipFile(io.BytesIO(library.body)) as archive:
         found = archive.namelist()
     assert "obstore/__init__.py" in found
@@ -40,7 +40,7 @@ def test_a_host_like_this_machine_gets_this_machines_own_copy(tmp_path: Path) ->
     assert "typing_extensions.py" in found
     assert not [name for name in found if name.endswith(".pyc") or ".." in name]
     assert library.sha256 == hashlib.sha256(library.body).hexdigest()
-    assert library_for(PACKAGES, HERE, tmp_path) == library, (
+    assert pack_library(PACKAGES, HERE, tmp_path) == library, (
         "the same bytes each time: a host that has them is sent nothing"
     )
 
@@ -48,13 +48,13 @@ def test_a_host_like_this_machine_gets_this_machines_own_copy(tmp_path: Path) ->
 @linux
 def test_wheels_that_were_fetched_once_are_kept(tmp_path: Path) -> None:
     (tmp_path / f"obstore-{platform.machine()}-py310.zip").write_bytes(b"kept")
-    assert library_for(PACKAGES, named(HERE, python="3.10.4"), tmp_path).body == b"kept"
+    assert pack_library(PACKAGES, named(HERE, python="3.10.4"), tmp_path).body == b"kept"
 
 
 def test_another_kind_of_system_is_refused_with_what_that_means(tmp_path: Path) -> None:
     for system in ("darwin-arm64", "linux-riscv64", ""):
         with pytest.raises(DstackError, match="there is no obstore for") as error:
-            library_for(PACKAGES, replace(HERE, platform=system), tmp_path)
+            pack_library(PACKAGES, replace(HERE, platform=system), tmp_path)
         assert error.value.hint is not None
 
 
@@ -65,7 +65,7 @@ def test_wheels_that_cannot_be_fetched_say_why(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DstackError, match=r"obstore for Python 3\.10 on aarch64 cannot be fetched"):
-        library_for(PACKAGES, named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path)
+        pack_library(PACKAGES, named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path)
     assert list(tmp_path.glob("*.zip")) == []
 
 
@@ -84,11 +84,11 @@ def test_a_fetch_that_nobody_waits_for_any_more_ends(tmp_path: Path, monkeypatch
 
         threading.Thread(target=give_up, daemon=True).start()
         with pytest.raises(DstackError, match="it was given up"):
-            library_for(PACKAGES, named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path, given_up)
+            pack_library(PACKAGES, named(HERE, python="3.10.4", system="linux-aarch64"), tmp_path, given_up)
         ended.set()
     assert list(tmp_path.iterdir()) == [], "nothing of it is left"
 
 
 def test_what_a_host_says_of_its_python_is_read_or_counts_as_too_old() -> None:
-    assert python_of(named(HERE, python="3.13.0rc1")) == (3, 13)
-    assert python_of(replace(HERE, python="nonsense")) == (0, 0)
+    assert python_version(named(HERE, python="3.13.0rc1")) == (3, 13)
+    assert python_version(replace(HERE, python="nonsense")) == (0, 0)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import dstack
-from dstack.adapters.coordinator.zipapp import SHIPPED, coordinator_zipapp
+from dstack.adapters.coordinator.zipapp import EMBEDDED_MODULE, coordinator_zipapp
 
 LIMIT = 400_000
 """Bytes that go over the line once for each version."""
@@ -48,5 +48,5 @@ def test_every_module_that_it_imports_is_in_it() -> None:
 
 
 def test_it_holds_the_runner_and_names_its_version() -> None:
-    assert 'PROGRAM = "' in sources()[SHIPPED]
+    assert 'PROGRAM = "' in sources()[EMBEDDED_MODULE]
     assert len(coordinator_zipapp()[0]) < LIMIT, len(coordinator_zipapp()[0])

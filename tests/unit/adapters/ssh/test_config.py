@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.ssh.config import Hop, Route, Surroundings, resolve
+from dstack.adapters.ssh.config import Hop, Route, SshSurroundings, resolve
 from dstack.errors import ConfigError, UsageError
 from dstack.model import Host, HostName
 from tests.lacking import missing
@@ -36,7 +36,7 @@ class Place:
         return self.inventory[name]
 
     def route(self, name: str) -> Route:
-        around = Surroundings(
+        around = SshSurroundings(
             home=self.home,
             environment=self.environment,
             confirmed=self.home / ".dstack" / "known_hosts",

@@ -20,9 +20,9 @@ from dstack.adapters.ssh.known_hosts import (
     Trust,
     UnknownKeyError,
     confirm,
+    host_key_error,
     known_name,
     parse_key,
-    refusal,
 )
 from tests.lacking import missing
 
@@ -142,7 +142,7 @@ def test_each_refusal_has_its_own_words(tmp_path: Path) -> None:
     scanned = ScannedKey(host="gpu1", name=known_name("h", 22), key=A)
 
     def words(*lines: str) -> tuple[type[Exception], str, str]:
-        error = refusal(_known(tmp_path, *lines).judge("h", 22, A), scanned)
+        error = host_key_error(_known(tmp_path, *lines).judge("h", 22, A), scanned)
         return type(error), str(error), str(error.hint)
 
     kind, text, hint = words("")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dstack.adapters
-from dstack.adapters.ssh.connections import BOOTSTRAP, COMMANDS
+from dstack.adapters.ssh.connections import BOOTSTRAP_COMMAND, COMMANDS
 
 PACKAGE = Path(dstack.adapters.__file__).parent.parent
 
@@ -41,7 +41,7 @@ def test_host_key_checks_cannot_be_switched_off() -> None:
 
 def test_the_commands_hold_nothing_that_shells_read_differently() -> None:
     """sh, bash, dash, zsh, fish and tcsh agree on words, double quotes and nothing else."""
-    assert COMMANDS == (BOOTSTRAP,)
+    assert COMMANDS == (BOOTSTRAP_COMMAND,)
     for command in COMMANDS:
         assert command.count('"') == 2
         outside = command.split('"')[0] + command.split('"')[2]
