@@ -14,7 +14,8 @@ from dstack.app.queries.dry_run import Fate, Foresight, foresee
 from dstack.core.format.records import RunRecord
 from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
 from dstack.model import CodeFile, JobSpec, WorkflowName
-from dstack.project.plan import included_files, make_plan
+from dstack.project.code_parts import CodeParts
+from dstack.project.plan import make_plan
 from dstack.project.workflows.overrides import read_overrides
 from dstack.session.secret_values import require_secrets, way_out
 from dstack.session.session import Session
@@ -90,8 +91,8 @@ def plan_run(session: Session, request: RunRequest) -> tuple[RunRecord, Submissi
     overrides = read_overrides(allowed, request.overrides, request.assignments)
     _check_rerun(request.rerun, project.members(target))
     snapshot = session.code.snapshot()
-    files = tuple(session.code.files(snapshot))
-    plan = make_plan(project, target, overrides=overrides, files=files)
+    code = CodeParts(tuple(session.code.files(snapshot)))
+    plan = make_plan(project, target, overrides=overrides, code=code)
     for spec in plan.jobs:
         _refuse_pinned(spec)
     record = RunRecord(
@@ -107,7 +108,7 @@ def plan_run(session: Session, request: RunRequest) -> tuple[RunRecord, Submissi
         rerun=tuple(WorkflowName(name) for name in request.rerun),
         command=request.command,
     )
-    lists = {spec.code: _file_list(included_files(project, spec.workflow, files)) for spec in plan.jobs}
+    lists = {part.digest: _file_list(part.files) for part in code.parts}
     diff = session.code.diff(snapshot) if snapshot.dirty else b""
     return record, Submission(record=record, files=lists, diff=diff)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dstack.cli.command_session import open_session
 from dstack.errors import ConfigError, Problem, SnapshotError
+from dstack.project.code_parts import CodeParts
 from dstack.project.plan import Project, check_includes
 from dstack.session.secret_values import missing_secrets
 from dstack.session.session import Session
@@ -44,10 +45,10 @@ def _check_includes(session: Session, project: Project, problems: list[Problem])
     if all(source.depends.include is None for source in project.sources.values()):
         return ""
     try:
-        files = session.code.files(session.code.snapshot())
+        code = CodeParts(session.code.files(session.code.snapshot()))
     except SnapshotError as error:
         return str(error)
-    problems += check_includes(project, files)
+    problems += check_includes(project, code)
     return ""
 
 

@@ -9,6 +9,7 @@ import pytest
 from dstack.core.fingerprint import code_digest
 from dstack.errors import ConfigError, NotFoundError, UsageError
 from dstack.model import CodeFile, Dependency, Gpu, JobSpec, Resources, Retry
+from dstack.project.code_parts import CodeParts
 from dstack.project.plan import Project, check_includes, load_project, make_plan
 from dstack.project.starter import FILES, write_starter
 
@@ -31,7 +32,7 @@ def project(root: Path, workflows: str, variables: str | None = None) -> Project
 def job(root: Path, body: str, variables: str | None = None, **overrides: str) -> JobSpec:
     """The plan of one workflow `w` with the lines `body`."""
     text = "workflows:\n  - name: w\n" + "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
-    plan = make_plan(project(root, text, variables), "w", overrides=overrides, files=code(*PATHS))
+    plan = make_plan(project(root, text, variables), "w", overrides=overrides, code=CodeParts(code(*PATHS)))
     return plan.jobs[-1]
 
 
@@ -46,7 +47,7 @@ workflows:
 
 
 def test_every_job_comes_after_its_inputs_and_else_in_the_order_of_the_files(tmp_path: Path) -> None:
-    plan = make_plan(project(tmp_path, DIAMOND), "evaluate", files=code(*PATHS))
+    plan = make_plan(project(tmp_path, DIAMOND), "evaluate", code=CodeParts(code(*PATHS)))
     assert [spec.workflow for spec in plan.jobs] == ["prepare", "baseline", "train", "evaluate"]
     assert plan.jobs[2].inputs == (
         Dependency(workflow="prepare"),  # type: ignore[arg-type]
@@ -54,30 +55,30 @@ def test_every_job_comes_after_its_inputs_and_else_in_the_order_of_the_files(tmp
         Dependency(workflow="", tag="v2"),  # type: ignore[arg-type]
         Dependency(workflow="", run="angry-rat-1"),  # type: ignore[arg-type]
     )
-    alone = make_plan(project(tmp_path, DIAMOND), "prepare", files=code(*PATHS))
+    alone = make_plan(project(tmp_path, DIAMOND), "prepare", code=CodeParts(code(*PATHS)))
     assert [spec.workflow for spec in alone.jobs] == ["prepare"]
 
 
 def test_a_long_chain_is_ordered(tmp_path: Path) -> None:
     lines = [f"  - {{name: w{n}, commands: [x], depends-on: [w{n + 1}]}}" for n in range(1500)]
     text = "workflows:\n" + "\n".join([*lines, "  - {name: w1500, commands: [x]}"]) + "\n"
-    plan = make_plan(project(tmp_path, text), "w0", files=())
+    plan = make_plan(project(tmp_path, text), "w0", code=CodeParts(()))
     assert [spec.workflow for spec in plan.jobs] == [f"w{n}" for n in range(1500, -1, -1)]
 
 
 def test_an_unknown_workflow_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r'no workflow is called "trian" \(did you mean "train"\?\)'):
-        make_plan(project(tmp_path, DIAMOND), "trian", files=())
+        make_plan(project(tmp_path, DIAMOND), "trian", code=CodeParts(()))
 
 
 def test_a_variable_of_any_workflow_of_the_run_may_be_overridden_and_of_no_other(tmp_path: Path) -> None:
     variables = "variables: {prepare: {size: 1}, unused: {other: 1}, evaluate: {size: 5}}\n"
     loaded = project(tmp_path, DIAMOND, variables)
-    plan = make_plan(loaded, "evaluate", overrides={"size": "2"}, files=())
+    plan = make_plan(loaded, "evaluate", overrides={"size": "2"}, code=CodeParts(()))
     assert [spec.variables for spec in plan.jobs] == [{"size": "2"}, {}, {}, {"size": "2"}]
     assert plan.overrides == {"size": "2"}
     with pytest.raises(UsageError, match="other is a variable of unused, which evaluate does not depend on"):
-        make_plan(loaded, "evaluate", overrides={"other": "2"}, files=())
+        make_plan(loaded, "evaluate", overrides={"other": "2"}, code=CodeParts(()))
 
 
 def test_depends_on_variables_restricts_the_fingerprint_and_nothing_else(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_an_include_that_matches_nothing_is_a_problem_with_its_place(tmp_path: P
         '.dstack/workflows.yaml:4:35: include "trian.py" matches no file of the project (did you mean "train.py"?)',
         '.dstack/workflows.yaml:4:51: include "*.rs" matches no file of the project',
     ]
-    assert len(check_includes(load_project(tmp_path), code(*PATHS))) == 2
+    assert len(check_includes(load_project(tmp_path), CodeParts(code(*PATHS)))) == 2
 
 
 def test_values_are_put_in_as_text_where_no_shell_looks(tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_the_starter_passes_its_own_check_and_is_never_written_over_a_file(tmp_p
     assert write_starter(tmp_path, home=tmp_path / "home") == tuple(tmp_path / name for name in FILES)
     loaded = load_project(tmp_path)
     assert loaded.notes == ()
-    assert [spec.workflow for spec in make_plan(loaded, "train", files=()).jobs] == ["prepare", "train"]
+    assert [spec.workflow for spec in make_plan(loaded, "train", code=CodeParts(())).jobs] == ["prepare", "train"]
     (tmp_path / ".dstack" / "workflows.yaml").write_text("mine", encoding="utf-8")
     (tmp_path / ".dstack" / "variables.yaml").rename(tmp_path / ".dstack" / "variables.yml")
     assert write_starter(tmp_path, home=tmp_path / "home") == ()
@@ -253,3 +254,22 @@ def test_where_the_starter_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / ".dstack").write_text("a file", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot write"):
         write_starter(tmp_path, home=tmp_path / "home")
+
+
+def test_workflows_with_the_same_includes_share_a_part(tmp_path: Path) -> None:
+    same = "depends-on: {repo: {include: [src]}}"
+    text = "".join(f"  - {{name: w{n}, commands: [a], {same}, artifacts: [o{n}]}}\n" for n in range(2))
+    text += "  - {name: last, commands: [a], depends-on: {workflows: [w0, w1], repo: {include: ['**/*.py']}}}\n"
+    parts = CodeParts(code(*PATHS))
+    plan = make_plan(project(tmp_path, "workflows:\n" + text), "last", code=parts)
+    assert len(parts.parts) == 2
+    assert {part.digest for part in parts.parts} == {spec.code for spec in plan.jobs}
+    for part in parts.parts:
+        assert part.digest == code_digest(part.files)
+
+
+def test_only_workflows_that_see_other_values_are_compiled_again(tmp_path: Path) -> None:
+    loaded = project(tmp_path, DIAMOND, "variables: {train: {epochs: 3}, global: {size: 1}}\n")
+    plan = make_plan(loaded, "evaluate", overrides={"epochs": "4"}, code=CodeParts(()))
+    again = [spec.workflow for spec in plan.jobs if spec.variables is not loaded.compiled[spec.workflow].included]
+    assert again == ["train"]

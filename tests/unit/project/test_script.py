@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dstack.errors import ConfigError
 from dstack.model import JobSpec
+from dstack.project.code_parts import CodeParts
 from dstack.project.plan import load_project, make_plan
 from dstack.project.shell.scan import scan
 from dstack.project.workflows.script import compile_script
@@ -86,7 +87,7 @@ def project_job(root: Path, value: str, workflows: str = COMMANDS) -> JobSpec:
     folder.mkdir(exist_ok=True)
     (folder / "workflows.yaml").write_text(workflows.lstrip("\n"), encoding="utf-8")
     (folder / "variables.yaml").write_text('variables: {global: {v: "", v-own: ""}}\n', encoding="utf-8")
-    plan = make_plan(load_project(root), "job", overrides={"v": value, "v_own": value}, files=())
+    plan = make_plan(load_project(root), "job", overrides={"v": value, "v_own": value}, code=CodeParts(()))
     return plan.jobs[-1]
 
 

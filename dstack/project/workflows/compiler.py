@@ -1,0 +1,48 @@
+"""A workflow with the values of its variables: script, templates, and the variables that the result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dstack.project.workflows.script import compile_script
+from dstack.project.workflows.templates import Settled, settle
+from dstack.project.workflows.variables import Scope, match
+from dstack.project.workflows.workflow_files import WorkflowSource
+from dstack.project.yaml.report import Report, nearest, quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledWorkflow:
+    """Everything of a workflow that depends on the values in `scope`."""
+
+    scope: Scope
+    script: str
+    settled: Settled
+    included: Mapping[str, str]
+    """Name -> text of the variables that the result depends on."""
+
+
+def compile_workflow(report: Report, source: WorkflowSource, scope: Scope) -> CompiledWorkflow:
+    """Put the values of `scope` into a workflow; of use only when there are no problems in `report`."""
+    return CompiledWorkflow(
+        scope=scope,
+        settled=settle(report, source.declared, scope),
+        script=compile_script(report, source.commands, scope),
+        included=_included_variables(report, source, scope),
+    )
+
+
+def _included_variables(report: Report, source: WorkflowSource, scope: Scope) -> dict[str, str]:
+    every = {variable.name: variable.text for variable in scope.variables}
+    if source.depends.variables is None:
+        return every
+    found: dict[str, str] = {}
+    for entry in source.depends.variables:
+        name = match(entry.text, every)
+        if name is None:
+            message = f"{source.workflow.name} has no variable {quoted(entry.text)}{nearest(entry.text, every)}"
+            report.problem(entry.position, message)
+        else:
+            found[name] = every[name]
+    return found
