@@ -1,1 +1,1 @@
-"""One outside thing each; blind to one another."""
+"""The outside world, a folder for each outside thing; no folder knows another."""

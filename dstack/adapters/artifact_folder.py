@@ -1,8 +1,8 @@
-"""A folder of this machine that artifacts are written into, whatever names and links a manifest holds.
+"""A folder of this machine for artifacts, safe against any names and links in a manifest.
 
-Every name is resolved below one descriptor, folder by folder, without following a symbolic link, so that a link that is
-put there in the middle of a write leads nobody out either. Files are written beside their place and renamed when their
-size and sha256 are right. Nothing of the user's is removed to make room: what is in the way is named.
+Every name is resolved below one descriptor, folder by folder, never through a symbolic link: a link planted in the
+middle of a write leads nobody out either. Files are written beside their place and renamed once size and sha256 are
+right. Nothing of the user's is removed to make room: the error names the obstacle.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HINTS = {
 
 
 class SafeFolder:
-    """The `TreeWriter` port on a folder; it is made when the first thing is written. Close it when done."""
+    """The `TreeWriter` port on a folder, which is made by the first write. Close it when done."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
@@ -71,10 +71,10 @@ class SafeFolder:
             raise self._error(entry, error) from None
 
     def write(self, entry: Entry, chunks: Iterable[bytes]) -> None:
-        """Put the entry in its place; `chunks` are the bytes of a file and are not read for anything else.
+        """Put the entry in its place; `chunks` are the bytes of a file, and unread for other kinds.
 
-        An existing file or link there is replaced. Raises DstackError for an entry that would leave the folder, for
-        bytes that are not the entry's, and for what the file system refuses; nothing half written stays behind.
+        An existing file or link there is replaced. Raises DstackError for an entry outside the folder, for bytes other
+        than the entry's, and for refusals of the file system; nothing half written stays behind.
         """
         parts = self._parts(entry)
         try:
@@ -97,7 +97,7 @@ class SafeFolder:
             raise self._error(entry, error) from None
 
     def folds_names(self) -> bool:
-        """Whether names that differ only in case are one name there; found out by a file that is removed again."""
+        """Whether the file system folds upper and lower case, tried by a file that is removed again."""
         name = f".dstack-a{secrets.token_hex(8)}.tmp"
         try:
             with self._folder((), make=True) as top:
@@ -202,7 +202,7 @@ def _enter(fd: int, part: bytes, make: bool) -> int:
 
 
 def _mkdir(parent: int, name: bytes, mode: int) -> bool:
-    """Make a folder; False when something has that name."""
+    """Make a folder; False when the name is taken."""
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:

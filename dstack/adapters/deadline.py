@@ -1,4 +1,4 @@
-"""A limit of time for one piece of work, on every Python that the package and what it ships must run on."""
+"""A time limit for one piece of work, on every Python of the laptop and of hosts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises TimeoutError when it is not there after `seconds` (None: no limit).
+    """The result of `work`; raises TimeoutError without a result after `seconds` (None: no limit).
 
-    Work that is late, or whose caller is cancelled, has been cancelled and has ended before this returns.
+    Late work, and work of a cancelled caller, is cancelled and has ended before this returns.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -1,4 +1,4 @@
-"""Who and where this process is, and whether another coordinator on this machine still lives."""
+"""Names of this process, account, machine and boot, and whether another coordinator on this machine still lives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dstack.private_folder import make_folder, open_file
 from dstack.wire import is_nonce
 
 ENDED_LOCK_LIFETIME_S = 7 * 24 * 3600.0
-"""Seconds for which the lock file of an ended coordinator is kept: with it a peer is sure that it ended."""
+"""Seconds for which the lock file of an ended coordinator stays: a peer that can lock the file is sure of the end."""
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 BOOT_VARIABLE = "DSTACK_BOOT_ID"
 """For tests only, whose machines are containers and share the boot id of one kernel."""
@@ -31,10 +31,10 @@ _LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """What names this boot of this machine and no other; "" where the system does not say.
+    """The unique id of this boot of this machine; "" where the system gives none.
 
-    Containers share it with their machine: it says nothing of file systems and process numbers. Tests set it in the
-    environment of the account; a malformed word there is ignored.
+    Containers share the id of their machine: equal ids say nothing of file systems and process numbers. Tests set the
+    id in the environment of the account; a malformed word there is ignored.
     """
     forced = os.environ.get(BOOT_VARIABLE, "")
     if _BOOT.fullmatch(forced):
@@ -60,7 +60,7 @@ def _session_of_darwin() -> str:
 
 
 def boottime() -> float:
-    """Seconds that never jump and go on through suspend."""
+    """A monotonic clock in seconds, going on through suspend."""
     # macOS has no CLOCK_BOOTTIME; its CLOCK_MONOTONIC goes on through suspend.
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -83,22 +83,22 @@ def new_nonce() -> Nonce:
 
 
 def new_run_id(now: float) -> RunId:
-    """An id that sorts before all earlier ones; `now` is in seconds since the epoch, by whatever clock."""
+    """An id that sorts after all earlier ids; `now` is in seconds since the epoch, by any clock."""
     tail = "".join(secrets.choice(_BASE32) for _ in range(10))
     return run_id(int(now * 1000), tail)
 
 
 def new_run_name() -> RunName:
-    """A random name such as `calm-otter-7`; another run of the bucket may have the same name."""
+    """A random name like `calm-otter-7`; another run of the bucket may have the same name."""
     return run_name(secrets.randbelow(NAMES))
 
 
 class CoordinatorLock:
     """`<root>/coordinators/<id>.lock`, held by flock from `__enter__` until `__exit__` or the process's end.
 
-    Whoever can open the file sees whether this coordinator lives. The file stays behind, for it says that the
-    coordinator has ended; files of coordinators that ended long ago are removed by later ones. `root` is the
-    folder of dstack, `~/.dstack` for a CLI. Entering raises OSError when the file cannot be made.
+    A process able to open the file sees whether this coordinator lives. The file stays behind as the sign of the end;
+    later coordinators remove old files. `root` is the folder of dstack, `~/.dstack` for a CLI. Entering raises OSError
+    when the file cannot be made.
     """
 
     def __init__(self, root: Path, coordinator: str) -> None:
@@ -133,8 +133,8 @@ class CoordinatorLock:
 def coordinator_alive(record: Coordinator, here: str) -> bool | None:
     """Whether the coordinator lives, None when this process cannot be sure; `here` is this machine's boot id.
 
-    Sure is only who is in the same boot of the same machine and can open the lock file, whose random name says that it
-    is the very file and not another container's.
+    Sure means: the same boot of the same machine, and the lock file can be opened. Its random name shows that the file
+    is the coordinator's and not another container's.
     """
     path = Path(record.lock)
     if not here or record.boot_id != here or path.name != f"{record.id}.lock" or not path.is_absolute():
@@ -143,7 +143,7 @@ def coordinator_alive(record: Coordinator, here: str) -> bool | None:
 
 
 def _is_locked(path: Path) -> bool | None:
-    """Whether somebody holds the lock; None when the file cannot be opened."""
+    """Whether some process holds the lock; None when the file cannot be opened."""
     try:
         # A record is written by anybody: what it names may be a pipe, which must not be waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -162,7 +162,7 @@ def _is_locked(path: Path) -> bool | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove lock files of coordinators that ended long ago."""
+    """Remove lock files older than ENDED_LOCK_LIFETIME_S whose coordinators have ended."""
     oldest = time.time() - ENDED_LOCK_LIFETIME_S
     for path in folder.glob("*.lock"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The screen of a coordinator that nobody watches: one line for each change, on standard output."""
+"""The screen of an unwatched coordinator: a line on standard output for each change."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class LogScreen:
             self.message(line)
 
     def log(self, workflow: str, data: bytes) -> None:
-        """Nobody watches: the log is in the bucket."""
+        """Nothing: the bucket has the log."""
 
     def progress(self, label: str, done: int, total: int) -> None:
-        """Nobody watches."""
+        """Nothing: no progress without a watcher."""
 
     def message(self, text: str) -> None:
-        """A line that the disk does not take is left out: no job may end because of it."""
+        """Write a line. A full disk loses the line, and ends no job."""
         try:
             sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
             sys.stdout.flush()

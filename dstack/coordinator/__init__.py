@@ -1,1 +1,1 @@
-"""The coordinator as it is shipped to hosts: the use cases, wired for one host; standard library and obstore only."""
+"""The coordinator for hosts: the use cases, wired for one host, with the standard library and obstore alone."""

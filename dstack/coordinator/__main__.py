@@ -6,9 +6,9 @@ from dstack.coordinator.server import serve
 
 
 def main(first: bytes, stdin: int, stdout: int, root: str) -> None:
-    """Serve one laptop until `stdin` ends; a coordinator that this starts outlives it.
+    """Serve one laptop until `stdin` ends; a coordinator started on the way outlives this process.
 
-    `first` are bytes that were read from the descriptor `stdin` already; answers go to the descriptor `stdout`;
-    `root` is the absolute folder on this host under which everything of dstack lies.
+    `first` are bytes already read from the descriptor `stdin`; answers go to the descriptor `stdout`; `root` is the
+    absolute folder on this host under which everything of dstack lies.
     """
     serve(first, stdin, stdout, root)

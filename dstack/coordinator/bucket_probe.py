@@ -1,4 +1,4 @@
-"""Whether this host sees a bucket: tried in a process of its own, for libraries start threads that no fork survives."""
+"""Whether this host sees a bucket, tried in a child process: libraries start threads, and a fork loses threads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import LookAnswer
 
 MESSAGE_LIMIT = 1000
-"""Characters of a message at most: the answer goes through a pipe in one piece."""
+"""Most characters of a message: the answer goes through a pipe in a single write."""
 
 
 def probe_bucket(hand: HandOver, library: str | None) -> LookAnswer:
-    """Returns `who`, in words, when the bucket can be read from here, whether it was `used` before, and the `trouble`
-    that this account has with reading it or writing to it. Raises Refusal (kind `bucket`) when the bucket cannot be
-    reached, or is a folder that shows no use: one that is not mounted looks like that, too."""
+    """The view of a bucket from here: `who` reads it, in words, whether a dstack has `used` the bucket before, and the
+    `trouble` of this account with reading or writing.
+
+    Raises Refusal (kind `bucket`) when the bucket cannot be reached, and for a folder without a trace of dstack: an
+    unmounted folder looks the same.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -60,7 +63,7 @@ def _probe_here(hand: HandOver, library: str | None) -> dict[str, Any]:
 
 
 def _write_trouble(bucket: Bucket) -> str:
-    """What keeps this account from writing to the bucket; "" where nothing does."""
+    """Why this account cannot write to the bucket; "" where writing works."""
     try:
         try_bucket(bucket, os.urandom(16).hex())
     except BucketError as error:
@@ -69,7 +72,7 @@ def _write_trouble(bucket: Bucket) -> str:
 
 
 def _is_closed_folder(bucket: str) -> bool:
-    """Whether the bucket is a folder that lies here, so that it is this account that is kept out."""
+    """Whether the bucket is a folder that exists here, so that only this account is kept out."""
     if not is_path(bucket):
         return False
     try:
@@ -82,7 +85,7 @@ def _is_closed_folder(bucket: str) -> bool:
 
 
 def _login_name(hand: HandOver) -> str:
-    """Whose credentials opened it."""
+    """The owner of the credentials in use, in words."""
     if hand.credentials:
         return "you, forwarded"
     name_login = backend_of(hand.bucket).name_login

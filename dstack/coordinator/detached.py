@@ -1,4 +1,4 @@
-"""The detached coordinator: takes runs over its socket, brings each to its end, and ends with the last of them."""
+"""The detached coordinator: takes runs over a socket, brings each to its end, and ends with the last run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from dstack.wire.coordinator_messages import HandAnswer, HandRequest
 from dstack.wire.form import MisfitError
 
 IDLE_LINGER_S = 3.0
-"""Seconds that it stays awake once nothing is left to do: whoever comes next needs no start."""
+"""Seconds awake without any work: a hand-over within this time needs no new process."""
 BUCKET_RETRY_PAUSES_S = (1.0, 30.0)
-"""Seconds before a run is taken up again that a silent bucket ended: the first time, and at most."""
+"""Seconds before a run is taken up again after a silent bucket ended the work: the first pause, and the longest."""
 
 
 def run_detached(root: str, listener: socket.socket, place: str) -> None:
-    """Be the coordinator behind `listener`, whose file is `place`, until every run given to it is final."""
+    """Serve hand-overs from `listener`, whose socket file is `place`, until every run handed over is final."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = new_nonce()
@@ -51,7 +51,7 @@ def run_detached(root: str, listener: socket.socket, place: str) -> None:
 
 
 class DetachedCoordinator:
-    """The runs of one coordinator: only runs that its own user handed over, known by the hashes of their records."""
+    """The runs of one coordinator: only runs handed over by its own user, known by the hashes of their records."""
 
     def __init__(self, root: str, me: Coordinator, place: str) -> None:
         self._me = me
@@ -60,7 +60,7 @@ class DetachedCoordinator:
         self._hosting = HostContext(root, me, self._log)
         self._runs: dict[RunId, asyncio.Task[None]] = {}
         self._again: dict[RunId, asyncio.Event] = {}
-        """Set when a run that is here already was handed over once more."""
+        """Set when a run already here is handed over once more."""
         self._talks = 0
         self._change = asyncio.Event()
 
@@ -122,7 +122,8 @@ class DetachedCoordinator:
         raise ConnectionError("nothing came")
 
     async def _take(self, hand: HandOver) -> HandAnswer:
-        """Take a run: what is here of it is handed over by its own user, and the bucket shows the very record."""
+        """Take a run. Only its own user can reach this socket; the run's record in the bucket must have the hash in the
+        hand-over."""
         bucket = await asyncio.to_thread(self._hosting.bucket, hand)
         key = ProjectKeys.of(hand.project).run(hand.run).record
         body = await asyncio.to_thread(bucket.get, key)
@@ -156,9 +157,9 @@ class DetachedCoordinator:
             traceback.print_exc()
 
     async def _is_ours(self, record: RunRecord) -> bool:
-        """Stand by for as long as somebody else attends the run -> whether it is to be worked on here then.
+        """Stand by for as long as an attendant works on the run -> whether this host is to work on the run then.
 
-        A hand-over that names no attendant ends that at once; one that names another makes it wait for that one.
+        A hand-over without an attendant ends the wait at once; a hand-over with another attendant starts a new wait.
         """
         again = self._again[record.id]
         while (attendant := self._hosting.attendant(record.id)) is not None:
@@ -183,7 +184,7 @@ class DetachedCoordinator:
         return goes_on
 
     async def _bring(self, record: RunRecord) -> None:
-        """A run to its end, whatever the bucket does meanwhile."""
+        """Bring a run to its end, also through failures of the bucket."""
         pause, most = BUCKET_RETRY_PAUSES_S
         while True:
             began = time.monotonic()

@@ -1,10 +1,10 @@
-"""What the zipapp brings along. It holds a copy of this module in which the values are filled in."""
+"""The bytes inside the zipapp: a copy of this module there has the values filled in."""
 
 from __future__ import annotations
 
 PROGRAM = ""
-"""Names this version of all that is shipped; "" in the package itself."""
+"""The version of all shipped code, by hash; "" in the package itself."""
 BOOTSTRAP = b""
-"""The bootstrap's source, as `wire.LAUNCHER` takes it."""
+"""The bootstrap's source, in the form for `wire.LAUNCHER`."""
 RUNNER = b""
 """The runner's zipapp."""

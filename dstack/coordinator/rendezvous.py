@@ -1,4 +1,4 @@
-"""One detached coordinator for each user, host and bucket: found by its socket, started when nobody has its lock."""
+"""One detached coordinator for each user, host and bucket: found by its socket, started when its lock is free."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import HandAnswer, HandRequest
 
 RENDEZVOUS_DEADLINE_S = 45.0
-"""Seconds for a coordinator to answer, one that is about to end and the start of another included."""
+"""Seconds for a coordinator to answer, including the end of an old coordinator and the start of a new coordinator."""
 ANSWER_DEADLINE_S = 40.0
 RENDEZVOUS_PAUSE_S = 0.02
 LOG_LIMIT_BYTES = 4 << 20
-"""Bytes of a log beyond which a new coordinator begins it anew."""
+"""Bytes of a log above which a new coordinator empties the log first."""
 
 
 def hand_over(root: str, given: HandOver, library: str | None) -> HandAnswer:
-    """Hand a run to the coordinator of its bucket, starting one if need be -> its answer; raises its Refusal.
+    """Hand a run to the coordinator of its bucket, starting a coordinator if need be -> the answer.
 
-    The coordinator is a process of its own, in a session of its own: it outlives this one and its connection.
+    The coordinator is a process and a session of its own, and outlives this process and the connection. Raises the
+    coordinator's Refusal, and Refusal (kind `busy`) when no answer comes in time.
     """
     name = desk(given, boot_id(), embedded.PROGRAM)
     folder = os.path.join(root, "coordinators")
@@ -46,7 +47,7 @@ def hand_over(root: str, given: HandOver, library: str | None) -> HandAnswer:
 
 
 def _start_if_none(root: str, folder: str, name: str, library: str | None) -> None:
-    """Become the parent of a coordinator unless one has the lock. Lock and socket are there before it runs."""
+    """Become the parent of a coordinator unless its lock is taken. Lock and socket exist before the process runs."""
     lock = open_file(os.path.join(folder, name + ".held"), os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +69,8 @@ def _start_if_none(root: str, folder: str, name: str, library: str | None) -> No
 
 
 def _fork_detached(root: str, place: str, library: str | None, kept: set[int], listener: socket.socket) -> None:
-    """Fork twice; the grandchild has what is `kept` open and its log, and nothing of this process's connection."""
+    """Fork twice. The grandchild keeps the descriptors `kept` and its log open, and nothing of this process's
+    connection."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -108,7 +110,7 @@ def _redirect(log: str, kept: set[int]) -> None:
 
 
 def _ask(folder: str, name: str, given: HandOver) -> HandAnswer | None:
-    """The coordinator's answer, None when it ended before it gave one; raises its Refusal."""
+    """The coordinator's answer, None when the coordinator ended first; raises the coordinator's Refusal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_DEADLINE_S)
         try:
@@ -136,7 +138,7 @@ def _unpack_answer(message: dict[str, Any]) -> HandAnswer:
 
 
 class _ShortSocketPath:
-    """Names a socket in a folder by a path that is short whatever the folder is: the system allows 107 bytes."""
+    """A short path to a socket in a folder with a long path: the system allows 107 bytes."""
 
     def __init__(self, folder: str) -> None:
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

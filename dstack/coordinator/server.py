@@ -1,5 +1,7 @@
-"""The short-lived process that a laptop talks to: brings its hand-over to the detached coordinator, starting one if
-none is awake. docs/format.md §2 describes the talk."""
+"""The short-lived process at the end of a laptop's connection: brings hand-overs to the detached coordinator.
+
+Starts a detached coordinator when none is awake. docs/format.md §2 describes the talk.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ STREAM_READ_BYTES = 1 << 18
 
 
 def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
-    """Answer requests, one after the other, until `stdin` ends."""
+    """Answer requests in their order until `stdin` ends."""
     frames = _frames(first, stdin)
     for frame in frames:
         if frame.kind != wire.MESSAGE:
@@ -89,7 +91,7 @@ def _frames(first: bytes, stdin: int) -> Iterator[wire.Frame]:
 
 
 def _data(frames: Iterator[wire.Frame]) -> Iterator[bytes]:
-    """The bytes that follow a request; raises Refusal when the stream ends, or is given up, before they do."""
+    """The bytes after a request; raises Refusal when the stream ends, or the laptop gives up, before the last byte."""
     for frame in frames:
         if frame.kind != wire.DATA:
             break

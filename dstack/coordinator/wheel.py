@@ -1,4 +1,4 @@
-"""The libraries that the bucket needs, beside the standard one: laid by hash, verified before they are unpacked."""
+"""Python libraries for opening the bucket: stored by hash, verified before unpacking."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def library_folder(root: str, sha256: str) -> str:
-    """Where the library lies, ready to be imported from; raises Refusal for a name that is no sha256."""
+    """The folder of a library, ready for the import path; raises Refusal for a name that is no sha256."""
     if len(sha256) != 64 or not set(sha256) <= _HEX:
         raise Refusal("request", "the library has no name")
     return os.path.join(root, "library", sha256)
 
 
 def trusted_library_folder(root: str, sha256: str) -> str:
-    """The same, once it is seen to be this account's alone: it is about to be executed. Raises OSError else."""
+    """The folder of a library owned by this account alone: its code is about to run. Raises OSError for others."""
     path = library_folder(root, sha256)
     os.close(open_folder(path))
     return path
@@ -36,7 +36,10 @@ def has_library(root: str, sha256: str) -> bool:
 
 
 def receive_library(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
-    """Unpack the zip file that `pieces` are; raises Refusal when it is not what its name says. May be repeated."""
+    """Unpack the zip file in `pieces`. May be repeated.
+
+    Raises Refusal for a zip file with another sha256, above LIBRARY_LIMIT_BYTES, or with names outside the folder.
+    """
     target = library_folder(root, sha256)
     parent = os.path.dirname(target)
     make_folder(parent)

@@ -1,4 +1,4 @@
-"""The composition root of what is shipped: one bucket, one host by a pipe, the code that was pushed ahead."""
+"""The composition root on a host: one bucket, one runner by a pipe, and code pushed ahead by the laptop."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from dstack.ports import Bucket, RunnerPort, Transport
 
 
 class PushedCode:
-    """The code of runs whose snapshots were pushed to this host before they were handed over."""
+    """The code of runs whose snapshots the laptop pushed to this host before the hand-over."""
 
     def bundle(self, snapshot: Snapshot, basis: Sequence[str]) -> Iterator[bytes]:
-        """Raises SnapshotError: what is gone from this host can only come from a laptop."""
+        """Raises SnapshotError: only a laptop can bring a snapshot again."""
         raise SnapshotError(
             f"the snapshot {snapshot.commit} is gone from this host",
             hint="`dstack attach` the run: that brings it again",
@@ -56,7 +56,7 @@ class PushedCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ProjectContext:
-    """What all runs of one project share."""
+    """The values shared by all runs of one project."""
 
     keys: ProjectKeys
     observer: Observer
@@ -64,7 +64,7 @@ class _ProjectContext:
 
 
 class HostContext:
-    """All that the runs of one detached coordinator work with, opened when first needed."""
+    """The tools for all runs of one detached coordinator, each opened at first use."""
 
     def __init__(self, root: str, me: Coordinator, log: LogScreen) -> None:
         self._root = root
@@ -79,8 +79,10 @@ class HostContext:
         self._values: dict[RunId, dict[str, str]] = {}
 
     def bucket(self, hand: HandOver) -> Bucket:
-        """The bucket, from here on with the credentials of this hand-over where it brings any: those of an earlier one
-        may be over. Raises BucketError when it cannot be read with them; nothing is changed then."""
+        """The bucket. Credentials in the hand-over replace earlier credentials, which may have ended.
+
+        Raises BucketError when the bucket cannot be read with the new credentials; the old credentials then stay in use.
+        """
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
             store = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
             opened = StallNoticeBucket(store, redact_url(hand.bucket), self._log.message)
@@ -92,15 +94,16 @@ class HostContext:
         return self._bucket
 
     def remember(self, hand: HandOver) -> None:
-        """The run is this hand-over's; the values that came are added to those here, also where it is worked on.
+        """Note a hand-over of a run. Its secret values are added to the values already here, also for a run at work.
 
-        Somebody who has not all of them takes none away, and who brings a missing one lets its job begin.
+        A sender with few values takes none away, and a sender with a missing value lets the waiting job begin.
         """
         self._hands[hand.run] = hand
         self._values.setdefault(hand.run, {}).update(hand.caller)
 
     def attendant(self, run: RunId) -> Coordinator | None:
-        """For whom this host stands by, as the latest hand-over of the run says; None: it is to work on it."""
+        """The attendant of a run by its latest hand-over, for which this host stands by; None: this host works on the
+        run."""
         return self._hands[run].attendant
 
     async def stand_by(self, run: RunId, attendant: Coordinator, say: Callable[[str], None]) -> bool:
@@ -112,16 +115,16 @@ class HostContext:
         return await standing.wait(project.keys.run(run), attendant)
 
     def _is_over(self) -> bool:
-        """Whether the credentials that were lent have ended, where it is known when they do."""
+        """Whether the lent credentials have ended; False where their end is unknown."""
         return self._until is not None and time.time() >= self._until
 
     def forget(self, run: RunId) -> None:
-        """The run is final: its secrets go."""
+        """Drop a final run and its secrets."""
         self._hands.pop(run, None)
         self._values.pop(run, {}).clear()
 
     async def means(self, run: RunId) -> Means:
-        """What a coordination of the run works with."""
+        """The context for one coordination of the run."""
         hand = self._hands[run]
         bucket = self._bucket or self.bucket(hand)
         project = self._project(hand.project, bucket)
@@ -163,7 +166,7 @@ class HostContext:
         return self._fleets[address]
 
     async def _open(self, host: Host, here: Host) -> RunnerPort:
-        """A runner by a pipe; any other host is out of reach for a coordinator without its user's keys."""
+        """A runner by a pipe. Other hosts are out of reach: this coordinator has no SSH keys of its user."""
         if address_of(host) != address_of(here):
             raise HostUnreachableError(host.name, f"it cannot be reached from {here.name}")
 

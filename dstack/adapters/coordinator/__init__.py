@@ -1,1 +1,1 @@
-"""The coordinator on a host, as the laptop talks to it."""
+"""The laptop's side of the coordinator on a host: a client, and the shipped bytes."""

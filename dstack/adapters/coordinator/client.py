@@ -1,4 +1,4 @@
-"""Talks to the coordinator on a host: starts its front by the one constant command, looks, and hands runs over."""
+"""Talks to the coordinator on a host: starts its server by the constant command, probes the bucket, hands runs over."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from dstack.wire.coordinator_messages import HandRequest, LibraryHaveRequest, Li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostBucketReport:
-    """As whom a host sees a bucket, in words, and whether that shows that a dstack has used it.
+    """A host's view of a bucket: `who` reads the bucket, in words, and whether a dstack has `used` the bucket.
 
-    `trouble` is what keeps the account from writing to it, or, where `who` is "", from reading it; else "".
+    `trouble` is why the account cannot write to the bucket or, with `who` "", cannot read; "" without trouble.
     """
 
     who: str
@@ -33,10 +33,10 @@ class HostBucketReport:
 
 
 class CoordinatorClient:
-    """The front of the coordinator on one host, behind a transport; belongs to one event loop.
+    """The server of the coordinator on one host, behind a transport; belongs to one event loop.
 
-    Methods raise HostUnreachableError, and HostError with what the host lacks: runner_channel.RefusedError of kind
-    `bucket` when the bucket cannot be seen from there, `run` when its record is another one.
+    Methods raise HostUnreachableError, and HostError for a lack of the host: RefusedError of kind `bucket` when the
+    host does not see the bucket, of kind `run` when the run's record there differs.
     """
 
     def __init__(self, transport: Transport, channel: Channel) -> None:
@@ -69,7 +69,7 @@ class CoordinatorClient:
         return HostBucketReport(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
 
     async def hand(self, given: HandOver, library: Library | None) -> str:
-        """Give one run to the coordinator of its bucket, which is started unless it is awake -> its id.
+        """Give one run to the coordinator of its bucket, which is started unless awake -> the coordinator's id.
 
         `library` goes along when the host lacks it.
         """
@@ -83,7 +83,7 @@ class CoordinatorClient:
             await self._channel.close()
 
     async def _bring(self, library: Library | None) -> None:
-        """Send the library unless the host has it."""
+        """Send the library unless the host has a copy."""
         if library is None:
             return
         there = await self._channel.ask(LibraryHaveRequest(sha256=library.sha256))

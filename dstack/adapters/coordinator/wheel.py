@@ -1,4 +1,4 @@
-"""The libraries that a coordinator needs on its host to open a bucket, for that platform and Python."""
+"""Python packages for the coordinator on a host to open a bucket, for the host's platform and Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dstack.model import HostFacts
 from dstack.private_folder import make_folder, open_trusted, temporary_folder, write_file
 
 OLDEST_COORDINATOR_PYTHON = (3, 10)
-"""The oldest Python that the shipped coordinator runs on."""
+"""The oldest Python for the shipped coordinator."""
 GLIBC_VERSIONS = ("2_17", "2_28", "2_34")
 DOWNLOAD_DEADLINE_S = 300.0
 """Seconds for a download."""
@@ -33,14 +33,14 @@ _SKIPPED_ENDINGS = (".pyc", ".pyi", "RECORD", "INSTALLER", "REQUESTED", "direct_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """One zip file to be laid on a host's import path, and its sha256."""
+    """One zip file for a host's import path, and its sha256."""
 
     body: bytes
     sha256: str
 
 
 def python_version(facts: HostFacts) -> tuple[int, int]:
-    """Major and minor number of a host's python3; (0, 0) when it says none."""
+    """Major and minor number of a host's python3; (0, 0) when unknown."""
     match = re.match(r"(\d+)\.(\d+)", facts.python)
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
@@ -48,11 +48,11 @@ def python_version(facts: HostFacts) -> tuple[int, int]:
 def pack_library(
     packages: Sequence[str], facts: HostFacts, cache: Path, given_up: threading.Event | None = None
 ) -> Library:
-    """The `packages` for a host, the main one first, as one library.
+    """The `packages` for a host, the main package first, as one library.
 
-    This machine's own copies where they fit, else wheels fetched by pip; kept in `cache`. Blocks for minutes;
-    `given_up` ends a fetch for which nobody waits any more. Raises DstackError, saying what to do, when there are none
-    for that platform or they cannot be fetched.
+    This machine's own copies where they fit, else wheels fetched by pip; stored in `cache`. Blocks for minutes;
+    `given_up` ends an unwanted fetch. Raises DstackError, with the next step, when no wheels for the platform exist or
+    pip cannot fetch them.
     """
     main = packages[0]
     machine = _machine_name(main, facts)
@@ -75,7 +75,7 @@ def pack_library(
 
 
 def _machine_name(package: str, facts: HostFacts) -> str:
-    """`x86_64` or `aarch64`, out of what the host says of its platform."""
+    """`x86_64` or `aarch64`, out of the host's own words about its platform."""
     found = re.search(r"x86_64|amd64|aarch64|arm64", facts.platform, re.IGNORECASE)
     name = found.group(0).lower() if found else ""
     if not name or "linux" not in facts.platform.lower():
@@ -86,7 +86,7 @@ def _machine_name(package: str, facts: HostFacts) -> str:
 
 
 def _fits(package: str, facts: HostFacts, machine: str) -> bool:
-    """Whether what is installed here also runs there: one wheel serves all later Pythons of its platform."""
+    """Whether the package installed here also runs there: a wheel serves all later Pythons of its platform."""
     if sys.platform != "linux" or platform.machine() != machine or platform.libc_ver()[0] != "glibc":
         return False
     try:
@@ -124,7 +124,7 @@ def _fetched_files(
 
 
 def _run_pip(command: Sequence[str], given_up: threading.Event) -> str:
-    """Run pip, until `given_up` at most -> why it failed, "" when it did not."""
+    """Run pip until its end, or until `given_up` -> the reason of a failure, "" for success."""
     with tempfile.TemporaryFile() as said:
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)

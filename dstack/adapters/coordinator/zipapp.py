@@ -1,4 +1,4 @@
-"""The coordinator as one zip file for hosts: use cases, core, the adapters that a host needs, and the runner inside."""
+"""The coordinator as one zip file for hosts: use cases, core, adapters for hosts, and the runner inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMBEDDED_MODULE = "dstack/coordinator/embedded.py"
 
 @cache
 def coordinator_zipapp() -> tuple[bytes, str]:
-    """The zip file and its sha256 in hex; built once in a process. The same sources give the same bytes."""
+    """The zip file and its sha256 in hex, built once in a process. The same sources give the same bytes."""
     sources = modules([*SINGLE_MODULES, *(f"adapters/{name}" for name in ADAPTER_MODULES)], SHIPPED_PACKAGES)
     runner, _ = runner_zipapp()
     brought = f"BOOTSTRAP = {bootstrap_source()!r}\nRUNNER = {runner!r}\n".encode()

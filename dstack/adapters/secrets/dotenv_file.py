@@ -14,14 +14,14 @@ DOTENV_FILE = ".env"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DotEnv:
-    """The `values` of an `.env` file as they stand: `$NAME` is not expanded. `unread`: lines that are no NAME=VALUE."""
+    """The `values` of an `.env` file as written: `$NAME` is not expanded. `unread`: the lines other than NAME=VALUE."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     unread: tuple[int, ...] = ()
 
 
 def read_dotenv(root: Path) -> DotEnv:
-    """The project's `.env`; an empty one when there is none. Raises SecretError when it cannot be read."""
+    """The project's `.env`, empty when the file is absent. Raises SecretError when the file cannot be read."""
     try:
         text = (root / DOTENV_FILE).read_bytes().decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError:

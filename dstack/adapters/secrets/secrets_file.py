@@ -1,4 +1,4 @@
-"""`~/.dstack/secrets.json`: which secrets are kept, and the values of those that no keyring could take.
+"""`~/.dstack/secrets.json`: the names of all stored secrets, and the values refused by the keyring.
 
 Readable by its owner alone, like a private key; replaced whole, under a lock: two commands at once lose nothing.
 """
@@ -25,14 +25,14 @@ SECRETS_FILE_LIMIT_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class SecretScope:
-    """Whose secrets: of one project, or, with `project` None, of all."""
+    """The owner of secrets: one project or, with `project` None, all projects."""
 
     project: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSecret:
-    """One secret that is kept. `value` None: in the keyring."""
+    """One stored secret. `value` None: the keyring has the value."""
 
     scope: SecretScope
     name: str
@@ -43,7 +43,7 @@ class StoredSecret:
 
 
 class SecretsFile:
-    """All that is kept, by scope and name. Raises SecretError for a file that others may read, or that is damaged."""
+    """All stored secrets by scope and name. Raises SecretError for a damaged file, or a file readable by others."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / ".dstack" / "secrets.json"
@@ -68,7 +68,7 @@ class SecretsFile:
 
     @contextmanager
     def changing(self) -> Iterator[dict[tuple[SecretScope, str], StoredSecret]]:
-        """What is kept, to be changed in the block and written at its end; nobody else changes it meanwhile."""
+        """All stored secrets, for changes in the block, written at its end. Other commands wait meanwhile."""
         folder = self._path.parent
         try:
             make_folder(str(folder))

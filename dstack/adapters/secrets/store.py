@@ -22,14 +22,14 @@ class SecretLocation:
 
 
 class SecretStore:
-    """Values by scope and name. The keyring is opened only for what is in it, or what goes there."""
+    """Values by scope and name. The keyring is opened only to read or write a value there."""
 
     def __init__(self, home: Path) -> None:
         self._file = SecretsFile(home)
         self._keyring: OsKeyring | None = None
 
     def put(self, scope: SecretScope, name: str, value: str) -> SecretLocation:
-        """Keep a value in place of an earlier one, in the keyring if there is one that takes it."""
+        """Store a value in place of an earlier value, in the keyring if a working keyring exists."""
         with self._file.changing() as kept:
             place = self._to_keyring(scope, name, value)
             earlier = kept.get((scope, name))
@@ -47,7 +47,7 @@ class SecretStore:
         return SecretLocation(keyring=keyring.name)
 
     def get(self, scope: SecretScope, name: str) -> str | None:
-        """The value, None when none is kept. Raises SecretError when one is, and the keyring does not give it."""
+        """The value, None when none is stored. Raises SecretError when the keyring has the value and keeps it back."""
         kept = self._file.read().get((scope, name))
         if kept is None or kept.value is not None:
             return kept.value if kept else None
@@ -77,7 +77,7 @@ class SecretStore:
         return True
 
     def kept(self, scope: SecretScope) -> tuple[StoredSecret, ...]:
-        """What is kept of a scope, by name."""
+        """The stored secrets of a scope, by name."""
         every = self._file.read().values()
         return tuple(sorted((one for one in every if one.scope == scope), key=lambda one: one.name))
 
@@ -88,5 +88,5 @@ class SecretStore:
 
 
 def keyring_service(scope: SecretScope) -> str:
-    """What the keyring calls a scope."""
+    """The service name of a scope in the keyring."""
     return "dstack" if scope.project is None else f"dstack/{scope.project}"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
 RECOMMENDED_PRIORITY = 1
-"""Priority from which on the library calls a backend good. Below are those that fail, forget, or write plain files."""
+"""Lowest priority of a good backend, by the library. Backends below fail, forget, or write plain files."""
 
 
 class NoKeyringError(Exception):
@@ -20,7 +20,7 @@ class NoKeyringError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OsKeyring:
-    """One backend. Every method raises SecretError, with the backend's own words, when it is not done."""
+    """One backend. Every method raises SecretError, with the backend's own words, on failure."""
 
     backend: KeyringBackend
 
@@ -29,7 +29,7 @@ class OsKeyring:
         return str(self.backend.name)
 
     def put(self, service: str, name: str, value: str) -> None:
-        """Keep a value; when this returns the backend has given it back unchanged."""
+        """Store a value, and read the value back: on return the backend has given the same value."""
         try:
             self.backend.set_password(service, name, value)
             kept = self.backend.get_password(service, name)
@@ -45,7 +45,7 @@ class OsKeyring:
             raise self._refused(error) from None
 
     def remove(self, service: str, name: str) -> None:
-        """Forget a value; one that is not there is fine."""
+        """Forget a value; an absent value is fine."""
         from keyring.errors import PasswordDeleteError
 
         try:
@@ -63,7 +63,7 @@ class OsKeyring:
 
 
 def open_keyring() -> OsKeyring:
-    """The backend that the library chose, or that its configuration names. Raises NoKeyringError where none is good.
+    """The backend of the library's choice, or of its configuration. Raises NoKeyringError without a good backend.
 
     Imported here: the library looks through all installed packages for backends.
     """
