@@ -81,7 +81,7 @@ class HostContext:
     def bucket(self, hand: HandOver) -> Bucket:
         """The bucket. Credentials in the hand-over replace earlier credentials, which may have ended.
 
-        Raises BucketError when the bucket cannot be read with the new credentials; the old credentials then stay in use.
+        Raises BucketError when the bucket cannot be read with the new credentials; the old ones then stay.
         """
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
             store = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")

@@ -1,1 +1,1 @@
-"""Stores that can be a bucket, and the credentials for them."""
+"""Kinds of storage that can be a bucket."""

@@ -1,7 +1,7 @@
-"""What a kind of storage declares about itself: facts as `Properties`, and the functions of a `Backend`.
+"""The declaration of a kind of storage: facts as `Properties`, functions in a `Backend`.
 
-Each backend's own file makes one `Backend`; `registry.py` lists all of them. Both are read by every command, so a
-backend's file imports its library inside its functions.
+Each backend's own file makes one `Backend`; `registry.py` lists all backends. Every command imports all of these files,
+so a backend imports its library inside functions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from dstack.ports import Bucket, Exclusion
 
 Options = Mapping[str, Any]
-"""Storage options, as they stand under `bucket:` in config.yaml."""
+"""Storage options, as written under `bucket:` in config.yaml."""
 Environment = Mapping[str, str]
 UNDER_BUCKET = "the credentials under `bucket:`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """The thing that holds objects in an object store: its `noun`, and the `command` that makes one named `{}`."""
+    """The holder of objects in an object store: its `noun`, and the `command` to make a holder named `{}`."""
 
     noun: str
     command: str
@@ -28,35 +28,35 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Properties:
-    """The facts about one kind of bucket that hold before any bucket of that kind is opened."""
+    """The facts about one kind of bucket, known before any bucket is opened."""
 
     name: str
     """The kind, for tests and for programmers."""
     schemes: tuple[str, ...]
-    """URL schemes in lower case, the usual one first. No two backends share a scheme."""
+    """URL schemes in lower case, the usual scheme first. No two backends share a scheme."""
     is_path: bool = False
     """Whether the bucket is a path in a file system: another host sees the same bucket only where the same file system
     is mounted, and where it is not, the path looks like a new bucket."""
     exclusion: Exclusion = Exclusion.STORE
-    """How hard the probe at first use tries: what the kernel promises needs few writers."""
+    """How hard the probe at first use tries: the kernel's exclusion needs few writers."""
     reads_at_once: int = 16
-    """Reads in parallel that are worth it: behind a network each read is a round trip."""
+    """Useful number of parallel reads: behind a network each read is a round trip."""
     extra: str
-    """The extra of dstack's package that installs the library; "" where the standard library is enough."""
+    """The extra of dstack's package with the library; "" where the standard library is enough."""
     host_packages: tuple[str, ...] | None
-    """Packages that a host needs beside the standard library to open the bucket by itself, the main one first. None:
-    only a laptop can open the bucket."""
+    """Packages for a host to open the bucket by itself, beside the standard library, the main package first. None: only
+    a laptop can open the bucket."""
     secret_options: frozenset[str] = frozenset()
-    """Names, in lower case, of storage options that hold the user's own credentials or say where these lie: such
-    options go to no host unasked."""
+    """Names, in lower case, of storage options with the user's own credentials or their place: such options go to no
+    host unasked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LentCredentials:
-    """The user's current credentials as storage options, all that are needed to open the bucket elsewhere.
+    """The user's current credentials as storage options, complete for opening the bucket elsewhere.
 
     `who` names the credentials for people. `expires_at`: seconds since the epoch, None where the credentials last until
-    they are withdrawn, or no end is known. `options` hold secrets and are not shown by `repr`.
+    withdrawn, or their end is unknown. `options` hold secrets and are not shown by `repr`.
     """
 
     who: str
@@ -66,21 +66,21 @@ class LentCredentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """One kind of storage: its facts, and what can be done with a URL of the kind."""
+    """One kind of storage: its facts, and its functions."""
 
     properties: Properties
     open: Callable[[str, Options, str], Bucket]
     """The bucket at a URL with options; the last argument is the user's home. Reads and writes nothing. Raises
-    BucketError for a URL or options that make no sense, ImportError for a library that is not installed."""
+    BucketError for a senseless URL or option, ImportError for a missing library."""
     path: Callable[[str, str], str] | None = None
-    """The absolute path of the bucket, out of the URL and the user's home; None for a kind that is no path."""
+    """The absolute path of the bucket, out of the URL and the user's home; None for a kind without a path."""
     is_private: Callable[[str], bool] | None = None
-    """Whether only one account can use the bucket at a path; None for a kind that is no path."""
+    """Whether only one account can use the bucket at a path; None for a kind without a path."""
     name_login: Callable[[Options, Environment], str] | None = None
-    """Whose credentials open the bucket, in words; None where the account that runs dstack is all there is."""
+    """The owner of the credentials for the bucket, in words; None for a kind opened by the account itself."""
     locate: Callable[[Options, Environment], dict[str, Any]] | None = None
-    """Storage options completed by what only this machine's environment says about where the bucket is; None where
-    the environment says nothing of the kind."""
+    """Storage options completed by facts about the place that only this machine's environment has; None for a kind
+    without such facts."""
     lend: Callable[[Options, Environment], LentCredentials] | None = None
     """The user's credentials as plain values; None for a kind without credentials. Raises CredentialsError where there
     are none."""

@@ -1,12 +1,13 @@
-"""The bucket in a folder of this machine or of a mounted server. Standard library only, because every command pays it.
+"""The bucket in a folder of this machine or of a mounted server. Standard library only: every command imports this
+module.
 
-An object comes into being as a temporary file, written and flushed, that is then linked to its name: link(2) is
-atomic, refuses a name that is taken, and shows either nothing or the whole. Names are resolved folder by folder and
-never through a symbolic link, so that nobody who may write to a shared bucket can lead a reader out of it.
+An object begins as a temporary file, written and flushed, and is then linked to its name: link(2) is atomic, refuses a
+taken name, and shows either nothing or the whole. Names are resolved folder by folder and never through a symbolic
+link, so that no writer of a shared bucket can lead a reader out of the folder.
 
-Permissions. A folder that only its owner may write to is private: sub-folders 0700, files 0600, whatever the umask.
-A folder that its group may write to (`chmod g+rwxs` makes one) is shared: sub-folders 0770 with its setgid bit, files
-0660; where others may write too, 0777 and 0666. A folder that does not exist is made private.
+Permissions. A folder writable by its owner alone is private: sub-folders 0700, files 0600, under any umask. A folder
+writable by its group (`chmod g+rwxs`) is shared: sub-folders 0770 with the setgid bit, files 0660; where others may
+write too, 0777 and 0666. A missing folder is made private.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ FOLDER_READ_BYTES = 1 << 20
 
 
 class FolderBucket:
-    """The `Bucket` port on a folder; `path` need not exist and is made, private, by the first write.
+    """The `Bucket` port on a folder; the first write makes a missing `path`, private.
 
-    Every method raises BucketError, with the path and the way out, when the file system refuses. An object is
-    durable when `create` returns: its file is flushed, then the folders that hold its name. `children` may name a
-    folder in which nothing is, left by a writer that died. Machines that mount one NFS export may share a bucket;
-    a client may then see a new object up to a minute after another one does, as NFS has it.
+    Every method raises BucketError, with the path and the way out, when the file system refuses. An object is durable
+    when `create` returns: its file is flushed, then the folders with its name. `children` may name an empty folder,
+    left by a writer that died. Machines with a mount of the same NFS export may share a bucket; by the rules of NFS a
+    client may see a new object up to a minute late.
 
-    Once `dstack.json` was read, the folder must stay the one that holds it: where its file system was unmounted, an
-    empty folder would show that nothing was ever claimed.
+    Once `dstack.json` was read, the folder must keep this file: an unmounted file system leaves an empty folder, which
+    would look as if nothing was ever claimed.
     """
 
     trouble = ""
@@ -173,7 +174,7 @@ class FolderBucket:
             remove_empty(self.path, folders)
 
     def is_private(self) -> bool:
-        """Whether only one account can use it, by the mode of the folder or of what its first use left in it."""
+        """Whether only one account can use the bucket, by the mode of the folder or of the files of its first use."""
         with self._explained("look at", FORMAT):
             found = [absent(os.stat, path) for path in (self.path, self._place(FORMAT))]
         return any(not is_shared(each.st_mode) for each in found if each is not None)
@@ -199,7 +200,7 @@ class FolderBucket:
             raise explained from None
 
     def _is_same(self, body: bytes) -> bool:
-        """Whether the folder is the one whose format was read, also where it was mounted anew meanwhile."""
+        """Whether the folder still has the `dstack.json` read before, also after a new mount."""
         found = identity(self.path)
         if found == self._identity:
             return True

@@ -1,4 +1,4 @@
-"""The folder bucket's reading side: descending without links, walking, and what an OSError means to the reader."""
+"""The folder bucket's reading side: descending without links, walking, and OSErrors in the reader's words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPEN_FOLDER = OPEN_ROOT | os.O_NOFOLLOW
 OPEN_OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _FOREIGN = (".nfs", ".DS_Store")
-"""What file servers and desktops leave in folders."""
+"""Names left in folders by file servers and desktops."""
 
 _OTHER_BUCKET = "or name another bucket in .dstack/config.yaml"
 _HINTS = {
@@ -42,7 +42,7 @@ class NoLinksError(OSError):
 
 
 def explain(error: OSError, doing: str, place: str) -> BucketError:
-    """What an OSError means to the reader: which path, why, and what to do."""
+    """The BucketError for an OSError: the path, the reason, and the next step."""
     if isinstance(error, NoLinksError):
         return BucketError(
             f"cannot {doing} {place}: this file system has no hard links, without which nothing can be created safely",
@@ -53,7 +53,7 @@ def explain(error: OSError, doing: str, place: str) -> BucketError:
 
 
 def absent(call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
-    """What `call` returns, None when there is no such file."""
+    """The result of `call`, None when the file is missing."""
     try:
         return call(*arguments, **options)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def absent(call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Device and number of a folder, (0, 0) when it is not there."""
+    """Device and number of a folder, (0, 0) for a missing folder."""
     found = absent(os.stat, path)
     return (found.st_dev, found.st_ino) if found is not None else (0, 0)
 
@@ -93,7 +93,7 @@ def open_object(root: str, parts: Sequence[str]) -> int | None:
 
 
 def regular_size(fd: int) -> int:
-    """Bytes of an open regular file; raises OSError for anything else, which then is no object."""
+    """Bytes of an open regular file; raises OSError for anything else, which is no object."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(EISDIR, "it is not a regular file")
@@ -113,7 +113,7 @@ def read_up_to(fd: int, size: int) -> bytes:
 
 
 def names_in(fd: int, *, top: bool = False) -> list[str]:
-    """The names of objects and (with "/") folders in an open folder, as they sort in whole keys."""
+    """The names of objects and (with "/") folders in an open folder, in the order of whole keys."""
     names = []
     with os.scandir(fd) as entries:
         for entry in entries:
@@ -129,7 +129,7 @@ def names_in(fd: int, *, top: bool = False) -> list[str]:
 
 
 def gather(fd: int, prefix: str, found: list[str], limit: int | None) -> None:
-    """Add all keys below an open folder to `found` in ascending order until it holds `limit`; closes `fd`."""
+    """Add all keys below an open folder to `found`, ascending, up to `limit` keys; closes `fd`."""
     try:
         for name in names_in(fd, top=not prefix):
             if limit is not None and len(found) >= limit:
@@ -145,7 +145,7 @@ def gather(fd: int, prefix: str, found: list[str], limit: int | None) -> None:
 
 
 def walk(fd: int, prefix: str) -> Iterator[Listed]:
-    """All objects below an open folder, with their sizes; closes `fd`. What goes meanwhile is left out."""
+    """All objects below an open folder, with their sizes; closes `fd`. Objects deleted meanwhile are left out."""
     try:
         for name in names_in(fd, top=not prefix):
             if name.endswith("/"):
@@ -161,7 +161,7 @@ def walk(fd: int, prefix: str) -> Iterator[Listed]:
 
 
 def remove_empty(root: str, parts: Sequence[str]) -> None:
-    """Remove the folders of a removed object upwards, as far as nothing is in them."""
+    """Remove the empty folders above a removed object."""
     for depth in range(len(parts), 0, -1):
         try:
             fd = descend(root, parts[: depth - 1])

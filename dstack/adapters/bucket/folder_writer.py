@@ -1,4 +1,4 @@
-"""The folder bucket's writing side: one object from a temporary file to its name, its folders, and the daily sweep."""
+"""The folder bucket's writing side: from a temporary file to a named object, with folders, and the daily sweep."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from dstack.ports import Put
 from dstack.private_folder import FOLDER_MODE
 
 LOOKUP_ATTEMPTS = 100
-"""How often a name is looked up again because its folder, being empty, was removed or replaced by somebody."""
+"""Look-ups of a name whose folder, being empty, was removed or replaced by another process."""
 
 SWEEP_INTERVAL_S = 86_400.0
 TEMPORARY_FILE_LIFETIME_S = 2 * 86_400.0
-"""Seconds without a write after which a temporary file belongs to nobody."""
+"""Seconds without a write after which a temporary file has no writer any more."""
 SWEPT_FILES_LIMIT = 1_000
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,7 +45,7 @@ _OUTCOME_OPEN = frozenset({EIO, ESTALE, ETIMEDOUT, EINTR})
 
 
 class _Rights(NamedTuple):
-    """Permission bits of what is made; `shared` when others than the owner may write to the bucket."""
+    """Permission bits for new files and folders; `shared` when others than the owner may write to the bucket."""
 
     folder: int
     file: int
@@ -55,8 +55,8 @@ class _Rights(NamedTuple):
 class ObjectWriter:
     """One object in the making: a temporary file in the bucket's own file system, then `link` or `rename`.
 
-    A context manager: nothing but the object is left behind, whatever happens in between; only a process that is
-    killed leaves its temporary file, which a later one sweeps. Methods raise OSError.
+    A context manager: the block leaves nothing but the object, also after errors. Only a killed process leaves its
+    temporary file, for a later sweep. Methods raise OSError.
     """
 
     def __init__(self, root: str) -> None:
@@ -64,7 +64,7 @@ class ObjectWriter:
         self._name = os.urandom(12).hex()
         self._staged = False
         self._is_umasked = False
-        """Whether the umask takes a right that everything in the bucket has."""
+        """Whether the umask takes a right away from the bucket's files."""
         try:
             self._root = self._keep(_open_root(root))
             self._rights = _rights(os.fstat(self._root))
@@ -96,7 +96,7 @@ class ObjectWriter:
         os.fsync(self._fd)
 
     def link(self, parts: Sequence[str]) -> Put:
-        """Give the file its name unless that is taken; durable once this says CREATED."""
+        """Give the file its name unless taken; durable after CREATED."""
         mark = len(self._open)
         for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
@@ -112,7 +112,8 @@ class ObjectWriter:
         raise OSError(EAGAIN, "its folder does not stay")
 
     def rename(self, parts: Sequence[str]) -> None:
-        """Give the file its name, in place of what has it. Whole after a loss of power, but then perhaps the old."""
+        """Give the file its name, replacing an earlier file. After a loss of power the object is whole, but perhaps the
+        old object."""
         mark = len(self._open)
         for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
@@ -127,7 +128,7 @@ class ObjectWriter:
         raise OSError(EAGAIN, "its folder does not stay")
 
     def _link_into(self, folder: int, name: str) -> Put | None:
-        """None: the folder is gone, look it up again."""
+        """None: the folder is gone and must be looked up again."""
         try:
             os.link(self._name, name, src_dir_fd=self._staging, dst_dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -145,7 +146,7 @@ class ObjectWriter:
         return Put.CREATED
 
     def _make_folders(self, parts: Sequence[str]) -> list[int]:
-        """Descriptors of the folders that got a new name and, last, of the deepest; empty: look again."""
+        """Descriptors of the folders with a new name inside and, last, of the deepest; empty: look up again."""
         fd, changed = self._root, []
         for part in parts:
             below = absent(os.open, part, OPEN_FOLDER, dir_fd=fd)
@@ -159,7 +160,8 @@ class ObjectWriter:
         return [*changed, fd]
 
     def _make_folder(self, parent: int, name: str, *, staging: int) -> None:
-        """Make a folder with the bucket's rights; that it exists is fine, and that `parent` is gone the caller sees."""
+        """Make a folder with the bucket's rights. An existing folder is fine; a missing
+        `parent` is left to the caller."""
         try:
             if self._rights.shared or self._is_umasked or name == RESERVED:
                 self._move_folder(parent, name, staging)
@@ -170,9 +172,9 @@ class ObjectWriter:
                 raise
 
     def _move_folder(self, parent: int, name: str, staging: int) -> None:
-        """Make a folder elsewhere and move it here: with its rights from the first moment on, whatever the umask.
+        """Make a folder elsewhere and move the folder here: with its rights from the first moment, under any umask.
 
-        It takes the place of an empty folder of another process, which then finds its folder gone and looks again.
+        The move may replace an empty folder of another process, which then looks its folder up again.
         """
         spare = f"{RESERVED}.{os.urandom(12).hex()}"
         os.mkdir(spare, FOLDER_MODE, dir_fd=staging)
@@ -190,7 +192,7 @@ class ObjectWriter:
             raise
 
     def _stage(self) -> tuple[int, int]:
-        """Descriptors of the folder for temporary files and of ours in it."""
+        """Descriptors of the folder for temporary files and of this writer's file inside."""
         mark = len(self._open)
         for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
@@ -247,7 +249,7 @@ def _make_root(path: str) -> None:
 
 
 def is_shared(mode: int) -> bool:
-    """Whether others than its owner may write to a folder or file of that mode."""
+    """Whether a file or folder with the mode is writable by others than its owner."""
     return bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
@@ -259,7 +261,7 @@ def _rights(root: os.stat_result) -> _Rights:
 
 
 def _answer_for_taken_name(folder: int, name: str) -> Put:
-    """EXISTS when an object has the name; raises OSError when it is something that no reader could read."""
+    """EXISTS when an object has the name; raises OSError for anything unreadable under the name."""
     status = absent(os.stat, name, dir_fd=folder, follow_symlinks=False)
     if status is not None and not stat.S_ISREG(status.st_mode):
         code = ELOOP if stat.S_ISLNK(status.st_mode) else EISDIR
@@ -268,7 +270,7 @@ def _answer_for_taken_name(folder: int, name: str) -> Put:
 
 
 def _flush_folder(fd: int) -> bool:
-    """Whether the names in an open folder are on disk now; also where the file system knows no such thing."""
+    """Whether the names in an open folder are on disk; True on a file system without such a flush."""
     try:
         os.fsync(fd)
     except OSError as error:
@@ -277,7 +279,7 @@ def _flush_folder(fd: int) -> bool:
 
 
 def _sweep(staging: int, *, now: float, mode: int) -> None:
-    """Once a day, remove what dead writers left. `now` is the file system's own clock. Never fails a write."""
+    """Once a day, remove temporary files of dead writers. `now` is the file system's own clock. Never fails a write."""
     try:
         mark = absent(os.stat, _SWEPT, dir_fd=staging, follow_symlinks=False)
         if mark is not None and now - mark.st_mtime < SWEEP_INTERVAL_S:

@@ -1,4 +1,4 @@
-"""A bucket as another machine is to open it: where the bucket is, and, on purpose only, the user's own credentials."""
+"""A bucket for another machine to open: the bucket's place and, on purpose only, the user's own credentials."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dstack.adapters.bucket.registry import SECRET_OPTIONS, backend_of
 from dstack.errors import CredentialsError
 
 LEAST_VALIDITY_S = 60.0
-"""Seconds that credentials must still be good for, to be handed on."""
+"""Seconds of validity left, at least, for credentials to be lent."""
 RENEWAL_HINT = "`aws sso login`, or whatever gives you these credentials, renews them"
 
 
 def location_options(url: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The storage options that say where the bucket is, without any that say who opens it.
+    """The storage options for the bucket's place, without any credentials.
 
-    A host does not see what this machine's environment says of the place, such as S3's endpoint, so that is put in.
+    A host cannot read this machine's environment, so facts there about the place, as S3's endpoint, are added.
     """
     locate = backend_of(url).locate
     located = locate(options, environment) if locate else options
@@ -28,8 +28,8 @@ def location_options(url: str, options: Mapping[str, Any], environment: Mapping[
 def lend_credentials(url: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> LentCredentials:
     """The user's current credentials for the bucket at `url`.
 
-    Raises CredentialsError where there are none (a role belongs to its machine), where they are over, and for a bucket
-    that knows no credentials.
+    Raises CredentialsError where there are none (a role belongs to its machine), for ended credentials, and for a kind
+    of bucket without credentials.
     """
     lend = backend_of(url).lend
     if lend is None:

@@ -1,7 +1,7 @@
-"""Any fsspec URL as a bucket, as far as its file system can create an object only if it is absent.
+"""Any fsspec URL as a bucket, if its file system can create an object only when absent.
 
 fsspec offers `mode="create"` everywhere; its generic implementation looks first and writes then, and some backends
-swallow the argument. Such a backend is refused at once; what is left is probed at first use
+swallow the argument. These backends are refused at once, and the others probed at first use
 (`app/maintenance/bucket_probe.py`).
 """
 
@@ -29,17 +29,17 @@ from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Listed, Put
 
 _MEMORY = threading.RLock()
-"""`memory://` is one dictionary for the whole process, and its own create-if-absent is none."""
+"""`memory://` is one dictionary for the whole process, and has no atomic create of its own."""
 
 _WRITE = "_pipe_file"
-"""What a backend that speaks to a network overrides to write an object."""
+"""The method for writing an object, overridden by a backend for a network."""
 
 _REFUSALS = (PermissionError, NotImplementedError, TypeError, ValueError)
-"""What a backend raises before it has sent anything."""
+"""Errors raised by a backend before anything was sent."""
 
 
 def open_fsspec(url: str, options: Options, home: str) -> FsspecBucket:
-    """The bucket at an fsspec URL; raises BucketError when there is no such kind or it cannot be a bucket.
+    """The bucket at an fsspec URL; raises BucketError for an unknown kind, and for a kind unfit as a bucket.
 
     ImportError when fsspec itself is not installed.
     """
@@ -62,8 +62,8 @@ def open_fsspec(url: str, options: Options, home: str) -> FsspecBucket:
 class FsspecBucket:
     """The `Bucket` port on an fsspec file system, below the folder `root`.
 
-    Raises BucketError when the file system has no exclusive create of its own. Listing caches are not used, and an
-    object exists when reading it works.
+    Raises BucketError for a file system without an exclusive create of its own. Listing caches are off, and an object
+    exists when reading works.
     """
 
     def __init__(self, file_system: Any, root: str, *, label: str) -> None:
@@ -203,8 +203,8 @@ class FsspecBucket:
 
 
 def _modified(entry: Mapping[str, Any]) -> float:
-    """When an object was written, as far as its file system says: each has its own name for it. Else: now, so that
-    nothing is taken for old."""
+    """The time of an object's last write, under any of the names in use by file systems. Else: now, so that no object
+    counts as old."""
     from datetime import datetime
 
     for name in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"):
@@ -222,7 +222,7 @@ def _modified(entry: Mapping[str, Any]) -> float:
 
 
 def _has_exclusive_create(file_system: Any) -> bool:
-    """Whether the backend itself takes `mode`: the generic write looks first, and `**kwargs` swallow it."""
+    """Whether the backend itself takes `mode`: the generic write looks first, and `**kwargs` swallow the argument."""
     from fsspec.asyn import AsyncFileSystem
 
     generic = getattr(AsyncFileSystem, _WRITE)

@@ -1,4 +1,4 @@
-"""From what the user wrote as `bucket:` to a `Bucket`. Imports no library that the URL does not need."""
+"""From the text under `bucket:` to a `Bucket`. Imports no library without need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dstack.errors import BucketError
 from dstack.ports import Bucket
 
 UPLOAD_ABANDONED_S = 24 * 3600.0
-"""Seconds after which an upload that was begun counts as broken off."""
+"""Seconds after which an unfinished upload counts as interrupted."""
 
 
 def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[str]) -> Bucket:
@@ -37,13 +37,13 @@ def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[st
 
 
 def bucket_path(url: str, home: str | os.PathLike[str]) -> str:
-    """The absolute path of a bucket that is one; "" for every other kind. Raises BucketError as `open_bucket` does."""
+    """The absolute path of the bucket; "" for a kind without a path. Raises BucketError as `open_bucket` does."""
     path = backend_of(url).path
     return path(url, os.fspath(home)) if path else ""
 
 
 def missing_path(url: str, home: str | os.PathLike[str]) -> str:
-    """The path of a bucket where nothing lies; "" where something does, and for a bucket that is no path."""
+    """The path of the bucket where nothing lies there; "" where something does, and for a kind without a path."""
     path = bucket_path(url, home)
     try:
         if path:
@@ -56,7 +56,7 @@ def missing_path(url: str, home: str | os.PathLike[str]) -> str:
 
 
 def private_path(url: str, home: str | os.PathLike[str]) -> str:
-    """The path of a bucket that only one account can use; "" for every other bucket."""
+    """The path of a bucket for one account alone; "" for every other bucket."""
     backend = backend_of(url)
     path = bucket_path(url, home)
     return path if backend.is_private is not None and backend.is_private(path) else ""
@@ -70,10 +70,10 @@ def abort_uploads(
     now: float,
     older_than: float = UPLOAD_ABANDONED_S,
 ) -> int:
-    """End the uploads below `prefix` that began more than `older_than` seconds ago -> how many.
+    """End the uploads below `prefix` begun more than `older_than` seconds ago -> their number.
 
-    `now` is the time of day by the store's clock. 0 for a kind of bucket that leaves no uploads. Raises BucketError
-    when the store refuses.
+    `now` is the time of day by the store's clock. 0 for a kind of bucket without such uploads. Raises BucketError when
+    the store refuses.
     """
     abort = backend_of(url).abort_uploads
     return abort(url, options, prefix, now - older_than) if abort else 0

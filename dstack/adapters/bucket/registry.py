@@ -1,4 +1,4 @@
-"""Every kind of bucket there is. A new backend is one file beside this one, and one line here."""
+"""Every kind of bucket. A new kind is a file beside this module, and a line here: docs/guides/add-a-bucket.md."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dstack.adapters.bucket.object_stores.gcs import GCS
 from dstack.adapters.bucket.object_stores.s3 import S3
 
 BACKENDS: tuple[Backend, ...] = (FOLDER, S3, GCS, AZURE, FSSPEC)
-"""FSSPEC declares no scheme: it opens the URLs that no other backend claims."""
+"""FSSPEC declares no scheme, and opens the URLs of all undeclared schemes."""
 BY_SCHEME = {scheme: backend for backend in BACKENDS for scheme in backend.properties.schemes}
 SECRET_OPTIONS = frozenset().union(*(backend.properties.secret_options for backend in BACKENDS))
-"""The secret options of all kinds together: a name that is secret for one kind is shown for none."""
+"""The secret options of all kinds together: a name with secrets in one kind goes to hosts for none."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 

@@ -1,4 +1,4 @@
-"""What buckets behind a network library have in common: bulk data in memory, messages without secrets."""
+"""Common parts of buckets behind a network library: bulk data in memory, messages without secrets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dstack.errors import BucketError, DamagedObjectError
 
 MAX_GET_BYTES = 64 << 20
 MAX_BULK_BYTES = 256 << 20
-"""Bytes of one object behind fsspec: one request writes it, and holds it in memory."""
+"""Most bytes of an object behind fsspec: a single request writes the object, whole in memory."""
 REMOTE_READ_BYTES = 4 << 20
 NAME_ANOTHER_HINT = "name a folder, s3://, gs:// or az:// as `bucket:` in .dstack/config.yaml"
-"""The hint where a URL can be no bucket: the kinds that everybody knows."""
+"""The hint for a URL unfit as a bucket: the well-known kinds."""
 
 CREDENTIAL_REFUSALS = frozenset(
     (
@@ -32,7 +32,7 @@ CREDENTIAL_REFUSALS = frozenset(
         "UnauthorizedAccess",
     )
 )
-"""Codes in the answers of stores that say that the credentials themselves are not accepted."""
+"""Codes in the answers of stores for refused credentials."""
 
 _CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,1000})", re.IGNORECASE)
@@ -48,7 +48,7 @@ def redact_url(url: str) -> str:
 
 
 def join_chunks(place: str, chunks: Iterable[bytes]) -> bytes:
-    """All of `chunks`; raises BucketError above MAX_BULK_BYTES, and whatever `chunks` raises."""
+    """All of `chunks` as one body; raises BucketError above MAX_BULK_BYTES, and the errors of `chunks`."""
     body = bytearray()
     for chunk in chunks:
         if len(body) + len(chunk) > MAX_BULK_BYTES:
@@ -61,7 +61,7 @@ def join_chunks(place: str, chunks: Iterable[bytes]) -> bytes:
 
 
 class TrackedChunks:
-    """`chunks`, and what they raised: a library between may wrap it or pass it on as an error of the store."""
+    """`chunks` with a note of their `failure`: a library between may wrap the error, or pass it on as the store's."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._source = iter(chunks)
@@ -81,7 +81,7 @@ class TrackedChunks:
 
 
 def take_chunks(source: Iterator[bytes], limit: int) -> deque[bytes]:
-    """Chunks from the beginning of `source`, until they are `limit` bytes or more, or all."""
+    """Chunks from the beginning of `source`, up to `limit` bytes or a little more, or to its end."""
     pieces: deque[bytes] = deque()
     size = 0
     while size < limit and (piece := next(source, None)) is not None:
@@ -91,25 +91,25 @@ def take_chunks(source: Iterator[bytes], limit: int) -> deque[bytes]:
 
 
 def error_code(text: str) -> str | None:
-    """The code in a store's XML answer, as a library's error quotes it."""
+    """The code in a store's XML answer, as quoted in a library's error."""
     found = _CODE.search(text)
     return found.group(1) if found else None
 
 
 def refuses_credentials(text: str) -> bool:
-    """Whether a store's answer says that the credentials are over, withdrawn or wrong."""
+    """Whether a store's answer says: these credentials are over, withdrawn or wrong."""
     return error_code(text) in CREDENTIAL_REFUSALS or "401 Unauthorized" in text
 
 
 def lacks_credentials(text: str) -> bool:
-    """Whether the last place was asked where credentials may be, the service that gives a cloud's machines theirs."""
+    """Whether the search for credentials ended at its last place, the credential service for a cloud's own machines."""
     return any(address in text for address in _METADATA)
 
 
 def short_message(error: BaseException) -> str:
-    """The first line of what a library says, at most 300 characters, without secrets in URLs.
+    """The first line of a library's error, at most 300 characters, without secrets in URLs.
 
-    Of a store's answer in XML that it quotes only the code and the message stay.
+    Of a quoted XML answer only the code and the message stay.
     """
     line = str(error).strip().split("\n", 1)[0]
     told = line
@@ -127,7 +127,7 @@ def _xml_message(answer: str) -> str:
 
 
 def missing_container_error(label: str, container: Container) -> BucketError:
-    """The error for an object store at the URL `label` that has no such container."""
+    """The error for a missing container of an object store; `label` is the bucket's URL."""
     scheme, _, rest = label.partition("://")
     name = rest.split("/", 1)[0]
     hint = f"make it, as by `{container.command.format(name)}`, or correct `bucket:`"
@@ -135,5 +135,5 @@ def missing_container_error(label: str, container: Container) -> BucketError:
 
 
 def too_long_error(key: str, place: str, size: int) -> DamagedObjectError:
-    """The error for an object that is larger than any that dstack reads at once; `size` is in bytes."""
+    """The error for an object above MAX_GET_BYTES; `size` is in bytes."""
     return DamagedObjectError(key, f"{place} is {size} bytes long; at most {MAX_GET_BYTES} are read at once")

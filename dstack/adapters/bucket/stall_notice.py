@@ -1,4 +1,4 @@
-"""A bucket that says when its store does not answer. A request itself costs a look at the clock and two locks."""
+"""A bucket that reports a silent store. A request pays for a reading of the clock and two locks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 FIRST_NOTICE_S = 10.0
 SECOND_NOTICE_S = 60.0
 LATER_NOTICES_S = 300.0
-"""Seconds without an answer after which it is said: once, again, and between all later times."""
+"""Seconds without an answer at the first notice and the second notice, and between all later notices."""
 WATCH_INTERVAL_S = 1.0
 """Seconds between two looks while a request is open."""
 _READ, _LIST, _WRITE = "read", "list", "write"
@@ -25,7 +25,7 @@ _REQUEST_KINDS = (_READ, _LIST, _WRITE)
 
 @dataclass(slots=True)
 class _Stall:
-    """Since when requests of one kind were not answered, and when that is said next, by the same clock."""
+    """A stall of one kind of request: its beginning and the time of the next notice, by the same clock."""
 
     since: float
     due: float
@@ -39,8 +39,8 @@ class StallNoticeBucket:
     """Implements `Bucket` by another bucket, and reports a store that does not answer.
 
     Calls `say`, from any thread, after a request was open for FIRST_NOTICE_S seconds, again for as long as the stall
-    lasts, and with the first answer to a request of the same kind afterwards. A request that fails, or whose outcome
-    stays unknown, is no answer. Bulk data count for nothing here: they take long, and show their own progress. An
+    lasts, and with the first answer to a request of the same kind afterwards. A failed request, and a request with an
+    unknown outcome, are no answers. Bulk data count for nothing here: they take long, and show their own progress. An
     error of `say` is ignored.
     """
 
@@ -98,7 +98,7 @@ class StallNoticeBucket:
         self._asked(_WRITE, lambda: self._bucket.delete(key))
 
     def look(self) -> None:
-        """Say what is due now."""
+        """Give the notices due now."""
         with self._saying:
             with self._lock:
                 lines = self._due()
@@ -162,12 +162,12 @@ class StallNoticeBucket:
         return lines
 
     def _oldest(self, kind: str, now: float) -> float:
-        """When the oldest open request of the kind began, `now` without one; the caller holds the lock."""
+        """The beginning of the oldest open request of the kind, `now` without any; the caller holds the lock."""
         return min((since for other, since in self._open.values() if other == kind), default=now)
 
 
 def _next_notice(waited: float) -> float:
-    """Seconds after which a silence is said again that was said after `waited`."""
+    """Seconds from the beginning of a stall to the notice after `waited` seconds."""
     return (
         SECOND_NOTICE_S
         if waited < SECOND_NOTICE_S

@@ -1,4 +1,4 @@
-"""A bucket that can be opened anew under those who use it, because credentials do not live for ever."""
+"""A bucket with a replaceable store, because credentials end while coordinators go on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dstack.ports import Bucket, Listed, Put
 
 
 class SwappableBucket:
-    """Implements `Bucket` by the store that was given last; a request that is under way ends on the one before."""
+    """Implements `Bucket` by the latest store; a request under way ends on the store of its beginning."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
     def renew(self, bucket: Bucket) -> None:
-        """From here on everything goes to this one."""
+        """Send all later requests to `bucket`."""
         self._bucket = bucket
 
     @property

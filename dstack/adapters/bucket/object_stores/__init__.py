@@ -1,1 +1,1 @@
-"""S3, Google Cloud Storage and Azure Blob: one file for each kind, all by obstore."""
+"""S3, Google Cloud Storage and Azure Blob: a file for each kind, all by obstore."""

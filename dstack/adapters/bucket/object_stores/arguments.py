@@ -1,4 +1,4 @@
-"""What the object stores have in common before one is opened: the arguments of obstore, and tools that give tokens."""
+"""Common parts of the object stores before opening: the arguments of obstore, and commands that print tokens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from dstack.adapters.bucket.object_stores.aws_profile import KeyProvider
 
 HOST_PACKAGES = ("obstore", "typing_extensions")
-"""What a host needs to open an object store: the library, and the one that it needs itself."""
+"""Packages for a host to open an object store: the library, and its own requirement."""
 TOOL_DEADLINE_S = 60.0
-"""Seconds that a cloud's own command may take to print a token."""
+"""Seconds for a cloud's own command to print a token."""
 _ENDPOINTS = ("endpoint", "base_url")
 
 
@@ -36,7 +36,7 @@ class StoreArguments:
 
 
 def plain_http(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords that let obstore speak to an endpoint without TLS, where `config` names one on purpose."""
+    """The keywords for obstore to speak without TLS, where `config` names an http:// endpoint on purpose."""
     is_plain = any(str(config.get(name)).startswith("http://") for name in _ENDPOINTS)
     return {"client_options": {"allow_http": True}} if is_plain else {}
 
@@ -47,9 +47,9 @@ def names_any(options: Mapping[str, Any], names: frozenset[str]) -> bool:
 
 
 def run_tool(words: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """The output of a cloud's own command, None where it is not installed.
+    """The output of a cloud's own command, None for a command not installed.
 
-    Raises CredentialsError with the last line of its errors when it fails.
+    Raises CredentialsError with the last line of its errors when the command fails.
     """
     import shutil
     import subprocess

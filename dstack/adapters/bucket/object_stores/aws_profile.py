@@ -1,7 +1,7 @@
-"""Credentials from where AWS's own tools keep them: the environment, ~/.aws, and the programs that are named there.
+"""Credentials from the places of AWS's own tools: the environment, ~/.aws, and the programs named there.
 
-Standard library only, so that it works on a host too. What has to ask AWS itself (SSO, assumed roles) is left to boto3
-or the `aws` command, whichever is installed. Roles of instances and containers are obstore's own business.
+Standard library only, for use on hosts too. Keys from AWS itself (SSO, assumed roles) are left to boto3 or the `aws`
+command, by what is installed. Roles of instances and containers are obstore's own business.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dstack.errors import BucketError, CredentialsError
 KEYS_REREAD_S = 60.0
 """Seconds after which files are read again: other tools write new temporary keys there."""
 KEYS_RENEWAL_LEAD_S = 300.0
-"""Seconds before their end at which keys that have one are asked for again."""
+"""Seconds before the end of temporary keys at which new keys are asked for."""
 SETTINGS_THAT_ASK_AWS = (
     "role_arn",
     "sso_session",
@@ -35,7 +35,7 @@ RENEW = "`aws sso login`, or whatever gives you these credentials, renews them"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
-    """Where keys come from. `who` names it for people; `region` is what stands beside it, or ""."""
+    """A place of keys. `who` names the place for people; `region` stands beside the keys, or is ""."""
 
     who: str
     region: str
@@ -43,10 +43,11 @@ class KeySource:
 
 
 def aws_source(profile: str | None, environment: Mapping[str, str]) -> KeySource | None:
-    """Whose keys count: `profile`, else AWS_ACCESS_KEY_ID, else AWS_PROFILE, else the default profile if it has any.
+    """The place of the keys in use: `profile`, else AWS_ACCESS_KEY_ID, else AWS_PROFILE, else the default profile if
+    present.
 
-    None where the machine may have a role of its own. Raises BucketError for a profile that does not exist or has no
-    credentials, and for files that cannot be read.
+    None where the machine may have a role of its own. Raises BucketError for a missing profile, a profile without
+    credentials, and unreadable files.
     """
     if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
         keys = _environment_keys(environment)
@@ -72,9 +73,9 @@ def aws_source(profile: str | None, environment: Mapping[str, str]) -> KeySource
 
 
 def key_provider(source: KeySource | None, profile: str | None, environment: Mapping[str, str]) -> KeyProvider | None:
-    """The keys of `source` as obstore asks for them; None where obstore finds them itself, as those of the environment.
+    """The keys of `source` in obstore's form; None where obstore finds the keys by itself, as in the environment.
 
-    They are asked for again before they expire.
+    Keys are asked for again before their end.
     """
     if source is None or (profile is None and environment.get("AWS_ACCESS_KEY_ID")):
         return None
@@ -82,7 +83,7 @@ def key_provider(source: KeySource | None, profile: str | None, environment: Map
 
 
 class KeyProvider:
-    """Keys as obstore asks for them, from any thread; kept for a while."""
+    """Keys in obstore's form, asked for from any thread; cached for a while."""
 
     def __init__(self, source: KeySource) -> None:
         self._source = source
@@ -134,7 +135,7 @@ def _names_keys(settings: Mapping[str, str]) -> bool:
 
 
 def _find_keys(name: str, settings: Mapping[str, str], environment: Mapping[str, str]) -> AwsKeys | None:
-    """The keys of a profile, in the order in which AWS's tools look; raises CredentialsError where none are had."""
+    """The keys of a profile, in the search order of AWS's tools; raises CredentialsError for a profile without keys."""
     if any(settings.get(setting) for setting in SETTINGS_THAT_ASK_AWS):
         keys = ask_boto3(name) or ask_aws_cli(name, environment)
         if keys is None:
@@ -158,7 +159,7 @@ def _find_keys(name: str, settings: Mapping[str, str], environment: Mapping[str,
 
 
 def _read_profile(name: str, environment: Mapping[str, str]) -> dict[str, str] | None:
-    """The settings of a profile out of both files, None where neither has it."""
+    """The settings of a profile out of both files, None where both lack the profile."""
     credentials, config = _files(environment)
     sections = [(config, "default" if name == "default" else f"profile {name}"), (credentials, name)]
     found = [section for path, title in sections if (section := _read_section(path, title)) is not None]

@@ -1,6 +1,6 @@
-"""AWS keys as plain values, and the programs that give them: a `credential_process`, the `aws` command, boto3.
+"""AWS keys as plain values, and the programs with keys: a `credential_process`, the `aws` command, boto3.
 
-What starts programs is imported where one is started: commands for which keys of a file are enough start faster.
+Modules for starting programs are imported at need: commands with keys from a file start faster.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from datetime import datetime
 from dstack.errors import CredentialsError
 
 AWS_TOOL_DEADLINE_S = 60.0
-"""Seconds that a program may take."""
+"""Seconds for a program to print keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsKeys:
-    """`expires_at`: seconds since the epoch, None where nobody says. Secrets are not shown by `repr`."""
+    """A pair of keys. `expires_at`: seconds since the epoch, None for an unknown end. Secrets
+    are not shown by `repr`."""
 
     access_key: str
     secret: str = field(repr=False)
@@ -36,7 +37,7 @@ class AwsKeys:
 
 
 def ask_process(who: str, command: str, environment: Mapping[str, str]) -> AwsKeys:
-    """The keys that a `credential_process` prints; raises CredentialsError with what it said."""
+    """The keys printed by a `credential_process`; raises CredentialsError with the program's own words."""
     import shlex
 
     try:
@@ -49,7 +50,7 @@ def ask_process(who: str, command: str, environment: Mapping[str, str]) -> AwsKe
 
 
 def ask_aws_cli(name: str, environment: Mapping[str, str]) -> AwsKeys | None:
-    """The keys that the `aws` command gives, which knows every way there is; None where it is not installed."""
+    """The keys by the `aws` command, which supports every kind of login; None where the command is not installed."""
     import shutil
 
     program = shutil.which("aws", path=environment.get("PATH"))
@@ -60,7 +61,7 @@ def ask_aws_cli(name: str, environment: Mapping[str, str]) -> AwsKeys | None:
 
 
 def ask_boto3(name: str) -> AwsKeys | None:
-    """The same by boto3; None where it is not installed. It reads the process's own environment."""
+    """The keys by boto3; None where boto3 is not installed. boto3 reads the process's own environment."""
     try:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError

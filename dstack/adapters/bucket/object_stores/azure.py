@@ -40,7 +40,7 @@ _LOGIN_OPTIONS = frozenset(
         "azure_storage_token",
     }
 )
-"""Options that hold a credential by themselves: with one of them, no other credentials are looked for."""
+"""Options with a credential: one of these stops the search for other credentials."""
 _SECRET_OPTIONS = _LOGIN_OPTIONS | {
     "client_secret",
     "azure_client_secret",
@@ -56,13 +56,13 @@ OPTION_BY_VARIABLE = {
     "AZURE_STORAGE_SAS_TOKEN": "sas_token",
     "AZURE_STORAGE_ENDPOINT": "endpoint",
 }
-"""Variables of the environment -> the options that say the same."""
+"""Variables of the environment -> the options with the same meaning."""
 STORAGE_RESOURCE = "https://storage.azure.com/"
 _CONTAINER = Container(noun="container", command="az storage container create --name {}")
 
 
 def _arguments(options: Options) -> StoreArguments:
-    """The options as they are; obstore reads AZURE_* of the environment by itself."""
+    """The options unchanged; obstore reads AZURE_* of the environment by itself."""
     is_given = names_any(options, _LOGIN_OPTIONS)
     who = UNDER_BUCKET if is_given else "your Azure credentials (AZURE_* of the environment)"
     return StoreArguments(config=dict(options), keywords=plain_http(options), who=who)

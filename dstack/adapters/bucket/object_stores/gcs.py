@@ -36,7 +36,7 @@ _CONTAINER = Container(noun="bucket", command="gcloud storage buckets create gs:
 
 
 def _arguments(options: Options) -> StoreArguments:
-    """The token under `bucket:` where there is one; else obstore finds the application default credentials itself."""
+    """The token under `bucket:` where present; else obstore finds the application default credentials itself."""
     config = dict(options)
     keywords = plain_http(config)
     if not config.get("token"):
@@ -71,7 +71,7 @@ def _lend(options: Options, environment: Environment) -> LentCredentials:
 
 
 def _ask_google_auth() -> tuple[str, float | None] | None:
-    """An access token and its end, None where the library is not installed; reads the process's own environment."""
+    """An access token and its end, None without the library; reads the process's own environment."""
     from datetime import timezone
     from importlib import import_module
 

@@ -48,22 +48,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 from_url: Any = _from_url
-"""Typed by its own names for every option; ours come from a file."""
+"""Typed in obstore by the name of every option; here the options come from a file."""
 
 LIST_PAGE_KEYS = 1000
-"""Keys in one answer to a list, at most."""
+"""Most keys in a single answer to a list."""
 LIBRARY_RETRIES = {"max_retries": 5}
 REQUEST_ATTEMPTS = 5
 RETRY_WITHIN_S = 3.0
-"""Seconds within which a request must have failed to be made again here: a store that is away fails slowly."""
+"""Seconds in which a failed request is made again here: an absent store fails slowly, and is not asked again."""
 MULTIPART_FROM_BYTES = 32 << 20
-"""Bytes from which on an object is sent in parts. Below, one conditional request creates it."""
+"""Least bytes of an object sent in parts. A single conditional request creates a smaller object."""
 PART_BYTES = 16 << 20
-"""Bytes of a part. A store takes 10,000 of them for an object, of which none is larger than a piece that hosts cut."""
+"""Bytes of a part. A store takes 10,000 parts for an object; dstack's objects are at most a piece of 1 GiB."""
 CONCURRENT_PARTS = 4
 CONCURRENT_READS = 4
 BULK_TIMEOUT = "600s"
-"""For one part or piece on a slow line; a record has the library's 30 s."""
+"""Time limit for one part or piece on a slow line; a record has the library's 30 s."""
 _RENEW_HINT = "renew them (`aws sso login`, `gcloud auth application-default login`, `az login`), or correct `bucket:`"
 _ABSENT = (NotFoundError, FileNotFoundError)
 _REFUSALS = (
@@ -78,9 +78,10 @@ _REFUSALS = (
 
 
 def open_obstore(url: str, arguments: StoreArguments, container: Container, *, scheme: str = "") -> ObstoreBucket:
-    """The bucket at an object store's URL, with `scheme` in place of its own where obstore knows no other one.
+    """The bucket at an object store's URL. `scheme` replaces the URL's scheme where obstore knows only the other
+    spelling.
 
-    Raises BucketError for a URL or options that make no sense.
+    Raises BucketError for a senseless URL or option.
     """
     place = f"{scheme}://{url.partition('://')[2]}" if scheme else url
     patient = arguments.for_bulk(BULK_TIMEOUT)
@@ -107,8 +108,8 @@ def open_obstore(url: str, arguments: StoreArguments, container: Container, *, s
 class ObstoreBucket:
     """The `Bucket` port on an obstore store. `bulk` is the same store with the time limit of long requests.
 
-    One conditional request creates an object below MULTIPART_FROM_BYTES. A larger object goes in parts, of which
-    CONCURRENT_PARTS are in memory.
+    A single conditional request creates an object below MULTIPART_FROM_BYTES. A larger object goes in parts, with
+    CONCURRENT_PARTS in memory.
     """
 
     def __init__(
@@ -219,7 +220,7 @@ class ObstoreBucket:
             yield from self._pieces(key, ranges)
 
     def _pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """Pieces in order, the next `CONCURRENT_READS` of them under way."""
+        """Pieces in order, the next CONCURRENT_READS under way."""
         from concurrent.futures import ThreadPoolExecutor  # brings logging along, which no command for records needs
 
         coming: deque[Future[bytes]] = deque()
@@ -299,7 +300,8 @@ class ObstoreBucket:
         return sorted(name for name in names if name > after)
 
     def _first_children(self, prefix: str, limit: int, after: str) -> Sequence[str]:
-        """From flat pages of keys, each begun behind the last name found: listing by folders reads all of them."""
+        """The first names, from flat pages of keys, each begun behind the last name found: listing by folders reads all
+        keys."""
         found: list[str] = []
         last = after
         while len(found) < limit:
@@ -367,13 +369,13 @@ class ObstoreBucket:
 
 
 def _drain(pieces: deque[bytes]) -> Iterator[bytes]:
-    """Each piece is forgotten when it is given."""
+    """The pieces in order; each is dropped from memory when handed on."""
     while pieces:
         yield pieces.popleft()
 
 
 def _no_container(error: BaseException) -> bool:
-    """Whether it is the bucket itself that does not exist."""
+    """Whether the bucket itself is missing."""
     return any(
         word in str(error) for word in ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
     )

@@ -1,4 +1,4 @@
-"""S3, and servers that speak it: fsspec's options and AWS's environment as obstore's arguments; the keys to lend."""
+"""S3 and compatible servers: fsspec's options and AWS's environment as obstore's arguments; keys to lend."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FSSPEC_NAMES = {
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _LOGIN_OPTIONS = frozenset({"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"})
-"""Options that say whose credentials count: with one of them, no other credentials are looked for."""
+"""Options that choose the credentials: one of these stops the search for other credentials."""
 _SECRET_OPTIONS = _LOGIN_OPTIONS | {
     "profile",
     "key",
@@ -48,7 +48,7 @@ S3_CONTAINER = Container(noun="bucket", command="aws s3 mb s3://{}")
 
 
 def obstore_options(options: Options, environment: Environment) -> dict[str, Any]:
-    """Storage options under obstore's names, with the endpoint that the environment names as AWS's tools read it."""
+    """Storage options under obstore's names, with the endpoint from the environment, read as AWS's tools do."""
     flat = {name: value for name, value in options.items() if name != "client_kwargs"}
     flat.update(options.get("client_kwargs") or {})
     config = {FSSPEC_NAMES.get(name, name): value for name, value in flat.items()}
@@ -58,7 +58,7 @@ def obstore_options(options: Options, environment: Environment) -> dict[str, Any
 
 
 def store_arguments(options: Options, environment: Environment) -> StoreArguments:
-    """Raises BucketError for an AWS profile that does not exist or has no credentials."""
+    """The arguments for obstore. Raises BucketError for a missing AWS profile, or a profile without credentials."""
     config = obstore_options(options, environment)
     profile = config.pop("profile", None)
     if names_any(config, _LOGIN_OPTIONS):

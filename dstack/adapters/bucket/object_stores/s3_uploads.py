@@ -1,6 +1,6 @@
-"""Uploads in parts that were broken off: invisible in any list of objects, and paid for. S3 alone, by boto3.
+"""Interrupted uploads in parts: invisible in lists of objects, and paid for. S3 alone, by boto3.
 
-dstack itself writes every object with one request and leaves none of them; other tools, and later versions, may.
+A failed upload of dstack is given up at once, but a killed process leaves its upload behind, and so do other tools.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMES = {
     "aws_session_token": ("token", "session_token", "aws_session_token"),
     "region_name": ("region", "region_name", "aws_region"),
 }
-"""boto3's name -> the names under which the options of a bucket may hold it."""
+"""boto3's name -> its possible names in the options of a bucket."""
 
 
 def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, before: float) -> int:
