@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from dstack.core.artifacts.paths import UnsafePathError, check_link, parts_of, raw, shown
+from dstack.core.artifacts.paths import UnsafePathError, check_link, parts_of, path_bytes, path_text
 from dstack.errors import DstackError
 from dstack.model import Entry, EntryKind
 
@@ -86,7 +86,7 @@ class SafeFolder:
                 temporary = f".dstack-{secrets.token_hex(8)}.tmp".encode("ascii")
                 try:
                     if entry.kind is EntryKind.LINK:
-                        os.symlink(raw(entry.target), temporary, dir_fd=parent)
+                        os.symlink(path_bytes(entry.target), temporary, dir_fd=parent)
                     else:
                         self._write_file(parent, temporary, entry, chunks)
                     os.rename(temporary, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
@@ -145,7 +145,7 @@ class SafeFolder:
                     view = view[os.write(fd, view) :]
             if size != entry.size or digest.hexdigest() != entry.sha256:
                 raise DstackError(
-                    f"the bytes of {shown(entry.path)} in the bucket are not those of its manifest",
+                    f"the bytes of {path_text(entry.path)} in the bucket are not those of its manifest",
                     hint="the bucket is damaged there: run the workflow with --rerun",
                 )
             os.fchmod(fd, entry.mode)
@@ -173,7 +173,7 @@ class SafeFolder:
 
     def _error(self, entry: Entry, error: OSError) -> DstackError:
         return DstackError(
-            f"cannot write {shown(entry.path)} in {self.path}: {error.strerror}",
+            f"cannot write {path_text(entry.path)} in {self.path}: {error.strerror}",
             hint=_hint(error),
         )
 
@@ -231,7 +231,7 @@ def _holds(parent: int, name: bytes, entry: Entry) -> bool:
     if entry.kind is EntryKind.FOLDER:
         return stat.S_ISDIR(state.st_mode)
     if entry.kind is EntryKind.LINK:
-        return stat.S_ISLNK(state.st_mode) and os.readlink(name, dir_fd=parent) == raw(entry.target)
+        return stat.S_ISLNK(state.st_mode) and os.readlink(name, dir_fd=parent) == path_bytes(entry.target)
     if not stat.S_ISREG(state.st_mode) or state.st_size != entry.size:
         return False
     try:

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from dstack.core.format.identifiers import run_id
 from dstack.core.format.records import Coordinator
-from dstack.core.run_names import NAMES, run_name
+from dstack.core.run_names import NAME_COUNT, run_name
 from dstack.model import Nonce, RunId, RunName
 from dstack.private_folder import make_folder, open_file
 from dstack.wire import is_nonce
@@ -90,7 +90,7 @@ def new_run_id(now: float) -> RunId:
 
 def new_run_name() -> RunName:
     """A random name like `calm-otter-7`; another run of the bucket may have the same name."""
-    return run_name(secrets.randbelow(NAMES))
+    return run_name(secrets.randbelow(NAME_COUNT))
 
 
 class CoordinatorLock:

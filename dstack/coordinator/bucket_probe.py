@@ -12,7 +12,7 @@ from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.identity import user_name
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import try_bucket
-from dstack.core.handover import HandOver, unseen
+from dstack.core.handover import HandOver, unseen_text
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 from dstack.wire import Refusal
@@ -52,7 +52,7 @@ def _probe_here(hand: HandOver, library: str | None) -> dict[str, Any]:
         bucket = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
         used = writable(bucket)
         if not used and is_path(hand.bucket):
-            return {"message": unseen(hand.bucket)}
+            return {"message": unseen_text(hand.bucket)}
         return {"who": _login_name(hand), "used": used, "trouble": _write_trouble(bucket) if used else ""}
     except BucketError as error:
         if _is_closed_folder(hand.bucket):

@@ -14,7 +14,7 @@ from dstack import wire
 from dstack.adapters.identity import boot_id
 from dstack.coordinator import embedded
 from dstack.core.format.codec import plain
-from dstack.core.handover import HandOver, desk
+from dstack.core.handover import HandOver, rendezvous_name
 from dstack.private_folder import make_folder, open_file
 from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import HandAnswer, HandRequest
@@ -33,7 +33,7 @@ def hand_over(root: str, given: HandOver, library: str | None) -> HandAnswer:
     The coordinator is a process and a session of its own, and outlives this process and the connection. Raises the
     coordinator's Refusal, and Refusal (kind `busy`) when no answer comes in time.
     """
-    name = desk(given, boot_id(), embedded.PROGRAM)
+    name = rendezvous_name(given, boot_id(), embedded.PROGRAM)
     folder = os.path.join(root, "coordinators")
     make_folder(folder)
     deadline = time.monotonic() + RENDEZVOUS_DEADLINE_S

@@ -31,7 +31,7 @@ from dstack.core.format.codec import plain
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator
 from dstack.core.handover import HandOver
-from dstack.core.placement import Standing, turn
+from dstack.core.placement import RunLoad, turn
 from dstack.errors import HostUnreachableError, SnapshotError
 from dstack.model import Host, JobSpec, RunId, Snapshot
 from dstack.ports import Bucket, RunnerPort, Transport
@@ -129,7 +129,7 @@ class HostContext:
         bucket = self._bucket or self.bucket(hand)
         project = self._project(hand.project, bucket)
 
-        def when(spec: JobSpec, standing: Standing) -> float:
+        def when(spec: JobSpec, standing: RunLoad) -> float:
             job = fingerprint(ingredients(spec, {}))
             return turn(spec, hand.peers, standing, job=job, me=hand.host.name)
 

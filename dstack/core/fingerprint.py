@@ -14,11 +14,13 @@ from typing import Any
 
 from dstack.model import CodeFile, Fingerprint, JobSpec
 
-VERSION = 1
+FINGERPRINT_VERSION = 1
 
 
 def _digest(record_type: str, content: Any) -> str:
-    text = json.dumps([record_type, VERSION, content], separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+    text = json.dumps(
+        [record_type, FINGERPRINT_VERSION, content], separators=(",", ":"), sort_keys=True, ensure_ascii=True
+    )
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -88,17 +90,17 @@ def differences(
 
     The file maps (path -> "mode blob") name the files when both are there; else only "code" is said.
     """
-    found = [f"the content of input {name} changed" for name in _changed(old.inputs, new.inputs)]
-    for name in _changed(old.variables, new.variables):
-        found.append(f"variable {name}: {_said(old.variables, name)} → {_said(new.variables, name)}")
+    found = [f"the content of input {name} changed" for name in _changed_names(old.inputs, new.inputs)]
+    for name in _changed_names(old.variables, new.variables):
+        found.append(f"variable {name}: {_value_text(old.variables, name)} → {_value_text(new.variables, name)}")
     if old.code != new.code:
         found += _file_differences(old_files, new_files)
     if old.script != new.script:
         found.append("the commands changed")
     if old.image != new.image:
         found.append(f"image: {old.image or 'none'} → {new.image or 'none'}")
-    for name in _changed(old.env, new.env):
-        found.append(f"env {name}: {_said(old.env, name)} → {_said(new.env, name)}")
+    for name in _changed_names(old.env, new.env):
+        found.append(f"env {name}: {_value_text(old.env, name)} → {_value_text(new.env, name)}")
     if (old.secrets, old.env_from_caller) != (new.secrets, new.env_from_caller):
         found.append("the names of secrets or inherited variables changed")
     if old.artifacts != new.artifacts:
@@ -106,11 +108,11 @@ def differences(
     return tuple(found)
 
 
-def _said(values: Mapping[str, str], name: str) -> str:
+def _value_text(values: Mapping[str, str], name: str) -> str:
     return values.get(name, "not set")
 
 
-def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def _changed_names(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
@@ -118,7 +120,7 @@ def _file_differences(old: Mapping[str, str] | None, new: Mapping[str, str] | No
     if old is None or new is None:
         return ["the code changed"]
     words = []
-    for path in _changed(old, new):
+    for path in _changed_names(old, new):
         verb = "added" if path not in old else "removed" if path not in new else "changed"
         words.append(f"file {path} {verb}")
     return words or ["the code changed"]

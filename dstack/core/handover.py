@@ -41,7 +41,7 @@ class HandOver:
     """Whoever works on the run now: the host stands by until that one is gone. None: it begins at once."""
 
 
-def unseen(bucket: str) -> str:
+def unseen_text(bucket: str) -> str:
     """What is said of a host that shows no use of a bucket that is in use."""
     return f"this host does not see the bucket {bucket}: no dstack has used it as seen from here"
 
@@ -51,7 +51,7 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def desk(hand: HandOver, boot_id: str, program: str) -> str:
+def rendezvous_name(hand: HandOver, boot_id: str, program: str) -> str:
     """The name under which one coordinator serves all hand-overs for one bucket in one boot of a host.
 
     `program` names the version: another one may be at work beside it until its own runs have ended.

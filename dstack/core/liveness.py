@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-SILENCE = 120.0
+LONGEST_SILENCE_S = 120.0
 """Seconds (of the observer's boot time) without change after which a coordinator counts as dead."""
-READS = 3
+SILENT_READS = 3
 """Reads that must have shown the same heartbeat, spread over the silence."""
-SHORTEST = 2.0
+SHORTEST_SILENCE_S = 2.0
 """The least silence, in seconds, that a test may ask for."""
 _NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 
@@ -30,18 +30,20 @@ def observe(previous: Observation | None, beat: bytes | None, now: float) -> Obs
     return replace(previous, reads=previous.reads + 1)
 
 
-def late(seen: Observation, now: float, *, after: float) -> bool:
+def is_overdue(seen: Observation, now: float, *, after: float) -> bool:
     """Whether a heartbeat is overdue, `after` seconds without change; that alone says nothing."""
     return now - seen.since >= after
 
 
-def silent(seen: Observation, now: float, *, after: float) -> bool:
-    """Whether `after` seconds of silence, seen by READS reads, allow to take over."""
-    return seen.reads >= READS and now - seen.since >= after
+def is_silent(seen: Observation, now: float, *, after: float) -> bool:
+    """Whether `after` seconds of silence, seen by SILENT_READS reads, allow to take over."""
+    return seen.reads >= SILENT_READS and now - seen.since >= after
 
 
-def silence(text: str) -> float:
-    """The silence, in seconds, that `text` asks for: SHORTEST to SILENCE as a plain decimal number; for any other
-    text SILENCE itself. A silence can be shortened and never lengthened."""
-    seconds = float(text) if _NUMBER.fullmatch(text) else SILENCE
-    return seconds if SHORTEST <= seconds <= SILENCE else SILENCE
+def silence_of(text: str) -> float:
+    """The silence in seconds for which `text` asks, a decimal number from SHORTEST_SILENCE_S to LONGEST_SILENCE_S.
+
+    Any other text gives LONGEST_SILENCE_S: a silence can be shortened and never lengthened.
+    """
+    seconds = float(text) if _NUMBER.fullmatch(text) else LONGEST_SILENCE_S
+    return seconds if SHORTEST_SILENCE_S <= seconds <= LONGEST_SILENCE_S else LONGEST_SILENCE_S

@@ -78,18 +78,18 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RunLoad:
     """How the run stands when a job becomes ready, by host: inputs of the job made there, jobs of the run at work."""
 
     inputs: Mapping[str, int]
     running: Mapping[str, int] = field(default_factory=dict)
 
 
-TURN = 2.0
+TURN_S = 2.0
 """Seconds that a host lets each host before it have for taking a job."""
 
 
-def turn(spec: JobSpec, peers: Sequence[Peer], standing: Standing, *, job: str, me: str) -> float:
+def turn(spec: JobSpec, peers: Sequence[Peer], standing: RunLoad, *, job: str, me: str) -> float:
     """Seconds, of its own clock, that host `me` waits before it asks for a slot for the job.
 
     Every coordinator of the run comes to the same order without asking anybody: most inputs made there first, then
@@ -108,19 +108,19 @@ def turn(spec: JobSpec, peers: Sequence[Peer], standing: Standing, *, job: str, 
 
     fitting = sorted((peer for peer in peers if misfit(spec, peer.facts) is None), key=order)
     before = next((rank for rank, peer in enumerate(fitting) if peer.name == me), 0)
-    return TURN * before
+    return TURN_S * before
 
 
-def nowhere(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
+def no_host_reason(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
     """Why none of the hosts can ever run the job, all reasons in one line; None when one can."""
     reasons = {name: misfit(spec, fact) for name, fact in facts.items()}
     if not reasons or any(reason is None for reason in reasons.values()):
         return None
-    return "; ".join(_told(reasons))
+    return "; ".join(_reasons_text(reasons))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Away:
+class AwayHost:
     """A host to which no connection stands. `why` is the error of the last try to make one, "" before its first end."""
 
     why: str = ""
@@ -147,18 +147,18 @@ class Prospect:
     early: bool = False
 
 
-NAMED = 3
+NAMED_HOSTS = 3
 """Hosts that are named where there may be many."""
 
 
-def few(names: Sequence[str]) -> str:
+def names_text(names: Sequence[str]) -> str:
     """Names of hosts in a few words."""
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - NAMED_HOSTS
+    return ", ".join(names[:NAMED_HOSTS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def prospect(
-    spec: JobSpec, present: Mapping[str, HostFacts], away: Mapping[str, Away], *, limit: float
+    spec: JobSpec, present: Mapping[str, HostFacts], away: Mapping[str, AwayHost], *, limit: float
 ) -> Prospect | None:
     """What becomes of a job among these hosts, None where one that is present can run it.
 
@@ -177,41 +177,44 @@ def prospect(
     # Where no host ever answered, the fault may be this machine's.
     heard = bool(present or seen)
     silent = heard and not likely and all(host.seconds >= limit for host in awaited.values())
-    why = "; ".join([*_told(unfit), *(host.why for _, host in sorted(unusable.items()))])
+    why = "; ".join([*_reasons_text(unfit), *(host.why for _, host in sorted(unusable.items()))])
     note = f"no host can run it: {why}"
     early = not all(host.why for host in awaited.values())
     if awaited:
-        note = f"waits for {few(sorted(awaited))}, which {_state(len(awaited), early=early)}"
+        note = f"waits for {names_text(sorted(awaited))}, which {_away_text(len(awaited), early=early)}"
         note = f"{note}; no other host can run it: {why}" if why else note
     return Prospect(
-        note=note, refusal="; ".join([why, *_tried(awaited, limit)]) if silent else "", likely=likely, early=early
+        note=note,
+        refusal="; ".join([why, *_given_up_texts(awaited, limit)]) if silent else "",
+        likely=likely,
+        early=early,
     )
 
 
-def _tried(awaited: Mapping[str, Away], limit: float) -> list[str]:
+def _given_up_texts(awaited: Mapping[str, AwayHost], limit: float) -> list[str]:
     """Why hosts were given up: of many, the first with their reasons and the number of the others."""
     told = [f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items())]
-    rest = len(told) - NAMED
-    return [*told[:NAMED], f"and {rest} more, tried for {limit:.0f} s"] if rest > 0 else told
+    rest = len(told) - NAMED_HOSTS
+    return [*told[:NAMED_HOSTS], f"and {rest} more, tried for {limit:.0f} s"] if rest > 0 else told
 
 
-def _state(count: int, *, early: bool) -> str:
+def _away_text(count: int, *, early: bool) -> str:
     if early:
         return "has not answered yet" if count == 1 else "have not answered yet"
     return "cannot be reached"
 
 
-def elsewhere(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:
+def peers_note(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:
     """What a job waits for that no host of this coordinator can run, as `why` says; `peers` have the run too."""
     able = [str(peer.name) for peer in peers if misfit(spec, peer.facts) is None]
     if able:
-        return f"waits for {few(able)}, which {'has' if len(able) == 1 else 'have'} the run too; {why}"
+        return f"waits for {names_text(able)}, which {'has' if len(able) == 1 else 'have'} the run too; {why}"
     if peers:
         return f"waits for a coordinator of {user} that reaches a host which can run it; {why}"
     return f"no host can run it: {why}"
 
 
-def _told(reasons: Mapping[str, str | None]) -> list[str]:
+def _reasons_text(reasons: Mapping[str, str | None]) -> list[str]:
     """The reasons of hosts, each with its host, in one order for everybody."""
     return [f"{name} {reason}" for name, reason in sorted(reasons.items())]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class PrunePolicy:
     """What may go. None and False ask for nothing.
 
     `older_than` seconds since it was last made or used; `keep` the newest results of each workflow; `max_size` bytes
@@ -25,7 +25,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class StoredGeneration:
     """One generation of a job. `used`: a live run or reader needs it; `modified` is when it was last made or used,
     `made` when its result came (0: it has none)."""
 
@@ -39,14 +39,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class Removal:
     """One generation that goes, and why, in words."""
 
     key: str
     reason: str
 
 
-def choose(found: Sequence[Kept], policy: Policy, *, total: int, now: float) -> tuple[Chosen, ...]:
+def choose(found: Sequence[StoredGeneration], policy: PrunePolicy, *, total: int, now: float) -> tuple[Removal, ...]:
     """What goes, oldest first. `total` is the bytes of the whole project.
 
     What is used or tagged never goes, nor do the newest `keep` results of a workflow and what failed since. Of the rest
@@ -63,7 +63,7 @@ def choose(found: Sequence[Kept], policy: Policy, *, total: int, now: float) -> 
     if policy.older_than is None and policy.max_size is None:
         kept = f"not among the newest {policy.keep}" if policy.keep else "--keep 0 keeps none"
         reason = "no tag names it" if policy.keep is None else kept
-        return tuple(Chosen(key=each.key, reason=reason) for each in rest)
+        return tuple(Removal(key=each.key, reason=reason) for each in rest)
     chosen = []
     for each in rest:
         if policy.older_than is not None and now - each.modified > policy.older_than:
@@ -73,13 +73,13 @@ def choose(found: Sequence[Kept], policy: Policy, *, total: int, now: float) -> 
         else:
             continue
         total -= each.bytes
-        chosen.append(Chosen(key=each.key, reason=reason))
+        chosen.append(Removal(key=each.key, reason=reason))
     return tuple(chosen)
 
 
-def _newest(found: Iterable[Kept], number: int) -> frozenset[str]:
+def _newest(found: Iterable[StoredGeneration], number: int) -> frozenset[str]:
     """The newest `number` results of each workflow, and what of it is newer than the last of these, failed or not."""
-    by_workflow: dict[str, list[Kept]] = {}
+    by_workflow: dict[str, list[StoredGeneration]] = {}
     for each in found:
         by_workflow.setdefault(each.workflow, []).append(each)
     safe: set[str] = set()

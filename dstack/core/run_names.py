@@ -22,13 +22,13 @@ stork swan tiger toucan turtle walrus weasel whale wolf wombat wren yak zebra
 """
 ADJECTIVES = tuple(_ADJECTIVES.split())
 ANIMALS = tuple(_ANIMALS.split())
-NUMBERS = 99
-NAMES = len(ADJECTIVES) * len(ANIMALS) * NUMBERS
+NAME_NUMBERS = 99
+NAME_COUNT = len(ADJECTIVES) * len(ANIMALS) * NAME_NUMBERS
 """How many names there are."""
 
 
 def run_name(choice: int) -> RunName:
-    """The name number `choice`, counted from 0 and modulo NAMES; no two choices below NAMES give the same one."""
-    rest, number = divmod(choice % NAMES, NUMBERS)
+    """Name number `choice`, counted from 0 and modulo NAME_COUNT; two choices below NAME_COUNT give different names."""
+    rest, number = divmod(choice % NAME_COUNT, NAME_NUMBERS)
     adjective, animal = divmod(rest, len(ANIMALS))
     return RunName(f"{ADJECTIVES[adjective]}-{ANIMALS[animal]}-{number + 1}")

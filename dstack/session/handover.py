@@ -15,11 +15,11 @@ from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.coordinator.client import CoordinatorClient, HostBucketReport
 from dstack.adapters.coordinator.wheel import OLDEST_COORDINATOR_PYTHON, Library, pack_library, python_version
 from dstack.app.coordination.handover import Handed, Ready, hand_out, make_ready, still_awaited
-from dstack.app.hosts.fleet import Reached
+from dstack.app.hosts.fleet import ReachedHost
 from dstack.app.protocol.job_secrets import for_host
-from dstack.app.queries.open_runs import standing
+from dstack.app.queries.open_runs import read_run_folder
 from dstack.core.format.records import Coordinator, RunRecord, pack
-from dstack.core.handover import HandOver, digest, unseen
+from dstack.core.handover import HandOver, digest, unseen_text
 from dstack.core.placement import Peer
 from dstack.errors import HostError
 from dstack.model import Host, HostFacts, HostName, RunId
@@ -54,7 +54,7 @@ class RunHandover:
         is among those left, so that this machine goes on waiting for that host.
         """
 
-        async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
+        async def give(reached: ReachedHost, peers: Sequence[Peer]) -> float | None:
             caller = for_host(record.plan.jobs, self._caller, reached.facts)
             hand_over = self._coordinators.hand_over_of(
                 reached.host, record, peers=peers, caller=caller, attendant=attendant
@@ -71,7 +71,7 @@ class RunHandover:
         if not still_awaited(links, record.plan.jobs):
             return ()
         # A job that is over needs no host, and that alone is worth a look into the bucket.
-        found = await asyncio.to_thread(standing, self._session.bucket, self._session.keys, record)
+        found = await asyncio.to_thread(read_run_folder, self._session.bucket, self._session.keys, record)
         return still_awaited(links, [job for job in record.plan.jobs if job.workflow not in found.outcomes])
 
     async def close(self) -> None:
@@ -105,7 +105,7 @@ class HostCoordinators:
         """Raises DstackError with what keeps the host's coordinator from working alone."""
         seeing = await self.look(host, facts)
         if not seeing.used:
-            raise HostError(host.name, unseen(redact_url(self._session.settings.bucket)))
+            raise HostError(host.name, unseen_text(redact_url(self._session.settings.bucket)))
         if seeing.trouble:
             raise HostError(host.name, f"its account cannot use the bucket: {seeing.trouble}")
 

@@ -18,7 +18,7 @@ from dstack.adapters.bucket.opener import missing_path, open_bucket
 from dstack.adapters.bucket.registry import backend_of
 from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.bucket.stall_notice import StallNoticeBucket
-from dstack.app.maintenance.bucket_probe import Format, check_format, effort_for, ensure_probed, require_writer
+from dstack.app.maintenance.bucket_probe import FormatRecord, check_format, effort_for, ensure_probed, require_writer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, RunRecord
 from dstack.errors import BucketError, SnapshotError
@@ -26,7 +26,7 @@ from dstack.ports import Bucket
 
 if TYPE_CHECKING:
     from dstack.adapters.git.snapshots import GitCode
-    from dstack.app.queries.coordinators import Look
+    from dstack.app.queries.coordinators import Presence
     from dstack.model import Host
     from dstack.project.plan import Project
     from dstack.project.settings import Settings
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Session:
     """A command in a project: settings, bucket and runs, each opened at its first use."""
 
-    _format: Format | None = None
+    _format: FormatRecord | None = None
 
     def __init__(
         self,
@@ -172,9 +172,9 @@ class Session:
         A run that was not written out is named by `tell`, with `named`. Raises NotFoundError and UsageError as
         app/finding does.
         """
-        from dstack.app.queries.run_lookup import LAST, find_run, last_run
+        from dstack.app.queries.run_lookup import OWN_LAST_RUN, find_run, last_run
 
-        if asked is not None and asked != LAST:
+        if asked is not None and asked != OWN_LAST_RUN:
             return find_run(self.bucket, self.keys, asked)
         from dstack.adapters.identity import machine_name, user_name
 
@@ -184,17 +184,17 @@ class Session:
         return record
 
     @cached_property
-    def _look(self) -> Look:
-        from dstack.app.queries.coordinators import Look
+    def _look(self) -> Presence:
+        from dstack.app.queries.coordinators import Presence
 
         def sure(other: Coordinator) -> bool | None:
             from dstack.adapters.identity import boot_id, coordinator_alive
 
             return coordinator_alive(other, boot_id())
 
-        return Look(self.bucket, self.keys, sure=sure, now=time.time())
+        return Presence(self.bucket, self.keys, sure=sure, now=time.time())
 
-    def look(self) -> Look:
+    def look(self) -> Presence:
         """The look of this command at who looks after runs; commands over runs that are final do without."""
         return self._look
 

@@ -11,7 +11,7 @@ from dstack.app.coordination.handover import Handed
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet
 from dstack.core.format.records import Coordinator, RunRecord
-from dstack.core.placement import few
+from dstack.core.placement import names_text
 from dstack.errors import DstackError
 from dstack.model import JobStatus
 from dstack.ports import Screen
@@ -140,4 +140,4 @@ def outlook(handed: Handed) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    return few([str(name) for name in names])
+    return names_text([str(name) for name in names])

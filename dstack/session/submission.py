@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
 from dstack.app.coordination.run import Submission, submit
 from dstack.app.protocol.job_secrets import Given, given
-from dstack.app.queries.dry_run import Fate, Foresight, foresee
+from dstack.app.queries.dry_run import Forecast, JobForecast, forecast_run
 from dstack.core.format.records import RunRecord
 from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
 from dstack.model import CodeFile, JobSpec, WorkflowName
@@ -43,7 +43,7 @@ class PreparedRun:
     """A planned run that is not recorded yet."""
 
     submission: Submission
-    forecast: tuple[Foresight, ...]
+    forecast: tuple[JobForecast, ...]
     """What will become of each job, as far as the bucket says it now."""
     running: tuple[JobSpec, ...]
     """The jobs without a result to reuse: somebody must run them."""
@@ -63,9 +63,9 @@ def prepare_run(session: Session, request: RunRequest) -> PreparedRun:
     not set.
     """
     record, submission = plan_run(session, request)
-    forecast = foresee(session.bucket, session.keys, record)
-    reused = {each.workflow for each in forecast if each.fate is Fate.REUSED}
-    joining = {each.workflow for each in forecast if each.fate is Fate.JOINS}
+    forecast = forecast_run(session.bucket, session.keys, record)
+    reused = {each.workflow for each in forecast if each.fate is Forecast.REUSED}
+    joining = {each.workflow for each in forecast if each.fate is Forecast.JOINS}
     # A reused job is given nothing: a user without a secret can use the results that others made with it.
     running = tuple(spec for spec in record.plan.jobs if spec.workflow not in reused)
     require_secrets(session.secrets, running)

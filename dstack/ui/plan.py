@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from dstack.app.queries.dry_run import Fate, Foresight
+from dstack.app.queries.dry_run import Forecast, JobForecast
 from dstack.ui.tables import Column, table
 
 _WORDS = {
-    Fate.REUSED: "reused",
-    Fate.RUNS: "will run",
-    Fate.JOINS: "joins",
-    Fate.WAITS: "waits",
-    Fate.NOWHERE: "no host",
+    Forecast.REUSED: "reused",
+    Forecast.RUNS: "will run",
+    Forecast.JOINS: "joins",
+    Forecast.WAITS: "waits",
+    Forecast.NOWHERE: "no host",
 }
 _COLUMNS = (
     Column(title="WORKFLOW", floor=8),
@@ -24,10 +24,10 @@ _COLUMNS = (
 )
 
 
-def plan_text(fates: Sequence[Foresight], stream: TextIO | None = None) -> str:
+def plan_text(fates: Sequence[JobForecast], stream: TextIO | None = None) -> str:
     """The plan as a table and one line that sums it up, without a newline at the end."""
     rows = [(fate.workflow, _WORDS[fate.fate], fate.host or "-", fate.reason) for fate in fates]
-    reused = sum(fate.fate is Fate.REUSED for fate in fates)
+    reused = sum(fate.fate is Forecast.REUSED for fate in fates)
     total = f"{len(fates)} job{'' if len(fates) == 1 else 's'}"
     summary = f"{total}, all reused" if reused == len(fates) else f"{total}, {reused} reused"
     return f"{table(_COLUMNS, rows, stream or sys.stdout)}\n{summary}; nothing was run or recorded"

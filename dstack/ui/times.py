@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dstack.core.spans import SKEW, span
+from dstack.core.spans import CLOCK_SKEW_S, seconds_between
 
 WEEK = 7 * 86400.0
 FOREVER = 1e11
@@ -24,7 +24,7 @@ def duration_text(seconds: float) -> str:
 
 def since_text(began: float, now: float) -> str:
     """The duration between two times of day; `-` where the clocks cannot both be right."""
-    passed = span(began, now)
+    passed = seconds_between(began, now)
     return "-" if passed is None else duration_text(passed)
 
 
@@ -39,7 +39,7 @@ def clock_text(form: str, seconds: float) -> str:
 def ago_text(then: float, now: float) -> str:
     """`just now`, `5 min ago`, `3 h ago`, `2 days ago`; the date beyond a week, and of what is yet to come."""
     seconds = now - then
-    if not -SKEW <= seconds < WEEK:
+    if not -CLOCK_SKEW_S <= seconds < WEEK:
         return clock_text("%Y-%m-%d", then)
     if seconds < 60:
         return "just now"
@@ -63,7 +63,7 @@ def silence_text(who: str, heard: float, now: float) -> str:
 def age_text(then: float, now: float) -> str:
     """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`; the date beyond a week, and of what is yet to come."""
     seconds = now - then
-    if not -SKEW <= seconds < WEEK:
+    if not -CLOCK_SKEW_S <= seconds < WEEK:
         return clock_text("%Y-%m-%d", then)
     if seconds >= 86400:
         return f"{int(seconds // 86400)}d"

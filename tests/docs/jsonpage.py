@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dstack.app.maintenance.disk_usage import SortWeight, Weights, WorkflowWeight
-from dstack.app.queries.views import JobView, RunView, Tended
+from dstack.app.queries.views import Caretakers, JobView, RunView
 from dstack.core.lifecycle import ENDED, overall_status
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
@@ -81,7 +81,8 @@ def json_page() -> str:
     """Raises AssertionError when a field has no meaning here, or a meaning no field."""
     full = replace(_view(_reused(), _failed()), ended=1_760_000_063.25)
     empty = replace(
-        _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING)), tended=Tended(by=("alice@laptop",))
+        _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING)),
+        tended=Caretakers(by=("alice@laptop",)),
     )
     told = [job_fields(job) for job in (*full.jobs, replace(_failed(), unreachable=1_760_000_003.5, sighting="unseen"))]
     job = {name: next(fields[name] for fields in told if fields[name] is not None) for name in told[0]}

@@ -111,7 +111,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="pause-is-silence",
         breaks="an hour in which a coordinator was stopped, and asked nothing, makes a host silent and its jobs lost",
         file="dstack/app/hosts/silence.py",
-        old="        silence.seconds += min(now - silence.asked, GAP)\n",
+        old="        silence.seconds += min(now - silence.asked, ASKING_GAP_S)\n",
         new="        silence.seconds += now - silence.asked\n",
         tests=("tests/app/hosts/test_silence.py",),
     ),

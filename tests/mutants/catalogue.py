@@ -268,9 +268,11 @@ MUTANTS: tuple[Mutant, ...] = (
         name="anybodys-last-run",
         breaks="the shorthand means somebody else's run where that is newer",
         file="dstack/app/queries/run_lookup.py",
-        old="    for run in run_ids(bucket, keys, LOOK_BACK):\n        record = _read(bucket, keys, run)\n"
+        old="    for run in run_ids(bucket, keys, EVERYBODYS_RUNS_READ):\n"
+        "        record = _read_run(bucket, keys, run)\n"
         "        if record is not None and (record.user, record.machine) == (user, machine):",
-        new="    for run in run_ids(bucket, keys, LOOK_BACK):\n        record = _read(bucket, keys, run)\n"
+        new="    for run in run_ids(bucket, keys, EVERYBODYS_RUNS_READ):\n"
+        "        record = _read_run(bucket, keys, run)\n"
         "        if record is not None:",
         tests=("tests/app/queries/test_coordinators.py",),
     ),
@@ -350,7 +352,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="packs-unverified",
         breaks="bytes of a host get into the bucket without being checked",
         file="dstack/app/transfer/artifacts.py",
-        old="manifests.verified(files, counted(chunks))",
+        old="manifests.verify_bytes(files, counted(chunks))",
         new="counted(chunks)",
         tests=("tests/app/transfer/test_artifacts_pieces.py",),
     ),
@@ -457,7 +459,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="everybodys-turn",
         breaks="every host asks for a job at once, whoever made its inputs",
         file="dstack/core/placement.py",
-        old="    return TURN * before",
+        old="    return TURN_S * before",
         new="    return 0.0 * before",
         tests=("tests/unit/core/test_placement.py",),
     ),

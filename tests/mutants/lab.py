@@ -9,7 +9,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="any-silence",
         breaks="the environment of an account may make the silence as long or as short as it likes",
         file="dstack/core/liveness.py",
-        old="    return seconds if SHORTEST <= seconds <= SILENCE else SILENCE\n",
+        old="    return seconds if SHORTEST_SILENCE_S <= seconds <= LONGEST_SILENCE_S else LONGEST_SILENCE_S\n",
         new="    return seconds\n",
         tests=("tests/unit/core/test_liveness.py",),
     ),

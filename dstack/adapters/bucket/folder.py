@@ -36,7 +36,7 @@ from dstack.adapters.bucket.folder_files import (
 from dstack.adapters.bucket.folder_writer import ObjectWriter, is_shared
 from dstack.adapters.bucket.remote_errors import MAX_GET_BYTES, redact_url, too_long_error
 from dstack.core.format.key_rules import check_key, check_prefix, check_range
-from dstack.core.format.keys import FORMAT
+from dstack.core.format.keys import FORMAT_KEY
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.ports import Exclusion, Listed, Put
 
@@ -103,7 +103,7 @@ class FolderBucket:
                 os.close(fd)
         if len(body) != size:
             raise BucketError(f"{self._place(key)} shrank while it was read", hint="something else writes there")
-        if key == FORMAT:
+        if key == FORMAT_KEY:
             self._format, self._identity = body, identity(self.path)
         return body
 
@@ -175,8 +175,8 @@ class FolderBucket:
 
     def is_private(self) -> bool:
         """Whether only one account can use the bucket, by the mode of the folder or of the files of its first use."""
-        with self._explained("look at", FORMAT):
-            found = [absent(os.stat, path) for path in (self.path, self._place(FORMAT))]
+        with self._explained("look at", FORMAT_KEY):
+            found = [absent(os.stat, path) for path in (self.path, self._place(FORMAT_KEY))]
         return any(not is_shared(each.st_mode) for each in found if each is not None)
 
     def _place(self, key: str) -> str:
@@ -204,7 +204,7 @@ class FolderBucket:
         found = identity(self.path)
         if found == self._identity:
             return True
-        fd = open_object(self.path, [FORMAT])
+        fd = open_object(self.path, [FORMAT_KEY])
         if fd is None:
             return False
         try:

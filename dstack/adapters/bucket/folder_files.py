@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import EACCES, EAGAIN, EDQUOT, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENOTDIR, EROFS, ESTALE, EXDEV
 from typing import Any, TypeVar
 
-from dstack.core.format.key_rules import RESERVED, is_part
+from dstack.core.format.key_rules import RESERVED_PREFIX, is_part
 from dstack.errors import BucketError
 from dstack.ports import Listed
 
@@ -118,7 +118,7 @@ def names_in(fd: int, *, top: bool = False) -> list[str]:
     with os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
-            if not is_part(name) or name.startswith(_FOREIGN) or (top and name.startswith(RESERVED)):
+            if not is_part(name) or name.startswith(_FOREIGN) or (top and name.startswith(RESERVED_PREFIX)):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 names.append(name + "/")

@@ -26,7 +26,7 @@ from errno import (
 from typing import NamedTuple
 
 from dstack.adapters.bucket.folder_files import OPEN_FOLDER, OPEN_ROOT, NoLinksError, absent
-from dstack.core.format.key_rules import RESERVED
+from dstack.core.format.key_rules import RESERVED_PREFIX
 from dstack.ports import Put
 from dstack.private_folder import FOLDER_MODE
 
@@ -163,7 +163,7 @@ class ObjectWriter:
         """Make a folder with the bucket's rights. An existing folder is fine; a missing
         `parent` is left to the caller."""
         try:
-            if self._rights.shared or self._is_umasked or name == RESERVED:
+            if self._rights.shared or self._is_umasked or name == RESERVED_PREFIX:
                 self._move_folder(parent, name, staging)
             else:
                 os.mkdir(name, self._rights.folder, dir_fd=parent)
@@ -176,7 +176,7 @@ class ObjectWriter:
 
         The move may replace an empty folder of another process, which then looks its folder up again.
         """
-        spare = f"{RESERVED}.{os.urandom(12).hex()}"
+        spare = f"{RESERVED_PREFIX}.{os.urandom(12).hex()}"
         os.mkdir(spare, FOLDER_MODE, dir_fd=staging)
         try:
             made = os.stat(spare, dir_fd=staging).st_mode
@@ -196,9 +196,9 @@ class ObjectWriter:
         mark = len(self._open)
         for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
-            staging = absent(os.open, RESERVED, OPEN_FOLDER, dir_fd=self._root)
+            staging = absent(os.open, RESERVED_PREFIX, OPEN_FOLDER, dir_fd=self._root)
             if staging is None:
-                self._make_folder(self._root, RESERVED, staging=self._root)
+                self._make_folder(self._root, RESERVED_PREFIX, staging=self._root)
                 continue
             self._keep(staging)
             fd = absent(os.open, self._name, _NEW, self._rights.file, dir_fd=staging)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dstack import wire
 from dstack.adapters.runner.channel import nonsense
 from dstack.adapters.runner.start import opening
-from dstack.core.artifacts.manifests import MAX_ENTRIES, BadManifestError, entry_from_wire, manifest_of
+from dstack.core.artifacts.manifests import MAX_MANIFEST_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import HostError
 from dstack.model import (
     Entry,
@@ -142,8 +142,8 @@ class Listing:
         if not newline:
             return
         *lines, rest = more.split(b"\n")
-        if len(self._entries) + len(lines) >= MAX_ENTRIES:
-            raise nonsense(self._host, wire.MANIFEST, f"it holds more than {MAX_ENTRIES} paths")
+        if len(self._entries) + len(lines) >= MAX_MANIFEST_ENTRIES:
+            raise nonsense(self._host, wire.MANIFEST, f"it holds more than {MAX_MANIFEST_ENTRIES} paths")
         self._entries += [self._entry(line) for line in (bytes(self._rest), *lines)]
         self._rest = bytearray(rest)
 

@@ -9,11 +9,11 @@ from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
-from dstack.core.placement import Peer, Standing
+from dstack.core.placement import Peer, RunLoad
 from dstack.model import JobSpec
 from dstack.ports import Bucket, CodeSource, Screen
 
-Turn = Callable[[JobSpec, Standing], float]
+Turn = Callable[[JobSpec, RunLoad], float]
 """Job, and how the run stands -> seconds."""
 
 

@@ -45,7 +45,7 @@ from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, RunRecord, Started, unpack
 from dstack.core.lifecycle import ENDED
-from dstack.core.spans import span
+from dstack.core.spans import seconds_between
 from dstack.errors import (
     BucketError,
     DstackError,
@@ -326,4 +326,4 @@ class Driver(ThreadedCreator):
             at = unpack(Started, attempt.started, body).at if body is not None else 0.0
         state = self._shown.get(workflow)
         if at and state and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
-            self._means.screen.job(workflow, *state, span(at, time.time()) or 0.0)
+            self._means.screen.job(workflow, *state, seconds_between(at, time.time()) or 0.0)

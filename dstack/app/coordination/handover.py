@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dstack.app.hosts.fleet import Link, Reached
+from dstack.app.hosts.fleet import Link, ReachedHost
 from dstack.core.placement import Peer, only_chances, slots_of
 from dstack.errors import DstackError
 from dstack.model import HostName, JobSpec, Snapshot
 from dstack.ports import CodeSource
 
-Look = Callable[[Reached], Awaitable[object]]
+Look = Callable[[ReachedHost], Awaitable[object]]
 """Whether the coordinator can work there: raises DstackError with the reason when it cannot."""
-Give = Callable[[Reached, Sequence[Peer]], Awaitable[float | None]]
+Give = Callable[[ReachedHost, Sequence[Peer]], Awaitable[float | None]]
 """Hands the run over -> when the credentials that went with it end; raises DstackError when it is not taken."""
 
 
@@ -32,7 +32,7 @@ class Handed:
 class Ready:
     """Hosts that can work on a run alone, with its code there already, and why the others cannot."""
 
-    able: tuple[Reached, ...]
+    able: tuple[ReachedHost, ...]
     images: Mapping[HostName, tuple[str, ...]]
     """Those of the run's images that each able host has."""
     left: tuple[tuple[HostName, str], ...]
@@ -47,7 +47,7 @@ async def make_ready(
     host lacks or says: it is then among those left, with the reason.
     """
     left: dict[HostName, str] = {link.host.name: "" for link in links if link.host.local}
-    able: dict[HostName, Reached] = {}
+    able: dict[HostName, ReachedHost] = {}
     present: dict[HostName, tuple[str, ...]] = {}
 
     async def bring(link: Link) -> None:
@@ -82,7 +82,7 @@ async def hand_out(ready: Ready, give: Give) -> Handed:
         for reached in ready.able
     )
 
-    async def take(reached: Reached) -> None:
+    async def take(reached: ReachedHost) -> None:
         try:
             end = await give(reached, peers)
             if end is not None:

@@ -11,7 +11,7 @@ from enum import Enum
 
 from dstack.app.coordination.late_results import bring_in_result
 from dstack.app.coordination.orphans import end_orphan, find_orphans, is_awaited, record_gone
-from dstack.app.hosts.fleet import Reached
+from dstack.app.hosts.fleet import ReachedHost
 from dstack.app.protocol.lease import LATE
 from dstack.app.queries.lost_attempts import end_of
 from dstack.core.format.key_parser import attempt_in
@@ -45,7 +45,7 @@ class Over:
     rest: Rest
 
 
-async def tidy(reached: Reached, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
+async def tidy(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
     """Have the host forget the attempts of this project that are over; returns how many.
 
     What an attempt that was called lost has left is brought into the bucket first; `say` is told of that. Raises
@@ -68,7 +68,7 @@ async def tidy(reached: Reached, bucket: Bucket, keys: ProjectKeys, *, say: Call
     return forgotten
 
 
-async def _finish(reached: Reached, bucket: Bucket, over: Over, say: Callable[[str], None]) -> bool:
+async def _finish(reached: ReachedHost, bucket: Bucket, over: Over, say: Callable[[str], None]) -> bool:
     """Whether all that counts of it is in the bucket, and the host has forgotten it. What cannot be done for one
     attempt is said, and keeps no other waiting; raises HostUnreachableError."""
     what = "an attempt that is over could not be forgotten"

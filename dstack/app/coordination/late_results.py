@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dstack.app.hosts.fleet import Reached
+from dstack.app.hosts.fleet import ReachedHost
 from dstack.app.protocol.answers import CollectAnswer, NotCollected
 from dstack.app.protocol.attempt_records import bring_in
 from dstack.app.protocol.effects import Collect, Release
@@ -27,7 +27,7 @@ UNNAMED = WorkflowName("")
 """Nothing of a late result is shown under the name of its workflow."""
 
 
-async def bring_in_result(reached: Reached, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce) -> str:
+async def bring_in_result(reached: ReachedHost, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce) -> str:
     """Bring what an ended attempt that was called lost has left into the bucket, and have the host forget the attempt.
 
     Safe beside other coordinators that do the same: all of them write the same bytes. Where the generation has no

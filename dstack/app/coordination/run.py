@@ -22,7 +22,7 @@ from dstack.core.format.name_records import encode_name
 from dstack.core.format.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.core.lifecycle import GOOD
 from dstack.core.reuse import fresh_reason
-from dstack.core.spans import span
+from dstack.core.spans import seconds_between
 from dstack.errors import (
     BucketError,
     DamagedInputError,
@@ -139,7 +139,7 @@ class Coordination:
             note = outcome.reason
             if outcome.reused_from:
                 note = f"from {outcome.reused_from}"
-            took = 0.0 if outcome.reused_from else span(outcome.started, outcome.ended) or 0.0
+            took = 0.0 if outcome.reused_from else seconds_between(outcome.started, outcome.ended) or 0.0
             self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
             return outcome
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 from dstack.app.coordination.context import Means
 from dstack.app.hosts.prospects import Prospects
-from dstack.app.hosts.slot_race import Holding
+from dstack.app.hosts.slot_race import SlotRace
 from dstack.app.protocol import job_secrets
 from dstack.app.protocol.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotUnavailable
 from dstack.core.format.records import Outcome, RunRecord
-from dstack.core.placement import Standing, elsewhere, nowhere, rank
+from dstack.core.placement import RunLoad, no_host_reason, peers_note, rank
 from dstack.model import Demand, JobSpec, Nonce, WorkflowName
 from dstack.ports import RunnerPort
 
@@ -36,12 +36,12 @@ class Placing:
         self._outcomes = outcomes
         self._running = running
         self._told = told
-        self._holdings: dict[str, Holding] = {}
+        self._holdings: dict[str, SlotRace] = {}
         self._turns: dict[str, float] = {}
         self._prospects = Prospects(means.fleet)
 
     async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> SlotAnswer:
-        """The answer of `Holding.wait`; before the first host is asked also SlotAwaited while it is the turn of others,
+        """The answer of `SlotRace.wait`; before the first host is asked SlotAwaited while other hosts have their turn,
         and SlotUnavailable with what this coordinator lacks."""
         lacking = self._lacking(spec)
         if lacking:
@@ -68,7 +68,7 @@ class Placing:
             await asyncio.sleep(patience)
         return answer
 
-    def _holding(self, nonce: Nonce, spec: JobSpec) -> Holding:
+    def _holding(self, nonce: Nonce, spec: JobSpec) -> SlotRace:
         demand = Demand(
             slots=1, resources=spec.resources, priority=spec.priority, title=f"{self._run.name}/{spec.workflow}"
         )
@@ -76,7 +76,7 @@ class Placing:
         def ranking() -> tuple[str, ...]:
             return rank(spec, self._means.fleet.candidates(self._made(spec), image=spec.image))
 
-        return Holding(self._means.fleet, nonce, ranking, demand)
+        return SlotRace(self._means.fleet, nonce, ranking, demand)
 
     def _lacking(self, spec: JobSpec) -> str | None:
         """What this coordinator would need to claim the job, and does not have."""
@@ -86,8 +86,8 @@ class Placing:
         if not self._means.code.has(self._run.snapshot):
             return f"waits for a coordinator of {self._run.user}, who has the code"
         facts = self._means.fleet.facts()
-        why = nowhere(spec, facts) if len(facts) == len(self._means.fleet.links) else None
-        return elsewhere(spec, why, self._means.peers, user=self._run.user) if why is not None else None
+        why = no_host_reason(spec, facts) if len(facts) == len(self._means.fleet.links) else None
+        return peers_note(spec, why, self._means.peers, user=self._run.user) if why is not None else None
 
     def _silent(self, spec: JobSpec) -> str | None:
         """Which silent hosts the job waits for, where no connected host can run it.
@@ -101,7 +101,7 @@ class Placing:
         """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""
         now = asyncio.get_running_loop().time()
         if nonce not in self._turns:
-            standing = Standing(inputs=self._made(spec), running=self._running())
+            standing = RunLoad(inputs=self._made(spec), running=self._running())
             self._turns[nonce] = now + self._means.turn(spec, standing)
         begins = self._turns[nonce]
         await asyncio.sleep(min(patience, max(0.0, begins - now)))

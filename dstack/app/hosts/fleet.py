@@ -12,25 +12,25 @@ from typing import Any
 
 from dstack.core.format.codec import build, plain
 from dstack.core.format.records import Claim, Coordinator
-from dstack.core.placement import Candidate, few
+from dstack.core.placement import Candidate, names_text
 from dstack.core.sightings import belongs, is_other_machine, is_same_boot
 from dstack.errors import BucketError, DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostFacts
 from dstack.ports import RunnerPort
 
 OpenRunner = Callable[[Host], Awaitable[RunnerPort]]
-FIRST_WAIT = 0.5
-FULL_WAIT = 1.0
-LONGEST_WAIT = 30.0
-AHEAD = 4
-BEAT, MUTE = 20.0, 60.0
+FIRST_RETRY_S = 0.5
+FIRST_FULL_DISK_WAIT_S = 1.0
+LONGEST_RETRY_S = 30.0
+QUEUED_AHEAD = 4
+RUNNER_LOOK_S, RUNNER_MUTE_S = 20.0, 60.0
 """Seconds between two looks whether an open runner lives, and without a sign of life until it is given up."""
-LATECOMERS = 1.0
+LATECOMER_WAIT_S = 1.0
 """Seconds that the first host to answer waits for the others, so that the best of them is chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
+class ReachedHost:
     """A host with an open runner."""
 
     host: Host
@@ -55,7 +55,7 @@ class Link:
         self._empty_at = 0.0
         self._full_wait = 0.0
         self._open = open_runner
-        self._reached: Reached | None = None
+        self._reached: ReachedHost | None = None
         self._beating: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
@@ -64,13 +64,16 @@ class Link:
         self._turns: asyncio.Semaphore | None = None
 
     def turns(self, slots: int) -> asyncio.Semaphore:
-        """Taken while a slot is asked for: only AHEAD wait on the host beyond those that can be served, enough for
-        small jobs to find the gaps that a large one leaves. The others wait here in their order, at no cost to it."""
+        """The semaphore to hold while a slot is asked for, which keeps the queue of the host short.
+
+        Beyond the jobs that fit into `slots` only QUEUED_AHEAD wait on the host: enough for small jobs to find the gaps
+        that a large job leaves. All others wait here in their order, at no cost to the host.
+        """
         if self._turns is None:
-            self._turns = asyncio.Semaphore(slots + AHEAD)
+            self._turns = asyncio.Semaphore(slots + QUEUED_AHEAD)
         return self._turns
 
-    async def reach(self) -> Reached:
+    async def reach(self) -> ReachedHost:
         """The open runner; raises HostUnreachableError, HostKeyError or HostError (also kept in `error`).
 
         Whatever else goes wrong in opening it is a HostUnreachableError that names its kind.
@@ -82,16 +85,18 @@ class Link:
             return self._reached
 
     async def _beat(self, runner: RunnerPort) -> None:
-        """Give up a runner that gives no sign of life for MUTE seconds: whoever waits for its answer, or for more of a
-        log, would wait for ever."""
+        """Give up the runner after RUNNER_MUTE_S seconds without a sign of life.
+
+        Without that, a caller that waits for an answer or for more of a log would wait for ever.
+        """
         try:
             while True:
-                await asyncio.sleep(BEAT)
-                await runner.pulse(MUTE)
+                await asyncio.sleep(RUNNER_LOOK_S)
+                await runner.pulse(RUNNER_MUTE_S)
         except DstackError:
             await self.lost(runner)
 
-    async def _connect(self) -> Reached:
+    async def _connect(self) -> ReachedHost:
         if self._wait:
             await asyncio.sleep(self._wait)
         try:
@@ -107,19 +112,19 @@ class Link:
             self._failed(unforeseen)
             raise unforeseen from error
         self.error, self.facts, self._wait = None, facts, 0.0
-        return Reached(host=self.host, facts=facts, runner=runner)
+        return ReachedHost(host=self.host, facts=facts, runner=runner)
 
     def _failed(self, error: DstackError) -> None:
         self.error = error
-        self._wait = min(LONGEST_WAIT, max(FIRST_WAIT, self._wait * 2))
+        self._wait = min(LONGEST_RETRY_S, max(FIRST_RETRY_S, self._wait * 2))
 
     @property
-    def reached(self) -> Reached | None:
+    def reached(self) -> ReachedHost | None:
         return self._reached
 
     def note_full(self, why: str) -> None:
         """Its disk is full: nothing is brought there for a while, which is longer each time."""
-        self._full_wait = min(LONGEST_WAIT, max(FULL_WAIT, self._full_wait * 2))
+        self._full_wait = min(LONGEST_RETRY_S, max(FIRST_FULL_DISK_WAIT_S, self._full_wait * 2))
         self.full, self._empty_at = why, time.monotonic() + self._full_wait
 
     def note_room(self) -> None:
@@ -199,7 +204,7 @@ class Fleet:
 
     async def _ask_after(self, coordinator: Coordinator, claim: Claim) -> bool:
         link: Link | None = None
-        reached: Reached | None = None
+        reached: ReachedHost | None = None
         try:
             link, reached = await self.locate(claim)
             if reached.facts.boot_id != coordinator.boot_id:
@@ -212,7 +217,7 @@ class Fleet:
         except DstackError:
             return False
 
-    async def locate(self, claim: Claim) -> tuple[Link, Reached]:
+    async def locate(self, claim: Claim) -> tuple[Link, ReachedHost]:
         """The host of a claim, reached under the account whose attempt it is where any entry leads there, else under
         another account: how an inventory names a machine, or its user, never changes whose an attempt is.
 
@@ -275,7 +280,7 @@ class Fleet:
     async def connect(self) -> None:
         """Try all hosts at once; raises when none answers: HostKeyError for an unconfirmed key, else NoHostError.
 
-        Where one answers, the others are waited for no longer than LATECOMERS; they are tried on in the background.
+        Once a host answers, the other hosts get LATECOMER_WAIT_S more; after that they are tried in the background.
         """
         links = list(self.links.values())
         for name in self.links:
@@ -284,7 +289,7 @@ class Fleet:
             await asyncio.wait(self._trying.values(), return_when=asyncio.FIRST_COMPLETED)
         if any(link.reached for link in links):
             if self._trying:
-                await asyncio.wait(self._trying.values(), timeout=LATECOMERS)
+                await asyncio.wait(self._trying.values(), timeout=LATECOMER_WAIT_S)
             return
         errors = [link.error for link in links if link.error is not None]
         key_errors = [error for error in errors if isinstance(error, HostKeyError)]
@@ -307,7 +312,7 @@ class Fleet:
 
     def named(self) -> str:
         """The hosts in a few words."""
-        return few(list(self.links))
+        return names_text(list(self.links))
 
     async def ready(self, patience: float) -> None:
         """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dstack.app.hosts.fleet import Fleet, Link
 from dstack.app.hosts.silence import Silences
 from dstack.app.protocol.lease import SILENCE
-from dstack.core.placement import Away, Prospect, prospect
+from dstack.core.placement import AwayHost, Prospect, prospect
 from dstack.errors import HostUnreachableError, NoHostError
 from dstack.model import JobSpec
 
-PAUSE = 1.0
+PROSPECT_PAUSE_S = 1.0
 """Seconds between two looks at hosts that are waited for."""
 
 
@@ -38,11 +38,11 @@ class Prospects:
                 self._silences.answered(name)
         return prospect(spec, self._fleet.facts(), away, limit=self._limit)
 
-    def _away(self, name: str, link: Link) -> Away:
+    def _away(self, name: str, link: Link) -> AwayHost:
         why = str(link.error) if link.error is not None else ""
         refused = link.error is not None and not isinstance(link.error, HostUnreachableError)
         self._silences.vain(name, why)
-        return Away(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)
+        return AwayHost(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)
 
     def require(self, spec: JobSpec) -> Prospect | None:
         """The prospect of the job; raises NoHostError where that is a refusal."""
@@ -73,5 +73,5 @@ class Prospects:
             if text != heard and not open_[1].early:
                 heard = text
                 tell(text)
-            await self._fleet.ready(PAUSE)
-            await asyncio.sleep(PAUSE)
+            await self._fleet.ready(PROSPECT_PAUSE_S)
+            await asyncio.sleep(PROSPECT_PAUSE_S)

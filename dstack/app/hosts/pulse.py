@@ -11,13 +11,15 @@ from dstack.errors import HostUnreachableError
 from dstack.ports import RunnerPort
 
 T = TypeVar("T")
-PATIENCE = 5.0
+SLOW_ANSWER_S = 5.0
 """Seconds without a sign of life after which a fresh runner is asked."""
-LOOK = 1.0
+PULSE_LOOK_S = 1.0
 """Seconds between a sign of life and the next look for one."""
 
 
-async def ask_living(link: Link, request: Callable[[RunnerPort], Awaitable[T]], *, patience: float = PATIENCE) -> T:
+async def ask_living(
+    link: Link, request: Callable[[RunnerPort], Awaitable[T]], *, patience: float = SLOW_ANSWER_S
+) -> T:
     """The answer to `request`, however long it takes, of a runner that lives.
 
     Where the open runner of `link` shows no sign of life for `patience` seconds, its connection is given up and a
@@ -58,6 +60,6 @@ async def _until_silent(runner: RunnerPort, patience: float) -> None:
     try:
         while True:
             await runner.pulse(patience)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(PULSE_LOOK_S)
     except HostUnreachableError:
         return

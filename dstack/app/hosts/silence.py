@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from dstack.app.protocol.lease import SILENCE
 
-GAP = SILENCE / 3
+ASKING_GAP_S = SILENCE / 3
 """Seconds that count at most between two vain questions: of a longer time in which nothing was asked, as when this
 process was stopped, nobody knows what the host would have answered."""
 
 
 @dataclass(slots=True)
-class _Silence:
+class _HostSilence:
     asked: float
     """When it was asked last, by a clock that is never set."""
     at: float
@@ -31,13 +31,13 @@ class Silences:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._silent: dict[str, _Silence] = {}
+        self._silent: dict[str, _HostSilence] = {}
 
     def vain(self, nonce: str, why: str) -> bool:
         """No answer came -> whether that reason is news."""
         now = self._clock()
-        silence = self._silent.setdefault(nonce, _Silence(now, time.time()))
-        silence.seconds += min(now - silence.asked, GAP)
+        silence = self._silent.setdefault(nonce, _HostSilence(now, time.time()))
+        silence.seconds += min(now - silence.asked, ASKING_GAP_S)
         silence.asked = now
         known, silence.why = silence.why, why
         return known != why
@@ -47,7 +47,7 @@ class Silences:
 
     def of(self, nonce: str) -> tuple[float, str]:
         """Seconds of silence up to the last question, and since when for people."""
-        silence = self._silent.get(nonce) or _Silence(self._clock(), time.time())
+        silence = self._silent.get(nonce) or _HostSilence(self._clock(), time.time())
         return silence.seconds, time.strftime("%H:%M", time.localtime(silence.at))
 
     def all(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from dstack.app.hosts.fleet import Fleet, Link, Reached, address_of
+from dstack.app.hosts.fleet import Fleet, Link, ReachedHost, address_of
 from dstack.app.protocol.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.core.placement import slots_of
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError
@@ -17,7 +17,7 @@ from dstack.ports import RunnerPort
 Ranking = Callable[[], Sequence[str]]
 
 
-class Holding:
+class SlotRace:
     """All `hold` requests of one nonce; each host's own number of slots is put into `demand`.
 
     Exactly one host wins; the others are dropped before `SlotHeld` is given.
@@ -28,7 +28,7 @@ class Holding:
         self._nonce = nonce
         self._ranking = ranking
         self._demand = demand
-        self._tasks: dict[str, asyncio.Task[Reached]] = {}
+        self._tasks: dict[str, asyncio.Task[ReachedHost]] = {}
         self._errors: dict[str, str] = {}
         self._refused: set[str] = set()
         self._stuck: dict[str, str] = {}
@@ -98,7 +98,7 @@ class Holding:
                 self._tasks[name] = asyncio.create_task(self._hold(self._fleet.links[name]))
                 return
 
-    async def _hold(self, link: Link) -> Reached:
+    async def _hold(self, link: Link) -> ReachedHost:
         reached = await link.reach()
         slots = slots_of(reached.host, reached.facts)
         demand = replace(self._demand, slots=slots, gpu_shares=reached.host.gpu_shares or 1)

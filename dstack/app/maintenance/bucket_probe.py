@@ -10,29 +10,29 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dstack.core.format.keys import FORMAT, probe_folder
-from dstack.core.format.records import VERSION, pack, unpack
+from dstack.core.format.keys import FORMAT_KEY, probe_folder
+from dstack.core.format.records import RECORD_VERSION, pack, unpack
 from dstack.errors import BucketError, UndecidedError
 from dstack.ports import Bucket, Exclusion, Put
 
-TRIES = 5
+PROBE_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
+class ProbeEffort:
     """How hard the probe races: `rounds` keys, each wanted by `writers` threads at once."""
 
     rounds: int
     writers: int
 
 
-FULL = Effort(rounds=3, writers=16)
-LIGHT = Effort(rounds=1, writers=4)
+FULL_PROBE = ProbeEffort(rounds=3, writers=16)
+LIGHT_PROBE = ProbeEffort(rounds=1, writers=4)
 """For a folder, where the kernel excludes: what remains to be seen is whether this file system has links at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class FormatRecord:
     """`dstack.json`: which versions may read and write this bucket, and what the probe did. `made` is for people."""
 
     nonce: str
@@ -43,28 +43,28 @@ class Format:
     made: float
 
 
-def effort_for(exclusion: Exclusion) -> Effort:
+def effort_for(exclusion: Exclusion) -> ProbeEffort:
     """How hard a bucket is probed at its first use, by who excludes its writers."""
-    return LIGHT if exclusion is Exclusion.KERNEL else FULL
+    return LIGHT_PROBE if exclusion is Exclusion.KERNEL else FULL_PROBE
 
 
-def check_format(bucket: Bucket) -> Format | None:
+def check_format(bucket: Bucket) -> FormatRecord | None:
     """What the bucket says of itself, None when it was not used before; costs one small read.
 
     Raises BucketError when this version may not read it.
     """
-    body = bucket.get(FORMAT)
+    body = bucket.get(FORMAT_KEY)
     if body is None:
         return None
-    found = unpack(Format, FORMAT, body)
-    if found.min_reader > VERSION:
+    found = unpack(FormatRecord, FORMAT_KEY, body)
+    if found.min_reader > RECORD_VERSION:
         raise BucketError("the bucket was made by a later version of dstack", hint="upgrade this dstack")
     return found
 
 
-def require_writer(found: Format) -> None:
+def require_writer(found: FormatRecord) -> None:
     """Raises BucketError when this version may not write to such a bucket."""
-    if found.min_writer > VERSION:
+    if found.min_writer > RECORD_VERSION:
         raise BucketError(
             "the bucket may be read but not written by this version of dstack",
             hint="upgrade this dstack to run and stop jobs",
@@ -79,7 +79,7 @@ def writable(bucket: Bucket) -> bool:
     return found is not None
 
 
-def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: Effort = FULL) -> None:
+def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: ProbeEffort = FULL_PROBE) -> None:
     """Let nothing be written to a bucket that was not found good: probe it at its first use and record that.
 
     `nonce` is fresh randomness of this caller, `now` seconds since the epoch. Several may do this at once. Raises
@@ -88,15 +88,17 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: Effort = FU
     if writable(bucket):
         return
     probe(bucket, nonce=nonce, effort=effort)
-    record = Format(nonce=nonce, min_reader=1, min_writer=1, rounds=effort.rounds, writers=effort.writers, made=now)
-    for _ in range(TRIES):
-        bucket.create(FORMAT, pack(record))
+    record = FormatRecord(
+        nonce=nonce, min_reader=1, min_writer=1, rounds=effort.rounds, writers=effort.writers, made=now
+    )
+    for _ in range(PROBE_TRIES):
+        bucket.create(FORMAT_KEY, pack(record))
         if writable(bucket):
             return
-    raise UndecidedError(FORMAT, bucket.trouble, hint="check the bucket and try again")
+    raise UndecidedError(FORMAT_KEY, bucket.trouble, hint="check the bucket and try again")
 
 
-def probe(bucket: Bucket, *, nonce: str, effort: Effort) -> None:
+def probe(bucket: Bucket, *, nonce: str, effort: ProbeEffort) -> None:
     """Try the bucket below `probe/<nonce>/` and leave nothing there; raises BucketError when it fails."""
     folder = probe_folder(nonce)
     keys = [f"{folder}{name}" for name in ("once", *(f"race{index}" for index in range(effort.rounds)))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dstack.app.maintenance.blocking_driver import parallel
 from dstack.app.maintenance.prune_plan import workflow_of
-from dstack.app.maintenance.survey import Amount, Generation, Survey
+from dstack.app.maintenance.survey import Amount, GenerationFacts, Survey
 from dstack.core.format.key_parser import ARTIFACTS, LOGS
 from dstack.ports import Bucket
 
@@ -54,7 +54,7 @@ class Weights:
 
 def weigh(bucket: Bucket, found: Survey) -> Weights:
     """Add up a survey; reads one record for each job, for the name of its workflow."""
-    named: dict[str, list[Generation]] = {}
+    named: dict[str, list[GenerationFacts]] = {}
     generations = list(found.generations.values())
     for each, name in zip(generations, parallel(lambda each: workflow_of(bucket, each), generations), strict=True):
         named.setdefault(name, []).append(each)
@@ -72,7 +72,7 @@ def weigh(bucket: Bucket, found: Survey) -> Weights:
     )
 
 
-def _workflow(name: str, group: Iterable[Generation]) -> WorkflowWeight:
+def _workflow(name: str, group: Iterable[GenerationFacts]) -> WorkflowWeight:
     group = list(group)
     return WorkflowWeight(
         workflow=name,

@@ -6,32 +6,32 @@ Planning reads only and decides nothing for good: every removal asks again for u
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from dstack.app.maintenance.blocking_driver import BlockingPerformer, parallel
-from dstack.app.maintenance.survey import Generation, Survey
+from dstack.app.maintenance.survey import GenerationFacts, Survey
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.effects import BucketPerformer
 from dstack.app.protocol.lease import SILENCE
 from dstack.app.protocol.steps import Steps
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Claim, Outcome, Result, RunRecord, Want, unpack
-from dstack.core.retention import Kept, Policy, choose
+from dstack.core.retention import PrunePolicy, StoredGeneration, choose
 from dstack.errors import BucketError
 from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
 
-GRACE = 24 * 3600.0
+UNREFERENCED_GRACE_S = 24 * 3600.0
 """Seconds for which code and heartbeats that nothing refers to are left: a run that is being submitted writes its code
 before its record, and a machine may sleep."""
-DOUBT_PAUSE = 5.0
-DOUBT = SILENCE + 4 * DOUBT_PAUSE
+DOUBT_PAUSE_S = 5.0
+LONGEST_DOUBT_S = SILENCE + 4 * DOUBT_PAUSE_S
 """Seconds until a reader whose heartbeat stands still counts as gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doomed:
+class GenerationRemoval:
     """One generation that is to go. `run` is the run that made it, "" when nobody can say."""
 
     keys: JobKeys
@@ -45,7 +45,7 @@ class Doomed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoomedRun:
+class RunRemoval:
     """The records of one run that are to go."""
 
     id: RunId
@@ -57,11 +57,11 @@ class DoomedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PrunePlan:
     """All that is to go, and what stays although the policy names it: generations of runs that have not ended."""
 
-    generations: tuple[Doomed, ...]
-    runs: tuple[DoomedRun, ...]
+    generations: tuple[GenerationRemoval, ...]
+    runs: tuple[RunRemoval, ...]
     code: tuple[str, ...]
     heartbeats: tuple[str, ...]
     bytes: int
@@ -70,7 +70,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class PruneReport:
     """What was removed. `used` generations stay: somebody began to use them meanwhile."""
 
     generations: int
@@ -79,7 +79,7 @@ class Done:
     used: int
 
 
-class Housekeeper:
+class Pruner:
     """Plans and prunes one project."""
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys, performer: BlockingPerformer, *, user: str) -> None:
@@ -88,15 +88,86 @@ class Housekeeper:
         self._performer = performer
         self._user = user
 
-    def plan(self, found: Survey, policy: Policy, *, now: float, tagged: frozenset[str] = frozenset()) -> Plan:
+    def plan(
+        self, found: Survey, policy: PrunePolicy, *, now: float, tagged: frozenset[str] = frozenset()
+    ) -> PrunePlan:
         """What goes by this policy, and what earlier prunes and submissions left half done. Reads only.
 
         `tagged` are the folders of the generations that a tag names: none of them goes.
         """
-        labels = self._workflows(found) if policy.keep is not None else {}
         used = {folder for folder, each in found.generations.items() if found.used(each)} | self._taken(found)
+        chosen = self._choose(found, policy, now=now, used=used, tagged=tagged)
+        doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
+        runs = self._runs(found, policy, now)
+        code = self._code(found, {run.id for run in runs}, now)
+        beats = [each for each in found.heartbeats if now - each.modified > UNREFERENCED_GRACE_S]
+        return PrunePlan(
+            generations=tuple(sorted(doomed, key=lambda each: (each.modified, each.keys.folder))),
+            runs=runs,
+            code=tuple(each.key for each in code),
+            heartbeats=tuple(each.key for each in beats),
+            bytes=sum(each.bytes for each in doomed)
+            + sum(each.bytes for each in runs)
+            + sum(each.size for each in (*code, *beats)),
+            objects=sum(each.objects for each in doomed) + sum(each.objects for each in runs) + len(code) + len(beats),
+            held=len(used & found.generations.keys()),
+        )
+
+    def prune(self, plan: PrunePlan, *, said: Callable[[str], None]) -> PruneReport:
+        """Remove everything in the plan. May be broken off at any point; the next prune goes on. Raises BucketError.
+
+        A generation with a doubtful reader is tried again for at most LONGEST_DOUBT_S seconds: by then the reader is
+        known to live, and the generation stays, or counts as gone. `said` gets one line for the user about the wait.
+        """
+        ended: set[RunId] = set()
+        open_ = list(plan.generations)
+        burials: list[prune_steps.Burial] = []
+        until = time.monotonic() + LONGEST_DOUBT_S
+        told = False
+        while open_:
+            tried = list(parallel(lambda each: self._bury(each, ended), open_))
+            doubtful = [
+                each for each, burial in zip(open_, tried, strict=True) if burial.fate is prune_steps.Fate.DOUBT
+            ]
+            burials += [burial for burial in tried if burial.fate is not prune_steps.Fate.DOUBT]
+            open_ = doubtful if time.monotonic() < until else []
+            if open_ and not told:
+                told = True
+                waiting = f"waiting at most {LONGEST_DOUBT_S:.0f} s for a sign of life"
+                said(f"somebody began to read {len(open_)} of these: {waiting}")
+            if open_:
+                time.sleep(DOUBT_PAUSE_S)
+        forgotten = list(parallel(self._forget, plan.runs))
+        loose = [*plan.code, *plan.heartbeats]
+        for _ in parallel(self._bucket.delete, loose):
+            pass
+        gone = sum(burial.fate is prune_steps.Fate.GONE for burial in burials)
+        return PruneReport(
+            generations=gone,
+            runs=sum(count > 0 for count in forgotten),
+            objects=sum(burial.deleted for burial in burials) + sum(forgotten) + len(loose),
+            used=len(plan.generations) - gone,
+        )
+
+    def _bury(self, doomed: GenerationRemoval, ended: set[RunId]) -> prune_steps.Burial:
+        def steps() -> Steps[BucketPerformer, prune_steps.Burial]:
+            tomb = yield from prune_steps.new_tomb(self._user, doomed.reason)
+            return (yield from prune_steps.bury(self._keys, doomed.keys, tomb, ended))
+
+        return self._performer.take(steps())
+
+    def _forget(self, run: RunRemoval) -> int:
+        return self._performer.take(prune_steps.forget_run(self._keys, run.id))
+
+    # -- planning ---------------------------------------------------------------------------------
+
+    def _choose(
+        self, found: Survey, policy: PrunePolicy, *, now: float, used: Set[str], tagged: Set[str]
+    ) -> dict[str, str]:
+        """Folders of the generations to remove, each with the reason."""
+        labels = self._workflows(found) if policy.keep is not None else {}
         kept = [
-            Kept(
+            StoredGeneration(
                 key=folder,
                 workflow=labels.get(folder, ""),
                 bytes=each.bytes,
@@ -112,68 +183,7 @@ class Housekeeper:
         for folder, each in found.generations.items():
             if each.tomb and each.remains and folder not in used:
                 chosen[folder] = "a prune began it"
-        doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
-        runs = self._runs(found, policy, now)
-        code = self._code(found, {run.id for run in runs}, now)
-        beats = [each for each in found.heartbeats if now - each.modified > GRACE]
-        return Plan(
-            generations=tuple(sorted(doomed, key=lambda each: (each.modified, each.keys.folder))),
-            runs=runs,
-            code=tuple(each.key for each in code),
-            heartbeats=tuple(each.key for each in beats),
-            bytes=sum(each.bytes for each in doomed)
-            + sum(each.bytes for each in runs)
-            + sum(each.size for each in (*code, *beats)),
-            objects=sum(each.objects for each in doomed) + sum(each.objects for each in runs) + len(code) + len(beats),
-            held=len(used & found.generations.keys()),
-        )
-
-    def prune(self, plan: Plan, *, said: Callable[[str], None]) -> Done:
-        """Do it. May be broken off at any point; the next prune goes on. Raises BucketError.
-
-        Artifacts that somebody seems to read are waited for, at most DOUBT seconds, and left alone after that only when
-        he is seen to live.
-        """
-        ended: set[RunId] = set()
-        open_ = list(plan.generations)
-        burials: list[prune_steps.Burial] = []
-        until = time.monotonic() + DOUBT
-        told = False
-        while open_:
-            tried = list(parallel(lambda each: self._bury(each, ended), open_))
-            doubtful = [
-                each for each, burial in zip(open_, tried, strict=True) if burial.fate is prune_steps.Fate.DOUBT
-            ]
-            burials += [burial for burial in tried if burial.fate is not prune_steps.Fate.DOUBT]
-            open_ = doubtful if time.monotonic() < until else []
-            if open_ and not told:
-                told = True
-                said(f"somebody began to read {len(open_)} of these: waiting at most {DOUBT:.0f} s for a sign of life")
-            if open_:
-                time.sleep(DOUBT_PAUSE)
-        forgotten = list(parallel(self._forget, plan.runs))
-        loose = [*plan.code, *plan.heartbeats]
-        for _ in parallel(self._bucket.delete, loose):
-            pass
-        gone = sum(burial.fate is prune_steps.Fate.GONE for burial in burials)
-        return Done(
-            generations=gone,
-            runs=sum(count > 0 for count in forgotten),
-            objects=sum(burial.deleted for burial in burials) + sum(forgotten) + len(loose),
-            used=len(plan.generations) - gone,
-        )
-
-    def _bury(self, doomed: Doomed, ended: set[RunId]) -> prune_steps.Burial:
-        def steps() -> Steps[BucketPerformer, prune_steps.Burial]:
-            tomb = yield from prune_steps.new_tomb(self._user, doomed.reason)
-            return (yield from prune_steps.bury(self._keys, doomed.keys, tomb, ended))
-
-        return self._performer.take(steps())
-
-    def _forget(self, run: DoomedRun) -> int:
-        return self._performer.take(prune_steps.forget_run(self._keys, run.id))
-
-    # -- planning ---------------------------------------------------------------------------------
+        return chosen
 
     def _taken(self, found: Survey) -> set[str]:
         """The generations whose results runs that have not ended already have: of versions that did not pin, too."""
@@ -196,8 +206,8 @@ class Housekeeper:
         all_ = found.generations.values()
         return dict(parallel(lambda each: (each.keys.folder, workflow_of(self._bucket, each)), all_))
 
-    def _doomed(self, each: Generation, reason: str) -> Doomed:
-        return Doomed(
+    def _doomed(self, each: GenerationFacts, reason: str) -> GenerationRemoval:
+        return GenerationRemoval(
             keys=each.keys,
             workflow=workflow_of(self._bucket, each),
             run=self._maker(each),
@@ -208,7 +218,7 @@ class Housekeeper:
             reason=reason,
         )
 
-    def _maker(self, each: Generation) -> str:
+    def _maker(self, each: GenerationFacts) -> str:
         """The name of the run whose attempt it holds."""
         try:
             body = self._bucket.get(each.keys.result)
@@ -220,20 +230,20 @@ class Housekeeper:
         except BucketError:
             return ""  # it goes all the same
 
-    def _runs(self, found: Survey, policy: Policy, now: float) -> tuple[DoomedRun, ...]:
+    def _runs(self, found: Survey, policy: PrunePolicy, now: float) -> tuple[RunRemoval, ...]:
         """Runs that have ended and are past the age; and what is left of runs whose record went."""
         old = []
         for run, facts in found.runs.items():
             age = now - facts.modified
             past = policy.older_than is not None and facts.final and age > policy.older_than
-            if past or (not facts.recorded and age > GRACE) or (facts.final and not facts.recorded):
+            if past or (not facts.recorded and age > UNREFERENCED_GRACE_S) or (facts.final and not facts.recorded):
                 old.append(run)
         names = dict(parallel(lambda run: (run, self._record(run)), old))
         made = []
         for run in sorted(old, reverse=True):
             record, facts = names[run], found.runs[run]
             made.append(
-                DoomedRun(
+                RunRemoval(
                     id=run,
                     name=record.name if record else "",
                     workflow=record.workflow if record else "",
@@ -254,7 +264,7 @@ class Housekeeper:
 
     def _code(self, found: Survey, going: set[RunId], now: float) -> list[Listed]:
         """Lists and diffs of code that no run refers to which stays; none when a record cannot be read."""
-        candidates = [each for each in found.code if now - each.modified > GRACE]
+        candidates = [each for each in found.code if now - each.modified > UNREFERENCED_GRACE_S]
         if not candidates:
             return []
         staying = [run for run, facts in found.runs.items() if facts.recorded and run not in going]
@@ -267,7 +277,7 @@ class Housekeeper:
         return [each for each in candidates if each.key not in referred]
 
 
-def workflow_of(bucket: Bucket, each: Generation) -> str:
+def workflow_of(bucket: Bucket, each: GenerationFacts) -> str:
     """The workflow that a generation is of, as a run that waited for it called it; "" when nobody did."""
     for run in sorted(each.runs):
         key = each.keys.want(run)

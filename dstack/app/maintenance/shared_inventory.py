@@ -17,24 +17,24 @@ from dstack.ports import Bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class LatestInventory:
     """The latest inventory of the bucket, and its number; 0 and None before the first."""
 
     number: int = 0
     inventory: Inventory | None = None
 
 
-def latest_inventory(bucket: Bucket, keys: ProjectKeys) -> Shared:
+def latest_inventory(bucket: Bucket, keys: ProjectKeys) -> LatestInventory:
     """One list and one read; raises BucketError for what is no inventory."""
     names = bucket.children(keys.hosts, limit=1)
     if not names:
-        return Shared()
+        return LatestInventory()
     key = f"{keys.hosts}{names[0]}"
     number = inventory_number(names[0])
     body = bucket.get(key) if number is not None else None
     if number is None or body is None:
         raise BucketError(f"{key} is not a record of kind inventory", hint="remove the object and push again")
-    return Shared(number=number, inventory=unpack(Inventory, key, body))
+    return LatestInventory(number=number, inventory=unpack(Inventory, key, body))
 
 
 def share_inventory(bucket: Bucket, keys: ProjectKeys, inventory: Inventory, *, after: int) -> bool:

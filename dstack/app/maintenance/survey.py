@@ -28,7 +28,7 @@ class Amount:
 
 
 @dataclass(slots=True)
-class Generation:
+class GenerationFacts:
     """One generation of a job. `modified` is when something of it was last written, a user's pin too, but not the
     register, where those who only read stay; `made` when its result came, 0.0 without one. `remains` are the objects
     beside the tomb."""
@@ -71,7 +71,7 @@ class Survey:
     """A whole project. `rest` are keys that no dstack of this version writes."""
 
     sorts: dict[str, Amount] = field(default_factory=dict)
-    generations: dict[str, Generation] = field(default_factory=dict)
+    generations: dict[str, GenerationFacts] = field(default_factory=dict)
     runs: dict[RunId, RunFacts] = field(default_factory=dict)
     code: list[Listed] = field(default_factory=list)
     heartbeats: list[Listed] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Survey:
     def bytes(self) -> int:
         return sum(amount.bytes for amount in self.sorts.values())
 
-    def used(self, generation: Generation) -> bool:
+    def used(self, generation: GenerationFacts) -> bool:
         """Whether a run that has not ended waits for the generation or uses it."""
         return any(self.runs[run].live for run in generation.runs if run in self.runs)
 
@@ -113,7 +113,7 @@ def _of_job(found: Survey, keys: ProjectKeys, each: Listed, parsed: ParsedKey) -
     job = keys.job(Fingerprint(parsed.fingerprint), parsed.generation)
     generation = found.generations.get(job.folder)
     if generation is None:
-        generation = found.generations[job.folder] = Generation(keys=job)
+        generation = found.generations[job.folder] = GenerationFacts(keys=job)
     if parsed.kind is Kind.TOMB:
         generation.tomb = True
         return

@@ -10,8 +10,8 @@ import os
 from dstack.core import liveness
 
 VARIABLE = "DSTACK_SILENCE"
-"""For tests only: seconds, within the bounds of `liveness.silence`. All machines of a test must have the same."""
-SILENCE = liveness.silence(os.environ.get(VARIABLE, ""))
+"""For tests only: seconds, within the bounds of `liveness.silence_of`. All machines of a test must have the same."""
+SILENCE = liveness.silence_of(os.environ.get(VARIABLE, ""))
 """Seconds (of the observer's boot time) without change after which a coordinator counts as dead."""
 BEAT = SILENCE / 8
 """Seconds between two heartbeats of one coordinator."""

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from dstack.app.protocol.lease import BEAT, SILENCE
 from dstack.app.protocol.liveness import Detector
-from dstack.app.queries.views import Tended
+from dstack.app.queries.views import Caretakers
 from dstack.core.format.keys import ProjectKeys, RunKeys
 from dstack.core.format.records import Coordinator, at_machine, unpack
 from dstack.core.heartbeats import decode_beat
@@ -27,7 +27,7 @@ SILENT_BEAT_S = 2 * SILENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sign:
+class CoordinatorSign:
     """Whether a coordinator lives as far as can be told now, when it was heard of last (0.0: not known), and, where it
     is silent because of that, when the credentials ended that it had been lent."""
 
@@ -44,7 +44,7 @@ class Sign:
     """The hosts that stand by for it and are expected to go on, where it is silent."""
 
 
-class Look:
+class Presence:
     """One look at coordinators: each is asked about once, and those that ended cost nothing. `now` is the time of day.
 
     Costs one list, and one read for each coordinator that has a heartbeat and is not of this machine.
@@ -54,7 +54,7 @@ class Look:
         self._bucket = bucket
         self._keys = keys
         self._sure = sure
-        self._signs: dict[str, Sign] = {}
+        self._signs: dict[str, CoordinatorSign] = {}
         self._coordinators: dict[str, Coordinator] = {}
         self.now = now
 
@@ -62,25 +62,25 @@ class Look:
     def _beating(self) -> frozenset[str]:
         return frozenset(name.rstrip("/") for name in self._bucket.children(self._keys.coordinators))
 
-    def sign(self, coordinator: Coordinator) -> Sign:
+    def sign(self, coordinator: Coordinator) -> CoordinatorSign:
         if coordinator.id not in self._signs:
             self._signs[coordinator.id] = self._ask(coordinator)
         return self._signs[coordinator.id]
 
-    def _ask(self, coordinator: Coordinator) -> Sign:
+    def _ask(self, coordinator: Coordinator) -> CoordinatorSign:
         sure = self._sure(coordinator)
         if coordinator.id not in self._beating:
-            return Sign(alive=sure is True)
+            return CoordinatorSign(alive=sure is True)
         beat = decode_beat(self._bucket.get(self._keys.heartbeat(coordinator.id)))
         if sure is False:
             standby = beat.standby if 0 <= self.now - beat.at < SILENT_BEAT_S else ()
-            return Sign(alive=False, seen=beat.at if standby else 0.0, standby=standby)
+            return CoordinatorSign(alive=False, seen=beat.at if standby else 0.0, standby=standby)
         if sure:
-            return Sign(alive=True, unreachable=beat.unreachable, sightings=beat.sightings, waits=beat.waits)
+            return CoordinatorSign(alive=True, unreachable=beat.unreachable, sightings=beat.sightings, waits=beat.waits)
         if beat.until and beat.at <= beat.until < self.now:
-            return Sign(alive=False, seen=beat.at, over=beat.until)
+            return CoordinatorSign(alive=False, seen=beat.at, over=beat.until)
         alive = not beat.at or self.now - beat.at < SILENT_BEAT_S
-        return Sign(
+        return CoordinatorSign(
             alive=alive,
             seen=beat.at,
             unreachable=beat.unreachable,
@@ -118,7 +118,7 @@ class Look:
 
     def tended(
         self, run: RunKeys, names: Iterable[str], owners: Iterable[Coordinator], submitted: float
-    ) -> Tended | None:
+    ) -> Caretakers | None:
         """Who looks after the run, by the coordinators that it names and the owners of its attempts; None while it is
         too young to say."""
         known = {owner.id: owner for owner in owners}
@@ -128,10 +128,10 @@ class Look:
         silent = [(sign.seen, who, sign.standby) for sign, who in signs if sign.standby]
         if silent and all(sign.standby for sign, _ in signs if sign.alive):
             seen, last, standby = max(silent)
-            return Tended(by=by, last=last, seen=seen, standby=standby)
+            return Caretakers(by=by, last=last, seen=seen, standby=standby)
         if by:
-            return Tended(by=by)
+            return Caretakers(by=by)
         if 0 <= self.now - submitted < NEW_RUN_S:
             return None
         seen, last, over = max(((sign.seen, who, sign.over) for sign, who in signs), default=(0.0, "", 0.0))
-        return Tended(last=last, seen=seen, over=over)
+        return Caretakers(last=last, seen=seen, over=over)

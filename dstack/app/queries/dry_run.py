@@ -19,7 +19,7 @@ from dstack.model import Fingerprint, JobSpec, RunName, Word, WorkflowName
 from dstack.ports import Bucket
 
 
-class Fate(Word):
+class Forecast(Word):
     """What will become of a job, as far as can be known before anything is done."""
 
     REUSED = "reused"
@@ -32,11 +32,11 @@ class Fate(Word):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Foresight:
+class JobForecast:
     """One job of a plan. `fingerprint` is "" while inputs are open; `reason` is for people."""
 
     workflow: WorkflowName
-    fate: Fate
+    fate: Forecast
     reason: str
     fingerprint: str = ""
     reused_from: RunName | None = None
@@ -63,7 +63,7 @@ class RememberingReader(BlockingReader):
         return body
 
 
-def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight, ...]:
+def forecast_run(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[JobForecast, ...]:
     """The fate of every job of a run that is not recorded yet, in the order of the plan. Writes nothing."""
     bucket = RememberingReader(store)
     digests: dict[WorkflowName, str] = {}
@@ -71,31 +71,31 @@ def foresee(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[Foresight
     for spec in run.plan.jobs:
         open_inputs = [dependency.workflow for dependency in spec.inputs if dependency.workflow not in digests]
         if open_inputs:
-            found.append(Foresight(workflow=spec.workflow, fate=Fate.WAITS, reason=waits_text(open_inputs)))
+            found.append(JobForecast(workflow=spec.workflow, fate=Forecast.WAITS, reason=waits_text(open_inputs)))
             continue
         inputs = {str(dependency.workflow): digests[dependency.workflow] for dependency in spec.inputs}
         print_ = fingerprint(ingredients(spec, inputs))
-        foresight, digest = _look(bucket, keys, run, spec=spec, fingerprint_=print_)
+        foresight, digest = _forecast_job(bucket, keys, run, spec=spec, fingerprint_=print_)
         if digest is not None:
             digests[spec.workflow] = digest
         found.append(foresight)
     return tuple(found)
 
 
-def _look(
+def _forecast_job(
     bucket: RememberingReader, keys: ProjectKeys, run: RunRecord, *, spec: JobSpec, fingerprint_: Fingerprint
-) -> tuple[Foresight, str | None]:
+) -> tuple[JobForecast, str | None]:
     fresh = fresh_reason(run, spec)
     if fresh:
-        return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=fresh, fingerprint=fingerprint_), None
+        return JobForecast(workflow=spec.workflow, fate=Forecast.RUNS, reason=fresh, fingerprint=fingerprint_), None
     job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
     stands = take_now(generations.current_state(job), bucket)
     generation = job.generation(stands.result or stands.closed + 1)
     result, damage = _result(bucket, generation) if stands.result else (None, "")
     if result is not None:
-        foresight = Foresight(
+        foresight = JobForecast(
             workflow=spec.workflow,
-            fate=Fate.REUSED,
+            fate=Forecast.REUSED,
             reason=f"same code, variables and inputs as in {result.name}",
             fingerprint=fingerprint_,
             reused_from=result.name,
@@ -106,13 +106,17 @@ def _look(
     if live is not None:
         reason = f"{live.claim.run_name} of {live.owner.user} is running it"
         return (
-            Foresight(
-                workflow=spec.workflow, fate=Fate.JOINS, reason=reason, fingerprint=fingerprint_, host=live.claim.host
+            JobForecast(
+                workflow=spec.workflow,
+                fate=Forecast.JOINS,
+                reason=reason,
+                fingerprint=fingerprint_,
+                host=live.claim.host,
             ),
             None,
         )
     reason = damage or (generations.PRUNED if stands.closed else "no result yet")
-    return Foresight(workflow=spec.workflow, fate=Fate.RUNS, reason=reason, fingerprint=fingerprint_), None
+    return JobForecast(workflow=spec.workflow, fate=Forecast.RUNS, reason=reason, fingerprint=fingerprint_), None
 
 
 def _result(bucket: RememberingReader, generation: JobKeys) -> tuple[Result | None, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dstack.app.queries.open_runs import standing
+from dstack.app.queries.open_runs import read_run_folder
 from dstack.app.queries.runs import attempt_of, final_of, job_of, run_ids
 from dstack.app.queries.views import JobView, RunView
 from dstack.app.transfer.committed_manifest import require_left
@@ -19,9 +19,9 @@ from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 from dstack.ports import Bucket
 
-LOOK_BACK = 50
+EARLIER_RUNS_READ = 50
 """Runs before this one that are looked at."""
-CANDIDATES = 10
+EARLIER_JOBS_COMPARED = 10
 """Different earlier jobs of the workflow that are compared."""
 
 
@@ -35,7 +35,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
+class EarlierJob:
     """A job of this workflow in an earlier run, with all that it was made of."""
 
     run: RunName
@@ -48,7 +48,7 @@ class Explainer:
     """Says of the jobs of one run why they ran. What it has read of earlier runs it keeps for the next job."""
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys, record: RunRecord, view: RunView) -> None:
-        self._past = Past(bucket, keys, record)
+        self._past = RunHistory(bucket, keys, record)
         self._view = view
 
     def explain(self, workflow: WorkflowName) -> Explanation:
@@ -69,7 +69,7 @@ class Explainer:
         return _explain(self._past, self._view, workflow)
 
 
-def _explain(past: Past, view: RunView, workflow: WorkflowName) -> Explanation:
+def _explain(past: RunHistory, view: RunView, workflow: WorkflowName) -> Explanation:
     bucket, keys = past.bucket, past.keys
     job = job_of(view, workflow)
     if job.reused_from:
@@ -111,13 +111,13 @@ def _verb(job: JobView) -> str:
 
 
 def _nearest(
-    bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[Earlier], verb: str
+    bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[EarlierJob], verb: str
 ) -> Explanation:
     """The comparison with the earlier job that differs least."""
     changed = any(found.parts.code != parts.code for found in candidates)
     files = _files(bucket, keys, parts.code) if changed else None
     known = {parts.code: files}
-    best: tuple[Earlier, tuple[str, ...]] | None = None
+    best: tuple[EarlierJob, tuple[str, ...]] | None = None
     for found in candidates:
         if found.parts.code not in known:
             known[found.parts.code] = _files(bucket, keys, found.parts.code)
@@ -140,7 +140,7 @@ def _reopened(bucket: Bucket, keys: ProjectKeys, job: JobView) -> str:
     return unpack(Why, key, body).reason if body is not None else ""
 
 
-class Past:
+class RunHistory:
     """Earlier runs: one list, one read for each that is final, and one more for each whose record is asked for."""
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> None:
@@ -153,7 +153,7 @@ class Past:
     @cached_property
     def runs(self) -> Sequence[RunId]:
         """The newest before this one."""
-        return run_ids(self.bucket, self.keys, LOOK_BACK, after=self.record.id)
+        return run_ids(self.bucket, self.keys, EARLIER_RUNS_READ, after=self.record.id)
 
     @property
     def outcomes(self) -> Mapping[WorkflowName, Outcome]:
@@ -167,7 +167,7 @@ class Past:
                 self._outcomes[run] = {outcome.workflow: outcome for outcome in final.jobs}
             else:
                 record = self.record_of(run)
-                self._outcomes[run] = standing(self.bucket, self.keys, record).outcomes if record else {}
+                self._outcomes[run] = read_run_folder(self.bucket, self.keys, record).outcomes if record else {}
         return self._outcomes[run]
 
     def record_of(self, run: RunId) -> RunRecord | None:
@@ -178,7 +178,7 @@ class Past:
         return self._records[run]
 
 
-def _earlier(past: Past, workflow: WorkflowName) -> Iterator[Earlier]:
+def _earlier(past: RunHistory, workflow: WorkflowName) -> Iterator[EarlierJob]:
     """Earlier jobs of the workflow with different fingerprints, newest first; jobs that never had one are left out."""
     seen: set[str] = set()
     for run in past.runs:
@@ -195,8 +195,8 @@ def _earlier(past: Past, workflow: WorkflowName) -> Iterator[Earlier]:
             continue
         seen.add(outcome.fingerprint)
         name = outcome.reused_from or other.name
-        yield Earlier(run=name, fingerprint=outcome.fingerprint, status=outcome.status, parts=parts)
-        if len(seen) == CANDIDATES:
+        yield EarlierJob(run=name, fingerprint=outcome.fingerprint, status=outcome.status, parts=parts)
+        if len(seen) == EARLIER_JOBS_COMPARED:
             return
 
 

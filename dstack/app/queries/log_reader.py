@@ -15,13 +15,13 @@ from dstack.core.lifecycle import ENDED
 from dstack.errors import DamagedObjectError, NotFoundError
 from dstack.ports import Bucket
 
-SHORTEST = 0.1
-LONGEST = 1.0
+SHORTEST_LOG_PAUSE_S = 0.1
+LONGEST_LOG_PAUSE_S = 1.0
 """Seconds between two looks at the logs when nothing happens."""
-STATE = 0.5
+JOB_STATES_PAUSE_S = 0.5
 """Seconds between two looks at what the jobs do, which cost more reads."""
 
-SHORT = 16
+READ_AHEAD_AFTER = 16
 """Pieces that are read one after another before a list tells of all that are there."""
 
 Piece = tuple[str, bytes]
@@ -29,7 +29,7 @@ Piece = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class LogLoss:
     """What the log of a job lacks for good, in words, and the host that could not write it."""
 
     workflow: str
@@ -38,7 +38,7 @@ class Loss:
 
 
 @dataclass(slots=True)
-class Reader:
+class LogCursor:
     """Reads the log of one job, attempt after attempt when it is tried again."""
 
     workflow: str
@@ -55,7 +55,7 @@ def read_logs(
     workflow: str | None = None,
     attempt: int | None = None,
     at_once: int = 1,
-    losses: list[Loss] | None = None,
+    losses: list[LogLoss] | None = None,
 ) -> Iterator[Piece]:
     """The logs that are there, job by job in the order of the plan, a piece at a time; what they lack comes to
     `losses`.
@@ -65,13 +65,13 @@ def read_logs(
     DamagedObjectError when a log lacks a piece.
     """
     damages: list[DamagedObjectError] = []
-    for job in _chosen(bucket, keys, record, workflow):
+    for job in _chosen_jobs(bucket, keys, record, workflow):
         keys_of_attempt = attempt_of(keys, job)
         if attempt is not None:
-            keys_of_attempt = _numbered(bucket, keys_of_attempt, job, attempt)
+            keys_of_attempt = _numbered_attempt(bucket, keys_of_attempt, job, attempt)
         if keys_of_attempt is not None:
-            reader = Reader(workflow=job.workflow, attempt=keys_of_attempt)
-            yield from _drain(bucket, reader, at_once)
+            reader = LogCursor(workflow=job.workflow, attempt=keys_of_attempt)
+            yield from _read_all(bucket, reader, at_once)
             _note_loss(bucket, job.workflow, keys_of_attempt, losses)
             yield job.workflow, b""
             try:
@@ -91,20 +91,21 @@ def follow_logs(
     workflow: str | None = None,
     pause: Callable[[float], None],
     at_once: int = 1,
-    losses: list[Loss] | None = None,
+    losses: list[LogLoss] | None = None,
 ) -> Iterator[Piece]:
     """The logs that are there and all that comes, until every chosen job has its outcome and all was given; what they
     lack comes to `losses`.
 
-    `pause` waits for so many seconds. The next piece of a log is found by its offset: a look costs one read for each
-    running job, at most ten times a second and at least once a second; every STATE seconds the jobs are looked at too.
+    `pause` waits for the given number of seconds. The next piece of a log is found by its offset: a look costs one read
+    for each running job, at most ten times a second and at least once a second. The states of the jobs are read every
+    JOB_STATES_PAUSE_S seconds.
     """
-    chosen = _chosen(bucket, keys, record, workflow)
-    readers = [Reader(workflow=job.workflow) for job in chosen]
-    wait, since = SHORTEST, 0.0
+    chosen = _chosen_jobs(bucket, keys, record, workflow)
+    readers = [LogCursor(workflow=job.workflow) for job in chosen]
+    wait, since = SHORTEST_LOG_PAUSE_S, 0.0
     jobs: dict[str, JobView] = {str(job.workflow): job for job in chosen}
     while any(not reader.done for reader in readers):
-        if since >= STATE:
+        if since >= JOB_STATES_PAUSE_S:
             jobs, since = {str(job.workflow): job for job in run_view(bucket, keys, record).jobs}, 0.0
         moved = False
         for reader in readers:
@@ -114,36 +115,36 @@ def follow_logs(
                     yield piece
                 if reader.done:
                     _note_loss(bucket, reader.workflow, reader.attempt, losses)
-        wait = SHORTEST if moved else min(LONGEST, wait * 1.5)
+        wait = SHORTEST_LOG_PAUSE_S if moved else min(LONGEST_LOG_PAUSE_S, wait * 1.5)
         since += wait
         if any(not reader.done for reader in readers):
             pause(wait)
 
 
-def _note_loss(bucket: Bucket, workflow: str, attempt: AttemptKeys | None, losses: list[Loss] | None) -> None:
+def _note_loss(bucket: Bucket, workflow: str, attempt: AttemptKeys | None, losses: list[LogLoss] | None) -> None:
     """Add what the end of the attempt says that its log lacks."""
     body = bucket.get(attempt.end) if attempt is not None and losses is not None else None
     end = unpack(End, attempt.end, body) if attempt is not None and body is not None else None
     if end is not None and end.log_lost and losses is not None:
-        losses.append(Loss(workflow, end.host, end.log_lost))
+        losses.append(LogLoss(workflow, end.host, end.log_lost))
 
 
-def _advance(bucket: Bucket, keys: ProjectKeys, reader: Reader, *, job: JobView, at_once: int) -> Iterator[Piece]:
+def _advance(bucket: Bucket, keys: ProjectKeys, reader: LogCursor, *, job: JobView, at_once: int) -> Iterator[Piece]:
     """What the reader can give now. The state was read before the log, so that nothing comes behind the end."""
     current = attempt_of(keys, job)
     if current is not None and current != reader.attempt:
         if reader.attempt is not None:
-            yield from _drain(bucket, reader, at_once)
+            yield from _read_all(bucket, reader, at_once)
         reader.attempt, reader.offset = current, 0
     if reader.attempt is not None:
-        yield from _drain(bucket, reader, at_once)
+        yield from _read_all(bucket, reader, at_once)
     if job.status in ENDED:
         reader.done = True
         yield reader.workflow, b""
         _require_end(bucket, reader)
 
 
-def _require_end(bucket: Bucket, reader: Reader) -> None:
+def _require_end(bucket: Bucket, reader: LogCursor) -> None:
     """Raises DamagedObjectError when there is more of the log than the reader could come to: a piece of it was cut, or
     is gone."""
     if reader.attempt is None:
@@ -155,13 +156,13 @@ def _require_end(bucket: Bucket, reader: Reader) -> None:
         raise DamagedObjectError(key, f"{reader.workflow}: the log lacks {key}, or a part before it", hint=hint)
 
 
-def _drain(bucket: Bucket, reader: Reader, at_once: int) -> Iterator[Piece]:
+def _read_all(bucket: Bucket, reader: LogCursor, at_once: int) -> Iterator[Piece]:
     """All that is there, from where the reader is. Of a long log, what a list shows is read ahead."""
     given = 0
     while reader.attempt is not None:
-        if at_once > 1 and given == SHORT:
+        if at_once > 1 and given == READ_AHEAD_AFTER:
             listed = [key for key in bucket.list(reader.attempt.logs) if key >= reader.attempt.log(reader.offset)]
-            yield from _ahead(bucket, reader, listed, at_once)
+            yield from _read_ahead(bucket, reader, listed, at_once)
         piece = bucket.get(reader.attempt.log(reader.offset))
         if not piece:
             return
@@ -170,7 +171,7 @@ def _drain(bucket: Bucket, reader: Reader, at_once: int) -> Iterator[Piece]:
         yield reader.workflow, piece
 
 
-def _ahead(bucket: Bucket, reader: Reader, listed: Sequence[str], at_once: int) -> Iterator[Piece]:
+def _read_ahead(bucket: Bucket, reader: LogCursor, listed: Sequence[str], at_once: int) -> Iterator[Piece]:
     """The listed pieces as long as they are the chain, `at_once` of them on their way."""
     waiting: deque[tuple[str, Future[bytes | None]]] = deque()
     with ThreadPoolExecutor(at_once) as pool:
@@ -191,12 +192,12 @@ def _ahead(bucket: Bucket, reader: Reader, listed: Sequence[str], at_once: int) 
                 future.cancel()
 
 
-def _chosen(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
+def _chosen_jobs(bucket: Bucket, keys: ProjectKeys, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
     view = run_view(bucket, keys, record)
     return view.jobs if workflow is None else (job_of(view, workflow),)
 
 
-def _numbered(bucket: Bucket, last: AttemptKeys | None, job: JobView, number: int) -> AttemptKeys:
+def _numbered_attempt(bucket: Bucket, last: AttemptKeys | None, job: JobView, number: int) -> AttemptKeys:
     """Attempt `number` of the generation that `last` belongs to."""
     if last is not None and 1 <= number <= last.number:
         found = last.attempt(number)

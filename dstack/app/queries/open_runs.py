@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.jobs import last_attempt, owner_of
-from dstack.app.queries.coordinators import LATE_BEAT_S, Look
-from dstack.app.queries.views import JobView, RunView, time_of_day, told, waits_text
+from dstack.app.queries.coordinators import LATE_BEAT_S, Presence
+from dstack.app.queries.views import JobView, RunView, time_of_day, view_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.key_parser import numbers
 from dstack.core.format.keys import ALL_WORKFLOWS, AttemptKeys, JobKeys, ProjectKeys
@@ -27,7 +27,7 @@ from dstack.core.lifecycle import GOOD, AttemptEnd, attempt_status, overall_stat
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket
 
-IN_QUEUE = "waits for a slot; `dstack queue` says who has them"
+IN_QUEUE_TEXT = "waits for a slot; `dstack queue` says who has them"
 _ENDINGS: Mapping[str, str] = {
     AttemptEnd.LOST: "was lost",
     AttemptEnd.STOPPED: "was stopped",
@@ -36,7 +36,7 @@ _ENDINGS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RunFolder:
     """What stands in the folder of a run: one list, and one read for each outcome and stop request."""
 
     outcomes: Mapping[WorkflowName, Outcome]
@@ -47,7 +47,7 @@ class Standing:
         return self.stops.get(workflow) or self.stops.get(ALL_WORKFLOWS)
 
 
-def standing(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Standing:
+def read_run_folder(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunFolder:
     """What the run has so far; outcomes of workflows that it has not are left out."""
     run = keys.run(record.id)
     there = frozenset(bucket.list(run.folder))
@@ -63,11 +63,11 @@ def standing(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Standing:
         if body is not None:
             stops[name or ALL_WORKFLOWS] = unpack(Stop, key, body)
     names = (key.removeprefix(run.coordinators) for key in sorted(there) if key.startswith(run.coordinators))
-    return Standing(outcomes=outcomes, stops=stops, coordinators=tuple(names))
+    return RunFolder(outcomes=outcomes, stops=stops, coordinators=tuple(names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class OpenJob:
     """A job without an outcome, and who looks after its attempt while that has not ended."""
 
     view: JobView
@@ -75,16 +75,16 @@ class Opened:
     nonce: str = ""
 
 
-def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look | None) -> RunView:
+def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Presence | None) -> RunView:
     """The run put together from what it has so far. Without `look`, who looks after it is not asked, nor since when its
     jobs run: for those who look again and again."""
-    found = standing(bucket, keys, record)
+    found = read_run_folder(bucket, keys, record)
     jobs, owners, nonces = [], [], {}
     for spec in record.plan.jobs:
         if spec.workflow in found.outcomes:
-            jobs.append(told(found.outcomes[spec.workflow]))
+            jobs.append(view_of(found.outcomes[spec.workflow]))
             continue
-        opened = open_job(bucket, keys, record, spec=spec, found=found, look=look)
+        opened = open_job_view(bucket, keys, record, spec=spec, found=found, look=look)
         jobs.append(opened.view)
         if opened.owner is not None:
             owners.append(opened.owner)
@@ -94,8 +94,8 @@ def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look |
         if any(job.left for job in jobs):
             seen = look.sightings(keys.run(record.id), found.coordinators)
             jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
-        if any(job.reason == IN_QUEUE for job in jobs):
-            waits = {IN_QUEUE: look.waits(keys.run(record.id), found.coordinators)}
+        if any(job.reason == IN_QUEUE_TEXT for job in jobs):
+            waits = {IN_QUEUE_TEXT: look.waits(keys.run(record.id), found.coordinators)}
             jobs = [replace(job, reason=waits.get(job.reason, {}).get(job.workflow, job.reason)) for job in jobs]
         tended = look.tended(keys.run(record.id), found.coordinators, owners, record.submitted)
     return RunView(
@@ -111,25 +111,25 @@ def unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Look |
     )
 
 
-def open_job(
-    bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, spec: JobSpec, found: Standing, look: Look | None
-) -> Opened:
+def open_job_view(
+    bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, spec: JobSpec, found: RunFolder, look: Presence | None
+) -> OpenJob:
     """A job without an outcome: what it waits for, or its attempt."""
     names = [dependency.workflow for dependency in spec.inputs]
     waits = [name for name in names if name not in found.outcomes or found.outcomes[name].status not in GOOD]
     if waits:
         view = JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=waits_text(waits))
-        return Opened(view=view)
+        return OpenJob(view=view)
     print_ = fingerprint(ingredients(spec, {name: found.outcomes[name].digest for name in names}))
-    generation = _wanted(bucket, keys, record.id, print_)
+    generation = _wanted_generation(bucket, keys, record.id, print_)
     if generation is None:
         reason = "no coordinator has looked at it yet"
         view = JobView(workflow=spec.workflow, status=JobStatus.QUEUED, fingerprint=print_, reason=reason)
-        return Opened(view=view)
-    return _open(bucket, generation, record, workflow=spec.workflow, stop=found.stop(spec.workflow), look=look)
+        return OpenJob(view=view)
+    return _attempt_view(bucket, generation, record, workflow=spec.workflow, stop=found.stop(spec.workflow), look=look)
 
 
-def _wanted(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
+def _wanted_generation(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
     """The highest generation of a job that the run waits for."""
     children = bucket.children(keys.job(print_, 1).job)
     for number in reversed(numbers(children)):
@@ -139,34 +139,34 @@ def _wanted(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) 
     return None
 
 
-def _open(
+def _attempt_view(
     bucket: Bucket,
     generation: JobKeys,
     record: RunRecord,
     *,
     workflow: WorkflowName,
     stop: Stop | None,
-    look: Look | None,
-) -> Opened:
+    look: Presence | None,
+) -> OpenJob:
     """A job without an outcome, by its last attempt."""
     view = JobView(
         workflow=workflow,
         status=JobStatus.QUEUED,
         fingerprint=generation.fingerprint,
         generation=generation.generation,
-        reason=IN_QUEUE,
+        reason=IN_QUEUE_TEXT,
     )
     attempt = read_only(last_attempt(generation), bucket)
     body = bucket.get(attempt.claim) if attempt else None
     if attempt is None or body is None:
-        return Opened(view=view)
+        return OpenJob(view=view)
     claim = unpack(Claim, attempt.claim, body)
     parts = {name.rstrip("/") for name in bucket.children(attempt.folder)}
     view = replace(
         view, status=attempt_status(parts, stopping=stop is not None), host=claim.host, attempt=attempt.number
     )
     if view.status is JobStatus.QUEUED:
-        return Opened(view=replace(view, reason=_ended(bucket, attempt)))
+        return OpenJob(view=replace(view, reason=_end_text(bucket, attempt)))
     owner = claim.coordinator
     if "owner" in parts:
         owner, _ = read_only(owner_of(attempt, claim), bucket)
@@ -175,12 +175,12 @@ def _open(
         reason = f"joins {claim.run_name} of {at_machine(owner.user, owner.machine)}"
     view = replace(view, reason=reason, owner=at_machine(owner.user, owner.machine))
     if look is not None:
-        since = _since(bucket, attempt) if "started" in parts else 0.0
-        view = _heard(replace(view, started=since), look, owner, claim)
-    return Opened(view=view, owner=owner, nonce=claim.nonce)
+        since = _started_at(bucket, attempt) if "started" in parts else 0.0
+        view = _with_signs(replace(view, started=since), look, owner, claim)
+    return OpenJob(view=view, owner=owner, nonce=claim.nonce)
 
 
-def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobView:
+def _with_signs(view: JobView, look: Presence, owner: Coordinator, claim: Claim) -> JobView:
     """What is heard of the attempt through the heartbeat of its owner."""
     sign = look.sign(owner)
     return replace(
@@ -192,13 +192,13 @@ def _heard(view: JobView, look: Look, owner: Coordinator, claim: Claim) -> JobVi
     )
 
 
-def _since(bucket: Bucket, attempt: AttemptKeys) -> float:
+def _started_at(bucket: Bucket, attempt: AttemptKeys) -> float:
     """When the job started, by its host's clock; 0.0 when that is not known."""
     body = bucket.get(attempt.started)
     return 0.0 if body is None else time_of_day(unpack(Started, attempt.started, body).at)
 
 
-def _ended(bucket: Bucket, attempt: AttemptKeys) -> str:
+def _end_text(bucket: Bucket, attempt: AttemptKeys) -> str:
     """Why the job waits again although its last attempt has ended."""
     body = bucket.get(attempt.end)
     end = unpack(End, attempt.end, body) if body is not None else None

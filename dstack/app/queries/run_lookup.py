@@ -10,22 +10,22 @@ from dstack.core.format.identifiers import is_name, is_run_id
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.name_records import decode_name
 from dstack.core.format.records import RunRecord, unpack
-from dstack.core.spans import SKEW
+from dstack.core.spans import CLOCK_SKEW_S
 from dstack.errors import BucketError, NotFoundError, UsageError
 from dstack.model import RunId, RunName
 
 if TYPE_CHECKING:
     from dstack.ports import Bucket
 
-LAST = "-"
+OWN_LAST_RUN = "-"
 """What is written for one's own last run."""
-LOOK_BACK = 50
+EVERYBODYS_RUNS_READ = 50
 """Runs of everybody among which one's own last one is looked for where a bucket has no list of one's own."""
-LAST_TRIES = 3
+OWN_RUNS_READ = 3
 """Own runs that are looked at: the newest may be in the middle of being recorded."""
-SHOWN = 5
+FITTING_NAMES = 5
 """Names of runs that are given when a beginning fits several."""
-NEAR = 1000
+NEAR_NAMES = 1000
 """Names among which a mistyped one is looked for: one list."""
 
 
@@ -34,8 +34,8 @@ def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
 
     Raises UsageError when several have it, and NotFoundError, with the nearest names, when none does.
     """
-    run = asked if is_run_id(asked) else _id_of(bucket, keys, asked) or _begun(bucket, keys, asked)
-    record = _read(bucket, keys, RunId(run)) if run else None
+    run = asked if is_run_id(asked) else _id_by_name(bucket, keys, asked) or _id_by_beginning(bucket, keys, asked)
+    record = _read_run(bucket, keys, RunId(run)) if run else None
     if record is None:
         raise _no_run(bucket, keys, asked)
     return record
@@ -47,19 +47,19 @@ def last_run(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, *, now:
     A run that was made at a time which by `now` is yet to come counts only where there is no other: the clock of the
     machine was wrong then or is now, and such a run would be the newest for as long as the clock was off.
     """
-    for until in (now + SKEW, None):
-        for run in own_run_ids(bucket, keys, user, machine, LAST_TRIES, until=until):
-            record = _read(bucket, keys, run)
+    for until in (now + CLOCK_SKEW_S, None):
+        for run in own_run_ids(bucket, keys, user, machine, OWN_RUNS_READ, until=until):
+            record = _read_run(bucket, keys, run)
             if record is not None and (record.user, record.machine) == (user, machine):
                 return record
-    for run in run_ids(bucket, keys, LOOK_BACK):
-        record = _read(bucket, keys, run)
+    for run in run_ids(bucket, keys, EVERYBODYS_RUNS_READ):
+        record = _read_run(bucket, keys, run)
         if record is not None and (record.user, record.machine) == (user, machine):
             return record
     raise NotFoundError(f"{user}@{machine} has made no run here yet", hint="`dstack ps` lists everybody's")
 
 
-def _read(bucket: Bucket, keys: ProjectKeys, run: RunId) -> RunRecord | None:
+def _read_run(bucket: Bucket, keys: ProjectKeys, run: RunId) -> RunRecord | None:
     key = keys.run(run).record
     body = bucket.get(key)
     if body is None:
@@ -72,7 +72,7 @@ def _read(bucket: Bucket, keys: ProjectKeys, run: RunId) -> RunRecord | None:
     return record
 
 
-def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
+def _id_by_name(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
     if not is_name(name):
         return None
     key = keys.name(RunName(name))
@@ -85,24 +85,25 @@ def _id_of(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
     return run
 
 
-def _begun(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str | None:
+def _id_by_beginning(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str | None:
     """The id of the only run whose name begins so."""
     if not is_name(beginning):
         return None
-    listed = bucket.children(keys.names, limit=SHOWN + 1, after=beginning)
+    listed = bucket.children(keys.names, limit=FITTING_NAMES + 1, after=beginning)
     fitting = [name for name in listed if name.startswith(beginning)]
     if len(fitting) > 1:
-        more = ", …" if len(fitting) > SHOWN else ""
+        more = ", …" if len(fitting) > FITTING_NAMES else ""
         raise UsageError(
-            f"several runs begin with {beginning!r}: {', '.join(fitting[:SHOWN])}{more}", hint="write more of the name"
+            f"several runs begin with {beginning!r}: {', '.join(fitting[:FITTING_NAMES])}{more}",
+            hint="write more of the name",
         )
-    return _id_of(bucket, keys, fitting[0]) if fitting else None
+    return _id_by_name(bucket, keys, fitting[0]) if fitting else None
 
 
 def _no_run(bucket: Bucket, keys: ProjectKeys, name: str) -> NotFoundError:
     # Names that begin with the same letter: that of a typing error is seldom the first.
     after = name[:1] if is_name(name) else ""
-    near = get_close_matches(name[:100], bucket.children(keys.names, limit=NEAR, after=after), n=3)
+    near = get_close_matches(name[:100], bucket.children(keys.names, limit=NEAR_NAMES, after=after), n=3)
     hint = (
         f"did you mean {' or '.join(near)}?"
         if near

@@ -11,7 +11,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dstack.app.queries.views import JobView, RunView, time_of_day, told
+from dstack.app.queries.views import JobView, RunView, time_of_day, view_of
 from dstack.core.format.identifiers import inverted, is_run_id
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Final, RunRecord, unpack
@@ -22,12 +22,12 @@ from dstack.model import Fingerprint, JobStatus, RunId
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dstack.app.queries.coordinators import Look
+    from dstack.app.queries.coordinators import Presence
     from dstack.ports import Bucket
 
-    Looker = Callable[[], Look]
+    PresenceSource = Callable[[], Presence]
     """Gives the one look that serves all runs, made for the first that is not final."""
-    Faults = dict[RunId, BucketError]
+    RunFaults = dict[RunId, BucketError]
     """The runs whose records make no sense, and the first error of each."""
 
 
@@ -54,9 +54,9 @@ def views_of(
     keys: ProjectKeys,
     runs: Sequence[RunId],
     *,
-    look: Looker | None = None,
+    look: PresenceSource | None = None,
     at_once: int = 1,
-    faults: Faults | None = None,
+    faults: RunFaults | None = None,
 ) -> Iterator[RunView]:
     """These runs in this order: one read for each that is final, `at_once` of them at a time.
 
@@ -77,12 +77,14 @@ def views_of(
             yield view
 
 
-def _view(bucket: Bucket, keys: ProjectKeys, run: RunId, final: bytes | None, look: Looker | None) -> RunView | None:
+def _view(
+    bucket: Bucket, keys: ProjectKeys, run: RunId, final: bytes | None, look: PresenceSource | None
+) -> RunView | None:
     """One run, whose summary has the body `final`; None while its record is not there."""
     if final is not None:
-        return with_lost_attempts(bucket, keys, _settled(run, unpack(Final, keys.run(run).final, final)))
+        return with_lost_attempts(bucket, keys, _final_view(run, unpack(Final, keys.run(run).final, final)))
     body = bucket.get(keys.run(run).record)
-    return None if body is None else _unsettled(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
+    return None if body is None else _open_view(bucket, keys, unpack(RunRecord, keys.run(run).record, body), look)
 
 
 def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: int) -> Iterator[bytes | None]:
@@ -100,12 +102,12 @@ def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: i
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Looker | None = None) -> RunView:
+def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: PresenceSource | None = None) -> RunView:
     """How the run stands now, as far as the bucket knows."""
     final = final_of(bucket, keys, record.id)
     if final is not None:
-        return with_lost_attempts(bucket, keys, _settled(record.id, final))
-    return _unsettled(bucket, keys, record, look)
+        return with_lost_attempts(bucket, keys, _final_view(record.id, final))
+    return _open_view(bucket, keys, record, look)
 
 
 def job_of(view: RunView, workflow: str) -> JobView:
@@ -150,7 +152,7 @@ def final_of(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
     return None if body is None else unpack(Final, key, body)
 
 
-def _settled(run: RunId, final: Final) -> RunView:
+def _final_view(run: RunId, final: Final) -> RunView:
     return RunView(
         id=run,
         run=final.run,
@@ -159,14 +161,14 @@ def _settled(run: RunId, final: Final) -> RunView:
         user=final.user,
         machine=final.machine,
         submitted=time_of_day(final.submitted),
-        jobs=tuple(told(outcome) for outcome in final.jobs),
+        jobs=tuple(view_of(outcome) for outcome in final.jobs),
         ended=time_of_day(final.ended),
     )
 
 
-def _unsettled(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Looker | None) -> RunView:
+def _open_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: PresenceSource | None) -> RunView:
     # Imported here on purpose: `ps` over runs that are final needs no fingerprints.
-    from dstack.app.queries.open_runs import unsettled
+    from dstack.app.queries.open_runs import open_run_view
 
-    view = unsettled(bucket, keys, record, look() if look is not None else None)
+    view = open_run_view(bucket, keys, record, look() if look is not None else None)
     return view if look is None else with_lost_attempts(bucket, keys, view)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from dstack.core.format.key_rules import is_part
 from dstack.core.format.records import Final, Outcome, RunRecord, at_machine
 from dstack.core.lifecycle import BEGUN, ENDED, NOT_BEGUN, RAN, overall_status
-from dstack.core.spans import span
+from dstack.core.spans import seconds_between
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.wire.kinds import LATEST
 
-NAMED = 3
+NAMED_JOBS = 3
 """Jobs that are named where a job waits for them; of more only their number is said."""
 
 
@@ -54,7 +54,7 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tended:
+class Caretakers:
     """Who looks after a run that is not final, as far as the bucket and this machine tell at once.
 
     `by` are those who live or may live (user@machine). Without any, `last` is who was heard of last and `seen` when,
@@ -77,7 +77,7 @@ def time_of_day(seconds: float) -> float:
 
 def waits_text(workflows: Sequence[str]) -> str:
     """What a job waits for: `waits for a, b`; `waits for 97 jobs` where naming them would fill the screen."""
-    few = len(workflows) <= NAMED
+    few = len(workflows) <= NAMED_JOBS
     return f"waits for {', '.join(workflows)}" if few else f"waits for {len(workflows)} jobs"
 
 
@@ -94,7 +94,7 @@ class RunView:
     jobs: tuple[JobView, ...]
     machine: str = ""
     ended: float = 0.0
-    tended: Tended | None = None
+    tended: Caretakers | None = None
 
     @property
     def handle(self) -> str:
@@ -122,7 +122,7 @@ class RunView:
         if not starts:
             return None
         ends = [job.ended for job in self.jobs if job.status in RAN]
-        return span(min(starts), max(ends) if self.status is not RunStatus.RUNNING and ends else now)
+        return seconds_between(min(starts), max(ends) if self.status is not RunStatus.RUNNING and ends else now)
 
     @property
     def stage(self) -> RunStatus | JobStatus:
@@ -154,7 +154,7 @@ def summary_of(run: RunRecord, outcomes: Sequence[Outcome], nonce: str) -> Final
     )
 
 
-def told(outcome: Outcome) -> JobView:
+def view_of(outcome: Outcome) -> JobView:
     """A job that has its outcome."""
     return JobView(
         workflow=outcome.workflow,

@@ -93,7 +93,7 @@ async def _send_pack(
     runner: RunnerPort, bucket: Bucket, nonce: Nonce, *, key: str, members: Sequence[Entry], meter: Meter
 ) -> None:
     """Create one pack, verified; an answer that was lost is followed by a look."""
-    files = tuple(manifests.distinct(members))
+    files = tuple(manifests.distinct_entries(members))
     pack, size = members[0].pack, manifests.pack_size(members)
     told = 0
 
@@ -105,7 +105,7 @@ async def _send_pack(
             meter.add(len(chunk))
 
     def create(chunks: Iterator[bytes]) -> Put:
-        return bucket.create_from(key, manifests.verified(files, counted(chunks)))
+        return bucket.create_from(key, manifests.verify_bytes(files, counted(chunks)))
 
     for _ in range(TRIES):
         try:
@@ -158,7 +158,7 @@ async def stage_inputs(
     runs: list[Run] = []
     for _, keys, manifest in inputs:
         for part in stored(keys, manifest):
-            files = [entry for entry in manifests.distinct(part.files) if entry.sha256 in wanted]
+            files = [entry for entry in manifests.distinct_entries(part.files) if entry.sha256 in wanted]
             wanted.difference_update(entry.sha256 for entry in files)
             runs += part.runs(files)
     meter = Meter(progress, sum(run.size for run in runs))
@@ -225,7 +225,7 @@ async def pull(
 
 def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], None]) -> None:
     """Everything that has no bytes; folders come first of all, so that they get their own modes."""
-    twins = manifests.twins(manifest)
+    twins = manifests.twin_paths(manifest)
     if twins is not None and target.folds_names():
         raise DstackError(
             f"{twins[0]!a} and {twins[1]!a} are one name on this disk",

@@ -46,7 +46,7 @@ class Run:
         """The pieces of bytes, each with its file; raises DamagedObjectError when a file's bytes are not its own."""
         chunks = chain.from_iterable(bucket.read(each.key, each.offset, each.length) for each in self.sources)
         try:
-            yield from manifests.split(self.files, chunks)
+            yield from manifests.split_bytes(self.files, chunks)
         except ChangedBytesError as error:
             raise DamagedObjectError(self.sources[0].key, f"{self.sources[0].key} is damaged: {error}") from None
 

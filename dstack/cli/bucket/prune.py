@@ -13,10 +13,10 @@ import typer
 
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import store_time
-from dstack.app.maintenance.prune_plan import Done, Doomed, DoomedRun, Housekeeper, Plan
+from dstack.app.maintenance.prune_plan import GenerationRemoval, PrunePlan, Pruner, PruneReport, RunRemoval
 from dstack.app.maintenance.survey import survey
 from dstack.cli.command_session import open_session
-from dstack.core.retention import Policy
+from dstack.core.retention import PrunePolicy
 from dstack.errors import BucketError, UsageError
 from dstack.session.coordination import make_performer
 from dstack.session.session import Session
@@ -67,7 +67,7 @@ def prune(
             print("nothing was removed: this is what --yes removes")
 
 
-def _remove(session: Session, keeper: Housekeeper, plan: Plan, now: float) -> None:
+def _remove(session: Session, keeper: Pruner, plan: PrunePlan, now: float) -> None:
     writable(session.bucket)
     if plan.objects:
         print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
@@ -76,7 +76,7 @@ def _remove(session: Session, keeper: Housekeeper, plan: Plan, now: float) -> No
         print(f"ended {_counted(aborted, 'interrupted upload')}")
 
 
-def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, untagged: bool) -> Policy:
+def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, untagged: bool) -> PrunePolicy:
     from dstack.project.workflows import resources
 
     age = resources.duration(older_than) if older_than is not None else None
@@ -86,7 +86,7 @@ def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, u
     if max_size is not None and size is None and max_size.strip() != "0":
         raise UsageError(f"--max-size: {max_size!r} is no size", hint="write 50GB, 800MB or 1TiB")
     limit = (size or 0) if max_size is not None else None
-    return Policy(older_than=age, keep=keep, max_size=limit, untagged=untagged)
+    return PrunePolicy(older_than=age, keep=keep, max_size=limit, untagged=untagged)
 
 
 def _refuse_tags(session: Session) -> None:
@@ -96,18 +96,18 @@ def _refuse_tags(session: Session) -> None:
 
 
 @contextmanager
-def housekeeper(session: Session) -> Iterator[Housekeeper]:
+def housekeeper(session: Session) -> Iterator[Pruner]:
     """Who keeps house of the session's project; its threads end with the block."""
     from dstack.adapters.identity import user_name
 
     performer = make_performer(session)
     try:
-        yield Housekeeper(session.bucket, session.keys, performer, user=user_name())
+        yield Pruner(session.bucket, session.keys, performer, user=user_name())
     finally:
         performer.close()
 
 
-def _show(plan: Plan, policy: Policy, now: float) -> None:
+def _show(plan: PrunePlan, policy: PrunePolicy, now: float) -> None:
     rows = [_row(each, now) for each in plan.generations] + [_run_row(each, now) for each in plan.runs]
     if rows:
         sys.stdout.write(table(_GOING, rows, sys.stdout) + "\n")
@@ -128,19 +128,19 @@ def _show(plan: Plan, policy: Policy, now: float) -> None:
         print("say what may go: --older-than 30d, --keep 3, --max-size 50GB, --untagged")
 
 
-def _row(each: Doomed, now: float) -> tuple[str, ...]:
+def _row(each: GenerationRemoval, now: float) -> tuple[str, ...]:
     what = "result" if each.result else "logs" if each.objects else "-"
     used = ago_text(each.modified, now)
     return (what, each.workflow or "-", each.run or "-", used, size_text(each.bytes), each.reason)
 
 
-def _run_row(each: DoomedRun, now: float) -> tuple[str, ...]:
+def _run_row(each: RunRemoval, now: float) -> tuple[str, ...]:
     used = ago_text(each.modified, now)
     reason = "too old" if each.name else "a prune began it"
     return ("run", each.workflow or "-", each.name or each.id, used, size_text(each.bytes), reason)
 
 
-def _done(done: Done) -> str:
+def _done(done: PruneReport) -> str:
     text = f"removed {_counted(done.objects, 'object')}"
     if done.used:
         text += f"; {_counted(done.used, 'job')} stayed: somebody began to use {'it' if done.used == 1 else 'them'}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from dstack.cli.progress_note import telling
-from dstack.core.placement import few
+from dstack.core.placement import names_text
 from dstack.errors import DstackError
 from dstack.model import Host
 from dstack.ports import RunnerPort
@@ -54,7 +54,7 @@ async def _ask(session: Session, hosts: Sequence[Host], question: Question[T]) -
             waiting.remove(host.name)
 
     try:
-        with telling(lambda: f"waiting for {few(waiting) or 'the end'}"):
+        with telling(lambda: f"waiting for {names_text(waiting) or 'the end'}"):
             return list(await asyncio.gather(*map(one, hosts)))
     finally:
         await opener.close()

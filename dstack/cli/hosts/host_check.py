@@ -15,7 +15,7 @@ from dstack.adapters.ssh.known_hosts import ChangedKeyError, PublicKey, RevokedK
 from dstack.app.maintenance.bucket_probe import check_format, writable
 from dstack.app.maintenance.bucket_trial import try_bucket
 from dstack.cli.hosts.ask import Answer, ask_hosts
-from dstack.core.handover import unseen
+from dstack.core.handover import unseen_text
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts
@@ -136,7 +136,7 @@ class Looks:
                 return Seen(facts=facts, who=seeing.who, trouble=seeing.trouble)
             if await self._is_fresh():
                 return Seen(facts=facts, who=seeing.who, fresh=True)
-            return Seen(facts=facts, unseen=unseen(redact_url(bucket)))
+            return Seen(facts=facts, unseen=unseen_text(redact_url(bucket)))
         except DstackError as error:
             if is_path(bucket) and await self._is_fresh():
                 return Seen(facts=facts, fresh=True)

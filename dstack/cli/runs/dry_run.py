@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from dstack.app.hosts.host_verdicts import HostVerdicts, judge_placement
-from dstack.app.queries.dry_run import Fate, Foresight
+from dstack.app.queries.dry_run import Forecast, JobForecast
 from dstack.cli.progress_note import telling
 from dstack.errors import DstackError
 from dstack.session.hosts import open_hosts
@@ -32,10 +32,10 @@ def print_plan(session: Session, prepared: PreparedRun, *, offline: bool) -> Non
             raise refused[spec.workflow]
 
 
-def _judged(fate: Foresight, error: DstackError | None, waits: str | None) -> Foresight:
+def _judged(fate: JobForecast, error: DstackError | None, waits: str | None) -> JobForecast:
     if error is None:
-        return fate if waits is None else replace(fate, fate=Fate.WAITS, reason=waits)
-    return replace(fate, fate=Fate.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
+        return fate if waits is None else replace(fate, fate=Forecast.WAITS, reason=waits)
+    return replace(fate, fate=Forecast.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
 
 
 async def _verdicts(session: Session, prepared: PreparedRun) -> HostVerdicts:

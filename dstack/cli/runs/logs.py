@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dstack.app.queries.log_reader import Loss, Piece, follow_logs, read_logs
+from dstack.app.queries.log_reader import LogLoss, Piece, follow_logs, read_logs
 from dstack.cli.arguments import RUN, WORKFLOW
 from dstack.cli.command_session import open_session
 from dstack.errors import LogLostError, UsageError
@@ -43,7 +43,7 @@ def logs(
     session = open_session()
     record = session.require_run(run)
     bucket, many = session.bucket, session.at_once
-    losses: list[Loss] = []
+    losses: list[LogLoss] = []
     keys = session.keys
     if follow:
         pieces = follow_logs(bucket, keys, record, workflow=workflow, pause=time.sleep, at_once=many, losses=losses)
@@ -55,7 +55,7 @@ def logs(
         _tell(losses)
 
 
-def _tell(losses: Sequence[Loss]) -> NoReturn:
+def _tell(losses: Sequence[LogLoss]) -> NoReturn:
     """End with what the logs lack, after all that there is of them."""
     said = "; ".join(f"{loss.workflow}: {loss.what}" for loss in losses)
     hint = "make room on the host; `dstack run --rerun` runs the job again, and its log is whole then"

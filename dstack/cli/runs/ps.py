@@ -136,6 +136,6 @@ def not_begun(shown: Sequence[RunView]) -> list[str]:
     if not reasons:
         return []
     # Imported here on purpose: most lists have no such run.
-    from dstack.core.placement import few
+    from dstack.core.placement import names_text
 
-    return [f"{few(runs)}: {reason}" for reason, runs in reasons.items()]
+    return [f"{names_text(runs)}: {reason}" for reason, runs in reasons.items()]

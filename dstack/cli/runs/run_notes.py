@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from dstack.app.queries.views import JobView, RunView, Tended
+from dstack.app.queries.views import Caretakers, JobView, RunView
 from dstack.core.sightings import describe
 from dstack.ui.tables import brief
 from dstack.ui.times import ago_text, clock_text, silence_text
@@ -38,17 +38,17 @@ def _brief(job: JobView) -> JobView:
     return replace(job, host=brief(job.host), account=brief(job.account), owner=brief(job.owner))
 
 
-def _takeover(tended: Tended, now: float) -> str:
+def _takeover(tended: Caretakers, now: float) -> str:
     """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
     # Imported here on purpose: most lists have no such run.
     from dstack.app.protocol.lease import TAKEOVER
-    from dstack.core.placement import few
+    from dstack.core.placement import names_text
 
     minutes = math.ceil((tended.seen + TAKEOVER - now) / 60)
     stand, go, have = ("stands", "goes", "has") if len(tended.standby) == 1 else ("stand", "go", "have")
     soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
     silence = silence_text(brief(tended.last), tended.seen, now)
-    return f"{silence}; {few([*map(brief, tended.standby)])} {stand} by{soon}"
+    return f"{silence}; {names_text([*map(brief, tended.standby)])} {stand} by{soon}"
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:

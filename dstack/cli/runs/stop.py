@@ -24,7 +24,7 @@ from dstack.ui.terminal import clean
 from dstack.ui.times import clock_text
 
 if TYPE_CHECKING:
-    from dstack.app.queries.runs import Looker
+    from dstack.app.queries.runs import PresenceSource
 
 ALONE = 3.0
 """Seconds after which a coordinator is started here, in case nobody else looks after the run."""
@@ -182,7 +182,7 @@ def _say_where(jobs: tuple[JobView, ...]) -> None:
 
 
 def _chosen(
-    session: Session, record: RunRecord, workflow: str | None, *, look: Looker | None = None
+    session: Session, record: RunRecord, workflow: str | None, *, look: PresenceSource | None = None
 ) -> tuple[JobView, ...]:
     view = run_view(session.bucket, session.keys, record, look=look)
     view = with_lost_attempts(session.bucket, session.keys, view)

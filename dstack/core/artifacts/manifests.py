@@ -13,16 +13,16 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dstack.core.artifacts.paths import UnsafePathError, check_link, parts_of, raw, shown
+from dstack.core.artifacts.paths import UnsafePathError, check_link, parts_of, path_bytes, path_text
 from dstack.core.artifacts.pieces import are_pieces, pack_name, pieces_of
 from dstack.errors import DamagedObjectError, DstackError, LaterVersionError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
 
-VERSION = 1
-MAX_BODY = 64 << 20
-MAX_ENTRIES = 200_000
-MAX_SIZE = 1 << 50
-EMPTY = hashlib.sha256().hexdigest()
+MANIFEST_VERSION = 1
+MAX_MANIFEST_BODY = 64 << 20
+MAX_MANIFEST_ENTRIES = 200_000
+MAX_ARTIFACT_SIZE = 1 << 50
+EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -48,14 +48,14 @@ def entry_from_wire(fields: Mapping[str, Any]) -> Entry:
 def _entry(fields: Mapping[str, Any]) -> Entry:
     path, kind, mode = fields["path"], fields["kind"], fields["mode"]
     if not isinstance(path, str) or not _number(mode, 0o777):
-        raise BadManifestError(f"{shown(str(path))} has no path or mode")
+        raise BadManifestError(f"{path_text(str(path))} has no path or mode")
     parts_of(path)
     if kind == "file":
         return _file(path, mode, fields)
     if kind == "folder":
         return Entry(path=path, kind=EntryKind.FOLDER, mode=mode)
     if kind != "link" or not isinstance(fields["target"], str):
-        raise BadManifestError(f"{shown(path)} has no kind that dstack knows")
+        raise BadManifestError(f"{path_text(path)} has no kind that dstack knows")
     check_link(path, fields["target"])
     return Entry(path=path, kind=EntryKind.LINK, mode=mode, target=fields["target"])
 
@@ -63,12 +63,12 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
 def _file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
     size, sha256 = fields["size"], fields["sha256"]
     pack, offset = fields.get("pack", ""), fields.get("offset", 0)
-    if not _number(size, MAX_SIZE) or not _number(offset, MAX_SIZE) or not _is_hash(sha256):
-        raise BadManifestError(f"{shown(path)} has no size, hash or offset")
+    if not _number(size, MAX_ARTIFACT_SIZE) or not _number(offset, MAX_ARTIFACT_SIZE) or not _is_hash(sha256):
+        raise BadManifestError(f"{path_text(path)} has no size, hash or offset")
     if fields.get("pieces") is not None and not pack:
         return _cut_file(path, mode, fields)
-    if bool(size) != bool(pack) or bool(size) == (sha256 == EMPTY) or (pack and not _is_hash(pack)):
-        raise BadManifestError(f"{shown(path)} does not say where its bytes are")
+    if bool(size) != bool(pack) or bool(size) == (sha256 == EMPTY_SHA256) or (pack and not _is_hash(pack)):
+        raise BadManifestError(f"{path_text(path)} does not say where its bytes are")
     return Entry(
         path=path, kind=EntryKind.FILE, mode=mode, size=size, sha256=sha256, pack=pack, offset=offset if pack else 0
     )
@@ -76,10 +76,10 @@ def _file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
 
 def _cut_file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
     size, piece, pieces = fields["size"], fields["piece"], fields["pieces"]
-    if not isinstance(pieces, list) or not all(map(_is_hash, pieces)) or not _number(piece, MAX_SIZE):
-        raise BadManifestError(f"{shown(path)} has no pieces")
+    if not isinstance(pieces, list) or not all(map(_is_hash, pieces)) or not _number(piece, MAX_ARTIFACT_SIZE):
+        raise BadManifestError(f"{path_text(path)} has no pieces")
     if not are_pieces(size, piece, len(pieces)):
-        raise BadManifestError(f"{shown(path)} is not cut into pieces of {piece} bytes")
+        raise BadManifestError(f"{path_text(path)} is not cut into pieces of {piece} bytes")
     return Entry(
         path=path,
         kind=EntryKind.FILE,
@@ -104,16 +104,16 @@ def manifest_of(entries: Iterable[Entry], *, partial: bool) -> Manifest:
 
     Every path once, nothing below a file or link, and every pack is whole: named by its members, without gaps.
     """
-    ordered = sorted(entries, key=lambda entry: raw(entry.path))
-    if len(ordered) > MAX_ENTRIES:
-        raise BadManifestError(f"it has {len(ordered)} entries; the limit is {MAX_ENTRIES}")
+    ordered = sorted(entries, key=lambda entry: path_bytes(entry.path))
+    if len(ordered) > MAX_MANIFEST_ENTRIES:
+        raise BadManifestError(f"it has {len(ordered)} entries; the limit is {MAX_MANIFEST_ENTRIES}")
     kinds = {entry.path: entry.kind for entry in ordered}
     if len(kinds) != len(ordered):
         raise BadManifestError("it names a path twice")
     for entry in ordered:
         above = _blocking(entry.path, kinds)
         if above is not None:
-            raise BadManifestError(f"{shown(entry.path)} lies below {shown(above)}, which is no folder")
+            raise BadManifestError(f"{path_text(entry.path)} lies below {path_text(above)}, which is no folder")
     manifest = Manifest(entries=tuple(ordered), partial=partial)
     for pack, members in packs(manifest).items():
         _check_pack(pack, members)
@@ -131,7 +131,7 @@ def _blocking(path: str, kinds: Mapping[str, EntryKind]) -> str | None:
 
 
 def _check_pack(pack: str, members: Sequence[Entry]) -> None:
-    held = list(distinct(members))
+    held = list(distinct_entries(members))
     end = 0
     for first in held:
         if first.offset != end:
@@ -141,13 +141,13 @@ def _check_pack(pack: str, members: Sequence[Entry]) -> None:
         raise BadManifestError(f"pack {pack} does not hold what its name says")
 
 
-def distinct(members: Iterable[Entry]) -> Iterator[Entry]:
+def distinct_entries(members: Iterable[Entry]) -> Iterator[Entry]:
     """The first entry at each place of one pack, of entries by offset; raises BadManifestError where two differ."""
     last: Entry | None = None
     for entry in members:
         if last is not None and entry.offset == last.offset:
             if (entry.sha256, entry.size) != (last.sha256, last.size):
-                raise BadManifestError(f"{shown(entry.path)} and {shown(last.path)} differ and have one place")
+                raise BadManifestError(f"{path_text(entry.path)} and {path_text(last.path)} differ and have one place")
             continue
         last = entry
         yield entry
@@ -174,7 +174,7 @@ def uploads(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
     return found
 
 
-def twins(manifest: Manifest) -> tuple[str, str] | None:
+def twin_paths(manifest: Manifest) -> tuple[str, str] | None:
     """Two paths that are one on a file system which ignores case or composes letters; None when there are none."""
     seen: dict[str, str] = {}
     for entry in manifest.entries:
@@ -191,13 +191,13 @@ def pack_size(members: Sequence[Entry]) -> int:
 
 def encode(manifest: Manifest) -> bytes:
     """The body under `a/<n>/manifest`; raises DstackError above 64 MiB."""
-    header = {"v": VERSION, "kind": "manifest", "partial": manifest.partial}
-    ordered = sorted(manifest.entries, key=lambda entry: raw(entry.path))
+    header = {"v": MANIFEST_VERSION, "kind": "manifest", "partial": manifest.partial}
+    ordered = sorted(manifest.entries, key=lambda entry: path_bytes(entry.path))
     lines = [_line(header), *(_line(to_wire(entry) | _place(entry)) for entry in ordered)]
     body = "".join(lines).encode("ascii")
-    if len(body) > MAX_BODY:
+    if len(body) > MAX_MANIFEST_BODY:
         raise DstackError(
-            f"the list of artifacts would be {len(body)} bytes long; the limit is {MAX_BODY}",
+            f"the list of artifacts would be {len(body)} bytes long; the limit is {MAX_MANIFEST_BODY}",
             hint="let the job put them into one archive",
         )
     return body
@@ -230,17 +230,17 @@ def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
     if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
         raise DamagedObjectError(key, f"{key} is not the manifest that its result names")
     try:
-        if len(body) > MAX_BODY:
+        if len(body) > MAX_MANIFEST_BODY:
             raise BadManifestError(f"it is {len(body)} bytes long")
         lines = body.decode("ascii").split("\n")
-        if len(lines) > MAX_ENTRIES + 2 or lines.pop():
+        if len(lines) > MAX_MANIFEST_ENTRIES + 2 or lines.pop():
             raise BadManifestError("its last line is cut off, or there are too many")
         header = _object(lines[0]) if lines else {}
         if header.get("kind") != "manifest" or not isinstance(header.get("partial"), bool):
             raise BadManifestError("it has no header")
-        if not _number(header.get("v"), MAX_SIZE):
+        if not _number(header.get("v"), MAX_ARTIFACT_SIZE):
             raise BadManifestError("it does not say which version of dstack wrote it")
-        if header["v"] > VERSION:
+        if header["v"] > MANIFEST_VERSION:
             raise LaterVersionError(key)
         entries = (entry_from_wire(_object(line)) for line in lines[1:])
         return manifest_of(entries, partial=header["partial"])
@@ -274,7 +274,7 @@ def content_digest(manifest: Manifest) -> str:
         ]
         for entry in manifest.entries
     )
-    text = json.dumps(["dstack.artifacts", VERSION, content], separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(["dstack.artifacts", MANIFEST_VERSION, content], separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -300,26 +300,26 @@ def merge(inputs: Sequence[tuple[str, Manifest]]) -> tuple[Entry, ...]:
         above = _blocking(path, kinds)
         if above is not None:
             raise _clash(above, owners[above][0], workflow)
-    return tuple(owners[path][1] for path in sorted(owners, key=raw))
+    return tuple(owners[path][1] for path in sorted(owners, key=path_bytes))
 
 
 def _clash(path: str, one: str, other: str) -> UsageError:
     return UsageError(
-        f"inputs {one} and {other} both have the artifact {shown(path)}",
+        f"inputs {one} and {other} both have the artifact {path_text(path)}",
         hint="let one of them write to another path, or depend on one of them only",
     )
 
 
-def verified(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[bytes]:
+def verify_bytes(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[bytes]:
     """`chunks` passed on, checked against the files they must be, one after the other without gaps.
 
     Raises ChangedBytesError before it ends when a file's bytes are not its own, or when there are too many or too few.
     """
-    for _, piece in split(members, chunks):
+    for _, piece in split_bytes(members, chunks):
         yield piece
 
 
-def split(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[tuple[Entry, bytes]]:
+def split_bytes(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[tuple[Entry, bytes]]:
     """Bytes of files that follow one another, each piece with its file; the same checks as `verified`.
 
     The last piece of a file is given only when the whole file is right.
@@ -333,13 +333,13 @@ def split(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[tuple[E
             if not rest:
                 rest = memoryview(next(source, b""))
                 if not rest:
-                    raise ChangedBytesError(f"{shown(entry.path)} is {left} bytes short")
+                    raise ChangedBytesError(f"{path_text(entry.path)} is {left} bytes short")
             piece = rest[:left]
             rest = rest[len(piece) :]
             left -= len(piece)
             digest.update(piece)
             if not left and digest.hexdigest() != entry.sha256:
-                raise ChangedBytesError(f"the bytes of {shown(entry.path)} are not those of its sha256")
+                raise ChangedBytesError(f"the bytes of {path_text(entry.path)} are not those of its sha256")
             yield entry, bytes(piece)
     if rest or any(source):
         raise ChangedBytesError("there are more bytes than the manifest names")

@@ -6,9 +6,9 @@ corpus of tests runs on both.
 
 from __future__ import annotations
 
-MAX_PART = 255
-MAX_PATH = 4096
-MAX_DEPTH = 128
+MAX_PART_BYTES = 255
+MAX_PATH_BYTES = 4096
+MAX_PATH_PARTS = 128
 
 # What file systems of macOS ignore in a name: ".g\u200cit" would be ".git" there.
 _IGNORED = dict.fromkeys([0xFEFF, *range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070)])
@@ -18,18 +18,18 @@ class UnsafePathError(ValueError):
     """A path or link that might lead out of the folder it is put in; the message says which."""
 
 
-def raw(path: str) -> bytes:
+def path_bytes(path: str) -> bytes:
     """The bytes of a path; lone surrogates stand for bytes that are no UTF-8. Raises UnsafePathError for other text."""
     try:
         data = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         data = b""
     if not data or data.decode("utf-8", "surrogateescape") != path:
-        raise UnsafePathError(f"{shown(path)} is not the text of a path")
+        raise UnsafePathError(f"{path_text(path)} is not the text of a path")
     return data
 
 
-def shown(path: str) -> str:
+def path_text(path: str) -> str:
     """The path for messages: printable characters only, at most 200."""
     return ascii(path if len(path) <= 200 else f"{path[:200]}...")
 
@@ -40,14 +40,14 @@ def parts_of(path: str) -> tuple[bytes, ...]:
     Safe: relative, no empty part, ".", ".." or NUL, parts of at most 255 bytes, nothing that git would take for its own
     folder, and not `.dstack`: what is pulled next to a user's code must not become configuration.
     """
-    data = raw(path)
+    data = path_bytes(path)
     parts = tuple(data.split(b"/"))
-    if b"\0" in data or len(data) > MAX_PATH or len(parts) > MAX_DEPTH:
-        raise UnsafePathError(f"{shown(path)} is not a path that dstack takes")
-    if any(part in (b"", b".", b"..") or len(part) > MAX_PART for part in parts):
-        raise UnsafePathError(f"{shown(path)} is not a plain relative path")
+    if b"\0" in data or len(data) > MAX_PATH_BYTES or len(parts) > MAX_PATH_PARTS:
+        raise UnsafePathError(f"{path_text(path)} is not a path that dstack takes")
+    if any(part in (b"", b".", b"..") or len(part) > MAX_PART_BYTES for part in parts):
+        raise UnsafePathError(f"{path_text(path)} is not a plain relative path")
     if any(_is_git(part) for part in parts) or parts[0].lower() == b".dstack":
-        raise UnsafePathError(f"{shown(path)} is a place of git's or dstack's own")
+        raise UnsafePathError(f"{path_text(path)} is a place of git's or dstack's own")
     return parts
 
 
@@ -57,19 +57,19 @@ def check_link(path: str, target: str) -> None:
     ".." only at the beginning: there it counts from the link's own folder, which is a real one. Behind a name it would
     count from wherever that name leads.
     """
-    data = raw(target)
+    data = path_bytes(target)
     parts = [part for part in data.split(b"/") if part not in (b"", b".")]
     up = next((index for index, part in enumerate(parts) if part != b".."), len(parts))
     rest = parts[up:]
     if (
         data.startswith(b"/")
         or b"\0" in data
-        or len(data) > MAX_PATH
+        or len(data) > MAX_PATH_BYTES
         or up >= len(parts_of(path))
         or b".." in rest
         or any(_is_git(part) for part in rest)
     ):
-        raise UnsafePathError(f"{shown(path)} is a link to {shown(target)}, which may lead out of its folder")
+        raise UnsafePathError(f"{path_text(path)} is a link to {path_text(target)}, which may lead out of its folder")
 
 
 def _is_git(part: bytes) -> bool:

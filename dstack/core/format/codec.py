@@ -22,8 +22,8 @@ from dstack.errors import BucketError
 T = TypeVar("T")
 Reader = Callable[[object], Any]
 
-HINT = "it is damaged, or was written by something else"
-PLAIN = frozenset({str, int, bool, NoneType})
+DAMAGE_HINT = "it is damaged, or was written by something else"
+PLAIN_TYPES = frozenset({str, int, bool, NoneType})
 
 
 class _MisfitError(Exception):
@@ -44,7 +44,7 @@ def plain(value: object) -> Any:
     Every field is written, defaults too, so that a later change of a default changes no old record. Raises
     TypeError for a value that has no such form and ValueError for NaN and infinities: both are bugs of the caller.
     """
-    if type(value) in PLAIN:
+    if type(value) in PLAIN_TYPES:
         return value
     if isinstance(value, Enum):
         return value.value
@@ -74,7 +74,7 @@ def build(cls: type[T], data: object, where: str) -> T:
     except _MisfitError as misfit:
         path = "".join(reversed(misfit.path)).lstrip(".")
         place = f"{where}, field {path}" if path else where
-        raise BucketError(f"{place}: {misfit}", hint=HINT) from None
+        raise BucketError(f"{place}: {misfit}", hint=DAMAGE_HINT) from None
     assert isinstance(built, cls)
     return built
 
@@ -185,9 +185,11 @@ def _read_any(value: object, depth: int = DEPTH) -> object:
     if isinstance(value, dict | list) and depth <= 0:
         raise _MisfitError(f"expected at most {DEPTH} objects and lists inside one another")
     if isinstance(value, dict):
-        return {_read_key(key): _read_any(item, depth - 1) for key, item in _few(value, DEFAULTS[Mapping]).items()}
+        return {
+            _read_key(key): _read_any(item, depth - 1) for key, item in _within_bound(value, DEFAULTS[Mapping]).items()
+        }
     if isinstance(value, list):
-        return [_read_any(item, depth - 1) for item in _few(value, DEFAULTS[tuple])]
+        return [_read_any(item, depth - 1) for item in _within_bound(value, DEFAULTS[tuple])]
     if value is None or isinstance(value, bool):
         return value
     plain_type: Any = type(value) if isinstance(value, int | float) else str
@@ -207,7 +209,7 @@ def _read_key(key: object) -> str:
     return cast(str, _reader(str)(key))
 
 
-def _few(value: Any, bound: Any) -> Any:
+def _within_bound(value: Any, bound: Any) -> Any:
     """The list or object itself, which has no more items than it may."""
     if len(value) > bound.most:
         raise _MisfitError(f"expected at most {bound.most} items, found {len(value)}")
@@ -237,7 +239,7 @@ def _tuple_reader(inner: Any, bound: Any) -> Reader:
         if not isinstance(value, list):
             raise _misfit("a list", value)
         try:
-            return tuple(map(reader, _few(value, bound)))
+            return tuple(map(reader, _within_bound(value, bound)))
         except _MisfitError as misfit:
             # Which one it was is found only now: the good case counts nothing.
             if len(value) <= bound.most:
@@ -263,7 +265,7 @@ def _mapping_reader(inner: Any, bound: Any) -> Reader:
         if not isinstance(value, dict):
             raise _misfit("an object", value)
         result = {}
-        for key, item in _few(value, bound).items():
+        for key, item in _within_bound(value, bound).items():
             try:
                 result[_read_key(key)] = reader(item)
             except _MisfitError as misfit:

@@ -48,7 +48,7 @@ class Kind(Enum):
 
 
 ARTIFACTS, LOGS, CODE, RECORDS = "artifacts", "logs", "code", "records"
-SORTS: Mapping[Kind, str] = {
+SORT_OF_KIND: Mapping[Kind, str] = {
     Kind.DATA: ARTIFACTS,
     Kind.MANIFEST: ARTIFACTS,
     Kind.LOG: LOGS,
@@ -106,7 +106,7 @@ _FORMS: Mapping[Kind, str] = {
     Kind.FILES: r"code/(?P<name>[0-9a-f]{64})/files",
     Kind.TAG: rf"tags/(?P<name>{NAME})/[0-9]+",
 }
-FOLDERS = frozenset(f"{form.partition('/')[0]}/" for form in _FORMS.values())
+PROJECT_FOLDERS = frozenset(f"{form.partition('/')[0]}/" for form in _FORMS.values())
 """The folders directly below a project in which dstack writes."""
 _NUMBER = re.compile(r"[0-9]{6}", re.ASCII)
 
@@ -175,4 +175,4 @@ def takes_attempt(key: str) -> bool:
 
 def sort_of(kind: Kind) -> str:
     """ARTIFACTS, LOGS, CODE or RECORDS."""
-    return SORTS.get(kind, RECORDS)
+    return SORT_OF_KIND.get(kind, RECORDS)

@@ -7,16 +7,16 @@ import re
 from dstack.errors import BucketError
 
 MAX_KEY = 900
-MAX_PART = 200
+MAX_KEY_PART = 200
 """Object stores allow 1024 bytes for the whole key, file systems 255 for a part; a bucket's own prefix needs room."""
 
-RESERVED = ".tmp"
+RESERVED_PREFIX = ".tmp"
 """No key begins with this: the folder bucket keeps its half-written files there."""
 
-is_part = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._=+@-]{{1,{MAX_PART}}}", re.ASCII).fullmatch
+is_part = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._=+@-]{{1,{MAX_KEY_PART}}}", re.ASCII).fullmatch
 """Whether one name may stand between two slashes of a key (truthy) or not (None)."""
 
-_PARTS = re.compile(rf"(?:(?!\.{{1,2}}(?:/|\Z))[A-Za-z0-9._=+@-]{{1,{MAX_PART}}}/)+", re.ASCII)
+_PARTS = re.compile(rf"(?:(?!\.{{1,2}}(?:/|\Z))[A-Za-z0-9._=+@-]{{1,{MAX_KEY_PART}}}/)+", re.ASCII)
 
 
 def check_key(key: str) -> str:
@@ -43,7 +43,7 @@ def check_range(key: str, offset: int, length: int) -> None:
 
 
 def is_key(key: str) -> bool:
-    return len(key) <= MAX_KEY and not key.startswith(RESERVED) and _PARTS.fullmatch(key + "/") is not None
+    return len(key) <= MAX_KEY and not key.startswith(RESERVED_PREFIX) and _PARTS.fullmatch(key + "/") is not None
 
 
 def _shown(key: str) -> str:

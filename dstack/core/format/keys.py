@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dstack.model import Fingerprint, RunId, RunName, WorkflowName
 
-FORMAT = "dstack.json"
+FORMAT_KEY = "dstack.json"
 """The record of the version of the bucket's format."""
 PROJECTS = "projects/"
 """The folder of all projects."""

@@ -18,13 +18,13 @@ from dstack.model import JobStatus, RunId, RunName, RunPlan, RunStatus, Snapshot
 
 R = TypeVar("R")
 
-VERSION = 1
+RECORD_VERSION = 1
 MAX_RECORD = 1 << 20
 
 
 def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
     """Canonical bytes of one record; raises BucketError above MAX_RECORD."""
-    body = json.dumps({"v": VERSION, "kind": kind, **fields}, separators=(",", ":"), sort_keys=True).encode()
+    body = json.dumps({"v": RECORD_VERSION, "kind": kind, **fields}, separators=(",", ":"), sort_keys=True).encode()
     if len(body) > MAX_RECORD:
         raise BucketError(f"a record of kind {kind} would be {len(body)} bytes long; the limit is {MAX_RECORD}")
     return body
@@ -41,7 +41,7 @@ def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
         raise DamagedObjectError(key, f"{key} is not a record of kind {kind}")
     if type(fields.get("v")) is not int:
         raise DamagedObjectError(key, f"{key} does not say which version of dstack wrote it")
-    if fields["v"] > VERSION:
+    if fields["v"] > RECORD_VERSION:
         raise LaterVersionError(key)
     return fields
 

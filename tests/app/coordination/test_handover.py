@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dstack.app.coordination.handover import Handed, hand_out, make_ready, still_awaited
-from dstack.app.hosts.fleet import Fleet, Link, Reached
+from dstack.app.hosts.fleet import Fleet, Link, ReachedHost
 from dstack.core.placement import Peer
 from dstack.errors import BucketError, HostError, HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, JobSpec, Resources, Snapshot
@@ -55,11 +55,11 @@ async def handed(
         await links[-1].reach()
     told: dict[str, Sequence[Peer]] = {}
 
-    async def look(reached: Reached) -> None:
+    async def look(reached: ReachedHost) -> None:
         if reached.host.name == blind:
             raise BucketError("this host does not see the bucket")
 
-    async def give(reached: Reached, peers: Sequence[Peer]) -> float | None:
+    async def give(reached: ReachedHost, peers: Sequence[Peer]) -> float | None:
         told[reached.host.name] = peers
         return (until or {}).get(reached.host.name)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dstack.app.hosts import prospects
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.hosts.prospects import Prospects
-from dstack.core.placement import Away, Prospect, misfit, only_chances, prospect
+from dstack.core.placement import AwayHost, Prospect, misfit, only_chances, prospect
 from dstack.errors import HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Gpu, Host, HostFacts, HostName, Resources
 from tests.support.records.specs import FACTS, spec
@@ -29,54 +29,58 @@ WAITS = f"waits for far, which cannot be reached; no other host can run it: {BAR
 # -- the decision ---------------------------------------------------------------------------------
 
 
-def judged(*, present: Mapping[str, HostFacts] | None = None, **away: Away) -> Prospect:
+def judged(*, present: Mapping[str, HostFacts] | None = None, **away: AwayHost) -> Prospect:
     found = prospect(LARGE, {"near": FACTS} if present is None else present, away, limit=LIMIT)
     assert found is not None
     return found
 
 
 def test_a_host_that_never_answered_is_waited_for_until_the_limit_and_no_longer() -> None:
-    assert judged(far=Away(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
-    assert judged(far=Away(seconds=LIMIT - 1)).note.startswith("waits for far, which has not answered yet; no other ")
+    assert judged(far=AwayHost(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
+    assert judged(far=AwayHost(seconds=LIMIT - 1)).note.startswith(
+        "waits for far, which has not answered yet; no other "
+    )
     over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
-    assert judged(far=Away(why="far: no route", seconds=LIMIT)) == over
-    assert judged(far=Away(why="far: no route", seconds=10**6)) == over, "a text that counts on is shown each second"
+    assert judged(far=AwayHost(why="far: no route", seconds=LIMIT)) == over
+    assert judged(far=AwayHost(why="far: no route", seconds=10**6)) == over, (
+        "a text that counts on is shown each second"
+    )
 
 
 def test_a_host_that_could_run_the_job_when_it_answered_is_waited_for_however_long() -> None:
-    able = Away(why="far: no route", seconds=10**6, facts=WITH_GPU)
+    able = AwayHost(why="far: no route", seconds=10**6, facts=WITH_GPU)
     assert judged(far=able) == Prospect(note=WAITS, likely=True)
-    both = judged(far=able, gone=Away(why="gone: no route", seconds=10**6))
+    both = judged(far=able, gone=AwayHost(why="gone: no route", seconds=10**6))
     assert (both.note.partition(";")[0], both.refusal) == ("waits for far, gone, which cannot be reached", "")
 
 
 def test_a_host_that_could_not_run_the_job_when_it_answered_is_not_waited_for() -> None:
     why = f"far has 0 fitting GPUs, 1 are asked for; {BARE}"
-    assert judged(far=Away(facts=FACTS)) == Prospect(note=f"no host can run it: {why}", refusal=why)
+    assert judged(far=AwayHost(facts=FACTS)) == Prospect(note=f"no host can run it: {why}", refusal=why)
 
 
 def test_a_host_that_answered_and_cannot_be_used_is_not_waited_for() -> None:
     why = f"{BARE}; the key of far is new"
-    assert judged(far=Away(why="the key of far is new", refused=True)).refusal == why
+    assert judged(far=AwayHost(why="the key of far is new", refused=True)).refusal == why
 
 
 def test_while_no_host_answers_the_fault_may_be_this_machine_s() -> None:
     """A laptop without a network reaches nobody: that ends nothing."""
-    found = judged(present={}, far=Away(why="far: no route", seconds=10**6))
+    found = judged(present={}, far=AwayHost(why="far: no route", seconds=10**6))
     assert found == Prospect(note="waits for far, which cannot be reached")
 
 
 def test_a_host_that_answered_once_and_cannot_run_the_job_is_no_reason_to_wait_once_it_is_silent_too() -> None:
-    gone = Away(why="near: no route", seconds=10.0, facts=FACTS)
+    gone = AwayHost(why="near: no route", seconds=10.0, facts=FACTS)
     over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
-    assert judged(present={}, near=gone, far=Away(why="far: no route", seconds=LIMIT)) == over
-    assert judged(present={}, near=gone, far=Away(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
+    assert judged(present={}, near=gone, far=AwayHost(why="far: no route", seconds=LIMIT)) == over
+    assert judged(present={}, near=gone, far=AwayHost(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
     assert judged(present={}, near=gone).refusal == BARE
 
 
 @pytest.mark.parametrize(("count", "rest"), [(3, ""), (4, "; and 1 more, tried for 120 s"), (50, "; and 47 more")])
 def test_of_many_silent_hosts_three_are_named_with_their_reasons(count: int, rest: str) -> None:
-    away = {f"h{number:02}": Away(why=f"h{number:02}: no route", seconds=LIMIT) for number in range(count)}
+    away = {f"h{number:02}": AwayHost(why=f"h{number:02}: no route", seconds=LIMIT) for number in range(count)}
     told = judged(**away).refusal
     named = "; ".join(f"h{number:02}: no route, tried for 120 s" for number in range(3))
     assert told.startswith(f"{BARE}; {named}{rest}")
@@ -85,20 +89,20 @@ def test_of_many_silent_hosts_three_are_named_with_their_reasons(count: int, res
 
 
 def test_the_last_host_to_be_tried_decides() -> None:
-    assert judged(far=Away(seconds=LIMIT), new=Away(seconds=3.0)).refusal == ""
+    assert judged(far=AwayHost(seconds=LIMIT), new=AwayHost(seconds=3.0)).refusal == ""
 
 
 facts = st.sampled_from((FACTS, WITH_GPU))
 hosts = st.dictionaries(st.sampled_from("abc"), facts)
 silent = st.dictionaries(
     st.sampled_from("xyz"),
-    st.builds(Away, seconds=st.floats(0, 300), facts=st.none() | facts, refused=st.booleans(), why=st.just("why")),
+    st.builds(AwayHost, seconds=st.floats(0, 300), facts=st.none() | facts, refused=st.booleans(), why=st.just("why")),
 )
 
 
 @given(hosts, silent)
 def test_a_job_is_given_up_only_where_no_host_ever_showed_that_it_can_run_it(
-    present: Mapping[str, HostFacts], away: Mapping[str, Away]
+    present: Mapping[str, HostFacts], away: Mapping[str, AwayHost]
 ) -> None:
     found = prospect(LARGE, present, away, limit=LIMIT)
     answers = [*present.values(), *(host.facts for host in away.values() if host.facts is not None)]
@@ -178,7 +182,7 @@ class Lab:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prospects, "PAUSE", 0.01)
+    monkeypatch.setattr(prospects, "PROSPECT_PAUSE_S", 0.01)
 
 
 @pytest.fixture

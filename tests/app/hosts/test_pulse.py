@@ -79,8 +79,8 @@ def test_a_host_whose_runners_all_freeze_is_out_of_reach() -> None:
 
 
 def test_a_runner_that_falls_silent_is_given_up_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "BEAT", 0.01)
-    monkeypatch.setattr(fleet, "MUTE", 0.05)
+    monkeypatch.setattr(fleet, "RUNNER_LOOK_S", 0.01)
+    monkeypatch.setattr(fleet, "RUNNER_MUTE_S", 0.05)
 
     async def scene() -> None:
         frozen, fresh = Runner(frozen=True), Runner(frozen=False)

@@ -11,7 +11,7 @@ import pytest
 
 from dstack.app.hosts import fleet as fleets
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.hosts.slot_race import Holding
+from dstack.app.hosts.slot_race import SlotRace
 from dstack.app.protocol.answers import NonceRefused, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.app.transfer.attempt_watch import Watching
 from dstack.core.format.keys import ProjectKeys
@@ -81,7 +81,7 @@ async def answers(*runners: FakeRunner, looks: int = 6) -> list[Any]:
     """What `wait` says, look after look, with the first host ranked first."""
     fleet = fleet_of(*runners)
     await fleet.connect()
-    holding = Holding(fleet, NONCE, lambda: [runner.name for runner in runners], Demand(slots=1))
+    holding = SlotRace(fleet, NONCE, lambda: [runner.name for runner in runners], Demand(slots=1))
     try:
         return [await holding.wait(0.05) for _ in range(looks)]
     finally:
@@ -128,7 +128,7 @@ def test_what_a_host_said_when_it_refused_is_kept_for_people() -> None:
     async def play() -> str:
         fleet = fleet_of(FakeRunner("a", refuse))
         await fleet.connect()
-        holding = Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
+        holding = SlotRace(fleet, NONCE, lambda: ["a"], Demand(slots=1))
         while await holding.wait(0.05) != NonceRefused():
             pass
         await fleet.close()
@@ -146,7 +146,7 @@ def test_a_connection_that_was_lost_while_it_waited_is_the_reason_and_not_what_f
     async def play() -> str:
         fleet = fleet_of(FakeRunner("a", cut_then_refuse))
         await fleet.connect()
-        holding = Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
+        holding = SlotRace(fleet, NONCE, lambda: ["a"], Demand(slots=1))
         while await holding.wait(0.05) != NonceRefused():
             pass
         await fleet.close()
@@ -162,7 +162,7 @@ def test_a_host_whose_disk_is_full_is_passed_over_for_a_while_which_grows() -> N
     async def play() -> list[Any]:
         fleet = fleet_of(FakeRunner("a", full), FakeRunner("b", give))
         await fleet.connect()
-        full_host, link = fleet.links["a"], Holding(fleet, NONCE, lambda: ["a"], Demand(slots=1))
+        full_host, link = fleet.links["a"], SlotRace(fleet, NONCE, lambda: ["a"], Demand(slots=1))
         while await link.wait(0.05) != NonceRefused():
             pass
         found: list[Any] = [full_host.has_room, [each.host.name for each in fleet.candidates({})], fleet.full()]
@@ -221,7 +221,7 @@ def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
 
 
 def test_a_host_that_never_answers_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleets, "LATECOMERS", 0.01)
+    monkeypatch.setattr(fleets, "LATECOMER_WAIT_S", 0.01)
     good = FakeRunner("good", give)
 
     async def play() -> None:

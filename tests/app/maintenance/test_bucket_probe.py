@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.app.maintenance.bucket_probe import FULL, LIGHT, Effort, check_format, ensure_probed
-from dstack.core.format.keys import FORMAT
+from dstack.app.maintenance.bucket_probe import FULL_PROBE, LIGHT_PROBE, ProbeEffort, check_format, ensure_probed
+from dstack.core.format.keys import FORMAT_KEY
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
 from tests.support.buckets.kinds import KINDS, LookThenWrite, opened
@@ -74,17 +74,17 @@ class Forgetful(FolderBucket):
         return Put.UNKNOWN
 
 
-def ensure(bucket: Bucket, effort: Effort = FULL) -> None:
+def ensure(bucket: Bucket, effort: ProbeEffort = FULL_PROBE) -> None:
     ensure_probed(bucket, nonce="n1", now=1.5, effort=effort)
 
 
-@pytest.mark.parametrize("effort", [FULL, LIGHT], ids=["full", "light"])
+@pytest.mark.parametrize("effort", [FULL_PROBE, LIGHT_PROBE], ids=["full", "light"])
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_good_bucket_passes_and_holds_nothing_but_the_record(tmp_path: Path, kind: str, effort: Effort) -> None:
+def test_a_good_bucket_passes_and_holds_nothing_but_the_record(tmp_path: Path, kind: str, effort: ProbeEffort) -> None:
     bucket = opened(kind, tmp_path / "b")
     ensure(bucket, effort)
-    assert list(bucket.list("")) == [FORMAT]
-    assert json.loads(bucket.get(FORMAT) or b"") == {
+    assert list(bucket.list("")) == [FORMAT_KEY]
+    assert json.loads(bucket.get(FORMAT_KEY) or b"") == {
         "v": 1, "kind": "format", "nonce": "n1", "min_reader": 1, "min_writer": 1, "made": 1.5,
         "rounds": effort.rounds, "writers": effort.writers,
     }  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_bucket_that_breaks_a_promise_is_refused_and_nothing_recorded(
     with pytest.raises(BucketError, match=reason) as caught:
         ensure(bucket)
     assert caught.value.hint
-    assert FolderBucket(tmp_path / "b").get(FORMAT) is None
+    assert FolderBucket(tmp_path / "b").get(FORMAT_KEY) is None
 
 
 def test_lost_answers_are_no_reason_to_refuse(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_first_uses_at_the_same_time_end_with_one_record(tmp_path: Path) -> None
 
     def use(nonce: str) -> None:
         try:
-            ensure_probed(FolderBucket(tmp_path), nonce=nonce, now=1.0, effort=LIGHT)
+            ensure_probed(FolderBucket(tmp_path), nonce=nonce, now=1.0, effort=LIGHT_PROBE)
         except BaseException as error:
             failures.append(error)
 
@@ -158,7 +158,7 @@ def test_first_uses_at_the_same_time_end_with_one_record(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert failures == []
-    assert list(FolderBucket(tmp_path).list("")) == [FORMAT]
+    assert list(FolderBucket(tmp_path).list("")) == [FORMAT_KEY]
 
 
 def record(bucket: Bucket, **fields: object) -> None:
@@ -172,7 +172,7 @@ def record(bucket: Bucket, **fields: object) -> None:
         "writers": 1,
         "made": 0,
     }
-    bucket.create(FORMAT, json.dumps({**good, **fields}).encode())
+    bucket.create(FORMAT_KEY, json.dumps({**good, **fields}).encode())
 
 
 def test_a_bucket_of_a_later_format_may_be_read_where_it_says_so(tmp_path: Path) -> None:

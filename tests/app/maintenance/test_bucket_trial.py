@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.app.maintenance.bucket_probe import LIGHT, ensure_probed
+from dstack.app.maintenance.bucket_probe import LIGHT_PROBE, ensure_probed
 from dstack.app.maintenance.bucket_trial import store_time, try_bucket
-from dstack.core.format.keys import FORMAT
+from dstack.core.format.keys import FORMAT_KEY
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Listed, Put
 from tests.support.buckets.kinds import KINDS, opened
@@ -42,10 +42,10 @@ class Unlisted(FolderBucket):
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_good_bucket_says_what_time_it_is_and_keeps_nothing(tmp_path: Path, kind: str) -> None:
     bucket = opened(kind, tmp_path / "b")
-    ensure_probed(bucket, nonce="n", now=1.0, effort=LIGHT)
+    ensure_probed(bucket, nonce="n", now=1.0, effort=LIGHT_PROBE)
     first, second = try_bucket(bucket, "one"), store_time(bucket, "two", own=7.0)
     assert abs(second - first) < 120
-    assert list(bucket.list("")) == [FORMAT]
+    assert list(bucket.list("")) == [FORMAT_KEY]
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_a_good_bucket_says_what_time_it_is_and_keeps_nothing(tmp_path: Path, ki
     ],
 )
 def test_what_the_account_may_not_do_is_said(tmp_path: Path, broken: Callable[[Path], Bucket], reason: str) -> None:
-    ensure_probed(FolderBucket(tmp_path), nonce="n", now=1.0, effort=LIGHT)
+    ensure_probed(FolderBucket(tmp_path), nonce="n", now=1.0, effort=LIGHT_PROBE)
     bucket = broken(tmp_path)
     with pytest.raises(BucketError, match=reason):
         try_bucket(bucket, "one")
     assert store_time(bucket, "two", own=7.0) == 7.0
-    assert list(FolderBucket(tmp_path).list("")) == [FORMAT]
+    assert list(FolderBucket(tmp_path).list("")) == [FORMAT_KEY]
 
 
 @pytest.mark.parametrize("off", [YEARS, -YEARS, 0.0])
 def test_the_time_of_a_folder_is_that_of_its_file_system(tmp_path: Path, off: float) -> None:
-    ensure_probed(FolderBucket(tmp_path / "b"), nonce="n", now=1.0, effort=LIGHT)
+    ensure_probed(FolderBucket(tmp_path / "b"), nonce="n", now=1.0, effort=LIGHT_PROBE)
     beside = tmp_path / "beside"
     beside.touch()
     true = os.stat(beside).st_mtime

@@ -11,7 +11,7 @@ from dataclasses import fields
 import pytest
 
 from dstack.app.maintenance.blocking_driver import BlockingPerformer
-from dstack.app.maintenance.bucket_probe import Format
+from dstack.app.maintenance.bucket_probe import FormatRecord
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.maintenance.fsck.findings import Finding
 from dstack.app.protocol.liveness import Observer
@@ -29,7 +29,9 @@ OTHER = spec("other", script="x")
 def story() -> Story:
     """Two runs that ended well, one of them with `train`, some time ago."""
     bucket = MemoryBucket()
-    bucket.create("dstack.json", pack(Format(nonce="n", min_reader=1, min_writer=1, rounds=1, writers=4, made=0.0)))
+    bucket.create(
+        "dstack.json", pack(FormatRecord(nonce="n", min_reader=1, min_writer=1, rounds=1, writers=4, made=0.0))
+    )
     made = Story(bucket)
     finished(made, "one")
     finished(made, "two", OTHER)

@@ -12,7 +12,7 @@ import pytest
 
 from dstack.app.maintenance import prune_plan
 from dstack.app.maintenance.blocking_driver import BlockingPerformer
-from dstack.app.maintenance.prune_plan import GRACE, Housekeeper, Plan
+from dstack.app.maintenance.prune_plan import UNREFERENCED_GRACE_S, PrunePlan, Pruner
 from dstack.app.maintenance.survey import survey
 from dstack.app.protocol import attempts, generations, liveness, prune_steps
 from dstack.app.protocol import effects as fx
@@ -25,7 +25,7 @@ from dstack.app.protocol.steps import Effect, Steps
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
-from dstack.core.retention import Policy
+from dstack.core.retention import PrunePolicy
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
 from tests.support.buckets.memory import MemoryBucket
@@ -164,19 +164,25 @@ def test_what_a_prune_that_died_left_is_finished_by_the_next(
             bury(story, performer)
         assert generation(story).result not in bucket.objects
     bucket.last = None
-    plan = planned(bucket, story, performer, Policy(), now=time.time())
+    plan = planned(bucket, story, performer, PrunePolicy(), now=time.time())
     assert [each.reason for each in plan.generations] == ["a prune began it"]
     housekeeper(bucket, story, performer).prune(plan, said=print)
     assert bucket.list(generation(story).folder) == [generation(story).tomb]
 
 
-def housekeeper(bucket: Watched, story: Story, performer: BlockingPerformer) -> Housekeeper:
-    return Housekeeper(bucket, story.keys, performer, user="alice")
+def housekeeper(bucket: Watched, story: Story, performer: BlockingPerformer) -> Pruner:
+    return Pruner(bucket, story.keys, performer, user="alice")
 
 
 def planned(
-    bucket: Watched, story: Story, performer: BlockingPerformer, policy: Policy, *, now: float, **more: frozenset[str]
-) -> Plan:
+    bucket: Watched,
+    story: Story,
+    performer: BlockingPerformer,
+    policy: PrunePolicy,
+    *,
+    now: float,
+    **more: frozenset[str],
+) -> PrunePlan:
     return housekeeper(bucket, story, performer).plan(survey(bucket, story.keys), policy, now=now, **more)
 
 
@@ -201,9 +207,9 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
     finished(story, "one")
     bucket.put(story.keys.heartbeat(ME.id), b"1")
     performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME)))
-    plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
+    plan = planned(bucket, story, performer, PrunePolicy(keep=0), now=time.time())
     assert [each.run for each in plan.generations] == ["one"]
-    monkeypatch.setattr(prune_plan, "DOUBT_PAUSE", 0.05)
+    monkeypatch.setattr(prune_plan, "DOUBT_PAUSE_S", 0.05)
     monkeypatch.setattr(liveness, "SILENCE", 0.2)
     said: list[str] = []
     done = housekeeper(bucket, story, performer).prune(plan, said=said.append)
@@ -287,7 +293,7 @@ def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
     for key in bucket.objects:
         if str(young.id) not in key and story.fingerprint(spec("other", script="x")) not in key:
             bucket.times[key] = now - 40 * DAY
-    plan = planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now)
+    plan = planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now)
     assert [(each.workflow, each.run, each.result) for each in plan.generations] == [("train", "old", True)]
     assert [run.id for run in plan.runs] == [old.id]
     # The snapshot of all runs here is ccc…: the young one still refers to it.
@@ -296,7 +302,7 @@ def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
     done = housekeeper(bucket, story, performer).prune(plan, said=print)
     assert (done.generations, done.runs, done.used, done.objects) == (1, 1, 0, plan.objects)
     assert not [key for key in bucket.objects if str(old.id) in key]
-    assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).objects == 0
+    assert planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now).objects == 0
 
 
 def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
@@ -307,10 +313,10 @@ def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
     for key in bucket.objects:
         bucket.times[key] = now - 40 * DAY
     assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is True
-    assert not planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
+    assert not planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now).generations
     performer.take(prune_steps.release(generation(story), Nonce("r1")))
     assert generation(story).user(1) in bucket.objects
-    assert planned(bucket, story, performer, Policy(older_than=30 * DAY), now=now).generations
+    assert planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now).generations
 
 
 def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, performer: BlockingPerformer) -> None:
@@ -321,16 +327,16 @@ def test_what_a_run_without_pins_has_taken_stays(bucket: Watched, story: Story, 
         story.keys.run(live.id).job(TRAIN.workflow),
         bucket.objects[story.keys.run(done.id).job(TRAIN.workflow)],
     )
-    plan = planned(bucket, story, performer, Policy(keep=0), now=time.time())
+    plan = planned(bucket, story, performer, PrunePolicy(keep=0), now=time.time())
     assert (plan.generations, plan.held) == ((), 1)
 
 
 def test_what_a_tag_names_stays(bucket: Watched, story: Story, performer: BlockingPerformer) -> None:
     finished(story, "one")
-    now = time.time() + GRACE
+    now = time.time() + UNREFERENCED_GRACE_S
     tagged = frozenset({generation(story).folder})
-    assert planned(bucket, story, performer, Policy(untagged=True), now=now).generations
-    assert not planned(bucket, story, performer, Policy(untagged=True), now=now, tagged=tagged).generations
+    assert planned(bucket, story, performer, PrunePolicy(untagged=True), now=now).generations
+    assert not planned(bucket, story, performer, PrunePolicy(untagged=True), now=now, tagged=tagged).generations
 
 
 def test_a_record_of_a_live_run_that_cannot_be_read_keeps_all_code(
@@ -339,9 +345,9 @@ def test_a_record_of_a_live_run_that_cannot_be_read_keeps_all_code(
     record = finished(story, "one")
     bucket.put(story.keys.diff("d" * 40), b"x")
     bucket.times[story.keys.diff("d" * 40)] = 0.0
-    assert planned(bucket, story, performer, Policy(), now=time.time()).code
+    assert planned(bucket, story, performer, PrunePolicy(), now=time.time()).code
     bucket.objects[story.keys.run(record.id).record] = b"{"
-    assert not planned(bucket, story, performer, Policy(), now=time.time()).code
+    assert not planned(bucket, story, performer, PrunePolicy(), now=time.time()).code
 
 
 def played(

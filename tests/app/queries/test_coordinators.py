@@ -11,17 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.app.protocol.lease import TAKEOVER
-from dstack.app.queries.coordinators import NEW_RUN_S, SILENT_BEAT_S, Look
+from dstack.app.queries.coordinators import NEW_RUN_S, SILENT_BEAT_S, Presence
 from dstack.app.queries.run_lookup import find_run, last_run
 from dstack.app.queries.runs import own_run_ids, run_ids, run_view, views_of
-from dstack.app.queries.views import JobView, RunView, Tended
+from dstack.app.queries.views import Caretakers, JobView, RunView
 from dstack.cli.runs.ps import not_begun
 from dstack.cli.runs.run_notes import left_alone, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
 from dstack.core.sightings import Sighting
-from dstack.core.spans import SKEW
+from dstack.core.spans import CLOCK_SKEW_S
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.tables import notes
@@ -44,8 +44,8 @@ def story(bucket: MemoryBucket) -> Story:
     return Story(bucket)
 
 
-def look(story: Story, *, now: float = NOW, sure: bool | None = None) -> Look:
-    return Look(story.bucket, story.keys, sure=lambda _: sure, now=now)
+def look(story: Story, *, now: float = NOW, sure: bool | None = None) -> Presence:
+    return Presence(story.bucket, story.keys, sure=lambda _: sure, now=now)
 
 
 def beats(story: Story, coordinator: Coordinator, at: object, **more: object) -> None:
@@ -78,15 +78,15 @@ def test_a_running_job_says_since_when_and_where(story: Story) -> None:
     beats(story, ME, NOW - 10)
     told = view(story, record)
     assert (told.jobs[0].started, told.hosts, told.took(NOW)) == (NOW - 100, ("gpu-1",), 100)
-    assert told.tended == Tended(by=("alice@laptop",))
+    assert told.tended == Caretakers(by=("alice@laptop",))
     assert (told.alone, told.jobs[0].left) == (False, False)
 
 
 def test_who_is_heard_or_known_to_live_looks_after_it(story: Story) -> None:
     record, _ = running(story)
-    assert view(story, record, sure=True).tended == Tended(by=("alice@laptop",))
+    assert view(story, record, sure=True).tended == Caretakers(by=("alice@laptop",))
     beats(story, ME, NOW - SILENT_BEAT_S + 1)
-    assert view(story, record).tended == Tended(by=("alice@laptop",))
+    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
 
 
 def test_whose_process_is_gone_does_not_whatever_its_heartbeat(story: Story) -> None:
@@ -99,7 +99,7 @@ def test_whose_process_is_gone_does_not_whatever_its_heartbeat(story: Story) -> 
 def test_without_a_heartbeat_nobody_does(story: Story) -> None:
     record, _ = running(story)
     told = view(story, record)
-    assert told.tended == Tended(last="alice@laptop")
+    assert told.tended == Caretakers(last="alice@laptop")
     assert told.alone
     assert told.jobs[0].left
 
@@ -107,22 +107,24 @@ def test_without_a_heartbeat_nobody_does(story: Story) -> None:
 def test_a_heartbeat_that_is_old_says_since_when(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 3600)
-    assert view(story, record).tended == Tended(last="alice@laptop", seen=NOW - 3600)
+    assert view(story, record).tended == Caretakers(last="alice@laptop", seen=NOW - 3600)
 
 
 def test_lent_credentials_that_ended_are_the_reason_of_a_silence_from_that_moment_on(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 12, until=NOW - 5)
-    assert view(story, record).tended == Tended(last="alice@laptop", seen=NOW - 12, over=NOW - 5)
+    assert view(story, record).tended == Caretakers(last="alice@laptop", seen=NOW - 12, over=NOW - 5)
     assert job(story, record).left
-    assert view(story, record, sure=True).tended == Tended(by=("alice@laptop",)), "a detector that is sure knows better"
+    assert view(story, record, sure=True).tended == Caretakers(by=("alice@laptop",)), (
+        "a detector that is sure knows better"
+    )
 
 
 @pytest.mark.parametrize("until", [NOW + 60, NOW - 20, None, "x", {}])
 def test_who_beats_on_has_credentials(story: Story, until: object) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 12, until=until)
-    assert view(story, record).tended == Tended(by=("alice@laptop",))
+    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
 
 
 def test_an_owner_says_since_when_it_cannot_reach_a_host(story: Story) -> None:
@@ -156,7 +158,7 @@ def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
     record, _ = running(story)
     beats(story, ME, NOW - silent, standby=["gpu-1", "gpu-2"])
     by = () if sure is False else ("alice@laptop",)
-    told = Tended(by=by, last="alice@laptop", seen=NOW - silent, standby=("gpu-1", "gpu-2"))
+    told = Caretakers(by=by, last="alice@laptop", seen=NOW - silent, standby=("gpu-1", "gpu-2"))
     assert view(story, record, sure=sure).tended == told
 
 
@@ -178,14 +180,14 @@ def test_who_works_on_a_run_beside_a_silent_attendant_looks_after_it(story: Stor
     beats(story, ME, NOW - 100, standby=["gpu-1"])
     attends(story, record, BOB)
     beats(story, BOB, NOW)
-    assert view(story, record).tended == Tended(by=("alice@laptop", "bob@desk"))
+    assert view(story, record).tended == Caretakers(by=("alice@laptop", "bob@desk"))
 
 
 @pytest.mark.parametrize("standby", [None, "gpu-1", {"gpu-1": 1}, [1, None, ["gpu-1"], "", "g" * 1000], 7])
 def test_damaged_names_of_hosts_are_no_names(story: Story, standby: object) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 50, standby=standby)
-    assert view(story, record).tended == Tended(by=("alice@laptop",))
+    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
 
 
 def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story: Story) -> None:
@@ -212,10 +214,10 @@ def foreign_notes(story: Story, record: RunRecord, text: str) -> list[str]:
     seen = replace(one, host=text, account=text, sighting=Sighting.ALIVE.value)
     unheard = replace(one, host=text, owner=text, unheard=NOW - 50)
     left = replace(one, host=text, account=text, left=True)
-    standing = Tended(by=(text,), last=text, seen=NOW - 50, standby=(text, text))
+    standing = Caretakers(by=(text,), last=text, seen=NOW - 50, standby=(text, text))
     views = (
         replace(told, jobs=(waiting, away, seen, unheard)),
-        replace(told, jobs=(left,), tended=Tended(last=text, seen=NOW - 500)),
+        replace(told, jobs=(left,), tended=Caretakers(last=text, seen=NOW - 500)),
         replace(told, jobs=(one,), tended=standing),
         replace(told, jobs=(one,), tended=replace(standing, by=())),
     )
@@ -263,7 +265,7 @@ def test_a_long_text_of_somebody_else_hides_nothing_that_stands_beside_it(story:
 def test_a_heartbeat_without_a_sensible_time_is_a_sign_of_life(story: Story, at: object) -> None:
     record, _ = running(story)
     beats(story, ME, at)
-    assert view(story, record).tended == Tended(by=("alice@laptop",))
+    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
@@ -284,7 +286,7 @@ def test_a_queued_run_is_looked_after_by_who_says_so(story: Story) -> None:
     attends(story, record, BOB)
     assert view(story, record).alone
     beats(story, BOB, NOW)
-    assert view(story, record).tended == Tended(by=("bob@desk",))
+    assert view(story, record).tended == Caretakers(by=("bob@desk",))
 
 
 def test_the_one_who_adopted_the_attempt_looks_after_it(story: Story) -> None:
@@ -294,7 +296,7 @@ def test_the_one_who_adopted_the_attempt_looks_after_it(story: Story) -> None:
     beats(story, BOB, NOW)
     told = view(story, record)
     assert (told.jobs[0].owner, told.jobs[0].left) == ("bob@desk", False)
-    assert told.tended == Tended(by=("bob@desk",))
+    assert told.tended == Caretakers(by=("bob@desk",))
 
 
 def test_an_attempt_of_another_run_is_joined(story: Story) -> None:
@@ -441,7 +443,7 @@ def test_a_run_of_a_time_to_come_is_the_last_one_only_where_there_is_no_other(st
     mine = (story.bucket, story.keys, "alice", "laptop")
     assert last_run(*mine, now=1_000_001.0 + 1) == ahead
     assert last_run(*mine, now=3.0).name == "b-2"
-    assert last_run(*mine, now=1.0 - SKEW) == first
+    assert last_run(*mine, now=1.0 - CLOCK_SKEW_S) == first
     assert last_run(*mine, now=-1e9) == ahead
 
 

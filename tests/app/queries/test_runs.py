@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.app.queries.coordinators import Look
+from dstack.app.queries.coordinators import Presence
 from dstack.app.queries.run_lookup import find_run
 from dstack.app.queries.runs import attempt_of, job_of, run_ids, run_view, views_of
 from dstack.app.queries.views import RunView
@@ -81,7 +81,7 @@ def test_times_that_no_clock_can_have_said_are_not_known(story: Story, time_: fl
     story.put(attempt.started, pack(Started(nonce="n1", at=time_)))
     for _ in range(2):
         found = find_run(story.bucket, story.keys, record.id)
-        look = Look(story.bucket, story.keys, sure=lambda _: True, now=1_790_000_000.0)
+        look = Presence(story.bucket, story.keys, sure=lambda _: True, now=1_790_000_000.0)
         view = run_view(story.bucket, story.keys, found, look=lambda look=look: look)
         assert (view.submitted, view.ended, view.jobs[0].started, view.jobs[0].ended) == (0.0, 0.0, 0.0, 0.0)
         assert "1970-01-01" in run_json(view)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dstack.app.hosts.fleet import Reached
+from dstack.app.hosts.fleet import ReachedHost
 from dstack.model import Host, HostFacts, HostName
 from tests.support.records.specs import FACTS
 
 
-def reached(runner: Any, facts: HostFacts = FACTS) -> Reached:
+def reached(runner: Any, facts: HostFacts = FACTS) -> ReachedHost:
     """`runner` answers as far as the test needs it."""
-    return Reached(host=Host(name=HostName("box")), facts=facts, runner=runner)
+    return ReachedHost(host=Host(name=HostName("box")), facts=facts, runner=runner)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.core.format.key_parser import (
-    FOLDERS,
+    PROJECT_FOLDERS,
     Kind,
     attempt_in,
     inventory_number,
@@ -118,7 +118,9 @@ def test_a_claim_and_an_adoption_take_an_attempt_and_nothing_else_does() -> None
 
 
 def test_every_key_lies_in_one_of_the_folders_that_fsck_knows() -> None:
-    assert {key.removeprefix(KEYS.root).partition("/")[0] + "/" for key in SPELLED.values()} == FOLDERS - {"tags/"}
+    assert {key.removeprefix(KEYS.root).partition("/")[0] + "/" for key in SPELLED.values()} == PROJECT_FOLDERS - {
+        "tags/"
+    }
 
 
 def test_numbers_are_read_from_names_and_whole_keys() -> None:

@@ -9,36 +9,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.liveness import READS, SHORTEST, SILENCE, late, observe, silence, silent
+from dstack.core.liveness import (
+    LONGEST_SILENCE_S,
+    SHORTEST_SILENCE_S,
+    SILENT_READS,
+    is_overdue,
+    is_silent,
+    observe,
+    silence_of,
+)
 
 
 def test_silence_needs_its_seconds_and_its_reads() -> None:
     seen = observe(None, b"beat", 0.0)
-    assert not silent(seen, 10.0, after=5.0), "one read shows nothing"
-    assert late(seen, 5.0, after=5.0)
-    assert not late(seen, 4.9, after=5.0)
-    for _ in range(READS - 1):
+    assert not is_silent(seen, 10.0, after=5.0), "one read shows nothing"
+    assert is_overdue(seen, 5.0, after=5.0)
+    assert not is_overdue(seen, 4.9, after=5.0)
+    for _ in range(SILENT_READS - 1):
         seen = observe(seen, b"beat", 1.0)
-    assert silent(seen, 5.0, after=5.0)
-    assert not silent(seen, 4.9, after=5.0)
-    assert not silent(observe(seen, b"another", 5.0), 5.0, after=5.0)
+    assert is_silent(seen, 5.0, after=5.0)
+    assert not is_silent(seen, 4.9, after=5.0)
+    assert not is_silent(observe(seen, b"another", 5.0), 5.0, after=5.0)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("6", 6.0), ("2.5", 2.5), ("120", SILENCE), ("2", SHORTEST)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("6", 6.0), ("2.5", 2.5), ("120", LONGEST_SILENCE_S), ("2", SHORTEST_SILENCE_S)]
+)
 def test_a_test_may_shorten_the_silence(text: str, seconds: float) -> None:
-    assert silence(text) == seconds
+    assert silence_of(text) == seconds
 
 
 @given(st.text() | st.floats().map(str) | st.integers().map(str))
 def test_nothing_makes_the_silence_longer_or_too_short(text: str) -> None:
-    assert SHORTEST <= silence(text) <= SILENCE
+    assert SHORTEST_SILENCE_S <= silence_of(text) <= LONGEST_SILENCE_S
 
 
 @pytest.mark.parametrize(
     "text", ["", " 6", "6 ", "6s", "-6", "+6", "1e1", "1e999", "nan", "inf", "0", "1.99", "121", "٦", "6\n", "0x6"]
 )
 def test_any_other_text_leaves_the_usual_silence(text: str) -> None:
-    assert silence(text) == SILENCE
+    assert silence_of(text) == LONGEST_SILENCE_S
 
 
 @pytest.mark.parametrize(("text", "printed"), [("6", "6.0 0.75 1.0"), ("nonsense", "120.0 15.0 20.0")])

@@ -147,7 +147,7 @@ def test_hostile_paths_are_refused_by_both_sides(path: str) -> None:
 @pytest.mark.parametrize("path", TAKEN, ids=range(len(TAKEN)))
 def test_odd_paths_are_taken_by_both_sides(path: str) -> None:
     assert list(paths.parts_of(path)) == safe_paths.split(path, "inputs")
-    assert b"/".join(paths.parts_of(path)) == paths.raw(path)
+    assert b"/".join(paths.parts_of(path)) == paths.path_bytes(path)
 
 
 @given(st.text(st.sampled_from("./abg\u200c~1 it\0\udcff\ud800"), max_size=12))
@@ -210,7 +210,7 @@ def test_25_000_files_are_more_than_a_record_and_fine() -> None:
 
 
 def test_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "MAX_ENTRIES", 5)
+    monkeypatch.setattr(manifests, "MAX_MANIFEST_ENTRIES", 5)
     with pytest.raises(BucketError):
         manifests.decode(KEY, manifests.encode(SAMPLE))
 
@@ -269,9 +269,9 @@ def test_partial_artifacts_are_no_input() -> None:
 
 
 def test_twins_are_found() -> None:
-    assert manifests.twins(SAMPLE) is None
-    assert manifests.twins(Manifest(entries=(folder("A"), folder("a")))) == ("A", "a")
-    assert manifests.twins(Manifest(entries=(folder("e\u0301"), folder("\u00e9")))) is not None
+    assert manifests.twin_paths(SAMPLE) is None
+    assert manifests.twin_paths(Manifest(entries=(folder("A"), folder("a")))) == ("A", "a")
+    assert manifests.twin_paths(Manifest(entries=(folder("e\u0301"), folder("\u00e9")))) is not None
 
 
 @given(st.lists(st.integers(0, 5), max_size=20))
@@ -281,8 +281,8 @@ def test_bytes_are_passed_on_whatever_the_pieces(cuts: list[int]) -> None:
     for cut in [*cuts, 9]:
         pieces.append(body[:cut])
         body = body[cut:]
-    assert b"".join(manifests.verified(members, pieces)) == b"abcdefghi"
-    assert {entry.path for entry, _ in manifests.split(members, pieces)} == {"a", "b", "c"}
+    assert b"".join(manifests.verify_bytes(members, pieces)) == b"abcdefghi"
+    assert {entry.path for entry, _ in manifests.split_bytes(members, pieces)} == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("body", [b"", b"abc", b"abcdefg", b"abcdefghX", b"Xbcdefghi", b"abcdefghij", b"abcdXfghi"])
@@ -292,7 +292,7 @@ def test_bytes_that_are_others_are_refused_before_the_file_is_whole(body: bytes)
     given_out: dict[str, bytes] = {}
 
     def take() -> None:
-        for entry, piece in manifests.split(members, [body]):
+        for entry, piece in manifests.split_bytes(members, [body]):
             given_out[entry.path] = given_out.get(entry.path, b"") + piece
 
     with pytest.raises(manifests.ChangedBytesError):

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.placement import TURN, Candidate, Peer, Standing, nowhere, rank, turn
+from dstack.core.placement import TURN_S, Candidate, Peer, RunLoad, no_host_reason, rank, turn
 from dstack.model import Gpu, Host, HostFacts, HostName, JobSpec, Resources
 from tests.support.records import specs
 
@@ -35,7 +35,7 @@ def turns(
     spec: JobSpec = PLAIN,
     running: dict[str, int] | None = None,
 ) -> dict[str, float]:
-    standing = Standing(inputs=inputs, running=running or {})
+    standing = RunLoad(inputs=inputs, running=running or {})
     return {each.name: turn(spec, peers, standing, job=job, me=each.name) for each in peers}
 
 
@@ -45,7 +45,7 @@ def test_each_host_has_a_turn_of_its_own_and_all_agree(
 ) -> None:
     peers = [peer(name) for name in "abcdef"[:count]]
     first = turns(job, peers, inputs, running=running)
-    assert sorted(first.values()) == [TURN * rank for rank in range(count)]
+    assert sorted(first.values()) == [TURN_S * rank for rank in range(count)]
     assert turns(job, peers[::-1], inputs, running=running) == first, "the order in which they are listed says nothing"
 
 
@@ -53,7 +53,7 @@ def test_each_host_has_a_turn_of_its_own_and_all_agree(
 def test_the_host_that_made_most_of_the_inputs_comes_first(job: str) -> None:
     peers = [peer("a", images=(IMAGE,)), peer("b"), peer("c")]
     found = turns(job, peers, {"b": 2, "c": 1}, spec=specs.spec(image=IMAGE), running={"b": 3})
-    assert (found["b"], found["c"], found["a"]) == (0.0, TURN, 2 * TURN)
+    assert (found["b"], found["c"], found["a"]) == (0.0, TURN_S, 2 * TURN_S)
 
 
 @given(JOBS)
@@ -66,12 +66,12 @@ def test_of_equal_inputs_the_host_that_has_the_image_comes_first(job: str) -> No
 def test_the_host_with_the_least_of_the_run_for_its_slots_comes_next(job: str) -> None:
     peers = [peer("a", slots=1), peer("b", slots=4), peer("c", slots=2)]
     found = turns(job, peers, {}, running={"a": 1, "b": 1, "c": 1})
-    assert (found["b"], found["c"], found["a"]) == (0.0, TURN, 2 * TURN)
+    assert (found["b"], found["c"], found["a"]) == (0.0, TURN_S, 2 * TURN_S)
 
 
 def test_a_host_that_can_never_run_it_is_waited_for_by_nobody() -> None:
     peers = [peer("a"), peer("b", gpus=1), peer("c")]
-    standing = Standing(inputs={})
+    standing = RunLoad(inputs={})
     assert turn(specs.spec(resources=Resources(gpu=Gpu(count=1))), peers, standing, job="j", me="b") == 0.0
     peers = [peer("a", docker=False), peer("b"), peer("c", docker=False)]
     assert turn(specs.spec(image=IMAGE), peers, standing, job="j", me="b") == 0.0
@@ -86,7 +86,7 @@ def test_equal_jobs_spread_over_the_hosts() -> None:
 
 
 def test_without_peers_nobody_is_waited_for() -> None:
-    assert turn(PLAIN, [], Standing(inputs={}), job="j", me="a") == 0.0
+    assert turn(PLAIN, [], RunLoad(inputs={}), job="j", me="a") == 0.0
 
 
 def candidate(name: str, *, docker: bool = True, **values: Any) -> Candidate:
@@ -107,7 +107,7 @@ def test_a_coordinator_of_many_hosts_goes_by_free_slots_inputs_image_and_load() 
 
 def test_a_job_with_an_image_needs_a_host_with_docker() -> None:
     facts = {"a": facts_of(docker=False), "b": facts_of(docker=False)}
-    why = nowhere(specs.spec(image=IMAGE), facts)
+    why = no_host_reason(specs.spec(image=IMAGE), facts)
     assert str(why).count("has no Docker") == 2
-    assert nowhere(PLAIN, facts) is None
-    assert nowhere(specs.spec(image=IMAGE), {**facts, "c": facts_of()}) is None
+    assert no_host_reason(PLAIN, facts) is None
+    assert no_host_reason(specs.spec(image=IMAGE), {**facts, "c": facts_of()}) is None

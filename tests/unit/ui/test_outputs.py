@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from dstack.app.queries.dry_run import Fate, Foresight
+from dstack.app.queries.dry_run import Forecast, JobForecast
 from dstack.app.queries.views import JobView, RunView
 from dstack.errors import ConfigError, NoHostError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
@@ -15,11 +15,15 @@ from dstack.ui.plan import plan_text
 
 def test_a_plan_names_what_becomes_of_each_job() -> None:
     fates = (
-        Foresight(
-            workflow=WorkflowName("prepare"), fate=Fate.REUSED, reason="as in a-1", reused_from=RunName("a-1"), host="h"
+        JobForecast(
+            workflow=WorkflowName("prepare"),
+            fate=Forecast.REUSED,
+            reason="as in a-1",
+            reused_from=RunName("a-1"),
+            host="h",
         ),
-        Foresight(workflow=WorkflowName("train"), fate=Fate.RUNS, reason="no result yet"),
-        Foresight(workflow=WorkflowName("test"), fate=Fate.WAITS, reason="waits for train"),
+        JobForecast(workflow=WorkflowName("train"), fate=Forecast.RUNS, reason="no result yet"),
+        JobForecast(workflow=WorkflowName("test"), fate=Forecast.WAITS, reason="waits for train"),
     )
     assert plan_text(fates, io.StringIO()) == (
         "WORKFLOW  PLAN      HOST  WHY\n"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dstack.adapters.identity import new_run_id
 from dstack.app.queries.views import JobView, RunView
 from dstack.core.format.identifiers import is_run_id
-from dstack.core.spans import LONGEST, SKEW, span
+from dstack.core.spans import CLOCK_SKEW_S, LONGEST_SPAN_S, seconds_between
 from dstack.model import JobStatus, RunName, RunStatus, WorkflowName
 from dstack.runner.base.stopwatch import Stopwatch
 from dstack.ui.jsonout import moment, runs_json
@@ -27,8 +27,8 @@ CLOCKS = st.one_of(st.floats(), st.floats(0, 4e9), st.sampled_from([0.0, -1.0, N
 @example(NOW, NOW + YEARS)
 @example(NOW, NOW - YEARS)
 def test_no_clock_makes_a_traceback_or_a_duration_that_nothing_takes(began: float, now: float) -> None:
-    passed = span(began, now)
-    assert passed is None or 0.0 <= passed <= LONGEST
+    passed = seconds_between(began, now)
+    assert passed is None or 0.0 <= passed <= LONGEST_SPAN_S
     assert (since_text(began, now) == "-") == (passed is None)
     for text in (ago_text(began, now), age_text(began, now), clock_text("%Y-%m-%d %H:%M:%S", began)):
         assert text.isprintable()
@@ -46,7 +46,7 @@ def test_a_run_is_shown_whatever_its_clocks_said(submitted: float, started: floa
         submitted=submitted, jobs=(job,),
     )  # fmt: skip
     took = view.took(now)
-    assert took is None or 0.0 <= took <= LONGEST
+    assert took is None or 0.0 <= took <= LONGEST_SPAN_S
     json.loads(runs_json([view]))
 
 
@@ -70,8 +70,8 @@ def test_a_long_silence_is_told_by_its_date() -> None:
 
 
 def test_clocks_that_agree_are_believed() -> None:
-    assert span(NOW, NOW + 5) == 5
-    assert span(NOW, NOW - SKEW / 2) == 0
+    assert seconds_between(NOW, NOW + 5) == 5
+    assert seconds_between(NOW, NOW - CLOCK_SKEW_S / 2) == 0
     assert since_text(NOW, NOW + 65) == "1:05"
     assert ago_text(NOW + YEARS, NOW) == clock_text("%Y-%m-%d", NOW + YEARS)
     assert age_text(NOW + YEARS, NOW) == clock_text("%Y-%m-%d", NOW + YEARS)

@@ -12,62 +12,62 @@ from functools import partial
 from itertools import islice
 
 from dstack.app.maintenance.blocking_driver import parallel
-from dstack.app.maintenance.fsck.findings import FORSAKEN, Check, Finding
+from dstack.app.maintenance.fsck.findings import FORSAKEN_NAME_S, Check, Finding
 from dstack.app.maintenance.fsck.jobs import check_job
 from dstack.app.maintenance.fsck.runs import check_run
 from dstack.app.protocol.effects import BucketPerformer, Delete
 from dstack.app.protocol.steps import Steps, ask
-from dstack.core.format.key_parser import FOLDERS, Kind, kind_of
-from dstack.core.format.keys import FORMAT, PROBES, PROJECTS, ProjectKeys
+from dstack.core.format.key_parser import PROJECT_FOLDERS, Kind, kind_of
+from dstack.core.format.keys import FORMAT_KEY, PROBES, PROJECTS, ProjectKeys
 from dstack.core.format.name_records import decode_name
 from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
 
-PAUSE = 1.0
-BATCH = 64
+RECHECK_PAUSE_S = 1.0
+CHECKS_AT_A_TIME = 64
 
 
-def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = PAUSE) -> Iterator[Finding]:
+def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = RECHECK_PAUSE_S) -> Iterator[Finding]:
     """Everything that is wrong in a bucket, as it is found; raises BucketError when the store does not answer.
 
     `now` is the time of day by the store's clock, in seconds since the epoch.
     """
     for name in bucket.children(""):
-        if name not in (FORMAT, PROJECTS, PROBES):
+        if name not in (FORMAT_KEY, PROJECTS, PROBES):
             yield Finding(key=name, meaning="no dstack of this version writes this key")
-    if bucket.children(PROJECTS, limit=1) and bucket.get(FORMAT) is None:
-        yield Finding(key=FORMAT, meaning="the bucket has no format record: a later version may misread it")
+    if bucket.children(PROJECTS, limit=1) and bucket.get(FORMAT_KEY) is None:
+        yield Finding(key=FORMAT_KEY, meaning="the bucket has no format record: a later version may misread it")
     for name in bucket.children(PROJECTS):
         keys = ProjectKeys(f"{PROJECTS}{name}")
         yield from check_project(Check(bucket=bucket, keys=keys, now=now, deep=deep), pause=pause)
 
 
-def check_project(check: Check, *, pause: float = PAUSE) -> Iterator[Finding]:
+def check_project(check: Check, *, pause: float = RECHECK_PAUSE_S) -> Iterator[Finding]:
     """Everything that is wrong in one project."""
     keys, bucket = check.keys, check.bucket
     for name in bucket.children(keys.root):
-        if name not in FOLDERS:
+        if name not in PROJECT_FOLDERS:
             yield Finding(key=keys.root + name, meaning="no dstack of this version writes this key")
     for folder in (keys.jobs, keys.runs):
         for name in bucket.children(folder):
             if not name.endswith("/"):
                 yield Finding(key=folder + name, meaning="no dstack of this version writes this key")
     jobs = (name.rstrip("/") for name in bucket.children(keys.jobs) if name.endswith("/"))
-    yield from _settled((partial(check_job, check, Fingerprint(job)) for job in jobs), pause)
+    yield from _lasting_findings((partial(check_job, check, Fingerprint(job)) for job in jobs), pause)
     runs = (name.rstrip("/") for name in bucket.children(keys.runs) if name.endswith("/"))
-    yield from _settled((partial(check_run, check, RunId(run)) for run in runs), pause)
+    yield from _lasting_findings((partial(check_run, check, RunId(run)) for run in runs), pause)
     names = bucket.survey(keys.names)
-    yield from _settled((partial(_check_name, check, each) for each in names), pause)
+    yield from _lasting_findings((partial(_check_name, check, each) for each in names), pause)
     for folder in (keys.code, keys.coordinators, keys.people, keys.hosts):
         for each in bucket.survey(folder):
             if kind_of(keys, each.key) is Kind.UNKNOWN:
                 yield Finding(key=each.key, meaning="no dstack of this version writes this key")
 
 
-def _settled(checks: Iterable[Callable[[], list[Finding]]], pause: float) -> Iterator[Finding]:
+def _lasting_findings(checks: Iterable[Callable[[], list[Finding]]], pause: float) -> Iterator[Finding]:
     """The findings of many checks, some at a time; a check that found something is made again after a pause."""
     waiting = iter(checks)
-    while batch := list(islice(waiting, BATCH)):
+    while batch := list(islice(waiting, CHECKS_AT_A_TIME)):
         suspicious = [each for each, found in zip(batch, parallel(lambda each: each(), batch), strict=True) if found]
         if not suspicious:
             continue
@@ -90,7 +90,7 @@ def _check_name(check: Check, each: Listed) -> list[Finding]:
     record = check.keys.run(run).record
     if check.bucket.get(record) is not None:
         return []
-    if not check.old(each, FORSAKEN):
+    if not check.old(each, FORSAKEN_NAME_S):
         return []
 
     def repair() -> Steps[BucketPerformer, None]:

@@ -33,7 +33,7 @@ from dstack.core.format.records import (
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Listed
 
-RECORDS: Mapping[Kind, type[Any]] = {
+RECORD_CLASSES: Mapping[Kind, type[Any]] = {
     Kind.RUN: RunRecord,
     Kind.STOP: Stop,
     Kind.OUTCOME: Outcome,
@@ -52,9 +52,9 @@ RECORDS: Mapping[Kind, type[Any]] = {
     Kind.PRESENCE: Coordinator,
     Kind.INVENTORY: Inventory,
 }
-SETTLING = 60.0
+SETTLING_S = 60.0
 """Seconds that a coordinator may take from one record to the next before its absence is told."""
-FORSAKEN = 24 * 3600.0
+FORSAKEN_NAME_S = 24 * 3600.0
 """Seconds after which a name without a run is none of a run that is being submitted."""
 
 Repair = Callable[[], Steps[BucketPerformer, None]]
@@ -96,7 +96,7 @@ class Records:
             place = parse_key(key.removeprefix(check.keys.root))
             if place.kind is Kind.UNKNOWN:
                 self.wrong(key, "no dstack of this version writes this key")
-            elif place.kind in RECORDS:
+            elif place.kind in RECORD_CLASSES:
                 self._read(key, place.kind)
 
     def of(self, kind: Kind) -> dict[str, Any]:
@@ -115,6 +115,6 @@ class Records:
         if body is None:
             return  # it went since the list
         try:
-            self.found.setdefault(kind, {})[key] = unpack(RECORDS[kind], key, body)
+            self.found.setdefault(kind, {})[key] = unpack(RECORD_CLASSES[kind], key, body)
         except BucketError as error:
             self.wrong(key, str(error).removeprefix(f"{key} "))

@@ -21,7 +21,7 @@ from dstack.errors import BucketError
 from dstack.model import Fingerprint, Manifest
 from dstack.ports import Listed
 
-AGAIN = "close the generation: the next run that needs it makes it again"
+CLOSE_REMEDY = "close the generation: the next run that needs it makes it again"
 
 
 def check_job(check: Check, job: Fingerprint) -> list[Finding]:
@@ -200,7 +200,9 @@ class _Generation(Records):
                 said(key, f"it has {self.listed[key].size} bytes, the manifest says {size}")
             elif self._check.deep:
                 try:
-                    for _ in manifests.verified(manifests.distinct(members), self._check.bucket.read(key, 0, size)):
+                    for _ in manifests.verify_bytes(
+                        manifests.distinct_entries(members), self._check.bucket.read(key, 0, size)
+                    ):
                         pass
                 except ChangedBytesError as error:
                     said(key, f"its bytes are damaged: {error}")
@@ -213,4 +215,4 @@ class _Generation(Records):
             tomb = Tomb(nonce=(yield from ask(NewNonce())), user="fsck", reason="it is damaged")
             yield from create(self.keys.tomb, pack(tomb))
 
-        self.wrong(key, meaning, remedy=AGAIN, repair=repair)
+        self.wrong(key, meaning, remedy=CLOSE_REMEDY, repair=repair)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.app.maintenance.fsck.findings import SETTLING, Check, Finding, Records
+from dstack.app.maintenance.fsck.findings import SETTLING_S, Check, Finding, Records
 from dstack.app.protocol import prune_steps, settlement
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import BucketPerformer, NewNonce
@@ -140,7 +140,7 @@ class _Run(Records):
 
     def _check_open(self, record: RunRecord, outcomes: dict[WorkflowName, Outcome]) -> None:
         """A run without a summary: has it ended all the same? A coordinator may be about to write what is missing."""
-        if any(not self._check.old(self.listed[self.keys.job(each)], SETTLING) for each in outcomes):
+        if any(not self._check.old(self.listed[self.keys.job(each)], SETTLING_S) for each in outcomes):
             return
         lacking = [spec for spec in record.plan.jobs if self.lacks(self.keys.job(spec.workflow))]
         if not lacking and len(outcomes) == len(record.plan.jobs):
@@ -176,7 +176,7 @@ class _Run(Records):
         except BucketError:
             return
         listed = [each for each in self._check.bucket.survey(keys.folder) if each.key == keys.result]
-        if result is None or not listed or not self._check.old(listed[0], SETTLING):
+        if result is None or not listed or not self._check.old(listed[0], SETTLING_S):
             return
         key = self.keys.job(spec.workflow)
         job = Job(run=record, spec=spec, fingerprint=keys.fingerprint, project=self._check.keys)

@@ -17,7 +17,7 @@ from dstack.adapters.bucket.fsspec_store import FsspecBucket
 from dstack.adapters.bucket.object_stores.obstore_store import ObstoreBucket
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.adapters.bucket.registry import backend_of
-from dstack.app.maintenance.bucket_probe import FULL, LIGHT, effort_for
+from dstack.app.maintenance.bucket_probe import FULL_PROBE, LIGHT_PROBE, effort_for
 from dstack.errors import BucketError
 from dstack.ports import Put
 
@@ -40,7 +40,7 @@ def test_paths_and_file_urls_are_folders(url: str, path: str) -> None:
     bucket = open_bucket(url, {}, "/home/alice")
     assert isinstance(bucket, FolderBucket)
     assert bucket.path == path
-    assert effort_for(backend_of(url).properties.exclusion) == LIGHT
+    assert effort_for(backend_of(url).properties.exclusion) == LIGHT_PROBE
 
 
 def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypa
 def test_object_stores_are_served_by_obstore_with_fsspecs_options(url: str, options: dict[str, Any]) -> None:
     bucket = open_bucket(url, options, "/home/alice")
     assert isinstance(bucket, ObstoreBucket)
-    assert effort_for(backend_of(url).properties.exclusion) == FULL
+    assert effort_for(backend_of(url).properties.exclusion) == FULL_PROBE
 
 
 @pytest.mark.parametrize(
