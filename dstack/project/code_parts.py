@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from dstack.core.fingerprint import code_digest
 from dstack.model import CodeFile
-from dstack.project.paths import matching
+from dstack.project.paths import match_paths
 from dstack.project.yaml.parser import ScalarNode
-from dstack.project.yaml.report import Report, nearest, quoted
+from dstack.project.yaml.report import Report, quote, suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,8 @@ class CodeParts:
         """Report every entry that matches no file."""
         for entry in include or ():
             if not self._match(entry.text):
-                advice = nearest(entry.text, self._paths)
-                report.problem(entry.position, f"include {quoted(entry.text)} matches no file of the project{advice}")
+                advice = suggest(entry.text, self._paths)
+                report.problem(entry.position, f"include {quote(entry.text)} matches no file of the project{advice}")
 
     def part(self, report: Report, include: Sequence[ScalarNode] | None) -> CodePart:
         """The part of these entries, checked; without `include`, all files but those of dstack itself."""
@@ -60,5 +60,5 @@ class CodeParts:
 
     def _match(self, pattern: str) -> frozenset[str]:
         if pattern not in self._matches:
-            self._matches[pattern] = frozenset(matching(pattern, self._paths))
+            self._matches[pattern] = frozenset(match_paths(pattern, self._paths))
         return self._matches[pattern]

@@ -12,29 +12,29 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from dstack.model import Dependency, Position, WorkflowName
-from dstack.project.yaml.report import Report, nearest, quoted
+from dstack.project.yaml.report import Report, quote, suggest
 
 if TYPE_CHECKING:
     import networkx as nx
 
-Edges = Mapping[WorkflowName, Iterable[tuple[Dependency, Position]]]
+WorkflowEdges = Mapping[WorkflowName, Iterable[tuple[Dependency, Position]]]
 """For each workflow, in the order of the files, what it depends on and where that stands."""
 
 
-def in_run(dependency: Dependency) -> bool:
+def is_in_run(dependency: Dependency) -> bool:
     """True when the input is another workflow of the run, not results of a tagged or named run."""
     return dependency.tag is None and dependency.run is None
 
 
-def check_graph(report: Report, edges: Edges) -> None:
+def check_graph(report: Report, edges: WorkflowEdges) -> None:
     """Every dependency exists and none leads back to where it came from."""
     for name, dependencies in edges.items():
         for dependency, place in dependencies:
             wanted = dependency.workflow
-            if in_run(dependency) and wanted not in edges:
+            if is_in_run(dependency) and wanted not in edges:
                 others = [other for other in edges if other != name]
-                advice = nearest(wanted, others)
-                report.problem(place, f"{name} depends on {quoted(wanted)}, which no workflow is called{advice}")
+                advice = suggest(wanted, others)
+                report.problem(place, f"{name} depends on {quote(wanted)}, which no workflow is called{advice}")
     for cycle in _cycles(edges):
         place = _place(edges, cycle[0], cycle[1 % len(cycle)])
         if len(cycle) == 1:
@@ -44,12 +44,12 @@ def check_graph(report: Report, edges: Edges) -> None:
             report.problem(place, f"workflows depend on one another in a circle: {members}")
 
 
-def run_order(edges: Edges, target: WorkflowName) -> tuple[WorkflowName, ...]:
+def run_order(edges: WorkflowEdges, target: WorkflowName) -> tuple[WorkflowName, ...]:
     """The workflows of a run of `target`: each after all it depends on, `target` last, else in the order of the files.
 
     `edges` has passed `check_graph`.
     """
-    needed = _needed(edges)
+    needed = _dependencies(edges)
     members, unseen = {target}, [target]
     while unseen:
         found = needed[unseen.pop()] - members
@@ -68,35 +68,35 @@ def run_order(edges: Edges, target: WorkflowName) -> tuple[WorkflowName, ...]:
     return tuple(order)
 
 
-def _needed(edges: Edges) -> dict[WorkflowName, set[WorkflowName]]:
+def _dependencies(edges: WorkflowEdges) -> dict[WorkflowName, set[WorkflowName]]:
     """What each workflow depends on within a run, without names that do not exist."""
     return {
-        name: {other.workflow for other, _ in dependencies if in_run(other) and other.workflow in edges}
+        name: {other.workflow for other, _ in dependencies if is_in_run(other) and other.workflow in edges}
         for name, dependencies in edges.items()
     }
 
 
-def _circular(edges: Edges) -> bool:
+def _is_circular(edges: WorkflowEdges) -> bool:
     try:
-        TopologicalSorter(_needed(edges)).prepare()
+        TopologicalSorter(_dependencies(edges)).prepare()
     except CycleError:
         return True
     return False
 
 
-def _graph(edges: Edges) -> nx.DiGraph[WorkflowName]:
+def _graph(edges: WorkflowEdges) -> nx.DiGraph[WorkflowName]:
     import networkx as nx
 
     graph: nx.DiGraph[WorkflowName] = nx.DiGraph()
     graph.add_nodes_from(edges)
-    for name, needed in _needed(edges).items():
+    for name, needed in _dependencies(edges).items():
         graph.add_edges_from((name, other) for other in needed)
     return graph
 
 
-def _cycles(edges: Edges) -> list[list[WorkflowName]]:
+def _cycles(edges: WorkflowEdges) -> list[list[WorkflowName]]:
     """One cycle of each knot, beginning with the member that comes first in the files."""
-    if not _circular(edges):
+    if not _is_circular(edges):
         return []
     import networkx as nx
 
@@ -116,5 +116,5 @@ def _cycles(edges: Edges) -> list[list[WorkflowName]]:
     return sorted(found, key=lambda cycle: positions[cycle[0]])
 
 
-def _place(edges: Edges, name: WorkflowName, wanted: WorkflowName) -> Position:
-    return next(place for dependency, place in edges[name] if in_run(dependency) and dependency.workflow == wanted)
+def _place(edges: WorkflowEdges, name: WorkflowName, wanted: WorkflowName) -> Position:
+    return next(place for dependency, place in edges[name] if is_in_run(dependency) and dependency.workflow == wanted)

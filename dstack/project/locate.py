@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dstack.errors import UsageError
 
-FOLDER = ".dstack"
+DSTACK_FOLDER = ".dstack"
 
 
 def find_project(start: Path, *, home: Path | None = None) -> Path:
@@ -17,10 +17,10 @@ def find_project(start: Path, *, home: Path | None = None) -> Path:
     """
     begin = start.absolute()
     for folder in (begin, *begin.parents):
-        if (folder / FOLDER).is_dir() and (not _same(folder, home) or _has_workflows(folder)):
+        if (folder / DSTACK_FOLDER).is_dir() and (not _same(folder, home) or _has_workflows(folder)):
             return folder
     raise UsageError(
-        f"no {FOLDER} folder in {begin} or any folder above it",
+        f"no {DSTACK_FOLDER} folder in {begin} or any folder above it",
         hint="go to your project, or make one here with `dstack init`",
     )
 
@@ -30,5 +30,5 @@ def _same(folder: Path, home: Path | None) -> bool:
 
 
 def _has_workflows(folder: Path) -> bool:
-    inside = folder / FOLDER
+    inside = folder / DSTACK_FOLDER
     return (inside / "workflows").is_dir() or any((inside / f"workflows.{end}").exists() for end in ("yaml", "yml"))

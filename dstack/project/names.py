@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dstack.project.yaml.parser import ScalarNode
-from dstack.project.yaml.report import Report, quoted
+from dstack.project.yaml.report import Report, quote
 
 _WORKFLOW = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
@@ -16,11 +16,11 @@ _TAKEN = frozenset(("global", "_all"))
 
 def read_workflow_name(report: Report, node: ScalarNode) -> str | None:
     if node.text.lower() in _TAKEN:
-        report.problem(node.position, f"a workflow cannot be called {quoted(node.text)}: dstack uses that name itself")
+        report.problem(node.position, f"a workflow cannot be called {quote(node.text)}: dstack uses that name itself")
         return None
     if not _WORKFLOW.match(node.text):
         wanted = 'a letter or digit, then letters, digits, "-", "_" or ".", at most 64 in all'
-        report.problem(node.position, f"{quoted(node.text)} cannot name a workflow: {wanted}")
+        report.problem(node.position, f"{quote(node.text)} cannot name a workflow: {wanted}")
         return None
     return node.text
 
@@ -28,11 +28,11 @@ def read_workflow_name(report: Report, node: ScalarNode) -> str | None:
 def read_tag(report: Report, node: ScalarNode, text: str, what: str) -> str | None:
     """The name of a tag or a run."""
     if "/" in text:
-        message = f"{what} {quoted(text)}: results of another project cannot be an input"
+        message = f"{what} {quote(text)}: results of another project cannot be an input"
         report.problem(node.position, message)
         return None
     if not _TAG.match(text):
-        report.problem(node.position, f"{quoted(text)} cannot name a {what}")
+        report.problem(node.position, f"{quote(text)} cannot name a {what}")
         return None
     return text
 
@@ -49,7 +49,7 @@ def environment_name_fault(text: str) -> str:
     """Why a text cannot name a variable of a job's environment; empty when it can."""
     if not _ENVIRONMENT.match(text):
         wanted = 'letters, digits and "_", not beginning with a digit'
-        return f"{quoted(text)} cannot name an environment variable: {wanted}"
+        return f"{quote(text)} cannot name an environment variable: {wanted}"
     if text.lower() in ("run_name", "job_id") or text.upper().startswith("DSTACK_"):
         return f"{text} is given by dstack itself"
     return ""
@@ -57,6 +57,6 @@ def environment_name_fault(text: str) -> str:
 
 def read_image_name(report: Report, node: ScalarNode) -> str | None:
     if not _IMAGE.match(node.text):
-        report.problem(node.position, f"image: {quoted(node.text)} is not the name of a Docker image")
+        report.problem(node.position, f"image: {quote(node.text)} is not the name of a Docker image")
         return None
     return node.text

@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dstack.project.yaml.parser import ScalarNode
-from dstack.project.yaml.report import Report, quoted
+from dstack.project.yaml.report import Report, quote
 
-MAX_PATH = 1024
+MAX_PATH_BYTES = 1024
 """Bytes of one path."""
-MAX_PART = 255
+MAX_PART_BYTES = 255
 """Bytes of one part of a path, the limit of the usual file systems."""
 _GLOB = re.compile(r"[*?\[]")
 
 
-def fault(path: str) -> str | None:
+def path_fault(path: str) -> str | None:
     """Why `path` is not a path inside the project; None when it is."""
     if not path.strip():
         return "it is empty"
@@ -28,22 +28,22 @@ def fault(path: str) -> str | None:
     parts = path.split("/")
     if ".." in parts:
         return 'it holds ".."; paths stay inside the project folder'
-    if len(path.encode()) > MAX_PATH or any(len(part.encode()) > MAX_PART for part in parts):
-        return f"it is longer than {MAX_PATH} bytes, or a part of it than {MAX_PART}"
+    if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in parts):
+        return f"it is longer than {MAX_PATH_BYTES} bytes, or a part of it than {MAX_PART_BYTES}"
     return None
 
 
-def normal(path: str) -> str:
+def normalize(path: str) -> str:
     """A faultless path without `.`, doubled or trailing slashes; "" is the project folder itself."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def read_artifact(report: Report, node: ScalarNode, inside: str = "") -> str | None:
     """One artifact's path relative to the project folder, written relative to the folder `inside`."""
-    path = normal(f"{inside}/{node.text}")
-    reason = fault(node.text) or _artifact_fault(path) or fault(path)
+    path = normalize(f"{inside}/{node.text}")
+    reason = path_fault(node.text) or _artifact_fault(path) or path_fault(path)
     if reason:
-        report.problem(node.position, f"artifact {quoted(node.text)}: {reason}")
+        report.problem(node.position, f"artifact {quote(node.text)}: {reason}")
         return None
     return path
 
@@ -69,31 +69,31 @@ def check_overlaps(report: Report, artifacts: Iterable[tuple[str, ScalarNode]]) 
         other = above.get(path) or next((folder for folder in folders if folder in seen), None)
         if path in seen:
             line = seen[path].position.line
-            report.problem(node.position, f"artifact {quoted(path)} was already named in line {line}")
+            report.problem(node.position, f"artifact {quote(path)} was already named in line {line}")
         elif other is not None:
             line = seen[other].position.line
-            message = f"artifacts {quoted(other)} (line {line}) and {quoted(path)} lie in one another"
+            message = f"artifacts {quote(other)} (line {line}) and {quote(path)} lie in one another"
             report.problem(node.position, message)
         seen.setdefault(path, node)
         above.update(dict.fromkeys(folders, path))
 
 
-def matching(pattern: str, paths: Sequence[str]) -> list[str]:
+def match_paths(pattern: str, paths: Sequence[str]) -> list[str]:
     """Which of `paths` an include entry means: that file, all below that folder, or a glob over either.
 
     `*`, `?` and `[…]` match within one part of a path, `**` over any number of parts.
     """
-    wanted = normal(pattern)
+    wanted = normalize(pattern)
     if not wanted:
         return list(paths)
     exact = [path for path in paths if path == wanted or path.startswith(f"{wanted}/")]
     if exact or not _GLOB.search(wanted):
         return exact
-    compiled = re.compile(_translated(wanted) + r"(?:/.*)?\Z", re.DOTALL)
+    compiled = re.compile(_translate(wanted) + r"(?:/.*)?\Z", re.DOTALL)
     return [path for path in paths if compiled.match(path)]
 
 
-def _translated(pattern: str) -> str:
+def _translate(pattern: str) -> str:
     pieces: list[str] = []
     at = 0
     while at < len(pattern):
@@ -108,7 +108,7 @@ def _translated(pattern: str) -> str:
         elif rest[0] == "?":
             piece, width = "[^/]", 1
         elif group:
-            piece, width = _translated_set(group.group()), group.end()
+            piece, width = _translate_set(group.group()), group.end()
         else:
             piece, width = re.escape(rest[0]), 1
         pieces.append(piece)
@@ -116,7 +116,7 @@ def _translated(pattern: str) -> str:
     return "".join(pieces)
 
 
-def _translated_set(group: str) -> str:
+def _translate_set(group: str) -> str:
     negated = group[1] == "!"
     body = group[2 if negated else 1 : -1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
     body = body.replace("]", r"\]").replace("&", r"\&").replace("~", r"\~").replace("|", r"\|")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-REFERENCE = re.compile(r"\$\{\{(?P<inner>[^{}]*)\}\}")
-ARGUMENTS = "variables_as_args"
+REFERENCE_PATTERN = re.compile(r"\$\{\{(?P<inner>[^{}]*)\}\}")
+ARGUMENTS_NAME = "variables_as_args"
 _SYNONYMS = {"run.name": "run_name", "job.id": "job_id"}
 
 
-def referred(inner: str) -> str:
+def reference_name(inner: str) -> str:
     """The name inside `${{ … }}`, later spellings of the system variables made one."""
     name = inner.strip()
     return _SYNONYMS.get(name, name)

@@ -9,12 +9,12 @@ from pathlib import Path
 from dstack.errors import ConfigError, NotFoundError, Problem
 from dstack.model import JobSpec, RunPlan, Variable, Workflow, WorkflowName
 from dstack.project.code_parts import CodeParts
-from dstack.project.graph import Edges, check_graph, run_order
+from dstack.project.graph import WorkflowEdges, check_graph, run_order
 from dstack.project.workflows.compiler import CompiledWorkflow, compile_workflow
 from dstack.project.workflows.overrides import Overridable, check_overrides
-from dstack.project.workflows.variables import GLOBAL, VariableTable, check_sections, read_variables
+from dstack.project.workflows.variables import GLOBAL_SECTION, VariableTable, check_sections, read_variables
 from dstack.project.workflows.workflow_files import WorkflowSource, read_workflows
-from dstack.project.yaml.report import Report, nearest, quoted
+from dstack.project.yaml.report import Report, quote, suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ class Project:
         """In the order of the files."""
         return tuple(source.workflow for source in self.sources.values())
 
-    def named(self, name: str) -> WorkflowName:
+    def find_workflow(self, name: str) -> WorkflowName:
         """The workflow called `name`; raises NotFoundError with the nearest name."""
         if name in self.sources:
             return WorkflowName(name)
         listed = ", ".join(self.sources)
         raise NotFoundError(
-            f"no workflow is called {quoted(name)}{nearest(name, self.sources)}", hint=f"workflows here: {listed}"
+            f"no workflow is called {quote(name)}{suggest(name, self.sources)}", hint=f"workflows here: {listed}"
         )
 
     def members(self, workflow: WorkflowName) -> tuple[WorkflowName, ...]:
@@ -53,7 +53,7 @@ class Project:
     def overridable(self, workflow: WorkflowName) -> Overridable:
         """The variables of all workflows of a run of `workflow`; for `--help` and for reading overrides."""
         members = self.members(workflow)
-        sections = (GLOBAL, *members)
+        sections = (GLOBAL_SECTION, *members)
         allowed = [variable for section in sections for variable in self.table.sections.get(section, ())]
         elsewhere = {
             variable.name: section
@@ -73,11 +73,11 @@ def load_project(root: Path) -> Project:
     report = Report()
     files = read_workflows(report, root)
     table = read_variables(report, root)
-    if files.whole:
+    if files.is_whole:
         check_graph(report, _edges(files.sources))
     compiled: dict[WorkflowName, CompiledWorkflow] = {}
     if table is not None:
-        if files.whole:
+        if files.is_whole:
             check_sections(report, table, files.sources)
         compiled = {name: compile_workflow(report, it, table.scope(name)) for name, it in files.sources.items()}
         for name, source in files.sources.items():
@@ -94,14 +94,14 @@ def _unique(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(set(problems)))
 
 
-def _edges(sources: Mapping[WorkflowName, WorkflowSource]) -> Edges:
+def _edges(sources: Mapping[WorkflowName, WorkflowSource]) -> WorkflowEdges:
     return {name: source.depends.workflows for name, source in sources.items()}
 
 
 def _check_secrets(report: Report, source: WorkflowSource, compiled: CompiledWorkflow) -> None:
-    name, settled = source.workflow.name, compiled.settled
+    name, filled = source.workflow.name, compiled.filled
     for secret in source.workflow.secrets:
-        if secret in settled.env or secret in settled.env_from_caller:
+        if secret in filled.env or secret in filled.env_from_caller:
             report.problem(source.name.position, f"{name}: {secret} is both in env and a secret; keep one")
         if secret in compiled.scope.names.values():
             report.note(
@@ -111,9 +111,9 @@ def _check_secrets(report: Report, source: WorkflowSource, compiled: CompiledWor
 
 def _with_resources(source: WorkflowSource, compiled: CompiledWorkflow) -> WorkflowSource:
     """The workflow with its resources and its env by the defaults of its variables."""
-    settled = compiled.settled
+    filled = compiled.filled
     workflow = replace(
-        source.workflow, resources=settled.resources, env=settled.env, env_from_caller=settled.env_from_caller
+        source.workflow, resources=filled.resources, env=filled.env, env_from_caller=filled.env_from_caller
     )
     return replace(source, workflow=workflow)
 
@@ -126,13 +126,13 @@ def make_plan(
     `code` is the snapshot. Raises NotFoundError for an unknown workflow, UsageError for an override that does not fit,
     ConfigError for what the values or the files make wrong.
     """
-    target = project.named(workflow)
-    given = check_overrides(project.overridable(target), overrides or {})
+    target = project.find_workflow(workflow)
+    values = check_overrides(project.overridable(target), overrides or {})
     report = Report()
-    jobs = tuple(_job(report, project, name, given, code) for name in project.members(target))
+    jobs = tuple(_job(report, project, name, values, code) for name in project.members(target))
     if report.problems:
         raise ConfigError(_unique(report.problems))
-    return RunPlan(jobs=jobs, overrides=given)
+    return RunPlan(jobs=jobs, overrides=values)
 
 
 def check_includes(project: Project, code: CodeParts) -> tuple[Problem, ...]:
@@ -143,28 +143,28 @@ def check_includes(project: Project, code: CodeParts) -> tuple[Problem, ...]:
     return _unique(report.problems)
 
 
-def _job(report: Report, project: Project, name: WorkflowName, given: Mapping[str, str], code: CodeParts) -> JobSpec:
+def _job(report: Report, project: Project, name: WorkflowName, values: Mapping[str, str], code: CodeParts) -> JobSpec:
     source, compiled = project.sources[name], project.compiled[name]
     workflow = source.workflow
-    scope = project.table.scope(name, given)
+    scope = project.table.scope(name, values)
     # Most overrides are for one of many workflows: all others stay as they were read.
     if scope != compiled.scope:
         compiled = compile_workflow(report, source, scope)
-    settled = compiled.settled
+    filled = compiled.filled
     return JobSpec(
         workflow=name,
         script=compiled.script,
         arguments=scope.arguments(),
         environment=scope.environment(),
-        env=settled.env,
-        env_from_caller=settled.env_from_caller,
+        env=filled.env,
+        env_from_caller=filled.env_from_caller,
         secrets=workflow.secrets,
-        image=settled.image,
-        artifacts=settled.artifacts,
+        image=filled.image,
+        artifacts=filled.artifacts,
         inputs=workflow.depends_on,
         variables=compiled.included,
         code=code.part(report, source.depends.include).digest,
-        resources=settled.resources,
+        resources=filled.resources,
         retry=workflow.retry,
         max_duration=workflow.max_duration,
         ports=workflow.ports,

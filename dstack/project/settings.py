@@ -10,14 +10,14 @@ from typing import Any
 
 from dstack.errors import ConfigError
 from dstack.model import Position
-from dstack.project.yaml.parser import ListNode, Loaded, MapNode, Node, ScalarNode, load_file
-from dstack.project.yaml.report import Report, absent, expected, quoted, read_fields, read_map, read_text
-from dstack.project.yaml.schema import BUCKET, CONFIG, spellings
+from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode, YamlDocument, load_yaml
+from dstack.project.yaml.report import Report, is_absent, quote, read_fields, read_map, read_text, report_mismatch
+from dstack.project.yaml.schema import BUCKET_KEYS, CONFIG_KEYS, spellings
 
-FILE = ".dstack/config.yaml"
-VARIABLE = "DSTACK_BUCKET"
-DEFAULT = "the default"
-MAX_NAME = 128
+CONFIG_FILE = ".dstack/config.yaml"
+BUCKET_VARIABLE = "DSTACK_BUCKET"
+DEFAULT_ORIGIN = "the default"
+MAX_PROJECT_NAME_CHARACTERS = 128
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+@-]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
@@ -38,9 +38,9 @@ class Settings:
     project: str | None = None
 
     @property
-    def named(self) -> bool:
+    def is_chosen(self) -> bool:
         """Whether somebody chose this bucket."""
-        return self.origin != DEFAULT
+        return self.origin != DEFAULT_ORIGIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,34 +58,34 @@ def read_settings(*, home: Path, root: Path | None, environment: Mapping[str, st
     report = Report()
     files: list[_File] = []
     if root is not None and root.resolve() != home.resolve():
-        project = load_file(root / FILE, FILE)
+        project = load_yaml(root / CONFIG_FILE, CONFIG_FILE)
         files.append(_read(report, project, base=root, home=home, personal=False))
     personal = root is None or bool(files)
-    own = load_file(home / FILE, f"~/{FILE}", personal=True)
+    own = load_yaml(home / CONFIG_FILE, f"~/{CONFIG_FILE}", personal=True)
     files.append(_read(report, own, base=home, home=home, personal=personal))
     if report.problems:
         raise ConfigError(report.problems)
     name = next((file.project for file in files if file.project), None)
-    given = environment.get(VARIABLE)
+    given = environment.get(BUCKET_VARIABLE)
     if given:
-        return Settings(bucket=_location(given, root or home, home), origin=VARIABLE, project=name)
+        return Settings(bucket=_location(given, root or home, home), origin=BUCKET_VARIABLE, project=name)
     for file in files:
         if file.bucket is not None:
             return Settings(
                 bucket=file.bucket, origin=file.shown, options=file.options, position=file.position, project=name
             )
-    return Settings(bucket=str(home / ".dstack" / "bucket"), origin=DEFAULT, project=name)
+    return Settings(bucket=str(home / ".dstack" / "bucket"), origin=DEFAULT_ORIGIN, project=name)
 
 
-def _read(report: Report, loaded: Loaded, *, base: Path, home: Path, personal: bool) -> _File:
+def _read(report: Report, loaded: YamlDocument, *, base: Path, home: Path, personal: bool) -> _File:
     node = report.take(loaded)
-    if node is None or absent(node):
+    if node is None or is_absent(node):
         return _File()
     top = read_map(report, node, "the file")
     if top is None:
         return _File()
     refused = {"project": "belongs into the project's own .dstack/config.yaml"} if personal else {}
-    fields = read_fields(report, top, "the file", known=spellings(CONFIG), refused=refused)
+    fields = read_fields(report, top, "the file", known=spellings(CONFIG_KEYS), refused=refused)
     bucket, options = _read_bucket(report, fields["bucket"].value) if "bucket" in fields else (None, {})
     return _File(
         bucket=_location(bucket.text, base, home) if bucket else None,
@@ -98,7 +98,7 @@ def _read(report: Report, loaded: Loaded, *, base: Path, home: Path, personal: b
 
 def _read_bucket(report: Report, node: Node) -> tuple[ScalarNode | None, Mapping[str, Any]]:
     if isinstance(node, MapNode):
-        fields = read_fields(report, node, "bucket", known=spellings(BUCKET))
+        fields = read_fields(report, node, "bucket", known=spellings(BUCKET_KEYS))
         if "url" not in fields:
             report.problem(node.position, "bucket: url is missing")
             return None, {}
@@ -106,20 +106,20 @@ def _read_bucket(report: Report, node: Node) -> tuple[ScalarNode | None, Mapping
         return _read_url(report, fields["url"].value), options
     if isinstance(node, ScalarNode):
         return _read_url(report, node), {}
-    expected(report, node, "bucket", "a URL or path, or a map of url and options")
+    report_mismatch(report, node, "bucket", "a URL or path, or a map of url and options")
     return None, {}
 
 
 def _read_url(report: Report, node: Node) -> ScalarNode | None:
     text = read_text(report, node, "bucket")
     if text is not None and (not text.text.isprintable() or not text.text.strip()):
-        report.problem(text.position, f"bucket: {quoted(text.text)} is neither a URL nor a path")
+        report.problem(text.position, f"bucket: {quote(text.text)} is neither a URL nor a path")
         return None
     return text
 
 
 def _read_options(report: Report, node: Node) -> Mapping[str, Any]:
-    if absent(node):
+    if is_absent(node):
         return {}
     body = read_map(report, node, "options")
     return {key.text: _plain(value) for key, value in body.entries} if body else {}
@@ -146,9 +146,9 @@ def _read_project(report: Report, node: Node) -> str | None:
     text = read_text(report, node, "project")
     if text is None:
         return None
-    if not _SCALAR_NAMES.match(text.text) or not text.text.strip(".") or len(text.text) > MAX_NAME:
-        wanted = f'letters, digits and "._=+@-", at most {MAX_NAME}'
-        report.problem(text.position, f"project: {quoted(text.text)} cannot name a project: {wanted}")
+    if not _SCALAR_NAMES.match(text.text) or not text.text.strip(".") or len(text.text) > MAX_PROJECT_NAME_CHARACTERS:
+        wanted = f'letters, digits and "._=+@-", at most {MAX_PROJECT_NAME_CHARACTERS}'
+        report.problem(text.position, f"project: {quote(text.text)} cannot name a project: {wanted}")
         return None
     return text.text
 
@@ -169,4 +169,4 @@ def _remote_path(remote: str) -> str:
 
 
 def _safe(text: str) -> str:
-    return _UNSAFE.sub(".", text).strip(".")[-MAX_NAME:].strip(".")
+    return _UNSAFE.sub(".", text).strip(".")[-MAX_PROJECT_NAME_CHARACTERS:].strip(".")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dstack.errors import UsageError
 from dstack.private_folder import UntrustedError, make_folder, open_file
+from dstack.project.settings import CONFIG_FILE
 
-WORKFLOWS = """\
+WORKFLOWS_EXAMPLE = """\
 # The steps of this project. `dstack check` validates this file, `dstack run train` runs a step and all it needs.
 workflows:
   - name: prepare
@@ -41,7 +42,7 @@ workflows:
     artifacts: [model]
 """
 
-VARIABLES = """\
+VARIABLES_EXAMPLE = """\
 # Defaults; override one with `dstack run train --epochs 5`. A job finds each in its environment too ($epochs, $EPOCHS).
 variables:
   global:          # seen by every workflow
@@ -50,8 +51,7 @@ variables:
     epochs: 3
 """
 
-CONFIG_FILE = ".dstack/config.yaml"
-FILES = {".dstack/workflows.yaml": WORKFLOWS, ".dstack/variables.yaml": VARIABLES}
+STARTER_FILES = {".dstack/workflows.yaml": WORKFLOWS_EXAMPLE, ".dstack/variables.yaml": VARIABLES_EXAMPLE}
 
 
 def write_bucket(root: Path, url: str, *, home: Path) -> str:
@@ -66,13 +66,13 @@ def write_bucket(root: Path, url: str, *, home: Path) -> str:
         line = f"bucket: {json.dumps(url, ensure_ascii=False)}\n"
         if text and not text.endswith("\n"):
             line = "\n" + line
-        _add(path, line, os.O_APPEND, home=home)
+        _write(path, line, os.O_APPEND, home=home)
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
     return CONFIG_FILE
 
 
-def is_there(path: Path) -> bool:
+def exists_as_yaml(path: Path) -> bool:
     """Whether a file of that name is there, with either of its endings."""
     return any(path.with_suffix(end).exists() for end in (".yaml", ".yml"))
 
@@ -85,13 +85,13 @@ def write_starter(root: Path, *, home: Path) -> tuple[Path, ...]:
     """
     written: list[Path] = []
     try:
-        for name, text in FILES.items():
+        for name, text in STARTER_FILES.items():
             path = root / name
-            if is_there(path):
-                if text is WORKFLOWS:
+            if exists_as_yaml(path):
+                if text is WORKFLOWS_EXAMPLE:
                     return ()
                 continue
-            _add(path, text, os.O_EXCL, home=home)
+            _write(path, text, os.O_EXCL, home=home)
             written.append(path)
     except UntrustedError:
         raise
@@ -100,7 +100,7 @@ def write_starter(root: Path, *, home: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _add(path: Path, text: str, flags: int, *, home: Path) -> None:
+def _write(path: Path, text: str, flags: int, *, home: Path) -> None:
     """Write to a file that is made where it is missing: private in `~/.dstack`, elsewhere as the umask says."""
     if path.parent.resolve() == (home / ".dstack").resolve():
         make_folder(str(path.parent))

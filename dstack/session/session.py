@@ -100,7 +100,7 @@ class Session:
 
     def require_folder(self) -> None:
         """Raise BucketError where the bucket is a folder that somebody named and that is not there."""
-        if self.settings.named and (path := missing_path(self.settings.bucket, self.home)):
+        if self.settings.is_chosen and (path := missing_path(self.settings.bucket, self.home)):
             hint = f"mount it, or make it: dstack init --bucket {quote(path)}"
             raise BucketError(f"the bucket {path} does not exist here", hint=hint)
 

@@ -85,7 +85,7 @@ def plan_run(session: Session, request: RunRequest) -> tuple[RunRecord, Submissi
     Raises ConfigError, UsageError and SnapshotError.
     """
     project = session.project()
-    target = project.named(request.workflow)
+    target = project.find_workflow(request.workflow)
     reserved = tuple(word.removeprefix("--") for word in request.reserved)
     allowed = replace(project.overridable(target), options=reserved)
     overrides = read_overrides(allowed, request.overrides, request.assignments)

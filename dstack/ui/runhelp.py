@@ -52,7 +52,7 @@ def run_help(project: Project) -> str:
 
 def workflow_help(project: Project, name: str) -> str:
     """The help of one workflow: its description and its variables; raises NotFoundError for an unknown workflow."""
-    chosen = project.named(name)
+    chosen = project.find_workflow(name)
     workflow = next(workflow for workflow in project.workflows if workflow.name == chosen)
     runs = project.members(chosen)
     lines = [f"Usage: dstack run {chosen} [OPTIONS] [--VARIABLE VALUE]...", ""]

@@ -42,44 +42,51 @@ def _about() -> tuple[str, ...]:
 
 
 def _workflows() -> tuple[str, ...]:
-    refused = {**workflow_files.REFUSED, **{f"resources: {key}": why for key, why in resources.REFUSED.items()}}
+    refused = {
+        **workflow_files.UNSUPPORTED_KEYS,
+        **{f"resources: {key}": why for key, why in resources.UNSUPPORTED_RESOURCES.items()},
+    }
     return (
-        f"## {code(workflow_files.FILE)}",
-        f"A list under `workflows:`; every `{workflow_files.FOLDER}/*.yaml` adds to it. An entry has these keys.",
-        _keys(schema.WORKFLOW),
+        f"## {code(workflow_files.WORKFLOWS_FILE)}",
+        (
+            f"A list under `workflows:`; every `{workflow_files.WORKFLOWS_FOLDER}/*.yaml` adds to it. "
+            "An entry has these keys."
+        ),
+        _keys(schema.WORKFLOW_KEYS),
         (
             "`image`, `artifacts`, `env`, `resources` and commands may hold `${{ name }}` or `$name`: the value of a "
             "variable. In a command it reaches the shell through the environment, never as a part of the script."
         ),
         "### `depends-on`",
-        _keys(schema.DEPENDS),
+        _keys(schema.DEPENDS_KEYS),
         "Keys of `repo`. In a pattern, `*`, `?` and `[…]` stay within one part of a path, `**` goes over any number:",
-        _keys(schema.DEPENDS_REPO),
+        _keys(schema.DEPENDS_REPO_KEYS),
         "An entry of `workflows` is a name, `NAME:TAG`, `:TAG`, or a map:",
-        _keys(schema.DEPENDENCY),
+        _keys(schema.DEPENDENCY_KEYS),
         "### An entry of `artifacts`",
         "A path, or a map:",
-        _keys(schema.ARTIFACT),
+        _keys(schema.ARTIFACT_KEYS),
         "### `resources`",
-        _keys(schema.RESOURCES),
+        _keys(schema.RESOURCES_KEYS),
         "`cpu` as a map:",
-        _keys(schema.CPU),
+        _keys(schema.CPU_KEYS),
         "`gpu` as a map:",
-        _keys(schema.GPU),
+        _keys(schema.GPU_KEYS),
         "### `retry`",
         "A number of attempts, or a map:",
-        _keys(schema.RETRY),
+        _keys(schema.RETRY_KEYS),
         "### Keys that are refused",
         table(("key", "instead"), [(code(key), why) for key, why in refused.items()]),
     )
 
 
 def _variables() -> tuple[str, ...]:
-    taken = ", ".join(code(name) for name in variables.SYSTEM)
+    taken = ", ".join(code(name) for name in variables.SYSTEM_VARIABLES)
     return (
-        f"## {code(variables.FILE)}",
+        f"## {code(variables.VARIABLES_FILE)}",
         (
-            f"A map under `variables:`. Each of its keys is the name of a workflow, or `{variables.GLOBAL}` for all of "
+            "A map under `variables:`. Each of its keys is the name of a workflow, or "
+            f"`{variables.GLOBAL_SECTION}` for all of "
             "them; below it stand `name: default`. A workflow sees its own section and `global`; its own wins."
         ),
         table(
@@ -105,21 +112,22 @@ def _hosts() -> tuple[str, ...]:
         f"## {code('hosts.yaml')}",
         (
             f"A map under `hosts:` from a name to these keys; all are optional, and `gpu-1:` alone is a host of that "
-            f"name in `~/.ssh/config` or DNS. `{inventory.FILE}` of the project and `~/{inventory.FILE}` count; a name "
+            f"name in `~/.ssh/config` or DNS. `{inventory.HOSTS_FILE}` of the project and "
+            f"`~/{inventory.HOSTS_FILE}` count; a name "
             "that is in both is taken from the project's. `--hosts FILE` takes the place of both. Without any host, "
             "this machine is the host. See [servers](../how-to/servers.md)."
         ),
-        _keys(schema.HOST),
+        _keys(schema.HOST_KEYS),
     )
 
 
 def _config() -> tuple[str, ...]:
     return (
         f"## {code('config.yaml')}",
-        f"`{settings.FILE}` of the project, then `~/{settings.FILE}`.",
-        _keys(schema.CONFIG),
+        f"`{settings.CONFIG_FILE}` of the project, then `~/{settings.CONFIG_FILE}`.",
+        _keys(schema.CONFIG_KEYS),
         "`bucket` as a map:",
-        _keys(schema.BUCKET),
+        _keys(schema.BUCKET_KEYS),
     )
 
 
@@ -129,7 +137,7 @@ def _environment() -> tuple[str, ...]:
         table(
             ("variable", "meaning"),
             [
-                (code(settings.VARIABLE), "URL or path of the bucket; wins over both `config.yaml`"),
+                (code(settings.BUCKET_VARIABLE), "URL or path of the bucket; wins over both `config.yaml`"),
                 (code("SSH_AUTH_SOCK"), "the ssh agent that is asked for keys; it is never forwarded"),
                 (code("NO_COLOR"), "no colours"),
                 (code("COLUMNS"), "width of tables"),
@@ -156,32 +164,32 @@ def _keys(keys: Sequence[Key]) -> str:
 
 def read_examples() -> None:
     """Read every example with the real readers; raises ConfigError with the file that they would not take."""
-    for key in schema.WORKFLOW:
+    for key in schema.WORKFLOW_KEYS:
         _read_workflow(key.name, key.example)
     for whole, keys in _NESTED:
         name, _, form = whole.partition(" ")
         for key in keys:
             _read_workflow(name, form.replace("…", f"{key.name}: {key.example}"))
-    for key in schema.HOST:
+    for key in schema.HOST_KEYS:
         _read_hosts(key)
-    for key in schema.CONFIG:
+    for key in schema.CONFIG_KEYS:
         _read_config(f"{key.name}: {key.example}\n")
-    for key in schema.BUCKET:
+    for key in schema.BUCKET_KEYS:
         rest = "" if key.name == "url" else "url: s3://my-bucket, "
         _read_config(f"bucket: {{{rest}{key.name}: {key.example}}}\n")
 
 
 _NESTED: tuple[tuple[str, Sequence[Key]], ...] = (
-    ("depends-on {…}", schema.DEPENDS),
-    ("depends-on {repo: {…}}", schema.DEPENDS_REPO),
-    ("depends-on {workflows: [{…}]}", schema.DEPENDENCY),
-    ("artifacts [{path: other, …}]", [key for key in schema.ARTIFACT if key.name != "path"]),
-    ("artifacts [{…}]", [key for key in schema.ARTIFACT if key.name == "path"]),
-    ("resources {…}", schema.RESOURCES),
-    ("resources {cpu: {…}}", schema.CPU),
-    ("resources {gpu: {…}}", schema.GPU),
-    ("retry {attempts: 2, …}", [key for key in schema.RETRY if key.name != "attempts"]),
-    ("retry {…}", [key for key in schema.RETRY if key.name == "attempts"]),
+    ("depends-on {…}", schema.DEPENDS_KEYS),
+    ("depends-on {repo: {…}}", schema.DEPENDS_REPO_KEYS),
+    ("depends-on {workflows: [{…}]}", schema.DEPENDENCY_KEYS),
+    ("artifacts [{path: other, …}]", [key for key in schema.ARTIFACT_KEYS if key.name != "path"]),
+    ("artifacts [{…}]", [key for key in schema.ARTIFACT_KEYS if key.name == "path"]),
+    ("resources {…}", schema.RESOURCES_KEYS),
+    ("resources {cpu: {…}}", schema.CPU_KEYS),
+    ("resources {gpu: {…}}", schema.GPU_KEYS),
+    ("retry {attempts: 2, …}", [key for key in schema.RETRY_KEYS if key.name != "attempts"]),
+    ("retry {…}", [key for key in schema.RETRY_KEYS if key.name == "attempts"]),
 )
 
 
@@ -192,18 +200,21 @@ def _read_workflow(name: str, example: str) -> None:
     else:
         lines += ["  - name: train", f"    {_SCRIPTED.get(name, 'commands: [ls]')}", f"    {name}: {example}"]
     table_text = "variables: {train: {lr: 0.1}}\n"
-    _in_folder({workflow_files.FILE: "\n".join(lines) + "\n", variables.FILE: table_text}, load_project)
+    _in_folder(
+        {workflow_files.WORKFLOWS_FILE: "\n".join(lines) + "\n", variables.VARIABLES_FILE: table_text}, load_project
+    )
 
 
 def _read_hosts(key: Key) -> None:
     text = f"hosts:\n  gpu-1: {{{key.name}: {key.example}}}\n"
-    _in_folder({inventory.FILE: text}, lambda root: inventory.read_inventory(home=root / "home", root=root))
+    _in_folder({inventory.HOSTS_FILE: text}, lambda root: inventory.read_inventory(home=root / "home", root=root))
 
 
 def _read_config(text: str) -> None:
     none: Mapping[str, str] = {}
     _in_folder(
-        {settings.FILE: text}, lambda root: settings.read_settings(home=root / "home", root=root, environment=none)
+        {settings.CONFIG_FILE: text},
+        lambda root: settings.read_settings(home=root / "home", root=root, environment=none),
     )
 
 

@@ -15,7 +15,7 @@ from dstack.cli.artifacts.run_artifacts import Left, artifacts_of, noting_damage
 from dstack.cli.command_session import open_session
 from dstack.errors import DamagedObjectError, NotFoundError, SnapshotError
 from dstack.model import EntryKind
-from dstack.project.locate import FOLDER
+from dstack.project.locate import DSTACK_FOLDER
 from dstack.session.session import Session
 from dstack.ui.tables import size_text
 from dstack.ui.terminal import clean_lines
@@ -77,7 +77,7 @@ def _is_code(session: Session, folder: Path) -> bool:
     from dstack.adapters.git.repository import is_ignored
 
     root, place = session.root.resolve(), folder.resolve()
-    if not place.is_relative_to(root) or place.is_relative_to(root / FOLDER):
+    if not place.is_relative_to(root) or place.is_relative_to(root / DSTACK_FOLDER):
         return False
     with suppress(SnapshotError):
         # A file in it is asked for: the folder may have a .gitignore of its own, which says nothing of the folder.

@@ -77,12 +77,12 @@ def _remove(session: Session, keeper: Pruner, plan: PrunePlan, now: float) -> No
 
 
 def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, untagged: bool) -> PrunePolicy:
-    from dstack.project.workflows import resources
+    from dstack.project import quantities
 
-    age = resources.duration(older_than) if older_than is not None else None
+    age = quantities.parse_duration(older_than) if older_than is not None else None
     if older_than is not None and age is None:
         raise UsageError(f"--older-than: {older_than!r} is no age", hint="write 30d, 12h or 1d12h")
-    size = resources.size(max_size) if max_size is not None else None
+    size = quantities.parse_size(max_size) if max_size is not None else None
     if max_size is not None and size is None and max_size.strip() != "0":
         raise UsageError(f"--max-size: {max_size!r} is no size", hint="write 50GB, 800MB or 1TiB")
     limit = (size or 0) if max_size is not None else None

@@ -140,7 +140,7 @@ class Looks:
         except DstackError as error:
             if is_path(bucket) and await self._is_fresh():
                 return Seen(facts=facts, fresh=True)
-            if not self._session.settings.named:
+            if not self._session.settings.is_chosen:
                 return Seen(facts=facts)
             fix = error.hint or (MOUNT if is_path(bucket) else "")
             return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: "), help=fix)
@@ -185,7 +185,7 @@ def report(session: Session, hosts: Sequence[Host]) -> int:
         bucket = clean(redact_url(session.settings.bucket))
         told = [f"the bucket {bucket} is not used yet", f"  dstack init --bucket {bucket}    tries it"]
         sys.stdout.write("\n" + notes(told, sys.stdout))
-    if session.settings.named:
+    if session.settings.is_chosen:
         sys.stdout.write(_missing(session))
     return code
 

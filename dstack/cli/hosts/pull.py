@@ -17,7 +17,7 @@ from dstack.cli.hosts.hosts_session import PROJECT_FILE
 from dstack.cli.questions import ask
 from dstack.core.format.records import at_machine
 from dstack.errors import NotFoundError
-from dstack.project.hosts.shared_part import checked, merged
+from dstack.project.hosts.shared_part import check_inventory, merge_inventory
 from dstack.ui.terminal import clean
 from dstack.ui.times import ago_text
 
@@ -34,9 +34,9 @@ def pull(yes: Annotated[bool, YES] = False) -> None:
     latest = latest_inventory(session.bucket, session.keys)
     if latest.inventory is None:
         raise NotFoundError("nobody has pushed hosts to this bucket yet", hint="dstack hosts push")
-    wanted = checked(latest.inventory)
+    wanted = check_inventory(latest.inventory)
     place = file.Place(path=session.root / PROJECT_FILE, shown=PROJECT_FILE, private=False)
-    change = file.prepare(place, lambda before: merged(before, wanted, PROJECT_FILE))
+    change = file.prepare(place, lambda before: merge_inventory(before, wanted, PROJECT_FILE))
     if change.before == change.after:
         print(f"{PROJECT_FILE} has them already")
         return

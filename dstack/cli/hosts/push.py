@@ -15,7 +15,7 @@ from dstack.cli.questions import ask
 from dstack.core.format.records import Inventory, at_machine
 from dstack.errors import UsageError
 from dstack.model import Host
-from dstack.project.hosts.shared_part import own_setting, shared_part
+from dstack.project.hosts.shared_part import private_setting, shared_part
 from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
@@ -37,7 +37,7 @@ def push(
     inventory = _to_push(session)
     latest = latest_inventory(session.bucket, session.keys)
     before = {host.name: host for host in latest.inventory.hosts} if latest.inventory else {}
-    kept = [before[host.name] for host in inventory if own_setting(host) is not None and host.name in before]
+    kept = [before[host.name] for host in inventory if private_setting(host) is not None and host.name in before]
     shared = tuple(sorted((*shared_part(inventory), *kept), key=lambda host: host.name))
     if not shared:
         raise UsageError("there is no host that can be shared", hint="`dstack hosts ls` lists the inventory")
@@ -65,7 +65,7 @@ def _to_push(session: Session) -> tuple[Host, ...]:
         session.hosts_file = str(path)
     inventory = tuple(host for host in session.inventory() if host.position is not None)
     for host in inventory:
-        own = own_setting(host)
+        own = private_setting(host)
         if own is not None:
             print(clean(f"{host.name} stays here: {own} is your own (what is in ~/.ssh/config need not be in it)"))
     return inventory

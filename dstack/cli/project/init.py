@@ -19,15 +19,15 @@ from dstack.cli.command_session import own_home, say
 from dstack.errors import ConfigError, UsageError
 from dstack.project import starter
 from dstack.project.plan import load_project
-from dstack.project.settings import read_settings
-from dstack.project.starter import FILES, write_starter
+from dstack.project.settings import CONFIG_FILE, read_settings
+from dstack.project.starter import STARTER_FILES, write_starter
 from dstack.ui.terminal import clean
 
 
 def _name_bucket(root: Path, home: Path, url: str) -> None:
     """Try a bucket and write its name; raises BucketError when it is none, UsageError when another one is named."""
     settings = read_settings(home=home, root=root, environment={})
-    here = settings.origin == starter.CONFIG_FILE
+    here = settings.origin == CONFIG_FILE
     wanted = read_settings(home=home, root=root, environment={"DSTACK_BUCKET": url}).bucket
     if here and settings.bucket != wanted:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
@@ -71,8 +71,8 @@ def init(
     if bucket is not None:
         _name_bucket(root, home, bucket)
     written = {path.relative_to(root).as_posix() for path in write_starter(root, home=home)}
-    for name in FILES:
-        if starter.is_there(root / name):
+    for name in STARTER_FILES:
+        if starter.exists_as_yaml(root / name):
             print(f"{'wrote' if name in written else 'kept '} {name}")
     print(f"next: {_next(root)}")
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 from dstack.errors import ConfigError, NotFoundError, UsageError
 from dstack.model import Host
 from dstack.project.hosts.inventory import hosts_node, name_fault, read_hosts
-from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode, load, resolve
-from dstack.project.yaml.report import Report, nearest, quoted
+from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode, parse_yaml, resolve_scalar
+from dstack.project.yaml.report import Report, quote, suggest
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./~@:+-]*\Z")
 _HINT = "edit the file by hand"
@@ -32,9 +32,9 @@ def add_host(source: bytes, host: Host, shown: str) -> bytes:
     before = _hosts(source, shown)
     if any(known.name == host.name for known in before):
         raise UsageError(f"{shown} already has a host {host.name}", hint=f"dstack hosts rm {host.name}")
-    text, mark = _decoded(source)
+    text, mark = _decode(source)
     body = _body(source, shown)
-    made = mark + _added(text, body, host).encode()
+    made = mark + _insert(text, body, host).encode()
     if not _reads_as(made, [*before, replace(host, position=None)]):
         raise UsageError(f"{host.name} cannot be added to {shown}", hint=_HINT)
     return made
@@ -54,10 +54,10 @@ def remove_host(source: bytes, name: str, shown: str) -> bytes:
     before = _hosts(source, shown)
     names = [host.name for host in before]
     if name not in names:
-        raise NotFoundError(f"{shown} has no host {quoted(name)}{nearest(name, names)}")
-    text, mark = _decoded(source)
+        raise NotFoundError(f"{shown} has no host {quote(name)}{suggest(name, names)}")
+    text, mark = _decode(source)
     body = _body(source, shown)
-    made = mark + _removed(text, body, name).encode() if isinstance(body, MapNode) else source
+    made = mark + _delete(text, body, name).encode() if isinstance(body, MapNode) else source
     if not _reads_as(made, [host for host in before if host.name != name]):
         raise UsageError(f"{name} cannot be removed from {shown}", hint=_HINT)
     return made
@@ -72,23 +72,23 @@ def _reads_as(source: bytes, wanted: list[Host]) -> bool:
 
 def _hosts(source: bytes, shown: str) -> list[Host]:
     report = Report()
-    hosts = read_hosts(report, load(source, shown))
+    hosts = read_hosts(report, parse_yaml(source, shown))
     if report.problems:
         raise ConfigError(report.problems)
     return [replace(host, position=None) for host in hosts]
 
 
 def _body(source: bytes, shown: str) -> Node | None:
-    return hosts_node(Report(), load(source, shown).root)
+    return hosts_node(Report(), parse_yaml(source, shown).root)
 
 
-def _decoded(source: bytes) -> tuple[str, bytes]:
+def _decode(source: bytes) -> tuple[str, bytes]:
     """The text, and the byte order mark before it."""
     mark = b"\xef\xbb\xbf" if source.startswith(b"\xef\xbb\xbf") else b""
     return source[len(mark) :].decode(), mark
 
 
-def _added(text: str, body: Node | None, host: Host) -> str:
+def _insert(text: str, body: Node | None, host: Host) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     if isinstance(body, MapNode) and body.flow:
         if not body.entries:
@@ -111,7 +111,7 @@ def _added(text: str, body: Node | None, host: Host) -> str:
     return begin + lines + text[at:]
 
 
-def _removed(text: str, body: MapNode, name: str) -> str:
+def _delete(text: str, body: MapNode, name: str) -> str:
     index = next(index for index, (key, _) in enumerate(body.entries) if key.text == name)
     key, value = body.entries[index]
     start, end = key.start, _end(value, key)
@@ -147,12 +147,12 @@ def _line_end(text: str, at: int) -> int:
 
 def _settings(host: Host) -> list[tuple[str, str]]:
     texts = [("address", host.address), ("user", host.user), ("identity-file", host.identity_file)]
-    found = [(key, _written(value)) for key, value in texts if value is not None]
+    found = [(key, _yaml_text(value)) for key, value in texts if value is not None]
     if host.port is not None:
         found.append(("port", str(host.port)))
-    found += [(key, _written(value)) for key, value in (("jump", host.jump), ("dir", host.dir)) if value is not None]
+    found += [(key, _yaml_text(value)) for key, value in (("jump", host.jump), ("dir", host.dir)) if value is not None]
     if host.labels:
-        found.append(("labels", "[" + ", ".join(_written(label) for label in host.labels) + "]"))
+        found.append(("labels", "[" + ", ".join(_yaml_text(label) for label in host.labels) + "]"))
     if host.slots is not None:
         found.append(("slots", str(host.slots)))
     if host.forward_credentials:
@@ -164,17 +164,17 @@ def _settings(host: Host) -> list[tuple[str, str]]:
     return found
 
 
-def _written(text: str) -> str:
+def _yaml_text(text: str) -> str:
     """A text as YAML: plain where that reads back as this text, else in double quotes."""
-    plain = _PLAIN.match(text) and isinstance(resolve(text), str) and not text.endswith(":")
+    plain = _PLAIN.match(text) and isinstance(resolve_scalar(text), str) and not text.endswith(":")
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _block(host: Host, indent: str, step: str) -> list[str]:
     settings = _settings(host)
-    return [f"{indent}{_written(host.name)}:", *(f"{indent}{step}{key}: {value}" for key, value in settings)]
+    return [f"{indent}{_yaml_text(host.name)}:", *(f"{indent}{step}{key}: {value}" for key, value in settings)]
 
 
 def _flow(host: Host) -> str:
     inner = ", ".join(f"{key}: {value}" for key, value in _settings(host))
-    return f"{_written(host.name)}: {{{inner}}}"
+    return f"{_yaml_text(host.name)}: {{{inner}}}"

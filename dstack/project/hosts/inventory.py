@@ -8,26 +8,26 @@ from pathlib import Path
 
 from dstack.errors import ConfigError, UsageError
 from dstack.model import Host, HostName
-from dstack.project.yaml.parser import Loaded, MapNode, Node, ScalarNode, load_file
+from dstack.project.yaml.parser import MapNode, Node, ScalarNode, YamlDocument, load_yaml
 from dstack.project.yaml.report import (
     Field,
     Report,
-    absent,
-    nearest,
-    quoted,
+    is_absent,
+    quote,
     read_boolean,
     read_fields,
     read_integer,
     read_map,
     read_text,
     read_texts,
+    suggest,
 )
-from dstack.project.yaml.schema import HOST, spellings
+from dstack.project.yaml.schema import HOST_KEYS, spellings
 
-FILE = ".dstack/hosts.yaml"
-LOCAL = HostName("local")
+HOSTS_FILE = ".dstack/hosts.yaml"
+LOCAL_HOST = HostName("local")
 
-_KEYS = spellings(HOST)
+_KEYS = spellings(HOST_KEYS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:\[\]%-]{1,255}\Z")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\Z")
@@ -45,26 +45,26 @@ def read_inventory(*, home: Path, root: Path | None, file: Path | None = None) -
     report = Report()
     hosts: dict[HostName, Host] = {}
     for path, shown in _paths(home, root, file):
-        loaded = load_file(path, shown, personal=file is None and path == home / FILE)
+        loaded = load_yaml(path, shown, personal=file is None and path == home / HOSTS_FILE)
         if loaded.missing and file is not None:
             raise UsageError(f"{file} does not exist")
         for host in read_hosts(report, loaded):
             hosts.setdefault(host.name, host)
     if report.problems:
         raise ConfigError(report.problems)
-    return tuple(hosts.values()) or (Host(name=LOCAL, local=True),)
+    return tuple(hosts.values()) or (Host(name=LOCAL_HOST, local=True),)
 
 
 def _paths(home: Path, root: Path | None, file: Path | None) -> list[tuple[Path, str]]:
     if file is not None:
         return [(file, str(file))]
-    personal = (home / FILE, f"~/{FILE}")
+    personal = (home / HOSTS_FILE, f"~/{HOSTS_FILE}")
     if root is None or root.resolve() == home.resolve():
         return [personal]
-    return [(root / FILE, FILE), personal]
+    return [(root / HOSTS_FILE, HOSTS_FILE), personal]
 
 
-def read_hosts(report: Report, loaded: Loaded) -> tuple[Host, ...]:
+def read_hosts(report: Report, loaded: YamlDocument) -> tuple[Host, ...]:
     """The hosts of one file; what is wrong goes to `report`."""
     body = hosts_node(report, report.take(loaded))
     entries = body.entries if isinstance(body, MapNode) else ()
@@ -74,17 +74,17 @@ def read_hosts(report: Report, loaded: Loaded) -> tuple[Host, ...]:
 
 def hosts_node(report: Report, root: Node | None) -> Node | None:
     """What stands under the root key `hosts:`; None when there is nothing."""
-    if root is None or absent(root):
+    if root is None or is_absent(root):
         return None
     top = read_map(report, root, "the file")
     if top is None:
         return None
     for key, _ in top.entries:
         if key.text != "hosts":
-            advice = nearest(key.text, ["hosts"]) or '; hosts stand under "hosts:"'
-            report.problem(key.position, f"unknown key {quoted(key.text)}{advice}")
+            advice = suggest(key.text, ["hosts"]) or '; hosts stand under "hosts:"'
+            report.problem(key.position, f"unknown key {quote(key.text)}{advice}")
     body = top.get("hosts")
-    if body is None or absent(body):
+    if body is None or is_absent(body):
         return body
     return read_map(report, body, "hosts")
 
@@ -93,7 +93,7 @@ def name_fault(name: str) -> str | None:
     """Why `name` cannot name a host; None when it can."""
     if _NAME.match(name):
         return None
-    return f'{quoted(name)} cannot name a host: a letter or digit, then letters, digits, "-", "_" or ".", at most 64'
+    return f'{quote(name)} cannot name a host: a letter or digit, then letters, digits, "-", "_" or ".", at most 64'
 
 
 def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
@@ -101,12 +101,12 @@ def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
     if reason:
         report.problem(key.position, reason)
     fields: dict[str, Field] = {}
-    if not absent(node):
+    if not is_absent(node):
         body = read_map(report, node, key.text)
         if body is None:
             return None
         fields = read_fields(report, body, f"host {key.text}", known=_KEYS)
-    values = {name: field.value for name, field in fields.items() if not absent(field.value)}
+    values = {name: field.value for name, field in fields.items() if not is_absent(field.value)}
     local = bool("local" in values and read_boolean(report, values["local"], "local"))
     for name in _ONLY_SSH if local else ():
         if name in fields:
@@ -138,7 +138,7 @@ def _matched(report: Report, values: Mapping[str, Node], key: str, pattern: re.P
         advice = (
             f"; write user: {text.text.partition('@')[0]} for the user" if key == "address" and "@" in text.text else ""
         )
-        report.problem(text.position, f"{key}: {quoted(text.text)} is not possible here{advice}")
+        report.problem(text.position, f"{key}: {quote(text.text)} is not possible here{advice}")
         return None
     return text.text
 
@@ -152,7 +152,7 @@ def _path(report: Report, values: Mapping[str, Node], key: str) -> str | None:
     if text is None:
         return None
     if not text.text.isprintable() or text.text.startswith("-"):
-        report.problem(text.position, f"{key}: {quoted(text.text)} is not a path")
+        report.problem(text.position, f"{key}: {quote(text.text)} is not a path")
         return None
     return text.text
 
@@ -166,7 +166,7 @@ def _dir(report: Report, values: Mapping[str, Node]) -> str | None:
     path = _path(report, values, "dir")
     if path is None or path.startswith(("/", "~/")):
         return path
-    message = f'dir: {quoted(path)} must begin with "/" or "~/"'
+    message = f'dir: {quote(path)} must begin with "/" or "~/"'
     report.problem(values["dir"].position, message)
     return None
 
@@ -178,7 +178,7 @@ def _jump(report: Report, values: Mapping[str, Node]) -> str | None:
         return None
     hops = [hop.strip() for hop in text.text.split(",")]
     if not all(_JUMP.match(hop) and not hop.startswith("-") for hop in hops):
-        report.problem(text.position, f"jump: expected [user@]host[:port], found {quoted(text.text)}")
+        report.problem(text.position, f"jump: expected [user@]host[:port], found {quote(text.text)}")
         return None
     return ",".join(hops)
 
@@ -191,5 +191,5 @@ def _labels(report: Report, values: Mapping[str, Node]) -> tuple[str, ...]:
         if _LABEL.match(label.text):
             found.append(label.text)
         else:
-            report.problem(label.position, f"labels: {quoted(label.text)} cannot be a label")
+            report.problem(label.position, f"labels: {quote(label.text)} cannot be a label")
     return tuple(dict.fromkeys(found))

@@ -16,13 +16,13 @@ from dstack.errors import BucketError, ConfigError
 from dstack.model import Host, HostName
 from dstack.project.hosts.editor import add_host, hosts_text, remove_host
 from dstack.project.hosts.inventory import read_hosts
-from dstack.project.yaml.parser import load
+from dstack.project.yaml.parser import parse_yaml
 from dstack.project.yaml.report import Report
 
-MAX_HOSTS = 1000
+MAX_SHARED_HOSTS = 1000
 
 
-def own_setting(host: Host) -> str | None:
+def private_setting(host: Host) -> str | None:
     """What makes an entry one's own; None where it may be shared."""
     settings = {
         "local": host.local,
@@ -52,19 +52,21 @@ def shared_part(hosts: Sequence[Host]) -> tuple[SharedHost, ...]:
             dir=host.dir,
         )
         for host in sorted(hosts, key=lambda host: host.name)
-        if own_setting(host) is None
+        if private_setting(host) is None
     )
 
 
-def checked(inventory: Inventory) -> tuple[Host, ...]:
+def check_inventory(inventory: Inventory) -> tuple[Host, ...]:
     """The hosts of an inventory out of the bucket, each setting judged as it is in a file; raises BucketError."""
-    if len(inventory.hosts) > MAX_HOSTS:
-        raise BucketError(f"the inventory in the bucket has {len(inventory.hosts)} hosts; at most {MAX_HOSTS} are read")
+    if len(inventory.hosts) > MAX_SHARED_HOSTS:
+        raise BucketError(
+            f"the inventory in the bucket has {len(inventory.hosts)} hosts; at most {MAX_SHARED_HOSTS} are read"
+        )
     hosts = tuple(_host(shared) for shared in inventory.hosts)
     report = Report()
-    read = read_hosts(report, load(hosts_text(hosts), "the inventory in the bucket"))
+    read = read_hosts(report, parse_yaml(hosts_text(hosts), "the inventory in the bucket"))
     told = [problem.message for problem in report.problems]
-    told += [f"{host.name}: {own} cannot be shared" for host in hosts if (own := own_setting(host)) is not None]
+    told += [f"{host.name}: {own} cannot be shared" for host in hosts if (own := private_setting(host)) is not None]
     if not told and [replace(host, position=None) for host in read] != list(hosts):
         told = ["its settings do not read as they were written"]
     if told:
@@ -87,16 +89,16 @@ def _host(shared: SharedHost) -> Host:
     )
 
 
-def merged(source: bytes, wanted: Sequence[Host], shown: str) -> bytes:
+def merge_inventory(source: bytes, wanted: Sequence[Host], shown: str) -> bytes:
     """The file with its shared entries as in `wanted`; those of one's own, and comments, stay as they are.
 
     Raises ConfigError when the file is not right, UsageError where an entry cannot be edited.
     """
     report = Report()
-    before = {host.name: replace(host, position=None) for host in read_hosts(report, load(source, shown))}
+    before = {host.name: replace(host, position=None) for host in read_hosts(report, parse_yaml(source, shown))}
     if report.problems:
         raise ConfigError(report.problems)
-    own = {name for name, host in before.items() if own_setting(host) is not None}
+    own = {name for name, host in before.items() if private_setting(host) is not None}
     for name, host in before.items():
         if name not in own and host not in wanted:
             source = remove_host(source, name, shown)

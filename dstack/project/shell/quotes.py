@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from dstack.project.placeholders import ARGUMENTS, REFERENCE, referred
+from dstack.project.placeholders import ARGUMENTS_NAME, REFERENCE_PATTERN, reference_name
 from dstack.project.shell.interpreters import reads_script_from_stdin
 
-MAX_DEPTH = 40
-MAX_REFERENCES = 1_000
+MAX_QUOTE_DEPTH = 40
+MAX_COMMAND_REFERENCES = 1_000
 """References in one command; each is looked at with the words before it."""
-MAX_ARITHMETIC = 10_000
+MAX_ARITHMETIC_CHARACTERS = 10_000
 """Characters of one arithmetic expression: `((` may turn out to be none only at its end, and is then read again."""
 _ARGUMENTS = re.compile(r"\$(?:variables_as_args(?!\w)|\{variables_as_args\})", re.ASCII)
 _METACHARACTERS = frozenset(" \t\r\n;&|<>()")
@@ -48,7 +48,7 @@ class Reference:
 
     @property
     def is_arguments(self) -> bool:
-        return self.name == ARGUMENTS
+        return self.name == ARGUMENTS_NAME
 
 
 class FaultError(Exception):
@@ -90,8 +90,8 @@ class Scanner:
 
     def enter(self, offset: int) -> None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise FaultError(offset, f"quotes and substitutions are nested deeper than {MAX_DEPTH} levels")
+        if self.depth > MAX_QUOTE_DEPTH:
+            raise FaultError(offset, f"quotes and substitutions are nested deeper than {MAX_QUOTE_DEPTH} levels")
 
     def commands(self, closer: str, opened: int) -> None:
         """Commands up to `closer` (`)` or a backtick), or to the end of the text when it is empty."""
@@ -101,13 +101,13 @@ class Scanner:
 
     def reference(self, context: Context) -> Reference | None:
         """The reference that stands here, recorded and passed; None when there is none."""
-        braces = REFERENCE.match(self.text, self.at)
+        braces = REFERENCE_PATTERN.match(self.text, self.at)
         found = braces or _ARGUMENTS.match(self.text, self.at)
         if found is None:
             if self.peek("${{") and context is not Context.SINGLE:
                 raise FaultError(self.at, "${{ is never closed by }}")
             return None
-        name = referred(braces["inner"]) if braces else ARGUMENTS
+        name = reference_name(braces["inner"]) if braces else ARGUMENTS_NAME
         end = found.end()
         before = self.text[self.at - 1 : self.at] or " "
         after = self.text[end : end + 1] or " "
@@ -115,8 +115,8 @@ class Scanner:
         made = Reference(
             start=self.at, end=end, name=name, context=context, alone=alone, in_function=self.functions > 0
         )
-        if len(self.references) == MAX_REFERENCES:
-            raise FaultError(self.at, f"more than {MAX_REFERENCES} references in one command")
+        if len(self.references) == MAX_COMMAND_REFERENCES:
+            raise FaultError(self.at, f"more than {MAX_COMMAND_REFERENCES} references in one command")
         self.references.append(made)
         self.at = end
         return made
@@ -207,7 +207,7 @@ class Scanner:
         """`$((…))` or `((…))` after its opening: references in it count as ARITHMETIC."""
         self.enter(start)
         level = 0
-        while self.at < min(len(self.text), start + MAX_ARITHMETIC):
+        while self.at < min(len(self.text), start + MAX_ARITHMETIC_CHARACTERS):
             if level == 0 and self.peek("))"):
                 self.at += 2
                 self.depth -= 1
@@ -249,7 +249,9 @@ class Scanner:
             if not heredoc.literal:
                 self.step(Context.HEREDOC)
             elif not (
-                self.peek("$") and REFERENCE.match(self.text, self.at) and self.reference(Context.QUOTED_HEREDOC)
+                self.peek("$")
+                and REFERENCE_PATTERN.match(self.text, self.at)
+                and self.reference(Context.QUOTED_HEREDOC)
             ):
                 self.at += 1
         self.at = min(end + 1, len(self.text))

@@ -7,22 +7,32 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dstack.project.paths import fault
+from dstack.project.paths import path_fault
 from dstack.project.yaml.parser import ListNode, Node, ScalarNode
 from dstack.project.yaml.report import (
     Field,
     Report,
-    absent,
-    described,
-    expected,
-    nearest,
-    quoted,
+    describe,
+    is_absent,
+    quote,
     read_list,
     read_text,
+    report_mismatch,
+    suggest,
 )
 
-_KNOWN = ("bash", "docker", "python")
-_GONE = ("torchrun", "code", "lab", "notebook", "streamlit", "gradio", "fastapi", "tensorboard", "curl")
+_PROVIDERS = ("bash", "docker", "python")
+_UNSUPPORTED_PROVIDERS = (
+    "torchrun",
+    "code",
+    "lab",
+    "notebook",
+    "streamlit",
+    "gradio",
+    "fastapi",
+    "tensorboard",
+    "curl",
+)
 _SAFE_PATH = re.compile(r"[A-Za-z0-9._/@%+=:,-]+\Z")
 _VERSION = re.compile(r"[23]\.[0-9]{1,2}(?:\.[0-9]{1,3})?\Z")
 
@@ -53,20 +63,22 @@ def _is_wrong(fields: Mapping[str, Field]) -> bool:
     """True when commands are there and were already complained of, or the provider is none of ours."""
     if "provider" in fields:
         node = fields["provider"].value
-        if not isinstance(node, ScalarNode) or node.text not in _KNOWN:
+        if not isinstance(node, ScalarNode) or node.text not in _PROVIDERS:
             return True
     body = fields.get("commands") or fields.get("script")
     return (
-        body is not None and not absent(body.value) and not (isinstance(body.value, ListNode) and not body.value.items)
+        body is not None
+        and not is_absent(body.value)
+        and not (isinstance(body.value, ListNode) and not body.value.items)
     )
 
 
 def _read_list(report: Report, node: Node, what: str) -> list[ScalarNode]:
-    if absent(node):
+    if is_absent(node):
         return []
     if isinstance(node, ScalarNode):
         report.problem(
-            node.position, f'{what}: expected a list of commands, found {described(node)}; begin it with "- "'
+            node.position, f'{what}: expected a list of commands, found {describe(node)}; begin it with "- "'
         )
         return []
     found: list[ScalarNode] = []
@@ -77,7 +89,7 @@ def _read_list(report: Report, node: Node, what: str) -> list[ScalarNode]:
             report.problem(item.position, f"{what}: a command is empty")
         else:
             advice = 'put a command that holds ": " in quotes or behind "|"'
-            report.problem(item.position, f"{what}: expected a command, found {described(item)}; {advice}")
+            report.problem(item.position, f"{what}: expected a command, found {describe(item)}; {advice}")
     return found
 
 
@@ -88,12 +100,12 @@ def _read_provider(report: Report, fields: Mapping[str, Field]) -> str | None:
     if not isinstance(node, ScalarNode) or "@" in node.text:
         report.problem(node.position, "provider: providers from another repository are not supported; write commands")
         return None
-    if node.text in _GONE:
+    if node.text in _UNSUPPORTED_PROVIDERS:
         report.problem(node.position, f"provider: {node.text} is not supported; write what it starts as commands")
         return None
-    if node.text not in _KNOWN:
-        known = ", ".join(_KNOWN)
-        message = f"provider: expected one of {known}, found {quoted(node.text)}{nearest(node.text, _KNOWN)}"
+    if node.text not in _PROVIDERS:
+        known = ", ".join(_PROVIDERS)
+        message = f"provider: expected one of {known}, found {quote(node.text)}{suggest(node.text, _PROVIDERS)}"
         report.problem(node.position, message)
         return None
     return node.text
@@ -105,7 +117,7 @@ def python_image(report: Report, fields: Mapping[str, Field]) -> ScalarNode | No
         return None
     node = fields["python"].value
     if not isinstance(node, ScalarNode) or not _VERSION.match(node.text):
-        expected(report, node, fields["python"].key.text, "a version of Python, like 3.11")
+        report_mismatch(report, node, fields["python"].key.text, "a version of Python, like 3.11")
         return None
     return replace(node, text=f"python:{node.text}", value=f"python:{node.text}", plain=False)
 
@@ -152,7 +164,7 @@ def _script(report: Report, fields: Mapping[str, Field], provider: str | None) -
 
 def _arguments(report: Report, node: Node) -> list[ScalarNode]:
     """One text is taken as the shell takes it; each item of a list stays one word."""
-    if absent(node):
+    if is_absent(node):
         return []
     if isinstance(node, ScalarNode):
         return [node]
@@ -174,11 +186,11 @@ def _read_path(report: Report, field: Field) -> ScalarNode | None:
     node = read_text(report, field.value, field.key.text)
     if node is None:
         return None
-    reason = fault(node.text)
+    reason = path_fault(node.text)
     if reason is None and (not _SAFE_PATH.match(node.text) or node.text.startswith("-")):
         reason = "it holds a character that the shell reads; write it as a command"
     if reason:
-        report.problem(node.position, f"{field.key.text} {quoted(node.text)}: {reason}")
+        report.problem(node.position, f"{field.key.text} {quote(node.text)}: {reason}")
         return None
     return node
 

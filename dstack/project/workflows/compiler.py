@@ -6,42 +6,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dstack.project.workflows.script import compile_script
-from dstack.project.workflows.templates import Settled, settle
-from dstack.project.workflows.variables import Scope, match
+from dstack.project.workflows.templates import FilledTemplates, fill_templates
+from dstack.project.workflows.variables import VariableScope, match_name
 from dstack.project.workflows.workflow_files import WorkflowSource
-from dstack.project.yaml.report import Report, nearest, quoted
+from dstack.project.yaml.report import Report, quote, suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledWorkflow:
     """Everything of a workflow that depends on the values in `scope`."""
 
-    scope: Scope
+    scope: VariableScope
     script: str
-    settled: Settled
+    filled: FilledTemplates
     included: Mapping[str, str]
     """Name -> text of the variables that the result depends on."""
 
 
-def compile_workflow(report: Report, source: WorkflowSource, scope: Scope) -> CompiledWorkflow:
+def compile_workflow(report: Report, source: WorkflowSource, scope: VariableScope) -> CompiledWorkflow:
     """Put the values of `scope` into a workflow; of use only when there are no problems in `report`."""
     return CompiledWorkflow(
         scope=scope,
-        settled=settle(report, source.declared, scope),
+        filled=fill_templates(report, source.templates, scope),
         script=compile_script(report, source.commands, scope),
         included=_included_variables(report, source, scope),
     )
 
 
-def _included_variables(report: Report, source: WorkflowSource, scope: Scope) -> dict[str, str]:
+def _included_variables(report: Report, source: WorkflowSource, scope: VariableScope) -> dict[str, str]:
     every = {variable.name: variable.text for variable in scope.variables}
     if source.depends.variables is None:
         return every
     found: dict[str, str] = {}
     for entry in source.depends.variables:
-        name = match(entry.text, every)
+        name = match_name(entry.text, every)
         if name is None:
-            message = f"{source.workflow.name} has no variable {quoted(entry.text)}{nearest(entry.text, every)}"
+            message = f"{source.workflow.name} has no variable {quote(entry.text)}{suggest(entry.text, every)}"
             report.problem(entry.position, message)
         else:
             found[name] = every[name]

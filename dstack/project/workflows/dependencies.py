@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 from dstack.model import Dependency, Position, RunName, WorkflowName
 from dstack.project.names import read_tag, read_workflow_name
-from dstack.project.paths import fault
+from dstack.project.paths import path_fault
 from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode
 from dstack.project.yaml.report import (
     Report,
-    absent,
-    expected,
-    quoted,
+    is_absent,
+    quote,
     read_fields,
     read_list,
     read_map,
     read_text,
     read_texts,
+    report_mismatch,
 )
-from dstack.project.yaml.schema import DEPENDENCY, DEPENDS, DEPENDS_REPO, spellings
+from dstack.project.yaml.schema import DEPENDENCY_KEYS, DEPENDS_KEYS, DEPENDS_REPO_KEYS, spellings
 
-_KEYS = spellings(DEPENDS)
-_ENTRY = spellings(DEPENDENCY)
+_KEYS = spellings(DEPENDS_KEYS)
+_ENTRY = spellings(DEPENDENCY_KEYS)
 _MOUNT = "inputs are copied, never mounted; leave mount out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Depends:
+class DependsOn:
     """What a workflow depends on. `include` and `variables` are None for the default, everything."""
 
     workflows: tuple[tuple[Dependency, Position], ...] = ()
@@ -35,36 +35,36 @@ class Depends:
     variables: tuple[ScalarNode, ...] | None = None
 
 
-def read_depends(report: Report, node: Node, what: str) -> Depends:
+def read_depends(report: Report, node: Node, what: str) -> DependsOn:
     """The value of `depends-on`; `what` is the key as it was written."""
-    if absent(node):
-        return Depends()
+    if is_absent(node):
+        return DependsOn()
     if isinstance(node, ListNode):
-        return Depends(workflows=_read_entries(report, node, what))
+        return DependsOn(workflows=_read_entries(report, node, what))
     if not isinstance(node, MapNode):
-        expected(report, node, what, "a list of workflows, or a map of repo, variables and workflows")
-        return Depends()
+        report_mismatch(report, node, what, "a list of workflows, or a map of repo, variables and workflows")
+        return DependsOn()
     fields = read_fields(report, node, what, known=_KEYS)
     workflows = _read_entries(report, fields["workflows"].value, "workflows") if "workflows" in fields else ()
     variables = read_texts(report, fields["variables"].value, "variables") if "variables" in fields else None
     include = _read_repo(report, fields["repo"].value) if "repo" in fields else None
-    return Depends(workflows=workflows, include=include, variables=variables)
+    return DependsOn(workflows=workflows, include=include, variables=variables)
 
 
 def _read_repo(report: Report, node: Node) -> tuple[ScalarNode, ...] | None:
-    if absent(node):
+    if is_absent(node):
         return None
     body = read_map(report, node, "repo")
     if body is None:
         return None
-    fields = read_fields(report, body, "repo", known=spellings(DEPENDS_REPO))
+    fields = read_fields(report, body, "repo", known=spellings(DEPENDS_REPO_KEYS))
     if "include" not in fields:
         return None
     found: list[ScalarNode] = []
     for entry in read_texts(report, fields["include"].value, "include"):
-        reason = fault(entry.text)
+        reason = path_fault(entry.text)
         if reason:
-            report.problem(entry.position, f"include {quoted(entry.text)}: {reason}")
+            report.problem(entry.position, f"include {quote(entry.text)}: {reason}")
         else:
             found.append(entry)
     return tuple(found)
@@ -72,7 +72,7 @@ def _read_repo(report: Report, node: Node) -> tuple[ScalarNode, ...] | None:
 
 def _read_entries(report: Report, node: Node, what: str) -> tuple[tuple[Dependency, Position], ...]:
     found: dict[Dependency, Position] = {}
-    if absent(node):
+    if is_absent(node):
         return ()
     for item in read_list(report, node, what):
         dependency = _read_map_entry(report, item) if isinstance(item, MapNode) else _read_entry(report, item, what)
@@ -100,7 +100,7 @@ def _read_entry(report: Report, node: Node, what: str) -> Dependency | None:
 
 def _is_foreign(report: Report, node: ScalarNode, name: str) -> bool:
     if "/" in name:
-        report.problem(node.position, f"{quoted(node.text)}: a workflow of another project cannot be an input")
+        report.problem(node.position, f"{quote(node.text)}: a workflow of another project cannot be an input")
         return True
     return False
 
@@ -112,7 +112,7 @@ def _read_map_entry(report: Report, node: MapNode) -> Dependency | None:
         if key.text not in _ENTRY and key.text != "mount" and isinstance(value, ScalarNode):
             meant = f"{key.text}:{value.text}"
             report.problem(
-                key.position, f"expected workflow, tag or run; for a tag write {quoted(meant)} without a space"
+                key.position, f"expected workflow, tag or run; for a tag write {quote(meant)} without a space"
             )
             return None
     kept = tuple((key, value) for key, value in node.entries if key.text != "mount")
@@ -126,10 +126,10 @@ def _read_map_entry(report: Report, node: MapNode) -> Dependency | None:
         if not fields:
             report.problem(node.position, "expected workflow, tag or run")
         return None
-    return _joined(report, node, {name: text for name, text in texts.items() if text is not None})
+    return _join(report, node, {name: text for name, text in texts.items() if text is not None})
 
 
-def _joined(report: Report, node: MapNode, texts: dict[str, ScalarNode]) -> Dependency | None:
+def _join(report: Report, node: MapNode, texts: dict[str, ScalarNode]) -> Dependency | None:
     if "tag" in texts and "run" in texts:
         report.problem(node.position, "an input is of a tag or of a run, not of both")
         return None

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from dstack.errors import UsageError
 from dstack.model import Variable, VariableType
-from dstack.project.workflows.variables import match
-from dstack.project.yaml.parser import MAX_NUMBER, resolve
-from dstack.project.yaml.report import nearest, quoted
+from dstack.project.workflows.variables import match_name
+from dstack.project.yaml.parser import MAX_NUMBER_CHARACTERS, resolve_scalar
+from dstack.project.yaml.report import quote, suggest
 
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _WANTED = {
@@ -37,12 +37,12 @@ class Overridable:
     def names(self) -> list[str]:
         return list(dict.fromkeys(variable.name for variable in self.variables))
 
-    def named(self, name: str) -> tuple[Variable, ...]:
+    def variables_named(self, name: str) -> tuple[Variable, ...]:
         return tuple(variable for variable in self.variables if variable.name == name)
 
-    def resolve(self, name: str) -> str:
+    def resolve_name(self, name: str) -> str:
         """The variable that a spelling means; raises UsageError when there is none."""
-        found = match(name, self.names)
+        found = match_name(name, self.names)
         if found is not None:
             return found
         owner = self.elsewhere.get(name)
@@ -51,10 +51,10 @@ class Overridable:
                 f"{name} is a variable of {owner}, which {self.workflow} does not depend on",
                 hint=self._listing(),
             )
-        told = f"{self.workflow} has no variable {quoted(name)}{nearest(name, self.names)}"
+        told = f"{self.workflow} has no variable {quote(name)}{suggest(name, self.names)}"
         if self.options:
-            near = nearest(name, self.options).replace('mean "', 'mean "--')
-            told += f", and `dstack run` no option {quoted('--' + name)}{near}"
+            near = suggest(name, self.options).replace('mean "', 'mean "--')
+            told += f", and `dstack run` no option {quote('--' + name)}{near}"
         raise UsageError(told, hint=self._listing())
 
     def _listing(self) -> str:
@@ -69,67 +69,67 @@ def read_overrides(
     Returns variable name -> text, `true` or `false` for a boolean; the last of equal names wins. Raises UsageError for
     an unknown name, a missing value, a value that is not of the default's type, or a word that belongs to no name.
     """
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     words = list(arguments)
     while words:
-        _take(allowed, words, given)
+        _take(allowed, words, values)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name:
-            raise UsageError(f"--var {quoted(assignment)}: expected name=value")
-        found = allowed.resolve(name)
-        given[found] = value
-    return check_overrides(allowed, given)
+            raise UsageError(f"--var {quote(assignment)}: expected name=value")
+        found = allowed.resolve_name(name)
+        values[found] = value
+    return check_overrides(allowed, values)
 
 
-def _take(allowed: Overridable, words: list[str], given: dict[str, str]) -> None:
+def _take(allowed: Overridable, words: list[str], values: dict[str, str]) -> None:
     word = words.pop(0)
     if not word.startswith("--") or word == "--":
-        raise UsageError(f"unexpected {quoted(word)}", hint="variables are given as --name value")
+        raise UsageError(f"unexpected {quote(word)}", hint="variables are given as --name value")
     name, equals, value = word[2:].partition("=")
     if equals:
-        given[allowed.resolve(name)] = value
+        values[allowed.resolve_name(name)] = value
         return
-    negated = _negated(allowed, name)
+    negated = _find_negated(allowed, name)
     if negated is not None:
-        given[negated] = "false"
+        values[negated] = "false"
         return
-    found = allowed.resolve(name)
-    if all(variable.type is VariableType.BOOLEAN for variable in allowed.named(found)):
-        given[found] = words.pop(0) if words and words[0].lower() in ("true", "false") else "true"
+    found = allowed.resolve_name(name)
+    if all(variable.type is VariableType.BOOLEAN for variable in allowed.variables_named(found)):
+        values[found] = words.pop(0) if words and words[0].lower() in ("true", "false") else "true"
     elif not words or words[0].startswith("--"):
         raise UsageError(f"--{name} needs a value", hint=f"write --{name}=VALUE when the value begins with --")
     else:
-        given[found] = words.pop(0)
+        values[found] = words.pop(0)
 
 
-def _negated(allowed: Overridable, name: str) -> str | None:
+def _find_negated(allowed: Overridable, name: str) -> str | None:
     """The boolean that `--no-name` turns off, unless a variable itself is called so."""
-    if not name.startswith(("no-", "no_")) or match(name, allowed.names):
+    if not name.startswith(("no-", "no_")) or match_name(name, allowed.names):
         return None
-    found = match(name[3:], allowed.names)
-    if found and any(variable.type is VariableType.BOOLEAN for variable in allowed.named(found)):
+    found = match_name(name[3:], allowed.names)
+    if found and any(variable.type is VariableType.BOOLEAN for variable in allowed.variables_named(found)):
         return found
     return None
 
 
-def check_overrides(allowed: Overridable, given: Mapping[str, str]) -> Mapping[str, str]:
+def check_overrides(allowed: Overridable, values: Mapping[str, str]) -> Mapping[str, str]:
     """`given` with its names resolved and its values checked; raises UsageError."""
     checked: dict[str, str] = {}
-    for spelled, value in given.items():
-        name = allowed.resolve(spelled)
+    for spelled, value in values.items():
+        name = allowed.resolve_name(spelled)
         if _UNUSABLE.search(value):
             raise UsageError(f"--{name}: the value is not text")
-        texts = [_typed(variable, value) for variable in allowed.named(name)]
+        texts = [_convert(variable, value) for variable in allowed.variables_named(name)]
         checked[name] = next((text for text in texts if text != value), value)
     return checked
 
 
-def _typed(variable: Variable, value: str) -> str:
+def _convert(variable: Variable, value: str) -> str:
     """The text that a value has for a variable's type; raises UsageError when it is not of that type."""
     if variable.type is VariableType.STRING:
         return value
-    meaning = resolve(value)
+    meaning = resolve_scalar(value)
     boolean = isinstance(meaning, bool)
     if variable.type is VariableType.BOOLEAN and boolean:
         return "true" if meaning else "false"
@@ -137,9 +137,9 @@ def _typed(variable: Variable, value: str) -> str:
     if variable.type is not VariableType.BOOLEAN and not boolean and isinstance(meaning, numeric):
         return value
     place = f"{variable.position.file}:{variable.position.line}"
-    limit = f" of at most {MAX_NUMBER} characters" if len(value) > MAX_NUMBER else ""
+    limit = f" of at most {MAX_NUMBER_CHARACTERS} characters" if len(value) > MAX_NUMBER_CHARACTERS else ""
     raise UsageError(
-        f"--{variable.name} {quoted(value)}: expected {_WANTED[variable.type]}{limit}, as its default"
-        f" {quoted(variable.text)} in {place} is",
+        f"--{variable.name} {quote(value)}: expected {_WANTED[variable.type]}{limit}, as its default"
+        f" {quote(variable.text)} in {place} is",
         hint="a default in quotes makes a variable a text",
     )

@@ -12,24 +12,24 @@ from collections.abc import Sequence
 from dstack.model import Variable, VariableType
 from dstack.project.shell.quotes import Context, Reference
 from dstack.project.shell.scan import scan
-from dstack.project.workflows.references import unknown
-from dstack.project.workflows.variables import SYSTEM, Scope
+from dstack.project.workflows.references import explain_unknown
+from dstack.project.workflows.variables import SYSTEM_VARIABLES, VariableScope
 from dstack.project.yaml.parser import ScalarNode
-from dstack.project.yaml.report import Report, quoted
+from dstack.project.yaml.report import Report, quote
 
 _SPLIT = frozenset(" \t\n*?[")
 
 
-def compile_script(report: Report, commands: Sequence[ScalarNode], scope: Scope) -> str:
+def compile_script(report: Report, commands: Sequence[ScalarNode], scope: VariableScope) -> str:
     """The text that `sh -e` runs with `scope.arguments()` as `"$@"` and `scope.environment()` in its environment.
 
     Every command must be complete in itself. Problems point at the reference in the YAML file; the text is of use only
     when there are none.
     """
-    return "".join(f"{_compiled(report, command, scope)}\n" for command in commands)
+    return "".join(f"{_compile(report, command, scope)}\n" for command in commands)
 
 
-def _compiled(report: Report, command: ScalarNode, scope: Scope) -> str:
+def _compile(report: Report, command: ScalarNode, scope: VariableScope) -> str:
     found = scan(command.text)
     if found.fault:
         offset, message = found.fault
@@ -52,20 +52,20 @@ def _visible(text: str, offset: int) -> int:
     return max(1, min(len(rest), 20))
 
 
-def _replacement(reference: Reference, scope: Scope) -> str:
+def _replacement(reference: Reference, scope: VariableScope) -> str:
     if reference.is_arguments:
         return '"$@"'
     variable = scope.find(reference.name)
     return f"${{{scope.names[variable.name] if variable else reference.name}}}"
 
 
-def _refusal(report: Report, command: ScalarNode, reference: Reference, scope: Scope) -> str | None:
+def _refusal(report: Report, command: ScalarNode, reference: Reference, scope: VariableScope) -> str | None:
     """Why a reference cannot stand where it stands; None when it can."""
     if reference.is_arguments:
         return _arguments_refusal(reference)
     variable = scope.find(reference.name)
-    if variable is None and reference.name not in SYSTEM:
-        return unknown(reference.name, scope)
+    if variable is None and reference.name not in SYSTEM_VARIABLES:
+        return explain_unknown(reference.name, scope)
     name = scope.names[variable.name] if variable else reference.name
     written = f"${{{{ {reference.name} }}}}"
     match reference.context:
@@ -127,7 +127,5 @@ def _note_splitting(report: Report, command: ScalarNode, reference: Reference, v
     if variable.type is VariableType.STRING and _SPLIT & set(variable.text):
         place = command.locate(reference.start, reference.end - reference.start)
         written = f"${{{{ {reference.name} }}}}"
-        message = (
-            f'unquoted, so the shell splits {quoted(variable.text)} into words; write "{written}" to keep it whole'
-        )
+        message = f'unquoted, so the shell splits {quote(variable.text)} into words; write "{written}" to keep it whole'
         report.note(place, message)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dstack.model import Position, Variable, VariableType, WorkflowName
-from dstack.project.yaml.parser import MapNode, Node, ScalarNode, load_file
-from dstack.project.yaml.report import Report, absent, described, nearest, quoted, read_map
+from dstack.project.yaml.parser import MapNode, Node, ScalarNode, load_yaml
+from dstack.project.yaml.report import Report, describe, is_absent, quote, read_map, suggest
 
-FILE = ".dstack/variables.yaml"
-GLOBAL = "global"
-SYSTEM = ("run_name", "job_id")
+VARIABLES_FILE = ".dstack/variables.yaml"
+GLOBAL_SECTION = "global"
+SYSTEM_VARIABLES = ("run_name", "job_id")
 """Given at claim time; never variables of the user's."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
@@ -47,17 +47,17 @@ class VariableTable:
     places: Mapping[str, Position]
     """Where the key of each section stands."""
 
-    def scope(self, workflow: WorkflowName, values: Mapping[str, str] | None = None) -> Scope:
+    def scope(self, workflow: WorkflowName, values: Mapping[str, str] | None = None) -> VariableScope:
         """What a workflow sees: its own section over `global`, in the order of the file, `values` put in by name."""
-        seen = {variable.name: variable for variable in self.sections.get(GLOBAL, ())}
+        seen = {variable.name: variable for variable in self.sections.get(GLOBAL_SECTION, ())}
         seen.update((variable.name, variable) for variable in self.sections.get(workflow, ()))
         given = values or {}
         ordered = sorted(seen.values(), key=lambda variable: (variable.position.line, variable.position.column))
-        return Scope.of(replace(variable, text=given.get(variable.name, variable.text)) for variable in ordered)
+        return VariableScope.of(replace(variable, text=given.get(variable.name, variable.text)) for variable in ordered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class VariableScope:
     """The variables of one workflow. `names` maps a variable to the environment name that always holds its value;
     `exports` maps every environment name to its variable."""
 
@@ -66,7 +66,7 @@ class Scope:
     exports: Mapping[str, str]
 
     @staticmethod
-    def of(variables: Iterable[Variable]) -> Scope:
+    def of(variables: Iterable[Variable]) -> VariableScope:
         ordered = tuple(variables)
         names = {variable.name: environment_name(variable.name) for variable in ordered}
         exports = {name: variable for variable, name in names.items()}
@@ -75,11 +75,11 @@ class Scope:
             upper = legal_name(variable).upper()
             if uppers[upper] == 1 and not is_reserved(upper):
                 exports.setdefault(upper, variable)
-        return Scope(variables=ordered, names=names, exports=exports)
+        return VariableScope(variables=ordered, names=names, exports=exports)
 
     def find(self, name: str) -> Variable | None:
         """The variable called `name`; `-` and `_` count as the same where that leaves one."""
-        found = match(name, [variable.name for variable in self.variables])
+        found = match_name(name, [variable.name for variable in self.variables])
         return next((variable for variable in self.variables if variable.name == found), None)
 
     def environment(self) -> dict[str, str]:
@@ -114,16 +114,16 @@ def environment_name(name: str) -> str:
     return f"DSTACK_VAR_{legal}" if is_reserved(legal) else legal
 
 
-def match(name: str, known: Iterable[str]) -> str | None:
+def match_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is: itself, else the only one that differs in `-` and `_` alone."""
     names = list(known)
     if name in names:
         return name
-    alike = [candidate for candidate in names if _folded(candidate) == _folded(name)]
+    alike = [candidate for candidate in names if _fold(candidate) == _fold(name)]
     return alike[0] if len(alike) == 1 else None
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return name.replace("_", "-")
 
 
@@ -132,7 +132,7 @@ def read_variables(report: Report, root: Path) -> VariableTable | None:
 
     None when the file cannot be understood at all, so that what refers to variables need not be judged.
     """
-    loaded = load_file(root / FILE, FILE)
+    loaded = load_yaml(root / VARIABLES_FILE, VARIABLES_FILE)
     node = report.take(loaded)
     if loaded.missing:
         return VariableTable(sections={}, places={})
@@ -143,17 +143,17 @@ def read_variables(report: Report, root: Path) -> VariableTable | None:
 
 def read_table(report: Report, node: Node) -> VariableTable | None:
     """The sections under the root key `variables:`."""
-    if absent(node):
+    if is_absent(node):
         return VariableTable(sections={}, places={})
     top = read_map(report, node, "the file")
     if top is None:
         return None
     for key, _ in top.entries:
         if key.text != "variables":
-            advice = nearest(key.text, ["variables"]) or '; sections stand under "variables:"'
-            report.problem(key.position, f"unknown key {quoted(key.text)}{advice}")
+            advice = suggest(key.text, ["variables"]) or '; sections stand under "variables:"'
+            report.problem(key.position, f"unknown key {quote(key.text)}{advice}")
     body = top.get("variables")
-    if body is None or absent(body):
+    if body is None or is_absent(body):
         return VariableTable(sections={}, places={})
     sections = read_map(report, body, "variables")
     if sections is None:
@@ -164,11 +164,13 @@ def read_table(report: Report, node: Node) -> VariableTable | None:
 
 
 def _read_section(report: Report, name: ScalarNode, node: Node) -> tuple[Variable, ...]:
-    if absent(node):
+    if is_absent(node):
         return ()
     if not isinstance(node, MapNode):
-        advice = "" if name.text == GLOBAL else f'; a variable of all workflows stands under "{GLOBAL}:"'
-        found = described(node)
+        advice = (
+            "" if name.text == GLOBAL_SECTION else f'; a variable of all workflows stands under "{GLOBAL_SECTION}:"'
+        )
+        found = describe(node)
         report.problem(node.position, f"{name.text}: expected a map of variables, found {found}{advice}")
         return ()
     found_ones = (_read_variable(report, key, value) for key, value in node.entries)
@@ -179,13 +181,13 @@ def _read_variable(report: Report, key: ScalarNode, node: Node) -> Variable | No
     name = key.text
     if not _NAME.match(name):
         wanted = 'a letter or "_", then letters, digits, "_", "-" or ".", at most 64 in all'
-        report.problem(key.position, f"{quoted(name)} cannot name a variable: {wanted}")
+        report.problem(key.position, f"{quote(name)} cannot name a variable: {wanted}")
         return None
-    if legal_name(name).lower() in (*SYSTEM, "variables_as_args"):
+    if legal_name(name).lower() in (*SYSTEM_VARIABLES, "variables_as_args"):
         report.problem(key.position, f"{name} is given by dstack itself and cannot be a variable")
         return None
     if not isinstance(node, ScalarNode):
-        report.problem(node.position, f"{name}: expected a number, true, false or a text, found {described(node)}")
+        report.problem(node.position, f"{name}: expected a number, true, false or a text, found {describe(node)}")
         return None
     if node.value is None:
         report.problem(node.position, f'{name} has no default; write "" for an empty text')
@@ -216,9 +218,9 @@ def type_of(node: ScalarNode) -> VariableType:
 
 def _check_names(report: Report, table: Mapping[str, tuple[Variable, ...]]) -> None:
     """Two variables that one job would see must not share an environment name; names kept back are noted."""
-    shared = table.get(GLOBAL, ())
+    shared = table.get(GLOBAL_SECTION, ())
     for section, variables in table.items():
-        first = {legal_name(variable.name): variable for variable in shared if section != GLOBAL}
+        first = {legal_name(variable.name): variable for variable in shared if section != GLOBAL_SECTION}
         for variable in variables:
             legal = legal_name(variable.name)
             other = first.setdefault(legal, variable)
@@ -244,6 +246,6 @@ def check_sections(report: Report, table: VariableTable, workflows: Iterable[str
     """Every section names a workflow or is `global`."""
     names = list(workflows)
     for section, place in table.places.items():
-        if section != GLOBAL and section not in names:
-            advice = nearest(section, [*names, GLOBAL])
-            report.problem(place, f"no workflow is called {quoted(section)}{advice}")
+        if section != GLOBAL_SECTION and section not in names:
+            advice = suggest(section, [*names, GLOBAL_SECTION])
+            report.problem(place, f"no workflow is called {quote(section)}{advice}")

@@ -8,31 +8,32 @@ from pathlib import Path
 
 from dstack.model import Position, Retry, Workflow, WorkflowName
 from dstack.project.names import read_workflow_name
+from dstack.project.quantities import read_duration
 from dstack.project.workflows.commands import python_image, read_commands, working_dir
-from dstack.project.workflows.dependencies import Depends, read_depends
-from dstack.project.workflows.resources import read_duration, read_retry
-from dstack.project.workflows.templates import Declared, artifact_texts, read_names
-from dstack.project.yaml.parser import MapNode, Node, ScalarNode, load_file
+from dstack.project.workflows.dependencies import DependsOn, read_depends
+from dstack.project.workflows.retry import read_retry
+from dstack.project.workflows.templates import WorkflowTemplates, artifact_texts, read_names
+from dstack.project.yaml.parser import MapNode, Node, ScalarNode, load_yaml
 from dstack.project.yaml.report import (
     Field,
     Report,
-    absent,
-    nearest,
-    quoted,
+    is_absent,
+    quote,
     read_boolean,
     read_fields,
     read_integer,
     read_list,
     read_map,
     read_text,
+    suggest,
 )
-from dstack.project.yaml.schema import WORKFLOW, spellings
+from dstack.project.yaml.schema import WORKFLOW_KEYS, spellings
 
-FILE = ".dstack/workflows.yaml"
-FOLDER = ".dstack/workflows"
+WORKFLOWS_FILE = ".dstack/workflows.yaml"
+WORKFLOWS_FOLDER = ".dstack/workflows"
 
-_KNOWN = spellings(WORKFLOW)
-REFUSED = {
+_KNOWN = spellings(WORKFLOW_KEYS)
+UNSUPPORTED_KEYS = {
     "cache": "caches between runs are not supported; keep what is expensive as an artifact of a workflow of its own",
     "nodes": "one job runs on one host; several nodes are not supported",
     "template": 'not supported; write its keys straight under "- name"',
@@ -55,8 +56,8 @@ class WorkflowSource:
     workflow: Workflow
     name: ScalarNode
     commands: tuple[ScalarNode, ...]
-    declared: Declared
-    depends: Depends
+    templates: WorkflowTemplates
+    depends: DependsOn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,69 +66,71 @@ class WorkflowFiles:
     that is not found here may be there."""
 
     sources: Mapping[WorkflowName, WorkflowSource]
-    whole: bool
+    is_whole: bool
 
 
 def read_workflows(report: Report, root: Path) -> WorkflowFiles:
     """Read every workflow of the project at `root`; problems go to `report`."""
     sources: dict[WorkflowName, WorkflowSource] = {}
     lowered: dict[str, ScalarNode] = {}
-    whole = True
+    is_whole = True
     files = _files(root)
     for path in files:
-        loaded = load_file(path, path.relative_to(root).as_posix())
+        loaded = load_yaml(path, path.relative_to(root).as_posix())
         node = report.take(loaded)
         items = None if node is None else _items(report, node)
-        whole = whole and items is not None
+        is_whole = is_whole and items is not None
         for item in items or ():
             source = _read_item(report, item)
             if source is None:
-                whole = False
+                is_whole = False
                 continue
             first = lowered.setdefault(source.name.text.lower(), source.name)
             if first is source.name:
                 sources[source.workflow.name] = source
             else:
-                _refuse_again(report, source.name, first)
-    if whole and not sources:
-        shown = files[0].relative_to(root).as_posix() if files else FILE
+                _refuse_duplicate(report, source.name, first)
+    if is_whole and not sources:
+        shown = files[0].relative_to(root).as_posix() if files else WORKFLOWS_FILE
         place = Position(file=shown, line=1, column=1)
         report.problem(place, "no workflows are defined here; `dstack init` writes an example")
-    return WorkflowFiles(sources=sources, whole=whole)
+    return WorkflowFiles(sources=sources, is_whole=is_whole)
 
 
 def _files(root: Path) -> list[Path]:
-    folder = root / FOLDER
+    folder = root / WORKFLOWS_FOLDER
     more = sorted(path for path in folder.glob("*") if path.suffix in (".yaml", ".yml")) if folder.is_dir() else []
-    return [path for path in (root / FILE, (root / FILE).with_suffix(".yml")) if path.exists()] + more
+    return [
+        path for path in (root / WORKFLOWS_FILE, (root / WORKFLOWS_FILE).with_suffix(".yml")) if path.exists()
+    ] + more
 
 
 def _items(report: Report, node: Node) -> tuple[Node, ...] | None:
     """The entries under the root key `workflows:`; None when it is not to be found."""
-    if absent(node):
+    if is_absent(node):
         return ()
     top = read_map(report, node, "the file")
     if top is None:
         return None
     for key, _ in top.entries:
         if key.text != "workflows":
-            advice = nearest(key.text, ["workflows"]) or '; workflows stand under "workflows:"'
-            report.problem(key.position, f"unknown key {quoted(key.text)}{advice}")
+            advice = suggest(key.text, ["workflows"]) or '; workflows stand under "workflows:"'
+            report.problem(key.position, f"unknown key {quote(key.text)}{advice}")
     body = top.get("workflows")
     if body is None:
         return None if top.entries else ()
     if isinstance(body, MapNode):
         report.problem(body.position, 'workflows: expected a list, found a map; begin each workflow with "- name:"')
         return None
-    return () if absent(body) else read_list(report, body, "workflows")
+    return () if is_absent(body) else read_list(report, body, "workflows")
 
 
-def _refuse_again(report: Report, name: ScalarNode, first: ScalarNode) -> None:
+def _refuse_duplicate(report: Report, name: ScalarNode, first: ScalarNode) -> None:
     place = f"{first.position.file}:{first.position.line}"
     if name.text == first.text:
-        report.problem(name.position, f"workflow {quoted(name.text)} was already defined in {place}")
+        report.problem(name.position, f"workflow {quote(name.text)} was already defined in {place}")
     else:
-        message = f"workflow {quoted(name.text)} differs from {quoted(first.text)} ({place}) only in capital letters"
+        message = f"workflow {quote(name.text)} differs from {quote(first.text)} ({place}) only in capital letters"
         report.problem(name.position, message)
 
 
@@ -136,7 +139,7 @@ def _read_item(report: Report, node: Node) -> WorkflowSource | None:
     body = read_map(report, node, "an entry of workflows")
     if body is None:
         return None
-    fields = read_fields(report, body, "a workflow", known=_KNOWN, refused=REFUSED)
+    fields = read_fields(report, body, "a workflow", known=_KNOWN, refused=UNSUPPORTED_KEYS)
     name = read_text(report, fields["name"].value, "name") if "name" in fields else None
     if "name" not in fields:
         report.problem(body.position, "a workflow has no name")
@@ -150,12 +153,12 @@ def _read_item(report: Report, node: Node) -> WorkflowSource | None:
 
 def _read_fields(report: Report, fields: Mapping[str, Field], name: ScalarNode) -> WorkflowSource:
     values = {key: field.value for key, field in fields.items()}
-    depends = Depends()
+    depends = DependsOn()
     if "depends-on" in fields:
         depends = read_depends(report, values["depends-on"], fields["depends-on"].key.text)
     folder = working_dir(report, fields)
     image = values["image"] if "image" in fields else python_image(report, fields)
-    declared = Declared(
+    templates = WorkflowTemplates(
         image=image,
         artifacts=values.get("artifacts"),
         env=values.get("env"),
@@ -163,8 +166,8 @@ def _read_fields(report: Report, fields: Mapping[str, Field], name: ScalarNode) 
         folder=folder,
     )
     commands = read_commands(report, fields, name)
-    workflow = _workflow(report, fields, name=name, commands=commands, declared=declared, depends=depends)
-    return WorkflowSource(workflow=workflow, name=name, commands=commands, declared=declared, depends=depends)
+    workflow = _workflow(report, fields, name=name, commands=commands, templates=templates, depends=depends)
+    return WorkflowSource(workflow=workflow, name=name, commands=commands, templates=templates, depends=depends)
 
 
 def _workflow(
@@ -173,8 +176,8 @@ def _workflow(
     *,
     name: ScalarNode,
     commands: tuple[ScalarNode, ...],
-    declared: Declared,
-    depends: Depends,
+    templates: WorkflowTemplates,
+    depends: DependsOn,
 ) -> Workflow:
     values = {key: field.value for key, field in fields.items()}
     limit, retry = values.get("max-duration"), values.get("retry")
@@ -184,14 +187,14 @@ def _workflow(
         commands=tuple(command.text for command in commands),
         position=name.position,
         help=_text(report, values, "help"),
-        image=declared.image.text if isinstance(declared.image, ScalarNode) else None,
+        image=templates.image.text if isinstance(templates.image, ScalarNode) else None,
         include=None if depends.include is None else tuple(entry.text for entry in depends.include),
         depends_variables=None if depends.variables is None else tuple(entry.text for entry in depends.variables),
         depends_on=tuple(dependency for dependency, _ in depends.workflows),
-        artifacts=artifact_texts(declared.artifacts),
+        artifacts=artifact_texts(templates.artifacts),
         secrets=read_names(report, values["secrets"], "secrets") if "secrets" in values else (),
-        retry=Retry() if retry is None or absent(retry) else read_retry(report, retry),
-        max_duration=None if limit is None or absent(limit) else read_duration(report, limit, "max-duration"),
+        retry=Retry() if retry is None or is_absent(retry) else read_retry(report, retry),
+        max_duration=None if limit is None or is_absent(limit) else read_duration(report, limit, "max-duration"),
         ports=_ports(report, fields),
         reuse=reuse is not False,
         priority=_priority(report, values),
@@ -206,14 +209,14 @@ def _priority(report: Report, values: Mapping[str, Node]) -> int:
 
 def _text(report: Report, values: Mapping[str, Node], key: str) -> str:
     node = values.get(key)
-    if node is None or absent(node):
+    if node is None or is_absent(node):
         return ""
     text = read_text(report, node, key)
     return " ".join(text.text.split()) if text else ""
 
 
 def _ports(report: Report, fields: Mapping[str, Field]) -> tuple[int, ...]:
-    if "ports" not in fields or absent(fields["ports"].value):
+    if "ports" not in fields or is_absent(fields["ports"].value):
         return ()
     node = fields["ports"].value
     if isinstance(node, ScalarNode):

@@ -24,12 +24,12 @@ from dstack.private_folder import UntrustedError, open_trusted
 if TYPE_CHECKING:
     import yaml
 
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_NODES = 20_000
-MAX_NUMBER = 100
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_DEPTH = 32
+MAX_YAML_NODES = 20_000
+MAX_NUMBER_CHARACTERS = 100
 """Characters of a number; Python refuses longer ones or takes seconds for them."""
-MAX_LOCATED = 32_768
+MAX_LOCATE_CHARACTERS = 32_768
 """Characters of a scalar in which places are looked for; each look passes all before it."""
 
 _FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -44,7 +44,7 @@ _BASED = re.compile(r"0(?:o[0-7]+|x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 
-Value = str | int | float | bool | None
+ScalarValue = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class ScalarNode:
 
     position: Position
     text: str
-    value: Value
+    value: ScalarValue
     plain: bool
     raw: str
     start: int
@@ -64,16 +64,16 @@ class ScalarNode:
 
     def locate(self, offset: int, length: int) -> Position:
         """Where `text[offset : offset + length]` stands in the file; the start of the scalar if that is not found, or
-        if the scalar is longer than MAX_LOCATED."""
+        if the scalar is longer than MAX_LOCATE_CHARACTERS."""
         wanted = self.text[offset : offset + length]
-        if not wanted or len(self.raw) > MAX_LOCATED:
+        if not wanted or len(self.raw) > MAX_LOCATE_CHARACTERS:
             return self.position
         at = -1
         for _ in range(self.text.count(wanted, 0, offset + length)):
             at = self.raw.find(wanted, at + 1 if at < 0 else at + len(wanted))
             if at < 0:
                 return self.position
-        return _moved(self.position, self.raw[:at])
+        return _advance(self.position, self.raw[:at])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ Node = ScalarNode | ListNode | MapNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class YamlDocument:
     """One document. `root` is None when the file is not there or cannot be understood at all; then there are problems
     or `missing` is true. An empty file is an empty scalar. Other problems leave a root that may be read on."""
 
@@ -119,15 +119,16 @@ class _UnreadableError(Exception):
         self.problem = problem
 
 
-def resolve(text: str) -> Value:
-    """What a plain scalar is by the core schema of YAML 1.2; a number of over MAX_NUMBER characters stays text."""
+def resolve_scalar(text: str) -> ScalarValue:
+    """The value of a plain scalar by the core schema of YAML 1.2; a number of more than MAX_NUMBER_CHARACTERS stays
+    text."""
     if _NULL.match(text):
         return None
     if _TRUE.match(text):
         return True
     if _FALSE.match(text):
         return False
-    if len(text) > MAX_NUMBER:
+    if len(text) > MAX_NUMBER_CHARACTERS:
         return text
     if _INTEGER.match(text):
         return int(text)
@@ -140,53 +141,53 @@ def resolve(text: str) -> Value:
     return text
 
 
-def load_file(path: Path, shown: str, *, personal: bool = False) -> Loaded:
+def load_yaml(path: Path, shown: str, *, personal: bool = False) -> YamlDocument:
     """Read one file under the name `shown`. Raises nothing: what is wrong is in `problems`.
 
     A `personal` file is one of `~/.dstack`: it must not belong to another account, nor be changeable by one.
     """
     try:
         if not path.exists():
-            return Loaded(file=shown, root=None, missing=True)
+            return YamlDocument(file=shown, root=None, missing=True)
         if not path.is_file():
-            return _failed(shown, "is not a regular file")
+            return _fail(shown, "is not a regular file")
         with os.fdopen(open_trusted(str(path)), "rb") if personal else path.open("rb") as stream:
-            source = stream.read(MAX_BYTES + 1)
+            source = stream.read(MAX_YAML_BYTES + 1)
     except UntrustedError as error:
-        return _failed(shown, f"{error}; {error.hint}")
+        return _fail(shown, f"{error}; {error.hint}")
     except OSError as error:
-        return _failed(shown, f"cannot be read: {error.strerror or error}")
-    return load(source, shown)
+        return _fail(shown, f"cannot be read: {error.strerror or error}")
+    return parse_yaml(source, shown)
 
 
-def load(source: bytes, shown: str) -> Loaded:
+def parse_yaml(source: bytes, shown: str) -> YamlDocument:
     """Read one document from bytes. Raises nothing: what is wrong is in `problems`."""
-    if len(source) > MAX_BYTES:
-        return _failed(shown, f"is larger than {MAX_BYTES} bytes")
+    if len(source) > MAX_YAML_BYTES:
+        return _fail(shown, f"is larger than {MAX_YAML_BYTES} bytes")
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        position = _moved(Position(file=shown, line=1, column=1), source[: error.start].decode("utf-8", "replace"))
-        return _failed(shown, "this is not UTF-8 text", position)
+        position = _advance(Position(file=shown, line=1, column=1), source[: error.start].decode("utf-8", "replace"))
+        return _fail(shown, "this is not UTF-8 text", position)
     bad = _FORBIDDEN.search(text)
     if bad:
-        position = _moved(Position(file=shown, line=1, column=1), text[: bad.start()])
-        return _failed(shown, f"the character U+{ord(bad.group()):04X} is not allowed in YAML", position)
+        position = _advance(Position(file=shown, line=1, column=1), text[: bad.start()])
+        return _fail(shown, f"the character U+{ord(bad.group()):04X} is not allowed in YAML", position)
     reading = _Reading(text, shown)
     try:
         root = reading.document()
     except _UnreadableError as error:
-        return Loaded(file=shown, root=None, problems=(*reading.problems, error.problem))
-    return Loaded(file=shown, root=root, problems=tuple(reading.problems))
+        return YamlDocument(file=shown, root=None, problems=(*reading.problems, error.problem))
+    return YamlDocument(file=shown, root=root, problems=tuple(reading.problems))
 
 
-def _failed(shown: str, message: str, position: Position | None = None) -> Loaded:
+def _fail(shown: str, message: str, position: Position | None = None) -> YamlDocument:
     place = position or Position(file=shown, line=1, column=1)
     problem = Problem(file=shown, line=place.line, column=place.column, message=message)
-    return Loaded(file=shown, root=None, problems=(problem,))
+    return YamlDocument(file=shown, root=None, problems=(problem,))
 
 
-def _moved(position: Position, passed: str) -> Position:
+def _advance(position: Position, passed: str) -> Position:
     """The position after `passed`, read from `position` on."""
     line, column, last = position.line, position.column, 0
     for found in _BREAKS.finditer(passed):
@@ -250,36 +251,40 @@ class _Reading:
 
         place = self._at(_begin(event))
         self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise _UnreadableError(self._problem(place, f"more than {MAX_NODES} values in one file"))
-        if depth > MAX_DEPTH:
-            raise _UnreadableError(self._problem(place, f"nested deeper than {MAX_DEPTH} levels"))
+        if self.nodes > MAX_YAML_NODES:
+            raise _UnreadableError(self._problem(place, f"more than {MAX_YAML_NODES} values in one file"))
+        if depth > MAX_YAML_DEPTH:
+            raise _UnreadableError(self._problem(place, f"nested deeper than {MAX_YAML_DEPTH} levels"))
         if isinstance(event, yaml.AliasEvent):
             message = f"aliases (*{event.anchor}) are not supported; write the value out here"
             raise _UnreadableError(self._problem(place, message))
         if event.anchor is not None:
             self._complain(place, f"anchors (&{event.anchor}) are not supported; write the value out where it is used")
         if isinstance(event, yaml.ScalarEvent):
-            return self._written(event, place)
+            return self._read_scalar(event, place)
         if event.tag is not None:
-            self._complain(place, f"tags ({_shown(event.tag)}) are not supported")
+            self._complain(place, f"tags ({_printable(event.tag)}) are not supported")
         if isinstance(event, yaml.SequenceStartEvent):
             return self._list(event, place, depth)
         return self._map(event, place, depth)
 
-    def _written(self, event: Any, place: Position) -> ScalarNode:
+    def _read_scalar(self, event: Any, place: Position) -> ScalarNode:
         span = (_begin(event), _finish(event))
         if event.tag is not None:
-            self._complain(place, f"tags ({_shown(event.tag)}) are not supported; quote a value to make it text")
+            self._complain(place, f"tags ({_printable(event.tag)}) are not supported; quote a value to make it text")
         bad = _UNUSABLE.search(event.value)
         if bad:
             self._complain(place, f"the character U+{ord(bad.group()):04X} cannot be part of a value")
         return self._scalar(event.value, place, span, plain=event.style in (None, ""))
 
     def _scalar(self, text: str, place: Position, span: tuple[int, int], *, plain: bool) -> ScalarNode:
-        value = resolve(text) if plain else text
-        if plain and len(text) > MAX_NUMBER and (_INTEGER.match(text) or _BASED.match(text) or _FLOAT.match(text)):
-            self._complain(place, f"a number of more than {MAX_NUMBER} characters; quote it if it is text")
+        value = resolve_scalar(text) if plain else text
+        if (
+            plain
+            and len(text) > MAX_NUMBER_CHARACTERS
+            and (_INTEGER.match(text) or _BASED.match(text) or _FLOAT.match(text))
+        ):
+            self._complain(place, f"a number of more than {MAX_NUMBER_CHARACTERS} characters; quote it if it is text")
         start, end = span
         raw = self.text[start:end]
         return ScalarNode(position=place, text=text, value=value, plain=plain, raw=raw, start=start, end=end)
@@ -324,7 +329,7 @@ class _Reading:
             return False
         if key.text in entries:
             first = entries[key.text][0].position.line
-            self._complain(key.position, f'the key "{_shown(key.text)}" was already given in line {first}')
+            self._complain(key.position, f'the key "{_printable(key.text)}" was already given in line {first}')
             return False
         return True
 
@@ -337,7 +342,7 @@ def _finish(event: Any) -> int:
     return int(event.end_mark.index)
 
 
-def _shown(text: str) -> str:
+def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:60])
 
 
@@ -349,5 +354,5 @@ def _advice(error: yaml.MarkedYAMLError, rest: str) -> str:
     if "mapping values are not allowed" in words:
         return 'this is not YAML: ": " begins a value here; put quotes around a text that holds one'
     if "cannot start any token" in words:
-        return f'this is not YAML: a text cannot begin with "{_shown(rest)}"; put quotes around it'
+        return f'this is not YAML: a text cannot begin with "{_printable(rest)}"; put quotes around it'
     return f"this is not YAML: {words}"

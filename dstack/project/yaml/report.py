@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from dstack.errors import Problem
 from dstack.model import Position
-from dstack.project.yaml.parser import ListNode, Loaded, MapNode, Node, ScalarNode
+from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode, YamlDocument
 
-MAX_CANDIDATES = 300
+MAX_SUGGESTION_CANDIDATES = 300
 """Names that are compared for "did you mean"; more would take seconds in a large file."""
 
 
@@ -27,7 +27,7 @@ class Report:
     def note(self, place: Position, message: str) -> None:
         self.notes.append(_at(place, message))
 
-    def take(self, loaded: Loaded) -> Node | None:
+    def take(self, loaded: YamlDocument) -> Node | None:
         """The root of a file that was loaded, its problems noted; None when there is nothing to read."""
         self.problems.extend(loaded.problems)
         return loaded.root
@@ -45,24 +45,24 @@ def _at(place: Position, message: str) -> Problem:
     return Problem(file=place.file, line=place.line, column=place.column, message=message)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A text of the user's as one line of at most 80 characters in quotes, safe to show."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return f'"{safe[:77]}..."' if len(safe) > 80 else f'"{safe}"'
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """` (did you mean "x"?)` for the known name that is most like `name`, or nothing."""
     begin = name[:1].lower()
     names = list(known)
-    if len(names) > MAX_CANDIDATES:
-        names = [candidate for candidate in names if candidate[:1].lower() == begin][:MAX_CANDIDATES]
+    if len(names) > MAX_SUGGESTION_CANDIDATES:
+        names = [candidate for candidate in names if candidate[:1].lower() == begin][:MAX_SUGGESTION_CANDIDATES]
     candidates = {candidate.lower().replace("_", "-"): candidate for candidate in names}
     found = difflib.get_close_matches(name.lower().replace("_", "-"), list(candidates), n=1, cutoff=0.6)
-    return f" (did you mean {quoted(candidates[found[0]])}?)" if found else ""
+    return f" (did you mean {quote(candidates[found[0]])}?)" if found else ""
 
 
-def described(node: Node) -> str:
+def describe(node: Node) -> str:
     """What a node is, in words for "expected …, found …"."""
     if isinstance(node, ListNode):
         return "a list"
@@ -71,15 +71,15 @@ def described(node: Node) -> str:
     if node.value is None:
         return "nothing"
     if isinstance(node.value, str):
-        return f"the text {quoted(node.text)}"
+        return f"the text {quote(node.text)}"
     return node.text if isinstance(node.value, bool) else f"the number {node.text}"
 
 
-def expected(report: Report, node: Node, what: str, wanted: str) -> None:
-    report.problem(node.position, f"{what}: expected {wanted}, found {described(node)}")
+def report_mismatch(report: Report, node: Node, what: str, wanted: str) -> None:
+    report.problem(node.position, f"{what}: expected {wanted}, found {describe(node)}")
 
 
-def absent(node: Node | None) -> bool:
+def is_absent(node: Node | None) -> bool:
     """True for no node and for an empty value (`key:` with nothing behind it)."""
     return node is None or (isinstance(node, ScalarNode) and node.value is None)
 
@@ -87,7 +87,7 @@ def absent(node: Node | None) -> bool:
 def read_map(report: Report, node: Node, what: str) -> MapNode | None:
     if isinstance(node, MapNode):
         return node
-    expected(report, node, what, "a map")
+    report_mismatch(report, node, what, "a map")
     return None
 
 
@@ -95,7 +95,7 @@ def read_list(report: Report, node: Node, what: str) -> tuple[Node, ...]:
     """The items of a list; nothing, noted as a problem, when it is none."""
     if isinstance(node, ListNode):
         return node.items
-    expected(report, node, what, "a list")
+    report_mismatch(report, node, what, "a list")
     return ()
 
 
@@ -103,7 +103,7 @@ def read_text(report: Report, node: Node, what: str) -> ScalarNode | None:
     """A scalar that is taken as the text it was written as; numbers and booleans count, nothing does not."""
     if isinstance(node, ScalarNode) and node.value is not None:
         return node
-    expected(report, node, what, "a text")
+    report_mismatch(report, node, what, "a text")
     return None
 
 
@@ -116,7 +116,7 @@ def read_texts(report: Report, node: Node, what: str) -> tuple[ScalarNode, ...]:
 def read_integer(report: Report, node: Node, what: str, *, low: int, high: int = 2**31 - 1) -> int | None:
     value = node.value if isinstance(node, ScalarNode) else None
     if isinstance(value, bool) or not isinstance(value, int):
-        expected(report, node, what, "a whole number")
+        report_mismatch(report, node, what, "a whole number")
         return None
     if not low <= value <= high:
         report.problem(node.position, f"{what}: expected a number from {low} to {high}, found {value}")
@@ -127,7 +127,7 @@ def read_integer(report: Report, node: Node, what: str, *, low: int, high: int =
 def read_boolean(report: Report, node: Node, what: str) -> bool | None:
     if isinstance(node, ScalarNode) and isinstance(node.value, bool):
         return node.value
-    expected(report, node, what, "true or false")
+    report_mismatch(report, node, what, "true or false")
     return None
 
 
@@ -146,7 +146,7 @@ def read_fields(
         if refused and spelled in refused:
             report.problem(key.position, f"{key.text}: {refused[spelled]}")
         elif canonical is None:
-            report.problem(key.position, f"unknown key {quoted(key.text)} in {what}{nearest(spelled, known)}")
+            report.problem(key.position, f"unknown key {quote(key.text)} in {what}{suggest(spelled, known)}")
         elif canonical in found:
             first = found[canonical].key
             message = f"{key.text} says again what {first.text} said in line {first.position.line}"

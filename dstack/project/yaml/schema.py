@@ -28,7 +28,7 @@ def spellings(table: Sequence[Key]) -> dict[str, str]:
     return {spelling: key.name for key in table for spelling in (key.name, *key.spellings)}
 
 
-WORKFLOW = (
+WORKFLOW_KEYS = (
     Key(name="name", form="text", default="required", example="train", meaning="Name of the workflow."),
     Key(name="help", form="text", example="Train the model", meaning="What `dstack run --help` says of it."),
     Key(
@@ -171,7 +171,7 @@ WORKFLOW = (
     ),
 )
 
-DEPENDS = (
+DEPENDS_KEYS = (
     Key(
         name="workflows",
         form="list of workflows",
@@ -194,7 +194,7 @@ DEPENDS = (
         meaning="The files whose change makes it run again.",
     ),
 )
-DEPENDS_REPO = (
+DEPENDS_REPO_KEYS = (
     Key(
         name="include",
         form="list of paths",
@@ -203,7 +203,7 @@ DEPENDS_REPO = (
         meaning="Files, folders, or patterns. All files travel to the host in any case.",
     ),
 )
-DEPENDENCY = (
+DEPENDENCY_KEYS = (
     Key(name="workflow", form="text", example="prepare", meaning="A workflow of this project."),
     Key(
         name="tag",
@@ -218,7 +218,7 @@ DEPENDENCY = (
         meaning="Results of the run of this name. `dstack check` takes it, `dstack run` refuses it in this version.",
     ),
 )
-ARTIFACT = (
+ARTIFACT_KEYS = (
     Key(name="path", form="path", default="required", example="model", meaning="The file or folder."),
     Key(
         name="mount",
@@ -229,7 +229,7 @@ ARTIFACT = (
     ),
 )
 
-RESOURCES = (
+RESOURCES_KEYS = (
     Key(name="cpu", form="number, or `{count: number}`", example="4", default="any", meaning="Cores, at least."),
     Key(name="memory", form="size", example="16GB", default="any", meaning="Memory of the host, at least."),
     Key(
@@ -255,13 +255,13 @@ RESOURCES = (
         meaning="Understood; it changes nothing on servers of your own.",
     ),
 )
-CPU = (Key(name="count", form="number", example="4", default="any", meaning="Cores, at least."),)
-GPU = (
+CPU_KEYS = (Key(name="count", form="number", example="4", default="any", meaning="Cores, at least."),)
+GPU_KEYS = (
     Key(name="count", form="number", example="2", default="`1`", meaning="How many."),
     Key(name="name", form="text", example="A100", default="any", meaning="Part of the name; capital letters or not."),
     Key(name="memory", form="size", example="40GB", default="any", meaning="Memory of each, at least."),
 )
-RETRY = (
+RETRY_KEYS = (
     Key(name="attempts", form="number from 1 to 100", default="required", example="3", meaning="Attempts in all."),
     Key(
         name="on",
@@ -272,7 +272,7 @@ RETRY = (
     ),
 )
 
-HOST = (
+HOST_KEYS = (
     Key(
         name="address",
         form="host name or IP address",
@@ -342,7 +342,7 @@ HOST = (
     ),
 )
 
-CONFIG = (
+CONFIG_KEYS = (
     Key(
         name="bucket",
         form="URL or path, or map",
@@ -358,7 +358,7 @@ CONFIG = (
         meaning="Name of the project in the bucket. In the project's own file only.",
     ),
 )
-BUCKET = (
+BUCKET_KEYS = (
     Key(name="url", form="URL or path", default="required", example="s3://my-bucket/dstack", meaning="The bucket."),
     Key(
         name="options",

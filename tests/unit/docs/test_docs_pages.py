@@ -84,9 +84,9 @@ def test_a_changed_page_is_shown_as_a_difference(tmp_path: Path) -> None:
 
 
 def test_an_example_that_the_readers_refuse_fails_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {key.name: key for key in schema.WORKFLOW}
+    keys = {key.name: key for key in schema.WORKFLOW_KEYS}
     wrong = dataclasses.replace(keys["max-duration"], example="six hours")
-    monkeypatch.setattr(schema, "WORKFLOW", (wrong,))
+    monkeypatch.setattr(schema, "WORKFLOW_KEYS", (wrong,))
     with pytest.raises(ConfigError, match="duration with its unit"):
         configuration.configuration_page()
 

@@ -12,7 +12,7 @@ from dstack.errors import ConfigError, NotFoundError, UsageError
 from dstack.model import Host, HostName
 from dstack.project.hosts.editor import add_host, remove_host
 from dstack.project.hosts.inventory import read_hosts, read_inventory
-from dstack.project.yaml.parser import load
+from dstack.project.yaml.parser import parse_yaml
 from dstack.project.yaml.report import Report
 
 
@@ -29,7 +29,7 @@ def names(*hosts: Host) -> list[str]:
 
 def parsed(source: bytes) -> dict[str, Host]:
     report = Report()
-    hosts = read_hosts(report, load(source, "h"))
+    hosts = read_hosts(report, parse_yaml(source, "h"))
     assert report.problems == []
     return {host.name: host for host in hosts}
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from dstack.errors import ConfigError, Problem
 from dstack.project.plan import load_project
-from dstack.project.starter import VARIABLES, WORKFLOWS
+from dstack.project.starter import VARIABLES_EXAMPLE, WORKFLOWS_EXAMPLE
 from dstack.project.yaml import parser
-from dstack.project.yaml.parser import ListNode, MapNode, ScalarNode, load, load_file
+from dstack.project.yaml.parser import ListNode, MapNode, ScalarNode, load_yaml, parse_yaml
 
 
 def only(source: str) -> ScalarNode:
-    loaded = load(source.encode(), "f")
+    loaded = parse_yaml(source.encode(), "f")
     assert loaded.problems == ()
     assert isinstance(loaded.root, ScalarNode)
     return loaded.root
@@ -64,7 +64,7 @@ def test_the_source_text_of_a_scalar_is_kept(written: str) -> None:
 
 
 def test_positions_count_lines_and_columns_from_1_in_characters() -> None:
-    loaded = load("a: 1\r\n'é😀':   [x,\n  {b: c}]\n".encode(), "f")
+    loaded = parse_yaml("a: 1\r\n'é😀':   [x,\n  {b: c}]\n".encode(), "f")
     assert isinstance(loaded.root, MapNode)
     (_, one), (key, items) = loaded.root.entries
     assert isinstance(items, ListNode)
@@ -89,7 +89,7 @@ def test_positions_count_lines_and_columns_from_1_in_characters() -> None:
     ],
 )
 def test_a_place_inside_a_scalar_is_found_in_every_style(source: str, line: int, column: int) -> None:
-    root = load(source.encode(), "f").root
+    root = parse_yaml(source.encode(), "f").root
     assert isinstance(root, MapNode)
     node = root.get("k")
     assert isinstance(node, ScalarNode)
@@ -118,7 +118,7 @@ def test_a_place_inside_a_scalar_is_found_in_every_style(source: str, line: int,
 def test_what_is_not_in_the_language_is_a_problem_with_its_place(
     source: bytes, message: str, line: int, column: int
 ) -> None:
-    problems = load(source, "f").problems
+    problems = parse_yaml(source, "f").problems
     if not message:
         assert problems == ()
         return
@@ -128,16 +128,16 @@ def test_what_is_not_in_the_language_is_a_problem_with_its_place(
 
 
 def test_the_limits_on_bytes_and_nodes_hold() -> None:
-    assert load(b"#" * parser.MAX_BYTES, "f").problems == ()
-    assert "larger than 1048576 bytes" in load(b"#" * (parser.MAX_BYTES + 1), "f").problems[0].message
-    assert load(b"[" + b"a," * (parser.MAX_NODES - 1) + b"]", "f").problems == ()
-    assert "more than 20000 values" in load(b"[" + b"a," * parser.MAX_NODES + b"]", "f").problems[0].message
+    assert parse_yaml(b"#" * parser.MAX_YAML_BYTES, "f").problems == ()
+    assert "larger than 1048576 bytes" in parse_yaml(b"#" * (parser.MAX_YAML_BYTES + 1), "f").problems[0].message
+    assert parse_yaml(b"[" + b"a," * (parser.MAX_YAML_NODES - 1) + b"]", "f").problems == ()
+    assert "more than 20000 values" in parse_yaml(b"[" + b"a," * parser.MAX_YAML_NODES + b"]", "f").problems[0].message
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    assert load_file(tmp_path / "folder", "f").problems[0].message == "is not a regular file"
-    assert load_file(tmp_path / "none", "f").missing
+    assert load_yaml(tmp_path / "folder", "f").problems[0].message == "is not a regular file"
+    assert load_yaml(tmp_path / "none", "f").missing
 
 
 HOSTILE = {
@@ -217,7 +217,7 @@ def mutated(draw: st.DrawFn, source: bytes) -> bytes:
 
 
 @settings(max_examples=400, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(workflows=mutated(WORKFLOWS.encode()), variables=mutated(VARIABLES.encode()))
+@given(workflows=mutated(WORKFLOWS_EXAMPLE.encode()), variables=mutated(VARIABLES_EXAMPLE.encode()))
 def test_a_mutated_project_is_loaded_or_refused_with_places(tmp_path: Path, workflows: bytes, variables: bytes) -> None:
     folder = tmp_path / ".dstack"
     folder.mkdir(exist_ok=True)
@@ -252,7 +252,7 @@ _VALUES = st.recursive(
 def test_what_pyyaml_writes_in_quotes_reads_back(value: object) -> None:
     """The loader agrees with YAML's own writer wherever the file uses none of what is refused."""
     source = yaml.safe_dump(value, default_style='"', allow_unicode=False)
-    loaded = load(source.encode(), "f")
+    loaded = parse_yaml(source.encode(), "f")
     if any(word in source for word in ("!!", "&", "\\0", "\\uD", "\\ud")) or loaded.problems:
         return
     assert _plain(loaded.root) == _texts(value)
@@ -276,8 +276,8 @@ def _texts(value: object) -> object:
 
 
 @pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML was built without its C parser")
-@pytest.mark.parametrize("source", [WORKFLOWS, VARIABLES, "k: |\r\n  é😀\r\n", "[a, {b: 'c''d'}]"])
+@pytest.mark.parametrize("source", [WORKFLOWS_EXAMPLE, VARIABLES_EXAMPLE, "k: |\r\n  é😀\r\n", "[a, {b: 'c''d'}]"])
 def test_the_parser_in_python_gives_the_same_nodes(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fast = load(source.encode(), "f")
+    fast = parse_yaml(source.encode(), "f")
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
-    assert load(source.encode(), "f") == fast
+    assert parse_yaml(source.encode(), "f") == fast

@@ -11,7 +11,7 @@ from dstack.errors import ConfigError, NotFoundError, UsageError
 from dstack.model import CodeFile, Dependency, Gpu, JobSpec, Resources, Retry
 from dstack.project.code_parts import CodeParts
 from dstack.project.plan import Project, check_includes, load_project, make_plan
-from dstack.project.starter import FILES, write_starter
+from dstack.project.starter import STARTER_FILES, write_starter
 
 PATHS = ("a.py", "src/b.py", "src/deep/c.py", "src/d.txt", ".dstack/workflows.yaml", "data[1].csv", "train.py")
 
@@ -240,7 +240,7 @@ def test_all_files_under_workflows_are_read_in_order(tmp_path: Path) -> None:
 
 
 def test_the_starter_passes_its_own_check_and_is_never_written_over_a_file(tmp_path: Path) -> None:
-    assert write_starter(tmp_path, home=tmp_path / "home") == tuple(tmp_path / name for name in FILES)
+    assert write_starter(tmp_path, home=tmp_path / "home") == tuple(tmp_path / name for name in STARTER_FILES)
     loaded = load_project(tmp_path)
     assert loaded.notes == ()
     assert [spec.workflow for spec in make_plan(loaded, "train", code=CodeParts(())).jobs] == ["prepare", "train"]

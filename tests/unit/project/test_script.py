@@ -17,8 +17,8 @@ from dstack.project.code_parts import CodeParts
 from dstack.project.plan import load_project, make_plan
 from dstack.project.shell.scan import scan
 from dstack.project.workflows.script import compile_script
-from dstack.project.workflows.variables import Scope, read_table
-from dstack.project.yaml.parser import ListNode, ScalarNode, load
+from dstack.project.workflows.variables import VariableScope, read_table
+from dstack.project.yaml.parser import ListNode, ScalarNode, parse_yaml
 from dstack.project.yaml.report import Report
 
 SHELLS = [shell for shell in ("sh", "bash", "dash") if shutil.which(shell)]
@@ -179,11 +179,11 @@ def test_a_checked_number_is_let_through_there(command: str) -> None:
 
 def problems(command: str, default: str) -> list[str]:
     report = Report()
-    root = load(f"variables: {{global: {{v: {default}}}}}".encode(), "v").root
+    root = parse_yaml(f"variables: {{global: {{v: {default}}}}}".encode(), "v").root
     assert root is not None
     table = read_table(report, root)
     assert table is not None
-    scope: Scope = table.scope("w")  # type: ignore[arg-type]
+    scope: VariableScope = table.scope("w")  # type: ignore[arg-type]
     node = ScalarNode(
         position=root.position, text=command, value=command, plain=False, raw=command, start=0, end=len(command)
     )
@@ -235,8 +235,8 @@ def test_where_a_reference_may_stand(command: str, allowed: bool) -> None:
 
 
 def test_references_become_exactly_names_and_arguments() -> None:
-    root = load(b"variables: {global: {batch-size: 1, path: a, PATH: b}}", "v").root
-    commands = load(
+    root = parse_yaml(b"variables: {global: {batch-size: 1, path: a, PATH: b}}", "v").root
+    commands = parse_yaml(
         rb'["x ${{ batch-size }} ${{batch_size}} ${{ path }} ${{ PATH }}", "y $variables_as_args $lr"]', "w"
     ).root
     assert root is not None

@@ -10,7 +10,7 @@ from dstack.errors import UsageError
 from dstack.model import Position, Variable, VariableType, WorkflowName
 from dstack.project.workflows.overrides import Overridable, check_overrides, read_overrides
 from dstack.project.workflows.variables import VariableTable, environment_name, is_reserved, read_table
-from dstack.project.yaml.parser import load
+from dstack.project.yaml.parser import parse_yaml
 from dstack.project.yaml.report import Report
 
 TRAIN = WorkflowName("train")
@@ -35,7 +35,7 @@ variables:
 
 def table_of(source: bytes) -> VariableTable:
     report = Report()
-    root = load(source, "v.yaml").root
+    root = parse_yaml(source, "v.yaml").root
     assert root is not None
     table = read_table(report, root)
     assert table is not None
