@@ -19,7 +19,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",
         file="dstack/app/protocol/create_rule.py",
-        old="""    found = yield from put_or_find(key, PutNew(key, body), Read(key))
+        old="""    found = yield from put_or_find(key, PutNew(key, body), Read(key), hint=hint)
     return body if found is None else found
 """,
         new="""    found = yield from ask(Read(key))
@@ -351,9 +351,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="packs-unverified",
         breaks="bytes of a host get into the bucket without being checked",
-        file="dstack/app/transfer/artifacts.py",
-        old="manifests.verify_bytes(files, counted(chunks))",
-        new="counted(chunks)",
+        file="dstack/app/transfer/pack_sender.py",
+        old="manifests.verify_bytes(self._files, self._counting(chunks))",
+        new="self._counting(chunks)",
         tests=("tests/app/transfer/test_artifacts_pieces.py",),
     ),
     Mutant(

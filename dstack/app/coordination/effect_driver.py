@@ -38,7 +38,7 @@ from dstack.app.protocol.answers import (
 )
 from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
 from dstack.app.protocol.steps import Steps, take
-from dstack.app.transfer.artifacts import collect_to_commit
+from dstack.app.transfer.artifacts import collect_artifacts
 from dstack.app.transfer.attempt_watch import Watching, carry_log, tail
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.key_parser import takes_attempt
@@ -246,7 +246,7 @@ class Driver(ThreadedCreator):
     async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> Collected:
         nonce, progress = Nonce(effect.claim.nonce), self._progress(f"{effect.workflow}: artifacts")
         bucket, partial = self._means.bucket, effect.partial
-        return await collect_to_commit(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
+        return await collect_artifacts(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
 
     async def _rest_of_log(self, runner: RunnerPort, effect: fx.Collect) -> bool:
         """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""

@@ -13,7 +13,7 @@ from dstack.app.protocol.answers import CollectAnswer, NotCollected
 from dstack.app.protocol.attempt_records import bring_in
 from dstack.app.protocol.effects import Collect, Release
 from dstack.app.protocol.steps import take
-from dstack.app.transfer.artifacts import collect_to_commit
+from dstack.app.transfer.artifacts import collect_artifacts
 from dstack.app.transfer.attempt_watch import carry_log
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.keys import AttemptKeys
@@ -63,7 +63,7 @@ class _Collector(ThreadedCreator):
                 lambda offset: self._runner.follow(nonce, offset),
                 show=lambda *_: None,
             )
-            return await collect_to_commit(self._runner, self._bucket, effect.attempt, nonce, partial=effect.partial)
+            return await collect_artifacts(self._runner, self._bucket, effect.attempt, nonce, partial=effect.partial)
         except HostUnreachableError:
             return NotCollected()
 

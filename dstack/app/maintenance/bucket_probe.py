@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dstack.app.protocol.create_rule import create_now
 from dstack.core.format.keys import FORMAT_KEY, probe_folder
 from dstack.core.format.records import RECORD_VERSION, pack, unpack
-from dstack.errors import BucketError, UndecidedError
+from dstack.errors import BucketError
 from dstack.ports import Bucket, Exclusion, Put
-
-PROBE_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +90,8 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: ProbeEffort
     record = FormatRecord(
         nonce=nonce, min_reader=1, min_writer=1, rounds=effort.rounds, writers=effort.writers, made=now
     )
-    for _ in range(PROBE_TRIES):
-        bucket.create(FORMAT_KEY, pack(record))
-        if writable(bucket):
-            return
-    raise UndecidedError(FORMAT_KEY, bucket.trouble, hint="check the bucket and try again")
+    create_now(bucket, FORMAT_KEY, pack(record))
+    writable(bucket)  # another process may have been faster, with a later version
 
 
 def probe(bucket: Bucket, *, nonce: str, effort: ProbeEffort) -> None:

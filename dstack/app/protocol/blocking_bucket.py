@@ -6,7 +6,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from dstack.app.protocol.effects import BucketReader, Children, ListKeys, Pause, PutNew, Reaches, Read, Sizes
+from dstack.app.protocol.effects import (
+    BucketReader,
+    BucketTrouble,
+    Children,
+    ListKeys,
+    Pause,
+    PutNew,
+    Reaches,
+    Read,
+    Sizes,
+)
 from dstack.app.protocol.lists import reaches_now, sizes_now
 from dstack.app.protocol.steps import Steps, take_now
 from dstack.ports import Bucket, Put
@@ -41,6 +51,9 @@ class BlockingCreator(BlockingReader):
 
     async def put_new(self, effect: PutNew, /) -> Put:
         return self._bucket.create(effect.key, effect.body)
+
+    async def bucket_trouble(self, effect: BucketTrouble, /) -> str:
+        return self._bucket.trouble
 
     async def pause(self, effect: Pause, /) -> None:
         time.sleep(effect.seconds)  # noqa: ASYNC251 - no event loop runs this

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from dstack.app.protocol.blocking_bucket import BlockingCreator
-from dstack.app.protocol.effects import ObjectCreator, ObjectReader, Pause, Pauser, PutNew, Read
+from dstack.app.protocol.effects import BucketTrouble, ObjectCreator, ObjectReader, Pause, PutNew, Read
 from dstack.app.protocol.steps import Effect, Steps, ask, take_now
 from dstack.core.format.records import unpack
 from dstack.errors import BucketError, UndecidedError
@@ -18,51 +18,53 @@ from dstack.ports import Bucket, Put
 
 F = TypeVar("F")
 R = TypeVar("R")
-PauserT = TypeVar("PauserT", bound=Pauser)
+CreatorT = TypeVar("CreatorT", bound=ObjectCreator)
 
 CREATE_ATTEMPTS = 8
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
+"""Seconds between two attempts to create one object: at first, and at most."""
 HINT = "check the bucket, then `dstack attach` the run"
 
 
 def put_or_find(
-    key: str, put: Effect[PauserT, Put], look: Effect[PauserT, F | None], *, attempts: int = CREATE_ATTEMPTS
-) -> Steps[PauserT, F | None]:
+    key: str,
+    put: Effect[CreatorT, Put],
+    look: Effect[CreatorT, F | None],
+    *,
+    attempts: int = CREATE_ATTEMPTS,
+    hint: str = HINT,
+) -> Steps[CreatorT, F | None]:
     """Create the object `key` by the effect `put` -> None when it was created, else what `look` found there.
 
-    Raises UndecidedError when the store leaves it open for so many attempts.
+    Raises UndecidedError, with `hint`, when the store leaves it open for so many attempts.
     """
-    for attempt in range(attempts):
+    pause = FIRST_PAUSE_S
+    for attempt in range(1, attempts + 1):
         if (yield from ask(put)) is Put.CREATED:
             return None
         found = yield from ask(look)
         if found is not None:
             return found
-        yield from ask(Pause(min(5.0, 0.05 * 2**attempt)))
-    raise UndecidedError(key, "", hint=HINT)
+        if attempt < attempts:
+            yield from ask(Pause(pause))
+            pause = min(LONGEST_PAUSE_S, pause * 2)
+    raise UndecidedError(key, (yield from ask(BucketTrouble())), hint=hint)
 
 
-def create_or_read(key: str, body: bytes) -> Steps[ObjectCreator, bytes]:
+def create_or_read(key: str, body: bytes, *, hint: str = HINT) -> Steps[ObjectCreator, bytes]:
     """Create `key` with `body` -> the bytes that stand there from now on: `body`, or another writer's."""
-    found = yield from put_or_find(key, PutNew(key, body), Read(key))
+    found = yield from put_or_find(key, PutNew(key, body), Read(key), hint=hint)
     return body if found is None else found
 
 
-def create(key: str, body: bytes) -> Steps[ObjectCreator, bool]:
+def create(key: str, body: bytes, *, hint: str = HINT) -> Steps[ObjectCreator, bool]:
     """Create `key` with `body`, which holds a nonce of the writer's own -> True when that is what stands there."""
-    return (yield from create_or_read(key, body)) == body
-
-
-def create_or_read_now(bucket: Bucket, key: str, body: bytes, *, hint: str) -> bytes:
-    """As `create_or_read`, blocking; an error tells what the bucket knows of its trouble, and `hint`."""
-    try:
-        return take_now(create_or_read(key, body), BlockingCreator(bucket))
-    except UndecidedError:
-        raise UndecidedError(key, bucket.trouble, hint=hint) from None
+    return (yield from create_or_read(key, body, hint=hint)) == body
 
 
 def create_now(bucket: Bucket, key: str, body: bytes) -> bool:
     """As `create`, blocking: for whatever is written without a coordinator."""
-    return create_or_read_now(bucket, key, body, hint="check the bucket and try again") == body
+    return take_now(create(key, body, hint="check the bucket and try again"), BlockingCreator(bucket))
 
 
 def read_record(cls: type[R], key: str) -> Steps[ObjectReader, R]:

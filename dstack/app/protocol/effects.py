@@ -56,6 +56,7 @@ class ObjectCreator(ObjectReader, Pauser, Protocol):
     """Creates single objects, by the create rule."""
 
     def put_new(self, effect: PutNew, /) -> Awaitable[Put]: ...
+    def bucket_trouble(self, effect: BucketTrouble, /) -> Awaitable[str]: ...
 
 
 class LivenessJudge(Protocol):
@@ -105,6 +106,14 @@ class PutNew(Effect[ObjectCreator, Put]):
 
     def perform(self, performer: ObjectCreator, /) -> Awaitable[Put]:
         return performer.put_new(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketTrouble(Effect[ObjectCreator, str]):
+    """What the bucket knows of the reason why it gave no answer that counts, for people; "" for nothing."""
+
+    def perform(self, performer: ObjectCreator, /) -> Awaitable[str]:
+        return performer.bucket_trouble(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,21 @@ from operator import attrgetter
 from typing import Any
 
 from dstack.app.protocol.answers import Collected
-from dstack.app.transfer.byte_streams import Meter, Progress, each, feed, in_blocks, in_thread, pulled
+from dstack.app.protocol.create_rule import create_or_read
+from dstack.app.protocol.steps import take
+from dstack.app.transfer.byte_streams import Meter, Progress, each, in_blocks, in_thread, pulled
 from dstack.app.transfer.pack_reader import SMALL, Run, Stored, stored
+from dstack.app.transfer.pack_sender import PackSender
+from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.artifacts import manifests
-from dstack.core.artifacts.manifests import ChangedBytesError
 from dstack.core.format.keys import AttemptKeys
 from dstack.errors import BucketError, DamagedObjectError, DstackError, HostError
 from dstack.model import Entry, Manifest, Nonce
-from dstack.ports import Bucket, Put, RunnerPort, TreeWriter
+from dstack.ports import Bucket, RunnerPort, TreeWriter
 
 PACKS_AT_ONCE = 3
 LIST_BYTES = 128 << 10
 """Inputs whose list is longer than this go to the host as one blob that holds the list."""
-TRIES = 3
 
 
 async def collect_artifacts(
@@ -36,15 +38,15 @@ async def collect_artifacts(
     keys: AttemptKeys,
     nonce: Nonce,
     *,
-    partial: bool | None = None,
+    partial: bool,
     progress: Progress | None = None,
-) -> Manifest:
+) -> Collected:
     """Bring the artifacts of an ended job into the bucket: all packs, then the manifest. May be repeated.
 
-    `partial` None takes the host's word for it. Packs that are there are not sent again; no pack is larger than a piece
-    of a file (1 GiB), and each is verified before it is there, so that a cut costs no more. Raises HostError when the
-    host says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError; the manifest is
-    then not written, and no half-written pack is left.
+    Returns the digests by which a result names the manifest. Packs that are there are not sent again; no pack is larger
+    than a piece of a file (1 GiB), and each is verified before it is there, so that a cut costs no more. Raises
+    HostError when the host says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError;
+    the manifest is then not written, and no half-written pack is left.
     """
     manifest = _checked(runner.name, await runner.manifest(nonce), partial)
     packs = manifests.uploads(manifest)
@@ -57,86 +59,33 @@ async def collect_artifacts(
         if key in there:
             meter.add(size)
         else:
-            await _send_pack(runner, bucket, nonce, key=key, members=members, meter=meter)
+            await PackSender(bucket, runner, nonce, members=members, meter=meter).create(key)
         await asyncio.to_thread(_check_length, bucket, key, size)
 
     await each(packs.items(), send, limit=PACKS_AT_ONCE)
-    await asyncio.to_thread(_create_manifest, bucket, keys.manifest, manifests.encode(manifest))
-    return manifest
+    return await _commit_manifest(bucket, keys.manifest, manifest)
 
 
-async def collect_to_commit(
-    runner: RunnerPort,
-    bucket: Bucket,
-    keys: AttemptKeys,
-    nonce: Nonce,
-    *,
-    partial: bool,
-    progress: Progress | None = None,
-) -> Collected:
-    """As `collect_artifacts` -> what a result says of the manifest, by the manifest's bytes in the bucket."""
-    await collect_artifacts(runner, bucket, keys, nonce, partial=partial, progress=progress)
-    body = await asyncio.to_thread(bucket.get, keys.manifest) or b""
-    manifest = manifests.decode(keys.manifest, body)
+async def _commit_manifest(bucket: Bucket, key: str, manifest: Manifest) -> Collected:
+    """Create the manifest; raises BucketError where another one stands, by which a result could not be named."""
+    body = manifests.encode(manifest)
+    if await take(create_or_read(key, body), ThreadedCreator(bucket)) != body:
+        raise BucketError(f"{key} holds another list of artifacts", hint="run the workflow with --rerun")
+    # What stands there is what was encoded here: it need not be read again to be named.
     return Collected(manifest=hashlib.sha256(body).hexdigest(), digest=manifests.content_digest(manifest))
 
 
-def _checked(host: str, manifest: Manifest, partial: bool | None) -> Manifest:
+def _checked(host: str, manifest: Manifest, partial: bool) -> Manifest:
     try:
-        said = manifest.partial if partial is None else partial
-        return manifests.manifest_of(manifest.entries, partial=said)
+        return manifests.manifest_of(manifest.entries, partial=partial)
     except ValueError as error:
         raise HostError(host, f"its list of artifacts cannot be: {error}", hint="run `dstack hosts check`") from None
-
-
-async def _send_pack(
-    runner: RunnerPort, bucket: Bucket, nonce: Nonce, *, key: str, members: Sequence[Entry], meter: Meter
-) -> None:
-    """Create one pack, verified; an answer that was lost is followed by a look."""
-    files = tuple(manifests.distinct_entries(members))
-    pack, size = members[0].pack, manifests.pack_size(members)
-    told = 0
-
-    def counted(chunks: Iterator[bytes]) -> Iterator[bytes]:
-        nonlocal told
-        for chunk in chunks:
-            yield chunk
-            told += len(chunk)
-            meter.add(len(chunk))
-
-    def create(chunks: Iterator[bytes]) -> Put:
-        return bucket.create_from(key, manifests.verify_bytes(files, counted(chunks)))
-
-    for _ in range(TRIES):
-        try:
-            put = await feed(runner.read_pack(nonce, pack), create)
-        except ChangedBytesError as error:
-            raise HostError(runner.name, f"its artifacts changed on the way: {error}", hint="run it again") from None
-        if put is not Put.UNKNOWN or key in await asyncio.to_thread(bucket.list, key.rsplit("/", 1)[0] + "/"):
-            # Not all of it was read where another collector was faster.
-            meter.add(size - told)
-            return
-        meter.add(-told)
-        told = 0
-    raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
 
 
 def _check_length(bucket: Bucket, key: str, size: int) -> None:
     """Raises BucketError when the store kept less than it was given: libraries have cut objects off in silence."""
     for _ in bucket.read(key, size - 1, 1):
         pass
-
-
-def _create_manifest(bucket: Bucket, key: str, body: bytes) -> None:
-    for _ in range(TRIES):
-        if bucket.create(key, body) is Put.CREATED:
-            return
-        there = bucket.get(key)
-        if there == body:
-            return
-        if there is not None:
-            raise BucketError(f"{key} holds another list of artifacts", hint="run the workflow with --rerun")
-    raise BucketError(f"{key} could not be written: no answer came {TRIES} times", hint="try again later")
 
 
 async def stage_inputs(

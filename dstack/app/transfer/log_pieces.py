@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+from dstack.app.protocol.create_rule import create_or_read
+from dstack.app.protocol.steps import take
+from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.key_parser import log_offset
 from dstack.core.format.keys import AttemptKeys
-from dstack.errors import UndecidedError
-from dstack.ports import Bucket, Put
+from dstack.ports import Bucket
 
 LARGE = 8 * 1024 * 1024
-TRIES = 8
 LINGER, LONGEST = 0.5, 10.0
 """Seconds that a byte waits before it is sent: at first, and at most."""
 PATIENCE = 120
@@ -44,7 +45,7 @@ class LogWriter:
     """
 
     def __init__(self, bucket: Bucket, attempt: AttemptKeys, offset: int) -> None:
-        self._bucket = bucket
+        self._creator = ThreadedCreator(bucket)
         self._attempt = attempt
         self._buffer = bytearray()
         self._began = time.monotonic()
@@ -100,27 +101,13 @@ class LogWriter:
             await flight
 
     async def _carry(self, piece: bytes) -> None:
-        tries = 0
         while piece:
-            length = await asyncio.to_thread(self._put, self.offset, piece)
-            tries += 1
-            if length is None:
-                if tries >= TRIES:
-                    key = self._attempt.log(self.offset)
-                    raise UndecidedError(key, self._bucket.trouble, hint="check the bucket")
-                continue
+            steps = create_or_read(self._attempt.log(self.offset), piece, hint="check the bucket")
+            length = len(await take(steps, self._creator))
             self.offset += length
             if length > len(piece):
                 self._skip(length - len(piece))
             piece = piece[length:]
-
-    def _put(self, offset: int, piece: bytes) -> int | None:
-        """Create the piece at `offset` -> the length of what stands there now, None when nothing does."""
-        key = self._attempt.log(offset)
-        if self._bucket.create(key, piece) is Put.CREATED:
-            return len(piece)
-        there = self._bucket.get(key)
-        return None if there is None else len(there)
 
     def _skip(self, count: int) -> None:
         """Another writer is `count` bytes ahead: they are neither sent from the buffer nor taken any more."""

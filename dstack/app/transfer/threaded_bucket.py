@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from dstack.app.protocol.effects import Children, Delete, ListKeys, Pause, PutNew, Reaches, Read, Sizes
+from dstack.app.protocol.effects import BucketTrouble, Children, Delete, ListKeys, Pause, PutNew, Reaches, Read, Sizes
 from dstack.app.protocol.lists import reaches_now, sizes_now
 from dstack.ports import Bucket, Put
 
@@ -18,6 +18,9 @@ class ThreadedCreator:
 
     async def put_new(self, effect: PutNew, /) -> Put:
         return await asyncio.to_thread(self._bucket.create, effect.key, effect.body)
+
+    async def bucket_trouble(self, effect: BucketTrouble, /) -> str:
+        return self._bucket.trouble
 
     async def read(self, effect: Read, /) -> bytes | None:
         return await asyncio.to_thread(self._bucket.get, effect.key)

@@ -14,6 +14,7 @@ import pytest
 
 from dstack.adapters.artifact_folder import SafeFolder
 from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.protocol.answers import Collected
 from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
@@ -30,8 +31,12 @@ KEYS = ProjectKeys.of("p").job(Fingerprint("f"), 1).attempt(1)
 OTHER = ProjectKeys.of("p").job(Fingerprint("f2"), 1).attempt(1)
 
 
-def collected(runner: InsideRunner, bucket: Bucket, keys: AttemptKeys = KEYS) -> Manifest:
-    return asyncio.run(collect_artifacts(runner, bucket, keys, NONCE))  # type: ignore[arg-type]
+def collected(runner: InsideRunner, bucket: Bucket, keys: AttemptKeys = KEYS, *, partial: bool = False) -> Manifest:
+    """The manifest that stands in the bucket after the artifacts were collected."""
+    named = asyncio.run(collect_artifacts(runner, bucket, keys, NONCE, partial=partial))  # type: ignore[arg-type]
+    manifest = manifests.decode(keys.manifest, bucket.get(keys.manifest) or b"", sha256=named.manifest)
+    assert manifests.content_digest(manifest) == named.digest
+    return manifest
 
 
 def pulled(bucket: Bucket, target: Path) -> None:
@@ -118,7 +123,7 @@ def test_two_collectors_at_once_leave_what_one_would(tmp_path: Path) -> None:
     many(host.work / "out", 20, 1 << 20)
 
     async def both() -> None:
-        await asyncio.gather(*(collect_artifacts(host, bucket, KEYS, NONCE) for _ in range(2)))  # type: ignore[arg-type]
+        await asyncio.gather(*(collect_artifacts(host, bucket, KEYS, NONCE, partial=False) for _ in range(2)))  # type: ignore[arg-type]
 
     asyncio.run(both())
     pulled(bucket, tmp_path / "pulled")
@@ -136,6 +141,50 @@ def test_a_collector_that_was_cut_off_is_carried_on(tmp_path: Path) -> None:
     collected(host, bucket)
     assert bucket.objects == whole
     assert host.packs_read == [bucket.order[0].rsplit("/", 1)[1]]
+
+
+class ManifestReads(MemoryBucket):
+    """Counts reads of the manifest; `standing` is the one that another collector has created just before."""
+
+    def __init__(self, standing: bytes | None = None) -> None:
+        super().__init__()
+        self.manifest_reads = 0
+        self.standing = standing
+
+    def create(self, key: str, body: bytes) -> Put:
+        if key == KEYS.manifest and self.standing is not None:
+            super().create(key, self.standing)
+        return super().create(key, body)
+
+    def get(self, key: str) -> bytes | None:
+        self.manifest_reads += key == KEYS.manifest
+        return super().get(key)
+
+
+def named(host: InsideRunner, bucket: MemoryBucket) -> Collected:
+    return asyncio.run(collect_artifacts(host, bucket, KEYS, NONCE, partial=False))  # type: ignore[arg-type]
+
+
+def test_a_manifest_is_named_by_its_own_bytes_and_not_read_again(tmp_path: Path) -> None:
+    host, bucket = InsideRunner(tmp_path), ManifestReads()
+    many(host.work / "out", 20, 4096)
+    first = named(host, bucket)
+    assert bucket.manifest_reads == 0
+    body = bucket.objects[KEYS.manifest]
+    assert first.manifest == hashlib.sha256(body).hexdigest()
+    assert first.digest == manifests.content_digest(manifests.decode(KEYS.manifest, body))
+
+
+def test_a_manifest_that_another_collector_was_faster_with_is_the_same_or_an_error(tmp_path: Path) -> None:
+    host, bucket = InsideRunner(tmp_path), ManifestReads()
+    many(host.work / "out", 20, 4096)
+    first = named(host, bucket)
+    body = bucket.objects[KEYS.manifest]
+    faster = ManifestReads(standing=body)
+    assert named(host, faster) == first
+    assert faster.manifest_reads == 1
+    with pytest.raises(BucketError, match="holds another list of artifacts"):
+        named(host, ManifestReads(standing=body.replace(b"000003", b"000333")))
 
 
 @pytest.mark.parametrize("lost", [1, 2])
@@ -215,7 +264,7 @@ def test_a_cancelled_collector_leaves_nothing_and_ends(tmp_path: Path) -> None:
     reached = asyncio.Event()
 
     async def cut() -> None:
-        task = asyncio.ensure_future(collect_artifacts(host, bucket, KEYS, NONCE))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(collect_artifacts(host, bucket, KEYS, NONCE, partial=False))  # type: ignore[arg-type]
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -335,7 +384,8 @@ def test_progress_reaches_the_total_in_rising_steps(tmp_path: Path) -> None:
         said.append((done, of))
 
     async def steps() -> None:
-        manifest = await collect_artifacts(host, bucket, KEYS, NONCE, progress=progress)  # type: ignore[arg-type]
+        await collect_artifacts(host, bucket, KEYS, NONCE, partial=False, progress=progress)  # type: ignore[arg-type]
+        manifest = manifests.decode(KEYS.manifest, bucket.objects[KEYS.manifest])
         await asyncio.sleep(0)
         check()
         await stage_inputs(other, bucket, [("w", KEYS, manifest)], progress=progress)  # type: ignore[arg-type]
@@ -361,7 +411,7 @@ def test_partial_artifacts_are_marked_and_no_input(tmp_path: Path) -> None:
     host, bucket = InsideRunner(tmp_path), MemoryBucket()
     many(host.work / "out", 2, 10)
     host.ended(code=1)
-    manifest = collected(host, bucket)
+    manifest = collected(host, bucket, partial=True)
     assert manifest.partial
     assert manifests.decode(KEYS.manifest, bucket.objects[KEYS.manifest]).partial
     pulled(bucket, tmp_path / "pulled")

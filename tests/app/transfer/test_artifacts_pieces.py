@@ -61,7 +61,8 @@ def host_with(folder: Path, **files: int) -> InsideRunner:
 
 
 def collected(host: InsideRunner, bucket: FolderBucket) -> Manifest:
-    return asyncio.run(collect_artifacts(host, bucket, KEYS, NONCE))  # type: ignore[arg-type]
+    asyncio.run(collect_artifacts(host, bucket, KEYS, NONCE, partial=False))  # type: ignore[arg-type]
+    return stored_manifest(bucket)
 
 
 def stored_manifest(bucket: FolderBucket) -> Manifest:
@@ -89,7 +90,14 @@ def test_progress_is_right_when_a_pack_is_read_in_part_and_again(tmp_path: Path)
     seen: list[tuple[int, int]] = []
 
     async def collect() -> None:
-        await collect_artifacts(host, bucket, KEYS, NONCE, progress=lambda *each: seen.append(each))  # type: ignore[arg-type]
+        await collect_artifacts(
+            host,
+            bucket,
+            KEYS,
+            NONCE,
+            partial=False,
+            progress=lambda *each: seen.append(each),  # type: ignore[arg-type]
+        )
 
     asyncio.run(collect())
     assert seen[-1] == (3 * MB, 3 * MB)

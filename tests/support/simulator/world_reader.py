@@ -33,6 +33,9 @@ class WorldReader:
         tails = {key[len(effect.prefix) :] for key in self.world.faults.listed(effect.prefix)}
         return sorted({tail.partition("/")[0] + ("/" if "/" in tail else "") for tail in tails})
 
+    async def bucket_trouble(self, effect: fx.BucketTrouble, /) -> str:
+        return ""
+
     async def new_nonce(self, effect: fx.NewNonce, /) -> Nonce:
         self.world.nonces += 1
         return Nonce(f"n{self.world.nonces}")
