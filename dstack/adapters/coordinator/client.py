@@ -1,4 +1,4 @@
-"""Talks to the coordinator on a host: starts its server by the constant command, probes the bucket, hands runs over."""
+"""Talks to the coordinator on a host: starts the server by the constant command, probes the bucket, hands runs over."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class CoordinatorClient:
         return HostBucketReport(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
 
     async def hand(self, given: HandOver, library: Library | None) -> str:
-        """Give one run to the coordinator of its bucket, which is started unless awake -> the coordinator's id.
+        """Give a run to the coordinator of the bucket, started unless awake -> the coordinator's id.
 
-        `library` goes along when the host lacks it.
+        `library` goes along when the host lacks a copy.
         """
         await self._bring(library)
         answer = await self._channel.ask(HandRequest(handover=plain(given), library=_name(library)))

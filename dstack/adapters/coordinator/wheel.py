@@ -33,7 +33,7 @@ _SKIPPED_ENDINGS = (".pyc", ".pyi", "RECORD", "INSTALLER", "REQUESTED", "direct_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """One zip file for a host's import path, and its sha256."""
+    """A zip file for a host's import path, and its sha256."""
 
     body: bytes
     sha256: str
@@ -86,7 +86,7 @@ def _machine_name(package: str, facts: HostFacts) -> str:
 
 
 def _fits(package: str, facts: HostFacts, machine: str) -> bool:
-    """Whether the package installed here also runs there: a wheel serves all later Pythons of its platform."""
+    """Whether the package installed here also runs there: a wheel serves all later Pythons of the same platform."""
     if sys.platform != "linux" or platform.machine() != machine or platform.libc_ver()[0] != "glibc":
         return False
     try:

@@ -16,7 +16,7 @@ EMBEDDED_MODULE = "dstack/coordinator/embedded.py"
 
 @cache
 def coordinator_zipapp() -> tuple[bytes, str]:
-    """The zip file and its sha256 in hex, built once in a process. The same sources give the same bytes."""
+    """The zip file and the sha256 in hex, built once in a process. The same sources give the same bytes."""
     sources = modules([*SINGLE_MODULES, *(f"adapters/{name}" for name in ADAPTER_MODULES)], SHIPPED_PACKAGES)
     runner, _ = runner_zipapp()
     brought = f"BOOTSTRAP = {bootstrap_source()!r}\nRUNNER = {runner!r}\n".encode()

@@ -1,8 +1,8 @@
-"""The one way in which dstack calls git on the laptop, so that git reads and executes nothing unasked.
+"""The only way of calling git on the laptop, so that git reads and executes nothing unasked.
 
-Every call gets the same environment: no prompts, no locks taken for convenience, no hooks, no fsmonitor, no
-lazy fetches, messages in English, no GIT_* variable of the caller's. Only `asking` calls see the user's own
-configuration, and those are limited to commands that answer questions and start no other program.
+Every call gets the same environment: no prompts, no locks taken for convenience, no hooks, no fsmonitor, no lazy
+fetches, messages in English, no GIT_* variable of the caller's. Only calls with `home` None see the user's own
+configuration, and are limited to commands that answer questions and start no other program.
 """
 
 from __future__ import annotations
@@ -73,20 +73,20 @@ def command_line(arguments: Sequence[str]) -> list[str]:
 def call(
     arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, data: bytes = b"", codes: Iterable[int] = (0,)
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git to its end and return it; raises SnapshotError unless its exit code is one of `codes`."""
+    """Run git to its end -> the finished process; raises SnapshotError unless its exit code is in `codes`."""
     process = start_piped(arguments, env=env, cwd=cwd)
     return finish(process, arguments[0], data=data, codes=codes)
 
 
 def start_piped(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
-    """Start git, to be ended by `finish`; two that only read may run side by side."""
+    """Start git, to be ended by `finish`; two readers may run side by side."""
     return start(arguments, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(
     process: subprocess.Popen[bytes], command: str, *, data: bytes = b"", codes: Iterable[int] = (0,)
 ) -> subprocess.CompletedProcess[bytes]:
-    """Wait for git and return it; raises SnapshotError unless its exit code is one of `codes`."""
+    """Wait for git -> the finished process; raises SnapshotError unless its exit code is in `codes`."""
     with process:
         try:
             output, errors = process.communicate(data)
@@ -99,9 +99,9 @@ def finish(
 
 
 def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **streams: object) -> subprocess.Popen[bytes]:
-    """Start git with the given streams; raises SnapshotError when there is no git.
+    """Start git with the given streams; raises SnapshotError without an installed git.
 
-    All that it writes is private: it writes to folders of dstack's alone.
+    All files written by git are private: they lie in folders of dstack's alone.
     """
     try:
         return subprocess.Popen(command_line(arguments), env=dict(env), cwd=cwd, umask=OTHERS, **streams)  # type: ignore[call-overload,no-any-return]
@@ -110,7 +110,7 @@ def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **stre
 
 
 def start_error(error: OSError, cwd: Path) -> SnapshotError:
-    """The error for a git process that could not be started in `cwd`."""
+    """The error for a git process not started in `cwd`."""
     if not cwd.is_dir():
         return SnapshotError(f"the folder {cwd} does not exist", hint="start dstack in the folder of the project")
     if isinstance(error, FileNotFoundError):
@@ -119,7 +119,7 @@ def start_error(error: OSError, cwd: Path) -> SnapshotError:
 
 
 def git_error(command: str, stderr: bytes, code: int) -> SnapshotError:
-    """What a failed git process means to the user: its last line, and what to do."""
+    """The error for a failed git process: its last line, and the next step."""
     lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     last = lines[-1].strip() if lines else f"exit code {code}"
     whole = "\n".join(lines)
@@ -128,6 +128,6 @@ def git_error(command: str, stderr: bytes, code: int) -> SnapshotError:
 
 
 def c_quote(path: Path) -> str:
-    """A path in C quotes, as git's lists of object folders and its configuration take it whatever it holds."""
+    """A path in C quotes, for git's lists of object folders and its configuration, safe for any characters."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{text}"'

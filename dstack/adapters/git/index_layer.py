@@ -1,12 +1,12 @@
 """One repository of the user's, packed through a copy of its index into a quarantine folder.
 
-git runs with a GIT_DIR of dstack's own, whose configuration holds nothing that could start a program, so no hook,
-filter, fsmonitor or textconv of the user's or the repository's ever runs. What it writes goes to the quarantine;
-the user's index, objects and files are only read. Commands that write objects do not even see the user's: git
-renews the time of an object that it would have written and finds there.
+git runs with a GIT_DIR of dstack's own, whose configuration names no program, so no hook, filter, fsmonitor or textconv
+of the user's or the repository's ever runs. New objects go to the quarantine; the user's index, objects and files are
+only read. Commands that write objects do not even see the user's objects: git renews the time of an object found
+instead of written.
 
-The bytes of a file are hashed as they stand in the work tree: git attributes that would convert them (filter, text,
-ident, encodings) are switched off, and entries of the copied index that hold converted content are hashed anew.
+The bytes of a file are hashed as in the work tree: converting git attributes (filter, text, ident, encodings) are
+switched off, and entries of the copied index with converted content are hashed anew.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dstack.private_folder import make_folder, open_file, write_scratch
 RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
 CONVERTING_ATTRIBUTES = ("filter", "ident", "working-tree-encoding")
 LIST_UNTRACKED = ("ls-files", "-o", "-z", "--exclude-standard")
-"""Lists what is neither tracked nor ignored."""
+"""Lists the files neither tracked nor ignored."""
 GITLINK_MODE = b"160000"
 REGULAR_MODES = (b"100644", b"100755")
 QUIET_TIME_S = 0.03
@@ -48,7 +48,7 @@ class IndexEntry:
 
 
 class IndexLayer:
-    """One repository while it is packed: survey, then hash, then check, then graft and write.
+    """One repository during packing: survey, then hash, then check, then graft and write.
 
     `at` is its place below the outermost repository, b"" or ending in b"/".
     """
@@ -63,7 +63,7 @@ class IndexLayer:
         self.tracked: tuple[IndexEntry, ...] = ()
         self.nested: tuple[bytes, ...] = ()
         self.links: dict[bytes, bytes] = {}
-        """Submodules: path -> commit that the index names."""
+        """Submodules: path -> commit in the index."""
         self.dirty = False
         self.adapted = False
         self._top = os.fsencode(repository.top)
@@ -81,7 +81,7 @@ class IndexLayer:
         )
 
     def survey(self) -> None:
-        """Copy the index and find what is tracked, untracked and nested; hashes nothing.
+        """Copy the index and find all tracked, untracked and nested paths; hashes nothing.
 
         Raises SnapshotError for a submodule without its content.
         """
@@ -124,7 +124,7 @@ class IndexLayer:
                 raise SnapshotError(f"git cannot store {line[14:]}", hint="rename it, or name it in .gitignore")
 
     def moved(self) -> tuple[bytes, ...]:
-        """Paths that are not what was hashed any more: empty when all was still so at the end of hashing."""
+        """Paths changed since hashing: empty when all files were still the same at the end of hashing."""
         listing = start_piped(LIST_UNTRACKED, env=self._env, cwd=self.repository.top)
         changed, gone = self._changes()
         others, _ = parse_untracked(finish(listing, LIST_UNTRACKED[0]).stdout)
@@ -149,7 +149,7 @@ class IndexLayer:
         return done.stdout.decode().strip()
 
     def has(self, tree: str, prefix: str) -> bool:
-        """Whether a tree has a folder `prefix` with anything in it."""
+        """Whether a tree has a folder `prefix` with any file inside."""
         return self._git("cat-file", "-e", f"{tree}:{prefix}", codes=(0, 1, 128)).returncode == 0
 
     @property
@@ -158,7 +158,7 @@ class IndexLayer:
         return {**self._env, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(c_quote(path) for path in self._sources)}
 
     def sizes(self, *, all_files: bool) -> Iterator[tuple[int, bytes]]:
-        """Size in bytes and path of each untracked file; with `all_files` of each tracked one too."""
+        """Size in bytes and path of each untracked file; with `all_files` of each tracked file too."""
         tracked = (entry.path for entry in self.tracked if entry.mode in REGULAR_MODES) if all_files else ()
         for path in (*self.untracked, *tracked):
             found = self._stat(path)
@@ -183,7 +183,7 @@ class IndexLayer:
             self._git("update-index", "-z", "--index-info", data=data)
 
     def _submodules(self, entries: Iterable[IndexEntry]) -> Iterator[tuple[bytes, bytes]]:
-        """The submodules whose content is there; raises SnapshotError for an empty one."""
+        """The submodules with their content present; raises SnapshotError for an empty submodule."""
         for entry in entries:
             place = self._top + b"/" + entry.path
             if not os.path.isdir(place):
@@ -214,7 +214,7 @@ class IndexLayer:
         self.dirty = self.dirty or bool(self.untracked) or len(self.nested) > len(self.links)
 
     def _marked(self, entry: IndexEntry) -> bool:
-        """Whether a mark of the index hides the file: assume-unchanged, or skip-worktree though it is there."""
+        """Whether a mark of the index hides the file: assume-unchanged, or skip-worktree on an existing file."""
         hidden = entry.tag in b"Ss" and self._stat(entry.path) is not None
         return hidden or (entry.tag.islower() and entry.tag != b"s")
 
@@ -248,7 +248,7 @@ class IndexLayer:
         return [int(line) if line.isdigit() else -1 for line in lines]
 
     def _changes(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """Tracked paths to hash again, and tracked paths that are gone."""
+        """Tracked paths to hash again, and removed tracked paths."""
         arguments = ("diff-files", "--name-status", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=all")
         fields = self._git(*arguments).stdout.split(b"\0")[:-1]
         states: dict[bytes, bytes] = {}
@@ -258,7 +258,7 @@ class IndexLayer:
         return changed, tuple(path for path, state in states.items() if state == b"D")
 
     def _wait_for_quiet(self) -> None:
-        """Let the clock pass the last write, so that a later one has another modification time."""
+        """Let the clock pass the last write, so that a later write has another modification time."""
         newest = max((found.st_mtime for path in self._hashed if (found := self._stat(path))), default=0.0)
         now = time.time()
         if newest < now + 1:  # times far in the future are another machine's clock, and say nothing
@@ -271,7 +271,7 @@ class IndexLayer:
 
 
 def make_git_dir(folder: Path, repository: Repository) -> None:
-    """Make a GIT_DIR in `folder` that takes from the user's repository what says which files there are."""
+    """Make a GIT_DIR in `folder` with the rules of the user's repository for its set of files."""
     for name in ("refs", "info"):
         make_folder(str(folder / name))
     write_scratch(str(folder / "HEAD"), b"ref: refs/heads/none\n")
@@ -291,7 +291,7 @@ def make_git_dir(folder: Path, repository: Repository) -> None:
 
 
 def copy_index(source: Path, target: Path) -> None:
-    """Copy an index with its times: that of the copy keeps the stat data in it valid. Its mode stays private."""
+    """Copy an index with its times: the stat data inside stays valid. The copy's mode is private."""
     found = source.stat()
     with source.open("rb") as stream, os.fdopen(open_file(str(target), os.O_WRONLY | os.O_TRUNC), "wb") as file:
         shutil.copyfileobj(stream, file)
@@ -307,7 +307,7 @@ def parse_tracked(listing: bytes) -> Iterator[IndexEntry]:
 
 
 def parse_untracked(listing: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """Of what LIST_UNTRACKED lists: the files, and the folders that are repositories of their own."""
+    """The output of LIST_UNTRACKED as files, and folders with repositories of their own."""
     kept = [path for path in listing.split(b"\0")[:-1] if not is_secret(path, tracked=False)]
     return (
         tuple(path for path in kept if not path.endswith(b"/")),
@@ -316,16 +316,16 @@ def parse_untracked(listing: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...
 
 
 def is_secret(path: bytes, *, tracked: bool) -> bool:
-    """Whether a path is a source of secrets: `.env` at any depth, and `.env.*` unless git tracks it."""
+    """Whether a path is a source of secrets: `.env` at any depth, and `.env.*` unless tracked by git."""
     parts = path.rstrip(b"/").split(b"/")
     return b".env" in parts or (not tracked and any(part.startswith(b".env.") for part in parts))
 
 
 def removal_line(path: bytes, oid: bytes) -> bytes:
-    """The line of `update-index --index-info` that takes a path out; `oid` has the length of an object id."""
+    """The line of `update-index --index-info` to take a path out; `oid` has the length of an object id."""
     return b"0 " + b"0" * len(oid) + b"\t" + path + b"\0"
 
 
 def reset_line(entry: IndexEntry) -> bytes:
-    """The line of `update-index --index-info` that keeps an entry and forgets marks and stat data."""
+    """The line of `update-index --index-info` to keep an entry without its marks and stat data."""
     return entry.mode + b" " + entry.oid + b"\t" + entry.path + b"\0"

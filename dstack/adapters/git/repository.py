@@ -1,6 +1,6 @@
-"""Where a project lies in its repository, and what of the user's git configuration decides about files.
+"""A project's place in its repository, and the parts of the user's git configuration about files.
 
-Nothing here writes, and none of the git commands used starts another program.
+Nothing here writes, and none of the git commands starts another program.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAIN_VALUE = re.compile(r"(?i)true|false|yes|no|on|off|0|1|default|minimal")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """One repository of the user's: its folders and the settings that matter, all read once."""
+    """One repository of the user's: its folders and settings, all read once."""
 
     top: Path
     prefix: str
@@ -45,7 +45,7 @@ class Repository:
     """The configuration converts line ends."""
     sha256: bool
     settings: Mapping[str, str]
-    """The DATA_SETTINGS that are set."""
+    """The DATA_SETTINGS in the configuration."""
     head: str | None
     head_tree: str | None
     branch: str | None
@@ -86,7 +86,7 @@ def find_repository(folder: Path) -> Repository:
 
 
 def is_ignored(folder: Path, path: Path) -> bool:
-    """Whether `path` is none of the files that the repository around `folder` has, or takes for new ones."""
+    """Whether the repository around `folder` neither tracks `path` nor takes `path` for a new file."""
     # 1: it is not ignored. 128: there is no repository, or it does not reach there.
     return (
         call(["check-ignore", "-q", "--", str(path)], env=environment(), cwd=folder, codes=(0, 1, 128)).returncode != 1
@@ -117,13 +117,13 @@ BRANCH_QUERY = ("symbolic-ref", "-q", "HEAD")
 
 
 def configuration(folder: Path) -> dict[str, str]:
-    """The user's whole git configuration as it holds in `folder`; the last value of each setting."""
+    """The user's whole git configuration in force in `folder`; the last value of each setting."""
     return parse_configuration(call(CONFIGURATION_QUERY, env=environment(), cwd=folder).stdout)
 
 
 def read_state(folder: Path) -> tuple[dict[str, str], tuple[str | None, str | None], str | None]:
-    """The configuration; the commit that is checked out and its tree, None before the first commit; the branch that
-    is checked out, born or not, None when HEAD is detached. Three processes that only read, side by side."""
+    """The configuration; the checked-out commit and its tree, None before the first commit; the checked-out branch,
+    born or not, None when HEAD is detached. Three reading processes, side by side."""
     env = environment()
     with ExitStack() as started:
         config, head, branch = (
@@ -138,14 +138,14 @@ def read_state(folder: Path) -> tuple[dict[str, str], tuple[str | None, str | No
 
 
 def parse_configuration(listing: bytes) -> dict[str, str]:
-    """What `config --list -z` says; the last value of each setting."""
+    """The output of `config --list -z` as a dictionary; the last value of each setting."""
     pairs = (entry.partition("\n") for entry in listing.decode("utf-8", "surrogateescape").split("\0") if entry)
     # `-c` settings of our own come last and are never asked for here.
     return {name: value if given else "true" for name, given, value in pairs}
 
 
 def user_file(config: Mapping[str, str], setting: str, *, default: str, top: Path) -> Path:
-    """The file that a setting names, or git's default for it below the user's configuration folder."""
+    """The file named by a setting, or git's default file below the user's configuration folder."""
     named = config.get(setting)
     if named:
         return top / os.path.expanduser(named)
@@ -161,7 +161,7 @@ def remote_url(config: Mapping[str, str], branch: str | None) -> str | None:
 
 
 def strip_credentials(url: str) -> str:
-    """A URL without what may be secret in it: user info of any scheme but ssh's user, query, fragment."""
+    """A URL without possible secrets: user info of any scheme but ssh's user, query, fragment."""
     if "://" not in url:
         return url  # scp-like "git@host:path" and paths have no place for a password
     parts = urlsplit(url)

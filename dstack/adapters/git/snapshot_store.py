@@ -1,7 +1,7 @@
-"""The laptop's own store of snapshots: a bare repository with one ref for each snapshot commit.
+"""The laptop's own store of snapshots: a bare repository with a ref for each snapshot commit.
 
-Snapshot commits have no parents, so git sees no relation between two of them. `pack-objects --shallow` makes it
-take the trees of the excluded commits into account all the same: without it every push would carry every file.
+Snapshot commits have no parents, so git sees no relation between two of them. `pack-objects --shallow` takes the trees
+of the excluded commits into account all the same: without this option every push would carry every file.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from dstack.private_folder import UntrustedError, make_folder, temporary_folder,
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 BUNDLE_CHUNK_BYTES = 256 * 1024
 BASE_COMMITS_LIMIT = 8
-"""Earlier snapshots that a new one is packed against."""
+"""Earlier snapshots as a basis for packing a new snapshot."""
 KNOWN_COMMITS_LIMIT = 64
 LOOSE_PACKS_LIMIT = 50
-"""Packs after which they are joined into one."""
+"""Packs above which all packs are joined."""
 QUARANTINE_LIFETIME_S = 24 * 3600
-"""Seconds after which a quarantine belongs to nobody."""
+"""Seconds after which a quarantine has no owner any more."""
 PACK_OBJECTS = ("pack-objects", "--revs", "--thin", "--shallow", "--delta-base-offset", "--stdout", "-q")
 
 
 class CodeStore:
-    """Snapshots of one project. Safe for several processes at once; nothing is visible before it is whole."""
+    """Snapshots of one project. Safe for several processes at once; nothing unfinished is visible."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._env = environment(home=path, extra={"GIT_DIR": str(path)})
 
     def ensure(self, *, sha256: bool) -> None:
-        """Create the store unless it is there; raises SnapshotError when it cannot be used, UntrustedError when it
-        belongs to another account."""
+        """Create a missing store; raises SnapshotError for an unusable store, UntrustedError for a store of another
+        account."""
         if not self.path.exists():
             self._create(sha256=sha256)
         make_folder(str(self.path))
@@ -75,7 +75,8 @@ class CodeStore:
         return [entry.name for entry in found]
 
     def take(self, commit: str, env: Mapping[str, str]) -> None:
-        """Bring a commit and all that it needs into the store; `env` is that of a git that sees it."""
+        """Bring a commit with all its objects into the store; `env` is the environment of a
+        git that sees the objects."""
         if not self.has(commit):
             basis = self.commits()[:BASE_COMMITS_LIMIT]
             speed = ("--window=0",) if not basis else ()
@@ -123,7 +124,7 @@ class CodeStore:
                 end_process(packing)
 
     def git(self, *arguments: str, extra: Mapping[str, str] | None = None) -> bytes:
-        """What git prints when it is run on the store."""
+        """The output of git on the store."""
         return call(arguments, env={**self._env, **(extra or {})}, cwd=self.path).stdout
 
     def env(self, extra: Mapping[str, str]) -> dict[str, str]:
@@ -149,7 +150,7 @@ class CodeStore:
             raise SnapshotError(f"the code store {self.path} cannot be made", hint=f"look at {self.path.parent}")
 
     def _index(self, packing: subprocess.Popen[bytes], wanted: bytes, errors: object) -> None:
-        """Feed what `packing` writes to index-pack in the store, which checks every object."""
+        """Feed the output of `packing` to index-pack in the store, which checks every object."""
         try:
             taking = start(
                 ("index-pack", "--stdin", "--fix-thin", "--strict"),
@@ -181,19 +182,19 @@ class CodeStore:
 
 
 def bundle_header(commit: str, basis: Sequence[str]) -> bytes:
-    """The text at the head of a git bundle: format, prerequisites, the ref that it carries."""
+    """The text at the head of a git bundle: format, prerequisites, the carried ref."""
     first = ["# v2 git bundle"] if len(commit) == 40 else ["# v3 git bundle", "@object-format=sha256"]
     lines = [*first, *(f"-{base} dstack snapshot" for base in basis), f"{commit} refs/dstack/{commit}"]
     return "".join(line + "\n" for line in lines).encode() + b"\n"
 
 
 def revisions(commit: str, basis: Sequence[str]) -> bytes:
-    """What `pack-objects --revs` is told: this commit, without what is in those."""
+    """The input of `pack-objects --revs`: this commit, without the objects of the commits in `basis`."""
     return "".join([f"{commit}\n", *(f"^{base}\n" for base in basis)]).encode()
 
 
 def send_lines(process: subprocess.Popen[bytes], data: bytes) -> None:
-    """Write the few lines that a process waits for; that it has ended already shows in its exit code."""
+    """Write the few lines of input to a process; an early end of the process shows in its exit code."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(data)
@@ -209,7 +210,7 @@ def read_tail(file: object) -> bytes:
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """Leave neither the process nor its pipes behind."""
+    """End the process and close its pipes."""
     if process.poll() is None:
         process.kill()
         process.wait()
@@ -221,9 +222,9 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def folder_lock(folder: str) -> Iterator[None]:
-    """Hold a lock on the folder: `sweep_quarantines` leaves a locked folder alone, however old the clock makes it.
+    """Hold a lock on the folder: `sweep_quarantines` leaves a locked folder alone, at any age by the clock.
 
-    Without effect on a file system that has no locks.
+    Without effect on a file system without locks.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -235,7 +236,7 @@ def folder_lock(folder: str) -> Iterator[None]:
 
 
 def sweep_quarantines(parent: Path) -> None:
-    """Remove quarantines that a killed process left."""
+    """Remove quarantines of killed processes."""
     for entry in os.scandir(parent):
         with contextlib.suppress(OSError):
             if time.time() - entry.stat().st_mtime > QUARANTINE_LIFETIME_S and not _in_use(entry.path):
@@ -243,7 +244,7 @@ def sweep_quarantines(parent: Path) -> None:
 
 
 def _in_use(folder: str) -> bool:
-    """Whether the process that made the folder lives; raises OSError where there are no locks."""
+    """Whether the maker of the folder lives; raises OSError on a file system without locks."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

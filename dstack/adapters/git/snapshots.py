@@ -1,7 +1,7 @@
-"""The user's code as snapshots: one commit of all that is in the work tree and not ignored.
+"""The user's code as snapshots: one commit with all files of the work tree but ignored files.
 
-The whole repository is shipped, so that a job in a subfolder can import what lies beside it. Nested repositories
-and submodules are shipped as plain files; `.env` files are not shipped.
+The whole repository is shipped, so that a job in a subfolder can import modules beside the subfolder. Nested
+repositories and submodules are shipped as plain files; `.env` files are not shipped.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dstack.model import CodeFile, Snapshot
 from dstack.private_folder import make_folder, write_scratch
 
 UNTRACKED_LIMIT_BYTES = 50_000_000
-"""Bytes of untracked files that a snapshot may hold."""
+"""Most bytes of untracked files in a snapshot."""
 DIFF_LIMIT_BYTES = 1 << 20
 DIFF_CUT_NOTE = b"\n[the diff is longer than 1 MiB: the rest was left out]\n"
 SNAPSHOT_ATTEMPTS = 5
 SNAPSHOT_RETRY_PAUSE_S = 0.05
 """Seconds between two tries of a snapshot while files change."""
 NESTED_REPOSITORIES_LIMIT = 1000
-"""Repositories in one snapshot."""
+"""Most repositories in a snapshot."""
 COMMIT_MESSAGE = "dstack snapshot\n"
 _NOBODY = {"NAME": "dstack", "EMAIL": "dstack@localhost", "DATE": "@0 +0000"}
 COMMIT_IDENTITY = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in _NOBODY.items()}
@@ -37,8 +37,8 @@ COMMIT_IDENTITY = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER
 class GitCode:
     """Implements `CodePort` and `CodeSource` for the project in `root` (anywhere inside a git work tree).
 
-    `store` is a bare repository of dstack's own, made on demand, from which any process can make bundles later.
-    The user's repository is only read: index, refs, objects and files stay byte for byte as they are.
+    `store` is a bare repository of dstack's own, made on demand, from which any process can make bundles later. The
+    user's repository is only read: index, refs, objects and files stay byte for byte the same.
     """
 
     def __init__(self, root: Path, store: Path, *, untracked_limit: int = UNTRACKED_LIMIT_BYTES) -> None:
@@ -46,13 +46,13 @@ class GitCode:
         self._store = CodeStore(store.absolute())
         self._limit = untracked_limit
         self._objects: Path | None = None
-        """The objects of the user's repository, once a snapshot has found them."""
+        """The objects of the user's repository, once a snapshot has found the folder."""
 
     def snapshot(self) -> Snapshot:
-        """Pack the code as it stood at one moment into the store; the same tree gives the same commit.
+        """Pack the code of one moment into the store; the same tree gives the same commit.
 
-        Raises SnapshotError, with what to do, when there is no repository or no git, when untracked files pass
-        the limit (before anything is read), when a submodule has no content, or when files keep changing.
+        Raises SnapshotError, with the next step, without a repository or git, for untracked files above the limit
+        (before reading any), for a submodule without content, and for files that keep changing.
         """
         moved: tuple[bytes, ...] = ()
         for attempt in range(SNAPSHOT_ATTEMPTS):
@@ -81,7 +81,7 @@ class GitCode:
     def diff(self, snapshot: Snapshot) -> bytes:
         """The snapshot against its head as a patch, without sources of secrets; cut, with a note, at 1 MiB.
 
-        A head that is gone from the repository by now counts as no head: all files are new.
+        A head no longer in the repository counts as no head: all files are new.
         """
         self._must_have(snapshot)
         objects = self._objects or find_repository(self._root).objects
@@ -108,7 +108,7 @@ class GitCode:
         return text if len(text) <= DIFF_LIMIT_BYTES else text[: DIFF_LIMIT_BYTES - len(DIFF_CUT_NOTE)] + DIFF_CUT_NOTE
 
     def bundle(self, snapshot: Snapshot, basis: Sequence[str]) -> Iterator[bytes]:
-        """A git bundle of the snapshot for somebody who has the commits `basis`; unknown ones are passed over."""
+        """A git bundle of the snapshot for a reader with the commits `basis`; unknown commits are passed over."""
         return self._store.bundle(snapshot.commit, basis)
 
     def known(self) -> Sequence[str]:
@@ -148,7 +148,7 @@ class GitCode:
 
 
 class SnapshotAttempt:
-    """One try of a snapshot: the repository and those nested in it, packed in one quarantine."""
+    """One try of a snapshot: the repository and its nested repositories, packed in one quarantine."""
 
     def __init__(self, repository: Repository, *, folder: Path, store: CodeStore) -> None:
         self._folder = folder
@@ -159,11 +159,11 @@ class SnapshotAttempt:
         self._sources: list[Path] = []
         self._layers: list[IndexLayer] = []
         self._foreign: set[bytes] = set()
-        """Places of nested repositories that are no submodules: all of their files are untracked."""
+        """Places of nested repositories other than submodules: all of their files are untracked."""
         self._root = self._add(repository, b"")
 
     def survey(self, limit: int) -> None:
-        """Find all files of all layers; raises SnapshotError when too much of it is untracked. Hashes nothing."""
+        """Find all files of all layers; raises SnapshotError for too many untracked bytes. Hashes nothing."""
         for layer in self._layers:  # grows while it is walked
             layer.survey()
             for path in layer.nested:
@@ -173,13 +173,13 @@ class SnapshotAttempt:
             raise untracked_limit_error(sizes, limit)
 
     def hash(self) -> tuple[bytes, ...]:
-        """Hash what is new; returns the paths that changed meanwhile, none when all is of one moment."""
+        """Hash new content -> the paths changed meanwhile, none when all is of one moment."""
         for layer in self._layers:
             layer.hash()
         return tuple(path for layer in self._layers for path in layer.moved())
 
     def finish(self) -> Snapshot:
-        """Write trees and commit, and bring them into the store."""
+        """Write trees and commit, and bring both into the store."""
         trees: dict[bytes, str] = {}
         for layer in reversed(self._layers):  # nested ones come after those around them
             inner = {path: trees[layer.at + path] for path in layer.nested if layer.at + path in trees}
@@ -234,13 +234,14 @@ class SnapshotAttempt:
         return any(at.startswith(place) for place in self._foreign)
 
     def _submodule_moved(self) -> bool:
-        """Whether a submodule is at another commit than the index around it names."""
+        """Whether a submodule is at another commit than the index around the submodule names."""
         heads = {layer.at: layer.repository.head for layer in self._layers}
         links = ((layer.at + path + b"/", oid) for layer in self._layers for path, oid in layer.links.items())
         return any(heads.get(at) != oid.decode() for at, oid in links if at in heads)
 
     def _check_prefix(self, tree: str) -> None:
-        """A project folder that the repository around it ignores would be shipped as nothing."""
+        """Raises SnapshotError for a project folder ignored by the repository around: nothing of the folder would be
+        shipped."""
         repository = self._root.repository
         if repository.prefix and not self._root.has(tree, repository.prefix):
             raise SnapshotError(
@@ -250,7 +251,7 @@ class SnapshotAttempt:
 
 
 def untracked_limit_error(sizes: Sequence[tuple[int, bytes]], limit: int) -> SnapshotError:
-    """The error that names the ten largest untracked files."""
+    """The error with the ten largest untracked files."""
     largest = sorted(sizes, reverse=True)[:10]
     total = sum(size for size, _ in sizes)
     names = "".join(f"\n  {size / 1e6:10.1f} MB  {os.fsdecode(path)}" for size, path in largest)
@@ -262,5 +263,5 @@ def untracked_limit_error(sizes: Sequence[tuple[int, bytes]], limit: int) -> Sna
 
 
 def escape_glob(name: str) -> str:
-    """A name as a glob that matches only itself."""
+    """A name as a glob without any other match."""
     return "".join("\\" + letter if letter in "*?[]\\" else letter for letter in name)

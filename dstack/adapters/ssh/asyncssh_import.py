@@ -1,7 +1,7 @@
-"""asyncssh, imported without the compiler and the linker that it would start. To be imported before anything of it.
+"""asyncssh, imported without starting a compiler and a linker. To be imported before any other part of asyncssh.
 
-asyncssh looks for liboqs by `ctypes.util.find_library`, which asks ldconfig, gcc and ld for every name it does not
-find: six processes in each start of dstack, for the one key exchange (sntrup761) that every sshd offers beside others.
+asyncssh looks for liboqs by `ctypes.util.find_library`, which asks ldconfig, gcc and ld for every missing name: six
+processes in each start of dstack, for a single key exchange (sntrup761) never needed beside the others of every sshd.
 """
 
 from __future__ import annotations

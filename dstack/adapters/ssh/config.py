@@ -29,9 +29,9 @@ _UNSAFE = re.compile(r"[\x00-\x20\x7f'`\"$\\;&<>|(){}]|^-")
 class Hop:
     """One SSH connection of a chain.
 
-    `label` is what people call it. `known_name` and `known_port` are what known_hosts files call it: HostName and
-    port, or HostKeyAlias. `identities` None means the default key files; `agent` None means no agent.
-    `identities_only` allows the agent only the keys of `identities`. The algorithm fields are in OpenSSH's spelling.
+    `label` is for people. `known_name` and `known_port` are the name in known_hosts files: HostName and port, or
+    HostKeyAlias. `identities` None means the default key files; `agent` None means no agent. `identities_only` allows
+    the agent only the keys of `identities`. The algorithm fields are in OpenSSH's spelling.
     """
 
     label: str
@@ -61,7 +61,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The hops to a host, the host itself last, and what of the SSH configuration is not followed."""
+    """The hops to a host, the host itself last, and notes on parts of the SSH configuration not followed."""
 
     hops: tuple[Hop, ...]
     notes: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class SshSurroundings:
 
     @classmethod
     def here(cls) -> SshSurroundings:
-        """This process's: `$HOME`, its environment, `~/.dstack/known_hosts`."""
+        """The surroundings of this process: `$HOME`, the environment, `~/.dstack/known_hosts`."""
         home = Path.home()
         return cls(home=home, environment=dict(os.environ), confirmed=home / ".dstack" / "known_hosts")
 
@@ -91,9 +91,9 @@ class SshSurroundings:
 def resolve(host: Host, inventory: Mapping[str, Host], around: SshSurroundings) -> Route:
     """The chain of hops to `host`.
 
-    `jump` of the inventory goes before ProxyJump and ProxyCommand of ~/.ssh/config, and `none` is a direct
-    connection. Raises ConfigError when ~/.ssh/config makes no sense, UsageError for an unsafe name, something that
-    is no jump host, or jumps that go in a circle.
+    `jump` of the inventory goes before ProxyJump and ProxyCommand of ~/.ssh/config, and `none` is a direct connection.
+    Raises ConfigError for a senseless ~/.ssh/config, UsageError for an unsafe name, a target unfit as jump host, or
+    jumps in a circle.
     """
     resolver = _Resolver(inventory, around)
     hops = resolver.chain(host, ())
@@ -138,7 +138,7 @@ class _Resolver:
         return Host(name=HostName(address), address=address, user=user, port=int(port) if port else None)
 
     def _hop(self, host: Host) -> tuple[Hop, dict[str, Any]]:
-        """The hop of one host without regard to what lies before it, and its options."""
+        """The hop of one host, without the hops before, and its options."""
         alias = host.address or host.name
         _check(host, "address", alias)
         _check(host, "user", host.user or "")
@@ -185,7 +185,7 @@ class _Resolver:
 
 
 def _ways(host: Host, options: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """ProxyJump and ProxyCommand that hold for a host; at most one, the first that was found."""
+    """The first ProxyJump or ProxyCommand in force for a host; the other is None."""
     if host.jump is not None:
         return (None if host.jump.lower() == "none" else host.jump), None
     for name in options:
@@ -231,7 +231,7 @@ def _path(text: str, hop: Hop, around: SshSurroundings) -> str:
 
 
 def _expand(text: str, hop: Hop, around: SshSurroundings) -> str:
-    """Put in OpenSSH's %-tokens and ${NAME}; unknown ones stay as they are."""
+    """Put in OpenSSH's %-tokens and ${NAME}; unknown tokens stay unchanged."""
     tokens: Mapping[str, str] = {
         "%": "%",
         "d": str(around.home),

@@ -1,6 +1,6 @@
 """All SSH connections: one for each host and process, every hop verified, one constant command.
 
-Importing this costs the import of asyncssh (0.4 s), so do it late, or ahead with `prefetch.prefetch`.
+Importing this costs the import of asyncssh (0.4 s), so import late, or ahead with `prefetch.prefetch`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from dstack.wire import LAUNCHER
 
 BOOTSTRAP_COMMAND = f'exec python3 -I -S -X utf8 -c "{LAUNCHER}"'
 COMMANDS = (BOOTSTRAP_COMMAND,)
-"""Every command that is ever sent over SSH. No value of anybody's is in them; all else goes through stdin."""
+"""Every command ever sent over SSH. No command holds a value of a user's; all values go through stdin."""
 MAX_SESSIONS = 8
-"""Sessions on one connection; sshd allows 10 (MaxSessions), and people have their own."""
+"""Sessions on one connection; sshd allows 10 (MaxSessions), and people have sessions of their own."""
 
 
 class SshHosts:
-    """Opens and keeps connections: one for each hop and process, shared by all who ask, jump hosts included.
+    """Opens and keeps connections: one for each hop and process, shared by all callers, jump hosts included.
 
-    Belongs to one event loop. `note` is told once of each thing in the SSH configuration that is not followed.
+    Belongs to one event loop. `note` is called once for each part of the SSH configuration not followed.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class SshHosts:
         self._channels: dict[tuple[Hop, ...], int] = {}
 
     async def open_transport(self, host: Host) -> SshTransport:
-        """Connect to `host`, or use the connection there is, and start the bootstrap.
+        """Connect to `host`, or use an open connection, and start the bootstrap.
 
-        Raises HostKeyError for a key that is not confirmed (nothing was sent then), HostUnreachableError naming the
-        hop that failed, HostError when the host starts no command, ConfigError or UsageError for what the user wrote.
+        Raises HostKeyError for an unconfirmed key (nothing was sent then), HostUnreachableError naming the failed hop,
+        HostError when the host starts no command, ConfigError or UsageError for the user's own mistakes.
         """
         route = await self._route(host)
         connection = await self._connection(route.hops, host.name)
@@ -73,11 +73,11 @@ class SshHosts:
             raise
 
     async def scan_key(self, host: Host) -> list[ScannedKey]:
-        """The first key on the way to `host` that nobody confirmed, for asking and `confirm`; [] when there is none.
+        """The first unconfirmed key on the way to `host`, for asking and `confirm`; [] when all keys are confirmed.
 
-        A host behind an unconfirmed jump host is reached only after that one was confirmed, so ask again until
-        the list is empty. Logs in when all keys are confirmed. Raises as `open_transport` does, ChangedKeyError and
-        RevokedKeyError included: those are never offered for confirmation.
+        A host behind an unconfirmed jump host is reached only after the jump host was confirmed, so ask again until the
+        list is empty. Logs in when all keys are confirmed. Raises as `open_transport` does, ChangedKeyError and
+        RevokedKeyError included: changed and revoked keys are never offered for confirmation.
         """
         route = await self._route(host)
         try:
@@ -87,7 +87,7 @@ class SshHosts:
         return []
 
     def confirm(self, key: ScannedKey) -> None:
-        """Write a key that the user confirmed into dstack's own known_hosts file."""
+        """Write a key confirmed by the user into dstack's own known_hosts file."""
         confirm(self._around.confirmed, key)
 
     async def close(self) -> None:
@@ -139,6 +139,6 @@ def _usable(task: asyncio.Task[Connection]) -> bool:
 
 
 def _take_note(task: asyncio.Task[Connection]) -> None:
-    """Take note of a failure that nobody waits for any more, or asyncio would print it."""
+    """Take note of a failure without a waiting caller: asyncio would print the failure else."""
     if not task.cancelled():
         task.exception()

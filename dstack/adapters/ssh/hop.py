@@ -1,7 +1,7 @@
-"""One hop: a verified, authenticated connection, or an error that says what failed, where, and what to do.
+"""One hop: a verified, authenticated connection, or an error with the failure, the hop, and the next step.
 
-The only module that calls asyncssh.connect. Every connection is given the judgement of our own known_hosts files;
-there is no way to switch that off.
+The only module with calls of asyncssh.connect. Every connection gets the judgement of dstack's own reading of
+known_hosts files, and no switch turns the judgement off.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ KEEPALIVE_COUNT = 3
 """A dead connection is noticed within (count + 1) × interval seconds."""
 FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 CONNECT_ATTEMPTS = 7
-"""Tries against a host that hangs up before it says who it is, which is how sshd's MaxStartups looks."""
+"""Tries against a host that hangs up before its banner: sshd's MaxStartups looks like this."""
 FIRST_RETRY_PAUSE_S, LONGEST_RETRY_PAUSE_S = 0.5, 4.0
-"""Seconds; the pause before a further try is random up to a bound that doubles."""
+"""Seconds; the pause before a further try is random, up to a bound doubled each time."""
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 # Checking an RSA key's primes on load costs 200 ms each and proves nothing of the user's own key.
@@ -54,7 +54,7 @@ logging.getLogger("asyncssh").addHandler(logging.NullHandler())
 
 
 class Connection:
-    """An open connection to one hop, with the local process of its ProxyCommand if there is one."""
+    """An open connection to one hop, with the local process of its ProxyCommand if any."""
 
     def __init__(self, ssh: asyncssh.SSHClientConnection, proxy: subprocess.Popen[bytes] | None) -> None:
         self.ssh = ssh
@@ -76,10 +76,10 @@ class Connection:
 
 
 async def connect(hop: Hop, before: Connection | None, home: Path, *, target: str) -> Connection:
-    """Open, verify and authenticate one hop, through the connection `before` it where there is one.
+    """Open, verify and authenticate one hop, through the connection `before`, or directly with None.
 
-    `target` is the host all this is for, named in errors beside the hop. Nothing but the key exchange is sent before
-    the host key was judged CONFIRMED. Tries again, with random pauses, when the host hangs up before its banner.
+    `target` is the host at the end of the chain, named in errors beside the hop. Nothing but the key exchange is sent
+    before the host key was judged CONFIRMED. Tries again, with random pauses, when the host hangs up before its banner.
     Raises UnknownKeyError, ChangedKeyError or RevokedKeyError, or HostUnreachableError.
     """
     identities = load_identities(hop, home)
@@ -98,7 +98,7 @@ async def connect(hop: Hop, before: Connection | None, home: Path, *, target: st
 
 
 def hasten(connection: asyncssh.SSHClientConnection) -> None:
-    """Ask the kernel to acknowledge at once, where it can: saves 40 ms before the first answer of a new channel."""
+    """Ask the kernel to acknowledge at once, where possible: saves 40 ms before the first answer of a new channel."""
     plug = connection.get_extra_info("socket")
     if plug is not None and _QUICKACK is not None and plug.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
@@ -106,7 +106,7 @@ def hasten(connection: asyncssh.SSHClientConnection) -> None:
 
 
 class _Client(asyncssh.SSHClient):
-    """Judges the key that a host shows and remembers it; sees how far a connection came."""
+    """Judges and remembers a host's key, and sees how far a connection came."""
 
     def __init__(self, hop: Hop, known: KnownHosts) -> None:
         self._hop = hop
@@ -130,7 +130,7 @@ class _Client(asyncssh.SSHClient):
         return False
 
     def hung_up(self, error: Exception) -> bool:
-        """Whether the host took the connection and closed it before it said who it is."""
+        """Whether the host took the connection and closed the connection before its banner."""
         if self._connection is None or not isinstance(error, (asyncssh.ConnectionLost, ConnectionError)):
             return False
         return self._connection.get_extra_info("server_version") is None
@@ -162,7 +162,7 @@ async def _open(hop: Hop, before: Connection | None, client: _Client, identities
 
 
 def _options(hop: Hop, client: _Client, identities: Identities) -> asyncssh.SSHClientConnectionOptions:
-    """All that a connection may and may not do. `config=None`: asyncssh itself reads no configuration."""
+    """All rights and limits of a connection. `config=None`: asyncssh itself reads no configuration."""
     known, name, port = client.known, hop.known_name, hop.known_port
     confirmed, authorities = known.confirmed(name, port), known.authorities(name, port)
     trusted = (_keys(confirmed), _keys(authorities), _keys(known.revoked(name, port)))
@@ -196,7 +196,7 @@ def _options(hop: Hop, client: _Client, identities: Identities) -> asyncssh.SSHC
 
 
 def _host_key_algorithms(hop: Hop, confirmed: Sequence[KnownHostsEntry], certificates: bool) -> list[str]:
-    """Those of confirmed keys first, so that a host with several keys shows the one that people know."""
+    """Algorithms of confirmed keys first, so that a host with several keys shows the key known to people."""
     known = {entry.key.algorithm for entry in confirmed}
     plain = _choose(hop.host_key_algorithms, get_public_key_algs(), get_default_public_key_algs())
     first = [name for name in plain if _key_type(name) in known]
@@ -215,7 +215,7 @@ def _fast_first() -> list[bytes]:
 
 
 def _choose(wish: str | None, supported: Sequence[bytes], default: Sequence[bytes]) -> list[str]:
-    """Algorithms by OpenSSH's grammar: a list, or one after + (add), - (remove) or ^ (put first)."""
+    """Algorithms by OpenSSH's grammar: a list, or a list after + (add), - (remove) or ^ (put first)."""
     usual, able = [name.decode("ascii") for name in default], [name.decode("ascii") for name in supported]
     if not wish:
         return usual
@@ -244,7 +244,7 @@ def _public(key: asyncssh.SSHKey) -> PublicKey:
 
 
 def _start_proxy(hop: Hop) -> tuple[subprocess.Popen[bytes] | None, socket.socket | None]:
-    """The user's ProxyCommand on one end of a socket pair, as OpenSSH runs it; its stderr is the user's own."""
+    """The user's ProxyCommand on one end of a socket pair, started as OpenSSH does, without stderr."""
     if hop.proxy_command is None:
         return None, None
     ours, theirs = socket.socketpair()
@@ -272,7 +272,7 @@ def _end_proxy(process: subprocess.Popen[bytes] | None) -> None:
 
 
 def _explain(error: Exception, hop: Hop, client: _Client, identities: Identities, target: str) -> DstackError:
-    """One of our errors for whatever asyncssh or the system raised; never lets theirs through."""
+    """An error of dstack's for any error of asyncssh or the system; no other error passes."""
     if client.verdict is not None and client.shown is not None and client.verdict.trust is not Trust.CONFIRMED:
         name = known_name(hop.known_name, hop.known_port)
         return host_key_error(client.verdict, ScannedKey(host=hop.label, name=name, key=client.shown))
@@ -284,7 +284,7 @@ def _explain(error: Exception, hop: Hop, client: _Client, identities: Identities
 
 
 def _refused_key_error(error: asyncssh.HostKeyNotVerifiable, hop: Hop, client: _Client) -> HostKeyError:
-    """A key or certificate that asyncssh refused before it asked for our judgement."""
+    """The error for a key or certificate refused by asyncssh before our judgement."""
     reason = str(error.reason).split(" for host ")[0]
     hint = "ask who runs the host; nothing was sent to it"
     revoked = client.known.revoked(hop.known_name, hop.known_port)
@@ -297,7 +297,7 @@ def _refused_key_error(error: asyncssh.HostKeyNotVerifiable, hop: Hop, client: _
 
 
 def _describe(error: Exception, hop: Hop, client: _Client, identities: Identities) -> tuple[str, str | None]:
-    """What failed and what to do, for everything but host keys."""
+    """The failure and the next step, for everything but host keys."""
     if isinstance(error, asyncssh.PermissionDenied):
         return _describe_denial(hop, client, identities)
     if isinstance(error, TimeoutError) or "timeout" in str(error).lower():

@@ -23,16 +23,16 @@ from dstack.private_folder import make_folder, open_file
 
 DEFAULT_PORT = 22
 KNOWN_HOSTS_LIMIT_BYTES = 16 << 20
-"""Longest known_hosts file that is read, in bytes; what comes after is not seen, which can only refuse."""
+"""Bytes read of a known_hosts file; lines behind are not seen, which can only refuse a key."""
 
 
 class Trust(Enum):
-    """What the files say of one key that a host showed."""
+    """The files' judgement of one key shown by a host."""
 
     CONFIRMED = "confirmed"
     UNKNOWN = "unknown"
     CHANGED = "changed"
-    """Other keys of this host are confirmed, this one is not."""
+    """Other keys of this host are confirmed, but not this key."""
     REVOKED = "revoked"
 
 
@@ -45,7 +45,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…`, as ssh-keygen -l prints it."""
+        """`SHA256:…`, in the form of ssh-keygen -l."""
         digest = hashlib.sha256(self.blob).digest()
         return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
@@ -78,7 +78,7 @@ class KnownHostsEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The judgement of one key, and the lines it rests on: for UNKNOWN those of certificate authorities."""
+    """The judgement of one key, and the lines behind the judgement: for UNKNOWN the certificate authorities."""
 
     trust: Trust
     entries: tuple[KnownHostsEntry, ...] = ()
@@ -86,9 +86,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedKey:
-    """A key that a host showed and nobody has confirmed yet.
+    """An unconfirmed key shown by a host.
 
-    `host` is what people call it, `name` what known_hosts files call it (`host` or `[host]:port`).
+    `host` is the name for people, `name` the name in known_hosts files (`host` or `[host]:port`).
     """
 
     host: str
@@ -101,7 +101,7 @@ class ScannedKey:
 
 
 class UnknownKeyError(HostKeyError):
-    """Nobody confirmed the key of a host. `scanned` is what the host showed."""
+    """The key of a host is not confirmed. `scanned` is the shown key."""
 
     def __init__(self, scanned: ScannedKey, authority: KnownHostsEntry | None = None) -> None:
         self.scanned = scanned
@@ -114,11 +114,11 @@ class UnknownKeyError(HostKeyError):
 
 
 class ChangedKeyError(HostKeyError):
-    """A host shows another key than the confirmed one."""
+    """A host shows another key than the confirmed key."""
 
 
 class RevokedKeyError(HostKeyError):
-    """A host shows a key that was revoked."""
+    """A host shows a revoked key."""
 
 
 class KnownHosts:
@@ -129,14 +129,14 @@ class KnownHosts:
 
     @classmethod
     def read(cls, files: Iterable[str | Path]) -> KnownHosts:
-        """Read files in OpenSSH format; missing and unreadable ones count as empty, lines that make no sense as absent.
+        """Read files in OpenSSH format; missing and unreadable files count as empty, senseless lines as absent.
 
-        Never raises: what cannot be read confirms nothing.
+        Never raises: an unreadable file confirms nothing.
         """
         return cls(entry for file in files for entry in _read_file(str(file)))
 
     def confirmed(self, host: str, port: int) -> tuple[KnownHostsEntry, ...]:
-        """The plain keys confirmed for host and port and not revoked; for another port than 22 also those of the
+        """The plain keys confirmed for host and port and not revoked; for another port than 22 also the keys of the
         bare host name, as OpenSSH does."""
         bad = {entry.key.blob for entry in self.revoked(host, port)}
         found = [entry for name in _names(host, port) for entry in self._about(name, "")]
@@ -152,9 +152,9 @@ class KnownHosts:
         return tuple(entry for name in _names(host, port) for entry in self._about(name, "revoked"))
 
     def judge(self, host: str, port: int, key: PublicKey) -> Verdict:
-        """What the files say of a plain `key` shown by `host` at `port`.
+        """The files' judgement of a plain `key` shown by `host` at `port`.
 
-        Lines of the bare name confirm a key at another port, but cannot make it a changed one.
+        Lines of the bare name confirm a key at another port, but never make a key there a changed key.
         """
         revoked = tuple(entry for entry in self.revoked(host, port) if entry.key.blob == key.blob)
         if revoked:
@@ -179,7 +179,7 @@ def known_name(host: str, port: int) -> str:
 
 
 def host_key_error(verdict: Verdict, scanned: ScannedKey) -> HostKeyError:
-    """The error for a key that is not confirmed, in its own words for each case."""
+    """The error for an unconfirmed key, in its own words for each case."""
     shown = f"{scanned.key.algorithm} {scanned.fingerprint}"
     if verdict.trust is Trust.REVOKED:
         return RevokedKeyError(
@@ -201,8 +201,8 @@ def host_key_error(verdict: Verdict, scanned: ScannedKey) -> HostKeyError:
 def confirm(path: Path, scanned: ScannedKey) -> None:
     """Add a key to the file of confirmed keys at `path`.
 
-    The file is made with mode 0600 (its folder 0700). The line is written whole by one append under a lock, so
-    that no reader sees half of it and no other writer's line is lost. A line that is there already is not repeated.
+    The file is made with mode 0600 (its folder 0700). The line is written whole by one append under a lock, so that no
+    reader sees half a line and no other writer's line is lost. A line already there is not repeated.
     """
     make_folder(str(path.parent))
     descriptor = open_file(str(path), os.O_RDWR | os.O_APPEND)
@@ -220,7 +220,7 @@ def confirm(path: Path, scanned: ScannedKey) -> None:
 
 
 def parse_key(algorithm: str, text: str) -> PublicKey | None:
-    """A key from its two columns; None when they make none or disagree."""
+    """A key from its two columns; None for columns without a key, or at odds."""
     try:
         blob = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,7 +1,7 @@
-"""What ~/.ssh/config says of one host, as plain values.
+"""The options of one host in ~/.ssh/config, as plain values.
 
-asyncssh's parser is the base. It skips options that it does not know and gives up on quotes that OpenSSH accepts;
-so the options that matter are kept by name here, and where it gives up OpenSSH itself is asked (`ssh -G`).
+asyncssh's parser is the base, but skips unknown options and gives up on quotes accepted by OpenSSH. So the options in
+need here are kept by name, and where the parser gives up, OpenSSH itself is asked (`ssh -G`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asyncssh.config import ConfigParseError, SSHClientConfig, SSHConfig
 from dstack.errors import ConfigError, Problem
 
 SSH_G_TIMEOUT_S = 15.0
-"""Seconds for `ssh -G`; a Match exec of the user's may run in it."""
+"""Seconds for `ssh -G`, including a Match exec of the user's."""
 
 OPTIONS_NOT_FOLLOWED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "StrictHostKeyChecking": (("yes", "true", "ask"), "dstack always checks host keys"),
@@ -32,7 +32,7 @@ OPTIONS_NOT_FOLLOWED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "CanonicalizeHostname": (("no", "false", "none"), "write the full name as HostName"),
     "VerifyHostKeyDNS": (("no", "false"), "dstack believes known_hosts alone"),
 }
-"""Options that dstack does not follow: the values that change nothing, and what to say of any other."""
+"""Options not followed by dstack: the values without effect, and the note on any other value."""
 
 _MANY = ("identityfile", "certificatefile")
 _LISTS = ("userknownhostsfile", "globalknownhostsfile")
@@ -42,7 +42,7 @@ _NUMBERS = ("port", "connecttimeout")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Whose options are asked for: the name as the user gave it; None means: not given."""
+    """The host in question: the name as given by the user; `user` and `port` None means: not given."""
 
     name: str
     user: str | None = None
@@ -52,10 +52,10 @@ class Question:
 def read_options(home: Path, system: Path | None, question: Question, ssh: str | None) -> dict[str, Any]:
     """The options of one host by lower-case name, `~/.ssh/config` before the system's file.
 
-    Lists: identityfile, certificatefile, userknownhostsfile, globalknownhostsfile (`none` is the empty list).
-    Booleans: identitiesonly, compression. Integers: port, connecttimeout. All else as written; None for `none`.
-    The order is that in which the options were found. Raises ConfigError when neither asyncssh's parser nor
-    OpenSSH (`ssh`, None for none) can read the file.
+    Lists: identityfile, certificatefile, userknownhostsfile, globalknownhostsfile (`none` is the empty list). Booleans:
+    identitiesonly, compression. Integers: port, connecttimeout. All others as written; None for `none`. The options are
+    in the order of the files. Raises ConfigError when neither asyncssh's parser nor OpenSSH (`ssh`, None for none) can
+    read the file.
     """
     config = home / ".ssh" / "config"
     files = [path for path in (config, system) if path is not None and path.is_file()]
@@ -66,7 +66,7 @@ def read_options(home: Path, system: Path | None, question: Question, ssh: str |
 
 
 def ignored_options(options: Mapping[str, Any]) -> list[str]:
-    """A sentence for each option that is set to something that dstack does not do."""
+    """A sentence for each option set to a value not followed by dstack."""
     found = []
     for name, (harmless, why) in OPTIONS_NOT_FOLLOWED.items():
         value = options.get(name.lower())
@@ -81,14 +81,14 @@ def _keep(config: SSHConfig, option: str, args: list[str]) -> None:
 
 
 def _match_host(config: SSHClientConfig, option: str, args: list[str]) -> None:
-    """Host patterns as OpenSSH reads them: separated by blanks alone, where asyncssh takes a comma too."""
+    """Host patterns by OpenSSH's rule: separated by blanks alone, where asyncssh takes a comma too."""
     patterns = [pattern for pattern in args if "," not in pattern]
     SSHClientConfig._match_host(config, option, patterns or ["!*"])  # noqa: SLF001
     args.clear()
 
 
 class _Config(SSHClientConfig):
-    """asyncssh's parser, with the options that it would skip in silence."""
+    """asyncssh's parser, without skipping options in silence."""
 
     _handlers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]  # the base says no ClassVar
         **SSHClientConfig._handlers,  # noqa: SLF001 of its own base class

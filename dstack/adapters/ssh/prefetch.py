@@ -1,4 +1,4 @@
-"""Loads the SSH adapter ahead of its use, while something else is waited for. Costs nothing to import itself."""
+"""Loads the SSH adapter ahead of its use, during other waits. Importing this module costs nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 
 
 def prefetch() -> threading.Thread:
-    """Import `dstack.adapters.ssh.connections` in a thread of its own; whoever imports it meanwhile waits for that.
+    """Import `dstack.adapters.ssh.connections` in a thread of its own; other importers wait for the thread meanwhile.
 
-    An import that fails is silent here and fails again where the adapter is needed.
+    A failed import is silent here and fails again at the adapter's use.
     """
     thread = threading.Thread(target=_load, name="prefetch-ssh", daemon=True)
     thread.start()

@@ -15,7 +15,7 @@ from dstack.errors import DstackError, HostError, HostUnreachableError
 SSH_WRITE_BYTES = 256 * 1024
 """Bytes handed to the channel at once; more gains nothing."""
 SSH_WINDOW_BYTES = 16 << 20
-"""Bytes that a host may send ahead of the reader."""
+"""Bytes a host may send ahead of the reader."""
 READ_AHEAD_BYTES = 1 << 20
 STDERR_TAIL_BYTES = 4096
 EXIT_STATUS_WAIT_S = 2.0
@@ -41,7 +41,7 @@ _ENDINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
-    """Collects what comes in and wakes whoever waits; all state that both directions share."""
+    """Collects incoming bytes and wakes waiters; the state shared by both directions."""
 
     def __init__(self) -> None:
         self.chunks: deque[bytes] = deque()
@@ -74,7 +74,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self._wake()
 
     def take(self, limit: int) -> bytes:
-        """At most `limit` bytes of what has come in."""
+        """At most `limit` bytes of the collected bytes."""
         taken: list[bytes] = []
         room = limit
         while self.chunks and room:
@@ -132,7 +132,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
 
 
 class SshTransport:
-    """A `Transport` over one channel of a shared connection; `closed` is called once when it is done with."""
+    """A `Transport` over one channel of a shared connection; `closed` is called once, at the end."""
 
     def __init__(
         self, host: str, channel: asyncssh.SSHClientChannel[bytes], session: _Session, closed: Callable[[], None]
@@ -198,7 +198,7 @@ class SshTransport:
         return self._problem() or HostUnreachableError(self.host, f"{words}: {said}" if said else words)
 
     async def _reason(self) -> None:
-        """Wait a little for what the far side says last: its status comes in messages after the end of its output."""
+        """Wait a little for the far side's last words: its status comes in messages after the end of its output."""
         try:
             async with asyncio.timeout(EXIT_STATUS_WAIT_S):
                 while not self._session.closed:
@@ -237,11 +237,11 @@ class SshTransport:
             closed()
 
     def stderr_tail(self) -> str:
-        """The last 4 KiB that the far side wrote to stderr; hostile text, to be filtered before it is shown."""
+        """The last 4 KiB of the far side's stderr; hostile text, to be filtered before display."""
         return self._session.errors.decode("utf-8", "replace")
 
     def exit_status(self) -> int | None:
-        """The status of the far side's process, 128 + number for a signal; None while it runs or is unknown."""
+        """The status of the far side's process, 128 + number for a signal; None while running or unknown."""
         return self._session.status
 
 

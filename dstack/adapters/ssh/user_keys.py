@@ -1,4 +1,4 @@
-"""The user's keys: which files and which of the agent's may be offered to a host."""
+"""The user's keys: the key files and agent keys to offer to a host."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class KeyPairs(list[asyncssh.SSHKeyPair]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identities:
-    """What is offered to one host. `agent` None: no agent; `agent_keys` None: all of its keys.
+    """The keys to offer to one host. `agent` None: no agent; `agent_keys` None: all of the agent's keys.
 
-    `problems` says of each key file why it is not offered, for the message when the host lets nobody in.
+    `problems` gives for each withheld key file the reason, for the message when the host refuses the login.
     """
 
     pairs: KeyPairs
@@ -41,8 +41,8 @@ class Identities:
 def load_identities(hop: Hop, home: Path) -> Identities:
     """Read the key files of a hop.
 
-    Never asks for a passphrase: an encrypted key is used through the agent only. An agent is left out when the
-    hop allows it only keys of which no public part can be found.
+    Never asks for a passphrase: an encrypted key is used through the agent only. An agent is left out when the hop
+    allows the agent only certain keys and no public part of these keys is found.
     """
     named = hop.identities is not None
     files = hop.identities if hop.identities is not None else [str(home / ".ssh" / name) for name in DEFAULT_KEY_FILES]
@@ -78,7 +78,7 @@ def _load(file: str, certificates: Sequence[str]) -> tuple[Sequence[asyncssh.SSH
 
 
 def _public_parts(file: str) -> list[bytes]:
-    """The public key of an identity from the file beside it, or from the file itself where it is a public key."""
+    """The public key of an identity from the file beside the key, or from a file with the public key itself."""
     for candidate in (file if file.endswith(".pub") else f"{file}.pub", file):
         try:
             return [asyncssh.read_public_key(candidate).public_data]
