@@ -126,9 +126,14 @@ class DamagedObjectError(BucketError):
     `key` names the object within the bucket. An error of the store itself, which may pass, is a plain BucketError.
     """
 
-    def __init__(self, key: str, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, key: str, message: str, *, hint: str | None = None, detail: str = "") -> None:
         self.key = key
-        super().__init__(message, hint=hint or RERUN)
+        super().__init__(message, hint=hint or RERUN, detail=detail)
+
+    @classmethod
+    def of(cls, key: str, detail: str) -> DamagedObjectError:
+        """The error whose sentence begins with the key: `detail` is all that follows."""
+        return cls(key, f"{key} {detail}", detail=detail)
 
 
 class DamagedInputError(DamagedObjectError):
@@ -144,7 +149,8 @@ class LaterVersionError(BucketError):
 
     def __init__(self, key: str) -> None:
         self.key = key
-        super().__init__(f"{key} was written by a later version of dstack", hint="upgrade this dstack")
+        detail = "was written by a later version of dstack"
+        super().__init__(f"{key} {detail}", hint="upgrade this dstack", detail=detail)
 
 
 class UndecidedError(BucketError):

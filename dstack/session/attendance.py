@@ -83,7 +83,7 @@ class Attendance:
     def continue_in_background(self, record: RunRecord, handed: Handed) -> None:
         """Start a coordinator on this machine for the hosts that did not take the run, where there are such hosts."""
         if handed.left or not handed.taken:
-            only = [name for name, _ in handed.left] if handed.taken else []
+            only = [each.name for each in handed.left] if handed.taken else []
             start_background_coordinator(self.session, record, caller=self.caller, only=only)
 
     def _open_handover(self) -> RunHandover:

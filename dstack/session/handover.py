@@ -14,7 +14,7 @@ from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.coordinator.client import CoordinatorClient, HostBucketReport
 from dstack.adapters.coordinator.wheel import OLDEST_COORDINATOR_PYTHON, Library, pack_library, python_version
-from dstack.app.coordination.handover import Handed, Ready, hand_out, make_ready, still_awaited
+from dstack.app.coordination.handover import Handed, LeftHost, Ready, hand_out, make_ready, still_awaited
 from dstack.app.hosts.fleet import ReachedHost
 from dstack.app.protocol.job_secrets import for_host
 from dstack.app.queries.open_runs import read_run_folder
@@ -22,7 +22,7 @@ from dstack.core.format.records import Coordinator, RunRecord, pack
 from dstack.core.handover import HandOver, digest, unseen_text
 from dstack.core.placement import Peer
 from dstack.errors import HostError
-from dstack.model import Host, HostFacts, HostName, RunId
+from dstack.model import Host, HostFacts, RunId
 from dstack.session.hosts import HostOpener, Hosts
 from dstack.session.session import Session
 
@@ -66,7 +66,7 @@ class RunHandover:
         handed = await hand_out(ready, give)
         return replace(handed, left=(*handed.left, *await self._awaited(record)))
 
-    async def _awaited(self, record: RunRecord) -> tuple[tuple[HostName, str], ...]:
+    async def _awaited(self, record: RunRecord) -> tuple[LeftHost, ...]:
         links = tuple(self._hosts.fleet.links.values())
         if not still_awaited(links, record.plan.jobs):
             return ()

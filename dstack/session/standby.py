@@ -129,13 +129,13 @@ class Standby:
 
 def outlook(handed: Handed) -> str:
     """Who goes on when this machine falls silent, and why the others do not; "" where there is nothing to say."""
-    why = next((why for _, why in handed.left if why), "")
+    why = next((each.why for each in handed.left if each.why), "")
     if not handed.taken:
         return f"the run needs this machine: {why}" if why else ""
     taken = _named(handed.taken)
     if not handed.left:
         return f"{taken} would go on without this machine: it may be shut"
-    rest = _named([name for name, _ in handed.left])
+    rest = _named([each.name for each in handed.left])
     return f"{taken} would go on without this machine, {rest} would not{f': {why}' if why else ''}"
 
 

@@ -18,12 +18,22 @@ Give = Callable[[ReachedHost, Sequence[Peer]], Awaitable[float | None]]
 """Hands the run over -> when the credentials that went with it end; raises DstackError when it is not taken."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftHost:
+    """A host that does not work on a run by itself. `why` is a sentence that stands alone, `detail` the same sentence
+    beside the name of the host; both are "" for this machine."""
+
+    name: HostName
+    why: str = ""
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handed:
     """Which hosts work on the run by themselves now, and why the others do not, in words."""
 
     taken: tuple[HostName, ...]
-    left: tuple[tuple[HostName, str], ...]
+    left: tuple[LeftHost, ...]
     until: tuple[tuple[HostName, float], ...] = ()
     """When the credentials that were lent to a host end, in seconds since the epoch, where that is known."""
 
@@ -35,7 +45,7 @@ class Ready:
     able: tuple[ReachedHost, ...]
     images: Mapping[HostName, tuple[str, ...]]
     """Those of the run's images that each able host has."""
-    left: tuple[tuple[HostName, str], ...]
+    left: tuple[LeftHost, ...]
 
 
 async def make_ready(
@@ -46,7 +56,7 @@ async def make_ready(
     A host for this machine itself is left: whoever started the run looks after it here. Raises nothing for what a
     host lacks or says: it is then among those left, with the reason.
     """
-    left: dict[HostName, str] = {link.host.name: "" for link in links if link.host.local}
+    left = {link.host.name: LeftHost(link.host.name) for link in links if link.host.local}
     able: dict[HostName, ReachedHost] = {}
     present: dict[HostName, tuple[str, ...]] = {}
 
@@ -61,16 +71,16 @@ async def make_ready(
             present[link.host.name] = tuple(await reached.runner.images(asked)) if asked else ()
             able[link.host.name] = reached
         except DstackError as error:
-            left[link.host.name] = str(error)
+            left[link.host.name] = LeftHost(link.host.name, str(error), error.detail)
 
     await asyncio.gather(*map(bring, links))
     ordered = tuple(able[link.host.name] for link in links if link.host.name in able)
-    return Ready(able=ordered, images=present, left=tuple(left.items()))
+    return Ready(able=ordered, images=present, left=tuple(left.values()))
 
 
 async def hand_out(ready: Ready, give: Give) -> Handed:
     """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
-    left = dict(ready.left)
+    left = {each.name: each for each in ready.left}
     until: dict[HostName, float] = {}
     peers = tuple(
         Peer(
@@ -88,14 +98,14 @@ async def hand_out(ready: Ready, give: Give) -> Handed:
             if end is not None:
                 until[reached.host.name] = end
         except DstackError as error:
-            left[reached.host.name] = str(error)
+            left[reached.host.name] = LeftHost(reached.host.name, str(error), error.detail)
 
     await asyncio.gather(*map(take, ready.able))
     taken = tuple(peer.name for peer in peers if peer.name not in left)
-    return Handed(taken=taken, left=tuple(left.items()), until=tuple(until.items()))
+    return Handed(taken=taken, left=tuple(left.values()), until=tuple(until.items()))
 
 
-def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[tuple[HostName, str], ...]:
+def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[LeftHost, ...]:
     """The hosts out of reach without which one of the jobs can be run nowhere, each with the reason in words.
 
     Such a host can be handed nothing, and the hosts that were handed the run can never run the job: whoever hands the
@@ -103,7 +113,8 @@ def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[tuple
     """
     present = {str(link.host.name): link.reached.facts for link in links if link.reached}
     away = {str(link.host.name): link.facts for link in links if not link.reached}
-    return tuple(
-        (HostName(name), f"{name}: cannot be reached, and no other host can run {workflow}")
+    details = {
+        name: f"cannot be reached, and no other host can run {workflow}"
         for name, workflow in only_chances(jobs, present, away).items()
-    )
+    }
+    return tuple(LeftHost(HostName(name), f"{name}: {detail}", detail) for name, detail in details.items())

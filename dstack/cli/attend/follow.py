@@ -104,7 +104,7 @@ async def _renew(attendance: Attendance, record: RunRecord) -> None:
     """Hand the run to its hosts again, with credentials that are good now, and say what came of it."""
     try:
         _, handed = await _hand_over(attendance, record, lambda: record)
-        why = "; ".join(why for _, why in handed.left if why) or "none of them is reached"
+        why = "; ".join(each.why for each in handed.left if each.why) or "none of them is reached"
     except DstackError as error:
         handed, why = Handed(taken=(), left=()), str(error)
     lines = credential_lines(handed, record.name) if handed.taken else [f"the hosts got no new credentials: {why}"]

@@ -16,13 +16,13 @@ def where_it_goes_on(handed: Handed) -> str:
     taken = ", ".join(handed.taken)
     if not handed.left:
         return f"goes on by itself on {taken}: this machine may be shut"
-    rest = ", ".join(name for name, _ in handed.left)
+    rest = ", ".join(each.name for each in handed.left)
     return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
 
 
 def left_out_lines(handed: Handed) -> list[str]:
     """Why hosts do not go on by themselves, a line for each host with a reason."""
-    return [f"{name}: {clean(why.removeprefix(f'{name}: '))}" for name, why in handed.left if why]
+    return [f"{each.name}: {clean(each.detail)}" for each in handed.left if each.why]
 
 
 def credential_lines(handed: Handed, run: str) -> list[str]:

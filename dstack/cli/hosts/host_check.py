@@ -71,7 +71,8 @@ async def _confirm_keys(inventory: dict[str, Host], host: Host, fingerprints: Se
                     )
                 _decide(key.host, key.key, confirmed=bool(fingerprints))
                 connections.confirm(key)
-    raise HostKeyError(f"{host.name}: too many unconfirmed hosts on the way", hint="look at its jump hosts")
+    detail = "too many unconfirmed hosts on the way"
+    raise HostKeyError(f"{host.name}: {detail}", hint="look at its jump hosts", detail=detail)
 
 
 def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
@@ -94,7 +95,8 @@ def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
     finally:
         signal.signal(signal.SIGINT, kept)
     if answer.strip().lower() not in ("y", "yes"):
-        raise HostKeyError(f"{host}: its key was not confirmed", hint="nothing was sent and nothing was written")
+        detail = "its key was not confirmed"
+        raise HostKeyError(f"{host}: {detail}", hint="nothing was sent and nothing was written", detail=detail)
 
 
 def _kind(algorithm: str) -> str:
@@ -143,7 +145,7 @@ class Looks:
             if not self._session.settings.is_chosen:
                 return Seen(facts=facts)
             fix = error.hint or (MOUNT if is_path(bucket) else "")
-            return Seen(facts=facts, unseen=str(error).removeprefix(f"{host.name}: "), help=fix)
+            return Seen(facts=facts, unseen=error.detail, help=fix)
         finally:
             await sight.close()
 
@@ -216,7 +218,7 @@ def told_once(found: Sequence[Answer[Seen]]) -> list[tuple[str, str, list[str]]]
 def problems(found: Answer[Seen]) -> list[tuple[str, str]]:
     """What is wrong with a host, and what to do about it, the worst first."""
     if found.error is not None:
-        message = str(found.error).removeprefix(f"{found.host.name}: ")
+        message = found.error.detail
         return [(message, found.error.hint or "")]
     facts = found.said.facts if found.said is not None else None
     told = []

@@ -77,7 +77,7 @@ async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
 def _rows(found: Answer[Shown]) -> list[tuple[str, ...]]:
     """The rows of one host; one that failed has a row too, so that nobody takes it for idle."""
     if found.error is not None:
-        why = str(found.error).removeprefix(f"{found.host.name}: ")
+        why = found.error.detail
         return [(found.host.name, "-", "-", "failed", "-", "-", why)]
     return [_row(found.host, entry) for entry in (found.said.queue.entries if found.said else ())]
 

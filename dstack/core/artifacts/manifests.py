@@ -228,7 +228,7 @@ def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
     its manifest, also for any other body; LaterVersionError where a later version of dstack wrote it.
     """
     if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
-        raise DamagedObjectError(key, f"{key} is not the manifest that its result names")
+        raise DamagedObjectError.of(key, "is not the manifest that its result names")
     try:
         if len(body) > MAX_MANIFEST_BODY:
             raise BadManifestError(f"it is {len(body)} bytes long")
@@ -245,7 +245,7 @@ def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
         entries = (entry_from_wire(_object(line)) for line in lines[1:])
         return manifest_of(entries, partial=header["partial"])
     except ValueError as error:
-        raise DamagedObjectError(key, f"{key} is not a manifest: {error}") from None
+        raise DamagedObjectError.of(key, f"is not a manifest: {error}") from None
 
 
 def _object(line: str) -> dict[str, Any]:

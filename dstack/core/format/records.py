@@ -38,9 +38,9 @@ def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("kind") != kind:
-        raise DamagedObjectError(key, f"{key} is not a record of kind {kind}")
+        raise DamagedObjectError.of(key, f"is not a record of kind {kind}")
     if type(fields.get("v")) is not int:
-        raise DamagedObjectError(key, f"{key} does not say which version of dstack wrote it")
+        raise DamagedObjectError.of(key, "does not say which version of dstack wrote it")
     if fields["v"] > RECORD_VERSION:
         raise LaterVersionError(key)
     return fields

@@ -84,7 +84,7 @@ def test_a_run_without_images_asks_for_none() -> None:
 def test_the_others_are_left_with_the_reason() -> None:
     result, told = asyncio.run(handed(Far("a"), Far("b", refuses=True), Far("c"), Far("here"), blind="c"))
     assert result.taken == ("a",)
-    assert dict(result.left) == {
+    assert {each.name: each.why for each in result.left} == {
         "here": "",
         "b": "b: the disk is full",
         "c": "this host does not see the bucket",
@@ -115,7 +115,7 @@ def kept(*jobs: JobSpec, has: HostFacts | None = None) -> dict[str, str]:
         await fleet.connect()
         fleet.links["gone"].facts = has
         try:
-            return dict(still_awaited(list(fleet.links.values()), jobs))
+            return {each.name: each.why for each in still_awaited(list(fleet.links.values()), jobs)}
         finally:
             await fleet.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.app.coordination.handover import Handed, Ready
+from dstack.app.coordination.handover import Handed, LeftHost, Ready
 from dstack.cli.command_session import say
 from dstack.model import Gpu, HostName, Resources
 from dstack.session.handover import RunHandover
@@ -134,14 +134,14 @@ def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_j
             await hosts.fleet.connect()
             handing = RunHandover(session, hosts, {})
             try:
-                return await handing.hand(Ready(able=(), images={}, left=((HostName("here"), ""),)), record)
+                return await handing.hand(Ready(able=(), images={}, left=(LeftHost(HostName("here")),)), record)
             finally:
                 await handing.close()
 
     why = "gone: cannot be reached, and no other host can run big"
-    assert asyncio.run(left()).left == (("here", ""), ("gone", why))
+    assert [(each.name, each.why) for each in asyncio.run(left()).left] == [("here", ""), ("gone", why)]
     story.outcome(record, big)
-    assert asyncio.run(left()).left == (("here", ""),), "a job that is over needs no host"
+    assert [each.name for each in asyncio.run(left()).left] == ["here"], "a job that is over needs no host"
 
 
 def test_a_job_that_another_run_has_at_work_needs_no_host_here(lab: Laptop, tmp_path: Path) -> None:

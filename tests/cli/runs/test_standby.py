@@ -13,7 +13,7 @@ import pytest
 
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.coordination import heartbeat
-from dstack.app.coordination.handover import Handed
+from dstack.app.coordination.handover import Handed, LeftHost
 from dstack.app.coordination.heartbeat import Heart
 from dstack.app.hosts.fleet import Fleet
 from dstack.core.format.records import Coordinator
@@ -206,7 +206,7 @@ def test_what_goes_wrong_is_one_line_and_ends_no_run(error: Exception, capsys: p
 
 
 def handed(*taken: str, **left: str) -> Handed:
-    names = tuple((HostName(name), why) for name, why in left.items())
+    names = tuple(LeftHost(HostName(name), why) for name, why in left.items())
     return Handed(taken=tuple(HostName(name) for name in taken), left=names)
 
 

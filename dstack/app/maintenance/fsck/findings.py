@@ -117,4 +117,4 @@ class Records:
         try:
             self.found.setdefault(kind, {})[key] = unpack(RECORD_CLASSES[kind], key, body)
         except BucketError as error:
-            self.wrong(key, str(error).removeprefix(f"{key} "))
+            self.wrong(key, error.detail)

@@ -190,7 +190,7 @@ class _Generation(Records):
         try:
             manifest = manifests.decode(attempt.manifest, body)
         except BucketError as error:
-            said(attempt.manifest, str(error).removeprefix(f"{attempt.manifest} "))
+            said(attempt.manifest, error.detail)
             return None
         for name, members in manifests.uploads(manifest).items():
             key, size = attempt.pack(name), manifests.pack_size(members)
