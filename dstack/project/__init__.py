@@ -1,1 +1,1 @@
-"""What the user wrote, read and checked, and the plan made of it. Reads files; runs nothing, asks no network."""
+"""The user's files, read and checked, and the plan of a run. Reads files; runs nothing, asks no network."""

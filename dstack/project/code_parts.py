@@ -1,4 +1,4 @@
-"""The files of one snapshot, and the parts of them that results depend on, by the `include` entries of workflows."""
+"""The files of one snapshot, and the parts of the snapshot for the results of workflows, by their `include` entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CodePart:
 
 
 class CodeParts:
-    """The parts of one snapshot. Workflows with the same `include` share a part, which is made once."""
+    """The parts of one snapshot. Workflows with the same `include` share a part, made once."""
 
     def __init__(self, files: Sequence[CodeFile]) -> None:
         """`files` are all files of the snapshot below the project folder."""
@@ -32,18 +32,18 @@ class CodeParts:
 
     @property
     def parts(self) -> tuple[CodePart, ...]:
-        """All parts so far, in the order in which they were made."""
+        """All parts so far, in order of their first use."""
         return tuple(self._parts.values())
 
     def check(self, report: Report, include: Sequence[ScalarNode] | None) -> None:
-        """Report every entry that matches no file."""
+        """Report every entry without a matching file."""
         for entry in include or ():
             if not self._match(entry.text):
                 advice = suggest(entry.text, self._paths)
                 report.problem(entry.position, f"include {quote(entry.text)} matches no file of the project{advice}")
 
     def part(self, report: Report, include: Sequence[ScalarNode] | None) -> CodePart:
-        """The part of these entries, checked; without `include`, all files but those of dstack itself."""
+        """The part of these entries, checked; without `include`, all files except dstack's own."""
         self.check(report, include)
         key = None if include is None else tuple(entry.text for entry in include)
         if key not in self._parts:

@@ -1,7 +1,7 @@
-"""The DAG of workflows: order, cycles by their members, names that do not exist.
+"""The DAG of workflows: order, cycles by their members, dependencies on unknown names.
 
-The order comes from the standard library; networkx is asked for the members of a circle, and imported only where there
-is one: the import takes longer than all else of a plan (ADR 5).
+The order comes from the standard library. networkx only names the members of a circle, and is imported only for a
+project with a circle: the import takes longer than all else of a plan (ADR 5).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 WorkflowEdges = Mapping[WorkflowName, Iterable[tuple[Dependency, Position]]]
-"""For each workflow, in the order of the files, what it depends on and where that stands."""
+"""For each workflow, in the order of the files, every dependency with its position."""
 
 
 def is_in_run(dependency: Dependency) -> bool:
@@ -27,7 +27,7 @@ def is_in_run(dependency: Dependency) -> bool:
 
 
 def check_graph(report: Report, edges: WorkflowEdges) -> None:
-    """Every dependency exists and none leads back to where it came from."""
+    """Report every dependency on an unknown workflow, and every circle of dependencies."""
     for name, dependencies in edges.items():
         for dependency, place in dependencies:
             wanted = dependency.workflow
@@ -45,7 +45,8 @@ def check_graph(report: Report, edges: WorkflowEdges) -> None:
 
 
 def run_order(edges: WorkflowEdges, target: WorkflowName) -> tuple[WorkflowName, ...]:
-    """The workflows of a run of `target`: each after all it depends on, `target` last, else in the order of the files.
+    """The workflows of a run of `target`: each after all its dependencies, `target` last, else in the order of the
+    files.
 
     `edges` has passed `check_graph`.
     """
@@ -69,7 +70,7 @@ def run_order(edges: WorkflowEdges, target: WorkflowName) -> tuple[WorkflowName,
 
 
 def _dependencies(edges: WorkflowEdges) -> dict[WorkflowName, set[WorkflowName]]:
-    """What each workflow depends on within a run, without names that do not exist."""
+    """The known dependencies of each workflow within a run."""
     return {
         name: {other.workflow for other, _ in dependencies if is_in_run(other) and other.workflow in edges}
         for name, dependencies in edges.items()

@@ -1,4 +1,4 @@
-"""Where the project is: the nearest folder upwards that holds `.dstack/`."""
+"""Finds the project: the nearest folder upwards with a `.dstack/` folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DSTACK_FOLDER = ".dstack"
 
 
 def find_project(start: Path, *, home: Path | None = None) -> Path:
-    """The project folder that `start` lies in.
+    """The project folder around `start`.
 
-    `~/.dstack` also holds the user's own settings and state, so the home folder counts only with workflows in it.
-    Raises UsageError when no folder up to the root holds `.dstack/`.
+    `~/.dstack` also holds the user's own settings and state, so the home folder counts only with workflows. Raises
+    UsageError when no folder up to the root holds `.dstack/`.
     """
     begin = start.absolute()
     for folder in (begin, *begin.parents):

@@ -1,4 +1,4 @@
-"""What the user may call things: names become command-line words, parts of bucket keys, and file names."""
+"""The names that users may give: they become command-line words, parts of bucket keys, and file names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_environment_name(report: Report, node: ScalarNode, text: str) -> str | 
 
 
 def environment_name_fault(text: str) -> str:
-    """Why a text cannot name a variable of a job's environment; empty when it can."""
+    """Why a text cannot name a variable of a job's environment; empty for a possible name."""
     if not _ENVIRONMENT.match(text):
         wanted = 'letters, digits and "_", not beginning with a digit'
         return f"{quote(text)} cannot name an environment variable: {wanted}"

@@ -1,4 +1,4 @@
-"""Paths that the user names: where an artifact, an include or a working folder may lie."""
+"""The user's paths: where an artifact, an include or a working folder may lie."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dstack.project.yaml.parser import ScalarNode
 from dstack.project.yaml.report import Report, quote
 
 MAX_PATH_BYTES = 1024
-"""Bytes of one path."""
+"""Bytes of a path."""
 MAX_PART_BYTES = 255
-"""Bytes of one part of a path, the limit of the usual file systems."""
+"""Bytes of a part of a path, the limit of the usual file systems."""
 _GLOB = re.compile(r"[*?\[]")
 
 
 def path_fault(path: str) -> str | None:
-    """Why `path` is not a path inside the project; None when it is."""
+    """Why `path` is not a path inside the project; None for a path inside."""
     if not path.strip():
         return "it is empty"
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in path):
@@ -39,7 +39,7 @@ def normalize(path: str) -> str:
 
 
 def read_artifact(report: Report, node: ScalarNode, inside: str = "") -> str | None:
-    """One artifact's path relative to the project folder, written relative to the folder `inside`."""
+    """The path of an artifact relative to the project folder, written relative to the folder `inside`."""
     path = normalize(f"{inside}/{node.text}")
     reason = path_fault(node.text) or _artifact_fault(path) or path_fault(path)
     if reason:
@@ -60,7 +60,7 @@ def _artifact_fault(path: str) -> str | None:
 
 
 def check_overlaps(report: Report, artifacts: Iterable[tuple[str, ScalarNode]]) -> None:
-    """No artifact of a workflow is another one, or lies in another one."""
+    """Report every artifact of a workflow that equals another artifact, or lies inside another."""
     seen: dict[str, ScalarNode] = {}
     above: dict[str, str] = {}
     for path, node in artifacts:
@@ -79,7 +79,8 @@ def check_overlaps(report: Report, artifacts: Iterable[tuple[str, ScalarNode]]) 
 
 
 def match_paths(pattern: str, paths: Sequence[str]) -> list[str]:
-    """Which of `paths` an include entry means: that file, all below that folder, or a glob over either.
+    """The members of `paths` for an include entry: the file of this name, all files below the folder of this name, or
+    all matches of the pattern and all files below them.
 
     `*`, `?` and `[…]` match within one part of a path, `**` over any number of parts.
     """

@@ -1,4 +1,4 @@
-"""`${{ name }}` as it is written, and the names that later spellings of system variables stand for."""
+"""The pattern of `${{ name }}`, and the synonyms of system variables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ _SYNONYMS = {"run.name": "run_name", "job.id": "job_id"}
 
 
 def reference_name(inner: str) -> str:
-    """The name inside `${{ … }}`, later spellings of the system variables made one."""
+    """The name inside `${{ … }}`; a synonym becomes the name of the system variable."""
     name = inner.strip()
     return _SYNONYMS.get(name, name)

@@ -1,4 +1,4 @@
-"""The whole project read and checked, and the plan of one run made of it."""
+"""The whole project read and checked, and the plan of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dstack.project.yaml.report import Report, quote, suggest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A project without problems. `notes` are what the user may want to know all the same."""
+    """A project without problems. `notes` tell the user about allowed but doubtful things."""
 
     root: Path
     sources: Mapping[WorkflowName, WorkflowSource]
@@ -43,11 +43,11 @@ class Project:
         )
 
     def members(self, workflow: WorkflowName) -> tuple[WorkflowName, ...]:
-        """All workflows of a run of `workflow`, each after what it depends on."""
+        """All workflows of a run of `workflow`, each after its dependencies."""
         return run_order(_edges(self.sources), workflow)
 
     def variables(self, workflow: WorkflowName) -> tuple[Variable, ...]:
-        """What one workflow sees: its own section over `global`, in the order of the file."""
+        """The variables of a workflow: its own section over `global`, in the order of the file."""
         return self.table.scope(workflow).variables
 
     def overridable(self, workflow: WorkflowName) -> Overridable:
@@ -65,9 +65,9 @@ class Project:
 
 
 def load_project(root: Path) -> Project:
-    """Read and check everything under `root/.dstack` that says what can be run.
+    """Read and check all files of `root/.dstack` about workflows.
 
-    Raises ConfigError with all problems of all files. Defaults are checked as values are: a default that leads an
+    Raises ConfigError with all problems of all files. Defaults are checked like values: a default that leads an
     artifact out of the project is a problem.
     """
     report = Report()
@@ -110,7 +110,7 @@ def _check_secrets(report: Report, source: WorkflowSource, compiled: CompiledWor
 
 
 def _with_resources(source: WorkflowSource, compiled: CompiledWorkflow) -> WorkflowSource:
-    """The workflow with its resources and its env by the defaults of its variables."""
+    """The workflow with the resources and the env for the defaults of its variables."""
     filled = compiled.filled
     workflow = replace(
         source.workflow, resources=filled.resources, env=filled.env, env_from_caller=filled.env_from_caller
@@ -124,7 +124,7 @@ def make_plan(
     """The jobs of a run of `workflow` with these values over the defaults.
 
     `code` is the snapshot. Raises NotFoundError for an unknown workflow, UsageError for an override that does not fit,
-    ConfigError for what the values or the files make wrong.
+    ConfigError for problems with the values or the files.
     """
     target = project.find_workflow(workflow)
     values = check_overrides(project.overridable(target), overrides or {})
@@ -136,7 +136,7 @@ def make_plan(
 
 
 def check_includes(project: Project, code: CodeParts) -> tuple[Problem, ...]:
-    """The `include` entries of any workflow that match no file of the snapshot."""
+    """The `include` entries of all workflows without a matching file of the snapshot."""
     report = Report()
     for source in project.sources.values():
         code.check(report, source.depends.include)

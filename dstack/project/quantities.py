@@ -1,4 +1,4 @@
-"""Sizes and durations with their units, as users write them."""
+"""Sizes and durations with units, in the user's writing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = (86400, 3600, 60, 1)
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of a size: `16GB` and `16G` are 16 × 10⁹, `16GiB` and `16Gi` are 16 × 2³⁰; None when it is no size."""
+    """Bytes of a size: `16GB` and `16G` are 16 × 10⁹, `16GiB` and `16Gi` are 16 × 2³⁰; None for any other text."""
     found = _SIZE.match(text.strip())
     if not found:
         return None
@@ -24,7 +24,7 @@ def parse_size(text: str) -> int | None:
 
 
 def parse_duration(text: str) -> int | None:
-    """Seconds of a duration like `90s`, `30m`, `6h`, `1d` or `1h30m`; None when it is none."""
+    """Seconds of a duration like `90s`, `30m`, `6h`, `1d` or `1h30m`; None for any other text."""
     found = _DURATION.match(text.strip())
     if not found or not any(found.groups()):
         return None

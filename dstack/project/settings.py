@@ -1,4 +1,4 @@
-"""`config.yaml`: where the bucket is, and what the project is called in it."""
+"""`config.yaml`: the place of the bucket, and the project's name in the bucket."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ _SCALAR_NAMES = re.compile(r"[A-Za-z0-9._=+@-]+\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where state is kept. `bucket` is a URL or an absolute path, `options` its storage options; `origin` says who
-    named it, `position` where, if a file did. `project` is the name in config.yaml, if any."""
+    """The place of all state. `bucket` is a URL or an absolute path, `options` its storage options; `origin` says which
+    file or variable named the bucket, `position` the place in the file, if any. `project` is the name in config.yaml,
+    if any."""
 
     bucket: str
     origin: str
@@ -39,7 +40,7 @@ class Settings:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether somebody chose this bucket."""
+        """Whether a file or variable names the bucket; False for the default bucket."""
         return self.origin != DEFAULT_ORIGIN
 
 
@@ -134,7 +135,7 @@ def _plain(node: Node) -> Any:
 
 
 def _location(text: str, base: Path, home: Path) -> str:
-    """A URL as it is; a path absolute, `~` being `home` and relative paths below `base`."""
+    """A URL unchanged; a path absolute, with `~` as `home` and relative paths below `base`."""
     if _URL.match(text):
         return text
     if text == "~" or text.startswith("~/"):
@@ -154,8 +155,8 @@ def _read_project(report: Report, node: Node) -> str | None:
 
 
 def project_name(configured: str | None, remote: str | None, root: Path) -> str:
-    """The project's name as one part of a bucket key: from config.yaml, else the path of the git remote without
-    `.git`, else the folder's name; other characters become "."."""
+    """The project's name as a part of a bucket key: from config.yaml, else the path of the git remote without `.git`,
+    else the folder's name; other characters become "."."""
     if configured:
         return configured
     return _safe(_remote_path(remote or "")) or _safe(root.name) or "project"

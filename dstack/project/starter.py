@@ -1,4 +1,4 @@
-"""What `dstack init` writes: a commented example that passes `dstack check` and runs as it is."""
+"""The files of `dstack init`: a commented example that passes `dstack check` and runs without changes."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ STARTER_FILES = {".dstack/workflows.yaml": WORKFLOWS_EXAMPLE, ".dstack/variables
 
 
 def write_bucket(root: Path, url: str, *, home: Path) -> str:
-    """Name the bucket in .dstack/config.yaml below `root`; the rest of the file stays as it is.
+    """Name the bucket in .dstack/config.yaml below `root`; the rest of the file stays unchanged.
 
-    Returns the file's name. The caller has read the file: it names no bucket yet.
-    Raises UsageError when nothing can be written there.
+    Returns the file's name. The caller has read the file and found no bucket there. Raises UsageError when the file
+    cannot be written.
     """
     path = root / CONFIG_FILE
     try:
@@ -73,15 +73,15 @@ def write_bucket(root: Path, url: str, *, home: Path) -> str:
 
 
 def exists_as_yaml(path: Path) -> bool:
-    """Whether a file of that name is there, with either of its endings."""
+    """Whether a file of this name exists, with either ending."""
     return any(path.with_suffix(end).exists() for end in (".yaml", ".yml"))
 
 
 def write_starter(root: Path, *, home: Path) -> tuple[Path, ...]:
-    """Write the files that are not there yet below `root`; never touches one that is. Where there are workflows
-    already, nothing is written: variables of the starter's own would be of workflows that do not exist.
+    """Write the missing files below `root`; an existing file is never touched. A project with workflows gets no file at
+    all: the starter's variables would belong to unknown workflows.
 
-    Returns the files written. Raises UsageError when nothing can be written there.
+    Returns the written files. Raises UsageError when a file cannot be written.
     """
     written: list[Path] = []
     try:
@@ -101,7 +101,7 @@ def write_starter(root: Path, *, home: Path) -> tuple[Path, ...]:
 
 
 def _write(path: Path, text: str, flags: int, *, home: Path) -> None:
-    """Write to a file that is made where it is missing: private in `~/.dstack`, elsewhere as the umask says."""
+    """Write to a new or existing file: private in `~/.dstack`, by the umask elsewhere."""
     if path.parent.resolve() == (home / ".dstack").resolve():
         make_folder(str(path.parent))
         fd = open_file(str(path), os.O_WRONLY | flags)

@@ -1,7 +1,7 @@
-"""Adding and removing one host in the text of a `hosts.yaml`, with everything else byte for byte as it was.
+"""Adds or removes one host in the text of a `hosts.yaml`; everything else stays byte for byte.
 
-The text is edited at the positions that the loader reports and read again afterwards: an edit that did not come out
-as meant, in some corner of YAML, is refused and nothing is written.
+The text is edited at the positions from the parser and read again afterwards: if an edit has another effect, in some
+corner of YAML, the edit is refused and nothing is written.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _HINT = "edit the file by hand"
 
 
 def add_host(source: bytes, host: Host, shown: str) -> bytes:
-    """The file with `host` added as its last entry; an empty `source` gives a new file.
+    """The file with `host` as the last entry; an empty `source` gives a new file.
 
-    Raises UsageError when the name is there already or cannot name a host, ConfigError when the file is not right.
+    Raises UsageError for an existing or impossible name, ConfigError for a file with problems.
     """
     reason = name_fault(host.name)
     if reason:
@@ -41,15 +41,15 @@ def add_host(source: bytes, host: Host, shown: str) -> bytes:
 
 
 def hosts_text(hosts: Sequence[Host]) -> bytes:
-    """A file of these hosts, whatever their settings: nothing is checked, and every text is a text."""
+    """A file of these hosts: no setting is checked, and every text is written as a text."""
     lines = [line for host in hosts for line in _block(host, "  ", "  ")]
     return "\n".join(("hosts:", *lines, "")).encode("utf-8", "surrogatepass")
 
 
 def remove_host(source: bytes, name: str, shown: str) -> bytes:
-    """The file without the host `name`; comments above and below its entry stay.
+    """The file without the host `name`; comments above and below the entry stay.
 
-    Raises NotFoundError when it is not there, ConfigError when the file is not right.
+    Raises NotFoundError for an unknown host, ConfigError for a file with problems.
     """
     before = _hosts(source, shown)
     names = [host.name for host in before]
@@ -126,7 +126,7 @@ def _delete(text: str, body: MapNode, name: str) -> str:
 
 
 def _end(node: Node, key: ScalarNode) -> int:
-    """Where the last written character of an entry ends; a value that is not there ends with its key's colon."""
+    """The end of the last written character of an entry; an empty value ends with the colon of the key."""
     if isinstance(node, ScalarNode):
         if node.raw:
             return node.start + len(node.raw.rstrip())
@@ -140,7 +140,7 @@ def _end(node: Node, key: ScalarNode) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """The start of the line after the one that `at` is in; the end of the text for the last."""
+    """The start of the line after offset `at`; the end of the text for the last line."""
     found = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)").match(text, at)
     return found.end() if found else len(text)
 
@@ -165,7 +165,7 @@ def _settings(host: Host) -> list[tuple[str, str]]:
 
 
 def _yaml_text(text: str) -> str:
-    """A text as YAML: plain where that reads back as this text, else in double quotes."""
+    """A text as YAML: plain if plain YAML reads back as the same text, else in double quotes."""
     plain = _PLAIN.match(text) and isinstance(resolve_scalar(text), str) and not text.endswith(":")
     return text if plain else json.dumps(text, ensure_ascii=False)
 

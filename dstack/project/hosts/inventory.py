@@ -37,10 +37,11 @@ _ONLY_SSH = ("address", "user", "port", "identity-file", "jump")
 
 
 def read_inventory(*, home: Path, root: Path | None, file: Path | None = None) -> tuple[Host, ...]:
-    """The hosts of the project's `.dstack/hosts.yaml` and of `~/.dstack/hosts.yaml`, a name of both from the former.
+    """The hosts of the project's `.dstack/hosts.yaml` and of `~/.dstack/hosts.yaml`; for a name in both, the project's
+    host.
 
-    With `file` that file instead of both. No host anywhere means this machine, without SSH. Raises ConfigError with
-    all problems of both files, UsageError when `file` is not there.
+    With `file` only this file is read. No host anywhere means this machine, without SSH. Raises ConfigError with all
+    problems of both files, UsageError for a missing `file`.
     """
     report = Report()
     hosts: dict[HostName, Host] = {}
@@ -65,7 +66,7 @@ def _paths(home: Path, root: Path | None, file: Path | None) -> list[tuple[Path,
 
 
 def read_hosts(report: Report, loaded: YamlDocument) -> tuple[Host, ...]:
-    """The hosts of one file; what is wrong goes to `report`."""
+    """The hosts of one file; problems go to `report`."""
     body = hosts_node(report, report.take(loaded))
     entries = body.entries if isinstance(body, MapNode) else ()
     found = (_read_host(report, key, value) for key, value in entries)
@@ -73,7 +74,7 @@ def read_hosts(report: Report, loaded: YamlDocument) -> tuple[Host, ...]:
 
 
 def hosts_node(report: Report, root: Node | None) -> Node | None:
-    """What stands under the root key `hosts:`; None when there is nothing."""
+    """The node under the root key `hosts:`; None without one."""
     if root is None or is_absent(root):
         return None
     top = read_map(report, root, "the file")
@@ -90,7 +91,7 @@ def hosts_node(report: Report, root: Node | None) -> Node | None:
 
 
 def name_fault(name: str) -> str | None:
-    """Why `name` cannot name a host; None when it can."""
+    """Why `name` cannot name a host; None for a possible name."""
     if _NAME.match(name):
         return None
     return f'{quote(name)} cannot name a host: a letter or digit, then letters, digits, "-", "_" or ".", at most 64'

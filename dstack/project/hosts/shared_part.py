@@ -1,9 +1,9 @@
-"""Which part of an inventory a team may share, and how a shared one comes into a file. Pure.
+"""The part of an inventory to share in a team, and the merge of a shared inventory into a file. Pure.
 
-Shared is where hosts are and what they may run. How one logs in is not: an entry with `identity-file`, `jump`, `local`
-or a `dir` outside of one's home is one's own, is never pushed, and is left as it is by a pull. So nobody who can write
-to the bucket chooses which of a reader's keys are used, through which machines a reader connects, or that jobs run on
-the reader's own machine.
+A team shares the addresses of hosts and their limits, but no way to log in. An entry with `identity-file`, `jump`,
+`local` or a `dir` outside of the home folder is private: a push leaves the entry out, and a pull leaves it unchanged.
+So a writer of the bucket can choose neither a reader's keys, nor the machines on a reader's way, nor the reader's own
+machine for jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SHARED_HOSTS = 1000
 
 
 def private_setting(host: Host) -> str | None:
-    """What makes an entry one's own; None where it may be shared."""
+    """The setting that makes an entry private; None for an entry to share."""
     settings = {
         "local": host.local,
         "identity-file": host.identity_file is not None,
@@ -39,7 +39,7 @@ def _below_home(directory: str) -> bool:
 
 
 def shared_part(hosts: Sequence[Host]) -> tuple[SharedHost, ...]:
-    """What of an inventory goes to the bucket, in ascending order of names."""
+    """The shared part of an inventory, in ascending order of names."""
     return tuple(
         SharedHost(
             name=host.name,
@@ -57,7 +57,8 @@ def shared_part(hosts: Sequence[Host]) -> tuple[SharedHost, ...]:
 
 
 def check_inventory(inventory: Inventory) -> tuple[Host, ...]:
-    """The hosts of an inventory out of the bucket, each setting judged as it is in a file; raises BucketError."""
+    """The hosts of an inventory from the bucket, with each setting checked like a setting in a file; raises
+    BucketError."""
     if len(inventory.hosts) > MAX_SHARED_HOSTS:
         raise BucketError(
             f"the inventory in the bucket has {len(inventory.hosts)} hosts; at most {MAX_SHARED_HOSTS} are read"
@@ -90,9 +91,9 @@ def _host(shared: SharedHost) -> Host:
 
 
 def merge_inventory(source: bytes, wanted: Sequence[Host], shown: str) -> bytes:
-    """The file with its shared entries as in `wanted`; those of one's own, and comments, stay as they are.
+    """The file with `wanted` as the shared entries; private entries and comments stay unchanged.
 
-    Raises ConfigError when the file is not right, UsageError where an entry cannot be edited.
+    Raises ConfigError for a file with problems, UsageError for an entry that cannot be edited.
     """
     report = Report()
     before = {host.name: replace(host, position=None) for host in read_hosts(report, parse_yaml(source, shown))}

@@ -1,1 +1,1 @@
-"""What a shell does with a command: quotes, references, interpreters."""
+"""A shell's reading of a command: quotes, references, interpreters."""

@@ -1,7 +1,7 @@
-"""Which programs read an argument, or their standard input, as a script.
+"""The programs that read an argument, or their standard input, as a script.
 
-A value that reaches such a place would become script text of that program, however well the shell quotes it: in
-`python -c "print('${{ x }}')"` the value is Python. `script.py` refuses texts there.
+A value at such a place would become script text of the program, however well the shell quotes the value: in `python -c
+"print('${{ x }}')"` the value is Python. `script.py` refuses texts there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 HERE_STRING = "<<<"
-"""Stands in a list of words for the operator; the next word is what the program reads."""
+"""The operator in a list of words; the program reads the next word."""
 _ASSIGNMENT = re.compile(r"\w+\+?=")
 _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "mksh", "fish", "csh", "tcsh", "su"))
 _CODE = {
@@ -35,7 +35,7 @@ def _program(word: str) -> str:
 
 
 def _kind(word: str) -> re.Pattern[str] | None:
-    """The option after which a program takes a script as its next word."""
+    """The option of a program before a word with a script."""
     name = _program(word)
     if name in _SHELLS:
         return _SHELL_CODE
@@ -43,7 +43,7 @@ def _kind(word: str) -> re.Pattern[str] | None:
 
 
 def _first(words: Sequence[str]) -> int:
-    """Index of the word that names the program, assignments and wrappers passed; `len(words)` when there is none."""
+    """Index of the program's name, behind assignments and wrappers; `len(words)` without a program."""
     wrapped = False
     for index, word in enumerate(words):
         skipped = wrapped and (word.startswith("-") or word[:1].isdigit())
@@ -56,7 +56,7 @@ def _first(words: Sequence[str]) -> int:
 
 
 def script_of(words: Sequence[str]) -> str | None:
-    """The program that reads the word after `words` as a script or a part of one; None when none does."""
+    """The program that reads the word after `words` as a script or a part of a script; None without such a program."""
     if words and words[-1] == HERE_STRING:
         return reads_script_from_stdin(words[:-1])
     first = _first(words)
@@ -88,7 +88,7 @@ def _code(words: Sequence[str]) -> str | None:
 
 
 def _filter(name: str, after: Sequence[str]) -> str | None:
-    """awk and sed take their first word that is no option, or the word after `-e`, as a program."""
+    """awk and sed take the first word that is not an option, or the word after `-e`, as a program."""
     takes = _OWN_OPTION["awk" if "awk" in name else "sed"]
     if after and after[-1] in ("-e", "--expression", "--source"):
         return name
@@ -103,7 +103,7 @@ def _filter(name: str, after: Sequence[str]) -> str | None:
 
 
 def reads_script_from_stdin(words: Sequence[str]) -> str | None:
-    """The program of a command that takes its standard input for a script: `bash`, `python3 -`, `ssh host`."""
+    """The program of a command with a script on its standard input: `bash`, `python3 -`, `ssh host`."""
     first = _first(words)
     if first == len(words):
         return None

@@ -1,7 +1,7 @@
-"""The quoting of sh and bash: quotes, expansions, arithmetic, bodies of here-documents, and the references in them.
+"""The quoting of sh and bash: quotes, expansions, arithmetic, bodies of here-documents, and the references inside.
 
-A reference is `${{ name }}` or `$variables_as_args`. What stands between quotes, words and operators, is in
-`scan.py`, which hands its part in as `Commands`.
+A reference is `${{ name }}` or `$variables_as_args`. Everything between quotes, words and operators, is read by
+`scan.py`, through a callback of the type `Commands`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dstack.project.shell.interpreters import reads_script_from_stdin
 
 MAX_QUOTE_DEPTH = 40
 MAX_COMMAND_REFERENCES = 1_000
-"""References in one command; each is looked at with the words before it."""
+"""References in one command; each costs a look at the words before the reference."""
 MAX_ARITHMETIC_CHARACTERS = 10_000
-"""Characters of one arithmetic expression: `((` may turn out to be none only at its end, and is then read again."""
+"""Characters of one arithmetic expression: `((` may turn out to be a subshell only at the end, to be read again."""
 _ARGUMENTS = re.compile(r"\$(?:variables_as_args(?!\w)|\{variables_as_args\})", re.ASCII)
 _METACHARACTERS = frozenset(" \t\r\n;&|<>()")
 
@@ -35,8 +35,8 @@ class Context(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One reference. `reader` is the interpreter that would read the value as part of a script; `alone` says that the
-    reference is a word of its own."""
+    """A reference. `reader` is the interpreter that would read the value as part of a script; `alone` says that the
+    reference is a whole word."""
 
     start: int
     end: int
@@ -52,7 +52,7 @@ class Reference:
 
 
 class FaultError(Exception):
-    """What makes a text no complete command, and where."""
+    """The fault of an incomplete command, and its offset."""
 
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(message)
@@ -70,11 +70,11 @@ class Heredoc:
 
 
 Commands = Callable[["Scanner", str, int], None]
-"""Passes the commands up to a closer (`)`, a backtick, or "" for the end of the text) that was opened at an offset."""
+"""Passes the commands up to a closer (`)`, a backtick, or "" for the end of the text) for an opener at an offset."""
 
 
 class Scanner:
-    """A text and how far it was passed. The methods pass what stands at `at`; they raise FaultError."""
+    """A text with a reading position. Every method passes the construct at `at`; all raise FaultError."""
 
     def __init__(self, text: str, pass_commands: Commands) -> None:
         self.text = text
@@ -94,13 +94,13 @@ class Scanner:
             raise FaultError(offset, f"quotes and substitutions are nested deeper than {MAX_QUOTE_DEPTH} levels")
 
     def commands(self, closer: str, opened: int) -> None:
-        """Commands up to `closer` (`)` or a backtick), or to the end of the text when it is empty."""
+        """Commands up to `closer` (`)` or a backtick), or to the end of the text for an empty closer."""
         self.enter(opened)
         self.pass_commands(self, closer, opened)
         self.depth -= 1
 
     def reference(self, context: Context) -> Reference | None:
-        """The reference that stands here, recorded and passed; None when there is none."""
+        """Record and pass the reference at the reading position; None without a reference."""
         braces = REFERENCE_PATTERN.match(self.text, self.at)
         found = braces or _ARGUMENTS.match(self.text, self.at)
         if found is None:
@@ -124,7 +124,7 @@ class Scanner:
     def mark(
         self, first: int, last: int | None = None, *, reader: str | None = None, context: Context | None = None
     ) -> None:
-        """Say of the references with index `first` to `last` who reads them, or that they stand in arithmetic."""
+        """Set the reader or the context of the references with index `first` to `last`."""
         for index in range(first, len(self.references) if last is None else last):
             old = self.references[index]
             changed = context if context and old.context in (Context.WORD, Context.DOUBLE) else old.context
@@ -176,7 +176,8 @@ class Scanner:
         raise FaultError(start, "the double quote that opens here is never closed in this command")
 
     def step(self, context: Context) -> None:
-        """Pass one character, or one expansion, where only `\\`, `$` and the backtick are special."""
+        """Pass one character, or one expansion, in a context with `\\`, `$` and the backtick as the only special
+        characters."""
         if self.peek("\\"):
             self.at += 2
         elif self.peek("$"):
@@ -188,7 +189,7 @@ class Scanner:
             self.at += 1
 
     def expansion(self, start: int, *, quoted: bool) -> None:
-        """`${…}` after its opening: references in it count as EXPANSION."""
+        """`${…}` after the opening: references inside count as EXPANSION."""
         self.enter(start)
         while self.at < len(self.text):
             if self.peek("}"):
@@ -204,7 +205,7 @@ class Scanner:
         raise FaultError(start, "the ${ that opens here is never closed in this command")
 
     def arithmetic(self, start: int) -> None:
-        """`$((…))` or `((…))` after its opening: references in it count as ARITHMETIC."""
+        """`$((…))` or `((…))` after the opening: references inside count as ARITHMETIC."""
         self.enter(start)
         level = 0
         while self.at < min(len(self.text), start + MAX_ARITHMETIC_CHARACTERS):
@@ -222,7 +223,7 @@ class Scanner:
         raise FaultError(start, "the (( that opens here is never closed in this command")
 
     def bodies(self, pipeline: list[list[str]]) -> None:
-        """The here-documents that were announced in the line that just ended."""
+        """The here-documents announced in the line before."""
         pending, self.heredocs = self.heredocs, []
         for heredoc in pending:
             first = len(self.references)

@@ -1,7 +1,7 @@
-"""Where in a shell command each reference stands: unquoted, in which quotes, in a function, read by which program.
+"""The place of each reference in a shell command: unquoted, in which quotes, in a function, for which program.
 
-The scan follows the grammar of sh and bash as far as quoting goes and decides nothing: `script.py` says what is
-allowed where. Words, operators, reserved words and functions are here; `quotes.py` has what is inside quotes.
+The scan follows the grammar of sh and bash for quoting only, and decides nothing: `script.py` allows or refuses a
+reference. This module reads words, operators, reserved words and functions; `quotes.py` reads inside of quotes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dstack.project.shell.interpreters import HERE_STRING, reads_script_from_std
 from dstack.project.shell.quotes import Context, FaultError, Heredoc, Reference, Scanner
 
 MAX_WORDS = 100
-"""Words of one command that are kept, and MAX_WORD characters of each, to see which program it starts."""
+"""Words of a command to keep, and MAX_WORD characters of each, for the name of the program."""
 MAX_WORD = 200
 _SPACE = " \t\r"
 _ORDINARY = re.compile(r"[^\s;&|<>()'\"\\$`#]+")
@@ -27,14 +27,14 @@ _EMPTY = re.compile(r"\([ \t]*\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """`fault` is the first thing that makes the command no complete command, with its offset."""
+    """`fault` is the first fault of an incomplete command, with the offset."""
 
     references: tuple[Reference, ...]
     fault: tuple[int, str] | None = None
 
 
 def scan(text: str) -> Scan:
-    """Find the references of one command. Time is linear in its length; raises nothing."""
+    """Find the references of a command. Time is linear in the length; raises nothing."""
     scanner = Scanner(text, _pass_commands)
     try:
         scanner.commands("", 0)

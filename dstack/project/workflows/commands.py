@@ -1,4 +1,4 @@
-"""The commands of a workflow: `commands`, or what the providers of later years made of `provider`, `script`, `args`."""
+"""The commands of a workflow: from `commands`, or from `provider`, `script` and `args` of later formats."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def python_image(report: Report, fields: Mapping[str, Field]) -> ScalarNode | No
 
 
 def working_dir(report: Report, fields: Mapping[str, Field]) -> str:
-    """The folder that commands run in and artifacts are relative to; "" for the project folder."""
+    """The working folder of the commands, also the base of artifacts; "" for the project folder."""
     if "working-dir" not in fields:
         return ""
     node = _read_path(report, fields["working-dir"])
@@ -163,7 +163,7 @@ def _script(report: Report, fields: Mapping[str, Field], provider: str | None) -
 
 
 def _arguments(report: Report, node: Node) -> list[ScalarNode]:
-    """One text is taken as the shell takes it; each item of a list stays one word."""
+    """The words of `args`: a text in the shell's own reading, each item of a list as a single word."""
     if is_absent(node):
         return []
     if isinstance(node, ScalarNode):
@@ -173,7 +173,7 @@ def _arguments(report: Report, node: Node) -> list[ScalarNode]:
 
 
 def _word(text: str) -> str:
-    """One shell word in which references still count: `$variables_as_args` bare, the rest in double quotes."""
+    """A shell word with live references: `$variables_as_args` bare, the rest in double quotes."""
     if text == "$variables_as_args":
         return text
     if "$" not in text:

@@ -1,4 +1,4 @@
-"""A workflow with the values of its variables: script, templates, and the variables that the result depends on."""
+"""A workflow with the values of its variables: script, templates, and the variables behind the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CompiledWorkflow:
     script: str
     filled: FilledTemplates
     included: Mapping[str, str]
-    """Name -> text of the variables that the result depends on."""
+    """Name -> text of the variables for the fingerprint of the result."""
 
 
 def compile_workflow(report: Report, source: WorkflowSource, scope: VariableScope) -> CompiledWorkflow:

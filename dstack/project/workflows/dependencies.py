@@ -28,7 +28,7 @@ _MOUNT = "inputs are copied, never mounted; leave mount out"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DependsOn:
-    """What a workflow depends on. `include` and `variables` are None for the default, everything."""
+    """The dependencies of a workflow. `include` and `variables` are None for the default, everything."""
 
     workflows: tuple[tuple[Dependency, Position], ...] = ()
     include: tuple[ScalarNode, ...] | None = None
@@ -36,7 +36,7 @@ class DependsOn:
 
 
 def read_depends(report: Report, node: Node, what: str) -> DependsOn:
-    """The value of `depends-on`; `what` is the key as it was written."""
+    """The value of `depends-on`; `what` is the key in the user's spelling."""
     if is_absent(node):
         return DependsOn()
     if isinstance(node, ListNode):
@@ -106,7 +106,7 @@ def _is_foreign(report: Report, node: ScalarNode, name: str) -> bool:
 
 
 def _read_map_entry(report: Report, node: MapNode) -> Dependency | None:
-    """`{workflow: w}`, `{tag: t}`, `{run: r}`; a workflow beside a tag or run picks that workflow's results."""
+    """`{workflow: w}`, `{tag: t}`, `{run: r}`; a workflow beside a tag or run picks the results of this workflow."""
     if len(node.entries) == 1:
         key, value = node.entries[0]
         if key.text not in _ENTRY and key.text != "mount" and isinstance(value, ScalarNode):

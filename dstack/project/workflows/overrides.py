@@ -22,10 +22,10 @@ _WANTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overridable:
-    """What may be overridden: the variables of all workflows of one run, several of one name among them.
+    """The variables of all workflows of a run, for overrides; a name may belong to several variables.
 
-    `elsewhere` maps the names of other workflows' variables to one of those workflows, `options` are those of
-    the command itself, without "--": both for messages.
+    `elsewhere` maps variables of other workflows to the name of such a workflow, `options` are the options of the
+    command itself, without "--": both for messages.
     """
 
     workflow: str
@@ -41,7 +41,7 @@ class Overridable:
         return tuple(variable for variable in self.variables if variable.name == name)
 
     def resolve_name(self, name: str) -> str:
-        """The variable that a spelling means; raises UsageError when there is none."""
+        """The name of the variable for a spelling; raises UsageError for an unknown name."""
         found = match_name(name, self.names)
         if found is not None:
             return found
@@ -67,7 +67,7 @@ def read_overrides(
     """The overrides in `arguments` (words after the workflow's name) and `assignments` (`name=value` of `--var`).
 
     Returns variable name -> text, `true` or `false` for a boolean; the last of equal names wins. Raises UsageError for
-    an unknown name, a missing value, a value that is not of the default's type, or a word that belongs to no name.
+    an unknown name, a missing value, a value not of the default's type, or a word without a name before it.
     """
     values: dict[str, str] = {}
     words = list(arguments)
@@ -104,7 +104,7 @@ def _take(allowed: Overridable, words: list[str], values: dict[str, str]) -> Non
 
 
 def _find_negated(allowed: Overridable, name: str) -> str | None:
-    """The boolean that `--no-name` turns off, unless a variable itself is called so."""
+    """The boolean to turn off by `--no-name`; None when a variable itself has this name."""
     if not name.startswith(("no-", "no_")) or match_name(name, allowed.names):
         return None
     found = match_name(name[3:], allowed.names)
@@ -114,7 +114,7 @@ def _find_negated(allowed: Overridable, name: str) -> str | None:
 
 
 def check_overrides(allowed: Overridable, values: Mapping[str, str]) -> Mapping[str, str]:
-    """`given` with its names resolved and its values checked; raises UsageError."""
+    """`values` with resolved names and checked texts; raises UsageError."""
     checked: dict[str, str] = {}
     for spelled, value in values.items():
         name = allowed.resolve_name(spelled)
@@ -126,7 +126,7 @@ def check_overrides(allowed: Overridable, values: Mapping[str, str]) -> Mapping[
 
 
 def _convert(variable: Variable, value: str) -> str:
-    """The text that a value has for a variable's type; raises UsageError when it is not of that type."""
+    """The text of a value in the type of a variable; raises UsageError for a value of another type."""
     if variable.type is VariableType.STRING:
         return value
     meaning = resolve_scalar(value)

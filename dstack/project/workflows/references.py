@@ -1,7 +1,7 @@
-"""`$name` and `${{ name }}` where no shell looks: paths, image, env, resources. Values are put in as text, once.
+"""`$name` and `${{ name }}` outside of commands: paths, image, env, resources. Values are put in as text, once.
 
-What comes in through a value is never looked at for references again, and every result is checked afterwards by the
-same rules as a text without references.
+A value is never searched for references again, and every result is checked by the same rules as a text without
+references.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_TEXT_REFERENCES = 1_000
 
 
 def explain_unknown(name: str, scope: VariableScope) -> str:
-    """What to say of a `${{ name }}` that no variable answers to."""
+    """The message about a `${{ name }}` without a variable."""
     family, dot, rest = name.partition(".")
     if dot and family in ("secrets", "env"):
         return f"${{{{ {name} }}}}: secrets and env are in the environment; write ${rest} in a command"
@@ -76,10 +76,10 @@ class _Filling:
 
 
 def fill(report: Report, node: Node, scope: VariableScope, what: str, *, lenient: bool = False) -> Node:
-    """`node` with values put in for every reference in its scalars (keys stay); unknown names are problems.
+    """`node` with values in place of every reference in its scalars (keys stay); unknown names are problems.
 
-    With `lenient` an unknown `$name` stays as it is and is noted. A scalar that was written plain, or that is nothing
-    but one reference, is a number or boolean again if its text then reads as one.
+    With `lenient` an unknown `$name` stays unchanged, with a note. A scalar in plain style, or a scalar of a single
+    reference only, becomes a number or boolean again if the text reads like one.
     """
     filling = _Filling(report, scope, what, lenient)
     return _fill(filling, node)

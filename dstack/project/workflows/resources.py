@@ -1,4 +1,4 @@
-"""What a workflow asks of a host, in every form that was ever in use."""
+"""The `resources:` of a workflow, in every form of the format's history."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _read_cpu(report: Report, node: Node) -> int | None:
 
 
 def _numeric(node: Node) -> Node:
-    """A quoted whole number counts as one: a value in braces must be quoted in YAML's flow style."""
+    """A quoted whole number counts as a number: YAML's flow style needs quotes around a value in braces."""
     if isinstance(node, ScalarNode) and re.fullmatch(r"[0-9]{1,9}", node.text):
         return ScalarNode(
             position=node.position,

@@ -1,4 +1,4 @@
-"""`retry:` of a workflow: how many attempts, and after which ends."""
+"""`retry:` of a workflow: the number of attempts, and the ends to try again after."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dstack.project.yaml.report import Report, quote, read_fields, read_integer,
 from dstack.project.yaml.schema import RETRY_KEYS, spellings
 
 RETRIED_ENDS = tuple(map(str, TRIED_ENDS))
-"""Ends of attempts after which `retry` may ask for another attempt."""
+"""The ends of attempts that allow another attempt."""
 
 
 def read_retry(report: Report, node: Node) -> Retry:

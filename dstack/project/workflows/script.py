@@ -1,8 +1,8 @@
-"""Commands -> one script text in which no value of a variable ever stands.
+"""Commands -> one script text without the value of any variable.
 
 `${{ name }}` becomes exactly `${name}` and `$variables_as_args` becomes `"$@"`; the values come in through the
-environment and the arguments. Where the shell would not expand that, or where a program would read the value as a
-script of its own, the reference is refused with the way out. `$name` is left to the shell.
+environment and the arguments. A reference is refused, with advice, where the shell would not expand the result, or
+where a program would read the value as a script. `$name` is left to the shell.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SPLIT = frozenset(" \t\n*?[")
 
 
 def compile_script(report: Report, commands: Sequence[ScalarNode], scope: VariableScope) -> str:
-    """The text that `sh -e` runs with `scope.arguments()` as `"$@"` and `scope.environment()` in its environment.
+    """The script for `sh -e`, with `scope.arguments()` as `"$@"` and `scope.environment()` in the environment.
 
     Every command must be complete in itself. Problems point at the reference in the YAML file; the text is of use only
-    when there are none.
+    without problems.
     """
     return "".join(f"{_compile(report, command, scope)}\n" for command in commands)
 
@@ -47,7 +47,7 @@ def _compile(report: Report, command: ScalarNode, scope: VariableScope) -> str:
 
 
 def _visible(text: str, offset: int) -> int:
-    """How many characters from `offset` on stand in one line: what is looked for in the source."""
+    """The number of characters from `offset` to the end of the line, for the search in the source."""
     rest = text[offset:].split("\n", 1)[0]
     return max(1, min(len(rest), 20))
 
@@ -60,7 +60,7 @@ def _replacement(reference: Reference, scope: VariableScope) -> str:
 
 
 def _refusal(report: Report, command: ScalarNode, reference: Reference, scope: VariableScope) -> str | None:
-    """Why a reference cannot stand where it stands; None when it can."""
+    """Why a reference is refused at this place; None for an allowed reference."""
     if reference.is_arguments:
         return _arguments_refusal(reference)
     variable = scope.find(reference.name)
@@ -89,7 +89,7 @@ def _refusal(report: Report, command: ScalarNode, reference: Reference, scope: V
 
 
 def _is_text(variable: Variable | None) -> bool:
-    """Numbers and booleans are checked to be such, whoever reads them."""
+    """Whether the value may be any text; numbers and booleans are checked, and safe for any reader."""
     return variable is not None and variable.type is VariableType.STRING
 
 

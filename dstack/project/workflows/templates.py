@@ -1,7 +1,7 @@
-"""The parts of a workflow in which values stand as text: image, artifacts, env, resources.
+"""The parts of a workflow with values as text: image, artifacts, env, resources.
 
-They are kept as written and read again for every set of values, so that a value that leads an artifact out of the
-project is refused as a written path is.
+The templates are read again for every set of values, so a value that leads an artifact out of the project is refused
+like a path in the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOUNT = "artifacts are copied when the job has ended, never mounted; leave moun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowTemplates:
-    """The nodes as written; `folder` is the working folder that artifacts are relative to, "" for the project."""
+    """The nodes of the file; `folder` is the working folder and base of artifacts, "" for the project folder."""
 
     image: Node | None = None
     artifacts: Node | None = None
@@ -44,7 +44,7 @@ class WorkflowTemplates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilledTemplates:
-    """The same with values put in, and checked."""
+    """The templates with values, checked."""
 
     image: str | None
     artifacts: tuple[str, ...]
@@ -54,7 +54,7 @@ class FilledTemplates:
 
 
 def fill_templates(report: Report, templates: WorkflowTemplates, scope: VariableScope) -> FilledTemplates:
-    """Put the values of `scope` in and check the result; what is wrong is in `report`."""
+    """Put the values of `scope` in and check the result; problems go to `report`."""
     env, from_caller = _read_env(report, templates.env, scope)
     resources = _fill_node(report, templates.resources, scope, "resources")
     return FilledTemplates(
@@ -67,7 +67,8 @@ def fill_templates(report: Report, templates: WorkflowTemplates, scope: Variable
 
 
 def _fill_node(report: Report, node: Node | None, scope: VariableScope, what: str) -> Node | None:
-    """The node with values put in; None for none, or when a reference is wrong, so that no more is said of it."""
+    """The node with values; None for no node, or after a wrong reference, to avoid further problems of the same
+    cause."""
     if node is None or is_absent(node):
         return None
     known = len(report.problems)
@@ -76,7 +77,7 @@ def _fill_node(report: Report, node: Node | None, scope: VariableScope, what: st
 
 
 def artifact_texts(node: Node | None) -> tuple[str, ...]:
-    """The artifacts as written, as far as they can be read."""
+    """The artifacts in the file, as far as readable."""
     items = node.items if isinstance(node, ListNode) else ()
     paths = (item.get("path") if isinstance(item, MapNode) else item for item in items)
     return tuple(path.text for path in paths if isinstance(path, ScalarNode))

@@ -1,7 +1,7 @@
-"""`.dstack/variables.yaml`, what of it a workflow sees, and under which names a job sees it.
+"""`.dstack/variables.yaml`: the variables of each workflow, and the names of variables in a job's environment.
 
-A variable is typed by its default. A job gets it as an environment variable under its own name, made legal, and in
-upper case, but never under a name that the shell, the loader or an interpreter on the host gives a meaning of its own.
+The default gives a variable its type. A job finds the value in the environment variable of the same name, made legal,
+and in upper case; never under a name with a meaning for the shell, the loader or an interpreter on the host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dstack.project.yaml.report import Report, describe, is_absent, quote, read_
 VARIABLES_FILE = ".dstack/variables.yaml"
 GLOBAL_SECTION = "global"
 SYSTEM_VARIABLES = ("run_name", "job_id")
-"""Given at claim time; never variables of the user's."""
+"""Names that dstack gives values at claim time; never variables of the user's."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_]")
@@ -41,14 +41,15 @@ _RESERVED_PREFIXES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariableTable:
-    """All of variables.yaml: the variables of each section, `global` being one, in the order of the file."""
+    """All of variables.yaml: the variables of each section, including `global`, in the order of the file."""
 
     sections: Mapping[str, tuple[Variable, ...]]
     places: Mapping[str, Position]
-    """Where the key of each section stands."""
+    """The position of the key of each section."""
 
     def scope(self, workflow: WorkflowName, values: Mapping[str, str] | None = None) -> VariableScope:
-        """What a workflow sees: its own section over `global`, in the order of the file, `values` put in by name."""
+        """The variables of a workflow: its own section over `global`, in the order of the file, with `values` by
+        name."""
         seen = {variable.name: variable for variable in self.sections.get(GLOBAL_SECTION, ())}
         seen.update((variable.name, variable) for variable in self.sections.get(workflow, ()))
         given = values or {}
@@ -58,7 +59,7 @@ class VariableTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariableScope:
-    """The variables of one workflow. `names` maps a variable to the environment name that always holds its value;
+    """The variables of a workflow. `names` maps a variable to the environment name that always holds the value;
     `exports` maps every environment name to its variable."""
 
     variables: tuple[Variable, ...]
@@ -78,17 +79,17 @@ class VariableScope:
         return VariableScope(variables=ordered, names=names, exports=exports)
 
     def find(self, name: str) -> Variable | None:
-        """The variable called `name`; `-` and `_` count as the same where that leaves one."""
+        """The variable called `name`; `-` and `_` count as the same if only a single variable fits."""
         found = match_name(name, [variable.name for variable in self.variables])
         return next((variable for variable in self.variables if variable.name == found), None)
 
     def environment(self) -> dict[str, str]:
-        """Every value under all its names."""
+        """Every value under all names of its variable."""
         texts = {variable.name: variable.text for variable in self.variables}
         return {name: texts[variable] for name, variable in self.exports.items()}
 
     def arguments(self) -> tuple[str, ...]:
-        """`--name value` for each variable; a true boolean is a bare flag, a false one absent."""
+        """`--name value` for each variable; a true boolean is a bare flag, a false boolean absent."""
         words: list[str] = []
         for variable in self.variables:
             if variable.type is not VariableType.BOOLEAN:
@@ -99,23 +100,23 @@ class VariableScope:
 
 
 def legal_name(name: str) -> str:
-    """A variable's name as an environment variable can have it (`batch-size` -> `batch_size`)."""
+    """A variable's name made legal for an environment variable (`batch-size` -> `batch_size`)."""
     return _ILLEGAL.sub("_", name)
 
 
 def is_reserved(name: str) -> bool:
-    """True for an environment name that means something to the shell, the loader or an interpreter."""
+    """True for an environment name with a meaning for the shell, the loader or an interpreter."""
     return name in _RESERVED or name.startswith(_RESERVED_PREFIXES)
 
 
 def environment_name(name: str) -> str:
-    """The one environment name under which a variable's value is always found."""
+    """The environment name that always holds a variable's value."""
     legal = legal_name(name)
     return f"DSTACK_VAR_{legal}" if is_reserved(legal) else legal
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is: itself, else the only one that differs in `-` and `_` alone."""
+    """The known name for `name`: the equal name, else the only name that differs in `-` and `_` alone."""
     names = list(known)
     if name in names:
         return name
@@ -130,7 +131,7 @@ def _fold(name: str) -> str:
 def read_variables(report: Report, root: Path) -> VariableTable | None:
     """Read `.dstack/variables.yaml` of the project at `root`; no file means no variables.
 
-    None when the file cannot be understood at all, so that what refers to variables need not be judged.
+    None for an unreadable file: references to variables cannot be judged then.
     """
     loaded = load_yaml(root / VARIABLES_FILE, VARIABLES_FILE)
     node = report.take(loaded)
@@ -204,7 +205,7 @@ def _as_text(node: ScalarNode) -> str:
 
 
 def type_of(node: ScalarNode) -> VariableType:
-    """The type that a default gives its variable."""
+    """The type of a variable with this default."""
     match node.value:
         case bool():
             return VariableType.BOOLEAN
@@ -217,7 +218,7 @@ def type_of(node: ScalarNode) -> VariableType:
 
 
 def _check_names(report: Report, table: Mapping[str, tuple[Variable, ...]]) -> None:
-    """Two variables that one job would see must not share an environment name; names kept back are noted."""
+    """Report variables of a job that share an environment name; note names with a meaning for the system."""
     shared = table.get(GLOBAL_SECTION, ())
     for section, variables in table.items():
         first = {legal_name(variable.name): variable for variable in shared if section != GLOBAL_SECTION}

@@ -50,8 +50,8 @@ UNSUPPORTED_KEYS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowSource:
-    """A workflow with the nodes that are read again once values are known. `workflow` has its texts as written;
-    `workflow.resources` is filled in by `planning`."""
+    """A workflow with the nodes to read again for each set of values. `workflow` has the texts of the file; `plan`
+    fills in `workflow.resources`."""
 
     workflow: Workflow
     name: ScalarNode
@@ -62,8 +62,8 @@ class WorkflowSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowFiles:
-    """All workflows in the order of the files. `whole` is false when a file could not be understood, so that a name
-    that is not found here may be there."""
+    """All workflows in the order of the files. `is_whole` is false after an unreadable file: a missing name may be in
+    there."""
 
     sources: Mapping[WorkflowName, WorkflowSource]
     is_whole: bool
@@ -106,7 +106,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _items(report: Report, node: Node) -> tuple[Node, ...] | None:
-    """The entries under the root key `workflows:`; None when it is not to be found."""
+    """The entries under the root key `workflows:`; None without the key."""
     if is_absent(node):
         return ()
     top = read_map(report, node, "the file")
@@ -135,7 +135,7 @@ def _refuse_duplicate(report: Report, name: ScalarNode, first: ScalarNode) -> No
 
 
 def _read_item(report: Report, node: Node) -> WorkflowSource | None:
-    """One workflow; None only when it has no name that others could refer to."""
+    """One workflow; None only for an entry without a usable name."""
     body = read_map(report, node, "an entry of workflows")
     if body is None:
         return None

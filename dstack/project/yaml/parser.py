@@ -1,10 +1,10 @@
-"""YAML events -> checked nodes that know where they stand.
+"""YAML events -> checked nodes with their positions.
 
 PyYAML's own loaders keep the last of two equal keys, resolve aliases, recurse without a limit and read `no` as false.
-This pass over its events takes a smaller language: one document, unique scalar keys, no anchors, aliases, tags or
-merges, the scalars of YAML 1.2's core schema, and limits on bytes, depth and nodes. The source text of every scalar is
-kept, so that `0.00002` and `3.10` stay what they are. The only module that imports yaml, and only when there is
-a file to read: `ps` in a project without a config.yaml has none.
+This parser takes a smaller language: one document, unique scalar keys, no anchors, aliases, tags or merges, the scalars
+of YAML 1.2's core schema, and limits on bytes, depth and nodes. The source text of every scalar stays available, so
+that `0.00002` and `3.10` stay unchanged. No other module imports yaml, and this module only with a file to read: `ps`
+in a project without a config.yaml has none.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MAX_YAML_BYTES = 1 << 20
 MAX_YAML_DEPTH = 32
 MAX_YAML_NODES = 20_000
 MAX_NUMBER_CHARACTERS = 100
-"""Characters of a number; Python refuses longer ones or takes seconds for them."""
+"""Characters of a number; Python refuses longer numbers or takes seconds for them."""
 MAX_LOCATE_CHARACTERS = 32_768
-"""Characters of a scalar in which places are looked for; each look passes all before it."""
+"""Characters of a scalar to search for positions; each search passes all characters before the position."""
 
 _FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
-"""What YAML does not allow. Named by what it is and not by what it is not: that compiles ten times as fast."""
+"""Characters that YAML forbids. A list of the forbidden compiles ten times as fast as a list of the allowed."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
@@ -49,9 +49,9 @@ ScalarValue = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalarNode:
-    """One scalar. `text` is what was written, escapes and folding resolved; `value` is what YAML 1.2 says it is.
+    """One scalar. `text` has escapes and folding resolved; `value` is the value by YAML 1.2.
 
-    `raw` is the source between `start` and `end` (offsets in characters), from which `locate` finds positions inside.
+    `raw` is the source between `start` and `end` (offsets in characters), for the search of positions inside.
     """
 
     position: Position
@@ -63,8 +63,8 @@ class ScalarNode:
     end: int
 
     def locate(self, offset: int, length: int) -> Position:
-        """Where `text[offset : offset + length]` stands in the file; the start of the scalar if that is not found, or
-        if the scalar is longer than MAX_LOCATE_CHARACTERS."""
+        """The position of `text[offset : offset + length]` in the file; the start of the scalar if the text is not
+        found, or if the scalar is longer than MAX_LOCATE_CHARACTERS."""
         wanted = self.text[offset : offset + length]
         if not wanted or len(self.raw) > MAX_LOCATE_CHARACTERS:
             return self.position
@@ -104,8 +104,8 @@ Node = ScalarNode | ListNode | MapNode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YamlDocument:
-    """One document. `root` is None when the file is not there or cannot be understood at all; then there are problems
-    or `missing` is true. An empty file is an empty scalar. Other problems leave a root that may be read on."""
+    """One document. `root` is None for a missing or unreadable file, with `missing` or problems. An empty file is an
+    empty scalar. With other problems the root can still be read."""
 
     file: str
     root: Node | None
@@ -142,9 +142,9 @@ def resolve_scalar(text: str) -> ScalarValue:
 
 
 def load_yaml(path: Path, shown: str, *, personal: bool = False) -> YamlDocument:
-    """Read one file under the name `shown`. Raises nothing: what is wrong is in `problems`.
+    """Read one file under the name `shown`. Raises nothing: every fault is in `problems`.
 
-    A `personal` file is one of `~/.dstack`: it must not belong to another account, nor be changeable by one.
+    A `personal` file lies in `~/.dstack`: no other account may own or change the file.
     """
     try:
         if not path.exists():
@@ -161,7 +161,7 @@ def load_yaml(path: Path, shown: str, *, personal: bool = False) -> YamlDocument
 
 
 def parse_yaml(source: bytes, shown: str) -> YamlDocument:
-    """Read one document from bytes. Raises nothing: what is wrong is in `problems`."""
+    """Read one document from bytes. Raises nothing: every fault is in `problems`."""
     if len(source) > MAX_YAML_BYTES:
         return _fail(shown, f"is larger than {MAX_YAML_BYTES} bytes")
     try:
@@ -196,7 +196,7 @@ def _advance(position: Position, passed: str) -> Position:
 
 
 class _Reading:
-    """One pass over the events of one text."""
+    """A single pass over the events of a text."""
 
     def __init__(self, text: str, file: str) -> None:
         self.text = text
@@ -347,7 +347,7 @@ def _printable(text: str) -> str:
 
 
 def _advice(error: yaml.MarkedYAMLError, rest: str) -> str:
-    """One sentence for a syntax error at the character `rest`, with the usual cause where there is one."""
+    """A sentence for a syntax error at the character `rest`, with the usual cause if known."""
     words = " ".join(str(error.problem or error.context or "cannot be understood").split())
     if rest == "\t":
         return "this is not YAML: a tab cannot indent; use spaces"

@@ -1,4 +1,4 @@
-"""Typed access to nodes that collects what is wrong instead of raising at the first."""
+"""Typed access to nodes; collects all problems instead of raising at the first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dstack.model import Position
 from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode, YamlDocument
 
 MAX_SUGGESTION_CANDIDATES = 300
-"""Names that are compared for "did you mean"; more would take seconds in a large file."""
+"""The largest number of names to compare for "did you mean"; more would take seconds in a large file."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What is wrong (`problems`) and what is only worth knowing (`notes`), in the order found."""
+    """Faults (`problems`) and advice (`notes`), in order of discovery."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
@@ -28,14 +28,14 @@ class Report:
         self.notes.append(_at(place, message))
 
     def take(self, loaded: YamlDocument) -> Node | None:
-        """The root of a file that was loaded, its problems noted; None when there is nothing to read."""
+        """The root of a document, with its problems added; None without a root."""
         self.problems.extend(loaded.problems)
         return loaded.root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One key of a map with its value."""
+    """A key of a map with its value."""
 
     key: ScalarNode
     value: Node
@@ -46,13 +46,13 @@ def _at(place: Position, message: str) -> Problem:
 
 
 def quote(text: str) -> str:
-    """A text of the user's as one line of at most 80 characters in quotes, safe to show."""
+    """A text of the user's in quotes, in a line of at most 80 characters, safe to show."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return f'"{safe[:77]}..."' if len(safe) > 80 else f'"{safe}"'
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean "x"?)` for the known name that is most like `name`, or nothing."""
+    """` (did you mean "x"?)` for the known name most like `name`, or nothing."""
     begin = name[:1].lower()
     names = list(known)
     if len(names) > MAX_SUGGESTION_CANDIDATES:
@@ -63,7 +63,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def describe(node: Node) -> str:
-    """What a node is, in words for "expected …, found …"."""
+    """A node in words, for "expected …, found …"."""
     if isinstance(node, ListNode):
         return "a list"
     if isinstance(node, MapNode):
@@ -92,7 +92,7 @@ def read_map(report: Report, node: Node, what: str) -> MapNode | None:
 
 
 def read_list(report: Report, node: Node, what: str) -> tuple[Node, ...]:
-    """The items of a list; nothing, noted as a problem, when it is none."""
+    """The items of a list; nothing, and a problem, for any other node."""
     if isinstance(node, ListNode):
         return node.items
     report_mismatch(report, node, what, "a list")
@@ -100,7 +100,7 @@ def read_list(report: Report, node: Node, what: str) -> tuple[Node, ...]:
 
 
 def read_text(report: Report, node: Node, what: str) -> ScalarNode | None:
-    """A scalar that is taken as the text it was written as; numbers and booleans count, nothing does not."""
+    """A scalar as the text in the file; numbers and booleans are allowed, an empty value is not."""
     if isinstance(node, ScalarNode) and node.value is not None:
         return node
     report_mismatch(report, node, what, "a text")
@@ -136,8 +136,8 @@ def read_fields(
 ) -> dict[str, Field]:
     """The entries of a map by their canonical key.
 
-    `known` maps each spelling (with `-`; `_` counts as the same) to its canonical key, `refused` maps keys that are
-    understood and cannot be honoured to the reason. Unknown keys, and two spellings of one key, are problems.
+    `known` maps each spelling (with `-`; `_` counts as the same) to its canonical key, `refused` maps known but
+    unsupported keys to the reason. Unknown keys, and two spellings of one key, are problems.
     """
     found: dict[str, Field] = {}
     for key, value in node.entries:

@@ -1,7 +1,7 @@
-"""Every key of every YAML file: what the readers accept, and what `docs/reference/configuration.md` says of it.
+"""Every key of every YAML file, for the readers and for `docs/reference/configuration.md`.
 
-The readers take their keys from these tables, and the page is made of them: neither can know a key that the other
-does not. Every `example` is read by the readers when the page is checked.
+The readers take their keys from these tables, and the page is made of the same tables: both always know the same keys.
+The check of the page lets the readers read every `example`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key of a map. `form`, `default` and `meaning` are Markdown, `example` is a value in YAML's flow style,
-    `spellings` are other names that are understood."""
+    """A key of a map. `form`, `default` and `meaning` are Markdown, `example` is a value in YAML's flow style,
+    `spellings` are other accepted names."""
 
     name: str
     form: str
@@ -24,7 +24,7 @@ class Key:
 
 
 def spellings(table: Sequence[Key]) -> dict[str, str]:
-    """Each spelling of each key -> its name."""
+    """Each spelling of each key -> the name of the key."""
     return {spelling: key.name for key in table for spelling in (key.name, *key.spellings)}
 
 
