@@ -16,7 +16,6 @@ import pytest
 from dstack.adapters import identity
 from dstack.adapters.identity import CoordinatorLock, coordinator_alive, new_nonce, new_run_id, new_run_name
 from dstack.core.format.records import Coordinator
-from dstack.core.run_names import ADJECTIVES, ANIMALS, NAME_COUNT, run_name
 
 HERE = "this-boot"
 HOLDER = """
@@ -167,13 +166,6 @@ def test_nonces_and_run_ids_are_random_and_runs_sort_newest_first() -> None:
     assert new_run_id(5.0) != new_run_id(5.0)
 
 
-def test_names_are_distinct_short_and_of_the_words() -> None:
-    assert len(set(ADJECTIVES)) == len(ADJECTIVES) >= 60
-    assert len(set(ANIMALS)) == len(ANIMALS) >= 60
-    assert all(re.fullmatch("[a-z]{2,9}", word) for word in ADJECTIVES + ANIMALS)
-    step = 7
-    names = {run_name(choice) for choice in range(0, NAME_COUNT, step)}
-    assert len(names) == len(range(0, NAME_COUNT, step))
-    assert run_name(NAME_COUNT) == run_name(0)
+def test_new_names_are_names_and_differ() -> None:
     assert re.fullmatch(r"[a-z]+-[a-z]+-[1-9][0-9]?", new_run_name())
     assert len({new_run_name() for _ in range(50)}) > 40

@@ -10,12 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.artifacts import manifests, paths
+from dstack.core.artifacts import manifests
 from dstack.errors import BucketError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
-from dstack.runner.base import safe_paths
-from dstack.wire import Refusal
-from tests.support.faults.hostile_paths import INSIDE, LINKS, PATHS, TAKEN
 
 KEY = "projects/p/jobs/f/000001/a/000001/manifest"
 
@@ -128,57 +125,6 @@ def test_any_value_in_any_field_is_taken_or_a_bucket_error(field: str, value: ob
 def test_a_later_version_says_so() -> None:
     with pytest.raises(BucketError, match="later version"):
         manifests.decode(KEY, b'{"v":2,"kind":"manifest","partial":false}\n')
-
-
-def test_there_are_a_hundred_and_fifty_hostile_names() -> None:
-    assert len(set(PATHS)) + len(set(LINKS)) >= 150
-
-
-@pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
-def test_hostile_paths_are_refused_by_both_sides(path: str) -> None:
-    with pytest.raises(paths.UnsafePathError):
-        paths.parts_of(path)
-    with pytest.raises(Refusal):
-        safe_paths.split(path, "inputs")
-    with pytest.raises(manifests.BadManifestError):
-        manifests.entry_from_wire({"path": path, "kind": "folder", "mode": 0o755})
-
-
-@pytest.mark.parametrize("path", TAKEN, ids=range(len(TAKEN)))
-def test_odd_paths_are_taken_by_both_sides(path: str) -> None:
-    assert list(paths.parts_of(path)) == safe_paths.split(path, "inputs")
-    assert b"/".join(paths.parts_of(path)) == paths.path_bytes(path)
-
-
-@given(st.text(st.sampled_from("./abg\u200c~1 it\0\udcff\ud800"), max_size=12))
-def test_both_sides_agree_on_every_path(path: str) -> None:
-    try:
-        here: object = list(paths.parts_of(path))
-    except paths.UnsafePathError:
-        here = None
-    try:
-        there: object = safe_paths.split(path, "inputs")
-    except Refusal:
-        there = None
-    assert here == there
-
-
-@pytest.mark.parametrize(("path", "target"), LINKS, ids=range(len(LINKS)))
-def test_links_that_may_lead_out_are_refused_by_both_sides(path: str, target: str) -> None:
-    with pytest.raises(manifests.BadManifestError):
-        manifests.entry_from_wire({"path": path, "kind": "link", "mode": 0o777, "target": target})
-    try:
-        data = target.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return
-    if safe_paths.text(data) == target:
-        assert not safe_paths.link_is_inside(safe_paths.split(path, "inputs"), data)
-
-
-@pytest.mark.parametrize(("path", "target"), INSIDE)
-def test_links_that_stay_are_taken_by_both_sides(path: str, target: str) -> None:
-    assert manifests.entry_from_wire({"path": path, "kind": "link", "mode": 0o777, "target": target}).target == target
-    assert safe_paths.link_is_inside(safe_paths.split(path, "inputs"), target.encode())
 
 
 @pytest.mark.parametrize(
