@@ -70,7 +70,7 @@ class Attendance:
         fleet = self.hosts.fleet
         handover = self._open_handover()
         try:
-            await asyncio.to_thread(self.session.probe_bucket)
+            await asyncio.to_thread(self.session.storage.probe)
             # A process that only watched the run has asked no host so far.
             await fleet.ready(HAND_OVER_CONNECT_S)
             await fleet.tried(HAND_OVER_CONNECT_S)

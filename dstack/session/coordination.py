@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dstack.app.coordination.context import Means
     from dstack.app.hosts.fleet import Fleet
     from dstack.app.maintenance.blocking_driver import BlockingPerformer
+    from dstack.app.maintenance.prune_plan import Pruner
+    from dstack.core.format.keys import AttemptKeys
 
 
 def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
@@ -71,3 +73,32 @@ def own_coordinator(session: Session) -> Iterator[Coordinator]:
             pid=os.getpid(),
             lock=str(lock.path),
         )
+
+
+@contextmanager
+def read_pinned(session: Session, attempts: Sequence[AttemptKeys]) -> Iterator[None]:
+    """Keep every prune away from the generations of `attempts` inside the block; raises as `pinned` does."""
+    from dstack.app.maintenance.pinned_read import pinned
+
+    performer = make_performer(session)
+    try:
+        with (
+            own_coordinator(session) as me,
+            pinned(session.bucket, session.keys, performer, me, attempts=attempts, notify=session.tell),
+        ):
+            yield
+    finally:
+        performer.close()
+
+
+@contextmanager
+def open_housekeeper(session: Session) -> Iterator[Pruner]:
+    """The housekeeper of the session's project, as this user; its threads end with the block."""
+    from dstack.adapters.identity import user_name
+    from dstack.app.maintenance.prune_plan import Pruner
+
+    performer = make_performer(session)
+    try:
+        yield Pruner(session.bucket, session.keys, performer, user=user_name())
+    finally:
+        performer.close()

@@ -85,3 +85,11 @@ async def open_hosts(session: Session, *, only: Collection[str] | None = None) -
     finally:
         await fleet.close()
         await opener.close()
+
+
+def prefetch_ssh(session: Session) -> None:
+    """Begin to import the SSH library, where a host of the inventory needs it, while other work is done."""
+    if any(not host.local for host in session.inventory()):
+        from dstack.adapters.ssh.prefetch import prefetch
+
+        prefetch()

@@ -5,24 +5,18 @@ Everything heavy is imported where it is first needed, so that `dstack ps` pays 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from dstack.adapters.bucket.opener import missing_path, open_bucket
-from dstack.adapters.bucket.registry import backend_of
-from dstack.adapters.bucket.remote_errors import redact_url
-from dstack.adapters.bucket.stall_notice import StallNoticeBucket
-from dstack.app.maintenance.bucket_probe import FormatRecord, check_format, effort_for, ensure_probed, require_writer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, RunRecord
-from dstack.errors import BucketError, SnapshotError
+from dstack.errors import SnapshotError
 from dstack.ports import Bucket
+from dstack.session.storage import Storage
 
 if TYPE_CHECKING:
     from dstack.adapters.git.snapshots import GitCode
@@ -35,8 +29,6 @@ if TYPE_CHECKING:
 
 class Session:
     """A command in a project: settings, bucket and runs, each opened at its first use."""
-
-    _format: FormatRecord | None = None
 
     def __init__(
         self,
@@ -85,24 +77,17 @@ class Session:
             return None
 
     @cached_property
+    def storage(self) -> Storage:
+        """The bucket of the project, not opened yet. A bucket that somebody named has to be there."""
+        settings = self.settings
+        return Storage(
+            settings.bucket, settings.options, home=self.home, notify=self.tell, must_exist=bool(settings.is_chosen)
+        )
+
+    @property
     def bucket(self) -> Bucket:
-        """The bucket, for reading: a new one is not made by looking at it.
-
-        Raises BucketError for a later format, and for a folder that somebody named and that is not there: where its
-        file system is not mounted, all that is written would go to another disk.
-        """
-        store = open_bucket(self.settings.bucket, self.settings.options, self.home)
-        bucket = StallNoticeBucket(store, redact_url(self.settings.bucket), self.tell)
-        self._format = check_format(bucket)
-        if self._format is None:
-            self.require_folder()
-        return bucket
-
-    def require_folder(self) -> None:
-        """Raise BucketError where the bucket is a folder that somebody named and that is not there."""
-        if self.settings.is_chosen and (path := missing_path(self.settings.bucket, self.home)):
-            hint = f"mount it, or make it: dstack init --bucket {quote(path)}"
-            raise BucketError(f"the bucket {path} does not exist here", hint=hint)
+        """The bucket of the project, for reading; raises BucketError as `Storage.bucket` does."""
+        return self.storage.bucket
 
     def tell(self, text: str) -> None:
         """Show the user one line, where the face of this process shows such lines now."""
@@ -116,27 +101,6 @@ class Session:
             yield
         finally:
             self._notify = before
-
-    @property
-    def at_once(self) -> int:
-        """Reads that are made at a time where many are to be made."""
-        return backend_of(self.settings.bucket).properties.reads_at_once
-
-    def probe_bucket(self) -> None:
-        """Before the first write: a new bucket is probed, and refused where it does not exclude writers."""
-        bucket = self.bucket
-        if self._format is not None:
-            require_writer(self._format)
-            return
-        effort = effort_for(backend_of(self.settings.bucket).properties.exclusion)
-        ensure_probed(bucket, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
-
-    def abort_uploads(self, *, now: float) -> int:
-        """End uploads in parts below this project that were broken off long ago -> how many. `now` is the time of day
-        by the store's clock."""
-        from dstack.adapters.bucket.opener import abort_uploads
-
-        return abort_uploads(self.settings.bucket, self.settings.options, self.keys.root, now=now)
 
     @cached_property
     def keys(self) -> ProjectKeys:
@@ -197,10 +161,3 @@ class Session:
     def look(self) -> Presence:
         """The look of this command at who looks after runs; commands over runs that are final do without."""
         return self._look
-
-    def prefetch(self) -> None:
-        """Begin to import what a run will need, while files are read and git works."""
-        if any(not host.local for host in self.inventory()):
-            from dstack.adapters.ssh.prefetch import prefetch
-
-            prefetch()

@@ -75,7 +75,7 @@ def prepare_run(session: Session, request: RunRequest) -> PreparedRun:
 
 def record_run(session: Session, submission: Submission) -> RunRecord:
     """Record the run in the bucket, which is probed first where it is new -> the record under its final name."""
-    session.probe_bucket()
+    session.storage.probe()
     return submit(session.bucket, session.keys, submission, rename=rename)
 
 

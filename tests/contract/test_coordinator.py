@@ -84,7 +84,7 @@ workflows:
 
     def submit(self, *arguments: str) -> RunRecord:
         _, submission = plan_run(self.session, read_arguments(list(arguments)).request())
-        self.session.probe_bucket()
+        self.session.storage.probe()
         return submit(self.session.bucket, self.session.keys, submission, rename=rename)
 
     def given(self, record: RunRecord) -> HandOver:

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from dstack.adapters.runner import answers
 from dstack.bounds import LATEST
-from dstack.cli.hosts import host_check, queue
-from dstack.cli.hosts.ask import Answer
+from dstack.cli.hosts import host_report, queue
 from dstack.core.format import records
 from dstack.core.format.records import kind_of, unpack
 from dstack.errors import BucketError, HostError
 from dstack.model import Host, HostFacts, HostName, HostQueue
+from dstack.session.host_answers import HostAnswer
+from dstack.session.host_inspection import HostCondition
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.times import ago_text, duration_text
 from tests.support.records.any_value import any_value
@@ -105,14 +106,14 @@ def tried(read: Callable[[], Any], kind: type[Exception]) -> tuple[Any, str]:
 
 
 def shown_facts(facts: HostFacts) -> None:
-    found = Answer(host=HERE, said=host_check.Seen(facts=facts))
-    row = host_check._row(found)
+    found = HostAnswer(host=HERE, value=HostCondition(facts=facts))
+    row = host_report._row(found)
     table([Column(title="x")] * len(row), [row], io.StringIO())
-    host_check.problems(found)
+    host_report.problems(found)
 
 
 def shown_queue(said: HostQueue) -> None:
-    found = Answer(host=HERE, said=queue.Shown(queue=said))
+    found = HostAnswer(host=HERE, value=queue.Shown(queue=said))
     assert all(note.isprintable() for note in queue._notes(found))
     table(queue._COLUMNS, queue._rows(found), io.StringIO())
 

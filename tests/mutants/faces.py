@@ -56,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="check-believes",
         breaks="`hosts check` calls a bucket usable that its account may read and not write to",
-        file="dstack/cli/hosts/host_check.py",
+        file="dstack/session/host_inspection.py",
         old="            try_bucket(self._session.bucket, os.urandom(16).hex())\n",
         new="            check_format(self._session.bucket)\n",
         tests=("tests/cli/hosts/test_hosts.py::test_this_machine_is_judged_by_a_real_read_and_write",),
@@ -112,7 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="host-row-cut",
         breaks="`hosts check` cuts how a host sees the bucket in a narrow terminal",
-        file="dstack/cli/hosts/host_check.py",
+        file="dstack/cli/hosts/host_report.py",
         old='    Column(title="BUCKET", floor=10, wraps=True),',
         new='    Column(title="BUCKET", floor=10),',
         tests=("tests/cli/hosts/test_hosts.py::test_nothing_of_what_a_host_has_is_cut",),

@@ -88,6 +88,11 @@ class Pruner:
         self._performer = performer
         self._user = user
 
+    def refuse_tags(self) -> None:
+        """Raise BucketError where a later version wrote tags: this version cannot tell which results they protect."""
+        if self._bucket.children(self._keys.tags, limit=1):
+            raise BucketError("the project has tags, which this version does not know", hint="upgrade this dstack")
+
     def plan(
         self, found: Survey, policy: PrunePolicy, *, now: float, tagged: frozenset[str] = frozenset()
     ) -> PrunePlan:

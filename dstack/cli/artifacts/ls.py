@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+from dstack.app.queries.run_artifacts import JobArtifacts, artifacts_of
 from dstack.cli.arguments import RUN, WORKFLOW
-from dstack.cli.artifacts.run_artifacts import Left, artifacts_of
 from dstack.cli.command_session import open_session
 from dstack.errors import DamagedObjectError
 from dstack.model import EntryKind, Manifest
@@ -27,7 +27,7 @@ def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, W
     session = open_session()
     record = session.require_run(run)
     damages: list[DamagedObjectError] = []
-    found = list(artifacts_of(session, record, workflow, damages))
+    found = list(artifacts_of(session.bucket, session.keys, record, workflow, damages=damages, notify=session.tell))
     rows = [
         (left.job.workflow, _path(left, entry.path, entry.kind, entry.target), size_text(entry.size))
         for left in found
@@ -42,7 +42,7 @@ def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, W
         sys.stderr.write(f"{record.name} left nothing behind\n")
 
 
-def _path(left: Left, path: str, kind: EntryKind, target: str) -> str:
+def _path(left: JobArtifacts, path: str, kind: EntryKind, target: str) -> str:
     mark = " (partial)" if left.manifest.partial else ""
     if kind is EntryKind.FOLDER:
         return f"{path}/{mark}"

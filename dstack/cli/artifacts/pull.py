@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from dstack.app.queries.run_artifacts import JobArtifacts, artifacts_of, noting_damage
 from dstack.cli.arguments import RUN, WORKFLOW
-from dstack.cli.artifacts.run_artifacts import Left, artifacts_of, noting_damage
 from dstack.cli.command_session import open_session
 from dstack.errors import DamagedObjectError, NotFoundError, SnapshotError
 from dstack.model import EntryKind
@@ -37,12 +37,12 @@ def pull(
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
-    from dstack.cli.artifacts.pinned_read import read_pinned
+    from dstack.session.coordination import read_pinned
 
     session = open_session()
     record = session.require_run(run)
     damages: list[DamagedObjectError] = []
-    found = list(artifacts_of(session, record, workflow, damages))
+    found = list(artifacts_of(session.bucket, session.keys, record, workflow, damages=damages, notify=session.tell))
     if not found and damages:
         raise damages[0]
     if not found:
@@ -85,7 +85,7 @@ def _is_code(session: Session, folder: Path) -> bool:
     return False
 
 
-def _pull(session: Session, left: Left, folder: Path) -> None:
+def _pull(session: Session, left: JobArtifacts, folder: Path) -> None:
     import asyncio
 
     from dstack.adapters.artifact_folder import SafeFolder

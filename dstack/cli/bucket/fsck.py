@@ -76,7 +76,7 @@ def _check_hosts(session: Session) -> int:
     )
     count = 0
     for answer in answers:
-        for line in [orphan.text for orphan in answer.said or ()] + ([str(answer.error)] if answer.error else []):
+        for line in [orphan.text for orphan in answer.value or ()] + ([str(answer.error)] if answer.error else []):
             print(clean(answer.host.name))
             print(clean(f"  {line}"), flush=True)
             count += 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -17,8 +15,8 @@ from dstack.app.maintenance.prune_plan import GenerationRemoval, PrunePlan, Prun
 from dstack.app.maintenance.survey import survey
 from dstack.cli.command_session import open_session
 from dstack.core.retention import PrunePolicy
-from dstack.errors import BucketError, UsageError
-from dstack.session.coordination import make_performer
+from dstack.errors import UsageError
+from dstack.session.coordination import open_housekeeper
 from dstack.session.session import Session
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.times import ago_text
@@ -55,9 +53,9 @@ def prune(
     """
     policy = _policy(older_than, keep, max_size, untagged=untagged)
     session = open_session()
-    _refuse_tags(session)
-    found = survey(session.bucket, session.keys)
-    with housekeeper(session) as keeper:
+    with open_housekeeper(session) as keeper:
+        keeper.refuse_tags()
+        found = survey(session.bucket, session.keys)
         now = store_time(session.bucket, os.urandom(16).hex(), own=time.time())
         plan = keeper.plan(found, policy, now=now)
         _show(plan, policy, now)
@@ -71,7 +69,7 @@ def _remove(session: Session, keeper: Pruner, plan: PrunePlan, now: float) -> No
     writable(session.bucket)
     if plan.objects:
         print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
-    aborted = session.abort_uploads(now=now)
+    aborted = session.storage.abort_uploads(session.keys.root, now=now)
     if aborted:
         print(f"ended {_counted(aborted, 'interrupted upload')}")
 
@@ -87,24 +85,6 @@ def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, u
         raise UsageError(f"--max-size: {max_size!r} is no size", hint="write 50GB, 800MB or 1TiB")
     limit = (size or 0) if max_size is not None else None
     return PrunePolicy(older_than=age, keep=keep, max_size=limit, untagged=untagged)
-
-
-def _refuse_tags(session: Session) -> None:
-    """Tags that a later version wrote name results that must stay: this version cannot tell which."""
-    if session.bucket.children(session.keys.tags, limit=1):
-        raise BucketError("the project has tags, which this version does not know", hint="upgrade this dstack")
-
-
-@contextmanager
-def housekeeper(session: Session) -> Iterator[Pruner]:
-    """Who keeps house of the session's project; its threads end with the block."""
-    from dstack.adapters.identity import user_name
-
-    performer = make_performer(session)
-    try:
-        yield Pruner(session.bucket, session.keys, performer, user=user_name())
-    finally:
-        performer.close()
 
 
 def _show(plan: PrunePlan, policy: PrunePolicy, now: float) -> None:

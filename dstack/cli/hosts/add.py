@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dstack.cli.hosts import file
-from dstack.cli.hosts.hosts_session import HostsSession, file_of
+from dstack.cli.hosts.hosts_session import HostsSession, hosts_file_of
 from dstack.errors import UsageError
 from dstack.model import Host, HostName
 from dstack.project.hosts.inventory import name_fault
+from dstack.session import hosts_file
 
 NAME = typer.Argument(metavar="NAME", help="Name of the host.", show_default=False)
 ADDRESS = typer.Option(metavar="ADDR", help="Default: NAME, as ~/.ssh/config has it.")
@@ -66,14 +66,14 @@ def _add(host: Host, *, project: bool, confirmed: tuple[str, ...], offline: bool
         raise UsageError(
             f"host {host.name} is listed already at {place}", hint=f"edit it there, or `dstack hosts rm {host.name}`"
         )
-    written = None if listed is not None else file.prepare_add(file_of(session, project), host)
+    written = None if listed is not None else hosts_file.prepare_add(hosts_file_of(session, project), host)
     if not (offline or host.local):
-        # Here and below: connecting needs asyncio, listing does not.
-        from dstack.cli.hosts import host_check
+        # Imported here on purpose: connecting needs asyncio and the SSH library.
+        from dstack.cli.hosts.key_questions import confirm_keys
 
-        host_check.confirm_keys(session.inventory(), listed or host, confirmed)
+        confirm_keys(session.inventory(), listed or host, confirmed)
     if written is not None:
-        file.replace(written)
-        print(f"added {host.name} to {written.place.shown}")
+        hosts_file.replace(written)
+        print(f"added {host.name} to {written.file.shown}")
     elif listed is not None:
         print(f"{host.name}: its key is confirmed")

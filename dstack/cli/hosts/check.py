@@ -15,14 +15,15 @@ from dstack.model import Host
 def check(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One host; without it, all.")] = None,
     hosts: Annotated[str | None, HOSTS] = None,
-) -> None:
+) -> int:
     """Connect to hosts and show what they have; each problem comes with its way out.
 
     Exits with 3 when a host cannot be reached, 4 when nobody confirmed its key, 5 when it lacks what runs need, 6 when
     its account cannot read and write the bucket: then it runs jobs, and needs this machine for that.
     """
-    from dstack.cli.hosts import host_check
+    # Imported here on purpose: `dstack hosts ls` needs no asyncio.
+    from dstack.cli.hosts.host_report import report
 
     session = HostsSession(hosts)
     chosen: Sequence[Host] = (session.named(name),) if name else session.inventory()
-    raise SystemExit(host_check.report(session, chosen))
+    return report(session, chosen)

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from dstack.cli.command_session import own_home, say
-from dstack.cli.hosts import file
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import Host
 from dstack.project.locate import find_project
+from dstack.session.hosts_file import HostsFile
 from dstack.session.session import Session
 
 PROJECT_FILE = ".dstack/hosts.yaml"
@@ -44,9 +44,9 @@ def _project_folder(home: Path) -> Path | None:
         return None
 
 
-def file_of(session: HostsSession, project: bool) -> file.Place:
+def hosts_file_of(session: HostsSession, project: bool) -> HostsFile:
     if not project:
-        return file.Place(path=session.home / ".dstack" / "hosts.yaml", shown="~/.dstack/hosts.yaml", private=True)
+        return HostsFile(path=session.home / ".dstack" / "hosts.yaml", shown="~/.dstack/hosts.yaml", private=True)
     if session.project_folder is None:
         raise UsageError("--project: no project here", hint="go to your project, or leave --project out")
-    return file.Place(path=session.project_folder / PROJECT_FILE, shown=PROJECT_FILE, private=False)
+    return HostsFile(path=session.project_folder / PROJECT_FILE, shown=PROJECT_FILE, private=False)

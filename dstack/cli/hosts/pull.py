@@ -12,12 +12,12 @@ import typer
 from dstack.app.maintenance.shared_inventory import latest_inventory
 from dstack.app.queries.views import time_of_day
 from dstack.cli.command_session import open_session
-from dstack.cli.hosts import file
 from dstack.cli.hosts.hosts_session import PROJECT_FILE
 from dstack.cli.questions import ask
 from dstack.core.format.records import at_machine
 from dstack.errors import NotFoundError
 from dstack.project.hosts.shared_part import check_inventory, merge_inventory
+from dstack.session import hosts_file
 from dstack.ui.terminal import clean
 from dstack.ui.times import ago_text
 
@@ -35,8 +35,8 @@ def pull(yes: Annotated[bool, YES] = False) -> None:
     if latest.inventory is None:
         raise NotFoundError("nobody has pushed hosts to this bucket yet", hint="dstack hosts push")
     wanted = check_inventory(latest.inventory)
-    place = file.Place(path=session.root / PROJECT_FILE, shown=PROJECT_FILE, private=False)
-    change = file.prepare(place, lambda before: merge_inventory(before, wanted, PROJECT_FILE))
+    place = hosts_file.HostsFile(path=session.root / PROJECT_FILE, shown=PROJECT_FILE, private=False)
+    change = hosts_file.prepare(place, lambda before: merge_inventory(before, wanted, PROJECT_FILE))
     if change.before == change.after:
         print(f"{PROJECT_FILE} has them already")
         return
@@ -45,11 +45,11 @@ def pull(yes: Annotated[bool, YES] = False) -> None:
     _show(change)
     if not yes:
         ask(f"Change {PROJECT_FILE} so?", "look at the lines above")
-    file.replace(change)
+    hosts_file.replace(change)
     print(f"wrote {PROJECT_FILE}; `dstack hosts add NAME` confirms the key of a host")
 
 
-def _show(change: file.Change) -> None:
+def _show(change: hosts_file.HostsFileChange) -> None:
     before, after = (text.decode("utf-8", "replace").splitlines() for text in (change.before, change.after))
     for line in difflib.unified_diff(before, after, PROJECT_FILE, f"{PROJECT_FILE} (pulled)", lineterm=""):
         print(clean(line), file=sys.stderr)

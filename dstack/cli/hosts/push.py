@@ -48,7 +48,7 @@ def push(
     if lost and latest.inventory is not None and not yes:
         who = at_machine(latest.inventory.user, latest.inventory.machine)
         ask(f"Change or drop {', '.join(lost)}, as {who} pushed them?", "`dstack hosts pull` shows them")
-    session.probe_bucket()
+    session.storage.probe()
     made = Inventory(nonce=new_nonce(), user=user_name(), machine=machine_name(), pushed=time.time(), hosts=shared)
     if not share_inventory(session.bucket, session.keys, made, after=latest.number):
         raise UsageError("somebody else pushed at the same moment", hint="dstack hosts pull, then push again")

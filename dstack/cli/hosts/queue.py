@@ -11,11 +11,12 @@ import typer
 
 from dstack.app.coordination.orphans import Orphan, find_orphans
 from dstack.cli.command_session import open_session
-from dstack.cli.hosts.ask import Answer, ask_hosts
+from dstack.cli.hosts.ask import ask_hosts
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, HostQueue, QueueEntry, Resources
 from dstack.ports import RunnerPort
+from dstack.session.host_answers import HostAnswer
 from dstack.session.session import Session
 from dstack.ui.tables import Column, notes, size_text, table
 from dstack.ui.times import duration_text
@@ -74,12 +75,12 @@ async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
     return Shown(queue=found, orphans=tuple(f"{host.name}: {orphan.text}" for orphan in orphans))
 
 
-def _rows(found: Answer[Shown]) -> list[tuple[str, ...]]:
+def _rows(found: HostAnswer[Shown]) -> list[tuple[str, ...]]:
     """The rows of one host; one that failed has a row too, so that nobody takes it for idle."""
     if found.error is not None:
         why = found.error.detail
         return [(found.host.name, "-", "-", "failed", "-", "-", why)]
-    return [_row(found.host, entry) for entry in (found.said.queue.entries if found.said else ())]
+    return [_row(found.host, entry) for entry in (found.value.queue.entries if found.value else ())]
 
 
 def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
@@ -94,12 +95,12 @@ def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
     return (host.name, entry.title or "-", entry.user, state, duration_text(entry.since), wants, entry.why or gpus)
 
 
-def _notes(found: Answer[Shown]) -> list[str]:
+def _notes(found: HostAnswer[Shown]) -> list[str]:
     """What a person must know of the queue of one host beside its rows."""
-    if found.said is None:
+    if found.value is None:
         return []
-    name, said = found.host.name, found.said.queue
-    notes = list(found.said.orphans)
+    name, said = found.host.name, found.value.queue
+    notes = list(found.value.orphans)
     for entry in said.entries:
         if entry.fault:
             takes = "takes a slot" if entry.counts else "takes no slot"

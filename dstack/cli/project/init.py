@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from shlex import quote
@@ -10,17 +9,14 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.bucket.opener import open_bucket, private_path
-from dstack.adapters.bucket.registry import backend_of
-from dstack.adapters.bucket.remote_errors import redact_url
-from dstack.adapters.bucket.stall_notice import StallNoticeBucket
-from dstack.app.maintenance.bucket_probe import check_format, effort_for, ensure_probed, require_writer
+from dstack.adapters.bucket.opener import private_path
 from dstack.cli.command_session import own_home, say
 from dstack.errors import ConfigError, UsageError
 from dstack.project import starter
 from dstack.project.plan import load_project
 from dstack.project.settings import CONFIG_FILE, read_settings
 from dstack.project.starter import STARTER_FILES, write_starter
+from dstack.session.storage import Storage
 from dstack.ui.terminal import clean
 
 
@@ -32,16 +28,12 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
     if here and settings.bucket != wanted:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
         raise UsageError(f"{place} names another bucket: {settings.bucket}", hint="change that line, or leave it")
-    store = open_bucket(wanted, settings.options if here else {}, home)
-    found = StallNoticeBucket(store, redact_url(wanted), say)
+    storage = Storage(wanted, settings.options if here else {}, home=home, notify=say)
     began = time.monotonic()
-    known = check_format(found)
-    if known is not None:
-        require_writer(known)
+    effort = storage.probe()
+    if effort is None:
         print(f"{clean(wanted)}: in use already, and this version may write to it")
     else:
-        effort = effort_for(backend_of(wanted).properties.exclusion)
-        ensure_probed(found, nonce=os.urandom(16).hex(), now=time.time(), effort=effort)
         told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
         print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")
     if path := private_path(wanted, home):

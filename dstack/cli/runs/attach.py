@@ -13,6 +13,7 @@ from dstack.cli.arguments import RUN
 from dstack.cli.attend.follow import RUN_EXIT_CODES, FollowOptions, follow_run, print_json
 from dstack.cli.command_session import open_session
 from dstack.core.format.records import Final, RunRecord, unpack
+from dstack.session.hosts import prefetch_ssh
 from dstack.session.session import Session
 from dstack.session.submission import caller_values
 
@@ -32,7 +33,7 @@ def attach(
     body = session.bucket.get(key)
     if body is not None:
         return _already(session, record, unpack(Final, key, body), as_json=as_json)
-    session.prefetch()
+    prefetch_ssh(session)
     caller = caller_values(session, record.plan.jobs, required=False)
     tended = run_view(session.bucket, session.keys, record, look=session.look).tended
     renews = tended is not None and tended.over > 0

@@ -42,7 +42,7 @@ def logs(
         raise UsageError("--attempt goes with one workflow and without -f", hint="dstack logs RUN WORKFLOW --attempt N")
     session = open_session()
     record = session.require_run(run)
-    bucket, many = session.bucket, session.at_once
+    bucket, many = session.bucket, session.storage.reads_at_once
     losses: list[LogLoss] = []
     keys = session.keys
     if follow:

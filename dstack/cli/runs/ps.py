@@ -51,7 +51,14 @@ def ps(
     found = _chosen(session, None if limit is None else limit + 1, mine=mine)
     faults: dict[RunId, BucketError] = {}
     shown = list(
-        views_of(session.bucket, session.keys, found[:limit], look=session.look, at_once=session.at_once, faults=faults)
+        views_of(
+            session.bucket,
+            session.keys,
+            found[:limit],
+            look=session.look,
+            at_once=session.storage.reads_at_once,
+            faults=faults,
+        )
     )
     if as_json:
         from dstack.ui.jsonout import runs_json

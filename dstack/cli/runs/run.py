@@ -14,6 +14,7 @@ from dstack.cli.command_session import open_session
 from dstack.cli.runs.run_line import RunLine, read_arguments
 from dstack.core.format.records import RunRecord
 from dstack.errors import UsageError
+from dstack.session.hosts import prefetch_ssh
 from dstack.session.session import Session
 from dstack.session.submission import caller_values, prepare_run, record_run
 
@@ -60,7 +61,7 @@ def start(session: Session, asked: RunLine) -> int:
     )
     if needs_host:
         # Not earlier: importing the SSH library costs a reused run more than all else together.
-        session.prefetch()
+        prefetch_ssh(session)
 
     def recorded() -> RunRecord:
         return record_run(session, prepared.submission)

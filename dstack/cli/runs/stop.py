@@ -13,7 +13,7 @@ from dstack.app.queries.runs import job_of, run_view, with_lost_attempts
 from dstack.app.queries.views import JobView
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.cli.command_session import open_session
-from dstack.core.format.records import RunRecord, Stop, at_machine, pack
+from dstack.core.format.records import RunRecord, Stop, at_machine
 from dstack.core.lifecycle import ENDED
 from dstack.errors import UsageError
 from dstack.model import WorkflowName
@@ -122,12 +122,12 @@ def _confirm(record: RunRecord) -> None:
 def _request(session: Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
     """Write the stop request; one that is there already stays as it is."""
     from dstack.adapters.identity import new_nonce, user_name
-    from dstack.app.protocol.create_rule import create_now
+    from dstack.app.maintenance.run_stop import request_stop
 
     user = user_name()
     request = Stop(nonce=new_nonce(), user=user, reason=f"stopped by {user}", abort=abort)
     name = WorkflowName(workflow) if workflow else None
-    create_now(session.bucket, session.keys.run(record.id).stop(name), pack(request))
+    request_stop(session.bucket, session.keys, record, request, workflow=name)
 
 
 def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
@@ -167,7 +167,7 @@ def _end_orphans(session: Session, record: RunRecord, jobs: tuple[JobView, ...])
         return True
     from dstack.cli.runs.stop_hosts import end_orphans
 
-    return end_orphans(session, record, jobs)
+    return end_orphans(session, jobs)
 
 
 def _say_where(jobs: tuple[JobView, ...]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.cli.hosts.ask import Answer
-from dstack.cli.hosts.host_check import Seen, host_lines, told_once
+from dstack.cli.hosts.host_report import host_lines, problems_by_hosts
 from dstack.model import Gpu, Host, HostName
+from dstack.session.host_answers import HostAnswer
+from dstack.session.host_inspection import HostCondition
 from dstack.ui.tables import display_width
 from tests.support.buckets.guarded_store import Guarded
 from tests.support.buckets.refusing_store import Refusing
@@ -279,14 +280,14 @@ def test_this_machine_is_judged_by_a_real_read_and_write(project: Make, can: str
     assert set(store.objects) == {"dstack.json"}
 
 
-def answer(name: str, *, docker: bool, unseen: str = "") -> Answer[Seen]:
+def answer(name: str, *, docker: bool, unseen: str = "") -> HostAnswer[HostCondition]:
     facts = replace(LARGE_FACTS, hostname=name, docker=docker, shared_slots=True)
-    return Answer(host=Host(name=HostName(name)), said=Seen(facts=facts, unseen=unseen))
+    return HostAnswer(host=Host(name=HostName(name)), value=HostCondition(facts=facts, unseen=unseen))
 
 
 def test_a_problem_of_several_hosts_is_told_once() -> None:
     found = [answer("gpu-1", docker=False), answer("gpu-2", docker=True, unseen="x"), answer("gpu-3", docker=False)]
-    assert [(problem.partition(":")[0], names) for problem, _, names in told_once(found)] == [
+    assert [(problem.partition(":")[0], names) for problem, _, names in problems_by_hosts(found)] == [
         ("Docker does not answer user alice", ["gpu-1", "gpu-3"]),
         ("x", ["gpu-2"]),
     ]
@@ -295,10 +296,10 @@ def test_a_problem_of_several_hosts_is_told_once() -> None:
 @pytest.mark.parametrize("columns", [80, 200])
 def test_nothing_of_what_a_host_has_is_cut(columns: int) -> None:
     gpus = (Gpu(count=2, name="NVIDIA A100-SXM4-80GB", memory=80_000_000_000),)
-    bare = answer("gpu-1", docker=False).said
+    bare = answer("gpu-1", docker=False).value
     assert bare is not None
     facts = replace(bare.facts, gpus=gpus, disk_free=999_000_000_000, python="3.11.7", git="git version 2.40.0")
-    found = Answer(host=Host(name=HostName("gpu-1")), said=Seen(facts=facts, who="ec2-user, forwarded"))
+    found = HostAnswer(host=Host(name=HostName("gpu-1")), value=HostCondition(facts=facts, who="ec2-user, forwarded"))
     titles, *lines = host_lines([found], width=columns)
     assert all(display_width(line) <= columns for line in lines)
     starts = [titles.index(title) for title in ("TOOLS", "CPUS", "GPUS", "SLOTS", "BUCKET")]

@@ -82,6 +82,6 @@ def test_while_a_screen_is_open_it_gets_the_lines_from_the_event_loop(
 
 def test_a_bucket_in_a_folder_is_probed_and_read_as_one(tmp_path: Path) -> None:
     made = session(tmp_path)
-    assert made.at_once == 1
-    made.probe_bucket()
+    assert made.storage.reads_at_once == 1
+    made.storage.probe()
     assert json.loads((tmp_path / "bucket/dstack.json").read_bytes())["writers"] == 4

@@ -38,7 +38,7 @@ from dstack.cli.runs.run_line import read_arguments
 from dstack.session.submission import plan_run, rename
 from dstack.cli.command_session import open_session
 session = open_session()
-session.probe_bucket()
+session.storage.probe()
 _, submission = plan_run(session, read_arguments(["big"]).request())
 print(submit(session.bucket, session.keys, submission, rename=rename).name)
 """

@@ -103,7 +103,7 @@ class Crowded:
 
     def submit(self) -> RunRecord:
         _, submission = plan_run(self.session, read_arguments([JOBS[-1]]).request())
-        self.session.probe_bucket()
+        self.session.storage.probe()
         return submit(self.session.bucket, self.session.keys, submission, rename=rename)
 
     def hand(self, record: RunRecord) -> list[str]:

@@ -16,7 +16,7 @@ from dstack.project.hosts.editor import add_host, remove_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class HostsFile:
     """A file of hosts; `shown` is how people call it. A `private` one is the user's own, another the project's."""
 
     path: Path
@@ -25,62 +25,62 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class HostsFileChange:
     """What a file will hold, and what it held when that was decided."""
 
-    place: Place
+    file: HostsFile
     before: bytes
     after: bytes
 
 
-def prepare(place: Place, edit: Callable[[bytes], bytes]) -> Change:
+def prepare(file: HostsFile, edit: Callable[[bytes], bytes]) -> HostsFileChange:
     """The file as `edit` makes it; nothing is written. Raises what `edit` raises."""
-    before = _read(place)
-    return Change(place=place, before=before, after=edit(before))
+    before = _read(file)
+    return HostsFileChange(file=file, before=before, after=edit(before))
 
 
-def prepare_add(place: Place, host: Host) -> Change:
+def prepare_add(file: HostsFile, host: Host) -> HostsFileChange:
     """The file with `host`; nothing is written. Raises UsageError or ConfigError as `add_host` does."""
-    return prepare(place, lambda before: add_host(before, host, place.shown))
+    return prepare(file, lambda before: add_host(before, host, file.shown))
 
 
-def prepare_remove(place: Place, name: str) -> Change:
+def prepare_remove(file: HostsFile, name: str) -> HostsFileChange:
     """The file without the host; nothing is written. Raises NotFoundError when it is not there."""
-    before = _read(place)
+    before = _read(file)
     if not before:
-        raise NotFoundError(f"{place.shown} has no host {name!r}", hint="`dstack hosts ls` says where each host stands")
-    return Change(place=place, before=before, after=remove_host(before, name, place.shown))
+        raise NotFoundError(f"{file.shown} has no host {name!r}", hint="`dstack hosts ls` says where each host stands")
+    return HostsFileChange(file=file, before=before, after=remove_host(before, name, file.shown))
 
 
-def replace(change: Change) -> None:
+def replace(change: HostsFileChange) -> None:
     """Put the new text in its place; a symbolic link stays one. Raises DstackError when the file has changed since.
 
     The file keeps its mode, a new one has 0600, and a private one always.
     """
-    target, shown = change.place.path.resolve(), change.place.shown
-    if _read(change.place) != change.before:
+    target, shown = change.file.path.resolve(), change.file.shown
+    if _read(change.file) != change.before:
         raise DstackError(f"{shown} was changed by somebody else meanwhile", hint="run the command again")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         if not target.parent.exists():
             make_folder(str(target.parent))
-        keeps = target.exists() and not change.place.private
+        keeps = target.exists() and not change.file.private
         mode = stat.S_IMODE(target.stat().st_mode) if keeps else FILE_MODE
-        with os.fdopen(open_file(str(temporary), os.O_WRONLY | os.O_EXCL), "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(change.after)
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(open_file(str(temporary), os.O_WRONLY | os.O_EXCL), "wb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(change.after)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DstackError(f"cannot write {shown}: {error.strerror}") from None
 
 
-def _read(place: Place) -> bytes:
+def _read(file: HostsFile) -> bytes:
     try:
-        return place.path.read_bytes()
+        return file.path.read_bytes()
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise DstackError(f"cannot read {place.shown}: {error.strerror}") from None
+        raise DstackError(f"cannot read {file.shown}: {error.strerror}") from None
