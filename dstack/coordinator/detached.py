@@ -68,9 +68,9 @@ class DetachedCoordinator:
         """Take hand-overs until there is nothing left to do."""
         self._log.message(f"awake: {self._me.user}@{self._me.machine}, process {self._me.pid}")
         listener.setblocking(False)
-        server = await asyncio.start_unix_server(self._talk, sock=listener)
+        server = await asyncio.start_unix_server(self._serve_connection, sock=listener)
         try:
-            await self._idle()
+            await self._wait_for_runs()
         finally:
             # The file first: who comes later finds none and starts another; who came before sees the stream end.
             with suppress(OSError):
@@ -79,7 +79,7 @@ class DetachedCoordinator:
             await self._hosting.close()
         self._log.message("every run that was given to it is final")
 
-    async def _idle(self) -> None:
+    async def _wait_for_runs(self) -> None:
         while True:
             self._change.clear()
             if self._runs or self._talks:
@@ -91,7 +91,7 @@ class DetachedCoordinator:
                 waiting.cancel()
                 return
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._talks += 1
         self._change.set()
         try:
@@ -111,7 +111,7 @@ class DetachedCoordinator:
                 try:
                     message = wire.unpack_message(frame.payload)
                     request = HandRequest.from_envelope(message)
-                    answer = await self._take(build(HandOver, request.handover, "the hand-over"))
+                    answer = await self._take_run(build(HandOver, request.handover, "the hand-over"))
                     return {"ok": answer.to_json()}
                 except Refusal as refusal:
                     return {"error": refusal.to_json()}
@@ -121,7 +121,7 @@ class DetachedCoordinator:
                     return {"error": Refusal("bucket", str(error), error.hint or "").to_json()}
         raise ConnectionError("nothing came")
 
-    async def _take(self, hand: HandOver) -> HandAnswer:
+    async def _take_run(self, hand: HandOver) -> HandAnswer:
         """Take a run. Only its own user can reach this socket; the run's record in the bucket must have the hash in the
         hand-over."""
         bucket = await asyncio.to_thread(self._hosting.bucket, hand)
@@ -140,10 +140,10 @@ class DetachedCoordinator:
             self._again[hand.run] = asyncio.Event()
             task = asyncio.create_task(self._look_after(record))
             self._runs[hand.run] = task
-            task.add_done_callback(lambda _: self._ended(hand.run))
+            task.add_done_callback(lambda _: self._forget_run(hand.run))
         return HandAnswer(coordinator=self._me.id, pid=self._me.pid, machine=self._me.machine)
 
-    def _ended(self, run: RunId) -> None:
+    def _forget_run(self, run: RunId) -> None:
         self._runs.pop(run, None)
         self._again.pop(run, None)
         self._hosting.forget(run)
@@ -151,12 +151,12 @@ class DetachedCoordinator:
 
     async def _look_after(self, record: RunRecord) -> None:
         try:
-            if await self._is_ours(record):
-                await self._bring(record)
+            if await self._wait_for_turn(record):
+                await self._finish_run(record)
         except Exception:
             traceback.print_exc()
 
-    async def _is_ours(self, record: RunRecord) -> bool:
+    async def _wait_for_turn(self, record: RunRecord) -> bool:
         """Stand by for as long as an attendant works on the run -> whether this host is to work on the run then.
 
         A hand-over without an attendant ends the wait at once; a hand-over with another attendant starts a new wait.
@@ -183,7 +183,7 @@ class DetachedCoordinator:
         say("its attendant is gone: takes it up" if goes_on else "needs nobody to stand by any more")
         return goes_on
 
-    async def _bring(self, record: RunRecord) -> None:
+    async def _finish_run(self, record: RunRecord) -> None:
         """Bring a run to its end, also through failures of the bucket."""
         pause, most = BUCKET_RETRY_PAUSES_S
         while True:

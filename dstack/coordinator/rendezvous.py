@@ -27,19 +27,19 @@ LOG_LIMIT_BYTES = 4 << 20
 """Bytes of a log above which a new coordinator empties the log first."""
 
 
-def hand_over(root: str, given: HandOver, library: str | None) -> HandAnswer:
+def hand_over(root: str, hand: HandOver, library: str | None) -> HandAnswer:
     """Hand a run to the coordinator of its bucket, starting a coordinator if need be -> the answer.
 
     The coordinator is a process and a session of its own, and outlives this process and the connection. Raises the
     coordinator's Refusal, and Refusal (kind `busy`) when no answer comes in time.
     """
-    name = rendezvous_name(given, boot_id(), embedded.PROGRAM)
+    name = rendezvous_name(hand, boot_id(), embedded.PROGRAM)
     folder = os.path.join(root, "coordinators")
     make_folder(folder)
     deadline = time.monotonic() + RENDEZVOUS_DEADLINE_S
     while time.monotonic() < deadline:
         _start_if_none(root, folder, name, library)
-        answer = _ask(folder, name, given)
+        answer = _ask(folder, name, hand)
         if answer is not None:
             return answer
         time.sleep(RENDEZVOUS_PAUSE_S)  # it has just ended, or is about to listen
@@ -68,8 +68,8 @@ def _start_if_none(root: str, folder: str, name: str, library: str | None) -> No
         os.close(lock)
 
 
-def _fork_detached(root: str, place: str, library: str | None, kept: set[int], listener: socket.socket) -> None:
-    """Fork twice. The grandchild keeps the descriptors `kept` and its log open, and nothing of this process's
+def _fork_detached(root: str, place: str, library: str | None, descriptors: set[int], listener: socket.socket) -> None:
+    """Fork twice. The grandchild keeps the descriptors `descriptors` and its log open, and nothing of this process's
     connection."""
     child = os.fork()
     if child:
@@ -79,7 +79,7 @@ def _fork_detached(root: str, place: str, library: str | None, kept: set[int], l
         os.setsid()
         if os.fork():
             os._exit(0)
-        _redirect(place + ".log", kept)
+        _redirect(place + ".log", descriptors)
         if library is not None:
             sys.path.append(library)
         from dstack.coordinator.detached import run_detached
@@ -95,7 +95,7 @@ def _fork_detached(root: str, place: str, library: str | None, kept: set[int], l
         os._exit(0)
 
 
-def _redirect(log: str, kept: set[int]) -> None:
+def _redirect(log: str, descriptors: set[int]) -> None:
     out = open_file(log, os.O_WRONLY | os.O_APPEND)
     if os.fstat(out).st_size > LOG_LIMIT_BYTES:
         os.ftruncate(out, 0)
@@ -103,20 +103,20 @@ def _redirect(log: str, kept: set[int]) -> None:
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    edges = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
     for low, high in pairwise(edges):
         os.closerange(low + 1, high)
     os.chdir("/")
 
 
-def _ask(folder: str, name: str, given: HandOver) -> HandAnswer | None:
+def _ask(folder: str, name: str, hand: HandOver) -> HandAnswer | None:
     """The coordinator's answer, None when the coordinator ended first; raises the coordinator's Refusal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_DEADLINE_S)
         try:
             with _ShortSocketPath(folder) as short:
                 client.connect(short(name))
-            client.sendall(wire.pack_message(HandRequest(handover=plain(given)).envelope(1)))
+            client.sendall(wire.pack_message(HandRequest(handover=plain(hand)).envelope(1)))
             reader = wire.FrameReader()
             while data := client.recv(1 << 16):
                 for frame in reader.feed(data):

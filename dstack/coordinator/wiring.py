@@ -90,7 +90,7 @@ class HostContext:
             self._credentials, self._until = dict(hand.credentials), hand.until
             if self._bucket is None:
                 self._bucket = SwappableBucket(opened)
-            self._bucket.renew(opened)
+            self._bucket.swap(opened)
         return self._bucket
 
     def remember(self, hand: HandOver) -> None:

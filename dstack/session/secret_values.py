@@ -37,7 +37,7 @@ class SecretSources:
 
     def known(self) -> frozenset[str]:
         """The names that stand somewhere; no value is read, and no keyring is opened."""
-        kept = (*self._store.kept(self._scope), *self._store.kept(EVERYWHERE))
+        kept = (*self._store.list_secrets(self._scope), *self._store.list_secrets(EVERYWHERE))
         return frozenset((*(one.name for one in kept), *self._dotenv.values))
 
     def unread(self) -> str:

@@ -304,8 +304,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="all-pages",
         breaks="ps reads every page of the list of runs of an object store",
         file="dstack/adapters/bucket/object_stores/obstore_store.py",
-        old="        if limit is not None:\n            return self._asked",
-        new="        if limit is not None and not limit:\n            return self._asked",
+        old="        if limit is not None:\n            return self._request",
+        new="        if limit is not None and not limit:\n            return self._request",
         tests=("tests/system/buckets/test_requests.py",),
     ),
     Mutant(

@@ -71,41 +71,41 @@ class StallNoticeBucket:
         return self._bucket.trouble or f"{self._label} does not say why"
 
     def create(self, key: str, body: bytes) -> Put:
-        return self._asked(_WRITE, lambda: self._bucket.create(key, body))
+        return self._request(_WRITE, lambda: self._bucket.create(key, body))
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
         return self._bucket.create_from(key, chunks)
 
     def put(self, key: str, body: bytes) -> None:
-        self._asked(_WRITE, lambda: self._bucket.put(key, body))
+        self._request(_WRITE, lambda: self._bucket.put(key, body))
 
     def get(self, key: str) -> bytes | None:
-        return self._asked(_READ, lambda: self._bucket.get(key))
+        return self._request(_READ, lambda: self._bucket.get(key))
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
         return self._bucket.read(key, offset, length)
 
     def list(self, prefix: str, *, limit: int | None = None) -> Sequence[str]:
-        return self._asked(_LIST, lambda: self._bucket.list(prefix, limit=limit))
+        return self._request(_LIST, lambda: self._bucket.list(prefix, limit=limit))
 
     def survey(self, prefix: str) -> Iterator[Listed]:
         return self._bucket.survey(prefix)
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
-        return self._asked(_LIST, lambda: self._bucket.children(prefix, limit=limit, after=after))
+        return self._request(_LIST, lambda: self._bucket.children(prefix, limit=limit, after=after))
 
     def delete(self, key: str) -> None:
-        self._asked(_WRITE, lambda: self._bucket.delete(key))
+        self._request(_WRITE, lambda: self._bucket.delete(key))
 
-    def look(self) -> None:
+    def give_notices(self) -> None:
         """Give the notices due now."""
         with self._saying:
             with self._lock:
-                lines = self._due()
+                lines = self._due_notices()
             for line in lines:
                 self._tell(line)
 
-    def _asked(self, kind: str, request: Callable[[], T]) -> T:
+    def _request(self, kind: str, request: Callable[[], T]) -> T:
         ticket = object()
         with self._lock:
             self._open[ticket] = (kind, self._clock())
@@ -123,9 +123,9 @@ class StallNoticeBucket:
                 del self._open[ticket]
                 is_news = answered and kind in self._silences
             if is_news:
-                self._answers(kind)
+                self._note_answer(kind)
 
-    def _answers(self, kind: str) -> None:
+    def _note_answer(self, kind: str) -> None:
         with self._saying:
             with self._lock:
                 now = self._clock()
@@ -142,12 +142,12 @@ class StallNoticeBucket:
         while True:
             self._busy.wait()
             self._pause()
-            self.look()
+            self.give_notices()
             with self._lock:
                 if not self._open:
                     self._busy.clear()
 
-    def _due(self) -> Sequence[str]:
+    def _due_notices(self) -> Sequence[str]:
         now = self._clock()
         lines = []
         for kind in _REQUEST_KINDS:

@@ -13,7 +13,7 @@ class SwappableBucket:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
-    def renew(self, bucket: Bucket) -> None:
+    def swap(self, bucket: Bucket) -> None:
         """Send all later requests to `bucket`."""
         self._bucket = bucket
 

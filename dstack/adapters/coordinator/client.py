@@ -62,19 +62,19 @@ class CoordinatorClient:
             raise
         return cls(transport, Channel(transport, started.first))
 
-    async def look(self, given: HandOver, library: Library | None) -> HostBucketReport:
+    async def look(self, hand: HandOver, library: Library | None) -> HostBucketReport:
         """How the host sees the bucket of a hand-over; starts no coordinator."""
         await self._bring(library)
-        answer = await self._channel.ask(LookRequest(handover=plain(given), library=_name(library)))
+        answer = await self._channel.ask(LookRequest(handover=plain(hand), library=_name(library)))
         return HostBucketReport(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
 
-    async def hand(self, given: HandOver, library: Library | None) -> str:
+    async def hand(self, hand: HandOver, library: Library | None) -> str:
         """Give a run to the coordinator of the bucket, started unless awake -> the coordinator's id.
 
         `library` goes along when the host lacks a copy.
         """
         await self._bring(library)
-        answer = await self._channel.ask(HandRequest(handover=plain(given), library=_name(library)))
+        answer = await self._channel.ask(HandRequest(handover=plain(hand), library=_name(library)))
         return opening(answer.coordinator, 200)
 
     async def close(self) -> None:

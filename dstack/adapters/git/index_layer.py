@@ -99,8 +99,8 @@ class IndexLayer:
             self._note_changes()
             self._index_info(removal_line(entry.path, entry.oid) for entry in left_out)
         self._look_for_untracked()
-        unmarked = [entry for entry in self.tracked if entry.mode != GITLINK_MODE and self._marked(entry)]
-        stale = {entry.path: entry for entry in (*unmarked, *self._converted()) if entry.stage == b"0"}
+        unmarked = [entry for entry in self.tracked if entry.mode != GITLINK_MODE and self._is_marked(entry)]
+        stale = {entry.path: entry for entry in (*unmarked, *self._converted_entries()) if entry.stage == b"0"}
         if stale:
             self._note_changes()
             self._index_info(reset_line(entry) for entry in stale.values() if not is_secret(entry.path, tracked=True))
@@ -123,12 +123,12 @@ class IndexLayer:
             if line.startswith("Ignoring path "):
                 raise SnapshotError(f"git cannot store {line[14:]}", hint="rename it, or name it in .gitignore")
 
-    def moved(self) -> tuple[bytes, ...]:
+    def changed_paths(self) -> tuple[bytes, ...]:
         """Paths changed since hashing: empty when all files were still the same at the end of hashing."""
         listing = start_piped(LIST_UNTRACKED, env=self._env, cwd=self.repository.top)
         changed, gone = self._changes()
         others, _ = parse_untracked(finish(listing, LIST_UNTRACKED[0]).stdout)
-        recent = (path for path in self._hashed if self._written_since(path))
+        recent = (path for path in self._hashed if self._is_recent(path))
         return tuple(self.at + path for path in dict.fromkeys((*changed, *gone, *others, *recent)))
 
     def write(self, nested: Mapping[bytes, str]) -> str:
@@ -153,7 +153,7 @@ class IndexLayer:
         return self._git("cat-file", "-e", f"{tree}:{prefix}", codes=(0, 1, 128)).returncode == 0
 
     @property
-    def reading(self) -> Mapping[str, str]:
+    def reading_environment(self) -> Mapping[str, str]:
         """The environment of git calls that see the user's objects too, and write none."""
         return {**self._env, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(c_quote(path) for path in self._sources)}
 
@@ -169,7 +169,7 @@ class IndexLayer:
         return call(arguments, env=self._env, cwd=self.repository.top, data=data, codes=codes)
 
     def _read(self, *arguments: str, data: bytes = b"", codes: Iterable[int] = (0,)) -> CompletedProcess[bytes]:
-        return call(arguments, env=self.reading, cwd=self.repository.top, data=data, codes=codes)
+        return call(arguments, env=self.reading_environment, cwd=self.repository.top, data=data, codes=codes)
 
     def _stat(self, path: bytes) -> os.stat_result | None:
         try:
@@ -213,12 +213,12 @@ class IndexLayer:
         self.nested = tuple(sorted({*nested, *(path + b"/" for path in self.links)}))
         self.dirty = self.dirty or bool(self.untracked) or len(self.nested) > len(self.links)
 
-    def _marked(self, entry: IndexEntry) -> bool:
+    def _is_marked(self, entry: IndexEntry) -> bool:
         """Whether a mark of the index hides the file: assume-unchanged, or skip-worktree on an existing file."""
         hidden = entry.tag in b"Ss" and self._stat(entry.path) is not None
         return hidden or (entry.tag.islower() and entry.tag != b"s")
 
-    def _converted(self) -> Iterator[IndexEntry]:
+    def _converted_entries(self) -> Iterator[IndexEntry]:
         """Entries whose content in the index may be something else than the bytes of the file."""
         marks = (self.repository.attributes, self.repository.user_attributes, Path("/etc/gitattributes"))
         paths = (*(entry.path for entry in self.tracked), *self.untracked)
@@ -264,7 +264,7 @@ class IndexLayer:
         if newest < now + 1:  # times far in the future are another machine's clock, and say nothing
             time.sleep(max(0.0, min(newest + QUIET_TIME_S - now, 2 * QUIET_TIME_S)))
 
-    def _written_since(self, path: bytes) -> bool:
+    def _is_recent(self, path: bytes) -> bool:
         """Whether a hashed file was written so late that an earlier write may have the same time."""
         found = self._stat(path)
         return found is not None and self._started - QUIET_TIME_S / 2 < found.st_mtime < time.time() + 1

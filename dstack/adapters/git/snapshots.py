@@ -75,15 +75,15 @@ class GitCode:
 
     def files(self, snapshot: Snapshot) -> Sequence[CodeFile]:
         """Every file of the snapshot below the project folder, ascending by path (undecodable bytes as surrogates)."""
-        self._must_have(snapshot)
-        return sorted(self._listed(snapshot.tree, snapshot.prefix), key=lambda file: file.path)
+        self._require(snapshot)
+        return sorted(self._list_files(snapshot.tree, snapshot.prefix), key=lambda file: file.path)
 
     def diff(self, snapshot: Snapshot) -> bytes:
         """The snapshot against its head as a patch, without sources of secrets; cut, with a note, at 1 MiB.
 
         A head no longer in the repository counts as no head: all files are new.
         """
-        self._must_have(snapshot)
+        self._require(snapshot)
         objects = self._objects or find_repository(self._root).objects
         env = self._store.env({"GIT_ALTERNATE_OBJECT_DIRECTORIES": c_quote(objects)})
         base = self._head_tree(snapshot.head, env)
@@ -119,13 +119,13 @@ class GitCode:
         """Whether the code store holds the snapshot."""
         return self._store.has(snapshot.commit)
 
-    def _must_have(self, snapshot: Snapshot) -> None:
+    def _require(self, snapshot: Snapshot) -> None:
         if not self.has(snapshot):
             raise SnapshotError(
                 f"the code store {self._store.path} has no snapshot {snapshot.commit}", hint="run the command again"
             )
 
-    def _listed(self, tree: str, prefix: str) -> Iterator[CodeFile]:
+    def _list_files(self, tree: str, prefix: str) -> Iterator[CodeFile]:
         where = f"{tree}:{prefix}" if prefix else tree
         for line in self._store.git("ls-tree", "-r", "-z", "--full-tree", where).split(b"\0")[:-1]:
             front, _, path = line.partition(b"\t")
@@ -176,7 +176,7 @@ class SnapshotAttempt:
         """Hash new content -> the paths changed meanwhile, none when all is of one moment."""
         for layer in self._layers:
             layer.hash()
-        return tuple(path for layer in self._layers for path in layer.moved())
+        return tuple(path for layer in self._layers for path in layer.changed_paths())
 
     def finish(self) -> Snapshot:
         """Write trees and commit, and bring both into the store."""
@@ -187,7 +187,7 @@ class SnapshotAttempt:
         root, repository = self._root, self._root.repository
         self._check_prefix(trees[b""])
         commit = root.commit(trees[b""], COMMIT_MESSAGE, COMMIT_IDENTITY)
-        self._store.take(commit, root.reading)
+        self._store.take(commit, root.reading_environment)
         return Snapshot(
             commit=commit,
             tree=trees[b""],

@@ -67,7 +67,7 @@ class SecretsFile:
         return {(one.scope, one.name): one for one in kept}
 
     @contextmanager
-    def changing(self) -> Iterator[dict[tuple[SecretScope, str], StoredSecret]]:
+    def change(self) -> Iterator[dict[tuple[SecretScope, str], StoredSecret]]:
         """All stored secrets, for changes in the block, written at its end. Other commands wait meanwhile."""
         folder = self._path.parent
         try:

@@ -30,7 +30,7 @@ class SecretStore:
 
     def put(self, scope: SecretScope, name: str, value: str) -> SecretLocation:
         """Store a value in place of an earlier value, in the keyring if a working keyring exists."""
-        with self._file.changing() as kept:
+        with self._file.change() as kept:
             place = self._to_keyring(scope, name, value)
             earlier = kept.get((scope, name))
             kept[scope, name] = StoredSecret(scope=scope, name=name, value=None if place.keyring else value)
@@ -64,7 +64,7 @@ class SecretStore:
 
     def remove(self, scope: SecretScope, name: str) -> bool:
         """Forget a value; False when none was kept."""
-        with self._file.changing() as kept:
+        with self._file.change() as kept:
             found = kept.get((scope, name))
             if found is None:
                 return False
@@ -76,7 +76,7 @@ class SecretStore:
             del kept[scope, name]
         return True
 
-    def kept(self, scope: SecretScope) -> tuple[StoredSecret, ...]:
+    def list_secrets(self, scope: SecretScope) -> tuple[StoredSecret, ...]:
         """The stored secrets of a scope, by name."""
         every = self._file.read().values()
         return tuple(sorted((one for one in every if one.scope == scope), key=lambda one: one.name))

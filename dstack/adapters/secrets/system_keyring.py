@@ -34,7 +34,7 @@ class OsKeyring:
             self.backend.set_password(service, name, value)
             kept = self.backend.get_password(service, name)
         except Exception as error:  # whatever a system's backend raises, and its libraries
-            raise self._refused(error) from None
+            raise self._error(error) from None
         if kept != value:
             raise SecretError(f"the keyring ({self.name}) did not keep {name} as it is")
 
@@ -42,7 +42,7 @@ class OsKeyring:
         try:
             return self.backend.get_password(service, name)
         except Exception as error:
-            raise self._refused(error) from None
+            raise self._error(error) from None
 
     def remove(self, service: str, name: str) -> None:
         """Forget a value; an absent value is fine."""
@@ -54,9 +54,9 @@ class OsKeyring:
             if self.get(service, name) is not None:
                 raise SecretError(f"the keyring ({self.name}) does not forget {name}") from None
         except Exception as error:
-            raise self._refused(error) from None
+            raise self._error(error) from None
 
-    def _refused(self, error: Exception) -> SecretError:
+    def _error(self, error: Exception) -> SecretError:
         told = str(error).strip().splitlines()[:1]
         text = told[0][:300] if told else type(error).__name__
         return SecretError(f"the keyring ({self.name}) cannot be used: {text}", hint="unlock it, then try again")

@@ -106,10 +106,10 @@ class _Resolver:
         self._around = around
         self.notes: list[str] = []
 
-    def chain(self, host: Host, seen: tuple[str, ...]) -> list[Hop]:
-        if host.name in seen or len(seen) >= MAX_JUMP_HOPS:
+    def chain(self, host: Host, visited: tuple[str, ...]) -> list[Hop]:
+        if host.name in visited or len(visited) >= MAX_JUMP_HOPS:
             raise UsageError(
-                f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, host.name])}",
+                f"the jump hosts of {visited[0]} go in a circle: {' -> '.join([*visited, host.name])}",
                 hint="look at jump: in hosts.yaml and at ProxyJump in ~/.ssh/config",
             )
         hop, options = self._hop(host)
@@ -120,7 +120,7 @@ class _Resolver:
         for part in _expand(jump, hop, self._around).split(","):
             target = self._jump_target(part.strip(), host)
             # As in OpenSSH, of several jumps only the first may itself be behind a jump of its own.
-            before += self.chain(target, (*seen, host.name)) if not before else [self._hop(target)[0]]
+            before += self.chain(target, (*visited, host.name)) if not before else [self._hop(target)[0]]
         return [*before, hop]
 
     def _jump_target(self, text: str, host: Host) -> Host:

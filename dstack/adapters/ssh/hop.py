@@ -136,7 +136,7 @@ class _Client(asyncssh.SSHClient):
         return self._connection.get_extra_info("server_version") is None
 
     @property
-    def let_nobody_in(self) -> str:
+    def accepted_methods(self) -> str:
         return ", ".join(self._connection.get_server_auth_methods()) if self._connection else ""
 
 
@@ -323,8 +323,8 @@ def _describe_denial(hop: Hop, client: _Client, identities: Identities) -> tuple
     what = f"{hop.user} is not let in at {hop.address} port {hop.port}"
     if identities.problems:
         return f"{what}: {'; '.join(identities.problems)}", "dstack asks for no passphrase; add the key to an agent"
-    if identities.nothing:
+    if identities.is_empty:
         return f"{what}: there is no key to offer", "make one with ssh-keygen, or set identity-file: in hosts.yaml"
-    methods = client.let_nobody_in
+    methods = client.accepted_methods
     hint = f"add your public key to ~{hop.user}/.ssh/authorized_keys there"
     return f"{what}: none of your keys is accepted", f"{hint} (the host accepts: {methods})" if methods else hint

@@ -116,7 +116,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self.write_paused = False
         self._wake()
 
-    async def changed(self) -> None:
+    async def wait_for_change(self) -> None:
         """Wait until anything of the above happens."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
@@ -151,10 +151,10 @@ class SshTransport:
         session = self._session
         while not session.chunks:
             if session.loss is not None:
-                raise self._lost(session.loss)
+                raise self._loss_error(session.loss)
             if session.ended:
                 return await self._end()
-            await session.changed()
+            await session.wait_for_change()
         return session.take(limit)
 
     async def write(self, data: bytes) -> None:
@@ -164,49 +164,49 @@ class SshTransport:
         """
         view = memoryview(data)
         for start in range(0, len(data), SSH_WRITE_BYTES):
-            await self._room()
+            await self._wait_for_room()
             try:
                 self._channel.write(bytes(view[start : start + SSH_WRITE_BYTES]))
             except OSError:
-                raise await self._ended() from None
-        await self._room()
+                raise await self._end_error() from None
+        await self._wait_for_room()
 
-    async def _room(self) -> None:
+    async def _wait_for_room(self) -> None:
         session = self._session
         while session.write_paused and not session.closed:
-            await session.changed()
+            await session.wait_for_change()
         if session.closed:
-            raise await self._ended()
+            raise await self._end_error()
 
     async def _end(self) -> bytes:
         """The end of the stream, once the reason is known."""
-        await self._reason()
+        await self._wait_for_status()
         if self._session.loss is not None and self._session.status is None:
-            raise self._lost(self._session.loss)
-        problem = self._problem()
+            raise self._loss_error(self._session.loss)
+        problem = self._host_error()
         if problem is not None:
             raise problem
         return b""
 
-    async def _ended(self) -> DstackError:
+    async def _end_error(self) -> DstackError:
         """Why nothing can be written any more."""
-        await self._reason()
+        await self._wait_for_status()
         status, said = self._session.status, self.stderr_tail().strip()
         if self._session.loss is not None and status is None:
-            return self._lost(self._session.loss)
+            return self._loss_error(self._session.loss)
         words = f"the far side ended with status {status}"
-        return self._problem() or HostUnreachableError(self.host, f"{words}: {said}" if said else words)
+        return self._host_error() or HostUnreachableError(self.host, f"{words}: {said}" if said else words)
 
-    async def _reason(self) -> None:
+    async def _wait_for_status(self) -> None:
         """Wait a little for the far side's last words: its status comes in messages after the end of its output."""
         try:
             async with asyncio.timeout(EXIT_STATUS_WAIT_S):
                 while not self._session.closed:
-                    await self._session.changed()
+                    await self._session.wait_for_change()
         except TimeoutError:
             return
 
-    def _problem(self) -> HostError | None:
+    def _host_error(self) -> HostError | None:
         status = self._session.status
         if not status:
             return None
@@ -219,7 +219,7 @@ class SshTransport:
             return HostError(self.host, _ENDINGS[0][1], hint=_ENDINGS[0][2])
         return None
 
-    def _lost(self, error: Exception) -> HostUnreachableError:
+    def _loss_error(self, error: Exception) -> HostUnreachableError:
         return HostUnreachableError(self.host, f"the connection was lost: {str(error) or type(error).__name__}")
 
     async def close(self) -> None:

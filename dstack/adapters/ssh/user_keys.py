@@ -33,7 +33,7 @@ class Identities:
     problems: tuple[str, ...] = ()
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is no key to offer at all."""
         return not list(self.pairs) and self.agent is None
 

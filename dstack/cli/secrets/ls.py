@@ -23,9 +23,9 @@ def ls() -> None:
     rows: list[tuple[str, str, str]] = []
     if root is not None:
         own = SecretScope(project=open_session().name)
-        rows += [_row(one) for one in store.kept(own)]
+        rows += [_row(one) for one in store.list_secrets(own)]
         rows += [(name, "this project", DOTENV) for name in read_dotenv(root).values]
-    rows += [_row(one) for one in store.kept(EVERYWHERE)]
+    rows += [_row(one) for one in store.list_secrets(EVERYWHERE)]
     rows.sort(key=lambda row: row[0])
     if rows:
         sys.stdout.write(table(_LISTED, rows, sys.stdout))

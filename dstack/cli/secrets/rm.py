@@ -26,7 +26,7 @@ def rm(name: Annotated[str, DOTENV_FILE], everywhere: Annotated[bool, GLOBAL] = 
     if store.remove(scope, name):
         print(f"{name} is forgotten, for {whose(scope)}")
         return
-    other = "--global" if not everywhere and any(one.name == name for one in store.kept(EVERYWHERE)) else ""
+    other = "--global" if not everywhere and any(one.name == name for one in store.list_secrets(EVERYWHERE)) else ""
     hint = f"`dstack secrets rm {name} --global` forgets the one for all projects" if other else _names(store, scope)
     root = project_folder()
     if root is not None and not everywhere and name in read_dotenv(root).values:
@@ -35,5 +35,5 @@ def rm(name: Annotated[str, DOTENV_FILE], everywhere: Annotated[bool, GLOBAL] = 
 
 
 def _names(store: SecretStore, scope: SecretScope) -> str:
-    kept = ", ".join(one.name for one in store.kept(scope))
+    kept = ", ".join(one.name for one in store.list_secrets(scope))
     return f"kept are {kept}" if kept else "`dstack secrets ls` lists what there is"

@@ -98,7 +98,7 @@ class KeyProvider:
             now = time.time()
             # A clock that was set back would make them last for ever.
             if self._keys is None or not self._since <= now < self._until:
-                self._keys, self._since = self._asked(), now
+                self._keys, self._since = self._ask(), now
                 # Without an end they are those of a file, which may be another one soon.
                 end = self._keys.expires_at
                 self._until = now + KEYS_REREAD_S if end is None else max(end - KEYS_RENEWAL_LEAD_S, now + 1)
@@ -109,7 +109,7 @@ class KeyProvider:
                 "expires_at": datetime.fromtimestamp(self._until, tz=timezone.utc),
             }
 
-    def _asked(self) -> AwsKeys:
+    def _ask(self) -> AwsKeys:
         self.failure = None
         try:
             keys = self._source.ask()

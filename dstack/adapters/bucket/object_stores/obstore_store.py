@@ -132,20 +132,20 @@ class ObstoreBucket:
 
     def create(self, key: str, body: bytes) -> Put:
         check_key(key)
-        return self._created(key, lambda: obstore.put(self._store, key, body, mode="create", use_multipart=False))
+        return self._create_by(key, lambda: obstore.put(self._store, key, body, mode="create", use_multipart=False))
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
         check_key(key)
         source = TrackedChunks(chunks)
         head = take_chunks(source, MULTIPART_FROM_BYTES)
         if sum(map(len, head)) < MULTIPART_FROM_BYTES:
-            return self._created(
+            return self._create_by(
                 key, lambda: obstore.put(self._bulk, key, b"".join(head), mode="create", use_multipart=False)
             )
         if self._exists(key):
             return Put.EXISTS
         try:
-            return self._created(key, lambda: self._send_parts(key, chain(_drain(head), source)))
+            return self._create_by(key, lambda: self._send_parts(key, chain(_drain(head), source)))
         finally:
             # Not the store's failure, whatever the library made of it.
             if source.failure is not None:
@@ -167,9 +167,9 @@ class ObstoreBucket:
                 return False
             return True
 
-        return self._asked("read", key, look)
+        return self._request("read", key, look)
 
-    def _created(self, key: str, write: Callable[[], object]) -> Put:
+    def _create_by(self, key: str, write: Callable[[], object]) -> Put:
         try:
             write()
         except AlreadyExistsError:
@@ -186,7 +186,7 @@ class ObstoreBucket:
 
     def put(self, key: str, body: bytes) -> None:
         check_key(key)
-        self._asked("write", key, lambda: obstore.put(self._store, key, body, use_multipart=False))
+        self._request("write", key, lambda: obstore.put(self._store, key, body, use_multipart=False))
 
     def get(self, key: str) -> bytes | None:
         check_key(key)
@@ -203,7 +203,7 @@ class ObstoreBucket:
                 raise too_long_error(key, self._place(key), size)
             return bytes(found.bytes())
 
-        return self._asked("read", key, fetch)
+        return self._request("read", key, fetch)
 
     def read(self, key: str, offset: int, length: int) -> Iterator[bytes]:
         check_key(key)
@@ -240,7 +240,7 @@ class ObstoreBucket:
             return bytes(obstore.get(self._bulk, key, options={"range": (start, end)}).bytes())
 
         try:
-            piece = self._asked("read", key, fetch)
+            piece = self._request("read", key, fetch)
         except BucketError:
             # Servers say in many ways that a range lies behind the end.
             self._check_size(key, end)
@@ -251,7 +251,7 @@ class ObstoreBucket:
         return piece
 
     def _check_size(self, key: str, wanted: int) -> None:
-        size = self._asked("read", key, lambda: obstore.head(self._store, key))["size"]
+        size = self._request("read", key, lambda: obstore.head(self._store, key))["size"]
         if size < wanted:
             raise DamagedObjectError(key, f"{self._place(key)} is shorter than {wanted} bytes")
 
@@ -267,7 +267,7 @@ class ObstoreBucket:
                     break
             return found
 
-        return sorted(self._asked("list", prefix, pages))[:limit]
+        return sorted(self._request("list", prefix, pages))[:limit]
 
     def survey(self, prefix: str) -> Iterator[Listed]:
         check_prefix(prefix)
@@ -285,7 +285,7 @@ class ObstoreBucket:
             pages = asked
             return page
 
-        while (page := self._asked("list", prefix, following)) is not None:
+        while (page := self._request("list", prefix, following)) is not None:
             for entry in page:
                 last = entry["path"]
                 yield Listed(key=last, size=entry["size"], modified=entry["last_modified"].timestamp())
@@ -293,8 +293,8 @@ class ObstoreBucket:
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
         check_prefix(prefix)
         if limit is not None:
-            return self._asked("list", prefix, lambda: self._first_children(prefix, limit, after))
-        page = self._asked("list", prefix, lambda: obstore.list_with_delimiter(self._store, prefix=prefix or None))
+            return self._request("list", prefix, lambda: self._first_children(prefix, limit, after))
+        page = self._request("list", prefix, lambda: obstore.list_with_delimiter(self._store, prefix=prefix or None))
         names = [entry["path"].removeprefix(prefix) for entry in page["objects"]]
         names += [path.rstrip("/").removeprefix(prefix) + "/" for path in page["common_prefixes"]]
         return sorted(name for name in names if name > after)
@@ -329,7 +329,7 @@ class ObstoreBucket:
             except _ABSENT:
                 return
 
-        self._asked("delete", key, remove)
+        self._request("delete", key, remove)
 
     def _place(self, key: str) -> str:
         return f"{self._label}/{key}"
@@ -351,7 +351,7 @@ class ObstoreBucket:
         hint = "check that the store can be reached, that it exists and that your credentials are right"
         return BucketError(f"cannot {doing} {self._place(key)}: {short_message(error)}", hint=hint)
 
-    def _asked(self, doing: str, key: str, request: Callable[[], T]) -> T:
+    def _request(self, doing: str, key: str, request: Callable[[], T]) -> T:
         """The answer to what may be asked twice; raises BucketError.
 
         The library asks again when a connection breaks or a store is busy, but not when an answer is cut off.

@@ -94,7 +94,7 @@ class Scene:
         before = len(self.said)
         for second in seconds:
             self.now = 1000.0 + second
-            self.bucket.look()
+            self.bucket.give_notices()
         return self.said[before:]
 
 
