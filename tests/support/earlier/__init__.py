@@ -1,0 +1,1 @@
+"""A home, a bucket and the spool of a host as an earlier dstack left them."""
