@@ -12,7 +12,8 @@ import pytest
 
 from dstack.adapters.git.index_layer import is_secret
 from dstack.adapters.git.repository import strip_credentials
-from dstack.adapters.git.snapshots import KNOWN_COMMITS_LIMIT, GitCode
+from dstack.adapters.git.snapshot_store import KNOWN_COMMITS_LIMIT
+from dstack.adapters.git.snapshots import GitCode
 from dstack.errors import SnapshotError
 from dstack.model import Snapshot
 from dstack.runner.store import code as host

@@ -149,7 +149,8 @@ def test_what_the_kernel_does_not_end_stays_stopping_and_is_named(tmp_path: Path
         job = int(laptop.local_marks()[0])
         until("it waits for the disk", lambda: state_of(job) == "D")
         stop = laptop.start("stop", "-", "--abort")
-        said = until("it is called so", lambda: run.stdout and _line_with(run.stdout, "the kernel does not end"))
+        output = run.stdout
+        said = until("it is called so", lambda: _line_with(output, "the kernel does not end"))
         assert "train: stopping" in said
         assert f"{job} (dd, state D)" in said
         assert laptop.statuses("-") == {"train": "stopping"}

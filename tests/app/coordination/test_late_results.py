@@ -15,7 +15,7 @@ from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, End, Gone, Result, pack, unpack
 from dstack.errors import BucketError
-from dstack.model import Nonce
+from dstack.model import Nonce, RunId, RunName
 from dstack.ports import Put
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.records.specs import FACTS, spec
@@ -67,8 +67,8 @@ def call_lost(story: Story, keys: AttemptKeys, nonce: str, claimed: Mapping[str,
     """The attempt was claimed in the spool of `FACTS`, in an earlier boot, but for `claimed`; and called lost."""
     claim = Claim(
         nonce=nonce,
-        run="r",
-        run_name="one",
+        run=RunId("r"),
+        run_name=RunName("one"),
         host="box",
         address={},
         boot_id="earlier",

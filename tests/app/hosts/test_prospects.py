@@ -29,59 +29,64 @@ WAITS = f"waits for far, which cannot be reached; no other host can run it: {BAR
 # -- the decision ---------------------------------------------------------------------------------
 
 
-def judged(*, present: Mapping[str, HostFacts] | None = None, **away: AwayHost) -> Prospect:
-    found = prospect(LARGE, {"near": FACTS} if present is None else present, away, limit=LIMIT)
+NEAR = {"near": FACTS}
+
+
+def judged(away: Mapping[str, AwayHost], present: Mapping[str, HostFacts] = NEAR) -> Prospect:
+    found = prospect(LARGE, present, away, limit=LIMIT)
     assert found is not None
     return found
 
 
 def test_a_host_that_never_answered_is_waited_for_until_the_limit_and_no_longer() -> None:
-    assert judged(far=AwayHost(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
-    assert judged(far=AwayHost(seconds=LIMIT - 1)).note.startswith(
+    assert judged({"far": AwayHost(why="far: no route", seconds=LIMIT - 1)}) == Prospect(note=WAITS)
+    assert judged({"far": AwayHost(seconds=LIMIT - 1)}).note.startswith(
         "waits for far, which has not answered yet; no other "
     )
     over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
-    assert judged(far=AwayHost(why="far: no route", seconds=LIMIT)) == over
-    assert judged(far=AwayHost(why="far: no route", seconds=10**6)) == over, (
+    assert judged({"far": AwayHost(why="far: no route", seconds=LIMIT)}) == over
+    assert judged({"far": AwayHost(why="far: no route", seconds=10**6)}) == over, (
         "a text that counts on is shown each second"
     )
 
 
 def test_a_host_that_could_run_the_job_when_it_answered_is_waited_for_however_long() -> None:
     able = AwayHost(why="far: no route", seconds=10**6, facts=WITH_GPU)
-    assert judged(far=able) == Prospect(note=WAITS, likely=True)
-    both = judged(far=able, gone=AwayHost(why="gone: no route", seconds=10**6))
+    assert judged({"far": able}) == Prospect(note=WAITS, likely=True)
+    both = judged({"far": able, "gone": AwayHost(why="gone: no route", seconds=10**6)})
     assert (both.note.partition(";")[0], both.refusal) == ("waits for far, gone, which cannot be reached", "")
 
 
 def test_a_host_that_could_not_run_the_job_when_it_answered_is_not_waited_for() -> None:
     why = f"far has 0 fitting GPUs, 1 are asked for; {BARE}"
-    assert judged(far=AwayHost(facts=FACTS)) == Prospect(note=f"no host can run it: {why}", refusal=why)
+    assert judged({"far": AwayHost(facts=FACTS)}) == Prospect(note=f"no host can run it: {why}", refusal=why)
 
 
 def test_a_host_that_answered_and_cannot_be_used_is_not_waited_for() -> None:
     why = f"{BARE}; the key of far is new"
-    assert judged(far=AwayHost(why="the key of far is new", refused=True)).refusal == why
+    assert judged({"far": AwayHost(why="the key of far is new", refused=True)}).refusal == why
 
 
 def test_while_no_host_answers_the_fault_may_be_this_machine_s() -> None:
     """A laptop without a network reaches nobody: that ends nothing."""
-    found = judged(present={}, far=AwayHost(why="far: no route", seconds=10**6))
+    found = judged({"far": AwayHost(why="far: no route", seconds=10**6)}, present={})
     assert found == Prospect(note="waits for far, which cannot be reached")
 
 
 def test_a_host_that_answered_once_and_cannot_run_the_job_is_no_reason_to_wait_once_it_is_silent_too() -> None:
     gone = AwayHost(why="near: no route", seconds=10.0, facts=FACTS)
     over = Prospect(note=WAITS, refusal=f"{BARE}; far: no route, tried for 120 s")
-    assert judged(present={}, near=gone, far=AwayHost(why="far: no route", seconds=LIMIT)) == over
-    assert judged(present={}, near=gone, far=AwayHost(why="far: no route", seconds=LIMIT - 1)) == Prospect(note=WAITS)
-    assert judged(present={}, near=gone).refusal == BARE
+    assert judged({"near": gone, "far": AwayHost(why="far: no route", seconds=LIMIT)}, present={}) == over
+    assert judged({"near": gone, "far": AwayHost(why="far: no route", seconds=LIMIT - 1)}, present={}) == Prospect(
+        note=WAITS
+    )
+    assert judged({"near": gone}, present={}).refusal == BARE
 
 
 @pytest.mark.parametrize(("count", "rest"), [(3, ""), (4, "; and 1 more, tried for 120 s"), (50, "; and 47 more")])
 def test_of_many_silent_hosts_three_are_named_with_their_reasons(count: int, rest: str) -> None:
     away = {f"h{number:02}": AwayHost(why=f"h{number:02}: no route", seconds=LIMIT) for number in range(count)}
-    told = judged(**away).refusal
+    told = judged(away).refusal
     named = "; ".join(f"h{number:02}: no route, tried for 120 s" for number in range(3))
     assert told.startswith(f"{BARE}; {named}{rest}")
     assert told.count("no route") == 3
@@ -89,7 +94,7 @@ def test_of_many_silent_hosts_three_are_named_with_their_reasons(count: int, res
 
 
 def test_the_last_host_to_be_tried_decides() -> None:
-    assert judged(far=AwayHost(seconds=LIMIT), new=AwayHost(seconds=3.0)).refusal == ""
+    assert judged({"far": AwayHost(seconds=LIMIT), "new": AwayHost(seconds=3.0)}).refusal == ""
 
 
 facts = st.sampled_from((FACTS, WITH_GPU))
@@ -266,6 +271,7 @@ def test_a_host_that_was_lost_and_could_run_the_job_is_not_given_up(lab: Lab) ->
         await lab.prospects.require_all((LARGE,), lab.heard.append)
         await lab.fleet.ready(10.0)
         await lab.fleet.tried(10.0)
+        found = None
         for _ in range(10):
             lab.now += 39
             found = lab.prospects.of(LARGE)

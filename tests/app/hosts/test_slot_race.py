@@ -195,7 +195,7 @@ def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
         None,
     ]
 
-    async def play() -> ExitReport | None:
+    async def play() -> object:
         async def open_runner(host: Host) -> Any:
             error = tries.pop(0)
             if error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,8 @@ class WriteOnly(FolderBucket):
 
 
 class Unlisted(FolderBucket):
-    def survey(self, prefix: str) -> Sequence[Listed]:
-        return []
+    def survey(self, prefix: str) -> Iterator[Listed]:
+        return iter(())
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

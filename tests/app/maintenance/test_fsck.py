@@ -17,6 +17,7 @@ from dstack.app.maintenance.fsck.findings import Finding
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.records import Claim, End, Final, Outcome, Pin, Result, Tomb, User, Want, pack, unpack
 from dstack.model import JobStatus, RunId
+from dstack.ports import Listed
 from tests.app.maintenance.test_prune_plan import TRAIN, finished, generation
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.records.specs import spec
@@ -61,7 +62,7 @@ def test_a_good_bucket_is_good(story: Story) -> None:
 
 
 def _rid(story: Story) -> str:
-    return json.loads(story.bucket.get("projects/p/names/one") or b"")["run"]
+    return str(json.loads(story.bucket.get("projects/p/names/one") or b"")["run"])
 
 
 def _change(story: Story, key: str, cls: type, **fields: object) -> None:
@@ -73,7 +74,7 @@ def _change(story: Story, key: str, cls: type, **fields: object) -> None:
 Break = Callable[[Story], tuple[str, str]]
 """Damages a bucket -> the key at which it is told, and a word of what is told."""
 BREAKS: dict[str, Break] = {}
-MENDED = set()
+MENDED: set[str] = set()
 
 
 def breaking(*, mended: bool) -> Callable[[Break], Break]:
@@ -362,17 +363,15 @@ def test_memory_does_not_grow_with_the_number_of_objects(story: Story) -> None:
     class Endless(MemoryBucket):
         """Answers like a bucket of many jobs with a log of many pieces, and holds none of them."""
 
-        def children(self, prefix: str, *, limit: int | None = None) -> list[str]:
+        def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> list[str]:
             if prefix == "projects/p/jobs/":
                 return [f"{number:064x}/" for number in range(JOBS)]
-            return list(super().children(prefix, limit=limit))
+            return list(super().children(prefix, limit=limit, after=after))
 
-        def survey(self, prefix: str) -> Iterator:  # type: ignore[type-arg]
+        def survey(self, prefix: str) -> Iterator[Listed]:
             if not prefix.startswith("projects/p/jobs/"):
                 yield from super().survey(prefix)
                 return
-            from dstack.ports import Listed
-
             yield Listed(key=f"{prefix}000001/claim/000001", size=len(CLAIM), modified=0.0)
             for piece in range(PIECES):
                 key = f"{prefix}000001/a/000001/log/{piece * 10:016x}"

@@ -24,7 +24,7 @@ from dstack.app.protocol.prune_steps import Fate, Use
 from dstack.app.protocol.steps import Effect, Steps
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys
-from dstack.core.format.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, pack, unpack
+from dstack.core.format.records import Claim, End, Pin, Result, RunRecord, Tomb, Want, Why, pack, unpack
 from dstack.core.retention import PrunePolicy
 from dstack.errors import BucketError
 from dstack.model import Entry, EntryKind, ExitReport, JobSpec, Nonce
@@ -238,7 +238,7 @@ def test_runs_go_on_in_one_new_generation_that_says_why(
     stands = read_only(generations.current_state(jobs[0]), bucket)
     assert (stands.result, stands.closed) == (0, 1)
     assert [performer.take(generations.first(job)).generation for job in jobs] == [2, 2]
-    why = unpack(generations.Why, "why", bucket.objects[generation(story, 2).why])
+    why = unpack(Why, "why", bucket.objects[generation(story, 2).why])
     assert (why.reason, why.shared) == ("its result was pruned", True)
     finished(story, "four", generation=2)
     assert performer.take(generations.first(jobs[0])).generation == 2

@@ -92,11 +92,7 @@ def in_threads(bucket: MemoryBucket, key: str, body: bytes) -> bool:
     return asyncio.run(take(create(key, body), ThreadedCreator(bucket)))
 
 
-@pytest.fixture(params=[create_now, in_threads])
-def creator(request: pytest.FixtureRequest) -> Callable[[MemoryBucket, str, bytes], bool]:
-    return request.param
-
-
+@pytest.mark.parametrize("creator", [create_now, in_threads])
 def test_every_performer_of_the_rule_reads_back_what_an_answer_was_lost_of(
     creator: Callable[[MemoryBucket, str, bytes], bool],
 ) -> None:

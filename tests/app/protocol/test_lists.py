@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import TypeVar
 
 import pytest
 
@@ -31,8 +32,10 @@ from tests.support.records.story import ME, Story
 KEYS = ProjectKeys.of("p")
 SEEDS = range(60)
 
+T = TypeVar("T")
 
-def performed(bucket: MemoryBucket, steps: Steps[fx.BucketPerformer, object]) -> object:
+
+def performed(bucket: MemoryBucket, steps: Steps[fx.BucketPerformer, T]) -> T:
     performer = BlockingPerformer(
         bucket, Observer(bucket, KEYS, sure=lambda _: None, boottime=lambda: 0.0), lambda: "n"
     )
@@ -102,7 +105,8 @@ def test_who_looks_after_an_attempt_is_the_last_who_adopted_it_whatever_a_list_l
         there.create(attempt.owner(index), pack(Owner(nonce=f"o{index}", coordinator=ME)))
     keys = story.keys.job(story.fingerprint(TRAIN), 1)
     for seed in SEEDS:
-        number, live = performed(LateBucket(there, seed, 0.7), latest_of(keys))  # type: ignore[misc]
+        number, live = performed(LateBucket(there, seed, 0.7), latest_of(keys))
+        assert live is not None
         assert (number, live.adoptions) == (2, 2)
 
 
@@ -120,7 +124,7 @@ def test_everybody_who_uses_a_generation_is_found_whatever_a_list_lacks(seed: in
     late = LateBucket(there, seed, 0.9)
     jobs = [Job(run=run, spec=TRAIN, fingerprint=keys.fingerprint, project=story.keys) for run in runs]
     for job in jobs[1:]:
-        assert not performed(late, generations.want(job, keys)).left  # type: ignore[attr-defined]
+        assert not performed(late, generations.want(job, keys)).left
         if chance.random() < 0.5:
             assert performed(late, prune_steps.hold(keys, Pin(nonce=f"r{job.run.id[:13]}", reader=ME))) is True
     registered = [key for key in there.objects if key.startswith(keys.users)]
@@ -154,9 +158,9 @@ def test_a_process_that_reads_is_found_whatever_a_list_lacks_and_nothing_of_the_
         assert keys.user(number) in there.objects
         for earlier in range(1, number):
             performed(late, prune_steps.release(keys, Nonce(f"r{earlier}")))
-        assert performed(late, prune_steps.bury(story.keys, keys, tomb, set())).use is Use.DOUBT  # type: ignore[attr-defined]
+        assert performed(late, prune_steps.bury(story.keys, keys, tomb, set())).use is Use.DOUBT
     performed(late, prune_steps.release(keys, Nonce("r3")))
-    assert performed(there, prune_steps.bury(story.keys, keys, tomb, set())).fate is Fate.GONE  # type: ignore[attr-defined]
+    assert performed(there, prune_steps.bury(story.keys, keys, tomb, set())).fate is Fate.GONE
     assert there.list(keys.folder) == [keys.tomb]
 
 

@@ -56,7 +56,7 @@ def why(story: Story, record: RunRecord, workflow: str = "train") -> Explanation
         ({"env": {"A": "1"}}, {"env": {"A": "2"}}, "env A: 1 → 2"),
     ],
 )
-def test_the_one_thing_that_differs_is_named(story: Story, old: dict, new: dict, line: str) -> None:
+def test_the_one_thing_that_differs_is_named(story: Story, old: dict[str, Any], new: dict[str, Any], line: str) -> None:
     done(story, "a-1", spec("train", **old))
     told = why(story, done(story, "b-2", spec("train", **new)))
     assert told.against == "a-1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -107,21 +107,28 @@ def test_an_earlier_attempt_can_be_read(story: Story) -> None:
     assert caught.value.hint == "it has attempts 1 to 2"
 
 
+def playing(steps: Iterator[None]) -> Callable[[float], None]:
+    """A pause between two looks in which the next step happens, if there is one."""
+    return lambda _: next(steps, None)
+
+
 def test_following_gives_what_comes_and_ends_with_the_outcome(story: Story) -> None:
     job = spec("a")
     record = story.run("r-1", job)
-    events = iter(
-        [
-            lambda: state.update(attempt=story.attempt(record, job)),
-            lambda: story.put(state["attempt"].log(0), b"one\n"),
-            lambda: story.put(state["attempt"].log(4), b"tw"),
-            lambda: None,
-            # The last bytes and the outcome come between two looks.
-            lambda: (story.put(state["attempt"].log(6), b"o"), story.outcome(record, job)),
-        ]
-    )
-    state: dict = {}
-    pieces = list(follow_logs(story.bucket, story.keys, record, pause=lambda _: next(events, lambda: None)()))
+
+    def steps() -> Iterator[None]:
+        attempt = story.attempt(record, job)
+        yield
+        story.put(attempt.log(0), b"one\n")
+        yield
+        story.put(attempt.log(4), b"tw")
+        yield
+        yield
+        story.put(attempt.log(6), b"o")  # the last bytes and the outcome come between two looks
+        story.outcome(record, job)
+        yield
+
+    pieces = list(follow_logs(story.bucket, story.keys, record, pause=playing(steps())))
     assert joined(pieces, "a") == b"one\ntwo"
     assert pieces[-1] == ("a", b"")
 
@@ -131,18 +138,16 @@ def test_following_goes_on_with_the_next_attempt(story: Story) -> None:
     record = story.run("r-1", job)
     first = story.attempt(record, job, 1)
     story.log(first, b"first ")
-    events = iter(
-        [
-            # The rest of the first attempt, its end and the second attempt come between two looks.
-            lambda: (
-                story.put(first.log(6), b"rest "),
-                story.end(first),
-                story.log(story.attempt(record, job, 2), b"2"),
-            ),
-            lambda: story.outcome(record, job, attempt=2),
-        ]
-    )
-    pieces = list(follow_logs(story.bucket, story.keys, record, pause=lambda _: next(events, lambda: None)()))
+
+    def steps() -> Iterator[None]:
+        story.put(first.log(6), b"rest ")  # and its end and the second attempt come between two looks
+        story.end(first)
+        story.log(story.attempt(record, job, 2), b"2")
+        yield
+        story.outcome(record, job, attempt=2)
+        yield
+
+    pieces = list(follow_logs(story.bucket, story.keys, record, pause=playing(steps())))
     assert joined(pieces, "a") == b"first rest 2"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,8 @@ def test_times_that_no_clock_can_have_said_are_not_known(story: Story, time_: fl
     story.put(attempt.started, pack(Started(nonce="n1", at=time_)))
     for _ in range(2):
         found = find_run(story.bucket, story.keys, record.id)
-        look = Presence(story.bucket, story.keys, sure=lambda _: True, now=1_790_000_000.0)
-        view = run_view(story.bucket, story.keys, found, look=lambda look=look: look)
+        look = partial(Presence, story.bucket, story.keys, sure=lambda _: True, now=1_790_000_000.0)
+        view = run_view(story.bucket, story.keys, found, look=look)
         assert (view.submitted, view.ended, view.jobs[0].started, view.jobs[0].ended) == (0.0, 0.0, 0.0, 0.0)
         assert "1970-01-01" in run_json(view)
         if view.status is RunStatus.RUNNING:
@@ -129,7 +130,7 @@ def test_strange_names_among_the_runs_are_ignored(story: Story) -> None:
     assert [view.run for view in newest(story)] == ["a-1"]
 
 
-def states(story: Story, tell: Callable[[], None]) -> dict[str, str]:
+def states(story: Story, tell: Callable[[], object]) -> dict[str, str]:
     tell()
     view = newest(story)[0]
     return {job.workflow: job.status.value for job in view.jobs}

@@ -91,12 +91,12 @@ def test_progress_is_right_when_a_pack_is_read_in_part_and_again(tmp_path: Path)
 
     async def collect() -> None:
         await collect_artifacts(
-            host,
+            host,  # type: ignore[arg-type]  # a part of a runner
             bucket,
             KEYS,
             NONCE,
             partial=False,
-            progress=lambda *each: seen.append(each),  # type: ignore[arg-type]
+            progress=lambda *each: seen.append(each),
         )
 
     asyncio.run(collect())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_a_bucket_that_never_takes_a_piece_is_told(monkeypatch: pytest.MonkeyPat
 def test_a_log_that_never_rests_makes_few_pieces_in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Early ones come at once; a day makes no more than an object for each ten seconds."""
     now = [1000.0]
-    monkeypatch.setattr(log_pieces.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     bucket = MemoryBucket()
     pieces = []
 

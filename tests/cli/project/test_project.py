@@ -99,10 +99,10 @@ def test_a_named_folder_that_is_not_there_is_refused_and_only_init_makes_it(proj
 def test_init_says_how_a_private_folder_becomes_a_team_s_and_that_works(project: Make) -> None:
     made = project({".dstack/workflows.yaml": "workflows:\n  - {name: w, commands: [echo]}\n"})
     bucket = made.root.parent / "lab" / "b"
-    for _ in "made", "found":
-        told = made.run("init", "--bucket", str(bucket)).out.splitlines()[1]
-        assert told.startswith(f"only your account can use it; for a team: chgrp -R GROUP {bucket} && ")
-    command = told.partition("team: ")[2].replace("GROUP", str(os.getgid()))
+    told = [made.run("init", "--bucket", str(bucket)).out.splitlines()[1] for _ in ("made", "found")]
+    assert told[0] == told[1]
+    assert told[0].startswith(f"only your account can use it; for a team: chgrp -R GROUP {bucket} && ")
+    command = told[0].partition("team: ")[2].replace("GROUP", str(os.getgid()))
     assert f" && chmod a+x {bucket.parent}" in command
     subprocess.run(["sh", "-c", command.partition(" && chmod a+x")[0]], check=True)
     modes = {path.name: path.stat().st_mode & 0o070 for path in (bucket, *bucket.rglob("*"))}

@@ -76,8 +76,9 @@ def fresh(project: Callable[..., Laptop]) -> Laptop:
     return made
 
 
-def runs(project: Laptop) -> list[dict]:
-    return json.loads(project.run("ps", "-a", "--json").out)
+def runs(project: Laptop) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(project.run("ps", "-a", "--json").out)
+    return found
 
 
 def test_ps(told: Laptop) -> None:

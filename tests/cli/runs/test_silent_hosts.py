@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,8 +67,9 @@ def lab(project: Callable[..., Laptop], port: int) -> Laptop:
     return made
 
 
-def runs(project: Laptop) -> list[dict]:
-    return json.loads(project.run("ps", "-a", "--json").out)
+def runs(project: Laptop) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(project.run("ps", "-a", "--json").out)
+    return found
 
 
 @pytest.mark.parametrize("way", [(), ("-d",)], ids=["attached", "detached"])

@@ -91,10 +91,11 @@ class Store:
         """Damage one object; what is left differs from what was there."""
         body = path.read_bytes()
         path.chmod(0o600)
-        for _ in range(20):
-            found = DAMAGES[damage](body, self.chance)
+        found = DAMAGES[damage](body, self.chance)
+        for _ in range(19):
             if found != body:
                 break
+            found = DAMAGES[damage](body, self.chance)
         if found is None:
             path.unlink()
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.hosts.farm import TestHost
 from tests.support.hosts.home import Home
@@ -117,7 +118,9 @@ FILES = {
 }
 
 
-def entry(host: TestHost, key: Path, *, jump: str = "", slots: int = 1, **more: str) -> str:
+def entry(
+    host: TestHost, key: Path, *, jump: str = "", slots: int = 1, more: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """One host as `hosts.yaml` has it: `{address: …, port: …, …}`; `more` are further settings."""
     fields = {
         "address": host.address,

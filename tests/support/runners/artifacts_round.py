@@ -17,8 +17,8 @@ def main(root: str) -> None:
     with open(os.path.join(spool, "exit.json"), "w") as file:
         file.write('{"code": 0}')
     for index in range(100):
-        with open(os.path.join(os.fsencode(work), b"out", b"\xff%d" % index), "wb") as body:
-            body.write(b"%d" % index * 100)
+        with open(os.path.join(os.fsencode(work), b"out", b"\xff%d" % index), "wb") as member:
+            member.write(b"%d" % index * 100)
     os.symlink("empty", os.path.join(work, "out", "link"))
     summary = artifacts.write_manifest(root, spool, work, ["out"]).to_json()
     entries = list(artifacts.entries(spool))
@@ -26,7 +26,7 @@ def main(root: str) -> None:
     whole = b"".join(piece for pack in packs for piece in artifacts.read_pack(root, spool, work, pack))
     intake.adopt(root, spool, work)
     body = b"pushed"
-    intake.receive(root, [[hashlib.sha256(body).hexdigest(), len(body)]], [body])
+    intake.receive(root, [(hashlib.sha256(body).hexdigest(), len(body))], [body])
     blob_store.stage(root, other, entries)
     same = sorted(os.listdir(os.path.join(os.fsencode(other), b"out")))
     print(

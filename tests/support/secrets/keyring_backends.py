@@ -19,7 +19,7 @@ NONE = "keyring.backends.fail.Keyring"
 class Working(KeyringBackend):
     """Keeps and gives."""
 
-    priority = 5.0  # type: ignore[assignment]
+    priority = 5.0
 
     @property
     def name(self) -> str:
@@ -64,4 +64,4 @@ class Forgetful(Working):
 class Plain(Working):
     """What the library itself does not recommend, such as plain files."""
 
-    priority = 0.5  # type: ignore[assignment]
+    priority = 0.5

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,14 @@ class Script:
         return random.Random(f"{self.kind}:{self.seed}:{what}")
 
 
+def processes_of(place: Place) -> str:
+    return str(place.processes())
+
+
+def is_quiet(place: Place) -> bool:
+    return not place.processes()
+
+
 @pytest.fixture(scope="module")
 def buried() -> Iterator[list[tuple[str, Place]]]:
     """Rounds that are over: of none of them may anything be left. Coordinators linger for a few seconds, which is
@@ -85,9 +94,9 @@ def buried() -> Iterator[list[tuple[str, Place]]]:
     for name, place in rounds:  # their buckets stay until then: a coordinator waits for one that is gone
         until(
             f"nothing of {name} runs",
-            lambda place=place: not place.processes(),
-            told=lambda p=place: str(p.processes()),
-        )  # type: ignore[misc]
+            partial(is_quiet, place),
+            told=partial(processes_of, place),
+        )
         shutil.rmtree(place.folder)
 
 
@@ -278,7 +287,7 @@ def expected(job: str) -> str:
 
 def judge_bytes(crowded: Crowded, names: list[str]) -> None:
     """Nothing is missing behind a result, and every byte and line of log is right."""
-    by_name = {record.name: record for record in crowded.runs()}
+    by_name = {str(record.name): record for record in crowded.runs()}
     seen: set[tuple[str, int, int]] = set()
     for number, name in enumerate(names):
         jobs = [job for job in crowded.view(by_name[name]).jobs if job.status in ("succeeded", "reused")]

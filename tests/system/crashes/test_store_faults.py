@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_of_many_writers_one_wins_and_its_bytes_stay(store: ObjectStore, seed: i
         for index in range(15):
             key, bodies = f"a/{index}", [b"%d of %d" % (number, index) * 100 for number in range(6)]
             with ThreadPoolExecutor(len(bodies)) as pool:
-                told = list(pool.map(lambda body, key=key: won(bucket, key, body), bodies))  # type: ignore[misc]
+                told = list(pool.map(partial(won, bucket, key), bodies))
             there = store_get(store, url, key)
             winners = [body for body, answer in zip(bodies, told, strict=True) if answer]
             assert winners in ([], [there]), (key, told)

@@ -94,7 +94,7 @@ def lab(request: pytest.FixtureRequest, farm: Farm, ssh_home: Home, tmp_path: Pa
         laptop.environment |= store.environment
     ssh_home.trust(*hosts)
     key = ssh_home.key.file
-    write_inventory(laptop, {f"gpu-{number}": entry(host, key, **extra) for number, host in enumerate(hosts, 1)})
+    write_inventory(laptop, {f"gpu-{number}": entry(host, key, more=extra) for number, host in enumerate(hosts, 1)})
     (laptop.home / ".dstack/config.yaml").write_text(f"bucket: {url}\n")
     laptop.write({".dstack/workflows.yaml": WORKFLOWS})
     laptop.commit()

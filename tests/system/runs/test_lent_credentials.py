@@ -64,7 +64,7 @@ def proxy(farm: Farm) -> Iterator[FaultyProxy]:
 def laptop(host: TestHost, farm: Farm, proxy: FaultyProxy, ssh_home: Home, tmp_path: Path) -> Laptop:
     made = Laptop(tmp_path, home=ssh_home.path)
     ssh_home.trust(host)
-    write_inventory(made, {"gpu": entry(host, ssh_home.key.file, slots=2, **{"forward-credentials": "true"})})
+    write_inventory(made, {"gpu": entry(host, ssh_home.key.file, slots=2, more={"forward-credentials": "true"})})
     (made.home / ".aws").mkdir(mode=0o700)
     keys = made.home / "keys.json"
     (made.home / ".aws/config").write_text(f"[default]\nregion = us-east-1\ncredential_process = cat {keys}\n")

@@ -72,7 +72,7 @@ def log_of(host: TestHost) -> str:
 def work_on(laptop: Laptop, hosts: dict[str, TestHost], home: Home, bucket: str, workflows: str, **more: str) -> Laptop:
     """Give the laptop these hosts, this bucket, and a project."""
     home.trust(*hosts.values())
-    write_inventory(laptop, {name: entry(host, home.key.file, **more) for name, host in hosts.items()})
+    write_inventory(laptop, {name: entry(host, home.key.file, more=more) for name, host in hosts.items()})
     (laptop.home / ".dstack/config.yaml").write_text(f"bucket: {bucket}\n")
     laptop.write({".dstack/workflows.yaml": workflows})
     laptop.commit()
@@ -117,8 +117,12 @@ def test_hosts_go_on_when_laptops_fall_silent_and_one_of_them_comes_back(
         until("both runs are left to it", lambda host=host: log_of(host).count("stands by") == 2, seconds=60)  # type: ignore[misc]
     running = marks(hosts)
     assert len(running) == 2, "each host has one slot"
-    beats = lambda: [path.read_text() for path in bucket.glob("projects/*/coordinators/*/hb")]  # noqa: E731
-    until("both laptops name who stands by", lambda: sum('"standby"' in beat for beat in beats()) == 2, seconds=60)
+
+    def standing_by() -> int:
+        beats = [path.read_text() for path in bucket.glob("projects/*/coordinators/*/hb")]
+        return sum('"standby"' in beat for beat in beats)
+
+    until("both laptops name who stands by", lambda: standing_by() == 2, seconds=60)
     killed.kill()
     killed.communicate()
     said = laptop.dstack("ps").stdout

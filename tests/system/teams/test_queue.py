@@ -107,10 +107,11 @@ def locked(host: TestHost) -> bool:
 
 def submitted(laptop: Laptop) -> str:
     """The name of a run; where the runners of all hosts are killed at the same moment, there is none yet."""
-    for _ in range(10):
-        done = laptop.dstack("run", "all", "-d", code=None)
+    done = laptop.dstack("run", "all", "-d", code=None)
+    for _ in range(9):
         if done.returncode != 3:
             break
+        done = laptop.dstack("run", "all", "-d", code=None)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,8 @@ def test_a_right_that_lacks_is_no_matter_of_credentials(
     refusing: list[Refusing], url: str, options: dict[str, str], code: str
 ) -> None:
     bucket = bucket_at(refusing, url, options, 403, code)
-    for call in (lambda: bucket.get("a/b"), lambda: bucket.create("a/b", b"x")):
+    calls: tuple[Callable[[], object], ...] = (lambda: bucket.get("a/b"), lambda: bucket.create("a/b", b"x"))
+    for call in calls:
         with pytest.raises(BucketError) as caught:
             call()
         assert not isinstance(caught.value, CredentialsError)

@@ -94,7 +94,8 @@ def options_of(kind: str) -> set[str]:
 
 def is_known(url: str, name: str) -> bool:
     try:
-        from_url(url, config={name: "x"})
+        config: dict[str, Any] = {name: "x"}
+        from_url(url, config=config)  # type: ignore[call-overload]  # which kind of store it is, the URL says
     except UnknownConfigurationKeyError:
         return False
     except (BaseError, ValueError):

@@ -64,9 +64,12 @@ class Scene:
         self.store = HangingBucket()
         self.never = threading.Event()
         self.bucket = StallNoticeBucket(
-            self.store, "s3://hang", self.said.append, clock=lambda: self.now, pause=lambda: self.never.wait() or None
+            self.store, "s3://hang", self.said.append, clock=lambda: self.now, pause=self._rest
         )
         self._threads: list[threading.Thread] = []
+
+    def _rest(self) -> None:
+        self.never.wait()
 
     def begin(self, request: Callable[[], object]) -> None:
         """Make a request in a thread; returns once the store has it."""
@@ -184,9 +187,11 @@ def test_what_the_store_said_last_is_kept_and_else_its_name(scene: Scene) -> Non
 def test_it_looks_by_itself_while_a_request_is_open_and_rests_otherwise() -> None:
     store, said, paused = HangingBucket(), queue.Queue[str](), threading.Semaphore(0)
     now = [0.0]
-    bucket = StallNoticeBucket(
-        store, "/mnt/lab", said.put, clock=lambda: now[0], pause=lambda: paused.acquire() and None
-    )
+
+    def pause() -> None:
+        paused.acquire()
+
+    bucket = StallNoticeBucket(store, "/mnt/lab", said.put, clock=lambda: now[0], pause=pause)
     before = set(threading.enumerate())
     store.shut("a")
     asking = threading.Thread(target=lambda: bucket.get("a"), daemon=True)

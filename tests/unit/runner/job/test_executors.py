@@ -141,6 +141,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             daemon.wait()
 
 
+def nothing_runs_outside(attempt: Attempt) -> bool:
+    executor = executor_outside(attempt)
+    return executor is None or executor.runs() is False
+
+
 @pytest.mark.parametrize("stage", KINDS, indirect=True)
 def test_output_and_exit_code_are_the_jobs(stage: Stage) -> None:
     log, end = stage.run("echo out; echo err >&2; exit 3")
@@ -179,7 +184,7 @@ def test_a_stop_without_grace_ends_a_job_that_ignores_sigterm(stage: Stage) -> N
     attempt = stage.start("trap '' TERM; echo up; while :; do sleep 0.05; done")
     stage.await_log(attempt, "up")
     assert stop_now(attempt, abort=True)["stopped"]
-    assert executor_outside(attempt) is None or executor_outside(attempt).runs() is False
+    assert nothing_runs_outside(attempt)
     assert state(attempt) == ENDED
 
 
@@ -212,7 +217,7 @@ def test_a_job_whose_supervisor_was_killed_still_runs_and_can_be_stopped(stage: 
     assert (end["code"], end["stopped"]) == (None, True)
     assert end["reason"] == "its supervisor had been killed; what was left of the job was ended"
     assert not attempt.lives()
-    assert executor_outside(attempt) is None or executor_outside(attempt).runs() is False
+    assert nothing_runs_outside(attempt)
 
 
 @pytest.mark.parametrize("stage", OUTSIDE, indirect=True)
@@ -231,7 +236,7 @@ def test_a_job_outside_of_the_process_tree_runs_on_without_any_process_of_ours(s
     stage.await_log(attempt, "after")
     until(lambda: state(attempt) == VANISHED, "nothing runs any more")
     stop_now(attempt)
-    assert executor_outside(attempt) is None or executor_outside(attempt).runs() is False
+    assert nothing_runs_outside(attempt)
 
 
 def test_the_order_alone_chooses(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_environment_of_the_connection_stays_out(host: Host, monkeypatch: pytest
 def test_no_coordinator_says_which_boot_of_a_host_this_is(host: Host, way: str) -> None:
     runner = host.connect()
     real, forged = runner.call("hello")["boot_id"], "0b007000-0000-4000-8000-000000000001"
-    nonce = host.start(runner, "echo $DSTACK_BOOT_ID", **{way: {"DSTACK_BOOT_ID": forged}})
+    given: dict[str, Any] = {way: {"DSTACK_BOOT_ID": forged}}
+    nonce = host.start(runner, "echo $DSTACK_BOOT_ID", **given)
     until(lambda: runner.call("status", nonce=nonce)["exit"], "it ends")
     assert json.loads((host.folder(nonce) / "supervisor.json").read_text())["boot_id"] == real
     assert runner.call("hello")["boot_id"] == real

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstack.runner.queue import folders
+from dstack.runner.queue.tickets import account_name
 from dstack.wire import Refusal
 
 
@@ -69,7 +70,7 @@ def test_a_runtime_folder_counts_only_where_it_stays_after_the_logout(host: Path
     root.mkdir()
     assert folders.folder_for_new_tickets(str(root)) == str(root / "slots")
     (host / "linger").mkdir()
-    (host / "linger" / folders.account_name(os.getuid())).touch()
+    (host / "linger" / account_name(os.getuid())).touch()
     assert folders.folder_for_new_tickets(str(root)) == str(runtime / "dstack-slots")
     assert folders.ticket_folders(str(root)) == [str(runtime / "dstack-slots"), str(root / "slots")]
 

@@ -103,5 +103,5 @@ def test_whatever_comes_and_goes_the_host_is_never_overbooked_and_everybody_is_s
             tickets.remove(chance.choice(running))
     assert len(started) == 30
     for kind in {(ticket.demand, ticket.priority) for ticket in started}:
-        order = [ticket.order for ticket in started if (ticket.demand, ticket.priority) == kind]
-        assert order == sorted(order), "equal jobs start in the order of their tickets"
+        orders = [ticket.order for ticket in started if (ticket.demand, ticket.priority) == kind]
+        assert orders == sorted(orders), "equal jobs start in the order of their tickets"

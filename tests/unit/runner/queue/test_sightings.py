@@ -103,7 +103,12 @@ def test_the_ticket_of_another_attempt_is_none_of_this_one(locked: Path) -> None
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
 def test_what_is_no_ticket_holds_nobody_up(queue: Path, kind: str) -> None:
     path = queue / f"{1:020d}-{NONCE[:16]}"
-    {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "link": lambda: path.symlink_to("/dev/zero")}[kind]()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
     assert sightings.sighting(NONCE, ME) == UNSEEN
 
 

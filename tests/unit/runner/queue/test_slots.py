@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -94,6 +95,10 @@ def test_what_others_put_into_the_queue_does_no_harm(host: Host, make: str) -> N
     assert host.connect().call("hold", nonce=host.nonce(), slots=1) == {"gpus": []}
 
 
+def tickets_are(client: Client, count: int) -> bool:
+    return len(client.call("queue", slots=1)["tickets"]) == count
+
+
 def test_equal_jobs_start_in_the_order_of_their_tickets(host: Host) -> None:
     first = host.connect()
     running = host.nonce()
@@ -103,7 +108,7 @@ def test_equal_jobs_start_in_the_order_of_their_tickets(host: Host) -> None:
     waits = []
     for position, (client, nonce) in enumerate(zip(clients, nonces, strict=True)):
         waits.append(client.ask("hold", nonce=nonce, slots=1))
-        until(lambda there=position + 2: len(first.call("queue", slots=1)["tickets"]) == there, "it has its ticket")
+        until(partial(tickets_are, first, position + 2), "it has its ticket")
     first.call("drop", nonce=running)
     for position, (client, nonce) in enumerate(zip(clients, nonces, strict=True)):
         assert waits[position].result() == {"gpus": []}

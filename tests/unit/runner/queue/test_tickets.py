@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dstack.runner.queue import tickets
 from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide
+from dstack.wire import Refusal
 from tests.support.records.any_value import JSON, TEXT
 
 ORDER = f"{1:020d}-ab"
@@ -114,5 +115,5 @@ def test_a_name_that_no_ticket_has_is_left_alone(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("change", [{"cpu": -1}, {"gpus": 10**6}, {"gpu_name": "x" * 300}, {"gpu_name": "a\x1b"}])
 def test_no_ticket_is_written_that_others_would_call_malformed(change: dict[str, Any]) -> None:
-    with pytest.raises(tickets.Refusal, match="demand"):
+    with pytest.raises(Refusal, match="demand"):
         tickets.demand_of(change)

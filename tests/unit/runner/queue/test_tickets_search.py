@@ -17,7 +17,7 @@ from dstack.runner.base import file_locks
 from dstack.runner.queue import sightings, slots, tickets
 from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
 from dstack.runner.queue.tickets import QueueScan, ScanCancelledError
-from dstack.wire import Refusal
+from dstack.wire import UNSEEN, Refusal
 from tests.unit.runner.queue.test_tickets import locked
 
 NONCE = "0123456789abcdef" * 2
@@ -131,7 +131,7 @@ def test_a_look_that_nobody_wants_any_more_ends_within_a_step(tmp_path: Path, ki
     for number in range(tickets.CANCEL_CHECK_FILES * 3):
         name = f"{number:020d}-x" if kind == "ticket" else f"{kind}{number}"
         (tmp_path / name).symlink_to("/x")
-    asked = []
+    asked: list[int] = []
 
     def given_up() -> bool:
         asked.append(len(asked))
@@ -209,6 +209,6 @@ def test_a_sighting_reads_the_locks_once_and_keeps_no_file_open(
     for number in range(300):
         (tmp_path / f"{number:020d}-{NONCE[:16]}").write_text("{}")
     open_before = len(os.listdir("/proc/self/fd"))
-    assert sightings.sighting(NONCE, tickets.account_name(os.getuid())) == sightings.UNSEEN
+    assert sightings.sighting(NONCE, tickets.account_name(os.getuid())) == UNSEEN
     assert [table.opened for table in tables] == [1, 1]
     assert len(os.listdir("/proc/self/fd")) == open_before

@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from dstack.wire import Refusal
 class Job:
     """An ended job's folders; `out` is the folder that tests fill."""
 
-    def __init__(self, top):
+    def __init__(self, top: Path) -> None:
         self.root = str(top)
         self.spool = top / "spool"
         self.work = top / "spool" / "work"
@@ -26,30 +28,30 @@ class Job:
         self.out.mkdir(parents=True)
         self.ended(code=0)
 
-    def ended(self, **report):
+    def ended(self, **report: object) -> None:
         (self.spool / "exit.json").write_text(json.dumps(report))
 
-    def manifest(self, *paths):
+    def manifest(self, *paths: str) -> dict[str, Any]:
         return artifacts.write_manifest(self.root, str(self.spool), str(self.work), paths or ("out",)).to_json()
 
-    def entries(self):
+    def entries(self) -> dict[str, dict[str, Any]]:
         return {entry["path"]: entry for entry in artifacts.entries(str(self.spool))}
 
-    def pack(self, name):
+    def pack(self, name: str) -> bytes:
         return b"".join(artifacts.read_pack(self.root, str(self.spool), str(self.work), name))
 
 
 @pytest.fixture
-def job(tmp_path):
+def job(tmp_path: Path) -> Job:
     return Job(tmp_path)
 
 
-def write(path, body, mode=0o644):
+def write(path: Path, body: bytes, mode: int = 0o644) -> None:
     path.write_bytes(body)
     path.chmod(mode)
 
 
-def test_entries_say_kind_mode_size_hash_and_target(job):
+def test_entries_say_kind_mode_size_hash_and_target(job: Job) -> None:
     write(job.out / "file", b"abc", 0o640)
     write(job.out / "empty", b"", 0o755)
     (job.out / "folder").mkdir(mode=0o750)
@@ -64,7 +66,7 @@ def test_entries_say_kind_mode_size_hash_and_target(job):
     assert (found["out/link"]["kind"], found["out/link"]["target"]) == ("link", "file")
 
 
-def test_the_order_is_that_of_the_bytes_and_parents_come_first(job):
+def test_the_order_is_that_of_the_bytes_and_parents_come_first(job: Job) -> None:
     for name in ("b", "a.txt", "a"):
         (job.out / name).mkdir()
         write(job.out / name / "f", b"x")
@@ -74,13 +76,13 @@ def test_the_order_is_that_of_the_bytes_and_parents_come_first(job):
     assert paths == sorted(paths)
 
 
-def test_setuid_bits_are_dropped(job):
+def test_setuid_bits_are_dropped(job: Job) -> None:
     write(job.out / "file", b"abc", 0o4755)
     job.manifest()
     assert job.entries()["out/file"]["mode"] == 0o755
 
 
-def test_two_hosts_with_the_same_files_write_the_same_bytes(tmp_path):
+def test_two_hosts_with_the_same_files_write_the_same_bytes(tmp_path: Path) -> None:
     bodies = []
     for name in "ab":
         one = Job(tmp_path / name)
@@ -91,7 +93,7 @@ def test_two_hosts_with_the_same_files_write_the_same_bytes(tmp_path):
     assert bodies[0] == bodies[1]
 
 
-def test_a_manifest_that_stands_is_kept(job):
+def test_a_manifest_that_stands_is_kept(job: Job) -> None:
     write(job.out / "file", b"abc")
     first = job.manifest()
     (job.out / "file").write_bytes(b"changed")
@@ -99,10 +101,10 @@ def test_a_manifest_that_stands_is_kept(job):
     assert job.entries()["out/file"]["size"] == 3
 
 
-def test_collectors_at_once_agree(job):
+def test_collectors_at_once_agree(job: Job) -> None:
     for index in range(200):
         write(job.out / str(index), b"%d" % index)
-    answers = []
+    answers: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: answers.append(job.manifest())) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -113,12 +115,12 @@ def test_collectors_at_once_agree(job):
     assert sorted(os.listdir(job.spool)) == ["exit.json", "manifest.json", "manifest.jsonl", "work"]
 
 
-def test_small_files_share_packs_and_large_ones_do_not(job):
+def test_small_files_share_packs_and_large_ones_do_not(job: Job) -> None:
     for index in range(40):
         write(job.out / ("s%02d" % index), b"%d" % index * (500 * 1024))
     write(job.out / "large", os.urandom(artifacts.SMALL))
     job.manifest()
-    packs = {}
+    packs: dict[str, list[dict[str, Any]]] = {}
     for entry in job.entries().values():
         if entry["kind"] == "file":
             packs.setdefault(entry["pack"], []).append(entry)
@@ -134,7 +136,7 @@ def test_small_files_share_packs_and_large_ones_do_not(job):
         assert len(body) == sum(entry["size"] for entry in members)
 
 
-def test_equal_content_has_one_place(job):
+def test_equal_content_has_one_place(job: Job) -> None:
     for name in "abc":
         write(job.out / name, b"same")
     job.manifest()
@@ -143,14 +145,14 @@ def test_equal_content_has_one_place(job):
     assert job.pack(places.pop()[0]) == b"same"
 
 
-def test_pieces_are_at_most_256_kib(job):
+def test_pieces_are_at_most_256_kib(job: Job) -> None:
     write(job.out / "file", os.urandom(3 << 20))
     job.manifest()
     pieces = list(artifacts.read_pack(job.root, str(job.spool), str(job.work), job.entries()["out/file"]["pack"]))
     assert max(map(len, pieces)) == 256 * 1024
 
 
-def test_names_that_are_no_utf8_survive(job):
+def test_names_that_are_no_utf8_survive(job: Job) -> None:
     name = b"\xff\xfe name"
     with open(os.path.join(os.fsencode(job.out), name), "wb") as file:
         file.write(b"odd")
@@ -160,7 +162,7 @@ def test_names_that_are_no_utf8_survive(job):
     assert job.pack(job.entries()[path]["pack"]) == b"odd"
 
 
-def test_missing_paths_are_named_as_written(job):
+def test_missing_paths_are_named_as_written(job: Job) -> None:
     write(job.out / "file", b"abc")
     (job.work / "loop").symlink_to("loop")
     (job.work / "door").symlink_to("out")
@@ -174,13 +176,13 @@ def test_missing_paths_are_named_as_written(job):
 @pytest.mark.parametrize(
     "path", ["/etc", "..", "out/../..", "a/../b", "", "out/.git", ".dstack/x", "a\0b", "x" * 256, 7]
 )
-def test_named_paths_that_leave_are_refused(job, path):
+def test_named_paths_that_leave_are_refused(job: Job, path: Any) -> None:
     with pytest.raises(Refusal) as caught:
         artifacts.missing(str(job.work), [path])
     assert caught.value.kind == "artifact"
 
 
-def test_the_whole_project_folder_without_what_is_gits(job):
+def test_the_whole_project_folder_without_what_is_gits(job: Job) -> None:
     (job.work / ".git").mkdir()
     write(job.work / ".git" / "config", b"x")
     (job.out / "clone" / ".GIT").mkdir(parents=True)
@@ -193,14 +195,14 @@ def test_the_whole_project_folder_without_what_is_gits(job):
 @pytest.mark.parametrize(
     "target", ["/etc/passwd", "../../secret", "../..", "folder/../../..", "folder/..", "../.git/config"]
 )
-def test_links_that_may_lead_out_are_refused(job, target):
+def test_links_that_may_lead_out_are_refused(job: Job, target: str) -> None:
     (job.out / "link").symlink_to(target)
     with pytest.raises(Refusal, match=r"out/link.*symbolic link"):
         job.manifest()
     assert not (job.spool / "manifest.jsonl").exists()
 
 
-def test_a_failed_job_keeps_what_can_be_kept(job):
+def test_a_failed_job_keeps_what_can_be_kept(job: Job) -> None:
     write(job.out / "file", b"abc")
     (job.out / "link").symlink_to("/etc/passwd")
     job.ended(code=1)
@@ -213,12 +215,12 @@ def test_a_failed_job_keeps_what_can_be_kept(job):
     "report",
     [{"code": 3}, {"code": None, "signal": 9}, {"code": 0, "stopped": True}, {"code": 0, "reason": "max-duration"}],
 )
-def test_artifacts_of_a_job_without_success_are_partial(job, report):
+def test_artifacts_of_a_job_without_success_are_partial(job: Job, report: dict[str, object]) -> None:
     job.ended(**report)
     assert job.manifest()["partial"] is True
 
 
-def test_what_a_link_leads_to_is_never_read(job, tmp_path):
+def test_what_a_link_leads_to_is_never_read(job: Job, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
     write(secret / "key", b"secret")
@@ -228,7 +230,7 @@ def test_what_a_link_leads_to_is_never_read(job, tmp_path):
     assert job.entries() == {}
 
 
-def test_sockets_and_pipes_are_left_out_and_named(job):
+def test_sockets_and_pipes_are_left_out_and_named(job: Job) -> None:
     os.mkfifo(str(job.out / "pipe"))
     here = os.getcwd()
     os.chdir(str(job.out))
@@ -244,7 +246,7 @@ def test_sockets_and_pipes_are_left_out_and_named(job):
 
 
 @pytest.mark.parametrize("change", ["bytes", "longer", "shorter", "gone", "link"])
-def test_a_file_that_is_not_what_the_manifest_says_is_refused(job, change):
+def test_a_file_that_is_not_what_the_manifest_says_is_refused(job: Job, change: str) -> None:
     write(job.out / "a", b"first")
     write(job.out / "b", b"abc")
     job.manifest()
@@ -270,7 +272,7 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(job, change):
         ("link", "changed into a symbolic link while it was stored"),
     ],
 )
-def test_what_a_file_changed_into_is_said(job, change, words):
+def test_what_a_file_changed_into_is_said(job: Job, change: str, words: str) -> None:
     write(job.out / "b", b"abc")
     job.manifest()
     pack = job.entries()["out/b"]["pack"]
@@ -295,7 +297,7 @@ def test_what_a_file_changed_into_is_said(job, change, words):
     assert words in str(caught.value)
 
 
-def test_a_folder_swapped_for_a_link_is_not_followed(job, tmp_path):
+def test_a_folder_swapped_for_a_link_is_not_followed(job: Job, tmp_path: Path) -> None:
     (job.out / "sub").mkdir()
     write(job.out / "sub" / "file", b"abc")
     job.manifest()
@@ -308,7 +310,7 @@ def test_a_folder_swapped_for_a_link_is_not_followed(job, tmp_path):
 
 
 @pytest.mark.parametrize("pack", ["", "nothing", "../../etc", "0" * 64])
-def test_packs_that_the_manifest_does_not_name(job, pack):
+def test_packs_that_the_manifest_does_not_name(job: Job, pack: str) -> None:
     write(job.out / "a", b"first")
     job.manifest()
     with pytest.raises(Refusal) as caught:
@@ -316,7 +318,7 @@ def test_packs_that_the_manifest_does_not_name(job, pack):
     assert caught.value.kind == "manifest"
 
 
-def test_too_many_entries_are_refused_with_the_way_out(job, monkeypatch):
+def test_too_many_entries_are_refused_with_the_way_out(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "MAX_ENTRIES", 10)
     for index in range(10):
         write(job.out / str(index), b"x")
@@ -325,7 +327,7 @@ def test_too_many_entries_are_refused_with_the_way_out(job, monkeypatch):
     assert "archive" in caught.value.hint
 
 
-def test_a_deep_tree_is_refused_and_leaks_no_descriptor(job):
+def test_a_deep_tree_is_refused_and_leaks_no_descriptor(job: Job) -> None:
     folder = job.out
     for _ in range(safe_paths.MAX_DEPTH):
         folder = folder / "d"

@@ -9,6 +9,9 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,41 +20,44 @@ from dstack.wire import Refusal
 from dstack.wire.form import MisfitError
 from dstack.wire.host_messages import BlobsPushRequest
 
+Entry = dict[str, Any]
+"""One entry of a manifest."""
 
-def digest(body):
+
+def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def receive(root, bodies, chunks=None):
-    blobs = [[digest(body), len(body)] for body in bodies]
+def receive(root: Path, bodies: Sequence[bytes], chunks: Sequence[bytes] | None = None) -> None:
+    blobs = [(digest(body), len(body)) for body in bodies]
     intake.receive(str(root), blobs, bodies if chunks is None else chunks)
 
 
-def put(root, body):
+def put(root: Path, body: bytes) -> str:
     receive(root, [body])
     return digest(body)
 
 
-def file(path, body, mode=0o644):
+def file(path: str, body: bytes, mode: int = 0o644) -> Entry:
     return {"path": path, "kind": "file", "mode": mode, "size": len(body), "sha256": digest(body)}
 
 
 @pytest.fixture
-def work(tmp_path):
+def work(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     return folder
 
 
-def stage(tmp_path, work, *entries):
+def stage(tmp_path: Path, work: Path, *entries: Entry) -> None:
     blob_store.stage(str(tmp_path), str(work), list(entries))
 
 
-def stored(tmp_path):
+def stored(tmp_path: Path) -> list[str]:
     return sorted(os.path.join(folder, name) for folder, _, names in os.walk(str(tmp_path / "store")) for name in names)
 
 
-def test_what_was_received_is_not_missing(tmp_path):
+def test_what_was_received_is_not_missing(tmp_path: Path) -> None:
     have = put(tmp_path, b"abc")
     assert blob_store.missing(str(tmp_path), [digest(b"x"), have, digest(b"y")]) == [digest(b"x"), digest(b"y")]
     assert stored(tmp_path) == [str(tmp_path / "store" / have[:2] / have[2:])]
@@ -60,15 +66,15 @@ def test_what_was_received_is_not_missing(tmp_path):
 
 
 @pytest.mark.parametrize("chunks", [[b"ab"], [b"abd"], [b"abd", b"c"], []])
-def test_bytes_that_are_not_the_blob_leave_nothing(tmp_path, chunks):
+def test_bytes_that_are_not_the_blob_leave_nothing(tmp_path: Path, chunks: list[bytes]) -> None:
     with pytest.raises(Refusal) as caught:
-        intake.receive(str(tmp_path), [[digest(b"abc"), 3]], chunks)
+        intake.receive(str(tmp_path), [(digest(b"abc"), 3)], chunks)
     assert caught.value.kind == "hash"
     assert stored(tmp_path) == []
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 5, 100])
-def test_many_blobs_come_in_one_stream_cut_anywhere(tmp_path, cut):
+def test_many_blobs_come_in_one_stream_cut_anywhere(tmp_path: Path, cut: int) -> None:
     bodies = [b"abc", b"d", b"", b"efghij", b"klm"]
     whole = b"".join(bodies)
     receive(tmp_path, bodies, [whole[at : at + cut] for at in range(0, len(whole), cut)])
@@ -77,14 +83,14 @@ def test_many_blobs_come_in_one_stream_cut_anywhere(tmp_path, cut):
 
 
 @pytest.mark.parametrize("chunks", [[b"abcd"], [b"ab", b"cd"], [b"abc", b"d"]])
-def test_more_bytes_than_the_blobs_have_are_refused(tmp_path, chunks):
+def test_more_bytes_than_the_blobs_have_are_refused(tmp_path: Path, chunks: list[bytes]) -> None:
     with pytest.raises(Refusal, match="more bytes") as caught:
         receive(tmp_path, [b"abc"], chunks)
     assert caught.value.kind == "hash"
     assert len(stored(tmp_path)) == 1
 
 
-def test_of_many_blobs_those_before_a_damaged_one_are_kept(tmp_path):
+def test_of_many_blobs_those_before_a_damaged_one_are_kept(tmp_path: Path) -> None:
     bodies = [b"abc", b"def", b"ghi"]
     with pytest.raises(Refusal, match=digest(b"def")) as caught:
         receive(tmp_path, bodies, [b"abcdeXghi"])
@@ -94,29 +100,29 @@ def test_of_many_blobs_those_before_a_damaged_one_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("blobs", [None, "a", {}, [["0" * 64]], [["0" * 64, -1]], [["0" * 64, True]], ["0" * 64]])
-def test_what_is_no_list_of_blobs_is_refused(blobs):
+def test_what_is_no_list_of_blobs_is_refused(blobs: object) -> None:
     with pytest.raises(MisfitError) as caught:
         BlobsPushRequest.from_json({"blobs": blobs})
     assert caught.value.kind == "hash"
 
 
-def test_a_sender_that_fails_leaves_nothing(tmp_path):
-    def chunks():
+def test_a_sender_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
         yield b"ab"
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        intake.receive(str(tmp_path), [[digest(b"abc"), 3]], chunks())
+        intake.receive(str(tmp_path), [(digest(b"abc"), 3)], chunks())
     assert stored(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     "name", ["", "abc", "../" * 20 + "x" * 4, "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", None, 7]
 )
-def test_what_is_no_sha256_is_refused(tmp_path, name):
+def test_what_is_no_sha256_is_refused(tmp_path: Path, name: Any) -> None:
     for call in (
         lambda: blob_store.missing(str(tmp_path), [name]),
-        lambda: intake.receive(str(tmp_path), [[name, 3]], [b"abc"]),
+        lambda: intake.receive(str(tmp_path), [(name, 3)], [b"abc"]),
         lambda: blob_store.stage(
             str(tmp_path), str(tmp_path), [{"path": "a", "kind": "file", "mode": 420, "sha256": name}]
         ),
@@ -126,11 +132,11 @@ def test_what_is_no_sha256_is_refused(tmp_path, name):
         assert caught.value.kind == "hash"
 
 
-def test_receivers_of_one_blob_at_once(tmp_path):
+def test_receivers_of_one_blob_at_once(tmp_path: Path) -> None:
     body = os.urandom(1 << 20)
-    errors = []
+    errors: list[Exception] = []
 
-    def bring():
+    def bring() -> None:
         try:
             receive(tmp_path, [body], [body[at : at + 4096] for at in range(0, 1 << 20, 4096)])
         except Exception as error:
@@ -145,7 +151,7 @@ def test_receivers_of_one_blob_at_once(tmp_path):
     assert len(stored(tmp_path)) == 1
 
 
-def test_inputs_are_laid_with_modes_links_and_folders(tmp_path, work):
+def test_inputs_are_laid_with_modes_links_and_folders(tmp_path: Path, work: Path) -> None:
     put(tmp_path, b"abc")
     stage(
         tmp_path,
@@ -166,14 +172,14 @@ def test_inputs_are_laid_with_modes_links_and_folders(tmp_path, work):
     assert sorted(os.listdir(str(work / "out"))) == ["empty", "link", "run", "void"]
 
 
-def test_an_input_is_a_copy_of_its_own(tmp_path, work):
+def test_an_input_is_a_copy_of_its_own(tmp_path: Path, work: Path) -> None:
     have = put(tmp_path, b"abc")
     stage(tmp_path, work, file("f", b"abc"))
     (work / "f").write_bytes(b"job was here")
     assert (tmp_path / "store" / have[:2] / have[2:]).read_bytes() == b"abc"
 
 
-def test_inputs_replace_files_and_links_of_the_snapshot(tmp_path, work):
+def test_inputs_replace_files_and_links_of_the_snapshot(tmp_path: Path, work: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").write_bytes(b"kept")
@@ -189,7 +195,7 @@ def test_inputs_replace_files_and_links_of_the_snapshot(tmp_path, work):
     assert os.listdir(str(outside)) == ["kept"]
 
 
-def test_a_folder_in_the_way_is_named(tmp_path, work):
+def test_a_folder_in_the_way_is_named(tmp_path: Path, work: Path) -> None:
     (work / "out" / "model").mkdir(parents=True)
     put(tmp_path, b"abc")
     with pytest.raises(Refusal, match=r"out/model.*folder") as caught:
@@ -198,7 +204,7 @@ def test_a_folder_in_the_way_is_named(tmp_path, work):
     assert os.listdir(str(work / "out")) == ["model"]
 
 
-def test_a_blob_that_the_store_lacks(tmp_path, work):
+def test_a_blob_that_the_store_lacks(tmp_path: Path, work: Path) -> None:
     with pytest.raises(Refusal, match="lacks") as caught:
         stage(tmp_path, work, file("f", b"abc"))
     assert caught.value.kind == "hash"
@@ -206,7 +212,7 @@ def test_a_blob_that_the_store_lacks(tmp_path, work):
 
 
 @pytest.mark.parametrize("body", [b"abd", b"ab", b"abcd", b""])
-def test_a_damaged_blob_is_thrown_away_and_asked_for_again(tmp_path, work, body):
+def test_a_damaged_blob_is_thrown_away_and_asked_for_again(tmp_path: Path, work: Path, body: bytes) -> None:
     have = put(tmp_path, b"abc")
     (tmp_path / "store" / have[:2] / have[2:]).write_bytes(body)
     with pytest.raises(Refusal, match="damaged") as caught:
@@ -216,22 +222,26 @@ def test_a_damaged_blob_is_thrown_away_and_asked_for_again(tmp_path, work, body)
     assert blob_store.missing(str(tmp_path), [have]) == [have]
 
 
-def test_what_was_verified_before_is_laid_without_another_look(tmp_path, work, monkeypatch):
+def test_what_was_verified_before_is_laid_without_another_look(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verified = blob_store.Verified()
     body = os.urandom(3 << 20)
-    intake.receive(str(tmp_path), [[digest(body), len(body)]], [body], verified)
+    intake.receive(str(tmp_path), [(digest(body), len(body))], [body], verified)
     entry = file("f", body)
-    monkeypatch.setattr(blob_store.hashlib, "sha256", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(hashlib, "sha256", lambda *_: pytest.fail("it was read again"))
     blob_store.stage(str(tmp_path), str(work), [entry], verified)
     assert (work / "f").read_bytes() == body
 
 
 @pytest.mark.parametrize("changed", [b"abd", b"ab", b"abcd", b""])
 @pytest.mark.parametrize("known_by", ["receiving", "staging"])
-def test_a_blob_that_somebody_touched_is_not_believed(tmp_path, work, changed, known_by):
+def test_a_blob_that_somebody_touched_is_not_believed(
+    tmp_path: Path, work: Path, changed: bytes, known_by: str
+) -> None:
     verified = blob_store.Verified()
     if known_by == "receiving":
-        intake.receive(str(tmp_path), [[digest(b"abc"), 3]], [b"abc"], verified)
+        intake.receive(str(tmp_path), [(digest(b"abc"), 3)], [b"abc"], verified)
     else:
         put(tmp_path, b"abc")
         blob_store.stage(str(tmp_path), str(work), [file("g", b"abc")], verified)
@@ -246,11 +256,13 @@ def test_a_blob_that_somebody_touched_is_not_believed(tmp_path, work, changed, k
 
 
 @pytest.mark.parametrize("copied", [0, 2, None])
-def test_where_the_kernel_cannot_copy_it_is_done_by_hand(tmp_path, work, monkeypatch, copied):
+def test_where_the_kernel_cannot_copy_it_is_done_by_hand(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch, copied: int | None
+) -> None:
     verified = blob_store.Verified()
-    intake.receive(str(tmp_path), [[digest(b"abc"), 3]], [b"abc"], verified)
+    intake.receive(str(tmp_path), [(digest(b"abc"), 3)], [b"abc"], verified)
 
-    def some(source, target, count, at, to):
+    def some(source: int, target: int, count: int, at: int, to: int) -> int:
         if copied is None or at:
             raise OSError(errno.EXDEV, "cannot")
         return os.pwrite(target, os.pread(source, copied, at), to)
@@ -260,7 +272,7 @@ def test_where_the_kernel_cannot_copy_it_is_done_by_hand(tmp_path, work, monkeyp
     assert (work / "f").read_bytes() == b"abc"
 
 
-def test_a_list_of_entries_in_the_store_stands_for_them(tmp_path, work):
+def test_a_list_of_entries_in_the_store_stands_for_them(tmp_path: Path, work: Path) -> None:
     put(tmp_path, b"abc")
     body = "".join(json.dumps(file("d/%d" % index, b"abc")) + "\n" for index in range(50)).encode()
     put(tmp_path, body)
@@ -269,7 +281,7 @@ def test_a_list_of_entries_in_the_store_stands_for_them(tmp_path, work):
 
 
 @pytest.mark.parametrize("body", [b"not json\n", b'["x"]\n', b'{"path":"../x","kind":"folder","mode":493}\n'])
-def test_a_list_of_entries_that_is_none(tmp_path, work, body):
+def test_a_list_of_entries_that_is_none(tmp_path: Path, work: Path, body: bytes) -> None:
     put(tmp_path, body)
     with pytest.raises(Refusal) as caught:
         stage(tmp_path, work, {"kind": "entries", "sha256": digest(body), "size": len(body)})
@@ -294,7 +306,7 @@ def test_a_list_of_entries_that_is_none(tmp_path, work, body):
         {"path": 7},
     ],
 )
-def test_entries_that_make_no_sense(tmp_path, work, change):
+def test_entries_that_make_no_sense(tmp_path: Path, work: Path, change: Entry) -> None:
     put(tmp_path, b"abc")
     with pytest.raises(Refusal) as caught:
         stage(tmp_path, work, dict(file("f", b"abc"), **change))
@@ -303,7 +315,7 @@ def test_entries_that_make_no_sense(tmp_path, work, change):
 
 
 @pytest.mark.parametrize("above", [{"kind": "link", "target": "b"}, file("x", b"abc")])
-def test_nothing_is_laid_below_a_file_or_link(tmp_path, work, above):
+def test_nothing_is_laid_below_a_file_or_link(tmp_path: Path, work: Path, above: Entry) -> None:
     put(tmp_path, b"abc")
     with pytest.raises(Refusal, match="below"):
         stage(tmp_path, work, file("a/x", b"abc"), dict(above, path="a", mode=0o777))
@@ -312,13 +324,13 @@ def test_nothing_is_laid_below_a_file_or_link(tmp_path, work, above):
     assert os.listdir(str(work)) == []
 
 
-def test_a_link_swapped_in_while_inputs_are_laid_leads_nobody_out(tmp_path, work):
+def test_a_link_swapped_in_while_inputs_are_laid_leads_nobody_out(tmp_path: Path, work: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     put(tmp_path, b"abc")
     stop = threading.Event()
 
-    def swap():
+    def swap() -> None:
         while not stop.is_set():
             try:
                 os.rename(str(work / "d"), str(work / ("gone%d" % time.monotonic_ns())))
@@ -340,7 +352,7 @@ def test_a_link_swapped_in_while_inputs_are_laid_leads_nobody_out(tmp_path, work
     assert os.listdir(str(outside)) == []
 
 
-def job(tmp_path):
+def job(tmp_path: Path) -> Path:
     spool = tmp_path / "spool"
     out = spool / "work" / "out"
     out.mkdir(parents=True)
@@ -352,7 +364,7 @@ def job(tmp_path):
     return spool
 
 
-def test_artifacts_of_an_ended_job_are_adopted_and_need_no_transfer(tmp_path, work):
+def test_artifacts_of_an_ended_job_are_adopted_and_need_no_transfer(tmp_path: Path, work: Path) -> None:
     spool = job(tmp_path)
     assert intake.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 5, "bytes": 5000}
     assert intake.adopt(str(tmp_path), str(spool), str(spool / "work")) == {"files": 0, "bytes": 0}
@@ -362,7 +374,7 @@ def test_artifacts_of_an_ended_job_are_adopted_and_need_no_transfer(tmp_path, wo
     assert (work / "out" / "3").read_bytes() == b"3" * 1000
 
 
-def test_files_that_changed_are_not_adopted(tmp_path):
+def test_files_that_changed_are_not_adopted(tmp_path: Path) -> None:
     spool = job(tmp_path)
     (spool / "work" / "out" / "2").write_bytes(b"x" * 1000)
     (spool / "work" / "out" / "3").unlink()
@@ -371,7 +383,7 @@ def test_files_that_changed_are_not_adopted(tmp_path):
     assert len(stored(tmp_path)) == 3
 
 
-def test_artifacts_are_moved_into_the_store_and_nobody_else_has_them(tmp_path):
+def test_artifacts_are_moved_into_the_store_and_nobody_else_has_them(tmp_path: Path) -> None:
     spool = job(tmp_path)
     out = spool / "work" / "out"
     (out / "1").chmod(0o444)
@@ -382,7 +394,7 @@ def test_artifacts_are_moved_into_the_store_and_nobody_else_has_them(tmp_path):
     assert sorted(os.listdir(str(out))) == ["empty"]
 
 
-def test_an_artifact_that_has_another_name_is_copied(tmp_path):
+def test_an_artifact_that_has_another_name_is_copied(tmp_path: Path) -> None:
     spool = job(tmp_path)
     mine = tmp_path / "mine"
     os.link(str(spool / "work" / "out" / "1"), str(mine))
@@ -393,11 +405,11 @@ def test_an_artifact_that_has_another_name_is_copied(tmp_path):
             assert digest(blob.read()) == os.path.basename(os.path.dirname(path)) + os.path.basename(path)
 
 
-def test_artifacts_that_cannot_be_moved_are_copied(tmp_path, monkeypatch):
+def test_artifacts_that_cannot_be_moved_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = job(tmp_path)
     rename = os.rename
 
-    def refuse(*names, **folders):
+    def refuse(*names: str, **folders: int) -> None:
         if folders:
             raise OSError(errno.EXDEV, "another disk, or a read-only folder")
         rename(*names)
@@ -408,7 +420,7 @@ def test_artifacts_that_cannot_be_moved_are_copied(tmp_path, monkeypatch):
     assert sorted(os.listdir(str(spool / "work" / "out"))) == ["0", "1", "2", "3", "4", "empty"]
 
 
-def test_temporary_files_of_dead_receivers_are_swept_after_two_days(tmp_path):
+def test_temporary_files_of_dead_receivers_are_swept_after_two_days(tmp_path: Path) -> None:
     put(tmp_path, b"abc")
     old, new = tmp_path / "store" / ".tmp-1-1-a", tmp_path / "store" / ".tmp-1-1-b"
     for path in (old, new):

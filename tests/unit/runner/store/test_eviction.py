@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +22,12 @@ ROOMY = Disk(total=1 << 40, free=1 << 39)
 FULL = Disk(total=10_000, free=0)
 
 
-def blobs(*sizes):
+def blobs(*sizes: int) -> list[Blob]:
     """The first was used longest ago."""
     return [Blob(str(number), size, OLD - 100 + number) for number, size in enumerate(sizes)]
 
 
-def gone(found, disk, coming=0):
+def gone(found: list[Blob], disk: Disk, coming: int = 0) -> list[int]:
     return [int(blob.path) for blob in forgotten(found, disk, now=NOW, coming=coming)]
 
 
@@ -45,21 +46,23 @@ def gone(found, disk, coming=0):
         ((500, 300), Disk(10_000, 5_000), 300, [0]),
     ],
 )
-def test_what_was_used_longest_ago_goes_until_there_is_room(sizes, disk, coming, expected):
+def test_what_was_used_longest_ago_goes_until_there_is_room(
+    sizes: tuple[int, ...], disk: Disk, coming: int, expected: list[int]
+) -> None:
     assert gone(blobs(*sizes), disk, coming) == expected
     assert gone(blobs(*sizes)[::-1], disk, coming) == expected
 
 
-def test_what_was_used_of_late_stays_whatever_the_disk_says():
+def test_what_was_used_of_late_stays_whatever_the_disk_says() -> None:
     found = [Blob("0", 100, OLD - 1), Blob("1", 100, OLD + 1), Blob("2", 100, NOW), Blob("3", 100, NOW + 1e6)]
     assert gone(found, FULL) == [0]
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> str:
     """Ten blobs of 4 KiB, number 0 used longest ago, all of them a day or longer."""
     for number, body in enumerate(BODIES):
-        intake.receive(str(tmp_path), [[digest(body), len(body)]], [body])
+        intake.receive(str(tmp_path), [(digest(body), len(body))], [body])
         used(tmp_path, body, time.time() - 86_400 - 1000 + number)
     return str(tmp_path)
 
@@ -67,42 +70,42 @@ def root(tmp_path):
 BODIES = [b"%d" % number * 4096 for number in range(10)]
 
 
-def digest(body):
+def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def used(root, body, when):
+def used(root: Path, body: bytes, when: float) -> None:
     os.utime(blob_store.blob(str(root), digest(body)), (when, when))
 
 
-def there(root):
+def there(root: str) -> list[int]:
     return [number for number, body in enumerate(BODIES) if os.path.exists(blob_store.blob(root, digest(body)))]
 
 
-def looked(root, seconds):
+def looked(root: str, seconds: float) -> None:
     """The last look at the store was so long ago."""
     then = time.time() - seconds
     os.utime(os.path.join(root, eviction.MARK), (then, then))
 
 
-def test_a_store_that_is_too_large_forgets_and_says_how_much(root):
+def test_a_store_that_is_too_large_forgets_and_says_how_much(root: str) -> None:
     looked(root, EVERY + 1)
     assert eviction.make_room(root, disk=Disk(10 * 7 * 4096, 1 << 30)) == 3 * 4096
     assert there(root) == [3, 4, 5, 6, 7, 8, 9]
 
 
-def test_to_ask_for_a_blob_is_to_use_it(root):
+def test_to_ask_for_a_blob_is_to_use_it(root: str) -> None:
     assert blob_store.missing(root, [digest(BODIES[0]), digest(b"x")]) == [digest(b"x")]
     looked(root, EVERY + 1)
     eviction.make_room(root, disk=FULL)
     assert there(root) == [0]
 
 
-def test_inputs_that_come_make_room_for_themselves(root, monkeypatch):
+def test_inputs_that_come_make_room_for_themselves(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eviction, "_disk", lambda folder: Disk(10 << 20, (1 << 20) + 2 * 4096))
     looked(root, PRESSED + 1)
     body = b"new" * 4096
-    intake.receive(root, [[digest(body), len(body)]], [body])
+    intake.receive(root, [(digest(body), len(body))], [body])
     assert there(root) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
@@ -112,13 +115,13 @@ def test_inputs_that_come_make_room_for_themselves(root, monkeypatch):
     (PRESSED - 5, FULL, False),
     (PRESSED + 1, FULL, True),
 ])  # fmt: skip
-def test_the_whole_store_is_not_looked_at_all_the_time(root, ago, disk, looks):
+def test_the_whole_store_is_not_looked_at_all_the_time(root: str, ago: float, disk: Disk, looks: bool) -> None:
     looked(root, ago)
     assert (eviction.make_room(root, disk=disk) > 0) is looks
     assert eviction.make_room(root, disk=disk) == 0
 
 
-def test_one_runner_at_a_time_looks(root):
+def test_one_runner_at_a_time_looks(root: str) -> None:
     looked(root, EVERY + 1)
     fd = os.open(os.path.join(root, eviction.MARK), os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_EX)
@@ -127,12 +130,12 @@ def test_one_runner_at_a_time_looks(root):
     assert eviction.make_room(root, disk=FULL) == 10 * 4096
 
 
-def test_a_host_without_a_store_is_no_trouble(tmp_path):
+def test_a_host_without_a_store_is_no_trouble(tmp_path: Path) -> None:
     assert eviction.make_room(str(tmp_path)) == 0
     assert os.listdir(str(tmp_path)) == []
 
 
-def test_what_lies_in_the_store_and_is_no_blob_stays(root):
+def test_what_lies_in_the_store_and_is_no_blob_stays(root: str) -> None:
     strange = os.path.join(root, "store", "notes")
     with open(strange, "w") as file:
         file.write("mine")
@@ -143,7 +146,7 @@ def test_what_lies_in_the_store_and_is_no_blob_stays(root):
     assert eviction.make_room(root, disk=ROOMY) == 0
 
 
-def an_attempt(root, nonce, *, days, verdict=None, ended=False):
+def an_attempt(root: str, nonce: str, *, days: float, verdict: str | None = None, ended: bool = False) -> Attempt:
     attempt = Attempt(root, nonce)
     attempt.make()
     os.makedirs(attempt.work)
@@ -156,7 +159,7 @@ def an_attempt(root, nonce, *, days, verdict=None, ended=False):
     return attempt
 
 
-def test_attempts_that_never_began_are_forgotten_after_two_days_and_no_others(root):
+def test_attempts_that_never_began_are_forgotten_after_two_days_and_no_others(root: str) -> None:
     long_ago = {
         "refused": an_attempt(root, "r" * 16, days=3, verdict=REFUSED),
         "held and killed": an_attempt(root, "k" * 16, days=3),
