@@ -101,7 +101,7 @@ def test_the_digest_of_code_is_of_path_mode_and_content_in_any_order() -> None:
 
 def told(change: dict[str, object], **more: dict[str, str]) -> tuple[str, ...]:
     changed: JobSpec = replace(FULL, **change)  # type: ignore[arg-type]
-    return differences(BEFORE, ingredients(changed, INPUTS), **more)  # type: ignore[arg-type]
+    return differences(BEFORE, ingredients(changed, INPUTS), **more)
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,12 @@ BOOTS, MACHINES = st.sampled_from(["boot", "another"]), st.sampled_from(["machin
 
 def test_an_attempt_belongs_to_the_account_folder_and_place_of_its_claim() -> None:
     assert belongs(CLAIM, FACTS)
-    for other in ({"user": "bob"}, {"dir": "/tmp/dstack"}, {"place": "of another machine"}):
-        assert not belongs(CLAIM, replace(FACTS, **other))
+    for other in (
+        replace(FACTS, user="bob"),
+        replace(FACTS, dir="/tmp/dstack"),
+        replace(FACTS, place="of another machine"),
+    ):
+        assert not belongs(CLAIM, other)
 
 
 def test_a_claim_of_an_earlier_version_belongs_to_whoever_is_reached() -> None:
