@@ -1,1 +1,1 @@
-"""Decisions. Nothing here reads a clock, a file, an environment or chance: all of those are arguments."""
+"""Decisions. Nothing here reads a clock, a file, an environment or chance: all these are arguments."""

@@ -1,7 +1,7 @@
-"""What a job's result depends on, and the hash of it.
+"""The fingerprint of a job: a hash of everything on which the result of the job depends.
 
-Every hash is over a record type, a version and canonical JSON, so that no two kinds of content can be taken for
-one another. The ingredients are kept beside the hash, so that a difference can be named.
+Every hash is over a record type, a version and canonical JSON, so different kinds of content never have the same hash.
+The ingredients are kept beside the hash, to name the differences between two jobs.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def _digest(record_type: str, content: Any) -> str:
 
 
 def code_digest(files: Sequence[CodeFile]) -> str:
-    """64 hex digits over path, mode and content of the files, whatever their order."""
+    """64 hex digits over path, mode and content of the files, independent of their order."""
     return _digest("dstack.code", sorted([file.path, file.mode, file.blob] for file in files))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
-    """All that a fingerprint is made of. `inputs` is workflow -> digest of its artifacts' content."""
+    """All ingredients of a fingerprint. `inputs` is workflow -> digest of the content of its artifacts."""
 
     script: str
     image: str | None

@@ -16,9 +16,9 @@ from dstack.bounds import REMARK
 from dstack.core.sightings import Sighting
 
 MAX_ATTEMPTS = 1000
-"""Attempts that a beat lists as unreachable, and attempts that a beat lists as seen."""
+"""The most attempts listed as unreachable by a beat, and the most listed as seen."""
 MAX_WAITS = 100
-"""Jobs of which a beat says what they wait for."""
+"""The most jobs with a reason to wait in a beat."""
 MAX_STANDBY_HOSTS = 100
 """Hosts that a beat lists as standing by."""
 MAX_HOST_NAME = 255
@@ -28,7 +28,7 @@ _MAX_TIME = 1e11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The fields of one beat beside its number. Times are seconds since the epoch, 0.0 where unknown."""
+    """The fields of a beat beside its number. Times are seconds since the epoch, 0.0 where unknown."""
 
     at: float = 0.0
     """When the coordinator wrote the beat, by the clock of its machine."""
@@ -39,7 +39,7 @@ class Heartbeat:
     sightings: Mapping[str, str] = field(default_factory=dict)
     """Values of `Sighting` of attempts of other accounts, by the nonces of the attempts."""
     waits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What jobs wait for, by run id and workflow."""
+    """The reasons for which jobs wait, by run id and workflow."""
     standby: tuple[str, ...] = ()
     """Names of the hosts that stand by for the coordinator."""
 

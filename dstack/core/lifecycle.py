@@ -1,9 +1,10 @@
-"""The states of jobs, attempts and runs: which state may follow which, and which follows from what is recorded.
+"""The states of jobs, attempts and runs: the order of states, and the state by the records in the bucket.
 
 A job waits for its inputs; is queued for a slot; is placed on a host (its claim stands); is prepared there, runs, and
 its artifacts are uploaded. Or the job is reused. From any state on the way a job can fail, be stopped (`stopping` while
-a part of the job lives), be interrupted with its machine, or be lost: then nobody can know. An attempt that never
-started, or was stopped for another run, leads back to the queue; a coordinator that joins sees the job running at once.
+a part of the job lives), be interrupted with its machine, or be lost: then the end is unknown for ever. An attempt
+leads back to the queue when the attempt never started, or was stopped for another run. A coordinator joining later sees
+the job running at once.
 """
 
 from __future__ import annotations
@@ -22,31 +23,31 @@ class AttemptEnd(Word):
     FAILED = "failed"
     STOPPED = "stopped"
     LOST = "lost"
-    """Nobody can know what became of the attempt."""
+    """The fate of the attempt is unknown for ever."""
     INTERRUPTED = "interrupted"
     """The attempt ended with its machine, as a spot instance does."""
     VOID = "void"
     """The attempt never started."""
     SUPERSEDED = "superseded"
-    """The attempt ran to its end, and the result of another attempt was there first."""
+    """The attempt ran to its end, and another attempt had committed its result before."""
 
 
 TRIED_ENDS = (AttemptEnd.FAILED, AttemptEnd.LOST, AttemptEnd.INTERRUPTED)
-"""Ends that count as a try of the job, and after which `retry` may permit another attempt."""
+"""Ends counted as a try of the job; after these `retry` may permit another attempt."""
 
 RAN_ENDS = (AttemptEnd.STOPPED, AttemptEnd.FAILED, AttemptEnd.LOST)
-"""Ends without a result of an attempt whose job may have run: the attempt may have a log and kept artifacts."""
+"""Ends without a result of an attempt with a job that may have run: a log and artifacts may be there."""
 
 GOOD = frozenset({_S.SUCCEEDED, _S.REUSED})
 """States with a result."""
 ENDED = GOOD | {_S.FAILED, _S.LOST, _S.STOPPED, _S.INTERRUPTED}
 """States of a job that no other state follows."""
 RAN = ENDED - {_S.REUSED}
-"""Ended states of a job that may have run in this very run."""
+"""Ended states of a job after work in this very run."""
 BEGUN = frozenset({_S.RUNNING, _S.UPLOADING, _S.STOPPING})
-"""Open states of a job that has begun."""
+"""Open states of a job after its beginning."""
 NOT_BEGUN = (_S.PREPARING, _S.PLACED, _S.QUEUED, _S.WAITING)
-"""Open states of a job that has not begun, the nearest to its beginning first."""
+"""Open states of a job before its beginning, the nearest to the beginning first."""
 
 _ACTIVE = frozenset({_S.QUEUED, _S.PLACED, _S.PREPARING, _S.RUNNING, _S.UPLOADING, _S.STOPPING})
 
@@ -69,7 +70,7 @@ def may_follow(before: JobStatus, after: JobStatus) -> bool:
 
 
 def end_without_result(report: ExitReport) -> AttemptEnd:
-    """How an attempt ended whose artifacts are not committed, by the report of its host."""
+    """The end of an attempt without committed artifacts, by the report of its host."""
     if report.stopped:
         return AttemptEnd.STOPPED
     return AttemptEnd.LOST if report.vanished else AttemptEnd.FAILED

@@ -1,4 +1,4 @@
-"""Is a coordinator alive? Decided from what this observer saw itself, by its own clock."""
+"""Is a coordinator alive? Decided from the observations of this process alone, by its own clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 LONGEST_SILENCE_S = 120.0
 """Seconds (of the observer's boot time) without change after which a coordinator counts as dead."""
 SILENT_READS = 3
-"""Reads that must have shown the same heartbeat, spread over the silence."""
+"""Reads of one unchanged heartbeat, spread over the silence, before a take-over."""
 SHORTEST_SILENCE_S = 2.0
 """The least silence, in seconds, that a test may ask for."""
 _NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The heartbeat that was seen last, since when it has not changed, and how often it was read since."""
+    """The last heartbeat, the time of its first read (seconds), and the number of reads without a change since."""
 
     beat: bytes | None
     since: float
@@ -31,7 +31,7 @@ def observe(previous: Observation | None, beat: bytes | None, now: float) -> Obs
 
 
 def is_overdue(seen: Observation, now: float, *, after: float) -> bool:
-    """Whether a heartbeat is overdue, `after` seconds without change; that alone says nothing."""
+    """Whether a heartbeat is overdue, `after` seconds without change; an overdue heartbeat alone says nothing."""
     return now - seen.since >= after
 
 

@@ -1,4 +1,4 @@
-"""Which hosts may take a job, and which is asked first: a pure decision, with the reason for a person."""
+"""The hosts for a job, and their order: a pure decision, with the reason in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dstack.model import Host, HostFacts, HostName, JobSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A host that was reached. `busy` counts the jobs that this coordinator holds or runs there."""
+    """A host with an open runner. `busy` counts the jobs of this coordinator with a slot there."""
 
     host: Host
     facts: HostFacts
@@ -30,7 +30,7 @@ def slots_of(host: Host, facts: HostFacts) -> int:
 
 
 def misfit(spec: JobSpec, facts: HostFacts) -> str | None:
-    """Why a host cannot run the job as long as it is what it is; None when it can."""
+    """Why this host can never run the job unless the host itself changes; None when the host can."""
     wanted = spec.resources
     if spec.image is not None and not facts.docker:
         return "has no Docker that its user can use, `image:` needs it"
@@ -54,7 +54,7 @@ def misfit(spec: JobSpec, facts: HostFacts) -> str | None:
 
 
 def rank(spec: JobSpec, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Names of the hosts that fit, the best first: free slots, then inputs made there, image there, the emptiest."""
+    """Names of the fitting hosts, the best first: free slots, then inputs made there, image there, the emptiest."""
 
     def order(candidate: Candidate) -> tuple[bool, int, bool, float]:
         slots = slots_of(candidate.host, candidate.facts)
@@ -67,14 +67,14 @@ def rank(spec: JobSpec, candidates: Sequence[Candidate]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A host whose own coordinator works on the run too, as it was when the run was handed out."""
+    """A host with a coordinator of its own for the run, described at the time of the hand-over."""
 
     name: HostName
     facts: HostFacts
     slots: int = 1
-    """Jobs that it runs at a time."""
+    """The most jobs at a time on this host."""
     images: tuple[str, ...] = ()
-    """Those of the run's images that Docker had there."""
+    """The images of the run found by Docker there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +86,16 @@ class RunLoad:
 
 
 TURN_S = 2.0
-"""Seconds that a host lets each host before it have for taking a job."""
+"""Seconds for each host ahead in the order, in which only the hosts ahead may take a job."""
 
 
 def turn(spec: JobSpec, peers: Sequence[Peer], standing: RunLoad, *, job: str, me: str) -> float:
-    """Seconds, of its own clock, that host `me` waits before it asks for a slot for the job.
+    """Seconds, by its own clock, for which host `me` waits before asking for a slot for the job.
 
-    Every coordinator of the run comes to the same order without asking anybody: most inputs made there first, then
-    where the image is, then the host with the least of the run's own jobs for its slots, then an order that differs
-    from job to job, so that equal jobs spread. Who is full does not get to claim, and whoever comes next takes it; so
-    coordinators that see the run a moment apart, and come to other orders, do no harm.
+    Every coordinator of the run finds the same order without asking another: most inputs made there first, then the
+    hosts with the image, then the host with the least of the run's own jobs for its slots, then an order of each job's
+    own, which spreads equal jobs. A full host does not get to claim, and the next in order takes the job. So
+    coordinators with a view of the run from different moments, and with different orders, do no harm.
     """
 
     def order(peer: Peer) -> tuple[int, bool, float, str]:
@@ -112,7 +112,7 @@ def turn(spec: JobSpec, peers: Sequence[Peer], standing: RunLoad, *, job: str, m
 
 
 def no_host_reason(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
-    """Why none of the hosts can ever run the job, all reasons in one line; None when one can."""
+    """Why no host can ever run the job, all reasons in one line; None when a host can."""
     reasons = {name: misfit(spec, fact) for name, fact in facts.items()}
     if not reasons or any(reason is None for reason in reasons.values()):
         return None
@@ -121,24 +121,24 @@ def no_host_reason(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwayHost:
-    """A host to which no connection stands. `why` is the error of the last try to make one, "" before its first end."""
+    """A host without a connection. `why` is the error of the last try to connect, "" before the end of the first try."""
 
     why: str = ""
     refused: bool = False
-    """Whether the host answered, and cannot be used as it is: its key is not confirmed, say, or it has no Python."""
+    """Whether the host answered and cannot be used as now set up: an unconfirmed key, say, or a host without Python."""
     seconds: float = 0.0
     """For how long every try has failed."""
     facts: HostFacts | None = None
-    """What the host was when it answered last; None for a host that never did."""
+    """The facts from the last answer of the host; None for a host without any answer so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """The prospect of a job that no connected host can run. Texts are one line each, and the same from look to look.
+    """The prospect of a job without a fitting connected host. Texts are one line each, and do not change with time.
 
-    `note` says what the job waits for, and why. `refusal` says why the job need not be waited for any longer: no host
-    that is away has shown that it can run the job, and each had its time; "" while that is not so. `likely`: a host
-    that is away has shown once that it can run the job. `early`: the first try to reach a host has not ended yet.
+    `note` says for which hosts the job waits, and why. `refusal` says why waiting has become pointless: no absent host
+    has ever shown the means for the job, and each had its time; else "". `likely`: an absent host has shown once the
+    means to run the job. `early`: the first try to reach a host has not ended yet.
     """
 
     note: str
@@ -148,7 +148,7 @@ class Prospect:
 
 
 NAMED_HOSTS = 3
-"""Hosts that are named where there may be many."""
+"""Hosts named in a text; of further hosts only the number is given."""
 
 
 def names_text(names: Sequence[str]) -> str:
@@ -160,11 +160,11 @@ def names_text(names: Sequence[str]) -> str:
 def prospect(
     spec: JobSpec, present: Mapping[str, HostFacts], away: Mapping[str, AwayHost], *, limit: float
 ) -> Prospect | None:
-    """What becomes of a job among these hosts, None where one that is present can run it.
+    """The prospect of a job among these hosts; None where a connected host can run the job.
 
-    A host that showed once that it can run the job is waited for, however long: it may come back, and its silence is
-    not its end. A host that never answered in `limit` seconds of tries has given no reason to wait for it, as soon as
-    any host has answered: until then the fault may be this machine's.
+    A host with the means for the job is waited for without limit: the host may come back, and silence is not death. A
+    host without any answer in `limit` seconds of tries is given up as soon as another host has answered: before any
+    answer, the fault may be this machine's.
     """
     reasons = {name: misfit(spec, facts) for name, facts in present.items()}
     if None in reasons.values():
@@ -205,7 +205,8 @@ def _away_text(count: int, *, early: bool) -> str:
 
 
 def peers_note(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> str:
-    """What a job waits for that no host of this coordinator can run, as `why` says; `peers` have the run too."""
+    """Why a job waits although no host of this coordinator can run the job; `why` says so, and `peers` have the run
+    too."""
     able = [str(peer.name) for peer in peers if misfit(spec, peer.facts) is None]
     if able:
         return f"waits for {names_text(able)}, which {'has' if len(able) == 1 else 'have'} the run too; {why}"
@@ -215,16 +216,17 @@ def peers_note(spec: JobSpec, why: str, peers: Sequence[Peer], *, user: str) -> 
 
 
 def _reasons_text(reasons: Mapping[str, str | None]) -> list[str]:
-    """The reasons of hosts, each with its host, in one order for everybody."""
+    """The reasons of hosts, each with its host, in a fixed order."""
     return [f"{name} {reason}" for name, reason in sorted(reasons.items())]
 
 
 def only_chances(
     specs: Iterable[JobSpec], present: Mapping[str, HostFacts], away: Mapping[str, HostFacts | None]
 ) -> Mapping[str, str]:
-    """The hosts that are away and without which a job of `specs` can be run nowhere, each with the first such job.
+    """The absent hosts without which a job of `specs` can run nowhere, each with the first such job.
 
-    `away` has what a host was when it answered last, None for a host that never did, which may be anything.
+    `away` has the facts from the last answer of each absent host; None for a host without any answer, which may fit
+    anything.
     """
     found: dict[str, str] = {}
     for spec in specs:

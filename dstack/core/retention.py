@@ -1,4 +1,4 @@
-"""What `dstack prune` lets go of: a pure choice over what a project holds."""
+"""The choice of `dstack prune` among the generations of a project. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunePolicy:
-    """What may go. None and False ask for nothing.
+    """The rules of a prune. None and False ask for nothing.
 
-    `older_than` seconds since it was last made or used; `keep` the newest results of each workflow; `max_size` bytes
-    that the project may have; `untagged` what no tag names.
+    `older_than`: seconds since the last use; `keep`: newest results to keep for each workflow; `max_size`: bytes
+    allowed for the project; `untagged`: everything without a tag.
     """
 
     older_than: float | None = None
@@ -26,8 +26,8 @@ class PrunePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGeneration:
-    """One generation of a job. `used`: a live run or reader needs it; `modified` is when it was last made or used,
-    `made` when its result came (0: it has none)."""
+    """One generation of a job. `used`: needed by a live run or reader; `modified`: the time of the last change or use;
+    `made`: the time of its result (0: no result)."""
 
     key: str
     workflow: str
@@ -40,18 +40,18 @@ class StoredGeneration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """One generation that goes, and why, in words."""
+    """One generation to remove, and the reason in words."""
 
     key: str
     reason: str
 
 
 def choose(found: Sequence[StoredGeneration], policy: PrunePolicy, *, total: int, now: float) -> tuple[Removal, ...]:
-    """What goes, oldest first. `total` is the bytes of the whole project.
+    """The generations to remove, oldest first. `total` is the bytes of the whole project.
 
-    What is used or tagged never goes, nor do the newest `keep` results of a workflow and what failed since. Of the rest
-    goes what is older than `older_than`; with `max_size` also the oldest until the project is small enough; where only
-    `keep` or `untagged` is said, all of it.
+    Used or tagged generations stay, as do the newest `keep` results of a workflow and all failures since. Of the rest,
+    everything older than `older_than` goes; with `max_size` also the oldest until the project is small enough; with
+    only `keep` or `untagged`, everything.
     """
     if policy.empty:
         return ()
@@ -78,7 +78,7 @@ def choose(found: Sequence[StoredGeneration], policy: PrunePolicy, *, total: int
 
 
 def _newest(found: Iterable[StoredGeneration], number: int) -> frozenset[str]:
-    """The newest `number` results of each workflow, and what of it is newer than the last of these, failed or not."""
+    """The newest `number` results of each workflow, and all generations newer than the last of these, failed or not."""
     by_workflow: dict[str, list[StoredGeneration]] = {}
     for each in found:
         by_workflow.setdefault(each.workflow, []).append(each)

@@ -10,7 +10,7 @@ from dstack.model import Retry
 
 
 class NextStep(Enum):
-    """The next step of a run after the attempts of a job that ended since the run began to wait for the job."""
+    """The next step of a run after attempts of a job have ended since the run began to wait for the job."""
 
     CLAIM = "claim"
     """Another attempt is made."""
@@ -23,10 +23,10 @@ class NextStep(Enum):
 def after_attempts(ends: Sequence[str], retry: Retry, *, max_void: int) -> NextStep:
     """CLAIM while nothing speaks against another attempt; else how the job ended for this run.
 
-    `ends` are the statuses of the attempts since this run came, oldest first. A failure later than the run's arrival is
-    the run's outcome too, unless `retry` covers the failure. An attempt was stopped for another run (a run that asked
-    for the stop itself never gets here) and counts for nothing; a void attempt counts only when `max_void` void
-    attempts follow one another.
+    `ends` are the statuses of the attempts since this run came, oldest first. A failure after the run's arrival is the
+    run's outcome too, unless `retry` covers the failure. A stopped attempt was stopped for another run, because a run
+    with a stop request of its own never gets here; such an attempt counts for nothing. A void attempt counts only when
+    `max_void` void attempts follow one another.
     """
     if AttemptEnd.SUCCEEDED in ends or AttemptEnd.SUPERSEDED in ends:
         return NextStep.LOOK

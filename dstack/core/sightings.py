@@ -1,8 +1,8 @@
-"""An attempt whose host is reached, but not under the account whose attempt it is: what that says, and what not.
+"""An attempt on a reached host under another account: the conclusions from what every account can see there.
 
-Reached, but foreign, is neither silence nor death. Only the account itself can say how its attempt ended, and hold its
-result; what every account can see of it is for people, and permits no other attempt. The one sure sign of death is
-another boot of the same machine.
+A foreign attempt is neither silent nor dead. Only its own account can say how the attempt ended, and only this account
+holds the result. The signs visible to every account are for people, and permit no other attempt. The only sure sign of
+death is another boot of the same machine.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ from dstack.wire import ALIVE, UNSEEN
 
 
 class Sighting(str, Enum):
-    """What is seen of another account's attempt."""
+    """The visible state of another account's attempt."""
 
     ALIVE = "alive"
-    """Something of it lives, by what that account alone can forge."""
+    """A part of the attempt lives, by signs only its own account can forge."""
     UNSEEN = "unseen"
-    """Nothing of it is seen; it may have ended, and its result may wait in that account's spool."""
+    """Nothing of the attempt is visible; the attempt may have ended, with its result still in the spool of its account.
+    """
     UNKNOWN = "unknown"
-    """The host does not show its accounts one another, or it is not known to be the same machine."""
+    """The host hides its accounts from one another, or is not known to be the same machine."""
     RESTARTED = "restarted"
     """The machine has been started again since: nothing of the attempt lives."""
 
 
 def belongs(claim: Claim, facts: HostFacts) -> bool:
-    """Whether the spool that was reached is the spool of the attempt: the same account, folder and place. In any other
-    spool the attempt was never heard of, which says nothing about it. Claims of earlier versions name no account."""
+    """Whether the reached spool is the spool of the attempt: the same account, folder and place.
+
+    Any other spool has never heard of the attempt, and its answer says nothing. Claims of earlier versions name no
+    account.
+    """
     if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):
         return False
     return not claim.place or claim.place == facts.place
@@ -40,14 +44,14 @@ def is_same_boot(claim: Claim, facts: HostFacts) -> bool:
 
 
 def is_other_machine(claim: Claim, facts: HostFacts) -> bool:
-    """Whether what was reached is known to be another machine than the one of the claim."""
+    """Whether the reached machine is known to be another machine than the machine of the claim."""
     if is_same_boot(claim, facts):
         return False
     return bool(claim.machine and facts.machine) and claim.machine != facts.machine
 
 
 def judge(claim: Claim, facts: HostFacts, seen: str) -> Sighting:
-    """What follows from the answer to `sighting`, which only counts in the boot in which the attempt was claimed."""
+    """The conclusion from the answer to `sighting`; the answer counts only in the boot of the claim."""
     if is_same_boot(claim, facts):
         return Sighting.ALIVE if seen == ALIVE else Sighting.UNSEEN if seen == UNSEEN else Sighting.UNKNOWN
     if claim.machine and claim.machine == facts.machine:
@@ -56,7 +60,8 @@ def judge(claim: Claim, facts: HostFacts, seen: str) -> Sighting:
 
 
 def describe(sighting: str, host: str, account: str, command: str) -> str:
-    """One line for people: what is seen, and what the account's owner must type to bring the attempt to its end."""
+    """One line for people: the visible state, and the command with which the account's owner brings the attempt to its
+    end."""
     who = account or "its owner"
     if sighting == Sighting.ALIVE:
         return f"runs on as {who}, and nobody looks after it; {who} must type: {command}"
@@ -68,6 +73,6 @@ def describe(sighting: str, host: str, account: str, command: str) -> str:
 
 
 def describe_elsewhere(sighting: str, host: str, command: str) -> str:
-    """One line for people, where the account is their own and the folder that was reached is not the attempt's."""
+    """One line for people whose own account is reached in another folder than the attempt's."""
     seen = "runs on" if sighting == Sighting.ALIVE else "not seen to run"
     return f"{seen} in another folder or machine than {host} is now; if that will not be back: {command}"

@@ -1,11 +1,11 @@
-"""Spans between two times of day, which may be of two clocks, or of one that was set in between."""
+"""Spans between two times of day, possibly of two clocks, or of a clock set in between."""
 
 from __future__ import annotations
 
 CLOCK_SKEW_S = 300.0
-"""Seconds by which clocks of one lab may differ without a word."""
+"""The most seconds between two right clocks of one lab."""
 LONGEST_SPAN_S = 2 * 366 * 86400.0
-"""Seconds that a job may take. A longer span says that a clock is wrong."""
+"""The most seconds for one job. A longer span means a wrong clock."""
 
 
 def seconds_between(began: float, now: float) -> float | None:

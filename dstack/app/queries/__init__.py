@@ -1,1 +1,1 @@
-"""What the bucket says of runs. Reads only."""
+"""Questions about runs, answered from the bucket. Reads only."""

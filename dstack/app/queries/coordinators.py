@@ -1,4 +1,4 @@
-"""Who looks after a run that is not final, told at once: by locks of this machine, and by heartbeats as they stand.
+"""The coordinators of a run without a summary, judged at once: by locks of this machine, and by heartbeats.
 
 For people alone. Nothing is taken over on these signs: a take-over waits for a silence by the observer's own clock
 (`app/protocol/liveness`).
@@ -19,35 +19,39 @@ from dstack.core.heartbeats import decode_beat
 from dstack.ports import Bucket
 
 NEW_RUN_S = 15.0
-"""Seconds after its submission in which a run may have no coordinator yet."""
+"""Seconds after its submission in which a run may still lack a coordinator."""
 LATE_BEAT_S = 3 * BEAT
-"""Seconds since the last beat after which it is said."""
+"""Seconds since the last beat after which people are told."""
 SILENT_BEAT_S = 2 * SILENCE
-"""Seconds since the last sign after which a coordinator elsewhere is called silent; clocks differ a little."""
+"""Seconds since the last sign after which a coordinator elsewhere counts as silent; clocks differ a little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSign:
-    """Whether a coordinator lives as far as can be told now, when it was heard of last (0.0: not known), and, where it
-    is silent because of that, when the credentials ended that it had been lent."""
+    """The visible state of a coordinator.
+
+    `alive`: as far as known now; `seen`: the time of its last beat (0.0: not known); `over`: the end of its lent
+    credentials, where the coordinator is silent because of that.
+    """
 
     alive: bool
     seen: float = 0.0
     over: float = 0.0
     unreachable: Mapping[str, float] = field(default_factory=dict)
-    """Attempts that it cannot reach, and since when, by their nonces."""
+    """Attempts out of the coordinator's reach, and since when, by their nonces."""
     sightings: Mapping[str, str] = field(default_factory=dict)
-    """What it sees of attempts of other accounts on hosts that it reaches, by their nonces."""
+    """The sightings by the coordinator of attempts of other accounts, by their nonces."""
     waits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What jobs wait for as far as the coordinator knows, by run id and workflow."""
+    """The reasons for which jobs wait, known to the coordinator, by run id and workflow."""
     standby: tuple[str, ...] = ()
-    """The hosts that stand by for it and are expected to go on, where it is silent."""
+    """The hosts in stand-by for a silent coordinator, expected to go on."""
 
 
 class Presence:
-    """One look at coordinators: each is asked about once, and those that ended cost nothing. `now` is the time of day.
+    """One look at coordinators: each is asked about once, and ended coordinators cost nothing. `now` is the time of
+    day.
 
-    Costs one list, and one read for each coordinator that has a heartbeat and is not of this machine.
+    Costs one list, and one read for each coordinator of another machine with a heartbeat.
     """
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys, *, sure: Detector, now: float) -> None:
@@ -90,7 +94,7 @@ class Presence:
         )
 
     def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
-        """What living coordinators that the run names see of attempts of other accounts, by their nonces."""
+        """The sightings of attempts of other accounts by living coordinators of the run, by the nonces of the attempts."""
         found: dict[str, str] = {}
         for coordinator in self._known(run, names).values():
             sign = self.sign(coordinator)
@@ -98,8 +102,11 @@ class Presence:
         return found
 
     def waits(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
-        """What jobs of the run wait for, by workflow, where all living coordinators that the run names say so: a job of
-        which one says nothing waits for a slot there."""
+        """The reasons for which jobs of the run wait, by workflow, where all living coordinators of the run give a
+        reason.
+
+        Where a coordinator gives none for a job, the job waits for a slot there.
+        """
         known = self._known(run, names).items()
         said = [(name, sign.waits.get(run.run, {})) for name, each in known if (sign := self.sign(each)).alive]
         found: dict[str, str] = {}
@@ -108,7 +115,7 @@ class Presence:
         return found
 
     def _known(self, run: RunKeys, names: Iterable[str]) -> dict[str, Coordinator]:
-        """The coordinators that the run names and that have a heartbeat; each is read once."""
+        """The coordinators of the run with a heartbeat; each is read once."""
         for name in names:
             if name in self._beating and name not in self._coordinators:
                 body = self._bucket.get(run.coordinator(name))
@@ -119,8 +126,8 @@ class Presence:
     def tended(
         self, run: RunKeys, names: Iterable[str], owners: Iterable[Coordinator], submitted: float
     ) -> Caretakers | None:
-        """Who looks after the run, by the coordinators that it names and the owners of its attempts; None while it is
-        too young to say."""
+        """The living coordinators of the run, among the named ones and the owners of its attempts; None for a very new
+        run."""
         known = {owner.id: owner for owner in owners}
         known |= self._known(run, [name for name in names if name not in known])
         signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]

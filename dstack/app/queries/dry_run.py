@@ -1,4 +1,4 @@
-"""What a run would do, decided by reading only: `dstack run --dry-run`, and whether a host is needed at all."""
+"""The forecast of a run, by reading only: for `dstack run --dry-run`, and to decide whether a host is needed at all."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dstack.ports import Bucket
 
 
 class Forecast(Word):
-    """What will become of a job, as far as can be known before anything is done."""
+    """The forecast for a job, as far as known before anything is done."""
 
     REUSED = "reused"
     RUNS = "runs"
     JOINS = "joins"
     WAITS = "waits"
-    """Its inputs run first, and whether it runs then depends on what they make; or only a silent host might run it."""
+    """Its inputs run first, and their content decides whether the job runs; or only a silent host might run the job."""
     NOWHERE = "nowhere"
-    """No host can run it."""
+    """No host can run the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class JobForecast:
 
 
 class RememberingReader(BlockingReader):
-    """Remembers what was read of a bucket in one look ahead. What is there never changes; what is not may come."""
+    """The objects read in one look ahead. A present object never changes; an absent object may come."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket)
@@ -64,7 +64,7 @@ class RememberingReader(BlockingReader):
 
 
 def forecast_run(store: Bucket, keys: ProjectKeys, run: RunRecord) -> tuple[JobForecast, ...]:
-    """The fate of every job of a run that is not recorded yet, in the order of the plan. Writes nothing."""
+    """The forecast of every job of a run not yet recorded, in the order of the plan. Writes nothing."""
     bucket = RememberingReader(store)
     digests: dict[WorkflowName, str] = {}
     found = []
@@ -120,7 +120,7 @@ def _forecast_job(
 
 
 def _result(bucket: RememberingReader, generation: JobKeys) -> tuple[Result | None, str]:
-    """The result that the job would reuse, or why there is none that can be, "" where nothing is damaged."""
+    """The reusable result of the job, or why there is none; "" where nothing is damaged."""
     body = bucket.get(generation.result)
     if body is None or bucket.get(generation.tomb) is not None:
         return None, ""

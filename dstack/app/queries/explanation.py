@@ -1,4 +1,4 @@
-"""Why a job ran or will run, or why it need not: the ingredients of its fingerprint against those of earlier jobs."""
+"""Why a job ran, will run, or need not run: the ingredients of its fingerprint against those of earlier jobs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, Workfl
 from dstack.ports import Bucket
 
 EARLIER_RUNS_READ = 50
-"""Runs before this one that are looked at."""
+"""Earlier runs to read."""
 EARLIER_JOBS_COMPARED = 10
-"""Different earlier jobs of the workflow that are compared."""
+"""Different earlier jobs of the workflow to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """`verdict` is one sentence; `differences` name what is not as it was in run `against`."""
+    """`verdict` is one sentence; `differences` name the changes since run `against`."""
 
     verdict: str
     against: RunName | None = None
@@ -36,7 +36,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierJob:
-    """A job of this workflow in an earlier run, with all that it was made of."""
+    """A job of this workflow in an earlier run, with all its ingredients."""
 
     run: RunName
     fingerprint: str
@@ -45,17 +45,17 @@ class EarlierJob:
 
 
 class Explainer:
-    """Says of the jobs of one run why they ran. What it has read of earlier runs it keeps for the next job."""
+    """Explains the jobs of a run. The records of earlier runs are read once for all jobs."""
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys, record: RunRecord, view: RunView) -> None:
         self._past = RunHistory(bucket, keys, record)
         self._view = view
 
     def explain(self, workflow: WorkflowName) -> Explanation:
-        """Why this job of the run ran or was reused; raises NotFoundError when the run has no such workflow, and
-        DamagedObjectError when it succeeded and what it left behind is gone.
+        """Why this job of the run ran or was reused.
 
-        Of earlier jobs, the one that differs least counts, of several the latest.
+        The earlier job with the fewest differences counts, of several the latest. Raises NotFoundError when the run has
+        no such workflow, and DamagedObjectError when a succeeded job has lost its artifacts.
         """
         job = job_of(self._view, workflow)
         attempt = attempt_of(self._past.keys, job)
@@ -102,7 +102,7 @@ def _explain(past: RunHistory, view: RunView, workflow: WorkflowName) -> Explana
 
 
 def _verb(job: JobView) -> str:
-    """`ran`, `runs`, `queued: will run`: no more than what is known of the job, which was not kept from running."""
+    """`ran`, `runs`, `queued: will run`: no more than known of a job not kept from running."""
     if job.status is JobStatus.LOST:
         return "may have run"
     if job.status in ENDED:
@@ -113,7 +113,7 @@ def _verb(job: JobView) -> str:
 def _nearest(
     bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[EarlierJob], verb: str
 ) -> Explanation:
-    """The comparison with the earlier job that differs least."""
+    """The comparison with the most similar earlier job."""
     changed = any(found.parts.code != parts.code for found in candidates)
     files = _files(bucket, keys, parts.code) if changed else None
     known = {parts.code: files}
@@ -141,7 +141,7 @@ def _reopened(bucket: Bucket, keys: ProjectKeys, job: JobView) -> str:
 
 
 class RunHistory:
-    """Earlier runs: one list, one read for each that is final, and one more for each whose record is asked for."""
+    """Earlier runs: one list, one read for each final run, and another for each requested record."""
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> None:
         self.bucket = bucket
@@ -160,7 +160,7 @@ class RunHistory:
         return self.outcomes_of(self.record.id)
 
     def outcomes_of(self, run: RunId) -> Mapping[WorkflowName, Outcome]:
-        """The outcomes that a run has so far."""
+        """The outcomes of a run so far."""
         if run not in self._outcomes:
             final = final_of(self.bucket, self.keys, run)
             if final is not None:
@@ -179,7 +179,7 @@ class RunHistory:
 
 
 def _earlier(past: RunHistory, workflow: WorkflowName) -> Iterator[EarlierJob]:
-    """Earlier jobs of the workflow with different fingerprints, newest first; jobs that never had one are left out."""
+    """Earlier jobs of the workflow with different fingerprints, newest first; jobs without a fingerprint are left out."""
     seen: set[str] = set()
     for run in past.runs:
         try:
@@ -201,7 +201,7 @@ def _earlier(past: RunHistory, workflow: WorkflowName) -> Iterator[EarlierJob]:
 
 
 def _parts(record: RunRecord, workflow: WorkflowName, outcomes: Mapping[WorkflowName, Outcome]) -> Ingredients | None:
-    """What the job of that workflow in that run is made of; None while an input has no content."""
+    """The ingredients of the job of this workflow in the run; None while an input has no content."""
     spec: JobSpec | None = next((spec for spec in record.plan.jobs if spec.workflow == workflow), None)
     if spec is None:
         return None

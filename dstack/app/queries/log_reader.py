@@ -1,4 +1,4 @@
-"""The logs of a run out of the bucket, as far as they are there, or until the run ends. Touches no host."""
+"""The logs of a run out of the bucket, as far as written, or until the run ends. Touches no host."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SHORTEST_LOG_PAUSE_S = 0.1
 LONGEST_LOG_PAUSE_S = 1.0
 """Seconds between two looks at the logs when nothing happens."""
 JOB_STATES_PAUSE_S = 0.5
-"""Seconds between two looks at what the jobs do, which cost more reads."""
+"""Seconds between two reads of the states of the jobs, more costly than a look at the logs."""
 
 READ_AHEAD_AFTER = 16
-"""Pieces that are read one after another before a list tells of all that are there."""
+"""Pieces read one after another before a list is asked for all further pieces."""
 
 Piece = tuple[str, bytes]
-"""Workflow and bytes of its log; no bytes: no more of it comes."""
+"""Workflow and bytes of its log; no bytes: the end of this log."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogLoss:
-    """What the log of a job lacks for good, in words, and the host that could not write it."""
+    """The part missing from the log of a job for good, in words, and the host without room to write."""
 
     workflow: str
     host: str
@@ -39,7 +39,7 @@ class LogLoss:
 
 @dataclass(slots=True)
 class LogCursor:
-    """Reads the log of one job, attempt after attempt when it is tried again."""
+    """The place of the reader in the log of a job, attempt after attempt when the job is tried again."""
 
     workflow: str
     attempt: AttemptKeys | None = None
@@ -57,11 +57,10 @@ def read_logs(
     at_once: int = 1,
     losses: list[LogLoss] | None = None,
 ) -> Iterator[Piece]:
-    """The logs that are there, job by job in the order of the plan, a piece at a time; what they lack comes to
-    `losses`.
+    """The logs written so far, job by job in the order of the plan, a piece at a time; missing parts go to `losses`.
 
-    Of a long log `at_once` pieces are read at a time, and so many are in memory. `attempt` picks another one than the
-    last; raises NotFoundError when there is no such workflow or attempt, and, behind all that there is,
+    Of a long log `at_once` pieces are read at a time, and as many are in memory. `attempt` picks another attempt than
+    the last. Raises NotFoundError when there is no such workflow or attempt, and, behind all readable pieces,
     DamagedObjectError when a log lacks a piece.
     """
     damages: list[DamagedObjectError] = []
@@ -93,8 +92,8 @@ def follow_logs(
     at_once: int = 1,
     losses: list[LogLoss] | None = None,
 ) -> Iterator[Piece]:
-    """The logs that are there and all that comes, until every chosen job has its outcome and all was given; what they
-    lack comes to `losses`.
+    """The logs from their beginning, until every chosen job has its outcome and every piece was given; missing parts go
+    to `losses`.
 
     `pause` waits for the given number of seconds. The next piece of a log is found by its offset: a look costs one read
     for each running job, at most ten times a second and at least once a second. The states of the jobs are read every
@@ -122,7 +121,7 @@ def follow_logs(
 
 
 def _note_loss(bucket: Bucket, workflow: str, attempt: AttemptKeys | None, losses: list[LogLoss] | None) -> None:
-    """Add what the end of the attempt says that its log lacks."""
+    """Add the part missing from the log, by the end record of the attempt."""
     body = bucket.get(attempt.end) if attempt is not None and losses is not None else None
     end = unpack(End, attempt.end, body) if attempt is not None and body is not None else None
     if end is not None and end.log_lost and losses is not None:
@@ -130,7 +129,7 @@ def _note_loss(bucket: Bucket, workflow: str, attempt: AttemptKeys | None, losse
 
 
 def _advance(bucket: Bucket, keys: ProjectKeys, reader: LogCursor, *, job: JobView, at_once: int) -> Iterator[Piece]:
-    """What the reader can give now. The state was read before the log, so that nothing comes behind the end."""
+    """The pieces to give now. The state was read before the log, so nothing comes behind the end."""
     current = attempt_of(keys, job)
     if current is not None and current != reader.attempt:
         if reader.attempt is not None:
@@ -145,8 +144,7 @@ def _advance(bucket: Bucket, keys: ProjectKeys, reader: LogCursor, *, job: JobVi
 
 
 def _require_end(bucket: Bucket, reader: LogCursor) -> None:
-    """Raises DamagedObjectError when there is more of the log than the reader could come to: a piece of it was cut, or
-    is gone."""
+    """Raises DamagedObjectError when there is more of the log beyond the reader's reach: a piece was cut, or is gone."""
     if reader.attempt is None:
         return
     key = reader.attempt.log(reader.offset)
@@ -157,7 +155,7 @@ def _require_end(bucket: Bucket, reader: LogCursor) -> None:
 
 
 def _read_all(bucket: Bucket, reader: LogCursor, at_once: int) -> Iterator[Piece]:
-    """All that is there, from where the reader is. Of a long log, what a list shows is read ahead."""
+    """All pieces behind the reader's place. Of a long log, listed pieces are read ahead."""
     given = 0
     while reader.attempt is not None:
         if at_once > 1 and given == READ_AHEAD_AFTER:
@@ -172,7 +170,7 @@ def _read_all(bucket: Bucket, reader: LogCursor, at_once: int) -> Iterator[Piece
 
 
 def _read_ahead(bucket: Bucket, reader: LogCursor, listed: Sequence[str], at_once: int) -> Iterator[Piece]:
-    """The listed pieces as long as they are the chain, `at_once` of them on their way."""
+    """The listed pieces as long as there is no gap, `at_once` of them on their way."""
     waiting: deque[tuple[str, Future[bytes | None]]] = deque()
     with ThreadPoolExecutor(at_once) as pool:
         try:

@@ -1,4 +1,4 @@
-"""Lost attempts by the records: how an attempt ended, and which of a job's may still live. Reads only."""
+"""Lost attempts by the records: how an attempt ended, and the attempts of a job that may still live. Reads only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dstack.ports import Bucket
 
 
 def end_of(bucket: Bucket, attempt: AttemptKeys) -> End | None:
-    """How an attempt ended by the records; None while it has not, or where the record is damaged. Blocking."""
+    """How an attempt ended by the records; None before its end, or where the record is damaged. Blocking."""
     body = bucket.get(attempt.end)
     try:
         return unpack(End, attempt.end, body) if body is not None else None
@@ -21,9 +21,9 @@ def end_of(bucket: Bucket, attempt: AttemptKeys) -> End | None:
 
 
 def lost_attempts(bucket: Bucket, last: AttemptKeys, *, settled: bool) -> tuple[int, ...]:
-    """The attempts up to `last` that were called lost and may live; `settled`: `last` itself came to an end. Blocking.
+    """The lost attempts up to `last` that may live; `settled`: `last` itself came to an end. Blocking.
 
-    Costs nothing for a job whose only attempt came to an end, else a read or two for each attempt.
+    Costs nothing for a job with a single ended attempt, else a read or two for each attempt.
     """
     numbers: Collection[int] = range(1, last.number + (0 if settled else 1))
     return tuple(number for number in numbers if _may_live(bucket, last.attempt(number)))

@@ -1,4 +1,4 @@
-"""Runs that are not final: what their jobs do, by what stands in the bucket. Reads only."""
+"""Runs without a summary: the states of their jobs, by the records in the bucket. Reads only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ENDINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
-    """What stands in the folder of a run: one list, and one read for each outcome and stop request."""
+    """The folder of a run: one list, and one read for each outcome and stop request."""
 
     outcomes: Mapping[WorkflowName, Outcome]
     stops: Mapping[str, Stop]
@@ -48,7 +48,7 @@ class RunFolder:
 
 
 def read_run_folder(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> RunFolder:
-    """What the run has so far; outcomes of workflows that it has not are left out."""
+    """The folder of the run; outcomes of workflows outside its plan are left out."""
     run = keys.run(record.id)
     there = frozenset(bucket.list(run.folder))
     outcomes, stops = {}, {}
@@ -68,7 +68,7 @@ def read_run_folder(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenJob:
-    """A job without an outcome, and who looks after its attempt while that has not ended."""
+    """A job without an outcome, and the owner of its attempt while the attempt lasts."""
 
     view: JobView
     owner: Coordinator | None = None
@@ -76,8 +76,10 @@ class OpenJob:
 
 
 def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Presence | None) -> RunView:
-    """The run put together from what it has so far. Without `look`, who looks after it is not asked, nor since when its
-    jobs run: for those who look again and again."""
+    """The view of a run put together from its records so far.
+
+    Without `look`, neither the coordinators nor the start times of the jobs are read: for callers in a loop.
+    """
     found = read_run_folder(bucket, keys, record)
     jobs, owners, nonces = [], [], {}
     for spec in record.plan.jobs:
@@ -114,7 +116,7 @@ def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Pr
 def open_job_view(
     bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, spec: JobSpec, found: RunFolder, look: Presence | None
 ) -> OpenJob:
-    """A job without an outcome: what it waits for, or its attempt."""
+    """A job without an outcome: its reason to wait, or its attempt."""
     names = [dependency.workflow for dependency in spec.inputs]
     waits = [name for name in names if name not in found.outcomes or found.outcomes[name].status not in GOOD]
     if waits:
@@ -130,7 +132,7 @@ def open_job_view(
 
 
 def _wanted_generation(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
-    """The highest generation of a job that the run waits for."""
+    """The highest generation with a want of the run."""
     children = bucket.children(keys.job(print_, 1).job)
     for number in reversed(numbers(children)):
         generation = keys.job(print_, number)
@@ -181,7 +183,7 @@ def _attempt_view(
 
 
 def _with_signs(view: JobView, look: Presence, owner: Coordinator, claim: Claim) -> JobView:
-    """What is heard of the attempt through the heartbeat of its owner."""
+    """The view with all signs of the attempt in the heartbeat of its owner."""
     sign = look.sign(owner)
     return replace(
         view,
@@ -193,7 +195,7 @@ def _with_signs(view: JobView, look: Presence, owner: Coordinator, claim: Claim)
 
 
 def _started_at(bucket: Bucket, attempt: AttemptKeys) -> float:
-    """When the job started, by its host's clock; 0.0 when that is not known."""
+    """The start time of the job, by its host's clock; 0.0 when not known."""
     body = bucket.get(attempt.started)
     return 0.0 if body is None else time_of_day(unpack(Started, attempt.started, body).at)
 

@@ -1,4 +1,4 @@
-"""Which run is meant: by name or id, by the beginning of a name, or one's own last one. Reads only."""
+"""The run meant by a name or id, by the beginning of a name, or by `-` for one's own last run. Reads only."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from dstack.ports import Bucket
 
 OWN_LAST_RUN = "-"
-"""What is written for one's own last run."""
+"""The word for one's own last run."""
 EVERYBODYS_RUNS_READ = 50
-"""Runs of everybody among which one's own last one is looked for where a bucket has no list of one's own."""
+"""Runs of everybody to search for one's own last run, where a bucket has no list of a person's own."""
 OWN_RUNS_READ = 3
-"""Own runs that are looked at: the newest may be in the middle of being recorded."""
+"""Own runs to read: the newest may be in the middle of being recorded."""
 FITTING_NAMES = 5
-"""Names of runs that are given when a beginning fits several."""
+"""Names of runs to show when a beginning fits several."""
 NEAR_NAMES = 1000
-"""Names among which a mistyped one is looked for: one list."""
+"""Names to compare with a mistyped name: one list."""
 
 
 def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
-    """The run of that name, id, or beginning of a name that no other run's name has.
+    """The run with this name or id, or the only run with a name of this beginning.
 
-    Raises UsageError when several have it, and NotFoundError, with the nearest names, when none does.
+    Raises UsageError when several names fit, and NotFoundError, with the nearest names, when none does.
     """
     run = asked if is_run_id(asked) else _id_by_name(bucket, keys, asked) or _id_by_beginning(bucket, keys, asked)
     record = _read_run(bucket, keys, RunId(run)) if run else None
@@ -42,10 +42,10 @@ def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
 
 
 def last_run(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, *, now: float) -> RunRecord:
-    """The newest run that `user` made on `machine`, whatever others did since; raises NotFoundError without one.
+    """The newest run of `user` on `machine`, whatever others did since; raises NotFoundError without any.
 
-    A run that was made at a time which by `now` is yet to come counts only where there is no other: the clock of the
-    machine was wrong then or is now, and such a run would be the newest for as long as the clock was off.
+    A run from the future, by `now`, counts only where there is no other: the clock of the machine was or is wrong, and
+    such a run would stay the newest for as long as the clock was off.
     """
     for until in (now + CLOCK_SKEW_S, None):
         for run in own_run_ids(bucket, keys, user, machine, OWN_RUNS_READ, until=until):
@@ -86,7 +86,7 @@ def _id_by_name(bucket: Bucket, keys: ProjectKeys, name: str) -> str | None:
 
 
 def _id_by_beginning(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str | None:
-    """The id of the only run whose name begins so."""
+    """The id of the only run with a name of this beginning."""
     if not is_name(beginning):
         return None
     listed = bucket.children(keys.names, limit=FITTING_NAMES + 1, after=beginning)

@@ -1,7 +1,7 @@
-"""What the bucket says of runs: `ps`, `show`, and where a job's log and artifacts are. Reads only, touches no host.
+"""Runs out of the bucket: for `ps` and `show`, and to find a job's log and artifacts. Reads only, touches no host.
 
-A run that is final costs one read. One that is not is put together from its record, the outcomes so far, and the
-claims of the jobs that have none yet.
+A final run costs one read. Any other run is put together from its record, the outcomes so far, and the claims of the
+jobs without an outcome.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ if TYPE_CHECKING:
     from dstack.ports import Bucket
 
     PresenceSource = Callable[[], Presence]
-    """Gives the one look that serves all runs, made for the first that is not final."""
+    """Gives the one look for all runs, made for the first run without a summary."""
     RunFaults = dict[RunId, BucketError]
-    """The runs whose records make no sense, and the first error of each."""
+    """The runs with senseless records, and the first error of each."""
 
 
 def run_ids(bucket: Bucket, keys: ProjectKeys, limit: int | None = None, *, after: RunId | None = None) -> list[RunId]:
-    """The ids of the newest `limit` runs (None: of all) that came before run `after`, newest first; one list."""
+    """The ids of the newest `limit` runs (None: of all) older than run `after`, newest first; one list."""
     return _ids(bucket.children(keys.runs, limit=limit, after=f"{after}/" if after else ""))
 
 
 def own_run_ids(
     bucket: Bucket, keys: ProjectKeys, user: str, machine: str, limit: int | None = None, *, until: float | None = None
 ) -> list[RunId]:
-    """The same of the runs that `user` made on `machine`; with `until` none that was made later than that, in seconds
-    since the epoch by that machine's clock."""
+    """The ids of the newest `limit` runs of `user` on `machine`, newest first; one list.
+
+    With `until` none made after this time, in seconds since the epoch by the clock of the machine.
+    """
     after = "" if until is None else inverted(int(until * 1000))
     return _ids(bucket.children(keys.runs_of(user, machine), limit=limit, after=after))
 
@@ -58,10 +60,10 @@ def views_of(
     at_once: int = 1,
     faults: RunFaults | None = None,
 ) -> Iterator[RunView]:
-    """These runs in this order: one read for each that is final, `at_once` of them at a time.
+    """These runs in this order: one read for each final run, `at_once` reads at a time.
 
-    A run whose record is not there yet is left out. One whose records make no sense raises BucketError; where `faults`
-    is given, its error is put there and the others are shown.
+    A run without a record, not there yet, is left out. Senseless records raise BucketError; where `faults` is given,
+    the error goes there and all other runs are shown.
     """
     for run, final in zip(runs, _finals(bucket, keys, runs, at_once), strict=True):
         try:
@@ -80,7 +82,7 @@ def views_of(
 def _view(
     bucket: Bucket, keys: ProjectKeys, run: RunId, final: bytes | None, look: PresenceSource | None
 ) -> RunView | None:
-    """One run, whose summary has the body `final`; None while its record is not there."""
+    """A run with the summary body `final`; None while its record is not there."""
     if final is not None:
         return with_lost_attempts(bucket, keys, _final_view(run, unpack(Final, keys.run(run).final, final)))
     body = bucket.get(keys.run(run).record)
@@ -111,7 +113,7 @@ def run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, *, look: Pres
 
 
 def job_of(view: RunView, workflow: str) -> JobView:
-    """The job of that workflow; raises NotFoundError with the workflows that the run has."""
+    """The job of this workflow; raises NotFoundError with the run's workflows."""
     for job in view.jobs:
         if job.workflow == workflow:
             return job
@@ -130,7 +132,7 @@ def attempt_of(keys: ProjectKeys, job: JobView) -> AttemptKeys | None:
 
 
 def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunView:
-    """The run with those attempts of its jobs that were called lost and may live; reads only where there were any."""
+    """The run with the lost attempts of its jobs that may live; reads only where there were any."""
     if not any(job.attempt > 1 or job.status is JobStatus.LOST for job in view.jobs):
         return view
     # Imported here on purpose: runs without lost attempts, which are most, need none of it.
@@ -146,7 +148,7 @@ def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunV
 
 
 def final_of(bucket: Bucket, keys: ProjectKeys, run: RunId) -> Final | None:
-    """The summary of a run; None while it goes on."""
+    """The summary of a run; None before its end."""
     key = keys.run(run).final
     body = bucket.get(key)
     return None if body is None else unpack(Final, key, body)

@@ -13,12 +13,12 @@ from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.wire.kinds import LATEST
 
 NAMED_JOBS = 3
-"""Jobs that are named where a job waits for them; of more only their number is said."""
+"""Jobs named where a job waits for others; of more only their number is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """One job of a run. `attempt` and `generation` are 0 while there is no attempt; times are 0.0 while unknown."""
+    """A job of a run. `attempt` and `generation` are 0 while there is no attempt; times are 0.0 while unknown."""
 
     workflow: WorkflowName
     status: JobStatus
@@ -31,23 +31,23 @@ class JobView:
     started: float = 0.0
     ended: float = 0.0
     owner: str = ""
-    """Who looks after the attempt (user@machine), while there is one that has not ended."""
+    """The owner of the attempt (user@machine), while the attempt lasts."""
     left: bool = False
-    """Nobody does any more: it runs on, or its result waits on its host."""
+    """No coordinator looks after the attempt any more: the attempt runs on, or its result waits on its host."""
     unreachable: float = 0.0
-    """Since when, in seconds since the epoch, the host has not answered whoever looks after the attempt."""
+    """Since when, in seconds since the epoch, the host has not answered the owner of the attempt."""
     account: str = ""
-    """Whose the attempt is on its host, where nobody looks after it: only that account can bring it to its end."""
+    """The account of an attempt without an owner, on its host: only this account can bring the attempt to its end."""
     sighting: str = ""
-    """What somebody who reaches the host under another account sees of it: a value of `core.sightings.Sighting`."""
+    """The sighting of the attempt by another account on the host: a value of `core.sightings.Sighting`."""
     lost: tuple[int, ...] = ()
-    """Its attempts that were called lost and may live on their hosts."""
+    """The lost attempts of the job that may live on their hosts."""
     unheard: float = 0.0
-    """When that one itself was heard of last, where that is longer ago than it should be."""
+    """The time of the owner's last beat, where the next beat is late."""
 
     @property
     def began(self) -> bool:
-        """Whether its script began in this run; of a job that was lost, whether it may have."""
+        """Whether the script began in this run; of a lost job, whether the script may have begun."""
         if self.status in (JobStatus.FAILED, JobStatus.STOPPED):
             return bool(self.attempt and (self.started or self.ended))
         return self.status in BEGUN or self.status in RAN
@@ -55,12 +55,13 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caretakers:
-    """Who looks after a run that is not final, as far as the bucket and this machine tell at once.
+    """The coordinators of a run without a summary, as far as the bucket and this machine tell at once.
 
-    `by` are those who live or may live (user@machine). Without any, `last` is who was heard of last and `seen` when,
-    in seconds since the epoch by that machine's clock; "" and 0.0 when that is not known. `over`: when the credentials
-    ended that `last` had been lent, where it is silent because of that. `standby`: the hosts that stand by for `last`,
-    while that one is silent and they are expected to go on by themselves.
+    `by` are the coordinators with a sign of life or none yet of death (user@machine). Where `by` is empty, `last` is
+    the last coordinator with a beat and `seen` the time of the beat, in seconds since the epoch by its machine's clock;
+    "" and 0.0 when not known. `over`: the end of the lent credentials of `last`, where `last` is silent because of
+    that. `standby`: the hosts in stand-by for `last`, while `last` is silent and the hosts are expected to go on by
+    themselves.
     """
 
     by: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ def time_of_day(seconds: float) -> float:
 
 
 def waits_text(workflows: Sequence[str]) -> str:
-    """What a job waits for: `waits for a, b`; `waits for 97 jobs` where naming them would fill the screen."""
+    """The reason of a waiting job: `waits for a, b`; `waits for 97 jobs` where the names would fill the screen."""
     few = len(workflows) <= NAMED_JOBS
     return f"waits for {', '.join(workflows)}" if few else f"waits for {len(workflows)} jobs"
 
@@ -98,17 +99,17 @@ class RunView:
 
     @property
     def handle(self) -> str:
-        """What to write for the run in a command line: its name, or its id where the name would do more than name."""
+        """The run in a command line: its name, or its id where the name would do more than name."""
         return self.run if is_part(self.run) and not self.run.startswith("-") else self.id
 
     @property
     def person(self) -> str:
-        """Who asked for the run: user@machine."""
+        """The person behind the run: user@machine."""
         return at_machine(self.user, self.machine)
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Where its attempts are that have not ended, each once; of a run that has ended, where it ran."""
+        """The hosts of its open attempts, each once; of an ended run, the hosts of all its attempts."""
         over = self.status is not RunStatus.RUNNING
         places = [
             job.host for job in self.jobs if job.host and (job.status in RAN if over else job.status not in ENDED)
@@ -116,8 +117,10 @@ class RunView:
         return tuple(dict.fromkeys(places))
 
     def took(self, now: float) -> float | None:
-        """Seconds from the start of its first job to its end, or to `now` while one runs; None where none has run, or
-        where a clock is wrong."""
+        """Seconds from the start of the first job to the end of the run, or to `now` while the run goes on.
+
+        None before the first start, or where a clock is wrong.
+        """
         starts = [job.started for job in self.jobs if job.started and job.status is not JobStatus.REUSED]
         if not starts:
             return None
@@ -126,8 +129,8 @@ class RunView:
 
     @property
     def stage(self) -> RunStatus | JobStatus:
-        """Its status in one word for people: `running` once a job of it has begun, before that the state of the job
-        that is nearest to its beginning, as `queued`."""
+        """The status in one word for people: `running` once a job has begun, before that the state of the most advanced
+        job, as `queued`."""
         if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):
             return self.status
         found = {job.status for job in self.jobs}
@@ -135,12 +138,12 @@ class RunView:
 
     @property
     def alone(self) -> bool:
-        """Whether the presence records were read and show that nobody looks after the run."""
+        """Whether the presence records were read and show no living coordinator of the run."""
         return self.tended is not None and not self.tended.by
 
 
 def summary_of(run: RunRecord, outcomes: Sequence[Outcome], nonce: str) -> Final:
-    """The summary of a run whose jobs have these outcomes, in the order of its plan."""
+    """The summary of a run by the outcomes of its jobs, in the order of its plan."""
     return Final(
         nonce=nonce,
         run=run.name,
@@ -155,7 +158,7 @@ def summary_of(run: RunRecord, outcomes: Sequence[Outcome], nonce: str) -> Final
 
 
 def view_of(outcome: Outcome) -> JobView:
-    """A job that has its outcome."""
+    """The view of a job with an outcome."""
     return JobView(
         workflow=outcome.workflow,
         status=outcome.status,

@@ -1,7 +1,8 @@
-"""Manifests of artifacts: their form in the bucket, the digest of their content, the packs they name. Pure.
+"""Manifests of artifacts: their form in the bucket, the digest of their content, and their packs. Pure.
 
-In the bucket a manifest is JSON lines in ASCII: a header `{"v", "kind": "manifest", "partial"}`, then one entry a line,
-ascending by the bytes of `path`. The same artifacts give the same bytes. It is data and may be larger than a record.
+In the bucket a manifest is JSON lines in ASCII: a header `{"v", "kind": "manifest", "partial"}`, then an entry a line,
+ascending by the bytes of `path`. The same artifacts give the same bytes. A manifest is data and may be larger than a
+record.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class BadManifestError(ValueError):
-    """Entries that no dstack writes; who read them says where they came from."""
+    """Entries never written by dstack; the caller adds their source."""
 
 
 class ChangedBytesError(ValueError):
-    """Bytes that are not what the manifest says; the message names the path."""
+    """Bytes other than the manifest says; the message names the path."""
 
 
 def entry_from_wire(fields: Mapping[str, Any]) -> Entry:
@@ -154,9 +155,9 @@ def distinct_entries(members: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def packs(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
-    """Pack -> its entries by offset; packs in the order in which the manifest first names them.
+    """Pack -> its entries by offset; packs in the order of their first entry in the manifest.
 
-    Entries of equal content share an offset. Without the files that are cut.
+    Entries of equal content share an offset. Files cut into pieces are left out.
     """
     found: dict[str, list[Entry]] = {}
     for entry in manifest.entries:
@@ -166,7 +167,7 @@ def packs(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
 
 
 def uploads(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
-    """The same of everything that is to be in the bucket: also the pieces of files that are cut, each as an entry."""
+    """Pack -> its entries by offset, of everything to upload: also the pieces of cut files, each as an entry."""
     found = packs(manifest)
     for entry in manifest.entries:
         for piece in pieces_of(entry):
@@ -175,7 +176,7 @@ def uploads(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
 
 
 def twin_paths(manifest: Manifest) -> tuple[str, str] | None:
-    """Two paths that are one on a file system which ignores case or composes letters; None when there are none."""
+    """Two paths with one meaning on a file system that ignores case or composes letters; None without such paths."""
     seen: dict[str, str] = {}
     for entry in manifest.entries:
         other = seen.setdefault(unicodedata.normalize("NFC", entry.path).casefold(), entry.path)
@@ -222,10 +223,10 @@ def to_wire(entry: Entry) -> dict[str, Any]:
 
 
 def decode(key: str, body: bytes, *, sha256: str | None = None) -> Manifest:
-    """The checked manifest that `key` holds.
+    """The checked manifest under `key`.
 
-    Raises DamagedObjectError for anything that dstack would not write, with `sha256`, the one by which a result names
-    its manifest, also for any other body; LaterVersionError where a later version of dstack wrote it.
+    Raises DamagedObjectError for anything dstack would not write; LaterVersionError where a later version of dstack
+    wrote the manifest. With `sha256`, the digest in the result, any other body is damaged too.
     """
     if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
         raise DamagedObjectError.of(key, "is not the manifest that its result names")
@@ -259,10 +260,10 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def content_digest(manifest: Manifest) -> str:
-    """64 hex digits over what a job that takes these artifacts as input can see of their content.
+    """64 hex digits over everything of these artifacts visible to a job with the artifacts as input.
 
-    Over path, kind, whether its owner may execute it, sha256 and target of each entry. Other mode bits follow the umask
-    of a host, so they are left out, as are packs, order and times.
+    Over path, kind, execution by the owner, sha256 and target of each entry. Other mode bits follow the umask of a
+    host, so the digest leaves them out, with packs, order and times.
     """
     content = sorted(
         [
@@ -279,10 +280,10 @@ def content_digest(manifest: Manifest) -> str:
 
 
 def merge(inputs: Sequence[tuple[str, Manifest]]) -> tuple[Entry, ...]:
-    """All entries that a job with these inputs, workflow by workflow, finds in place.
+    """All entries found in place by a job with these inputs, workflow by workflow.
 
-    Raises UsageError, with both names, when two of them leave the same path behind (folders may be shared), or when
-    one is partial.
+    Raises UsageError, with both names, when two inputs have the same path (folders may be shared), or when an input is
+    partial.
     """
     owners: dict[str, tuple[str, Entry]] = {}
     for workflow, manifest in inputs:
@@ -311,16 +312,16 @@ def _clash(path: str, one: str, other: str) -> UsageError:
 
 
 def verify_bytes(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """`chunks` passed on, checked against the files they must be, one after the other without gaps.
+    """`chunks` passed on, checked against the files `members`, in order and without gaps.
 
-    Raises ChangedBytesError before it ends when a file's bytes are not its own, or when there are too many or too few.
+    Raises ChangedBytesError before the end when the bytes of a file are wrong, or when there are too many or too few.
     """
     for _, piece in split_bytes(members, chunks):
         yield piece
 
 
 def split_bytes(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[tuple[Entry, bytes]]:
-    """Bytes of files that follow one another, each piece with its file; the same checks as `verified`.
+    """The bytes of consecutive files, each piece with its file; the same checks as `verify_bytes`.
 
     The last piece of a file is given only when the whole file is right.
     """

@@ -1,7 +1,7 @@
-"""Which paths and links of artifacts are safe below any folder. They come out of buckets, and are hostile.
+"""Safe paths and links of artifacts below any folder. Paths come out of buckets, and are hostile.
 
-`dstack.runner.base.safe_paths` holds the same rules for hosts, in its own words: the runner is shipped alone. One
-corpus of tests runs on both.
+`dstack.runner.base.safe_paths` repeats the rules for hosts, because the runner is shipped alone. The same tests run on
+both modules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _IGNORED = dict.fromkeys([0xFEFF, *range(0x200C, 0x2010), *range(0x202A, 0x202F)
 
 
 class UnsafePathError(ValueError):
-    """A path or link that might lead out of the folder it is put in; the message says which."""
+    """A path or link that might lead out of its folder; the message shows the path."""
 
 
 def path_bytes(path: str) -> bytes:
@@ -37,8 +37,8 @@ def path_text(path: str) -> str:
 def parts_of(path: str) -> tuple[bytes, ...]:
     """The parts of a safe path; raises UnsafePathError for any other.
 
-    Safe: relative, no empty part, ".", ".." or NUL, parts of at most 255 bytes, nothing that git would take for its own
-    folder, and not `.dstack`: what is pulled next to a user's code must not become configuration.
+    Safe: relative, no empty part, ".", ".." or NUL, parts of at most 255 bytes, nothing taken by git for a folder of
+    its own, and not `.dstack`: pulled files next to a user's code must not become configuration.
     """
     data = path_bytes(path)
     parts = tuple(data.split(b"/"))
@@ -52,10 +52,10 @@ def parts_of(path: str) -> tuple[bytes, ...]:
 
 
 def check_link(path: str, target: str) -> None:
-    """Raises UnsafePathError unless a link at `path` stays below the top folder, wherever other such links lead.
+    """Raises UnsafePathError unless a link at `path` stays below the top folder, wherever other safe links lead.
 
-    ".." only at the beginning: there it counts from the link's own folder, which is a real one. Behind a name it would
-    count from wherever that name leads.
+    ".." is allowed only at the beginning, where the count starts from the link's own real folder. Behind a name the
+    count would start from the unknown target of the name.
     """
     data = path_bytes(target)
     parts = [part for part in data.split(b"/") if part not in (b"", b".")]

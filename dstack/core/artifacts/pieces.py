@@ -1,6 +1,7 @@
-"""Files that are too large for one object: their pieces, each alone in a pack of its own. Pure.
+"""Files too large for one object: their pieces, each alone in a pack of its own. Pure.
 
-A cut then costs at most one piece, whoever goes on: a piece that is in the bucket was verified before it was there.
+A broken upload loses at most a piece, also when another coordinator goes on: every piece in the bucket was verified
+before.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ MAX_PIECES = 8192
 
 
 def pack_name(members: Iterable[tuple[str, int]]) -> str:
-    """The name of a pack by the sha256 and size of what it holds, in order."""
+    """The name of a pack by the sha256 and size of its content, in order."""
     lines = "".join(f"{sha256} {size}\n" for sha256, size in members)
     return hashlib.sha256(lines.encode("ascii")).hexdigest()
 
 
 def are_pieces(size: int, piece: int, count: int) -> bool:
-    """Whether a file of `size` bytes is cut into `count` pieces of `piece` bytes, of which the last may be shorter."""
+    """Whether a file of `size` bytes is cut into `count` pieces of `piece` bytes, with a last piece that may be
+    shorter."""
     return 2 <= count <= MAX_PIECES and piece > 0 and (count - 1) * piece < size <= count * piece
 
 
 def names_of(size: int, piece: int, pieces: Sequence[str]) -> tuple[str, ...]:
-    """The packs that hold these pieces, in order."""
+    """The packs of these pieces, in order."""
     last = size - piece * (len(pieces) - 1)
     lengths = (*(piece for _ in pieces[:-1]), last)
     return tuple(pack_name([(sha256, length)]) for sha256, length in zip(pieces, lengths, strict=True))
 
 
 def pieces_of(entry: Entry) -> tuple[Entry, ...]:
-    """Each piece of a file that was cut as a file that is alone in its pack; none of any other entry."""
+    """Each piece of a cut file as a file alone in its pack; empty for any other entry."""
     if not entry.pieces:
         return ()
     names = names_of(entry.size, entry.piece, entry.pieces)

@@ -1,1 +1,1 @@
-"""The form of what stands in the bucket: keys and records. docs/format.md is normative."""
+"""The form of the bucket: keys and records. docs/format.md is normative."""

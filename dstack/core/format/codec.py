@@ -1,9 +1,9 @@
 """Frozen dataclasses to JSON-able values and back.
 
-What is read was written by somebody else: `build` checks every value against the type hints of our own classes, and
-each against the bound of its type (`bounds.py`). It answers anything that does not fit with one BucketError that names
-the object and the field. The checks of a class are put together once, when it is first met; hints are evaluated of our
-classes only, never of data.
+Every value read was written by another process, and is hostile: `build` checks each value against the type hints of our
+own classes and against the bound of its type (`bounds.py`). Any misfit becomes a BucketError with the object and the
+field. The checks of a class are put together once, at first use; hints are evaluated of our classes only, never of
+data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLAIN_TYPES = frozenset({str, int, bool, NoneType})
 
 
 class _MisfitError(Exception):
-    """A value does not fit; gathers its path on the way out, so that the way in costs nothing."""
+    """A misfitting value; the error gathers the path of the field on the way out, at no cost to the good case."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -39,10 +39,10 @@ def _misfit(wanted: str, value: object) -> _MisfitError:
 
 
 def plain(value: object) -> Any:
-    """`value` as what JSON can say: dataclasses and mappings become dicts, tuples lists, enum members their values.
+    """`value` as JSON-able value: dataclasses and mappings become dicts, tuples lists, enum members their values.
 
-    Every field is written, defaults too, so that a later change of a default changes no old record. Raises
-    TypeError for a value that has no such form and ValueError for NaN and infinities: both are bugs of the caller.
+    Every field is written, defaults too, so a later change of a default changes no old record. Raises TypeError for a
+    value without such a form and ValueError for NaN and infinities: both are bugs of the caller.
     """
     if type(value) in PLAIN_TYPES:
         return value
@@ -66,8 +66,8 @@ def plain(value: object) -> Any:
 def build(cls: type[T], data: object, where: str) -> T:
     """A `cls` from `data`, a parsed JSON value; the inverse of `plain`.
 
-    Absent fields take their defaults and fields that `cls` does not know are ignored. Raises BucketError, naming
-    `where` and the field, when a field without a default is absent or a value is of another type.
+    Absent fields take their defaults; fields unknown to `cls` are ignored. Raises BucketError, naming `where` and the
+    field, when a field without a default is absent or a value is of another type.
     """
     try:
         built: object = _reader(cast(Any, cls))(data)
@@ -103,8 +103,8 @@ def _describe(value: object) -> str:
 
 @cache
 def _reader(hint: Any, bound: Bound | None = None) -> Reader:
-    """The check for one type hint and its bound, which gives the value; raises TypeError for a hint that records do not
-    use."""
+    """The check for a type hint and its bound; the check returns the value. Raises TypeError for a hint not used by
+    records."""
     hint = getattr(hint, "__supertype__", hint)
     if get_origin(hint) is Annotated:
         return _reader(hint.__origin__, next((each for each in hint.__metadata__ if isinstance(each, Bound)), bound))
@@ -181,7 +181,7 @@ def _real_reader(bound: Any) -> Reader:
 
 
 def _read_any(value: object, depth: int = DEPTH) -> object:
-    """Any JSON whose parts are within the bounds of their types."""
+    """Any JSON with all parts within the bounds of their types."""
     if isinstance(value, dict | list) and depth <= 0:
         raise _MisfitError(f"expected at most {DEPTH} objects and lists inside one another")
     if isinstance(value, dict):
@@ -210,7 +210,7 @@ def _read_key(key: object) -> str:
 
 
 def _within_bound(value: Any, bound: Any) -> Any:
-    """The list or object itself, which has no more items than it may."""
+    """The list or object itself; raises _MisfitError above the bound."""
     if len(value) > bound.most:
         raise _MisfitError(f"expected at most {bound.most} items, found {len(value)}")
     return value

@@ -1,4 +1,4 @@
-"""The forms of run ids and of names in keys and records, each beside the check of whoever reads them."""
+"""The forms of run ids and of names in keys and records, each beside its check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dstack.model import RunId
 
 RUN_ID = r"[0-9]{13}-[A-Za-z0-9]{1,32}"
-"""The pattern of a run id: 13 digits that sort the newest run first, and a random tail."""
+"""The pattern of a run id: 13 digits to sort the newest run first, and a random tail."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """The pattern of the name of a run or a workflow, and of the user of a pin."""
 
@@ -18,12 +18,12 @@ is_name = re.compile(NAME, re.ASCII).fullmatch
 
 
 def inverted(milliseconds: int) -> str:
-    """13 digits that sort the newest time first; `milliseconds` since the epoch, cut to the times that have a place."""
+    """13 digits to sort the newest time first; `milliseconds` since the epoch, cut to the range of 13 digits."""
     return f"{10**13 - max(1, min(milliseconds, 10**13 - 1)):013d}"
 
 
 def run_id(milliseconds: int, tail: str) -> RunId:
-    """The id of a run made `milliseconds` after the epoch, which sorts before the ids of all earlier runs.
+    """The id of a run made `milliseconds` after the epoch; the id sorts before the ids of all earlier runs.
 
     `tail` is 1 to 32 random letters and digits.
     """

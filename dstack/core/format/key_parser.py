@@ -1,4 +1,4 @@
-"""From a key back to what it is: the other direction of `keys.py`, for those who look at a whole bucket."""
+"""Keys taken apart: the other direction of `keys.py`, for walks over a whole bucket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dstack.model import Fingerprint
 
 
 class Kind(Enum):
-    """What stands under a key of a project."""
+    """The kind of the object under a key of a project."""
 
     NAME = "name"
     RUN = "run"
@@ -37,9 +37,9 @@ class Kind(Enum):
     RESULT = "result"
     HEARTBEAT = "heartbeat"
     PRESENCE = "presence"
-    """Who looks after a run, or did."""
+    """The presence record of a coordinator of a run."""
     PERSON = "person"
-    """A run among those of one person."""
+    """The entry of a run among the runs of a person."""
     INVENTORY = "inventory"
     DIFF = "diff"
     FILES = "files"
@@ -55,15 +55,15 @@ SORT_OF_KIND: Mapping[Kind, str] = {
     Kind.DIFF: CODE,
     Kind.FILES: CODE,
 }
-"""What people count bytes by; everything else is RECORDS."""
+"""The sorts in which people count bytes; every kind without an entry is of the sort RECORDS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedKey:
     """A key of a project, taken apart. Empty and 0 where the kind has no such part.
 
-    `name` is the last part that is not fixed: a run's name, a workflow, the user of a pin, the number of a user, a
-    pack, a digest.
+    `name` is the last variable part: a run's name, a workflow, the user of a pin, the number of a user, a pack, a
+    digest.
     """
 
     kind: Kind
@@ -118,7 +118,7 @@ def _readers() -> tuple[tuple[Kind, Callable[[str], re.Match[str] | None]], ...]
 
 
 def parse_key(key: str) -> ParsedKey:
-    """What `key`, without the `projects/<p>/` before it, is; UNKNOWN for what no dstack of this version writes."""
+    """The parts of `key`, given without the leading `projects/<p>/`; UNKNOWN for any key not written by this version."""
     for kind, matches in _readers():
         found = matches(key)
         if found is not None:
@@ -152,7 +152,7 @@ def attempt_in(project: ProjectKeys, folder: str) -> AttemptKeys | None:
 def numbers(names: Iterable[str]) -> list[int]:
     """The numbers of generations or attempts among the last parts of listed keys, ascending.
 
-    Other names are left out: whoever may write to the bucket may have put anything there.
+    Other names are left out: anyone with access to the bucket may have put anything there.
     """
     parts = (name.rstrip("/").rpartition("/")[2] for name in names)
     return sorted(int(part) for part in parts if _NUMBER.fullmatch(part))

@@ -1,4 +1,4 @@
-"""Which strings are keys. Checked by every bucket before a key becomes a path or a URL; keys can come from hosts."""
+"""The rules for keys. Checked by every bucket before a key becomes a path or a URL; keys can come from hosts."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ MAX_KEY_PART = 200
 """Object stores allow 1024 bytes for the whole key, file systems 255 for a part; a bucket's own prefix needs room."""
 
 RESERVED_PREFIX = ".tmp"
-"""No key begins with this: the folder bucket keeps its half-written files there."""
+"""The beginning of no key: the folder bucket keeps its half-written files there."""
 
 is_part = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._=+@-]{{1,{MAX_KEY_PART}}}", re.ASCII).fullmatch
-"""Whether one name may stand between two slashes of a key (truthy) or not (None)."""
+"""Whether a name may stand between two slashes of a key (truthy) or not (None)."""
 
 _PARTS = re.compile(rf"(?:(?!\.{{1,2}}(?:/|\Z))[A-Za-z0-9._=+@-]{{1,{MAX_KEY_PART}}}/)+", re.ASCII)
 
 
 def check_key(key: str) -> str:
-    """`key` itself; raises BucketError when it is no key (ports.Bucket says what a key is)."""
+    """`key` itself; raises BucketError for any other text (ports.Bucket defines keys)."""
     if not is_key(key):
         raise BucketError(f"{_shown(key)} is not a key", hint="keys are parts of [A-Za-z0-9._=+@-] joined by /")
     return key
 
 
 def check_prefix(prefix: str) -> str:
-    """`prefix` itself; raises BucketError unless it is a folder of keys: "" (everything) or keys' parts and a "/"."""
+    """`prefix` itself; raises BucketError unless `prefix` is a folder of keys: "" (everything) or keys' parts and a
+    "/"."""
     if prefix and not (prefix.endswith("/") and is_key(prefix[:-1])):
         raise BucketError(f"{_shown(prefix)} is not a folder of keys", hint='folders of keys end in "/"')
     return prefix
 
 
 def check_range(key: str, offset: int, length: int) -> None:
-    """Raises BucketError for a range that no object can have; such numbers come out of foreign manifests."""
+    """Raises BucketError for a range beyond any object; such numbers come out of foreign manifests."""
     if offset < 0 or length < 0 or offset + length >= 1 << 63:
         raise BucketError(
             f"{key} cannot be read from {offset} for {length} bytes",

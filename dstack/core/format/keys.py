@@ -69,13 +69,13 @@ class RunKeys:
         return f"{self.folder}coordinators/"
 
     def coordinator(self, coordinator: str) -> str:
-        """Who looks after the run, or did; for people."""
+        """The presence record of a coordinator of the run; for people."""
         return f"{self.coordinators}{coordinator}"
 
 
 @dataclass(frozen=True, slots=True)
 class JobKeys:
-    """Keys of one generation of one job."""
+    """Keys of a generation of a job."""
 
     root: str
     fingerprint: Fingerprint
@@ -110,7 +110,7 @@ class JobKeys:
 
     @property
     def tomb(self) -> str:
-        """Where it stands, the generation takes no new users: it goes as soon as nobody uses it."""
+        """A generation with a tomb takes no new users, and is removed as soon as no user is left."""
         return f"{self.folder}tomb"
 
     @property
@@ -118,7 +118,7 @@ class JobKeys:
         return f"{self.folder}pins/"
 
     def pin(self, user: str) -> str:
-        """`user` is the id of a run, or of a process that reads the artifacts for somebody."""
+        """`user` is the id of a run, or of a process with an open read of the artifacts."""
         return f"{self.pins}{user}"
 
     @property
@@ -126,7 +126,7 @@ class JobKeys:
         return f"{self.folder}users/"
 
     def user(self, index: int) -> str:
-        """Entry `index` (from 1, no gaps) in the register of everybody who ever came to use the generation."""
+        """Entry `index` (from 1, no gaps) in the register of all users of the generation, past ones too."""
         return f"{self.users}{index:06d}"
 
     @property
@@ -139,7 +139,7 @@ class JobKeys:
 
 @dataclass(frozen=True, slots=True)
 class AttemptKeys:
-    """Keys that only the winner of claim `number` and its adopters write."""
+    """Keys written only by the winner of claim `number` and its adopters."""
 
     generation: JobKeys
     number: int
@@ -241,11 +241,12 @@ class ProjectKeys:
         return f"{self.hosts}{10**6 - number:06d}"
 
     def runs_of(self, user: str, machine: str) -> str:
-        """The folder of one person's runs, in the order of `runs`: which are one's own is known without reading any."""
+        """The folder of a person's runs, in the order of `runs`: one list finds the person's own runs, without reading
+        any."""
         return f"{self.people}{_spelled(user)}@{_spelled(machine)}/"
 
     def run_of(self, user: str, machine: str, run: RunId) -> str:
-        """The entry of one run among those of the person who made it."""
+        """The entry of a run in the folder of the person."""
         return f"{self.runs_of(user, machine)}{run}"
 
     def run(self, run: RunId) -> RunKeys:

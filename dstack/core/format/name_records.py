@@ -1,4 +1,4 @@
-"""The object under the name of a run: it leads from the name to the run's id."""
+"""The object under the name of a run, with the run's id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def encode_name(run: RunId) -> bytes:
 
 
 def decode_name(body: bytes) -> RunId | None:
-    """The id of the run to which the name leads; None where `body` holds no id of a run."""
+    """The id of the run under a name; None where `body` holds no id of a run."""
     try:
         run = json.loads(body)["run"]
     except (ValueError, TypeError, KeyError, RecursionError):

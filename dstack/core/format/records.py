@@ -1,7 +1,7 @@
 """The JSON documents of the bucket: versioned, at most 1 MiB, unknown fields ignored when read.
 
-A record is written once; `nonce` makes one writer's body differ from every other's, so that reading a key back
-says who won. docs/format.md is normative.
+A record is written once; `nonce` makes the body of each writer different, so reading a key back tells the winner.
+docs/format.md is normative.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
-    """The fields of a record; raises DamagedObjectError when `body` is none of that kind, LaterVersionError when a
-    later version wrote it."""
+    """The fields of a record; raises DamagedObjectError when `body` is no record of this kind, LaterVersionError when a
+    later version wrote the record."""
     try:
         fields = json.loads(body) if len(body) <= MAX_RECORD else None
     except (ValueError, RecursionError):
@@ -57,8 +57,8 @@ def pack(record: object) -> bytes:
 
 
 def unpack(cls: type[R], key: str, body: bytes) -> R:
-    """The record that `body`, read from `key`, holds; raises DamagedObjectError when it holds no `cls`, whatever the
-    bytes, and LaterVersionError when a later version of dstack wrote it."""
+    """The record in `body`, read from `key`; raises DamagedObjectError when `body` holds no `cls`, and
+    LaterVersionError when a later version of dstack wrote the record."""
     fields = decode(kind_of(cls), key, body)
     try:
         return build(cls, fields, key)
@@ -67,15 +67,16 @@ def unpack(cls: type[R], key: str, body: bytes) -> R:
 
 
 def at_machine(user: str, machine: str) -> str:
-    """A user and the machine that they work on, as `user@machine`, for people."""
+    """A user with the machine in use, as `user@machine`, for people."""
     return f"{user}@{machine}" if machine else user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coordinator:
-    """Who drives: identity, and what a peer on the same machine needs to see whether it is alive.
+    """The identity of a coordinator, and the data by which a peer on the same machine sees whether the coordinator is
+    alive.
 
-    `lock` is a file that the process holds `flock` on for as long as it lives.
+    `lock` is a file under `flock` by the process for all its life.
     """
 
     id: str
@@ -88,24 +89,24 @@ class Coordinator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Attempt n is taken. The claiming run's policy goes with it, so that an adopter keeps it."""
+    """Attempt n is taken. The policy of the claiming run goes with the claim, for adopters to keep."""
 
     nonce: str
     run: RunId
     run_name: RunName
     host: str
     address: Mapping[str, Any]
-    """The inventory entry of the host, as the claimant saw it: where an adopter finds the attempt."""
+    """The inventory entry of the host as seen by the claimant: adopters find the attempt there."""
     boot_id: str
     coordinator: Coordinator
     max_duration: int | None = None
     account: str = ""
     folder: str = ""
-    """Account and folder on the host in whose spool the attempt is: in any other one nobody ever heard of it."""
+    """Account and folder on the host with the attempt in its spool: any other spool has never heard of the attempt."""
     place: str = ""
-    """What that folder calls itself: another machine may have one of the same name."""
+    """The random name of the folder itself: another machine may have a folder at the same path."""
     machine: str = ""
-    """What names the host's machine over its boots: for accounts that cannot look into that folder."""
+    """The name of the host's machine over all its boots: for accounts without access to the folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,8 @@ class Owner:
 class Started:
     """The job of this attempt runs, since `at` (0.0: not known); for people, since a job may be silent.
 
-    `at` is the clock of the job's host, and no decision rests on it. The first owner who writes it is believed.
+    `at` is by the clock of the job's host, and no decision rests on `at`. The first owner to write the record is
+    believed.
     """
 
     nonce: str
@@ -129,32 +131,33 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """This run waits for the job; `ended` is the last attempt that had already ended when it came."""
+    """This run waits for the job; `ended` is the last attempt already ended when the run came."""
 
     nonce: str
     run: RunId
     workflow: WorkflowName
     ended: int
     left: bool = False
-    """The run found a tomb here and went on to a later generation: it neither waits here nor uses anything."""
+    """The run found a tomb here and went on to a later generation: the run neither waits here nor uses anything."""
     again: bool = False
-    """The run has an outcome of the job, whose artifacts turned out damaged, and waits here for the same ones anew."""
+    """The run has an outcome of the job with damaged artifacts, and waits here for the same artifacts anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """A generation above the first exists: which run opened it, and the reason."""
+    """A generation above the first exists: the run behind the new generation, and the reason."""
 
     nonce: str
     run: RunId
     reason: Long
     shared: bool = False
-    """Every run may work in it, as in the first; else only the one that opened it, until there is a result."""
+    """Every run may work in the generation, as in the first; else only the run that opened the generation, until there
+    is a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """Somebody uses what the generation holds. A run uses it until it is final; a process, `reader`, while it lives."""
+    """A use of the generation: by a run until the run is final; by a process, `reader`, while the process lives."""
 
     nonce: str
     reader: Coordinator | None = None
@@ -162,7 +165,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Somebody came to use what the generation holds, and pins it under `name`: a run's id, or that of a process."""
+    """A registered user of the generation, with a pin under `name`: a run's id, or a process's."""
 
     nonce: str
     name: str
@@ -170,18 +173,18 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tomb:
-    """The generation takes no new users: it is being pruned, or is `damaged`."""
+    """The generation takes no new users: a prune has begun, or the result is `damaged`."""
 
     nonce: str
     user: str
     reason: Long = ""
     damaged: bool = False
-    """What its result names is not what lies there: `reason` says which object and how."""
+    """The result names other objects than there are: `reason` says the object and the damage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Somebody asked that this run, or one workflow of it, ends. `abort`: its artifacts are not kept."""
+    """A request to end this run, or a workflow of the run. `abort`: the artifacts are not kept."""
 
     nonce: str
     user: str
@@ -191,8 +194,8 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How an attempt ended. `status` is succeeded, failed, stopped, lost, void (it never started) or superseded
-    (it ran to its end, and another attempt's result was there first)."""
+    """How an attempt ended. `status` is a value of `core.lifecycle.AttemptEnd`; other words come from damage or from a
+    later version."""
 
     nonce: str
     status: str
@@ -203,25 +206,25 @@ class End:
     started: float = 0.0
     ended: float = 0.0
     log_lost: str = ""
-    """In words what of the log the host could not write; "" for nothing."""
+    """In words the part of the log not written by the host; "" for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """Nothing lives any more of an attempt that was called lost, by whoever could see that on its host."""
+    """No process of a lost attempt lives any more, as seen on its host."""
 
     nonce: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The commit: attempt `attempt` holds everything that `manifest` (a sha256 of its body) names."""
+    """The commit: attempt `attempt` holds everything in `manifest` (a sha256 of its body)."""
 
     nonce: str
     attempt: int
     manifest: str
     digest: str
-    """Digest of the artifacts' content: what goes into the fingerprint of jobs that take them as input."""
+    """Digest of the artifacts' content: an ingredient of the fingerprint of jobs with these artifacts as input."""
     run: RunId
     name: RunName
     host: str = ""
@@ -233,7 +236,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one job in one run. `attempt` 0: none of this run's making or joining."""
+    """The outcome of a job in a run. `attempt` 0: none made or joined by this run."""
 
     nonce: str
     workflow: WorkflowName
@@ -253,7 +256,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A whole run as it was asked for; never changed."""
+    """A whole run as requested; never changed."""
 
     nonce: str
     id: RunId
@@ -271,7 +274,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedHost:
-    """One host of an inventory that a team shares: where it is and what it may run, never how one logs in."""
+    """A host of a shared inventory: its address and limits, never a way to log in."""
 
     name: str
     address: str | None = None
@@ -285,7 +288,7 @@ class SharedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The hosts that somebody pushed; `pushed` is in seconds since the epoch, for people."""
+    """The hosts of the last push; `pushed` is in seconds since the epoch, for people."""
 
     nonce: str
     user: str
