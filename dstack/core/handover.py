@@ -26,7 +26,7 @@ class HandOver:
     options: Mapping[str, Any]
     """Storage options without credentials."""
     credentials: Mapping[str, Any] = field(default_factory=dict)
-    """Storage options with the user's own credentials, where the inventory says `forward`; else empty."""
+    """Storage options with the user's own credentials, where the inventory says `forward-credentials`; else empty."""
     until: float | None = None
     """When the credentials end, in seconds since the epoch; None where unknown."""
     project: str

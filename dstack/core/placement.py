@@ -121,7 +121,7 @@ def no_host_reason(spec: JobSpec, facts: Mapping[str, HostFacts]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwayHost:
-    """A host without a connection. `why` is the error of the last try to connect, "" before the end of the first try."""
+    """A host without a connection. `why` is the error of the last try to connect, "" during the first try."""
 
     why: str = ""
     refused: bool = False

@@ -1,6 +1,5 @@
-"""The hosts of claims, as one coordinator reaches them: their answers, their silences, and what is seen there of the
-attempts of other accounts.
-"""
+"""The hosts of claims, as reached by one coordinator: their answers, their silences, and the sightings of attempts of
+other accounts there."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 
 class ClaimHosts:
-    """Asks the hosts of claims; the screen shows one line for each reason why a host gives no answer."""
+    """Asks the hosts of claims; the screen shows a line for each reason of a host without an answer."""
 
     def __init__(self, fleet: Fleet, observer: Observer, screen: Screen) -> None:
         self._fleet = fleet
@@ -30,12 +29,15 @@ class ClaimHosts:
         self._screen = screen
         self._silences = Silences()
         self._unwatched = Silences()
-        """Silences of hosts whose jobs this coordinator watches, told apart because both go on at once."""
+        """Silences of hosts of watched jobs, apart from the silences of asked hosts because both go on at once."""
         self._sightings: dict[str, Sighting] = {}
 
     async def ask(self, claim: Claim, request: Callable[[RunnerPort], Awaitable[T]]) -> T | None:
-        """The answer of the account whose attempt it is; None when the host cannot be reached, or is reached under
-        another account, which knows nothing of the attempt. Anything else that the host says is raised."""
+        """The answer of the attempt's own account.
+
+        None when the host cannot be reached, or is reached under another account without knowledge of the attempt. Any
+        other error of the host is raised.
+        """
 
         async def own(runner: RunnerPort, facts: HostFacts) -> T | None:
             return await request(runner) if belongs(claim, facts) else None
@@ -43,7 +45,7 @@ class ClaimHosts:
         return await self._at(claim, own)
 
     async def verdict(self, claim: Claim) -> Verdict:
-        """The verdict on an attempt of this account, or what is seen of another account's."""
+        """The verdict on an attempt of this account, or the sighting of another account's attempt."""
 
         async def own_or_seen(runner: RunnerPort, facts: HostFacts) -> Verdict:
             if belongs(claim, facts):
@@ -62,7 +64,7 @@ class ClaimHosts:
         return HostUnreachable() if found is None else found
 
     async def _at(self, claim: Claim, request: Callable[[RunnerPort, HostFacts], Awaitable[T | None]]) -> T | None:
-        """What comes of a request at the claim's host, whatever account is reached there: then it is not silent."""
+        """The answer to a request at the claim's host, under any account: after an answer the host is not silent."""
         link: Link | None = None
         runner: RunnerPort | None = None
         try:
@@ -79,25 +81,25 @@ class ClaimHosts:
             return None
 
     def silence(self, claim: Claim, owner: Coordinator | None) -> Silence:
-        """For how long the host has not answered this coordinator, whether it asked or watched."""
+        """For how long the host has not answered this coordinator, neither asked nor watched."""
         nonce = Nonce(claim.nonce)
         seconds, since = max(self._silences.of(nonce), self._unwatched.of(nonce))
         return Silence(seconds=seconds, since=since, owner=owner is not None and self._observer.is_mute(owner))
 
     def watched(self, claim: Claim, error: DstackError | None) -> None:
-        """What keeps this coordinator from watching the job, None for nothing. A silent bucket says nothing of the host
-        of the job."""
+        """Note the obstacle to watching the job, None for no obstacle. A silent bucket says nothing of the host of the
+        job."""
         if isinstance(error, HostUnreachableError):
             self._unwatched.vain(Nonce(claim.nonce), str(error))
         else:
             self._unwatched.answered(Nonce(claim.nonce))
 
     def unreachable(self) -> Mapping[str, float]:
-        """The attempts whose hosts do not answer, and since which time of day, by their nonces."""
+        """The attempts on hosts without an answer, and since when (time of day), by their nonces."""
         return {**self._silences.all(), **self._unwatched.all()}
 
     def sightings(self) -> Mapping[str, str]:
-        """What is seen of the attempts of other accounts, by their nonces."""
+        """The sightings of attempts of other accounts, by their nonces."""
         return {nonce: sighting.value for nonce, sighting in self._sightings.items()}
 
     def forget(self, claim: Claim) -> None:

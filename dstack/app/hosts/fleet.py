@@ -1,4 +1,4 @@
-"""The hosts of one coordinator: one runner each, opened when first needed, opened again after a loss."""
+"""The hosts of one coordinator: a runner each, opened at first need, opened again after a loss."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FIRST_FULL_DISK_WAIT_S = 1.0
 LONGEST_RETRY_S = 30.0
 QUEUED_AHEAD = 4
 RUNNER_LOOK_S, RUNNER_MUTE_S = 20.0, 60.0
-"""Seconds between two looks whether an open runner lives, and without a sign of life until it is given up."""
+"""Seconds between two looks at an open runner, and seconds without a sign of life until the runner is given up."""
 LATECOMER_WAIT_S = 1.0
-"""Seconds that the first host to answer waits for the others, so that the best of them is chosen."""
+"""Seconds for which the first host to answer waits for the others, for the sake of a better host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +39,19 @@ class ReachedHost:
 
 
 class Link:
-    """One host: at most one runner at a time; concurrent callers share the opening."""
+    """A host: at most one runner at a time; concurrent callers share the opening."""
 
     def __init__(self, host: Host, open_runner: OpenRunner) -> None:
         self.host = host
         self.busy = 0
-        """Jobs of this coordinator that hold a slot here, or are about to ask for one."""
+        """Jobs of this coordinator with a slot here, or about to ask for a slot."""
         self.error: DstackError | None = None
         self.facts: HostFacts | None = None
-        """What the host was when it answered last, None for a host that never did."""
+        """The facts from the last answer of the host, None without any answer so far."""
         self.images: dict[str, bool] = {}
-        """Whether Docker has them here, of those that were asked for."""
+        """Whether Docker has an image here, by the names of the images asked for."""
         self.full = ""
-        """In words that its disk was full when something was brought there last, "" when it was not."""
+        """The message of the last full disk here, "" once there was room again."""
         self._empty_at = 0.0
         self._full_wait = 0.0
         self._open = open_runner
@@ -64,10 +64,10 @@ class Link:
         self._turns: asyncio.Semaphore | None = None
 
     def turns(self, slots: int) -> asyncio.Semaphore:
-        """The semaphore to hold while a slot is asked for, which keeps the queue of the host short.
+        """The semaphore to hold while a slot is asked for, to keep the queue of the host short.
 
         Beyond the jobs that fit into `slots` only QUEUED_AHEAD wait on the host: enough for small jobs to find the gaps
-        that a large job leaves. All others wait here in their order, at no cost to the host.
+        left by a large job. All others wait here in their order, at no cost to the host.
         """
         if self._turns is None:
             self._turns = asyncio.Semaphore(slots + QUEUED_AHEAD)
@@ -76,7 +76,7 @@ class Link:
     async def reach(self) -> ReachedHost:
         """The open runner; raises HostUnreachableError, HostKeyError or HostError (also kept in `error`).
 
-        Whatever else goes wrong in opening it is a HostUnreachableError that names its kind.
+        Any unforeseen error of the opening becomes a HostUnreachableError with the kind of the error.
         """
         async with self._lock:
             if self._reached is None:
@@ -87,7 +87,7 @@ class Link:
     async def _beat(self, runner: RunnerPort) -> None:
         """Give up the runner after RUNNER_MUTE_S seconds without a sign of life.
 
-        Without that, a caller that waits for an answer or for more of a log would wait for ever.
+        Otherwise a caller in wait for an answer or for more of a log would wait for ever.
         """
         try:
             while True:
@@ -123,12 +123,12 @@ class Link:
         return self._reached
 
     def note_full(self, why: str) -> None:
-        """Its disk is full: nothing is brought there for a while, which is longer each time."""
+        """The disk of the host is full: nothing is brought there for a while, longer each time."""
         self._full_wait = min(LONGEST_RETRY_S, max(FIRST_FULL_DISK_WAIT_S, self._full_wait * 2))
         self.full, self._empty_at = why, time.monotonic() + self._full_wait
 
     def note_room(self) -> None:
-        """There was room for what was brought."""
+        """There was room on the disk of the host."""
         self.full, self._full_wait = "", 0.0
 
     @property
@@ -136,7 +136,7 @@ class Link:
         return not self.full or time.monotonic() >= self._empty_at
 
     async def look_for(self, image: str) -> None:
-        """Find out whether the image is on the reached host, once; nothing is learned where it gives no answer."""
+        """Find out whether the image is on the reached host, once; a host without an answer tells nothing."""
         async with self._looking:
             if self._reached is None or image in self.images or not self._reached.facts.docker:
                 return
@@ -146,7 +146,8 @@ class Link:
                 pass  # whoever needs the host next is told why
 
     async def lost(self, runner: RunnerPort) -> None:
-        """This runner's connection failed: the next `reach` opens another, and does not wait for this one's end."""
+        """This runner's connection failed: the next `reach` opens another, and does not wait for the end of this
+        runner."""
         if self._reached is not None and self._reached.runner is runner:
             self._reached = None
             if self._beating is not None and self._beating is not asyncio.current_task():
@@ -180,7 +181,7 @@ async def _close(runner: RunnerPort) -> None:
 
 
 class Fleet:
-    """All hosts of the inventory, and those that claims of other coordinators name."""
+    """All hosts of the inventory, and the hosts named by claims of other coordinators."""
 
     def __init__(self, inventory: tuple[Host, ...], open_runner: OpenRunner) -> None:
         self._open = open_runner
@@ -192,8 +193,10 @@ class Fleet:
         """Where the attempts of claims were found, by their nonces."""
 
     def ended(self, coordinator: Coordinator, claim: Claim) -> bool:
-        """Whether the claim's host says that this coordinator, which lived there, has ended. Does not wait: False
-        means that there is no answer yet, or none, and asks again."""
+        """Whether the claim's host says that this coordinator, a former process there, has ended.
+
+        Does not wait: False means no answer so far, and asks again.
+        """
         asked = self._asking.get(coordinator.id)
         if asked is None:
             self._asking[coordinator.id] = asyncio.create_task(self._ask_after(coordinator, claim))
@@ -218,10 +221,11 @@ class Fleet:
             return False
 
     async def locate(self, claim: Claim) -> tuple[Link, ReachedHost]:
-        """The host of a claim, reached under the account whose attempt it is where any entry leads there, else under
-        another account: how an inventory names a machine, or its user, never changes whose an attempt is.
+        """The host of a claim, reached under the account of the attempt where any entry leads there, else under another
+        account.
 
-        Raises what `Link.reach` raises when no entry for the host can be reached.
+        The name of a machine in an inventory, or of its user, never changes the account of an attempt. Raises as
+        `Link.reach` does when no entry for the host can be reached.
         """
         found = self._located.get(claim.nonce)
         if found is not None and found.reached is not None:
@@ -245,7 +249,7 @@ class Fleet:
         return foreign, foreign.reached
 
     def _entries(self, claim: Claim) -> list[Link]:
-        """The entries that may lead to the host of a claim, those that are known to do so first."""
+        """The entries that may lead to the host of a claim, entries known to lead there first."""
         reached = [(link, link.reached.facts) for link in self.links.values() if link.reached is not None]
         named = self.links.get(claim.host)
         found = [link for link, facts in reached if claim.place and belongs(claim, facts)]
@@ -262,7 +266,7 @@ class Fleet:
         return self._located.get(claim.nonce) or self._entry_of(claim)
 
     def _entry_of(self, claim: Claim) -> Link:
-        """The inventory's link when it has the same entry as the claim, else one made from the claim; raises
+        """The inventory's link when its entry is the entry of the claim, else a link made from the claim; raises
         DamagedObjectError as `link_of` does."""
         link = self.links.get(claim.host)
         if link is not None and address_of(link.host) == claim.address:
@@ -315,7 +319,7 @@ class Fleet:
         return names_text(list(self.links))
 
     async def ready(self, patience: float) -> None:
-        """Try every host that is not reached, in the background; returns as soon as one is, or after `patience`."""
+        """Try every absent host, in the background; returns once a host is reached, or after `patience` seconds."""
         for name, link in self.links.items():
             if link.reached is None and name not in self._trying:
                 self._try(name)
@@ -334,7 +338,7 @@ class Fleet:
         return {name: link.reached.facts for name, link in self.links.items() if link.reached}
 
     async def look_for(self, image: str) -> None:
-        """Find out on which of the reached hosts the image is, where that makes a difference."""
+        """Find out on which of the reached hosts the image is, where the image makes a difference."""
         if len(self.links) > 1:
             await asyncio.gather(*(link.look_for(image) for link in self.links.values()))
 

@@ -1,4 +1,4 @@
-"""Which jobs the hosts of a fleet can run, asked before anything is recorded."""
+"""The jobs refused or delayed by the hosts of a fleet, asked before anything is recorded."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from dstack.errors import DstackError, NoHostError
 from dstack.model import JobSpec, WorkflowName
 
 SLOW_HOSTS_S = 5.0
-"""Seconds that hosts which are slow to answer have, where none of the others can run a job."""
+"""Seconds for slow hosts to answer, where none of the other hosts can run a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostVerdicts:
-    """What the hosts mean for jobs, by workflow; a job that some host can run now is in neither."""
+    """The verdicts on jobs, by workflow; a job with a fitting host now is in neither mapping."""
 
     refused: Mapping[WorkflowName, DstackError] = field(default_factory=dict)
     """The error with which a run of the job would end."""
     waits: Mapping[WorkflowName, str] = field(default_factory=dict)
-    """Why the job would wait for a host that does not answer."""
+    """Why the job would wait for a silent host."""
 
 
 async def judge_placement(fleet: Fleet, jobs: Sequence[JobSpec], *, patience: float = SLOW_HOSTS_S) -> HostVerdicts:
-    """The verdicts on `jobs` by a connected fleet; hosts that have not answered yet get `patience` seconds where they
-    matter."""
+    """The verdicts on `jobs` by a connected fleet; silent hosts get `patience` seconds to answer where they matter."""
     prospects = Prospects(fleet)
     if any(map(prospects.of, jobs)):
         await fleet.tried(patience)

@@ -1,4 +1,4 @@
-"""What silent hosts of a fleet mean for jobs that no connected host can run: whom a job waits for, and how long."""
+"""The meaning of silent hosts for jobs without a fitting connected host: the hosts to wait for, and for how long."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dstack.errors import HostUnreachableError, NoHostError
 from dstack.model import JobSpec
 
 PROSPECT_PAUSE_S = 1.0
-"""Seconds between two looks at hosts that are waited for."""
+"""Seconds between two looks at awaited hosts."""
 
 
 class Prospects:
-    """The prospects of jobs on one fleet. A host counts as silent while its prospect is asked for, and only then.
+    """The prospects of jobs on a fleet. A host counts as silent while its prospect is asked for, and only then.
 
-    `limit` is the silence in seconds after which a host that never answered is given up; `clock` gives seconds.
+    `limit` is the silence in seconds after which a host without any answer so far is given up; `clock` gives seconds.
     """
 
     def __init__(self, fleet: Fleet, *, limit: float = SILENCE, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +29,7 @@ class Prospects:
         self._silences = Silences(clock)
 
     def of(self, spec: JobSpec) -> Prospect | None:
-        """The prospect of the job as the fleet is now, None where a connected host can run it."""
+        """The prospect of the job by the fleet as of now, None where a connected host can run the job."""
         away = {}
         for name, link in self._fleet.links.items():
             if link.reached is None:
@@ -45,7 +45,7 @@ class Prospects:
         return AwayHost(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)
 
     def require(self, spec: JobSpec) -> Prospect | None:
-        """The prospect of the job; raises NoHostError where that is a refusal."""
+        """The prospect of the job; raises NoHostError for a refusal."""
         found = self.of(spec)
         if found is not None and found.refusal:
             raise NoHostError(f"no host can run {spec.workflow}: {found.refusal}", hint=self._way_out(spec))
@@ -59,8 +59,10 @@ class Prospects:
         return "ask for less under `resources:`, or `dstack hosts add` one"
 
     async def require_all(self, specs: Sequence[JobSpec], tell: Callable[[str], None]) -> None:
-        """Return once a host has shown for every job that it can run the job. Raises NoHostError for the first job
-        without, once each host that might has been silent for the limit; `tell` hears once which hosts are waited for.
+        """Return once every job has a host known to fit.
+
+        Raises NoHostError for the first job without a host, once each possible host has been silent for the limit;
+        `tell` gets one line with the awaited hosts.
         """
         heard = ""
         while True:

@@ -1,4 +1,5 @@
-"""Whether a runner lives: frozen, its connection stands and says nothing, and whoever waits for it waits for ever."""
+"""Requests to living runners only: a frozen runner keeps its connection and is silent, and its callers would wait for
+ever."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ PULSE_LOOK_S = 1.0
 async def ask_living(
     link: Link, request: Callable[[RunnerPort], Awaitable[T]], *, patience: float = SLOW_ANSWER_S
 ) -> T:
-    """The answer to `request`, however long it takes, of a runner that lives.
+    """The answer of a living runner to `request`, however long the answer takes.
 
-    Where the open runner of `link` shows no sign of life for `patience` seconds, its connection is given up and a
-    fresh runner on the same host is asked in its place, once. The request must be one that may be made twice. Raises as
-    the request does, and HostUnreachableError when the fresh runner shows no sign of life either.
+    Where the open runner of `link` shows no sign of life for `patience` seconds, its connection is given up and a fresh
+    runner on the same host is asked instead, once. So the request must be safe to make twice. Raises as the request
+    does, and HostUnreachableError when the fresh runner shows no sign of life either.
     """
     runner = (await link.reach()).runner
     found = await _answer(link, runner, request, patience)
@@ -39,7 +40,7 @@ async def ask_living(
 async def _answer(
     link: Link, runner: RunnerPort, request: Callable[[RunnerPort], Awaitable[T]], patience: float
 ) -> tuple[T] | tuple[()]:
-    """The answer in a tuple; nothing in it where the runner showed no sign of life, which has been given up then."""
+    """The answer in a tuple; an empty tuple after a silence of the runner, with the runner given up."""
     asking = asyncio.ensure_future(request(runner))
     beating = asyncio.create_task(_until_silent(runner, patience))
     try:

@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from dstack.app.protocol.lease import SILENCE
 
 ASKING_GAP_S = SILENCE / 3
-"""Seconds that count at most between two vain questions: of a longer time in which nothing was asked, as when this
-process was stopped, nobody knows what the host would have answered."""
+"""The most seconds to count between two unanswered questions: a longer time without questions, as while this process
+was stopped, says nothing of the host."""
 
 
 @dataclass(slots=True)
 class _HostSilence:
     asked: float
-    """When it was asked last, by a clock that is never set."""
+    """The time of the last question, by a clock without jumps."""
     at: float
-    """The time of day at which it began, in seconds since the epoch."""
+    """The time of day at the beginning of the silence, in seconds since the epoch."""
     why: str = ""
     seconds: float = 0.0
 
 
 class Silences:
-    """The silence of each host, from the first vain question to the next answer. `clock` gives seconds.
+    """The silence of each host, from the first unanswered question to the next answer. `clock` gives seconds.
 
-    A host is known by whatever text the caller asks after: its name, or the nonce of an attempt on it.
+    A host is known by any text of the caller: its name, or the nonce of an attempt there.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,5 +51,5 @@ class Silences:
         return silence.seconds, time.strftime("%H:%M", time.localtime(silence.at))
 
     def all(self) -> dict[str, float]:
-        """The time of day at which each silence began that lasts, by the nonce of the attempt."""
+        """The time of day at the beginning of each lasting silence, by the nonce of the attempt."""
         return {str(nonce): silence.at for nonce, silence in self._silent.items()}

@@ -1,4 +1,4 @@
-"""Waits for a slot for one nonce, on the best host first and on the others beside it when that takes long."""
+"""Waits for a slot for a nonce, on the best host first and on further hosts as time passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ranking = Callable[[], Sequence[str]]
 
 
 class SlotRace:
-    """All `hold` requests of one nonce; each host's own number of slots is put into `demand`.
+    """All `hold` requests of a nonce; each host's own number of slots is put into `demand`.
 
     Exactly one host wins; the others are dropped before `SlotHeld` is given.
     """
@@ -34,11 +34,12 @@ class SlotRace:
         self._stuck: dict[str, str] = {}
         self.won: Link | None = None
         self.holder: RunnerPort | None = None
-        """The runner through which the attempt is held: the end of its connection ends the hold."""
+        """The runner behind the held attempt: the end of its connection ends the hold."""
 
     async def wait(self, patience: float) -> SlotAnswer:
-        """SlotAwaited when no slot was free within `patience`, SlotUnavailable when no host can be asked now or the
-        queue of one cannot be used, NonceRefused when every host that could be asked has refused this nonce."""
+        """SlotHeld for the first host with a free slot; SlotAwaited when no slot was free within `patience` seconds,
+        SlotUnavailable when no host can be asked now or the queue of a host cannot be used, NonceRefused when every
+        reachable host has refused this nonce."""
         self._ask_next()
         if not self._tasks and self._refused:
             return NonceRefused()
@@ -71,7 +72,7 @@ class SlotRace:
         return SlotUnavailable(stuck) if stuck else SlotAwaited()
 
     def _told(self, name: str, text: str) -> None:
-        """A host that is waited for says why its queue cannot be used, or that it can again."""
+        """An awaited host says why its queue cannot be used, or "" once the queue can be used again."""
         self._stuck.pop(name, None)
         if text:
             self._stuck[name] = f"waits: {name}: {text}"
@@ -87,11 +88,11 @@ class SlotRace:
             self._refused.add(name)
 
     def why(self) -> str:
-        """What the hosts said last, for people."""
+        """The last errors of the hosts, for people."""
         return "; ".join(sorted(set(self._errors.values()))) or "no host that fits can be reached"
 
     def _ask_next(self) -> None:
-        """One more host with each call: a full host must not keep a job from an idle one."""
+        """Ask a further host with each call: a full host must not keep a job from an idle host."""
         for name in self._ranking():
             if name not in self._tasks and name not in self._refused:
                 self._fleet.links[name].busy += 1
@@ -118,7 +119,7 @@ class SlotRace:
             await _drop(self._fleet.links[name], self._nonce)
 
     async def close(self) -> None:
-        """Forget what is asked for: the end of the connection drops it on the host."""
+        """Forget all requests: the end of the connection drops each request on its host."""
         tasks, self._tasks = self._tasks, {}
         self._stuck.clear()
         for task in tasks.values():
@@ -126,7 +127,7 @@ class SlotRace:
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def drop(self) -> None:
-        """Give up waiting, and what is held."""
+        """Give up waiting, and any held slot."""
         await self._release_others()
         if self.won is not None:
             self.won.busy -= 1
@@ -135,7 +136,7 @@ class SlotRace:
 
 
 async def _drop(link: Link, nonce: Nonce) -> None:
-    """Without an answer nothing is lost: a supervisor whose connection is gone refuses by itself."""
+    """Drop the hold. Without an answer nothing is lost: a supervisor without a connection refuses by itself."""
     if link.reached is None:
         return
     runner = link.reached.runner

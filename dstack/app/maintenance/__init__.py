@@ -1,1 +1,1 @@
-"""Keeping a bucket in order: its first use, prune, disk usage, fsck, and what only a person can record."""
+"""Keeping a bucket in order: its first use, prune, disk usage, fsck, and attempts called lost by a person."""

@@ -1,7 +1,7 @@
-"""A bucket at its first use: does it keep what `ports.Bucket` promises? The answer is recorded once, in `dstack.json`.
+"""The probe of a bucket at its first use, against the promises of `ports.Bucket`; recorded once, in `dstack.json`.
 
-A probe can refute and cannot prove. What it catches are stores that ignore the condition of a conditional write,
-look and then write, list late, or give old bytes.
+A probe can refute and cannot prove. The probe catches stores that ignore the condition of a conditional write, look and
+then write, list late, or give old bytes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class ProbeEffort:
 
 FULL_PROBE = ProbeEffort(rounds=3, writers=16)
 LIGHT_PROBE = ProbeEffort(rounds=1, writers=4)
-"""For a folder, where the kernel excludes: what remains to be seen is whether this file system has links at all."""
+"""For a folder, where the kernel excludes writers: the open question is whether this file system has links at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatRecord:
-    """`dstack.json`: which versions may read and write this bucket, and what the probe did. `made` is for people."""
+    """`dstack.json`: the versions of dstack for this bucket, and the effort of the probe. `made` is for people."""
 
     nonce: str
     min_reader: int
@@ -43,14 +43,14 @@ class FormatRecord:
 
 
 def effort_for(exclusion: Exclusion) -> ProbeEffort:
-    """How hard a bucket is probed at its first use, by who excludes its writers."""
+    """The effort of the probe at the first use of a bucket, by the kind of exclusion between its writers."""
     return LIGHT_PROBE if exclusion is Exclusion.KERNEL else FULL_PROBE
 
 
 def check_format(bucket: Bucket) -> FormatRecord | None:
-    """What the bucket says of itself, None when it was not used before; costs one small read.
+    """The format record of the bucket, None before the first use; costs one small read.
 
-    Raises BucketError when this version may not read it.
+    Raises BucketError when this version may not read the bucket.
     """
     body = bucket.get(FORMAT_KEY)
     if body is None:
@@ -62,7 +62,7 @@ def check_format(bucket: Bucket) -> FormatRecord | None:
 
 
 def require_writer(found: FormatRecord) -> None:
-    """Raises BucketError when this version may not write to such a bucket."""
+    """Raises BucketError when this version may not write to the bucket."""
     if found.min_writer > RECORD_VERSION:
         raise BucketError(
             "the bucket may be read but not written by this version of dstack",
@@ -79,9 +79,9 @@ def writable(bucket: Bucket) -> bool:
 
 
 def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: ProbeEffort = FULL_PROBE) -> None:
-    """Let nothing be written to a bucket that was not found good: probe it at its first use and record that.
+    """Return only for a bucket found good: a new bucket is probed, and the answer recorded.
 
-    `nonce` is fresh randomness of this caller, `now` seconds since the epoch. Several may do this at once. Raises
+    `nonce` is fresh randomness of this caller, `now` seconds since the epoch. Safe beside other first users. Raises
     BucketError with the reason when the bucket fails, and then records nothing; likewise as `check_format` does.
     """
     if writable(bucket):
@@ -144,7 +144,7 @@ def _try_overwriting(bucket: Bucket, key: str, folder: str) -> None:
 
 
 def _together(calls: Sequence[Callable[[], Put]]) -> list[Put]:
-    """Make all calls at the same moment; raises what the first of them raised."""
+    """Make all calls at the same moment; raises the first error."""
     barrier = threading.Barrier(len(calls))
     answers: list[Put | BaseException] = [Put.UNKNOWN] * len(calls)
 

@@ -11,10 +11,10 @@ from dstack.ports import Bucket, Put
 
 
 def try_bucket(bucket: Bucket, nonce: str) -> float:
-    """Write, read and list one object -> the time of day by the store's own clock, in seconds since the epoch.
+    """Write, read and list an object -> the time of day by the store's own clock, in seconds since the epoch.
 
-    `nonce` is fresh randomness of this caller. Nothing is left behind. Raises BucketError with what the account may
-    not do, and with whatever the store says.
+    `nonce` is fresh randomness of this caller. Nothing is left behind. Raises BucketError with the actions denied to
+    the account, and with all errors of the store.
     """
     folder = probe_folder(nonce)
     key, body = f"{folder}try", nonce.encode()
@@ -34,8 +34,10 @@ def try_bucket(bucket: Bucket, nonce: str) -> float:
 
 
 def store_time(bucket: Bucket, nonce: str, *, own: float) -> float:
-    """The time of day by the store's clock, by which the ages of objects are told: `own`, the time by this machine's
-    clock, may be years off. It is the answer all the same for a bucket that is not used yet or may not be written to.
+    """The time of day by the store's clock, for the ages of objects: `own`, the time by this machine's clock, may be
+    years off.
+
+    `own` is the answer all the same for an unused bucket and for a bucket without write access.
     """
     if check_format(bucket) is None:
         return own

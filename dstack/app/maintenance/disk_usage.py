@@ -1,4 +1,4 @@
-"""What a project takes up in the bucket, by kind and by workflow, for people."""
+"""The disk usage of a project in the bucket, by kind and by workflow, for people."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SortWeight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowWeight:
-    """All jobs of one workflow. `results` are those that can be reused."""
+    """All jobs of a workflow. `results` counts the reusable results."""
 
     workflow: str
     bytes: int
@@ -35,8 +35,8 @@ class WorkflowWeight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Both, the biggest first. `used` are bytes of jobs that runs which have not ended use; `unknown` counts objects
-    that no dstack of this version writes."""
+    """The usage by kind and by workflow, the biggest first. `used` are bytes of jobs in use by unfinished runs;
+    `unknown` counts objects never written by dstack of this version."""
 
     sorts: tuple[SortWeight, ...] = ()
     workflows: tuple[WorkflowWeight, ...] = field(default=())

@@ -1,4 +1,4 @@
-"""Attempts that a person calls lost: only a person can know that a host will never come back."""
+"""Attempts called lost by a person: only a person can know of a host gone for ever."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) ->
 
 
 def call_lost(bucket: Bucket, live: Live, user: str) -> bool:
-    """Record that the attempt is lost -> whether that record stands; False when the attempt ended meanwhile.
+    """Record that the attempt is lost -> whether the record stands; False when the attempt ended meanwhile.
 
-    Every run that waits for the job goes on from there: another attempt where `retry` says so, else `lost` is the
-    outcome. Should the attempt live after all and come to a result first, that result counts.
+    Every waiting run goes on from there: another attempt where `retry` says so, else `lost` is the outcome. Should the
+    attempt live after all and commit its result first, the result counts.
     """
     claim = live.claim
     end = End(nonce=claim.nonce, status=AttemptEnd.LOST, reason=f"called lost by {user}", host=claim.host)

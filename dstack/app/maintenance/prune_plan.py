@@ -1,4 +1,4 @@
-"""Keeping house: what `dstack prune` would remove from a project, and removing it. Blocking.
+"""The plan of `dstack prune` for a project, and its removals. Blocking.
 
 Planning reads only and decides nothing for good: every removal asks again for users, by the steps of `prune_steps.py`.
 """
@@ -23,16 +23,16 @@ from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
 
 UNREFERENCED_GRACE_S = 24 * 3600.0
-"""Seconds for which code and heartbeats that nothing refers to are left: a run that is being submitted writes its code
-before its record, and a machine may sleep."""
+"""Seconds for which unreferenced code and heartbeats are left alone: a submission writes its code before its record,
+and a machine may sleep."""
 DOUBT_PAUSE_S = 5.0
 LONGEST_DOUBT_S = SILENCE + 4 * DOUBT_PAUSE_S
-"""Seconds until a reader whose heartbeat stands still counts as gone."""
+"""Seconds until a reader with an unchanged heartbeat counts as gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRemoval:
-    """One generation that is to go. `run` is the run that made it, "" when nobody can say."""
+    """A generation to remove. `run` is the name of the run behind its attempt, "" when unknown."""
 
     keys: JobKeys
     workflow: str
@@ -46,7 +46,7 @@ class GenerationRemoval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRemoval:
-    """The records of one run that are to go."""
+    """The records of a run to remove."""
 
     id: RunId
     name: str
@@ -58,7 +58,7 @@ class RunRemoval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunePlan:
-    """All that is to go, and what stays although the policy names it: generations of runs that have not ended."""
+    """Everything to remove. `held` is the number of generations in use by unfinished runs."""
 
     generations: tuple[GenerationRemoval, ...]
     runs: tuple[RunRemoval, ...]
@@ -71,7 +71,7 @@ class PrunePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport:
-    """What was removed. `used` generations stay: somebody began to use them meanwhile."""
+    """The removed objects. `used` generations stay: a new user came meanwhile."""
 
     generations: int
     runs: int
@@ -96,9 +96,9 @@ class Pruner:
     def plan(
         self, found: Survey, policy: PrunePolicy, *, now: float, tagged: frozenset[str] = frozenset()
     ) -> PrunePlan:
-        """What goes by this policy, and what earlier prunes and submissions left half done. Reads only.
+        """The plan by this policy, and the remains of earlier prunes and submissions. Reads only.
 
-        `tagged` are the folders of the generations that a tag names: none of them goes.
+        `tagged` are the folders of the tagged generations: none of these goes.
         """
         used = {folder for folder, each in found.generations.items() if found.used(each)} | self._taken(found)
         chosen = self._choose(found, policy, now=now, used=used, tagged=tagged)
@@ -191,7 +191,7 @@ class Pruner:
         return chosen
 
     def _taken(self, found: Survey) -> set[str]:
-        """The generations whose results runs that have not ended already have: of versions that did not pin, too."""
+        """The generations with results of unfinished runs: also of runs by versions without pins."""
         taken = set()
         for run, facts in found.runs.items():
             if not facts.live:
@@ -207,7 +207,7 @@ class Pruner:
         return taken
 
     def _workflows(self, found: Survey) -> dict[str, str]:
-        """The workflow of each generation, by the run that waits or waited for it."""
+        """The workflow of each generation, by a past or present waiting run."""
         all_ = found.generations.values()
         return dict(parallel(lambda each: (each.keys.folder, workflow_of(self._bucket, each)), all_))
 
@@ -224,7 +224,7 @@ class Pruner:
         )
 
     def _maker(self, each: GenerationFacts) -> str:
-        """The name of the run whose attempt it holds."""
+        """The name of the run behind the attempt in the generation."""
         try:
             body = self._bucket.get(each.keys.result)
             if body is not None:
@@ -236,7 +236,7 @@ class Pruner:
             return ""  # it goes all the same
 
     def _runs(self, found: Survey, policy: PrunePolicy, now: float) -> tuple[RunRemoval, ...]:
-        """Runs that have ended and are past the age; and what is left of runs whose record went."""
+        """Ended runs past the age, and the remains of runs without a record."""
         old = []
         for run, facts in found.runs.items():
             age = now - facts.modified
@@ -268,7 +268,7 @@ class Pruner:
             return None
 
     def _code(self, found: Survey, going: set[RunId], now: float) -> list[Listed]:
-        """Lists and diffs of code that no run refers to which stays; none when a record cannot be read."""
+        """Lists and diffs of code without a run to refer to them; none when a record cannot be read."""
         candidates = [each for each in found.code if now - each.modified > UNREFERENCED_GRACE_S]
         if not candidates:
             return []
@@ -283,7 +283,7 @@ class Pruner:
 
 
 def workflow_of(bucket: Bucket, each: GenerationFacts) -> str:
-    """The workflow that a generation is of, as a run that waited for it called it; "" when nobody did."""
+    """The workflow of a generation, as named by a run that waited for the job; "" without such a run."""
     for run in sorted(each.runs):
         key = each.keys.want(run)
         body = bucket.get(key)

@@ -1,4 +1,4 @@
-"""The heartbeat of a process that reads artifacts and drives no run: beaten by a thread, without an event loop."""
+"""The heartbeat of a process with an open read and no run: beaten by a thread, without an event loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dstack.ports import Bucket
 
 
 class ReaderHeartbeat:
-    """Beats under `key` from `begin` until `end`, one beat every `interval` seconds.
+    """Beats under `key` from `begin` until `end`, a beat every `interval` seconds.
 
-    A reader without a heartbeat counts as a reader that has left, so `begin` comes before the first pin.
+    A reader without a heartbeat counts as gone, so `begin` comes before the first pin.
     """
 
     def __init__(self, bucket: Bucket, key: str, *, interval: float = BEAT) -> None:

@@ -1,7 +1,7 @@
-"""The inventory that a team shares in its bucket: a register, of which the highest number counts.
+"""The inventory shared by a team in its bucket: a numbered register, in which the highest number counts.
 
-What is in it is hostile until project/hostshare has looked at it. It says where to connect, never how to log in, and
-no host is believed for being in it: everybody confirms the keys of hosts himself.
+A shared inventory is hostile until checked by project/hosts/shared_part. The inventory says where to connect, never how
+to log in, and no host is trusted for being listed: every person confirms the keys of hosts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LatestInventory:
 
 
 def latest_inventory(bucket: Bucket, keys: ProjectKeys) -> LatestInventory:
-    """One list and one read; raises BucketError for what is no inventory."""
+    """One list and one read; raises BucketError for a damaged inventory."""
     names = bucket.children(keys.hosts, limit=1)
     if not names:
         return LatestInventory()
@@ -38,7 +38,8 @@ def latest_inventory(bucket: Bucket, keys: ProjectKeys) -> LatestInventory:
 
 
 def share_inventory(bucket: Bucket, keys: ProjectKeys, inventory: Inventory, *, after: int) -> bool:
-    """Record it as the one after number `after` -> False when somebody else did so first. Nothing is overwritten."""
+    """Record the inventory under the number after `after` -> False when another person did so first. Nothing is
+    overwritten."""
     if not 0 <= after < MAX_INVENTORY:
         raise BucketError(f"{keys.hosts} is full", hint="remove its objects and push again")
     return create_now(bucket, keys.inventory(after + 1), pack(inventory))

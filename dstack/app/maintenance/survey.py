@@ -1,6 +1,6 @@
-"""What a project holds, by one walk over its keys: sizes and times of generations, runs and code. Reads no bodies.
+"""The contents of a project by one walk over its keys: sizes and times of generations, runs and code. Reads no bodies.
 
-Memory grows with the number of jobs and runs, not with that of objects.
+Memory grows with the number of jobs and runs, not with the number of objects.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ class Amount:
 
 @dataclass(slots=True)
 class GenerationFacts:
-    """One generation of a job. `modified` is when something of it was last written, a user's pin too, but not the
-    register, where those who only read stay; `made` when its result came, 0.0 without one. `remains` are the objects
-    beside the tomb."""
+    """A generation of a job. `modified`: the time of the last write, a pin too, but not an entry in the register, where
+    past readers stay; `made`: the time of its result, 0.0 without a result; `remains`: the objects beside the tomb."""
 
     keys: JobKeys
     sorts: dict[str, Amount] = field(default_factory=dict)
@@ -40,7 +39,7 @@ class GenerationFacts:
     tomb: bool = False
     remains: int = 0
     runs: set[RunId] = field(default_factory=set)
-    """Runs that wait for it or use it, ended ones too."""
+    """Past and present runs with a want or a pin in the generation."""
 
     @property
     def bytes(self) -> int:
@@ -53,7 +52,7 @@ class GenerationFacts:
 
 @dataclass(slots=True)
 class RunFacts:
-    """The records of one run. `modified` is when the last of them came."""
+    """The records of a run. `modified` is the time of the last record."""
 
     recorded: bool = False
     final: bool = False
@@ -62,13 +61,13 @@ class RunFacts:
 
     @property
     def live(self) -> bool:
-        """Whether a coordinator may still work for it."""
+        """Whether a coordinator may still work for the run."""
         return self.recorded and not self.final
 
 
 @dataclass(slots=True)
 class Survey:
-    """A whole project. `rest` are keys that no dstack of this version writes."""
+    """A whole project. `rest` counts keys never written by dstack of this version."""
 
     sorts: dict[str, Amount] = field(default_factory=dict)
     generations: dict[str, GenerationFacts] = field(default_factory=dict)
@@ -82,7 +81,7 @@ class Survey:
         return sum(amount.bytes for amount in self.sorts.values())
 
     def used(self, generation: GenerationFacts) -> bool:
-        """Whether a run that has not ended waits for the generation or uses it."""
+        """Whether an unfinished run waits for the generation or uses its result."""
         return any(self.runs[run].live for run in generation.runs if run in self.runs)
 
 

@@ -94,7 +94,7 @@ class Presence:
         )
 
     def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
-        """The sightings of attempts of other accounts by living coordinators of the run, by the nonces of the attempts."""
+        """Sightings of attempts of other accounts by living coordinators of the run, by the nonces of the attempts."""
         found: dict[str, str] = {}
         for coordinator in self._known(run, names).values():
             sign = self.sign(coordinator)

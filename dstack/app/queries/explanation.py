@@ -179,7 +179,7 @@ class RunHistory:
 
 
 def _earlier(past: RunHistory, workflow: WorkflowName) -> Iterator[EarlierJob]:
-    """Earlier jobs of the workflow with different fingerprints, newest first; jobs without a fingerprint are left out."""
+    """Earlier jobs of the workflow with different fingerprints, newest first; without jobs that have none."""
     seen: set[str] = set()
     for run in past.runs:
         try:

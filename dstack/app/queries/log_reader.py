@@ -144,7 +144,7 @@ def _advance(bucket: Bucket, keys: ProjectKeys, reader: LogCursor, *, job: JobVi
 
 
 def _require_end(bucket: Bucket, reader: LogCursor) -> None:
-    """Raises DamagedObjectError when there is more of the log beyond the reader's reach: a piece was cut, or is gone."""
+    """Raises DamagedObjectError when the log goes on beyond the reader's reach: a piece was cut, or is gone."""
     if reader.attempt is None:
         return
     key = reader.attempt.log(reader.offset)

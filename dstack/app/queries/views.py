@@ -57,7 +57,7 @@ class JobView:
 class Caretakers:
     """The coordinators of a run without a summary, as far as the bucket and this machine tell at once.
 
-    `by` are the coordinators with a sign of life or none yet of death (user@machine). Where `by` is empty, `last` is
+    `by` are the coordinators that live or may live (user@machine). Where `by` is empty, `last` is
     the last coordinator with a beat and `seen` the time of the beat, in seconds since the epoch by its machine's clock;
     "" and 0.0 when not known. `over`: the end of the lent credentials of `last`, where `last` is silent because of
     that. `standby`: the hosts in stand-by for `last`, while `last` is silent and the hosts are expected to go on by

@@ -118,7 +118,7 @@ def _readers() -> tuple[tuple[Kind, Callable[[str], re.Match[str] | None]], ...]
 
 
 def parse_key(key: str) -> ParsedKey:
-    """The parts of `key`, given without the leading `projects/<p>/`; UNKNOWN for any key not written by this version."""
+    """The parts of `key`, given without the leading `projects/<p>/`; UNKNOWN for keys this version never writes."""
     for kind, matches in _readers():
         found = matches(key)
         if found is not None:

@@ -1,7 +1,6 @@
 """`dstack fsck`: everything in a bucket held against docs/format.md. Blocking; some jobs or runs in memory at a time.
 
-A bucket is in use while it is checked, so whatever looks wrong is looked at again after a pause: only what stays is
-told.
+A bucket is in use during the check, so every suspicion is checked again after a pause: only lasting faults are told.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ CHECKS_AT_A_TIME = 64
 
 
 def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = RECHECK_PAUSE_S) -> Iterator[Finding]:
-    """Everything that is wrong in a bucket, as it is found; raises BucketError when the store does not answer.
+    """All faults of a bucket, as found; raises BucketError when the store does not answer.
 
     `now` is the time of day by the store's clock, in seconds since the epoch.
     """
@@ -43,7 +42,7 @@ def check_bucket(bucket: Bucket, *, now: float, deep: bool, pause: float = RECHE
 
 
 def check_project(check: Check, *, pause: float = RECHECK_PAUSE_S) -> Iterator[Finding]:
-    """Everything that is wrong in one project."""
+    """All faults of a project."""
     keys, bucket = check.keys, check.bucket
     for name in bucket.children(keys.root):
         if name not in PROJECT_FOLDERS:
@@ -65,7 +64,7 @@ def check_project(check: Check, *, pause: float = RECHECK_PAUSE_S) -> Iterator[F
 
 
 def _lasting_findings(checks: Iterable[Callable[[], list[Finding]]], pause: float) -> Iterator[Finding]:
-    """The findings of many checks, some at a time; a check that found something is made again after a pause."""
+    """The findings of many checks, some at a time; a check with findings is made again after a pause."""
     waiting = iter(checks)
     while batch := list(islice(waiting, CHECKS_AT_A_TIME)):
         suspicious = [each for each, found in zip(batch, parallel(lambda each: each(), batch), strict=True) if found]

@@ -1,4 +1,4 @@
-"""What `dstack fsck` tells, and what its checks work with."""
+"""The findings of `dstack fsck`, and the tools of its checks."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ RECORD_CLASSES: Mapping[Kind, type[Any]] = {
     Kind.INVENTORY: Inventory,
 }
 SETTLING_S = 60.0
-"""Seconds that a coordinator may take from one record to the next before its absence is told."""
+"""Seconds from one record of a coordinator to its next record before the absence is told."""
 FORSAKEN_NAME_S = 24 * 3600.0
-"""Seconds after which a name without a run is none of a run that is being submitted."""
+"""Seconds after which a name without a run no longer counts as a submission under way."""
 
 Repair = Callable[[], Steps[BucketPerformer, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is wrong: at which key, and what it means. `repair` derives what should be there from what is;
-    `remedy` says so in words. None where nothing can be derived."""
+    """One fault: its key and its meaning. `repair` derives the right state from the other objects; `remedy` describes
+    the repair in words. None where nothing can be derived."""
 
     key: str
     meaning: str
@@ -73,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What a check works with. `deep`: every byte of artifacts is read and hashed."""
+    """The tools of a check. `deep`: every byte of artifacts is read and hashed."""
 
     bucket: Bucket
     keys: ProjectKeys
@@ -85,7 +85,7 @@ class Check:
 
 
 class Records:
-    """The records below one folder, decoded; what does not decode is a finding."""
+    """The records below a folder, decoded; every undecodable record is a finding."""
 
     def __init__(self, check: Check, listed: Iterable[Listed]) -> None:
         self._check = check
@@ -104,7 +104,7 @@ class Records:
         return self.found.get(kind, {})
 
     def lacks(self, key: str) -> bool:
-        """Whether the record is not there; what the list lacks is asked for by key."""
+        """Whether the record is absent; a record missing from the list is asked for by key."""
         return key not in self.listed and self._check.bucket.get(key) is None
 
     def wrong(self, key: str, meaning: str, *, remedy: str = "", repair: Repair | None = None) -> None:

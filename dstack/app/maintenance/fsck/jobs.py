@@ -1,4 +1,4 @@
-"""One job held against docs/format.md: generations, attempts, results and the bytes behind them."""
+"""A job held against docs/format.md: generations, attempts, results and the bytes behind them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSE_REMEDY = "close the generation: the next run that needs it makes it again"
 
 
 def check_job(check: Check, job: Fingerprint) -> list[Finding]:
-    """All that is wrong with one job."""
+    """All faults of a job."""
     folder = check.keys.job(job, 1).job
     groups: dict[int, list[Listed]] = {}
     findings = []
@@ -41,7 +41,7 @@ def check_job(check: Check, job: Fingerprint) -> list[Finding]:
 
 
 class _Generation(Records):
-    """One generation with its records decoded."""
+    """A generation with its records decoded."""
 
     def __init__(self, check: Check, keys: JobKeys, listed: Iterable[Listed]) -> None:
         super().__init__(check, listed)
@@ -62,7 +62,7 @@ class _Generation(Records):
         return self.findings
 
     def _check_remains(self) -> None:
-        """Behind a tomb everything goes, unless a run uses it still."""
+        """Behind a tomb everything goes, unless a run still uses the generation."""
         if len(self.listed) == 1 or self.keys.tomb not in self.of(Kind.TOMB) or self._used():
             return
         self.findings = [each for each in self.findings if each.key == self.keys.tomb]
@@ -78,7 +78,7 @@ class _Generation(Records):
         self.wrong(self.keys.tomb, meaning, remedy="finish the prune", repair=repair)
 
     def _used(self) -> bool:
-        """Whether a run that has not ended uses what is behind the tomb."""
+        """Whether an unfinished run uses the generation behind the tomb."""
         runs = {want.run for want in self.of(Kind.WANT).values() if not want.left}
         for run in map(self._check.keys.run, runs):
             if self._check.bucket.get(run.final) is None and self._check.bucket.get(run.record) is not None:
@@ -86,7 +86,7 @@ class _Generation(Records):
         return False
 
     def _check_users(self) -> None:
-        """Whoever looks for users reads the register up to its first gap."""
+        """The register has no gaps: its readers stop at the first gap."""
         for number, key in enumerate(sorted(self._keys(Kind.USER)), start=1):
             expected = self.keys.user(number)
             if key != expected and self.lacks(expected):
@@ -179,7 +179,7 @@ class _Generation(Records):
             self._damaged(self.keys.result, "its digest is not that of the artifacts: what takes them has other inputs")
 
     def _manifest(self, attempt: AttemptKeys, result: Result | None) -> Manifest | None:
-        """The manifest, when it decodes, with every pack that it names looked at."""
+        """The decoded manifest, None without one; every pack in the manifest is checked."""
         body = self._check.bucket.get(attempt.manifest)
         if body is None:
             return None
@@ -209,7 +209,7 @@ class _Generation(Records):
         return manifest
 
     def _damaged(self, key: str, meaning: str) -> None:
-        """A result that nobody should use: behind a tomb nobody does."""
+        """A result not fit for use: behind a tomb no run uses the result."""
 
         def repair() -> Steps[BucketPerformer, None]:
             tomb = Tomb(nonce=(yield from ask(NewNonce())), user="fsck", reason="it is damaged")

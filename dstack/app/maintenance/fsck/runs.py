@@ -1,4 +1,4 @@
-"""One run held against docs/format.md: record, name, outcomes and summary, and the results that its outcomes name."""
+"""A run held against docs/format.md: record, name, outcomes and summary, and the results named by its outcomes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dstack.model import Fingerprint, JobSpec, RunId, WorkflowName
 
 
 def check_run(check: Check, run: RunId) -> list[Finding]:
-    """All that is wrong with one run."""
+    """All faults of a run."""
     if not is_run_id(run):
         return [Finding(key=f"{check.keys.runs}{run}", meaning="it is not the id of a run")]
     return _Run(check, run).check()
 
 
 class _Run(Records):
-    """One run with its records decoded."""
+    """A run with its records decoded."""
 
     def __init__(self, check: Check, run: RunId) -> None:
         self.run = run
@@ -97,7 +97,7 @@ class _Run(Records):
         return found
 
     def _check_outcome(self, outcome: Outcome) -> None:
-        """A job that has a result names one that is there, unless it was pruned since."""
+        """The result named by the outcome of a job must be there, unless pruned since."""
         if outcome.status not in GOOD:
             return
         key = self.keys.job(outcome.workflow)
@@ -139,7 +139,8 @@ class _Run(Records):
         self.wrong(key, "the outcome of a job is missing, and the run has ended", remedy=remedy, repair=repair)
 
     def _check_open(self, record: RunRecord, outcomes: dict[WorkflowName, Outcome]) -> None:
-        """A run without a summary: has it ended all the same? A coordinator may be about to write what is missing."""
+        """A run without a summary: an old run may have ended all the same, a young run may have a coordinator about to
+        write."""
         if any(not self._check.old(self.listed[self.keys.job(each)], SETTLING_S) for each in outcomes):
             return
         lacking = [spec for spec in record.plan.jobs if self.lacks(self.keys.job(spec.workflow))]
@@ -158,7 +159,7 @@ class _Run(Records):
         self.wrong(self.keys.final, meaning, remedy="write the summary", repair=repair)
 
     def _check_lacking(self, record: RunRecord, spec: JobSpec, outcomes: dict[WorkflowName, Outcome]) -> None:
-        """A job that has no outcome although the run waits where a result is."""
+        """A job without an outcome although there is a result for the waiting run."""
         inputs = [outcomes.get(dependency.workflow) for dependency in spec.inputs]
         if any(each is None or each.status not in GOOD for each in inputs):
             return
