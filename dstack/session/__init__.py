@@ -1,1 +1,1 @@
-"""One process in one project, below every face: settings, bucket, hosts and coordinators, opened at their first use."""
+"""A process in a project, below every face: settings, bucket, hosts and coordinators, opened at their first use."""

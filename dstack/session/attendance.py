@@ -1,4 +1,4 @@
-"""A recorded run in the care of this process: brought to its end here, or left to its hosts."""
+"""A recorded run in the care of this process: brought to the end here, or left to hosts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from dstack.session.handover import RunHandover
 
 HAND_OVER_CONNECT_S = 10.0
-"""Seconds in which hosts are to be reached when a run is left to them: a host that is later gets no part of the run."""
+"""Seconds in which hosts are to be reached for a hand-over: a later host gets no part of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attendance:
-    """What this process needs to look after one run: the hosts, and values of jobs that only its memory holds."""
+    """The care of this process for a run: the hosts, and values of jobs from memory alone (`caller`)."""
 
     session: Session
     hosts: Hosts
@@ -43,10 +43,10 @@ class Attendance:
         interruption: AbstractContextManager[asyncio.Event],
         stands_by: bool = False,
     ) -> Final | None:
-        """Bring the run to its end -> its summary; None where the event of `interruption` is set first.
+        """Bring the run to the end -> the summary; None where the event of `interruption` is set first.
 
-        `interruption` is entered for the time of the wait. With `stands_by` the hosts get the run in stand-by, so that
-        they go on with it when this process falls silent.
+        `interruption` is entered for the time of the wait. With `stands_by` the hosts get the run in stand-by, and go
+        on with the run when this process falls silent.
         """
         session = self.session
         start_screen = StartScreen(screen)
@@ -62,10 +62,10 @@ class Attendance:
         await Standby(self._open_handover, self.hosts.fleet, record, screen=screen).keep(me, heart)
 
     async def hand_over(self, planned: RunRecord, recorded: Callable[[], RunRecord]) -> tuple[RunRecord, Handed]:
-        """Leave a run to coordinators on its hosts -> its record, and which hosts took the run.
+        """Leave a run to coordinators on hosts -> the record of the run, and the answers of the hosts.
 
-        `recorded` records the run or returns its record, and is called in a thread once the hosts are ready: whatever
-        takes time on the way to a host comes before the record.
+        `recorded` records the run or returns the record, and is called in a thread once the hosts are ready: all slow
+        work on the way to a host comes before the record.
         """
         fleet = self.hosts.fleet
         handover = self._open_handover()
@@ -81,7 +81,7 @@ class Attendance:
             await handover.close()
 
     def continue_in_background(self, record: RunRecord, handed: Handed) -> None:
-        """Start a coordinator on this machine for the hosts that did not take the run, where there are such hosts."""
+        """Start a coordinator on this machine for the hosts without the run, where there are any."""
         if handed.left or not handed.taken:
             only = [each.name for each in handed.left] if handed.taken else []
             start_background_coordinator(self.session, record, caller=self.caller, only=only)
@@ -124,7 +124,7 @@ def in_loop(show: Callable[[str], None]) -> Callable[[str], None]:
 
 
 async def coordinate(session: Session, record: RunRecord, *, caller: Mapping[str, str], only: Sequence[str]) -> None:
-    """Bring a recorded run to its end without a screen; `only` names the hosts to drive, no name means all of them."""
+    """Bring a recorded run to the end without a screen; `only` names the hosts to drive, no name means all hosts."""
     screen = LogScreen()
     async with open_hosts(session, only=only or None) as hosts:
         with session.notices_to(in_loop(screen.message)), own_coordinator(session) as me:

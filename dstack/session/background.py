@@ -18,9 +18,10 @@ from dstack.session.submission import caller_values
 def start_background_coordinator(
     session: Session, record: RunRecord, *, caller: Mapping[str, str], only: Sequence[str] = ()
 ) -> None:
-    """Start a coordinator that outlives this process and its terminal, and give it the `caller` values by its stdin.
+    """Start a coordinator to outlive this process and the terminal; the `caller` values go to the stdin of the
+    coordinator.
 
-    `only` names the hosts that the coordinator drives; without names it drives all.
+    `only` names the hosts to drive; without names the coordinator drives all hosts.
     """
     folder = session.home / ".dstack" / "coordinators"
     make_folder(str(folder))
@@ -41,7 +42,7 @@ def start_background_coordinator(
 
 
 def finish_in_background(session: Session, record: RunRecord) -> None:
-    """Bring the run to its end in the background, in case no coordinator is left that does.
+    """Bring the run to the end in the background, in case no coordinator is left for the run.
 
     Beside a living coordinator this does no harm. Jobs whose secrets this user lacks wait; the user is told so.
     """

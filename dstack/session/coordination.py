@@ -1,4 +1,4 @@
-"""What drives runs and keeps house in this process."""
+"""The parts of this process that drive runs and keep house."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
-    """All that a coordinator in this process works with."""
+    """The context of a coordinator in this process."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
     from dstack.app.coordination.context import Means
     from dstack.app.coordination.heartbeat import Heart
@@ -46,7 +46,7 @@ def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Scree
 
 
 def make_performer(session: Session) -> BlockingPerformer:
-    """Performs steps that need no host, for commands that keep house; to be closed."""
+    """A performer of steps without hosts, for housekeeping; the caller closes the performer."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
     from dstack.app.maintenance.blocking_driver import BlockingPerformer
     from dstack.app.protocol.liveness import Observer
@@ -60,7 +60,7 @@ def make_performer(session: Session) -> BlockingPerformer:
 
 @contextmanager
 def own_coordinator(session: Session) -> Iterator[Coordinator]:
-    """This process as a coordinator: its lock is held until the end of the block, or of the process."""
+    """This process as a coordinator: the lock is held until the end of the block, or of the process."""
     from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 
     name = new_nonce()
@@ -93,7 +93,7 @@ def read_pinned(session: Session, attempts: Sequence[AttemptKeys]) -> Iterator[N
 
 @contextmanager
 def open_housekeeper(session: Session) -> Iterator[Pruner]:
-    """The housekeeper of the session's project, as this user; its threads end with the block."""
+    """The housekeeper of the session's project, as this user; all threads end with the block."""
     from dstack.adapters.identity import user_name
     from dstack.app.maintenance.prune_plan import Pruner
 

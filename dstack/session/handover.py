@@ -1,4 +1,4 @@
-"""Leaves a recorded run to the coordinators on its hosts, and to one of this machine where those cannot do it."""
+"""Hands a recorded run to coordinators on the hosts of a session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from dstack.session.session import Session
 
 
 class RunHandover:
-    """One run on its way to coordinators of hosts: `ready` first, which may be before it is recorded, then `hand`."""
+    """A run on the way to coordinators of hosts: `ready`, perhaps before the run is recorded, then `hand`, then
+    `close`."""
 
     def __init__(self, session: Session, hosts: Hosts, caller: Mapping[str, str]) -> None:
         self._session = session
@@ -37,7 +38,7 @@ class RunHandover:
         self._coordinators = HostCoordinators(session, hosts.opener)
 
     async def ready(self, run: RunRecord) -> Ready:
-        """Which reached hosts see the bucket and have the code of the run now, and why the others are left."""
+        """The reached hosts that see the bucket and have the code of the run now, and why other hosts are left out."""
         return await make_ready(
             list(self._hosts.fleet.links.values()),
             project=self._session.name,
@@ -48,10 +49,10 @@ class RunHandover:
         )
 
     async def hand(self, ready: Ready, record: RunRecord, *, attendant: Coordinator | None = None) -> Handed:
-        """Hand the recorded run to the hosts that are ready, each with the values of the jobs that it can run.
+        """Hand the recorded run to the ready hosts, to each host with the values of the jobs for this host.
 
-        They begin at once, or stand by for the `attendant`. A silent host that alone might run an open job of the run
-        is among those left, so that this machine goes on waiting for that host.
+        The hosts begin at once, or stand by for the `attendant`. A silent host is left out where no other host might
+        run an open job of the run, so that this machine goes on waiting for the silent host.
         """
 
         async def give(reached: ReachedHost, peers: Sequence[Peer]) -> float | None:
@@ -79,7 +80,7 @@ class RunHandover:
 
 
 class HostCoordinators:
-    """What hosts see of the bucket of a command, through one front on each."""
+    """The coordinators on hosts, each reached through a front process, and the view of the bucket from there."""
 
     def __init__(self, session: Session, opener: HostOpener) -> None:
         self._session = session
@@ -90,7 +91,7 @@ class HostCoordinators:
         self._clients: dict[str, CoordinatorClient] = {}
 
     async def client(self, host: Host) -> CoordinatorClient:
-        """The front of the host's coordinator, started when first asked for."""
+        """The client of the host's coordinator, started at the first call for the host."""
         if host.name not in self._clients:
             transport = await self._opener.transport(host)
             self._clients[host.name] = await CoordinatorClient.open(transport, host.dir)
@@ -102,7 +103,7 @@ class HostCoordinators:
             await client.close()
 
     async def able(self, host: Host, facts: HostFacts) -> None:
-        """Raises DstackError with what keeps the host's coordinator from working alone."""
+        """Raise DstackError where something keeps the host's coordinator from working alone."""
         seeing = await self.look(host, facts)
         if not seeing.used:
             raise HostError(host.name, unseen_text(redact_url(self._session.settings.bucket)))
@@ -110,7 +111,8 @@ class HostCoordinators:
             raise HostError(host.name, f"its account cannot use the bucket: {seeing.trouble}")
 
     async def look(self, host: Host, facts: HostFacts) -> HostBucketReport:
-        """How the host sees the bucket, be it in use or not; raises DstackError where it does not."""
+        """The view of the bucket from the host, also of an unused bucket; raises DstackError where the host has no
+        view."""
         if python_version(facts) < OLDEST_COORDINATOR_PYTHON:
             python = ".".join(map(str, OLDEST_COORDINATOR_PYTHON))
             raise HostError(host.name, f"its python3 is {facts.python}, {python} is needed to work alone")
@@ -148,7 +150,8 @@ class HostCoordinators:
         )
 
     async def library(self, host: Host, facts: HostFacts) -> Library | None:
-        """What the host needs to open the bucket; None for a folder. Raises DstackError where it cannot be had."""
+        """The library for the host to open the bucket; None for a folder. Raises DstackError without a library for the
+        host."""
         url = self._session.settings.bucket
         packages = backend_of(url).properties.host_packages
         if packages is None:

@@ -12,10 +12,10 @@ WAS_OPEN = "%s was open to other accounts; it is closed now, and only yours"
 
 
 def own_home(notify: Callable[[str], None]) -> Path:
-    """The user's home, once `~/.dstack` is closed to other accounts; `notify` hears of each path that was open.
+    """The user's home, once `~/.dstack` is closed to other accounts; `notify` hears of each path found open.
 
-    Every command gets the home here. Raises UntrustedError where `~/.dstack`, or what dstack executes or believes in
-    it, belongs to another account or may be changed by one.
+    Every command gets the home here. Raises UntrustedError where another account owns, or may change, `~/.dstack` or
+    something there that dstack executes or believes.
     """
     home = Path.home()
     closed: list[str] = []

@@ -1,4 +1,4 @@
-"""Answers of several hosts to one question, asked at the same time."""
+"""Answers of several hosts to a question, asked at the same time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Question = Callable[[Host, RunnerPort, HostOpener], Awaitable[T]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostAnswer(Generic[T]):
-    """The answer of one host, or the error that came instead."""
+    """The answer of a host, or the error in place of an answer."""
 
     host: Host
     value: T | None = None
@@ -29,9 +29,9 @@ class HostAnswer(Generic[T]):
 async def ask_each(
     session: Session, hosts: Sequence[Host], question: Question[T], *, unanswered: list[HostName]
 ) -> list[HostAnswer[T]]:
-    """The answers in the order of `hosts`; a host that cannot be reached, or says no, holds up none of the others.
+    """The answers in the order of `hosts`; an unreachable host, or a refusal, holds up no other host.
 
-    `unanswered` always names the hosts that have not answered yet.
+    `unanswered` always names the hosts without an answer so far.
     """
     opener = HostOpener(session)
     unanswered[:] = [host.name for host in hosts]

@@ -1,4 +1,4 @@
-"""What a host has, and how its account sees the bucket."""
+"""The condition of a host: its tools and devices, and the view of the bucket from there."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MOUNT_BUCKET = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCondition:
-    """What a host has, and as whom it sees the bucket: "" where it does not; then why and what helps, where that is
-    worth a line: the default folder is one of this machine's.
+    """The facts of a host, and the view of the bucket from there.
 
-    `trouble` is what the account cannot do with a bucket that is there. `fresh` is a bucket that is not in use as seen
-    from this machine either.
+    `who` is the identity under which the host sees the bucket, "" without a view of the bucket. `unseen` then says why:
+    "" for the default folder, which only this machine ever sees. `trouble` is the failure of a read or write of a
+    present bucket. `help` is the way out of either. `fresh`: the bucket is unused, also as seen from this machine.
     """
 
     facts: HostFacts
@@ -41,13 +41,14 @@ class HostCondition:
 
 
 class HostInspection:
-    """Asks hosts what they have and see."""
+    """Asks hosts for their condition."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def at(self, host: Host, runner: RunnerPort, opener: HostOpener) -> HostCondition:
-        """One host; that it does not see the bucket is no error, for most buckets are folders of one machine."""
+        """The condition of `host`. A host without a view of the bucket is no error: most buckets are folders of one
+        machine."""
         facts = await runner.facts()
         if host.local:
             return await asyncio.to_thread(self._here, facts)
@@ -70,7 +71,8 @@ class HostInspection:
             await sight.close()
 
     def _here(self, facts: HostFacts) -> HostCondition:
-        """This machine, by a real read and write; a bucket that is not used yet is not written to."""
+        """The condition of this machine, by a real read and write; nothing is written to a bucket before its first
+        use."""
         try:
             if not writable(self._session.bucket):
                 return HostCondition(facts=facts, who=facts.user)
@@ -83,7 +85,7 @@ class HostInspection:
         return HostCondition(facts=facts, who=facts.user)
 
     async def _is_fresh(self) -> bool:
-        """Whether nobody has used the bucket as seen from here; nothing is written to find out."""
+        """Whether the bucket is unused as seen from here; nothing is written to find out."""
 
         def look() -> bool:
             try:

@@ -26,7 +26,7 @@ class HostOpener:
         self._ssh: SshHosts | None = None
 
     async def open(self, host: Host) -> RunnerPort:
-        """A started runner on `host`; raises what its transport raises."""
+        """A started runner on `host`; raises the errors of the transport."""
         from dstack.adapters.runner.client import RunnerClient
         from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 
@@ -65,7 +65,7 @@ class HostOpener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """The hosts of a command, and what opens connections to them."""
+    """The hosts of a session, and the opener of connections to hosts."""
 
     fleet: Fleet
     opener: HostOpener
@@ -73,8 +73,8 @@ class Hosts:
 
 @asynccontextmanager
 async def open_hosts(session: Session, *, only: Collection[str] | None = None) -> AsyncIterator[Hosts]:
-    """The hosts of the inventory (those named in `only`), none of them connected yet; all connections are closed at
-    the end of the block."""
+    """The hosts of the inventory, or the hosts named in `only`, none connected yet; all connections are closed at the
+    end of the block."""
     from dstack.app.hosts.fleet import Fleet
 
     opener = HostOpener(session)
@@ -88,7 +88,7 @@ async def open_hosts(session: Session, *, only: Collection[str] | None = None) -
 
 
 def prefetch_ssh(session: Session) -> None:
-    """Begin to import the SSH library, where a host of the inventory needs it, while other work is done."""
+    """Begin to import the SSH library beside other work, where a host of the inventory is reached by SSH."""
     if any(not host.local for host in session.inventory()):
         from dstack.adapters.ssh.prefetch import prefetch
 

@@ -1,4 +1,4 @@
-"""Changes `hosts.yaml` on disk: whole or not at all, everything but the one entry as it was."""
+"""Changes of `hosts.yaml` on disk: whole or not at all, with every other entry left alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from dstack.project.hosts.editor import add_host, remove_host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostsFile:
-    """A file of hosts; `shown` is how people call it. A `private` one is the user's own, another the project's."""
+    """A file of hosts; messages call the file `shown`. A `private` file is the user's own, any other file the
+    project's."""
 
     path: Path
     shown: str
@@ -26,7 +27,7 @@ class HostsFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostsFileChange:
-    """What a file will hold, and what it held when that was decided."""
+    """A decided change of a file: the bytes before, and the bytes after."""
 
     file: HostsFile
     before: bytes
@@ -34,18 +35,18 @@ class HostsFileChange:
 
 
 def prepare(file: HostsFile, edit: Callable[[bytes], bytes]) -> HostsFileChange:
-    """The file as `edit` makes it; nothing is written. Raises what `edit` raises."""
+    """The change of the file by `edit`; nothing is written. Raises the errors of `edit`."""
     before = _read(file)
     return HostsFileChange(file=file, before=before, after=edit(before))
 
 
 def prepare_add(file: HostsFile, host: Host) -> HostsFileChange:
-    """The file with `host`; nothing is written. Raises UsageError or ConfigError as `add_host` does."""
+    """The change that adds `host`; nothing is written. Raises UsageError or ConfigError as `add_host` does."""
     return prepare(file, lambda before: add_host(before, host, file.shown))
 
 
 def prepare_remove(file: HostsFile, name: str) -> HostsFileChange:
-    """The file without the host; nothing is written. Raises NotFoundError when it is not there."""
+    """The change that removes the host; nothing is written. Raises NotFoundError for a host that is not in the file."""
     before = _read(file)
     if not before:
         raise NotFoundError(f"{file.shown} has no host {name!r}", hint="`dstack hosts ls` says where each host stands")
@@ -53,9 +54,10 @@ def prepare_remove(file: HostsFile, name: str) -> HostsFileChange:
 
 
 def replace(change: HostsFileChange) -> None:
-    """Put the new text in its place; a symbolic link stays one. Raises DstackError when the file has changed since.
+    """Write the new text into the file; a symbolic link stays a link. Raises DstackError when the file has changed
+    since.
 
-    The file keeps its mode, a new one has 0600, and a private one always.
+    The file keeps its mode; a new file, and a private file always, has mode 0600.
     """
     target, shown = change.file.path.resolve(), change.file.shown
     if _read(change.file) != change.before:

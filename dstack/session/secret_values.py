@@ -1,4 +1,4 @@
-"""Where a run finds its secrets: what is set for the project, then the project's `.env`, then what is set for all."""
+"""The sources of secrets, in order: secrets set for the project, the project's `.env`, secrets set for all projects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERYWHERE = SecretScope(project=None)
 
 
 class SecretSources:
-    """The secrets of one project; nothing is opened before it is asked for."""
+    """The secrets of a project; a keyring or file is opened at the first question."""
 
     def __init__(self, *, home: Path, root: Path, project: str) -> None:
         self._root = root
@@ -28,7 +28,8 @@ class SecretSources:
         return read_dotenv(self._root)
 
     def find(self, name: str) -> str | None:
-        """The value, None when it stands nowhere. Raises SecretError when the first that has it does not give it."""
+        """The value of a secret; None for an unset secret. Raises SecretError when the first source with the secret
+        fails."""
         own = self._store.get(self._scope, name)
         if own is not None:
             return own
@@ -36,23 +37,24 @@ class SecretSources:
         return written if written is not None else self._store.get(EVERYWHERE, name)
 
     def known(self) -> frozenset[str]:
-        """The names that stand somewhere; no value is read, and no keyring is opened."""
+        """The names of all set secrets; no value is read, and no keyring is opened."""
         kept = (*self._store.list_secrets(self._scope), *self._store.list_secrets(EVERYWHERE))
         return frozenset((*(one.name for one in kept), *self._dotenv.values))
 
     def unread(self) -> str:
-        """What in `.env` could not be read, for a hint; empty when all could."""
+        """The unreadable lines of `.env`, for a hint; "" without unreadable lines."""
         lines = self._dotenv.unread
         return f"; line {', '.join(map(str, lines))} of {DOTENV_FILE} is no NAME=VALUE" if lines else ""
 
     def values(self, names: Iterable[str]) -> dict[str, str]:
-        """Of these names all that can be had."""
+        """The values of the set secrets among `names`."""
         found = ((name, self.find(name)) for name in dict.fromkeys(names))
         return {name: value for name, value in found if value is not None}
 
 
 def require_secrets(sources: SecretSources, jobs: Sequence[JobSpec]) -> None:
-    """Refuse a run that asks for a secret which stands nowhere: SecretError names each, and its workflows."""
+    """Refuse a run that asks for unset secrets: SecretError names each secret, and the workflows that ask for the
+    secret."""
     wanted: dict[str, list[str]] = {}
     for spec in jobs:
         for name in spec.secrets:
@@ -66,7 +68,7 @@ def require_secrets(sources: SecretSources, jobs: Sequence[JobSpec]) -> None:
 
 
 def missing_secrets(sources: SecretSources, workflows: Sequence[Workflow]) -> list[Problem]:
-    """A problem for each workflow and secret of it that stands nowhere."""
+    """A problem for each unset secret of each workflow."""
     found = [(workflow, name) for workflow in workflows for name in workflow.secrets]
     known = sources.known() if found else frozenset()
     return [
@@ -82,6 +84,6 @@ def missing_secrets(sources: SecretSources, workflows: Sequence[Workflow]) -> li
 
 
 def way_out(names: Iterable[str]) -> str:
-    """What to do about secrets that are not set."""
+    """The way out for unset secrets."""
     commands = ", ".join(f"`dstack secrets set {name}`" for name in names)
     return f"{commands}, or a line in {DOTENV_FILE} of the project folder"

@@ -1,6 +1,6 @@
-"""A project as one process uses it.
+"""A project in the use of a process.
 
-Everything heavy is imported where it is first needed, so that `dstack ps` pays for nothing but a bucket.
+Every heavy module is imported at its first use, so that `dstack ps` pays for nothing but a bucket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A command in a project: settings, bucket and runs, each opened at its first use."""
+    """A project in the use of this process: settings, bucket and runs, each opened at the first use."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Session:
 
     @cached_property
     def name(self) -> str:
-        """What the project is called in the bucket and on hosts."""
+        """The name of the project in the bucket and on hosts."""
         from dstack.project.settings import project_name
 
         configured = self.settings.project
@@ -61,14 +61,14 @@ class Session:
 
     @property
     def folder_name(self) -> str:
-        """What the project would be called by its folder; "" where it is called so, or by its config.yaml."""
+        """The name of the project by its folder alone; "" where this is the name, or config.yaml gives the name."""
         from dstack.project.settings import project_name
 
         name = project_name(None, None, self.root)
         return name if not self.settings.project and name != self.name else ""
 
     def _remote(self) -> str | None:
-        """The URL of `origin`, whatever branch is checked out; None without one, or without git."""
+        """The URL of the remote `origin`, on every branch; None without a URL, or without git."""
         from dstack.adapters.git.repository import configuration, remote_url
 
         try:
@@ -78,7 +78,7 @@ class Session:
 
     @cached_property
     def storage(self) -> Storage:
-        """The bucket of the project, not opened yet. A bucket that somebody named has to be there."""
+        """The bucket of the project, not opened yet. A folder named by the user has to exist."""
         settings = self.settings
         return Storage(
             settings.bucket, settings.options, home=self.home, notify=self.tell, must_exist=bool(settings.is_chosen)
@@ -90,7 +90,7 @@ class Session:
         return self.storage.bucket
 
     def tell(self, text: str) -> None:
-        """Show the user one line, where the face of this process shows such lines now."""
+        """Show the user a line, in the present place for lines of the face."""
         self._notify(text)
 
     @contextmanager
@@ -131,10 +131,11 @@ class Session:
         return read_inventory(home=self.home, root=self.root, file=file)
 
     def require_run(self, asked: str | None, *, named: bool = True) -> RunRecord:
-        """The run of that name, beginning of a name, or id; None or "-": the last one of this user on this machine.
+        """The run with the name, beginning of a name, or id `asked`; None or "-": the last run of this user on this
+        machine.
 
-        A run that was not written out is named by `tell`, with `named`. Raises NotFoundError and UsageError as
-        app/finding does.
+        With `named` the user is told the name of the last run. Raises NotFoundError and UsageError as `find_run` and
+        `last_run` do.
         """
         from dstack.app.queries.run_lookup import OWN_LAST_RUN, find_run, last_run
 
@@ -159,5 +160,5 @@ class Session:
         return Presence(self.bucket, self.keys, sure=sure, now=time.time())
 
     def look(self) -> Presence:
-        """The look of this command at who looks after runs; commands over runs that are final do without."""
+        """The look of this session at the coordinators of open runs; views of final runs do without."""
         return self._look

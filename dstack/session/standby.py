@@ -1,4 +1,4 @@
-"""Leaves an attended run to its hosts in stand-by, so that they go on when this machine falls silent."""
+"""Leaves an attended run to hosts in stand-by, so that hosts go on with the run when this machine falls silent."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
     from dstack.session.handover import RunHandover
 
 QUIET = 5.0
-"""Seconds from the start of the first job until hosts are asked: a run that is over sooner asks none."""
+"""Seconds from the start of the first job until hosts are asked: a shorter run asks no host."""
 LOOKS = 10
-"""Looks for hosts that were not reached before; what comes later yet is left out."""
+"""Looks for hosts newly reached; a host reached after the last look is left out."""
 SLOW = 10.0
-"""Seconds that hosts have at each look to be reached."""
+"""Seconds for hosts to be reached at each look."""
 EARLY = 300.0
-"""Seconds before the end of lent credentials at which hosts get new ones."""
+"""Seconds before the end of lent credentials at which hosts get new credentials."""
 EVERY = 60.0
-"""Seconds between two looks whether a host came late, or that end is near."""
+"""Seconds between two looks for late hosts, and for the end of lent credentials."""
 PAST_START = (JobStatus.RUNNING, JobStatus.QUEUED)
-"""A job with such a status is past its start, or waits for others: nothing that is done now slows it."""
+"""A job with one of these states is past the start, or waits for other jobs: a hand-over does not slow the job."""
 
 
 class StartScreen:
-    """A `Screen` that shows all on another one, and tells when the first job has begun, or waits for a slot."""
+    """A `Screen` in front of another screen; the event `start` is set when the first job has begun, or waits for a
+    slot."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -56,12 +57,12 @@ class StartScreen:
 
 
 class Standby:
-    """One attended run on its way to hosts that stand by for `me`; whatever goes wrong is one line on the screen."""
+    """An attended run on the way to hosts in stand-by; every failure becomes a line on the screen."""
 
     def __init__(
         self, open_handover: Callable[[], RunHandover], fleet: Fleet, record: RunRecord, *, screen: StartScreen
     ) -> None:
-        """`open_handover` is called once the run has gone on for a while: what it loads is not paid by the start."""
+        """`open_handover` is called once the run has gone on for a while, so that its imports do not slow the start."""
         self._open_handover = open_handover
         self._fleet = fleet
         self._record = record
@@ -71,9 +72,9 @@ class Standby:
         self._line = ""
 
     async def keep(self, me: Coordinator, heart: Heart) -> None:
-        """Hand the run over once it has begun, to hosts that come late too, and again before lent credentials end.
+        """Hand the begun run over, also to late hosts, and again before lent credentials end.
 
-        Goes on until it is cancelled, when the run ends or is left.
+        Goes on until cancelled, when the run ends or is left. `me` is the coordinator whose silence the hosts wait for.
         """
         if all(link.host.local for link in self._fleet.links.values()):
             return
@@ -89,7 +90,7 @@ class Standby:
             await asyncio.sleep(EVERY)
 
     async def _is_news(self) -> bool:
-        """Whether a host is reached that was not when the run was handed out last."""
+        """Whether a host is newly reached since the last hand-over."""
         # Whoever came back to a run has asked no host so far.
         await self._fleet.ready(SLOW)
         await self._fleet.tried(SLOW)
@@ -128,7 +129,7 @@ class Standby:
 
 
 def outlook(handed: Handed) -> str:
-    """Who goes on when this machine falls silent, and why the others do not; "" where there is nothing to say."""
+    """The hosts that go on when this machine falls silent, and why other hosts do not; "" without anything to say."""
     why = next((each.why for each in handed.left if each.why), "")
     if not handed.taken:
         return f"the run needs this machine: {why}" if why else ""

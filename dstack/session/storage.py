@@ -1,4 +1,4 @@
-"""The bucket of a session: named by settings, opened at its first use, probed before its first write."""
+"""The bucket of a session: named by settings, opened at the first use, probed before the first write."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from dstack.ports import Bucket
 
 
 class Storage:
-    """One bucket by its URL and storage options.
+    """A bucket by URL and storage options.
 
-    With `must_exist` a bucket that is a folder has to be there: where its file system is not mounted, everything that
-    is written would go to another disk. `notify` hears of a bucket that does not answer, from any thread.
+    With `must_exist` a bucket in a folder has to exist: without its file system mounted, all data would go to another
+    disk. `notify` hears, from any thread, of a bucket without an answer.
     """
 
     _format: FormatRecord | None = None
@@ -52,7 +52,7 @@ class Storage:
 
     @cached_property
     def bucket(self) -> Bucket:
-        """The bucket, for reading; looking at a new bucket does not make it.
+        """The bucket, for reading; a look at a new bucket creates nothing.
 
         Raises BucketError for a bucket of a later format, and as `require_folder` does.
         """
@@ -65,21 +65,21 @@ class Storage:
         return bucket
 
     def require_folder(self) -> None:
-        """Raise BucketError where the bucket is a folder that must exist and does not."""
+        """Raise BucketError where the bucket is a missing folder, with `must_exist`."""
         if self._must_exist and (path := missing_path(self._url, self._home)):
             hint = f"mount it, or make it: dstack init --bucket {quote(path)}"
             raise BucketError(f"the bucket {path} does not exist here", hint=hint)
 
     @property
     def reads_at_once(self) -> int:
-        """How many reads are worth making at the same time."""
+        """The number of reads to make at the same time."""
         return backend_of(self._url).properties.reads_at_once
 
     def probe(self) -> ProbeEffort | None:
-        """Make sure, before the first write, that the bucket excludes concurrent writers -> how hard it was probed.
+        """Make sure, before the first write, that the bucket excludes concurrent writers -> the effort of the probe.
 
-        None for a bucket that was probed before. Raises BucketError for a bucket that does not exclude writers, and
-        for one that only a later version may write to.
+        None for a bucket probed before. Raises BucketError for a bucket without exclusion of writers, and for a bucket
+        that only a later version may write to.
         """
         bucket = self.bucket
         if self._format is not None:
@@ -90,7 +90,7 @@ class Storage:
         return effort
 
     def abort_uploads(self, prefix: str, *, now: float) -> int:
-        """End uploads in parts below `prefix` that were broken off long ago -> how many.
+        """End uploads in parts below `prefix`, broken off long ago -> the number of ended uploads.
 
         `now` is the time of day by the store's clock.
         """

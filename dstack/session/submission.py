@@ -1,4 +1,4 @@
-"""From the command line to a run that is ready to be recorded."""
+"""From a request to a run ready to be recorded."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from dstack.session.session import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """A wish for a run: a workflow of the project, and values for its variables."""
+    """A wish for a run: a workflow of the project, and values for variables."""
 
     workflow: str
     overrides: tuple[str, ...] = ()
     """`--NAME`, `VALUE` and `--NAME=VALUE` for variables, in order."""
     assignments: tuple[str, ...] = ()
-    """`NAME=VALUE` for variables, whatever they are called."""
+    """`NAME=VALUE` for variables of any name."""
     reserved: tuple[str, ...] = ()
-    """Words like `--json` that overrides cannot set, because the face gives them another meaning."""
+    """Words like `--json` with another meaning in the face: overrides of these names are refused."""
     rerun: tuple[str, ...] = ()
-    """Workflows of the run that run again even where a result is there."""
+    """Workflows of the run to run again in spite of a result."""
     command: tuple[str, ...] = ()
-    """The command line that the record of the run shows to people."""
+    """The command line, for people, in the record of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A planned run that is not recorded yet."""
+    """A planned run, not recorded yet."""
 
     submission: Submission
     forecast: tuple[JobForecast, ...]
-    """What will become of each job, as far as the bucket says it now."""
+    """The future of each job, as far as the bucket knows now."""
     running: tuple[JobSpec, ...]
-    """The jobs without a result to reuse: somebody must run them."""
+    """The jobs without a result to reuse."""
     placed: tuple[JobSpec, ...]
-    """The running jobs that need a host of this session, because no other run has them."""
+    """The running jobs for hosts of this session: no other run has an attempt to join."""
 
     @property
     def record(self) -> RunRecord:
-        """The record as it will be written, but for the name, which another run may take first."""
+        """The record to write; only the name may change, where another run takes the name first."""
         return self.submission.record
 
 
@@ -74,7 +74,7 @@ def prepare_run(session: Session, request: RunRequest) -> PreparedRun:
 
 
 def record_run(session: Session, submission: Submission) -> RunRecord:
-    """Record the run in the bucket, which is probed first where it is new -> the record under its final name."""
+    """Record the run -> the record under the final name. A new bucket is probed first."""
     session.storage.probe()
     return submit(session.bucket, session.keys, submission, rename=rename)
 
@@ -120,7 +120,7 @@ def _check_rerun(rerun: Sequence[str], members: Sequence[str]) -> None:
 
 
 def _refuse_pinned(spec: JobSpec) -> None:
-    """Results of tagged and named runs cannot be taken as inputs yet: say so before anything is done."""
+    """Refuse results of tagged and named runs as inputs, which this version cannot take, before anything is done."""
     for dependency in spec.inputs:
         if dependency.tag is not None or dependency.run is not None:
             pin = f"tag {dependency.tag}" if dependency.tag is not None else f"run {dependency.run}"
@@ -141,10 +141,10 @@ def rename(record: RunRecord) -> RunRecord:
 
 
 def caller_values(session: Session, jobs: Sequence[JobSpec], *, required: bool = True) -> dict[str, str]:
-    """What jobs are given from memory: bare names in `env:`, from the environment of this command, and
-    secrets, from where they are kept. It stays in memory.
+    """Values of jobs from memory alone: bare names in `env:` from the environment of this process, and secrets. Nothing
+    of the values is written anywhere.
 
-    Raises NotFoundError and SecretError for what cannot be had; with `required` false that is left out.
+    Raises NotFoundError and SecretError for a missing value; without `required` a missing value is left out.
     """
     values = {}
     for spec in jobs:

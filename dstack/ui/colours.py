@@ -1,4 +1,4 @@
-"""Colours and modes that a log leaves on in a terminal, and how the terminal is given back without them."""
+"""Colours and modes left on in a terminal by a log, and how the terminal is given back without colours."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import lru_cache
 RESET = b"\x1b[0m"
 """Turns every colour and mode (bold, hidden, reversed …) off."""
 LISTED = frozenset([*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59])
-"""The parameters of `ESC [ … m` that a log may use, beside the bright colours and EXTENDED; RESET undoes each.
+"""The parameters of `ESC [ … m` permitted to a log, beside the bright colours and EXTENDED; RESET undoes each.
 
-Not among them are fonts (10 to 20): on the Linux console RESET does not undo these.
+Fonts (10 to 20) are not permitted: on the Linux console RESET does not undo a font.
 """
 BRIGHT = range(90, 108)
 EXTENDED = (38, 48, 58)
-"""Parameters that begin one of 256 colours (`38;5;N`) or red, green and blue (`38;2;R;G;B`), or these with colons."""
+"""Parameters that begin a colour by number (`38;5;N`) or by red, green and blue (`38;2;R;G;B`), also with colons."""
 MOST = 16
-"""Sequences without a reset that are kept in force for the lines to come; of more only the last ones."""
+"""Sequences without a reset kept in force for the next lines; of more sequences only the last are kept."""
 
 _SEQUENCE = re.compile(rb"\x1b\[([0-9;:]*)m")
 _FRESH = re.compile(rb"0*(?:;|\Z)")
-"""Parameters that begin with a reset."""
+"""Parameters beginning with a reset."""
 
 
 class Colours:
@@ -54,7 +54,7 @@ class Colours:
 
 @lru_cache(maxsize=512)
 def keep_listed(parameters: str) -> str | None:
-    """Those of the parameters of one `ESC [ … m` that a log may use, as they were written; None where none is left.
+    """The permitted parameters of one `ESC [ … m`, as written; None where no parameter is permitted.
 
     No parameters at all are a reset, and stay. `parameters` has digits, `;` and `:` only.
     """
@@ -68,7 +68,7 @@ def keep_listed(parameters: str) -> str | None:
 
 
 def _length_of_listed(rest: list[str]) -> int:
-    """How many parameters at the beginning of `rest` are one that is listed; 0 where the first is not."""
+    """How many parameters at the beginning of `rest` make up one permitted setting; 0 where the first begins none."""
     if ":" in rest[0]:
         head, *parts = map(_number, rest[0].split(":"))
         is_listed = _is_colour(head, parts) or (head == 4 and len(parts) == 1 and parts[0] <= 5)
@@ -80,21 +80,23 @@ def _length_of_listed(rest: list[str]) -> int:
 
 
 def _is_colour(head: int, parts: list[int], between: str = ":") -> bool:
-    """Whether these are a whole colour; with colons it may name a colour space, which is left empty as a rule."""
+    """Whether `head` and `parts` are a whole colour; with colons a colour may name a colour space, mostly left
+    empty."""
     lengths = {5: (1,), 2: (3, 4) if between else (3,)}.get(parts[0], ()) if parts else ()
     return head in EXTENDED and len(parts) - 1 in lengths and max(parts) <= 255
 
 
 def _number(text: str) -> int:
-    """The number that a terminal reads; 256 and more, and what is none, are 256, which means nothing."""
+    """The number as a terminal reads `text`; 256, without meaning as a colour, for larger numbers and for other
+    text."""
     digits = (text or "0").lstrip("0") or "0"
     return min(int(digits), 256) if digits.isdigit() and len(digits) <= 3 else 256
 
 
 def restore_beside() -> None:
-    """Take all colours off the terminal of standard error, for a standard output that nobody reads any more.
+    """Take all colours off the terminal of standard error, for a standard output whose reader is gone.
 
-    What was written into the pipe may have come to this terminal, colours and all (`dstack logs | head`).
+    Output of the pipe may have come to this terminal, colours and all (`dstack logs | head`).
     """
     try:
         if sys.stderr.isatty():

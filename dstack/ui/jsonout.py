@@ -1,4 +1,4 @@
-"""Values as the JSON that scripts read. The fields are a promise: they are added to, never renamed."""
+"""Values as JSON for scripts. The fields are a promise: new fields come, and no field is renamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def run_fields(view: RunView) -> dict[str, Any]:
     """One run: `run, workflow, status, user, submitted, jobs, machine, ended, looked_after_by, stage`; null where
-    there is nothing. Times are ISO 8601 in UTC. An open run that nobody looks after has an empty list of who does."""
+    there is nothing. Times are ISO 8601 in UTC. `looked_after_by` of an open run without a coordinator is empty."""
     return {
         "run": view.run,
         "workflow": view.workflow,
@@ -37,7 +37,7 @@ def run_fields(view: RunView) -> dict[str, Any]:
 def job_fields(job: JobView) -> dict[str, Any]:
     """One job: `workflow, status, host, attempt, fingerprint, reused_from, reason, started, ended, unreachable_since,
     sighting`;
-    null where there is nothing. The times are those of the job's host; those of a reused job are of the job that made
+    null where there is nothing. Times are by the clock of the job's host; a reused job has the times of the job behind
     the result."""
     return {
         "workflow": job.workflow,
@@ -55,7 +55,7 @@ def job_fields(job: JobView) -> dict[str, Any]:
 
 
 def run_json(view: RunView) -> str:
-    """One run as an indented JSON object."""
+    """A run as an indented JSON object."""
     return json.dumps(run_fields(view), indent=2)
 
 
@@ -89,7 +89,8 @@ def error_json(error: DstackError) -> str:
 
 
 def moment(seconds: float) -> str:
-    """Seconds since the epoch as `2026-11-22T21:57:03.120Z`; what no calendar has is its beginning."""
+    """Seconds since the epoch as `2026-11-22T21:57:03.120Z`; the beginning of the epoch for a time beyond the
+    calendar."""
     if not 0 < seconds < LATEST:
         seconds = 0.0
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

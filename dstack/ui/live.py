@@ -1,7 +1,7 @@
-"""The screen of an attached run in a terminal: logs scroll above a small table that is drawn again in place.
+"""The screen of an attached run in a terminal: logs scroll above a small table, drawn again in place.
 
-Drawn by hand rather than with rich: log bytes go straight to the terminal, whatever their rate, and only the few
-lines of the table are ever drawn again, at most FRAMES times a second.
+Drawn by hand rather than with rich: log bytes go straight to the terminal at any rate, and only the few lines of the
+table are ever drawn again, at most FRAMES_PER_S times a second.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ class JobRow:
 
 @dataclass(slots=True)
 class Frame:
-    """What stands at the bottom of the terminal now: the widths of its lines."""
+    """The table at the bottom of the terminal now: the widths of the drawn lines."""
 
     widths: list[int] = field(default_factory=list)
 
     def height(self, columns: int) -> int:
-        """Rows of the table in a terminal of `columns` columns, whatever the columns were when the table was drawn."""
+        """Rows of the table in a terminal of `columns` columns, also where the table was drawn with other columns."""
         return sum(max(1, -(-width // columns)) for width in self.widths)
 
 
 def table_rows(jobs: Sequence[JobRow], now: float, room: int) -> list[tuple[str, ...]]:
-    """The rows to show where there is room for `room`: busy jobs first, the rest summed up in the last one."""
+    """The rows to show where there is room for `room`: busy jobs first, the rest summed up in the last row."""
     if len(jobs) <= room:
         return [_cells(job, now) for job in jobs]
     urgent = sorted(jobs, key=_urgency)[: max(1, room - 1)]
@@ -200,7 +200,7 @@ class LiveScreen:
         self._write(b"".join(parts))
 
     def _block(self, columns: int, rows: int, *, last: bool) -> list[tuple[int, str]]:
-        """The lines at the bottom, with the columns that each takes; one column is left free against wrapping."""
+        """The lines at the bottom, each with its width in columns; the last column stays free against wrapping."""
         now = time.monotonic()
         width = max(20, columns - 1)
         room = len(self._jobs) if last else max(3, rows // 2 - len(self._progress))

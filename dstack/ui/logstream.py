@@ -1,4 +1,4 @@
-"""The logs of several jobs on the way to one output: filtered, prefixed when there are several, in whole lines."""
+"""The logs of several jobs on the way to an output: filtered, prefixed when there are several, in whole lines."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dstack.ui.colours import Colours, restore_beside
 from dstack.ui.terminal import LinePrefixer, TerminalFilter, clean
 
 PROGRESS_EVERY = 2.0
-"""Seconds between two looks at a line that is being drawn over."""
+"""Seconds between two looks at a line whose text is being drawn over."""
 
 
 class LogStream:
-    """One job's log. With `prefix` or `whole_lines` only whole lines come out; else bytes come out as they went in.
+    """The log of a job. With `prefix` or `whole_lines` only whole lines come out; else bytes come out in the given
+    pieces.
 
-    Colours that the log leaves on are taken off at its end.
+    Colours left on by the log are taken off at its end.
     """
 
     def __init__(self, prefix: str = "", *, whole_lines: bool = False) -> None:
@@ -24,7 +25,7 @@ class LogStream:
         self._released = time.monotonic()
 
     def feed(self, data: bytes) -> bytes:
-        """What is ready to be shown after `data`."""
+        """The bytes to show after `data`."""
         shown = self._filter.feed(data)
         if self._filter.holding and time.monotonic() - self._released >= PROGRESS_EVERY:
             self._released = time.monotonic()
@@ -44,7 +45,7 @@ class LogStream:
 
 
 class LogStreams:
-    """The logs of the jobs of one run; a prefix `[workflow] ` tells them apart when there are several."""
+    """The logs of the jobs of a run; with several jobs a prefix `[workflow] ` names the job of each line."""
 
     def __init__(self, *, prefixed: bool, whole_lines: bool = False) -> None:
         self._prefixed = prefixed
@@ -53,7 +54,7 @@ class LogStreams:
         self._coloured = False
 
     def feed(self, workflow: str, data: bytes) -> bytes:
-        """What is ready to be shown after `data` of this job."""
+        """The bytes to show after `data` of this job."""
         stream = self._streams.get(workflow)
         if stream is None:
             prefix = f"[{workflow}] " if self._prefixed else ""
@@ -72,6 +73,6 @@ class LogStreams:
         return b"".join(self.finish(workflow) for workflow in list(self._streams))
 
     def unread(self) -> None:
-        """Nobody reads the output any more: give the terminal beside it back when any log was coloured."""
+        """Give the terminal back without colours, when any log was coloured and the reader of the output is gone."""
         if self._coloured:
             restore_beside()

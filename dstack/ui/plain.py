@@ -1,4 +1,4 @@
-"""The screen of an attached run in a pipe or a file: one line for each change, and the logs."""
+"""The screen of an attached run in a pipe or a file: a line for each change, and the logs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def job_line(workflow: str, status: str, host: str, note: str) -> str:
 
 
 def in_sum(status: str, host: str) -> str:
-    """What a job counts as in the last line: one that was stopped before any host had it was not run."""
+    """The word for a job in the last line: a job stopped before any host had the job counts as not run."""
     return NOT_RUN if status == "stopped" and not host else status
 
 
 def ending(run: str, statuses: Sequence[str]) -> str:
-    """The last line: how the run ended, by what each job counts as; nothing while a job is open."""
+    """The last line: how the run ended, by the word for each job; "" while a job is open."""
     if not statuses or any(status not in ENDED and status != NOT_RUN for status in statuses):
         return ""
     counts = {status: statuses.count(status) for status in sorted(set(statuses), key=list(statuses).index)}
@@ -40,7 +40,7 @@ def ending(run: str, statuses: Sequence[str]) -> str:
 
 
 class PlainScreen:
-    """Implements `ports.Screen`. Never raises: when nobody reads any more, nothing more is written."""
+    """Implements `ports.Screen`. Never raises: when the reader of the output is gone, nothing more is written."""
 
     def __init__(self, run: str, workflows: Sequence[str], *, out: BinaryIO, logs: bool = True) -> None:
         self._run = clean(run)

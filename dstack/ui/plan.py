@@ -1,4 +1,4 @@
-"""What `dstack run --dry-run` prints: what will become of each job, and why."""
+"""The output of `dstack run --dry-run`: the future of each job, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 def plan_text(fates: Sequence[JobForecast], stream: TextIO | None = None) -> str:
-    """The plan as a table and one line that sums it up, without a newline at the end."""
+    """The plan as a table and a summary in the last line, without a newline at the end."""
     rows = [(fate.workflow, _WORDS[fate.fate], fate.host or "-", fate.reason) for fate in fates]
     reused = sum(fate.fate is Forecast.REUSED for fate in fates)
     total = f"{len(fates)} job{'' if len(fates) == 1 else 's'}"

@@ -1,4 +1,5 @@
-"""`dstack run --help`: the workflows of this project. `dstack run WORKFLOW --help`: its variables and defaults."""
+"""`dstack run --help`: the workflows of this project. `dstack run WORKFLOW --help`: the variables of a workflow, with
+defaults."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def run_help(project: Project) -> str:
 
 
 def workflow_help(project: Project, name: str) -> str:
-    """The help of one workflow: its description and its variables; raises NotFoundError for an unknown workflow."""
+    """The help of the workflow `name`: description and variables; raises NotFoundError for an unknown workflow."""
     chosen = project.find_workflow(name)
     workflow = next(workflow for workflow in project.workflows if workflow.name == chosen)
     runs = project.members(chosen)

@@ -14,7 +14,7 @@ from dstack.ui.tables import use_colour
 
 
 class RunScreen(Protocol):
-    """`ports.Screen` as a context manager; leaving it gives everything held back and a last line."""
+    """`ports.Screen` as a context manager; at the end of the block everything held back and a last line are shown."""
 
     def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None: ...
     def log(self, workflow: str, data: bytes) -> None: ...

@@ -16,7 +16,7 @@ from dstack.ui.terminal import clean
 GAP = "  "
 UNLIMITED = 1 << 16
 TINY = 3
-"""Columns of a cell that are left when nothing else helps."""
+"""Columns left to a cell when nothing else helps."""
 MARGIN = 20
 """Columns below which notes are not made narrower."""
 RESET = "\x1b[0m"
@@ -39,9 +39,9 @@ STYLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. `floor` is the width below which it is not cut; `right` aligns numbers; `styled` colours statuses.
+    """A column of a table. No cell is cut below the width `floor`; `right` aligns numbers; `styled` colours statuses.
 
-    `wraps`: what is too long goes on in the lines below, and nothing of it is cut.
+    `wraps`: a long text goes on in the lines below, and nothing is cut.
     """
 
     title: str
@@ -52,12 +52,12 @@ class Column:
 
 
 def use_colour(stream: TextIO) -> bool:
-    """Whether to colour: a terminal that is not dumb, and nobody set NO_COLOR."""
+    """Whether to colour: on a terminal other than a dumb terminal, without NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def screen_width(stream: TextIO | None = None) -> int:
-    """Columns to fill: COLUMNS, else the terminal's, else so many that nothing is cut."""
+    """Columns to fill: COLUMNS, else the columns of the terminal, else enough to cut nothing."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
@@ -68,7 +68,7 @@ def screen_width(stream: TextIO | None = None) -> int:
 
 
 def display_width(text: str) -> int:
-    """Columns that a cleaned text takes in a terminal."""
+    """The columns of a cleaned text in a terminal."""
     if text.isascii():
         return len(text)
     return sum(_char_width(char) for char in text)
@@ -94,13 +94,13 @@ def cut(text: str, width: int) -> str:
 
 
 def brief(text: str) -> str:
-    """`text` in at most REMARK characters, ending in … when something was left out: what somebody else wrote must not
-    hide what stands beside it."""
+    """`text` in at most REMARK characters, ending in … when something was left out: a text of another user or host must
+    not hide the words beside the text."""
     return text if len(text) <= REMARK else f"{text[: REMARK - 1].rstrip()}…"
 
 
 def wrapped(text: str, width: int, *, below: int = 0) -> list[str]:
-    """`text` in lines of at most `width` columns, broken between words, and inside those that are too long; lines
+    """`text` in lines of at most `width` columns, broken between words, and inside long words; lines
     after the first have `below` columns less. Takes time in proportion to the text."""
     lines: list[str] = []
     words: list[str] = []
@@ -120,8 +120,8 @@ def wrapped(text: str, width: int, *, below: int = 0) -> list[str]:
 
 
 def _broken(word: str, size: int, first: int, room: int) -> tuple[list[str], str, int]:
-    """A word of `size` columns as parts that fill a line of `first` columns and more of `room`, the rest, and the
-    columns of the rest. Each part has at least one character."""
+    """A word of `size` columns as parts to fill a line of `first` columns and more lines of `room`, the rest, and the
+    columns of the rest. No part is empty."""
     parts: list[str] = []
     if size <= first:
         return parts, word, size
@@ -166,27 +166,27 @@ def table_lines(
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: TextIO) -> str:
-    """The table as it should look on `stream`, with a newline at its end."""
+    """The table for `stream`, with a newline at the end."""
     return "\n".join(table_lines(columns, rows, width=screen_width(stream), colour=use_colour(stream))) + "\n"
 
 
 def note(text: str, stream: TextIO) -> str:
-    """What stands beside a table or in place of one, as it should look on `stream`, with a newline at its end.
+    """A text beside a table or in place of a table, for `stream`, with a newline at the end.
 
-    The text is one line, whatever it holds: a newline of a host or a bucket begins none. Lines are broken on a terminal
-    alone: what a pipe or a file gets is read by programs.
+    The text becomes a single line: a newline from a host or a bucket begins no line. Long lines are broken on a
+    terminal alone: programs read the output to a pipe or a file.
     """
     return "\n".join(note_lines(text, screen_width(stream) if stream.isatty() else UNLIMITED)) + "\n"
 
 
 def notes(texts: Iterable[str], stream: TextIO) -> str:
-    """Each text as its own note."""
+    """Each text as a note."""
     return "".join(note(text, stream) for text in texts)
 
 
 def note_lines(text: str, width: int) -> list[str]:
-    """`text` as one line, cleaned and broken between words so that nothing is wider than `width` (at least MARGIN); it
-    goes on two columns to the right of where it began."""
+    """`text` as one line, cleaned and broken between words so that nothing is wider than `width` (at least
+    NOTE_MIN_COLUMNS); the further lines are indented by two more columns."""
     line = clean(text)
     indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
     first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
@@ -207,7 +207,7 @@ def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
 
 
 def _shrink(sizes: list[int], floors: Sequence[int], excess: int) -> int:
-    """Take `excess` from the sizes, always from what is farthest above its floor -> what could not be taken."""
+    """Take `excess` from the sizes, always from the size farthest above its floor -> the excess left at the end."""
     rooms = [max(0, size - floor) for size, floor in zip(sizes, floors, strict=True)]
     while excess > 0 and max(rooms) > 0:
         widest = rooms.index(max(rooms))

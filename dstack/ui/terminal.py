@@ -1,8 +1,8 @@
-"""What a job, a host or a bucket wrote, made safe for a terminal.
+"""Texts of jobs, hosts and buckets, made safe for a terminal.
 
-Kept: text, newline, tab, and colours (`ESC [ … m`) with the parameters that a reset undoes. Dropped: every other
-control sequence and character, C1 in both forms, and the characters that reorder text. Bytes that are no UTF-8 become
-U+FFFD. Lines that were drawn over themselves with carriage returns (progress bars) are given once, as they stood last.
+Kept: text, newline, tab, and colours (`ESC [ … m`) with parameters undone by a reset. Dropped: every other control
+sequence and character, C1 in both forms, and characters that reorder text. Bytes outside UTF-8 become U+FFFD. A line
+drawn over itself with carriage returns (a progress bar) is given once, with its last text.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import re
 from dstack.ui.colours import Colours, keep_listed
 
 MAX_HELD = 64 * 1024
-"""Characters of an unfinished line that are held back at most."""
+"""Characters of an unfinished line held back at most."""
 MAX_SEQUENCE = 64
-"""Characters of a control sequence at most; of a longer one only the ESC is dropped."""
+"""Characters of a control sequence at most; of a longer sequence only the ESC is dropped."""
 
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\n\t"
 _SUSPICIOUS = bytes(byte for byte in range(0x80) if byte not in _PLAIN)
@@ -42,7 +42,7 @@ _LINE_END = re.compile("\r+\n")
 
 
 def clean(text: str) -> str:
-    """One line of text without anything that a terminal obeys: for names, hosts, reasons, errors."""
+    """A line of text without commands to a terminal: for names, hosts, reasons, errors."""
     if text.isprintable():
         return _ODD.sub("", text)
     screen = TerminalFilter()
@@ -56,10 +56,10 @@ def clean_lines(text: str) -> str:
 
 
 class TerminalFilter:
-    """Filters one stream of bytes that comes in pieces of any size; its output depends on the bytes alone.
+    """Filters a stream of bytes in pieces of any size; the output depends on the bytes alone.
 
-    The one exception is a line that is being drawn over: it is held until it is complete or `release` is called.
-    Memory is bounded by the longest piece plus MAX_HELD.
+    The exception is a line being drawn over: the line is held until its end or a call of `release`. Memory is bounded
+    by the longest piece plus MAX_HELD.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class TerminalFilter:
         self._in_line = False
 
     def feed(self, data: bytes) -> bytes:
-        """What may be shown of `data`."""
+        """The permitted part of `data`."""
         if not data:
             return b""
         if self._calm and data.isascii() and len(data.translate(None, _SUSPICIOUS)) == len(data):
@@ -89,11 +89,11 @@ class TerminalFilter:
 
     @property
     def holding(self) -> bool:
-        """Whether a line that is being drawn over is held back."""
+        """Whether a line being drawn over is held back."""
         return bool(self._held)
 
     def release(self) -> bytes:
-        """The held line as it stands now, with a newline; nothing when none is held."""
+        """The text of the held line now, with a newline; nothing without a held line."""
         if not self._held:
             return b""
         text, self._held, self._overwriting, self._in_line = self._held + "\n", "", False, False
@@ -107,7 +107,7 @@ class TerminalFilter:
         return text + _encode(held)
 
     def _strip(self, text: str) -> str:
-        """`text` without anything forbidden; what may go on in the next piece is kept in `_tail`."""
+        """`text` without anything forbidden; an unfinished sequence at the end is kept in `_tail`."""
         text = self._tail + text
         self._tail = ""
         kept: list[str] = []
@@ -124,7 +124,7 @@ class TerminalFilter:
         return self._keep_return("".join(kept))
 
     def _end_of_finished(self, text: str, position: int) -> int:
-        """Where a sequence begins that may go on in the next piece, for which it is kept; else the end."""
+        """The beginning of an unfinished sequence, kept for the next piece; else the end."""
         start = max(text.rfind("\x1b", position), text.rfind("\x9b", position))
         if start < 0 or len(text) - start > MAX_SEQUENCE or not _UNFINISHED.match(text, start):
             return len(text)
@@ -132,7 +132,7 @@ class TerminalFilter:
         return start
 
     def _skip_string(self, text: str, position: int) -> int:
-        """Drop the payload of an OSC, DCS, APC, PM or SOS -> where to go on. A newline ends it, come what may."""
+        """Drop the payload of an OSC, DCS, APC, PM or SOS -> where to go on. A newline always ends the payload."""
         end = _STRING_END.search(text, position)
         if end is None:
             return len(text)
@@ -143,7 +143,7 @@ class TerminalFilter:
         return end.start() if end[0] in ("\n", "\x1b") else end.end()
 
     def _keep_return(self, text: str) -> str:
-        """Hold a carriage return at the very end: the next piece says whether it is half of a line end."""
+        """Hold a carriage return at the very end, which may be half of a line end."""
         stripped = text.rstrip("\r")
         if len(stripped) != len(text):
             self._tail = "\r" + self._tail
@@ -171,7 +171,7 @@ class TerminalFilter:
         return _encode("".join(out))
 
     def _line(self, line: str, out: list[str]) -> None:
-        """One line, or a part of it without its end; what may still be drawn over goes to `_held`."""
+        """Give a line, or a part without the end of the line; text that may still be drawn over goes to `_held`."""
         if "\r" not in line and not self._overwriting:
             out.append(line)
             self._in_line = self._in_line or bool(line)
@@ -187,7 +187,7 @@ class TerminalFilter:
 
 
 def _listed(colour: re.Match[str]) -> str:
-    """One `ESC [ … m` without the parameters that are not listed; nothing where none is left."""
+    """An `ESC [ … m` with the permitted parameters alone; nothing where no parameter is permitted."""
     kept = keep_listed(colour[1])
     return "" if kept is None else f"\x1b[{kept}m"
 
@@ -204,8 +204,8 @@ def _encode(text: str) -> bytes:
 class LinePrefixer:
     """Puts a prefix before every line of a stream, and gives whole lines only, so that streams can be mixed.
 
-    A line that leaves colours on is ended without them, and the next one begins with them: no line colours the prefix,
-    another stream or what is drawn below.
+    A line with colours left on ends without colours, and the next line begins with the same colours: no line colours
+    the prefix, another stream or the table below.
     """
 
     def __init__(self, prefix: bytes = b"") -> None:
@@ -214,7 +214,7 @@ class LinePrefixer:
         self._colours = Colours()
 
     def feed(self, data: bytes) -> bytes:
-        """The lines that are complete with `data`; a line beyond MAX_HELD bytes is cut."""
+        """The lines completed by `data`; a line beyond MAX_HELD bytes is cut."""
         end = data.rfind(b"\n")
         if end < 0:
             self._rest += data

@@ -1,4 +1,4 @@
-"""Durations and times of day for people. Never raises, whatever the numbers: clocks and records may be wrong."""
+"""Durations and times of day for people. Never raises, for any numbers: clocks and records may be wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dstack.core.spans import CLOCK_SKEW_S, seconds_between
 
 WEEK = 7 * 86400.0
 FOREVER = 1e11
-"""Seconds that no duration is longer than."""
+"""Seconds of the longest duration."""
 
 
 def duration_text(seconds: float) -> str:
@@ -29,7 +29,7 @@ def since_text(began: float, now: float) -> str:
 
 
 def clock_text(form: str, seconds: float) -> str:
-    """A time of day of this machine's zone, by a format of `strftime`; `-` for a time that no calendar has."""
+    """A time of day of this machine's zone, by a format of `strftime`; `-` for a time beyond the calendar."""
     try:
         return time.strftime(form, time.localtime(seconds))
     except (ValueError, OverflowError, OSError):
@@ -37,7 +37,7 @@ def clock_text(form: str, seconds: float) -> str:
 
 
 def ago_text(then: float, now: float) -> str:
-    """`just now`, `5 min ago`, `3 h ago`, `2 days ago`; the date beyond a week, and of what is yet to come."""
+    """`just now`, `5 min ago`, `3 h ago`, `2 days ago`; the date beyond a week, and for a time in the future."""
     seconds = now - then
     if not -CLOCK_SKEW_S <= seconds < WEEK:
         return clock_text("%Y-%m-%d", then)
@@ -61,7 +61,8 @@ def silence_text(who: str, heard: float, now: float) -> str:
 
 
 def age_text(then: float, now: float) -> str:
-    """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`; the date beyond a week, and of what is yet to come."""
+    """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`; the date beyond a week, and for a time in the
+    future."""
     seconds = now - then
     if not -CLOCK_SKEW_S <= seconds < WEEK:
         return clock_text("%Y-%m-%d", then)
