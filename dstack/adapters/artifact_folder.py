@@ -137,6 +137,7 @@ class SafeFolder:
         with _closing(os.open(name, _NEW, 0o600, dir_fd=parent)) as fd:
             for chunk in chunks:
                 size += len(chunk)
+                # No need to hash the rest, nor to fill the disk with it.
                 if size > entry.size:
                     break
                 digest.update(chunk)

@@ -30,6 +30,7 @@ def probe_bucket(hand: HandOver, library: str | None) -> LookAnswer:
     unmounted folder looks the same.
     """
     reader, writer = os.pipe()
+    # A child: libraries of stores start threads here, and the coordinator is forked from this process later.
     child = os.fork()
     if not child:
         os.close(reader)
@@ -55,6 +56,7 @@ def _probe_here(hand: HandOver, library: str | None) -> dict[str, Any]:
             return {"message": unseen_text(hand.bucket)}
         return {"who": _login_name(hand), "used": used, "trouble": _write_trouble(bucket) if used else ""}
     except BucketError as error:
+        # An existing folder that refuses this account: in use by others, as far as can be told.
         if _is_closed_folder(hand.bucket):
             return {"who": "", "used": True, "trouble": str(error)[:MESSAGE_LIMIT]}
         return {"message": str(error)[:MESSAGE_LIMIT], "hint": error.hint or ""}

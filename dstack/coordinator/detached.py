@@ -35,6 +35,7 @@ BUCKET_RETRY_PAUSES_S = (1.0, 30.0)
 
 def run_detached(root: str, listener: socket.socket, place: str) -> None:
     """Serve hand-overs from `listener`, whose socket file is `place`, until every run handed over is final."""
+    # The connection that started this process may end at any moment.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = new_nonce()
@@ -124,6 +125,7 @@ class DetachedCoordinator:
     async def _take_run(self, hand: HandOver) -> HandAnswer:
         """Take a run. Only its own user can reach this socket; the run's record in the bucket must have the hash in the
         hand-over."""
+        # In a thread: an unreachable store must not stop the other runs of this loop.
         bucket = await asyncio.to_thread(self._hosting.bucket, hand)
         key = ProjectKeys.of(hand.project).run(hand.run).record
         body = await asyncio.to_thread(bucket.get, key)

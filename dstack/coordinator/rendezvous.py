@@ -48,6 +48,7 @@ def hand_over(root: str, hand: HandOver, library: str | None) -> HandAnswer:
 
 def _start_if_none(root: str, folder: str, name: str, library: str | None) -> None:
     """Become the parent of a coordinator unless its lock is taken. Lock and socket exist before the process runs."""
+    # The coordinator inherits the locked descriptor: the lock lasts exactly as long as the coordinator.
     lock = open_file(os.path.join(folder, name + ".held"), os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,9 +59,11 @@ def _start_if_none(root: str, folder: str, name: str, library: str | None) -> No
     try:
         with _ShortSocketPath(folder) as short:
             place = short(name)
+            # Left by a coordinator that was killed: the lock is ours, so no process listens there.
             if os.path.lexists(place):
                 os.unlink(place)
             listener.bind(place)
+        # Listening before the fork: a hand-over right after this waits in the queue, and is not refused.
         listener.listen(64)
         _fork_detached(root, os.path.join(folder, name), library, {lock, listener.fileno()}, listener)
     finally:
@@ -77,6 +80,7 @@ def _fork_detached(root: str, place: str, library: str | None, descriptors: set[
         return
     try:
         os.setsid()
+        # The second fork: a session leader that exits leaves a process that can never get a terminal.
         if os.fork():
             os._exit(0)
         _redirect(place + ".log", descriptors)
@@ -96,6 +100,7 @@ def _fork_detached(root: str, place: str, library: str | None, descriptors: set[
 
 
 def _redirect(log: str, descriptors: set[int]) -> None:
+    # Append: an older coordinator that is about to end may still write to the same log.
     out = open_file(log, os.O_WRONLY | os.O_APPEND)
     if os.fstat(out).st_size > LOG_LIMIT_BYTES:
         os.ftruncate(out, 0)
@@ -103,6 +108,7 @@ def _redirect(log: str, descriptors: set[int]) -> None:
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    # The pipes of the SSH connection go, too: sshd ends a session only when nobody holds them open.
     edges = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
     for low, high in pairwise(edges):
         os.closerange(low + 1, high)

@@ -52,6 +52,7 @@ def receive_library(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
                 raise Refusal("hash", f"the library is larger than {LIBRARY_LIMIT_BYTES >> 20} MiB")
         if found.hexdigest() != sha256:
             raise Refusal("hash", "the library came damaged", "try again")
+        # Unpacked beside its place and renamed: a folder with the right name is always whole.
         fresh = tempfile.mkdtemp(dir=parent, prefix="new-")
         try:
             with zipfile.ZipFile(file) as archive:
@@ -62,6 +63,7 @@ def receive_library(root: str, sha256: str, pieces: Iterable[bytes]) -> None:
 
 
 def _unpack(archive: zipfile.ZipFile, target: str) -> None:
+    # The packed size says nothing of the unpacked: a small zip file can fill the disk.
     if sum(item.file_size for item in archive.infolist()) > LIBRARY_LIMIT_BYTES:
         raise Refusal("hash", f"the library is larger than {LIBRARY_LIMIT_BYTES >> 20} MiB")
     for item in archive.infolist():

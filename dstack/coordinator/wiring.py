@@ -86,6 +86,7 @@ class HostContext:
         if self._bucket is None or (hand.credentials and hand.credentials != self._credentials):
             store = open_bucket(hand.bucket, {**hand.options, **hand.credentials}, "/")
             opened = StallNoticeBucket(store, redact_url(hand.bucket), self._log.message)
+            # Read once before the swap: credentials that do not work must not replace those that do.
             writable(opened)
             self._credentials, self._until = dict(hand.credentials), hand.until
             if self._bucket is None:
@@ -160,6 +161,7 @@ class HostContext:
 
     def _fleet(self, host: Host) -> Fleet:
         """A fleet of this host alone, under its entry in the laptop's inventory."""
+        # Two inventories may name this host differently; each entry stands in claims as its user wrote it.
         address = json.dumps(plain(address_of(host)), sort_keys=True)
         if address not in self._fleets:
             self._fleets[address] = Fleet((host,), lambda other: self._open(other, host))

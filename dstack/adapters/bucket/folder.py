@@ -101,6 +101,7 @@ class FolderBucket:
                 body = read_up_to(fd, size)
             finally:
                 os.close(fd)
+        # Objects never change in place, so a shorter read means another program at work here.
         if len(body) != size:
             raise BucketError(f"{self._place(key)} shrank while it was read", hint="something else writes there")
         if key == FORMAT_KEY:
@@ -171,6 +172,7 @@ class FolderBucket:
                 raise OSError(EISDIR, "is a folder") if name + "/" in names_in(fd) else error from None
             finally:
                 os.close(fd)
+            # An object store has no folders: an empty one would show in `children`.
             remove_empty(self.path, folders)
 
     def is_private(self) -> bool:
@@ -235,7 +237,7 @@ def _open(url: str, options: Options, home: str) -> FolderBucket:
 
 
 _SCHEMES = ("file", "local")
-FOLDER = Backend(
+FOLDER_BACKEND = Backend(
     properties=Properties(
         name="folder",
         schemes=_SCHEMES,

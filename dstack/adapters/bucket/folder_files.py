@@ -85,6 +85,7 @@ def open_object(root: str, parts: Sequence[str]) -> int | None:
     except FileNotFoundError:
         return None
     try:
+        # O_NONBLOCK: a pipe planted under the name would block the reader for ever.
         return os.open(parts[-1], OPEN_OBJECT, dir_fd=folder)
     except FileNotFoundError:
         return None

@@ -61,6 +61,7 @@ class ObjectWriter:
 
     def __init__(self, root: str) -> None:
         self._open: list[int] = []
+        # Unguessable: in a shared bucket others may write to the folder of temporary files.
         self._name = os.urandom(12).hex()
         self._staged = False
         self._is_umasked = False
@@ -70,6 +71,7 @@ class ObjectWriter:
             self._rights = _rights(os.fstat(self._root))
             self._staging, self._fd = self._stage()
             self._staged = True
+            # A colleague could not read the object else.
             if os.fstat(self._fd).st_mode & self._rights.file != self._rights.file:
                 self._is_umasked = True
                 os.fchmod(self._fd, self._rights.file)
@@ -101,6 +103,7 @@ class ObjectWriter:
         for _ in range(LOOKUP_ATTEMPTS):
             self._close_from(mark)
             folders = self._make_folders(parts[:-1])
+            # link(2) instead of O_EXCL on the name: the name appears with all bytes, or not at all.
             outcome = self._link_into(folders[-1], parts[-1]) if folders else None
             if outcome is Put.CREATED:
                 self._forget()
@@ -140,6 +143,7 @@ class ObjectWriter:
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise NoLinksError(error.errno, error.strerror) from None
+            # The server may have linked the file before its answer was lost.
             if error.errno in _OUTCOME_OPEN:
                 return Put.UNKNOWN
             raise
@@ -282,8 +286,10 @@ def _sweep(staging: int, *, now: float, mode: int) -> None:
     """Once a day, remove temporary files of dead writers. `now` is the file system's own clock. Never fails a write."""
     try:
         mark = absent(os.stat, _SWEPT, dir_fd=staging, follow_symlinks=False)
+        # The mark is a file in the bucket: one of all machines sweeps, once a day.
         if mark is not None and now - mark.st_mtime < SWEEP_INTERVAL_S:
             return
+        # Unlinked and made anew, not touched: of two sweepers one gets FileExistsError and stops.
         absent(os.unlink, _SWEPT, dir_fd=staging)
         swept = os.open(_SWEPT, _NEW, mode, dir_fd=staging)
         os.fchmod(swept, mode)

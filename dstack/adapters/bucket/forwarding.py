@@ -35,6 +35,7 @@ def lend_credentials(url: str, options: Mapping[str, Any], environment: Mapping[
     if lend is None:
         raise CredentialsError(f"{url.split(':', 1)[0]}: a bucket of this kind has no credentials to hand on")
     lent = lend(options, environment)
+    # A host that gets credentials in their last minute would fail in the middle of its first job.
     if lent.expires_at is not None and lent.expires_at < time.time() + LEAST_VALIDITY_S:
         raise CredentialsError(f"{lent.who}: these credentials are over", hint=RENEWAL_HINT)
     return lent

@@ -46,6 +46,7 @@ def open_fsspec(url: str, options: Options, home: str) -> FsspecBucket:
     from fsspec.core import url_to_fs
 
     try:
+        # No listing caches and no shared instance: another writer's objects must show at once.
         file_system, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
         missing = error.name or str(error)
@@ -230,4 +231,6 @@ def _has_exclusive_create(file_system: Any) -> bool:
     return write is not generic and "mode" in inspect.signature(write).parameters
 
 
-FSSPEC = Backend(properties=Properties(name="fsspec", schemes=(), extra="s3", host_packages=None), open=open_fsspec)
+FSSPEC_BACKEND = Backend(
+    properties=Properties(name="fsspec", schemes=(), extra="s3", host_packages=None), open=open_fsspec
+)

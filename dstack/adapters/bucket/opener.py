@@ -23,6 +23,7 @@ def open_bucket(url: str, options: Mapping[str, Any], home: str | os.PathLike[st
     """
     if not url.strip() or "\0" in url:
         raise BucketError("the URL of the bucket is empty", hint=NAME_ANOTHER_HINT)
+    # fsspec's own syntax; obstore and the folder know nothing of it.
     if "::" in url:
         raise BucketError(
             f"{redact_url(url)}: chained URLs cannot be a bucket: their caches show old state", hint=NAME_ANOTHER_HINT

@@ -73,6 +73,7 @@ class TrackedChunks:
     def __next__(self) -> bytes:
         try:
             return next(self._source)
+        # Not a failure: the end of the chunks.
         except StopIteration:
             raise
         except BaseException as error:
@@ -111,6 +112,7 @@ def short_message(error: BaseException) -> str:
 
     Of a quoted XML answer only the code and the message stay.
     """
+    # The lines behind are the library's debug form, which may quote a whole request.
     line = str(error).strip().split("\n", 1)[0]
     told = line
     if markup := _MARKUP.search(line):

@@ -106,11 +106,13 @@ class StallNoticeBucket:
                 self._tell(line)
 
     def _request(self, kind: str, request: Callable[[], T]) -> T:
+        # Not the key: several threads may read the same key at once.
         ticket = object()
         with self._lock:
             self._open[ticket] = (kind, self._clock())
             self._busy.set()
             if self._watcher is None:
+                # Started with the first request: a command that never asks the bucket pays for no thread.
                 self._watcher = threading.Thread(target=self._watch, name="dstack-waiting", daemon=True)
                 self._watcher.start()
         answered = False

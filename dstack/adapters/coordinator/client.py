@@ -58,6 +58,7 @@ class CoordinatorClient:
             started = await start_runner(transport, program, deadline=START_DEADLINE)
         except BaseException:
             with suppress(DstackError):
+                # No coordinator client exists yet that could close the transport later.
                 await transport.close()
             raise
         return cls(transport, Channel(transport, started.first))

@@ -60,6 +60,7 @@ def pack_library(
     fits = _fits(main, facts, machine)
     name = f"{metadata.version(main)}-here" if fits else f"{machine}-py{major}{minor}"
     given_up = given_up or threading.Event()
+    # By version for our own copy: after an upgrade here the old zip must not be sent.
     kept = cache / f"{main}-{name}.zip"
     if not kept.exists():
         make_folder(str(cache))
@@ -87,6 +88,7 @@ def _machine_name(package: str, facts: HostFacts) -> str:
 
 def _fits(package: str, facts: HostFacts, machine: str) -> bool:
     """Whether the package installed here also runs there: a wheel serves all later Pythons of the same platform."""
+    # Compiled files: built for this libc, so a copy from musl or macOS would not load there.
     if sys.platform != "linux" or platform.machine() != machine or platform.libc_ver()[0] != "glibc":
         return False
     try:
@@ -152,6 +154,7 @@ def _zip(files: Iterable[tuple[str, bytes]]) -> Library:
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, data in sorted(files):
+            # A fixed date and mode: the same files must give the same sha256, or each host is sent them again.
             info = zipfile.ZipInfo(name, _DATE)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o600 << 16

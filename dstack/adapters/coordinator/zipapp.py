@@ -20,5 +20,6 @@ def coordinator_zipapp() -> tuple[bytes, str]:
     sources = modules([*SINGLE_MODULES, *(f"adapters/{name}" for name in ADAPTER_MODULES)], SHIPPED_PACKAGES)
     runner, _ = runner_zipapp()
     brought = f"BOOTSTRAP = {bootstrap_source()!r}\nRUNNER = {runner!r}\n".encode()
+    # Two versions of dstack on one host get coordinators of their own: the socket has this name.
     program = hashlib.sha256(b"".join(sources[name] for name in sorted(sources)) + brought).hexdigest()
     return zipped({**sources, EMBEDDED_MODULE: f'PROGRAM = "{program}"\n'.encode() + brought})

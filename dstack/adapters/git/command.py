@@ -44,6 +44,7 @@ HINT_BY_TEXT = (
 
 def environment(*, home: Path | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of one git process; `home` None leaves the user's own configuration visible."""
+    # GIT_DIR and the like, as set inside a hook, would point git at another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env.update(
         LC_ALL="C",

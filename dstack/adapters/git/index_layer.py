@@ -104,6 +104,7 @@ class IndexLayer:
         if stale:
             self._note_changes()
             self._index_info(reset_line(entry) for entry in stale.values() if not is_secret(entry.path, tracked=True))
+        # Only now: the look at untracked and converted files above goes by the user's own attributes.
         write_scratch(str(self.folder / "info/attributes"), RAW_ATTRIBUTES.encode())
 
     def hash(self) -> None:
@@ -134,6 +135,7 @@ class IndexLayer:
     def write(self, nested: Mapping[bytes, str]) -> str:
         """The id of the tree, with the trees of nested repositories in their places."""
         own = self._git("write-tree", "--missing-ok").stdout.decode().strip()
+        # An adapted index differs from the head without any change of the user's: the answer was noted before.
         if not self.adapted:
             self.dirty = self.dirty or own != self.repository.head_tree
         if not nested:

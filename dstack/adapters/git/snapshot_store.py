@@ -79,6 +79,7 @@ class CodeStore:
         git that sees the objects."""
         if not self.has(commit):
             basis = self.commits()[:BASE_COMMITS_LIMIT]
+            # The first snapshot is packed for a local store: a search for deltas costs seconds and saves no transfer.
             speed = ("--window=0",) if not basis else ()
             wanted = tempfile.SpooledTemporaryFile()  # noqa: SIM115
             with wanted, tempfile.TemporaryFile() as errors:
@@ -93,6 +94,7 @@ class CodeStore:
                 self._index(packing, revisions(commit, basis), errors)
             self._note(commit)
             self._tidy()
+        # The newest refs are the basis of the next snapshot, also where this one was there already.
         os.utime(self.path / "refs/dstack" / commit)
 
     def bundle(self, commit: str, basis: Sequence[str]) -> Iterator[bytes]:
@@ -161,6 +163,7 @@ class CodeStore:
                 stderr=subprocess.PIPE,
             )
             assert packing.stdout is not None
+            # Ours: with it open, pack-objects would never see that index-pack has ended.
             packing.stdout.close()
             send_lines(packing, wanted)
             _, complaint = taking.communicate()

@@ -55,6 +55,7 @@ class GitCode:
         (before reading any), for a submodule without content, and for files that keep changing.
         """
         moved: tuple[bytes, ...] = ()
+        # No lock keeps an editor from writing: a snapshot is tried until nothing changed during the hashing.
         for attempt in range(SNAPSHOT_ATTEMPTS):
             if attempt:
                 time.sleep(SNAPSHOT_RETRY_PAUSE_S)
@@ -169,6 +170,7 @@ class SnapshotAttempt:
             for path in layer.nested:
                 self._descend(layer, path)
         sizes = [size for layer in self._layers for size in layer.sizes(all_files=self._is_foreign(layer.at))]
+        # Before hashing: reading gigabytes of forgotten data would take minutes before the error.
         if sum(size for size, _ in sizes) > limit:
             raise untracked_limit_error(sizes, limit)
 

@@ -57,6 +57,7 @@ class SecretsFile:
             raise SecretError(f"{SECRETS_FILE} cannot be read: {error.strerror}") from None
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(file.fileno())
+            # After opening: a check of the path before could look at another file than the one read.
             if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
                 raise SecretError(
                     f"{SECRETS_FILE} can be read by others",
@@ -72,6 +73,7 @@ class SecretsFile:
         folder = self._path.parent
         try:
             make_folder(str(folder))
+            # A file of its own: the secrets file is replaced at each change, and a lock on it would go with it.
             lock = open_file(str(folder / "secrets.lock"), os.O_RDWR)
         except OSError as error:
             raise SecretError(f"~/.dstack cannot be written: {error.strerror}") from None

@@ -31,6 +31,7 @@ class SecretStore:
     def put(self, scope: SecretScope, name: str, value: str) -> SecretLocation:
         """Store a value in place of an earlier value, in the keyring if a working keyring exists."""
         with self._file.change() as kept:
+            # Under the lock: the file must say "keyring" only for a value that is there.
             place = self._to_keyring(scope, name, value)
             earlier = kept.get((scope, name))
             kept[scope, name] = StoredSecret(scope=scope, name=name, value=None if place.keyring else value)

@@ -32,6 +32,7 @@ class OsKeyring:
         """Store a value, and read the value back: on return the backend has given the same value."""
         try:
             self.backend.set_password(service, name, value)
+            # Some backends say nothing and keep nothing.
             kept = self.backend.get_password(service, name)
         except Exception as error:  # whatever a system's backend raises, and its libraries
             raise self._error(error) from None

@@ -23,7 +23,7 @@ from dstack.model import Host
 from dstack.wire import LAUNCHER
 
 BOOTSTRAP_COMMAND = f'exec python3 -I -S -X utf8 -c "{LAUNCHER}"'
-COMMANDS = (BOOTSTRAP_COMMAND,)
+SSH_COMMANDS = (BOOTSTRAP_COMMAND,)
 """Every command ever sent over SSH. No command holds a value of a user's; all values go through stdin."""
 MAX_SESSIONS = 8
 """Sessions on one connection; sshd allows 10 (MaxSessions), and people have sessions of their own."""
@@ -59,6 +59,7 @@ class SshHosts:
         connection = await self._connection(route.hops, host.name)
         if self._channels.get(route.hops, 0) >= MAX_SESSIONS:
             raise HostError(host.name, f"{MAX_SESSIONS} sessions are open on its connection already")
+        # Counted before the await: other tasks look at the number meanwhile.
         self._channels[route.hops] = self._channels.get(route.hops, 0) + 1
         try:
             hasten(connection.ssh)

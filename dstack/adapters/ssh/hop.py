@@ -92,6 +92,7 @@ async def connect(hop: Hop, before: Connection | None, home: Path, *, target: st
         except (asyncssh.Error, OSError, ValueError, TimeoutError) as error:
             if attempt == CONNECT_ATTEMPTS or not client.hung_up(error):
                 raise _explain(error, hop, client, identities, target) from None
+        # Random: several commands are refused by the same full queue of the server.
         await asyncio.sleep(random.uniform(0.1, pause))
         pause = min(2 * pause, LONGEST_RETRY_PAUSE_S)
     raise AssertionError("the last attempt returns or raises")

@@ -163,6 +163,7 @@ class KnownHosts:
         if confirmed:
             return Verdict(trust=Trust.CONFIRMED, entries=confirmed)
         name = known_name(host, port)
+        # By the exact name alone: a key of the bare name says nothing of a server at another port.
         others = tuple(self._about(name, ""))
         if others:
             return Verdict(trust=Trust.CHANGED, entries=others)
@@ -207,11 +208,13 @@ def confirm(path: Path, scanned: ScannedKey) -> None:
     make_folder(str(path.parent))
     descriptor = open_file(str(path), os.O_RDWR | os.O_APPEND)
     try:
+        # Two `hosts add` at once would both miss the other's line.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         line = f"{scanned.name} {scanned.key.text}".encode()
         held = os.pread(descriptor, KNOWN_HOSTS_LIMIT_BYTES, 0)
         if line in held.splitlines():
             return
+        # A file edited by hand may lack its last newline, and two keys on a line are no key.
         start = b"" if not held or held.endswith(b"\n") else b"\n"
         os.write(descriptor, start + line + b"\n")
         os.fsync(descriptor)

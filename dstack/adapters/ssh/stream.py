@@ -64,6 +64,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         if datatype == asyncssh.EXTENDED_DATA_STDERR:
             self.errors = (self.errors + data)[-STDERR_TAIL_BYTES:]
             return
+        # A login shell prints its complaint on stdout: "This account is currently not available."
         if len(self.head) < STDERR_TAIL_BYTES:
             self.head += data[: STDERR_TAIL_BYTES - len(self.head)]
         self.chunks.append(data)
@@ -162,6 +163,7 @@ class SshTransport:
 
         Raises as `read` does, and HostUnreachableError when the far side has ended.
         """
+        # In pieces, each after a look at the window: one large write would fill the memory of asyncssh.
         view = memoryview(data)
         for start in range(0, len(data), SSH_WRITE_BYTES):
             await self._wait_for_room()

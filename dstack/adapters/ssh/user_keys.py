@@ -51,6 +51,7 @@ def load_identities(hop: Hop, home: Path) -> Identities:
         found, problem = _load(file, hop.certificates)
         pairs.extend(found)
         public += [*(pair.public_data for pair in found), *_public_parts(file)]
+        # Nobody misses a default file that is not there.
         if problem and (named or Path(file).exists()):
             problems.append(problem)
     agent, agent_keys = hop.agent, None

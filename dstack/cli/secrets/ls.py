@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dstack.adapters.secrets.dotenv_file import DOTENV_FILE as DOTENV
-from dstack.adapters.secrets.dotenv_file import read_dotenv
+from dstack.adapters.secrets.dotenv_file import DOTENV_FILE, read_dotenv
 from dstack.adapters.secrets.secrets_file import SECRETS_FILE, SecretScope, StoredSecret
 from dstack.adapters.secrets.store import SecretStore
 from dstack.cli.command_session import open_session, own_home
@@ -24,7 +23,7 @@ def ls() -> None:
     if root is not None:
         own = SecretScope(project=open_session().name)
         rows += [_row(one) for one in store.list_secrets(own)]
-        rows += [(name, "this project", DOTENV) for name in read_dotenv(root).values]
+        rows += [(name, "this project", DOTENV_FILE) for name in read_dotenv(root).values]
     rows += [_row(one) for one in store.list_secrets(EVERYWHERE)]
     rows.sort(key=lambda row: row[0])
     if rows:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.secrets.dotenv_file import DOTENV_FILE as DOTENV
-from dstack.adapters.secrets.dotenv_file import read_dotenv
+from dstack.adapters.secrets.dotenv_file import DOTENV_FILE, read_dotenv
 from dstack.adapters.secrets.secrets_file import SecretScope
 from dstack.adapters.secrets.store import SecretStore
 from dstack.cli.command_session import own_home
@@ -15,11 +14,11 @@ from dstack.cli.secrets.scopes import project_folder, scope_of, whose
 from dstack.errors import NotFoundError
 from dstack.session.secret_values import EVERYWHERE
 
-DOTENV_FILE = typer.Argument(metavar="NAME", help="What the job calls it: an environment variable.", show_default=False)
+NAME = typer.Argument(metavar="NAME", help="What the job calls it: an environment variable.", show_default=False)
 GLOBAL = typer.Option("--global", help="For all projects; what is set for a project comes first.")
 
 
-def rm(name: Annotated[str, DOTENV_FILE], everywhere: Annotated[bool, GLOBAL] = False) -> None:
+def rm(name: Annotated[str, NAME], everywhere: Annotated[bool, GLOBAL] = False) -> None:
     """Forget a secret of this project, or with --global the one for all projects."""
     scope = scope_of(everywhere)
     store = SecretStore(own_home())
@@ -30,7 +29,7 @@ def rm(name: Annotated[str, DOTENV_FILE], everywhere: Annotated[bool, GLOBAL] = 
     hint = f"`dstack secrets rm {name} --global` forgets the one for all projects" if other else _names(store, scope)
     root = project_folder()
     if root is not None and not everywhere and name in read_dotenv(root).values:
-        hint = f"it stands in {DOTENV}, which dstack never writes: remove it there"
+        hint = f"it stands in {DOTENV_FILE}, which dstack never writes: remove it there"
     raise NotFoundError(f"no secret {name} is kept for {whose(scope)}", hint=hint)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from obstore.store import MemoryStore
 
 from dstack.adapters.bucket.backend import Backend
-from dstack.adapters.bucket.folder import FOLDER, FolderBucket
-from dstack.adapters.bucket.fsspec_store import FSSPEC
-from dstack.adapters.bucket.object_stores.azure import AZURE
-from dstack.adapters.bucket.object_stores.gcs import GCS
+from dstack.adapters.bucket.folder import FOLDER_BACKEND, FolderBucket
+from dstack.adapters.bucket.fsspec_store import FSSPEC_BACKEND
+from dstack.adapters.bucket.object_stores.azure import AZURE_BACKEND
+from dstack.adapters.bucket.object_stores.gcs import GCS_BACKEND
 from dstack.adapters.bucket.object_stores.obstore_store import ObstoreBucket
-from dstack.adapters.bucket.object_stores.s3 import S3, S3_CONTAINER
+from dstack.adapters.bucket.object_stores.s3 import S3_BACKEND, S3_CONTAINER
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.ports import Bucket, Put
 from tests.lacking import missing
@@ -72,12 +72,12 @@ KINDS: dict[str, Callable[[Path], Bucket]] = {
 
 
 BACKENDS: dict[str, Backend] = {
-    "folder": FOLDER,
-    "shared-folder": FOLDER,
-    "fsspec-memory": FSSPEC,
-    "s3-ministack": S3,
-    "gcs-emulator": GCS,
-    "azure-azurite": AZURE,
+    "folder": FOLDER_BACKEND,
+    "shared-folder": FOLDER_BACKEND,
+    "fsspec-memory": FSSPEC_BACKEND,
+    "s3-ministack": S3_BACKEND,
+    "gcs-emulator": GCS_BACKEND,
+    "azure-azurite": AZURE_BACKEND,
 }
 """Kind -> the backend of the registry that the kind plays. A backend without a kind fails `test_bucket.py`."""
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from dstack.adapters.ssh.connections import COMMANDS
+from dstack.adapters.ssh.connections import SSH_COMMANDS
 from dstack.errors import HostError
 from dstack.model import Host, HostName
 from tests.support.hosts.dialling import begin, greet, hosts, named, read_all, read_to
@@ -307,4 +307,4 @@ def test_only_the_constant_commands_are_sent(ssh_host: TestHost, ssh_home: Home)
     asyncio.run(greet("gpu"))
     executed = ssh_host.run(["cat", "/tmp/executed"]).decode().splitlines()
     assert executed
-    assert set(executed) <= set(COMMANDS)
+    assert set(executed) <= set(SSH_COMMANDS)

@@ -61,6 +61,7 @@ def run_tool(words: Sequence[str], environment: Mapping[str, str]) -> str | None
         done = subprocess.run(
             [program, *words[1:]],
             env=dict(environment),
+            # A tool that asks for a password must fail, not wait for an answer nobody sees.
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=TOOL_DEADLINE_S,

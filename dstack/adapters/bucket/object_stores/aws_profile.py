@@ -171,6 +171,7 @@ def _read_profile(name: str, environment: Mapping[str, str]) -> dict[str, str] |
 def _read_section(path: str, title: str) -> dict[str, str] | None:
     import configparser
 
+    # Raw: a "%" in a secret is no interpolation. No default section: AWS has a profile of that name.
     parser = configparser.RawConfigParser(default_section="", strict=False)
     try:
         with open(path, encoding="utf-8") as file:

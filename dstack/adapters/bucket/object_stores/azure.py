@@ -76,6 +76,7 @@ def _open(url: str, options: Options, home: str) -> Bucket:
 
 def _lend(options: Options, environment: Environment) -> LentCredentials:
     """A key or shared access signature under `bucket:` or of the environment, else a token by the `az` command."""
+    # Options under `bucket:` win over the environment, as in obstore.
     config = {ours: environment[name] for name, ours in OPTION_BY_VARIABLE.items() if environment.get(name)} | dict(
         options
     )
@@ -100,7 +101,7 @@ def _lend(options: Options, environment: Environment) -> LentCredentials:
     return LentCredentials(who="your Azure login", options={**config, "token": token}, expires_at=expires_at)
 
 
-AZURE = Backend(
+AZURE_BACKEND = Backend(
     properties=Properties(
         name="azure",
         schemes=("az", "azure", "abfs", "abfss", "adl"),

@@ -43,6 +43,7 @@ def _arguments(options: Options) -> StoreArguments:
         return StoreArguments(
             config=config, keywords=keywords, who="your Google login (application default credentials)"
         )
+    # obstore takes a ready token by a credential provider.
     token = {"token": str(config.pop("token")), "expires_at": None}
     return StoreArguments(config=config, keywords={**keywords, "credential_provider": lambda: token}, who=UNDER_BUCKET)
 
@@ -91,7 +92,7 @@ def _ask_google_auth() -> tuple[str, float | None] | None:
     return str(login.token), login.expiry.replace(tzinfo=timezone.utc).timestamp() if login.expiry else None
 
 
-GCS = Backend(
+GCS_BACKEND = Backend(
     properties=Properties(
         name="gcs",
         schemes=_SCHEMES,

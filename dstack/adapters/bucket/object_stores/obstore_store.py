@@ -142,6 +142,7 @@ class ObstoreBucket:
             return self._create_by(
                 key, lambda: obstore.put(self._bulk, key, b"".join(head), mode="create", use_multipart=False)
             )
+        # The end of an upload in parts is unconditional on some stores: at least an older object stays as it is.
         if self._exists(key):
             return Put.EXISTS
         try:
@@ -364,6 +365,7 @@ class ObstoreBucket:
                 final = isinstance(error, _REFUSALS) or refuses_credentials(str(error))
                 if final or not left or time.monotonic() > give_up:
                     raise self._error(doing, key, error) from None
+            # Random: many coordinators are cut off by the same event, and must not come back at once.
             time.sleep(random.uniform(0.02, 0.2))
         raise AssertionError("the last try returns or raises")
 

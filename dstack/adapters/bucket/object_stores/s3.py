@@ -70,6 +70,7 @@ def store_arguments(options: Options, environment: Environment) -> StoreArgument
     provider = key_provider(source, profile, environment)
     if source is not None and provider is not None:
         keywords["credential_provider"] = provider
+        # obstore reads the region from the environment by itself, and AWS's tools let it win over the profile.
         if source.region and not _first_variable(environment, REGION_VARIABLES):
             keywords["region"] = source.region
     who = "the role of this machine" if source is None else source.who
@@ -123,7 +124,7 @@ def _first_variable(environment: Environment, names: tuple[str, ...]) -> str:
     return next((environment[name] for name in names if environment.get(name)), "")
 
 
-S3 = Backend(
+S3_BACKEND = Backend(
     properties=Properties(
         name="s3",
         schemes=("s3", "s3a"),

@@ -17,12 +17,12 @@ from obstore.store import from_url
 
 import dstack
 from dstack.adapters.bucket.backend import Backend
-from dstack.adapters.bucket.folder import FOLDER
+from dstack.adapters.bucket.folder import FOLDER_BACKEND
 from dstack.adapters.bucket.forwarding import lend_credentials, location_options
-from dstack.adapters.bucket.fsspec_store import FSSPEC
-from dstack.adapters.bucket.object_stores.azure import AZURE
-from dstack.adapters.bucket.object_stores.gcs import GCS
-from dstack.adapters.bucket.object_stores.s3 import S3
+from dstack.adapters.bucket.fsspec_store import FSSPEC_BACKEND
+from dstack.adapters.bucket.object_stores.azure import AZURE_BACKEND
+from dstack.adapters.bucket.object_stores.gcs import GCS_BACKEND
+from dstack.adapters.bucket.object_stores.s3 import S3_BACKEND
 from dstack.adapters.bucket.opener import bucket_path, missing_path, open_bucket, private_path
 from dstack.adapters.bucket.registry import BACKENDS, BY_SCHEME, backend_of, is_path
 
@@ -57,17 +57,17 @@ def test_every_declared_scheme_opens_a_bucket_in_upper_and_lower_case(scheme: st
 @pytest.mark.parametrize(
     ("url", "backend"),
     [
-        ("/srv/b", FOLDER),
-        ("b", FOLDER),
-        ("~/b", FOLDER),
-        ("a/b://c", FOLDER),
-        ("memory://b", FSSPEC),
-        ("x://b", FSSPEC),
+        ("/srv/b", FOLDER_BACKEND),
+        ("b", FOLDER_BACKEND),
+        ("~/b", FOLDER_BACKEND),
+        ("a/b://c", FOLDER_BACKEND),
+        ("memory://b", FSSPEC_BACKEND),
+        ("x://b", FSSPEC_BACKEND),
     ],
 )
 def test_a_url_of_no_declared_scheme_is_a_path_or_left_to_fsspec(url: str, backend: Backend) -> None:
     assert backend_of(url) is backend
-    assert is_path(url) == (backend is FOLDER)
+    assert is_path(url) == (backend is FOLDER_BACKEND)
 
 
 def test_only_a_bucket_that_is_a_path_has_one(tmp_path: Path) -> None:
@@ -104,7 +104,8 @@ def is_known(url: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("backend", "kind", "url"), [(S3, "aws", "s3://b"), (AZURE, "azure", "az://b"), (GCS, "gcs", "gs://b")]
+    ("backend", "kind", "url"),
+    [(S3_BACKEND, "aws", "s3://b"), (AZURE_BACKEND, "azure", "az://b"), (GCS_BACKEND, "gcs", "gs://b")],
 )
 def test_every_option_of_obstore_that_holds_a_secret_is_known_as_one(backend: Backend, kind: str, url: str) -> None:
     names = {name for name in options_of(kind) if SECRET_WORDS.search(name)} | backend.properties.secret_options
@@ -135,7 +136,10 @@ def test_a_scheme_is_spelled_in_the_file_of_its_backend_alone() -> None:
     """Words for people may name examples; code that compares with a scheme asks the registry."""
     root = Path(dstack.__file__).parent
     schemes = {
-        f"{scheme}{end}" for scheme in BY_SCHEME if scheme not in FOLDER.properties.schemes for end in ("", "://")
+        f"{scheme}{end}"
+        for scheme in BY_SCHEME
+        if scheme not in FOLDER_BACKEND.properties.schemes
+        for end in ("", "://")
     }
     own = {root.parent / f"{backend.open.__module__.replace('.', '/')}.py" for backend in BACKENDS}
     found = {

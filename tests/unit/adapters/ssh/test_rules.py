@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dstack.adapters
-from dstack.adapters.ssh.connections import BOOTSTRAP_COMMAND, COMMANDS
+from dstack.adapters.ssh.connections import BOOTSTRAP_COMMAND, SSH_COMMANDS
 
 PACKAGE = Path(dstack.adapters.__file__).parent.parent
 
@@ -41,8 +41,8 @@ def test_host_key_checks_cannot_be_switched_off() -> None:
 
 def test_the_commands_hold_nothing_that_shells_read_differently() -> None:
     """sh, bash, dash, zsh, fish and tcsh agree on words, double quotes and nothing else."""
-    assert COMMANDS == (BOOTSTRAP_COMMAND,)
-    for command in COMMANDS:
+    assert SSH_COMMANDS == (BOOTSTRAP_COMMAND,)
+    for command in SSH_COMMANDS:
         assert command.count('"') == 2
         outside = command.split('"')[0] + command.split('"')[2]
         assert set(outside) <= set("abcdefghijklmnopqrstuvwxyz0123456789 -ISX")
