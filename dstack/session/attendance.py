@@ -73,7 +73,7 @@ class Attendance:
             await asyncio.to_thread(self.session.storage.probe)
             # A process that only watched the run has asked no host so far.
             await fleet.ready(HAND_OVER_CONNECT_S)
-            await fleet.tried(HAND_OVER_CONNECT_S)
+            await fleet.wait_for_tries(HAND_OVER_CONNECT_S)
             ready = await handover.ready(planned)
             record = await asyncio.to_thread(recorded)
             return record, await handover.hand(ready, record)

@@ -93,7 +93,7 @@ class Standby:
         """Whether a host is newly reached since the last hand-over."""
         # Whoever came back to a run has asked no host so far.
         await self._fleet.ready(SLOW)
-        await self._fleet.tried(SLOW)
+        await self._fleet.wait_for_tries(SLOW)
         return bool(self._reached() - self._reached_then)
 
     def _is_due(self) -> bool:

@@ -29,7 +29,7 @@ def run_fields(view: RunView) -> dict[str, Any]:
         "jobs": [job_fields(job) for job in view.jobs],
         "machine": view.machine or None,
         "ended": moment(view.ended) if view.ended else None,
-        "looked_after_by": list(view.tended.by) if view.tended is not None else None,
+        "looked_after_by": list(view.caretakers.by) if view.caretakers is not None else None,
         "stage": view.stage.value if view.status is RunStatus.RUNNING else None,
     }
 

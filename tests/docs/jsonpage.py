@@ -82,7 +82,7 @@ def json_page() -> str:
     full = replace(_view(_reused(), _failed()), ended=1_760_000_063.25)
     empty = replace(
         _view(JobView(workflow=WorkflowName("train"), status=JobStatus.WAITING)),
-        tended=Caretakers(by=("alice@laptop",)),
+        caretakers=Caretakers(by=("alice@laptop",)),
     )
     told = [job_fields(job) for job in (*full.jobs, replace(_failed(), unreachable=1_760_000_003.5, sighting="unseen"))]
     job = {name: next(fields[name] for fields in told if fields[name] is not None) for name in told[0]}

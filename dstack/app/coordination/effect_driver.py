@@ -103,7 +103,7 @@ class Driver(ThreadedCreator):
         observer, claim = self._means.observer, effect.claim
         alive = await asyncio.to_thread(observer.alive, effect.coordinator)
         if alive is Liveness.UNKNOWN and claim is not None and observer.is_late(effect.coordinator):
-            return Liveness.DEAD if self._means.fleet.ended(effect.coordinator, claim) else Liveness.UNKNOWN
+            return Liveness.DEAD if self._means.fleet.has_ended(effect.coordinator, claim) else Liveness.UNKNOWN
         return alive
 
     async def hold_slot(self, effect: fx.HoldSlot, /) -> SlotAnswer:
@@ -208,7 +208,7 @@ class Driver(ThreadedCreator):
 
     def _troubled(self, claim: Claim, workflow: WorkflowName, error: DstackError | None) -> None:
         """Tell what keeps this coordinator from watching the job; a silent bucket says nothing of its host."""
-        self._hosts.watched(claim, error)
+        self._hosts.note_watch(claim, error)
         if claim.nonce in self._lost:
             return
         note = "" if error is None else str(error)
@@ -226,7 +226,7 @@ class Driver(ThreadedCreator):
             return Collected(manifest="", digest="")
         except HostUnreachableError:
             if runner is not None:
-                await link.lost(runner)
+                await link.drop_runner(runner)
             return NotCollected()
         except NoRoomError as error:
             return self._wait_for_room(effect, str(error))

@@ -48,7 +48,7 @@ class Preparation:
         try:
             await self._bring(runner, claim, spec, attempt)
         except HostUnreachableError as error:
-            await link.lost(runner)
+            await link.drop_runner(runner)
             return self._not_begun(spec, f"{error}, before the job began")
         except NotHeldError as error:
             return self._not_begun(spec, f"{error}: its supervisor was killed")

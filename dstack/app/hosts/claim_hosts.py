@@ -71,12 +71,12 @@ class ClaimHosts:
             link, reached = await self._fleet.locate(claim)
             runner = reached.runner
             answer = await request(runner, reached.facts)
-            self._silences.answered(Nonce(claim.nonce))
+            self._silences.note_answer(Nonce(claim.nonce))
             return answer
         except HostUnreachableError as error:
             if link is not None and runner is not None:
-                await link.lost(runner)
-            if self._silences.vain(Nonce(claim.nonce), str(error)):
+                await link.drop_runner(runner)
+            if self._silences.note_no_answer(Nonce(claim.nonce), str(error)):
                 self._screen.message(str(error))
             return None
 
@@ -86,17 +86,17 @@ class ClaimHosts:
         seconds, since = max(self._silences.of(nonce), self._unwatched.of(nonce))
         return Silence(seconds=seconds, since=since, owner=owner is not None and self._observer.is_mute(owner))
 
-    def watched(self, claim: Claim, error: DstackError | None) -> None:
+    def note_watch(self, claim: Claim, error: DstackError | None) -> None:
         """Note the obstacle to watching the job, None for no obstacle. A silent bucket says nothing of the host of the
         job."""
         if isinstance(error, HostUnreachableError):
-            self._unwatched.vain(Nonce(claim.nonce), str(error))
+            self._unwatched.note_no_answer(Nonce(claim.nonce), str(error))
         else:
-            self._unwatched.answered(Nonce(claim.nonce))
+            self._unwatched.note_answer(Nonce(claim.nonce))
 
     def unreachable(self) -> Mapping[str, float]:
         """The attempts on hosts without an answer, and since when (time of day), by their nonces."""
-        return {**self._silences.all(), **self._unwatched.all()}
+        return {**self._silences.beginnings(), **self._unwatched.beginnings()}
 
     def sightings(self) -> Mapping[str, str]:
         """The sightings of attempts of other accounts, by their nonces."""
@@ -104,5 +104,5 @@ class ClaimHosts:
 
     def forget(self, claim: Claim) -> None:
         """The attempt is over."""
-        self._unwatched.answered(Nonce(claim.nonce))
+        self._unwatched.note_answer(Nonce(claim.nonce))
         self._sightings.pop(claim.nonce, None)

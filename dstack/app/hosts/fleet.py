@@ -94,7 +94,7 @@ class Link:
                 await asyncio.sleep(RUNNER_LOOK_S)
                 await runner.pulse(RUNNER_MUTE_S)
         except DstackError:
-            await self.lost(runner)
+            await self.drop_runner(runner)
 
     async def _connect(self) -> ReachedHost:
         if self._wait:
@@ -145,7 +145,7 @@ class Link:
             except DstackError:
                 pass  # whoever needs the host next is told why
 
-    async def lost(self, runner: RunnerPort) -> None:
+    async def drop_runner(self, runner: RunnerPort) -> None:
         """This runner's connection failed: the next `reach` opens another, and does not wait for the end of this
         runner."""
         if self._reached is not None and self._reached.runner is runner:
@@ -162,7 +162,7 @@ class Link:
         if self._beating is not None:
             self._beating.cancel()
         if self._reached is not None:
-            await self.lost(self._reached.runner)
+            await self.drop_runner(self._reached.runner)
         await asyncio.gather(*self._closing)
 
 
@@ -192,7 +192,7 @@ class Fleet:
         self._located: dict[str, Link] = {}
         """Where the attempts of claims were found, by their nonces."""
 
-    def ended(self, coordinator: Coordinator, claim: Claim) -> bool:
+    def has_ended(self, coordinator: Coordinator, claim: Claim) -> bool:
         """Whether the claim's host says that this coordinator, a former process there, has ended.
 
         Does not wait: False means no answer so far, and asks again.
@@ -215,7 +215,7 @@ class Fleet:
             return coordinator.id in await reached.runner.ended_coordinators([coordinator.id])
         except HostUnreachableError:
             if link is not None and reached is not None:
-                await link.lost(reached.runner)
+                await link.drop_runner(reached.runner)
             return False
         except DstackError:
             return False
@@ -309,12 +309,12 @@ class Fleet:
             hint="`dstack hosts check` tries each of them and says what is wrong",
         )
 
-    async def tried(self, patience: float) -> None:
+    async def wait_for_tries(self, patience: float) -> None:
         """Wait until every host was tried once, at most `patience` seconds."""
         if self._trying:
             await asyncio.wait(self._trying.values(), timeout=patience)
 
-    def named(self) -> str:
+    def names_text(self) -> str:
         """The hosts in a few words."""
         return names_text(list(self.links))
 

@@ -28,7 +28,7 @@ async def judge_placement(fleet: Fleet, jobs: Sequence[JobSpec], *, patience: fl
     """The verdicts on `jobs` by a connected fleet; silent hosts get `patience` seconds to answer where they matter."""
     prospects = Prospects(fleet)
     if any(map(prospects.of, jobs)):
-        await fleet.tried(patience)
+        await fleet.wait_for_tries(patience)
     refused: dict[WorkflowName, DstackError] = {}
     waits: dict[WorkflowName, str] = {}
     for spec in jobs:

@@ -33,15 +33,15 @@ class Prospects:
         away = {}
         for name, link in self._fleet.links.items():
             if link.reached is None:
-                away[name] = self._away(name, link)
+                away[name] = self._away_host(name, link)
             else:
-                self._silences.answered(name)
+                self._silences.note_answer(name)
         return prospect(spec, self._fleet.facts(), away, limit=self._limit)
 
-    def _away(self, name: str, link: Link) -> AwayHost:
+    def _away_host(self, name: str, link: Link) -> AwayHost:
         why = str(link.error) if link.error is not None else ""
         refused = link.error is not None and not isinstance(link.error, HostUnreachableError)
-        self._silences.vain(name, why)
+        self._silences.note_no_answer(name, why)
         return AwayHost(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)
 
     def require(self, spec: JobSpec) -> Prospect | None:
@@ -64,7 +64,7 @@ class Prospects:
         Raises NoHostError for the first job without a host, once each possible host has been silent for the limit;
         `tell` gets one line with the awaited hosts.
         """
-        heard = ""
+        told_text = ""
         while True:
             found = [(spec, self.require(spec)) for spec in specs]
             open_ = next(((spec, each) for spec, each in found if each is not None and not each.likely), None)
@@ -72,8 +72,8 @@ class Prospects:
                 return
             text = f"{open_[0].workflow} {open_[1].note}; given up after {self._limit:.0f} s"
             # A host that is merely slow is not called unreachable.
-            if text != heard and not open_[1].early:
-                heard = text
+            if text != told_text and not open_[1].early:
+                told_text = text
                 tell(text)
             await self._fleet.ready(PROSPECT_PAUSE_S)
             await asyncio.sleep(PROSPECT_PAUSE_S)

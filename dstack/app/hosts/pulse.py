@@ -48,7 +48,7 @@ async def _answer(
         if asking.done():
             return (asking.result(),)
         beating.result()
-        await link.lost(runner)
+        await link.drop_runner(runner)
         return ()
     finally:
         for task in (asking, beating):

@@ -33,7 +33,7 @@ class Silences:
         self._clock = clock
         self._silent: dict[str, _HostSilence] = {}
 
-    def vain(self, nonce: str, why: str) -> bool:
+    def note_no_answer(self, nonce: str, why: str) -> bool:
         """No answer came -> whether that reason is news."""
         now = self._clock()
         silence = self._silent.setdefault(nonce, _HostSilence(now, time.time()))
@@ -42,7 +42,7 @@ class Silences:
         known, silence.why = silence.why, why
         return known != why
 
-    def answered(self, nonce: str) -> None:
+    def note_answer(self, nonce: str) -> None:
         self._silent.pop(nonce, None)
 
     def of(self, nonce: str) -> tuple[float, str]:
@@ -50,6 +50,6 @@ class Silences:
         silence = self._silent.get(nonce) or _HostSilence(self._clock(), time.time())
         return silence.seconds, time.strftime("%H:%M", time.localtime(silence.at))
 
-    def all(self) -> dict[str, float]:
+    def beginnings(self) -> dict[str, float]:
         """The time of day at the beginning of each lasting silence, by the nonce of the attempt."""
         return {str(nonce): silence.at for nonce, silence in self._silent.items()}

@@ -71,7 +71,7 @@ class SlotRace:
         stuck = "; ".join(sorted(self._stuck.values()))
         return SlotUnavailable(stuck) if stuck else SlotAwaited()
 
-    def _told(self, name: str, text: str) -> None:
+    def _note_queue(self, name: str, text: str) -> None:
         """An awaited host says why its queue cannot be used, or "" once the queue can be used again."""
         self._stuck.pop(name, None)
         if text:
@@ -105,9 +105,9 @@ class SlotRace:
         demand = replace(self._demand, slots=slots, gpu_shares=reached.host.gpu_shares or 1)
         try:
             async with link.turns(slots):
-                await reached.runner.hold(self._nonce, demand, partial(self._told, reached.host.name))
+                await reached.runner.hold(self._nonce, demand, partial(self._note_queue, reached.host.name))
         except HostUnreachableError:
-            await link.lost(reached.runner)
+            await link.drop_runner(reached.runner)
             raise
         return reached
 
@@ -143,6 +143,6 @@ async def _drop(link: Link, nonce: Nonce) -> None:
     try:
         await runner.drop(nonce)
     except HostUnreachableError:
-        await link.lost(runner)
+        await link.drop_runner(runner)
     except HostError:
         pass  # it held nothing

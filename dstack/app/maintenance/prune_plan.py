@@ -100,7 +100,9 @@ class Pruner:
 
         `tagged` are the folders of the tagged generations: none of these goes.
         """
-        used = {folder for folder, each in found.generations.items() if found.used(each)} | self._taken(found)
+        used = {folder for folder, each in found.generations.items() if found.used(each)} | self._generations_in_use(
+            found
+        )
         chosen = self._choose(found, policy, now=now, used=used, tagged=tagged)
         doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
         runs = self._runs(found, policy, now)
@@ -118,17 +120,17 @@ class Pruner:
             held=len(used & found.generations.keys()),
         )
 
-    def prune(self, plan: PrunePlan, *, said: Callable[[str], None]) -> PruneReport:
+    def prune(self, plan: PrunePlan, *, say: Callable[[str], None]) -> PruneReport:
         """Remove everything in the plan. May be broken off at any point; the next prune goes on. Raises BucketError.
 
         A generation with a doubtful reader is tried again for at most LONGEST_DOUBT_S seconds: by then the reader is
-        known to live, and the generation stays, or counts as gone. `said` gets one line for the user about the wait.
+        known to live, and the generation stays, or counts as gone. `say` gets one line for the user about the wait.
         """
         ended: set[RunId] = set()
         open_ = list(plan.generations)
         burials: list[prune_steps.Burial] = []
         until = time.monotonic() + LONGEST_DOUBT_S
-        told = False
+        warned = False
         while open_:
             tried = list(parallel(lambda each: self._bury(each, ended), open_))
             doubtful = [
@@ -136,10 +138,10 @@ class Pruner:
             ]
             burials += [burial for burial in tried if burial.fate is not prune_steps.Fate.DOUBT]
             open_ = doubtful if time.monotonic() < until else []
-            if open_ and not told:
-                told = True
+            if open_ and not warned:
+                warned = True
                 waiting = f"waiting at most {LONGEST_DOUBT_S:.0f} s for a sign of life"
-                said(f"somebody began to read {len(open_)} of these: {waiting}")
+                say(f"somebody began to read {len(open_)} of these: {waiting}")
             if open_:
                 time.sleep(DOUBT_PAUSE_S)
         forgotten = list(parallel(self._forget, plan.runs))
@@ -171,7 +173,7 @@ class Pruner:
     ) -> dict[str, str]:
         """Folders of the generations to remove, each with the reason."""
         labels = self._workflows(found) if policy.keep is not None else {}
-        kept = [
+        candidates = [
             StoredGeneration(
                 key=folder,
                 workflow=labels.get(folder, ""),
@@ -184,15 +186,15 @@ class Pruner:
             for folder, each in found.generations.items()
             if not each.tomb
         ]
-        chosen = {each.key: each.reason for each in choose(kept, policy, total=found.bytes, now=now)}
+        chosen = {each.key: each.reason for each in choose(candidates, policy, total=found.bytes, now=now)}
         for folder, each in found.generations.items():
             if each.tomb and each.remains and folder not in used:
                 chosen[folder] = "a prune began it"
         return chosen
 
-    def _taken(self, found: Survey) -> set[str]:
+    def _generations_in_use(self, found: Survey) -> set[str]:
         """The generations with results of unfinished runs: also of runs by versions without pins."""
-        taken = set()
+        in_use = set()
         for run, facts in found.runs.items():
             if not facts.live:
                 continue
@@ -203,8 +205,8 @@ class Pruner:
                     continue
                 if outcome.generation:
                     job = self._keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
-                    taken.add(job.folder)
-        return taken
+                    in_use.add(job.folder)
+        return in_use
 
     def _workflows(self, found: Survey) -> dict[str, str]:
         """The workflow of each generation, by a past or present waiting run."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dstack.core.format.identifiers import is_run_id
-from dstack.core.format.key_parser import Kind, ParsedKey, parse_key, sort_of
+from dstack.core.format.key_parser import KeyKind, ParsedKey, parse_key, sort_of
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.model import Fingerprint, RunId
 from dstack.ports import Bucket, Listed
@@ -100,11 +100,11 @@ def _gather(found: Survey, keys: ProjectKeys, listed: Iterable[Listed]) -> None:
             _of_job(found, keys, each, parsed)
         elif parsed.run:
             _of_run(found, each, parsed)
-        elif parsed.kind in (Kind.DIFF, Kind.FILES):
+        elif parsed.kind in (KeyKind.DIFF, KeyKind.FILES):
             found.code.append(each)
-        elif parsed.kind is Kind.HEARTBEAT:
+        elif parsed.kind is KeyKind.HEARTBEAT:
             found.heartbeats.append(each)
-        elif parsed.kind is Kind.UNKNOWN:
+        elif parsed.kind is KeyKind.UNKNOWN:
             found.rest.add(each.size)
 
 
@@ -113,18 +113,18 @@ def _of_job(found: Survey, keys: ProjectKeys, each: Listed, parsed: ParsedKey) -
     generation = found.generations.get(job.folder)
     if generation is None:
         generation = found.generations[job.folder] = GenerationFacts(keys=job)
-    if parsed.kind is Kind.TOMB:
+    if parsed.kind is KeyKind.TOMB:
         generation.tomb = True
         return
     generation.remains += 1
     generation.sorts.setdefault(sort_of(parsed.kind), Amount()).add(each.size)
-    if parsed.kind is not Kind.USER:
+    if parsed.kind is not KeyKind.USER:
         generation.modified = max(generation.modified, each.modified)
-    if parsed.kind is Kind.RESULT:
+    if parsed.kind is KeyKind.RESULT:
         generation.made = each.modified
-    elif parsed.kind is Kind.WANT:
+    elif parsed.kind is KeyKind.WANT:
         generation.runs.add(RunId(parsed.run))
-    elif parsed.kind is Kind.PIN and is_run_id(parsed.name):
+    elif parsed.kind is KeyKind.PIN and is_run_id(parsed.name):
         generation.runs.add(RunId(parsed.name))
 
 
@@ -132,5 +132,5 @@ def _of_run(found: Survey, each: Listed, parsed: ParsedKey) -> None:
     run = found.runs.setdefault(RunId(parsed.run), RunFacts())
     run.amount.add(each.size)
     run.modified = max(run.modified, each.modified)
-    run.recorded = run.recorded or parsed.kind is Kind.RUN
-    run.final = run.final or parsed.kind is Kind.FINAL
+    run.recorded = run.recorded or parsed.kind is KeyKind.RUN
+    run.final = run.final or parsed.kind is KeyKind.FINAL

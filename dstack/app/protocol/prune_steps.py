@@ -18,7 +18,7 @@ from dstack.app.protocol.effects import Alive, BucketPerformer, Delete, ListKeys
 from dstack.app.protocol.register import register, users_of
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_run_id
-from dstack.core.format.key_parser import Kind, kind_of
+from dstack.core.format.key_parser import KeyKind, kind_of
 from dstack.core.format.keys import JobKeys, ProjectKeys, RunKeys
 from dstack.core.format.name_records import decode_name
 from dstack.core.format.records import Pin, RunRecord, Tomb, Want, pack, unpack
@@ -79,7 +79,7 @@ def _sweep(project: ProjectKeys, keys: JobKeys) -> Steps[BucketPerformer, int]:
     return len(found)
 
 
-_TIERS = {Kind.RESULT: 0, Kind.MANIFEST: 1, Kind.WANT: 3, Kind.PIN: 3, Kind.USER: 3}
+_TIERS = {KeyKind.RESULT: 0, KeyKind.MANIFEST: 1, KeyKind.WANT: 3, KeyKind.PIN: 3, KeyKind.USER: 3}
 """When an object goes: the result, then manifests, then (2) packs and all other objects, then the users."""
 
 

@@ -96,7 +96,7 @@ class Presence:
     def sightings(self, run: RunKeys, names: Iterable[str]) -> Mapping[str, str]:
         """Sightings of attempts of other accounts by living coordinators of the run, by the nonces of the attempts."""
         found: dict[str, str] = {}
-        for coordinator in self._known(run, names).values():
+        for coordinator in self._coordinators_of(run, names).values():
             sign = self.sign(coordinator)
             found.update(sign.sightings if sign.alive else {})
         return found
@@ -107,14 +107,14 @@ class Presence:
 
         Where a coordinator gives none for a job, the job waits for a slot there.
         """
-        known = self._known(run, names).items()
+        known = self._coordinators_of(run, names).items()
         said = [(name, sign.waits.get(run.run, {})) for name, each in known if (sign := self.sign(each)).alive]
         found: dict[str, str] = {}
         for workflow in set.intersection(*(set(waits) for _, waits in said)) if said else ():
             found[workflow] = "; ".join(dict.fromkeys(waits[workflow] for _, waits in sorted(said)))
         return found
 
-    def _known(self, run: RunKeys, names: Iterable[str]) -> dict[str, Coordinator]:
+    def _coordinators_of(self, run: RunKeys, names: Iterable[str]) -> dict[str, Coordinator]:
         """The coordinators of the run with a heartbeat; each is read once."""
         for name in names:
             if name in self._beating and name not in self._coordinators:
@@ -123,13 +123,13 @@ class Presence:
                     self._coordinators[name] = unpack(Coordinator, run.coordinator(name), body)
         return {name: self._coordinators[name] for name in names if name in self._coordinators}
 
-    def tended(
+    def caretakers(
         self, run: RunKeys, names: Iterable[str], owners: Iterable[Coordinator], submitted: float
     ) -> Caretakers | None:
         """The living coordinators of the run, among the named ones and the owners of its attempts; None for a very new
         run."""
         known = {owner.id: owner for owner in owners}
-        known |= self._known(run, [name for name in names if name not in known])
+        known |= self._coordinators_of(run, [name for name in names if name not in known])
         signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]
         by = tuple(sorted({who for sign, who in signs if sign.alive}))
         silent = [(sign.seen, who, sign.standby) for sign, who in signs if sign.standby]

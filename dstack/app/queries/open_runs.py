@@ -91,15 +91,15 @@ def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Pr
         if opened.owner is not None:
             owners.append(opened.owner)
             nonces[spec.workflow] = opened.nonce
-    tended = None
+    caretakers = None
     if look is not None:
-        if any(job.left for job in jobs):
+        if any(job.ownerless for job in jobs):
             seen = look.sightings(keys.run(record.id), found.coordinators)
             jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
         if any(job.reason == IN_QUEUE_TEXT for job in jobs):
             waits = {IN_QUEUE_TEXT: look.waits(keys.run(record.id), found.coordinators)}
             jobs = [replace(job, reason=waits.get(job.reason, {}).get(job.workflow, job.reason)) for job in jobs]
-        tended = look.tended(keys.run(record.id), found.coordinators, owners, record.submitted)
+        caretakers = look.caretakers(keys.run(record.id), found.coordinators, owners, record.submitted)
     return RunView(
         id=record.id,
         run=record.name,
@@ -109,7 +109,7 @@ def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Pr
         machine=record.machine,
         submitted=time_of_day(record.submitted),
         jobs=tuple(jobs),
-        tended=tended,
+        caretakers=caretakers,
     )
 
 
@@ -187,7 +187,7 @@ def _with_signs(view: JobView, look: Presence, owner: Coordinator, claim: Claim)
     sign = look.sign(owner)
     return replace(
         view,
-        left=not sign.alive,
+        ownerless=not sign.alive,
         account="" if sign.alive else claim.account,
         unreachable=sign.unreachable.get(claim.nonce, 0.0),
         unheard=sign.seen if 0 < sign.seen < look.now - LATE_BEAT_S else 0.0,

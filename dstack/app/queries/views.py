@@ -32,7 +32,7 @@ class JobView:
     ended: float = 0.0
     owner: str = ""
     """The owner of the attempt (user@machine), while the attempt lasts."""
-    left: bool = False
+    ownerless: bool = False
     """No coordinator looks after the attempt any more: the attempt runs on, or its result waits on its host."""
     unreachable: float = 0.0
     """Since when, in seconds since the epoch, the host has not answered the owner of the attempt."""
@@ -95,7 +95,7 @@ class RunView:
     jobs: tuple[JobView, ...]
     machine: str = ""
     ended: float = 0.0
-    tended: Caretakers | None = None
+    caretakers: Caretakers | None = None
 
     @property
     def handle(self) -> str:
@@ -139,7 +139,7 @@ class RunView:
     @property
     def alone(self) -> bool:
         """Whether the presence records were read and show no living coordinator of the run."""
-        return self.tended is not None and not self.tended.by
+        return self.caretakers is not None and not self.caretakers.by
 
 
 def summary_of(run: RunRecord, outcomes: Sequence[Outcome], nonce: str) -> Final:

@@ -64,7 +64,7 @@ class Watching:
                 self._trouble(error)
                 troubled = True
                 if runner is not None:
-                    await self._link.lost(runner)
+                    await self._link.drop_runner(runner)
                 await asyncio.sleep(PAUSE)
             except DstackError as error:
                 # Whatever it is (a silent bucket, another host key, a host that cannot start a runner now): the attempt

@@ -80,7 +80,7 @@ async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
 
     Standard error says which silent hosts a job waits for.
     """
-    with telling(f"connecting to {fleet.named()}"):
+    with telling(f"connecting to {fleet.names_text()}"):
         await fleet.connect()
         await Prospects(fleet).require_all(jobs, say)
 

@@ -68,7 +68,7 @@ def prune(
 def _remove(session: Session, keeper: Pruner, plan: PrunePlan, now: float) -> None:
     writable(session.bucket)
     if plan.objects:
-        print(_done(keeper.prune(plan, said=lambda text: print(text, file=sys.stderr, flush=True))))
+        print(_done(keeper.prune(plan, say=lambda text: print(text, file=sys.stderr, flush=True))))
     aborted = session.storage.abort_uploads(session.keys.root, now=now)
     if aborted:
         print(f"ended {_counted(aborted, 'interrupted upload')}")

@@ -35,9 +35,9 @@ def attach(
         return _already(session, record, unpack(Final, key, body), as_json=as_json)
     prefetch_ssh(session)
     caller = caller_values(session, record.plan.jobs, required=False)
-    tended = run_view(session.bucket, session.keys, record, look=session.look).tended
-    renews = tended is not None and tended.over > 0
-    stands_by = _is_own(record) and not renews and not (tended is not None and tended.by)
+    caretakers = run_view(session.bucket, session.keys, record, look=session.look).caretakers
+    renews = caretakers is not None and caretakers.over > 0
+    stands_by = _is_own(record) and not renews and not (caretakers is not None and caretakers.by)
     options = FollowOptions(caller=caller, as_json=as_json, renews=renews, stands_by=stands_by)
     return asyncio.run(follow_run(session, lambda: record, options))
 

@@ -42,7 +42,7 @@ async def _verdicts(session: Session, prepared: PreparedRun) -> HostVerdicts:
     """What the hosts of the session can run; nothing is laid down on the hosts but the runner."""
     async with open_hosts(session) as hosts:
         try:
-            with telling(f"connecting to {hosts.fleet.named()}"):
+            with telling(f"connecting to {hosts.fleet.names_text()}"):
                 await hosts.fleet.connect()
         except DstackError as error:
             return HostVerdicts(refused={spec.workflow: error for spec in prepared.running})

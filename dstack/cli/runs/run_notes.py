@@ -15,9 +15,9 @@ from dstack.ui.times import ago_text, clock_text, silence_text
 def out_of_sight(view: RunView, now: float) -> list[str]:
     """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
     lines = []
-    going_on = view.tended is not None and bool(view.tended.standby)
-    if view.tended is not None and view.tended.by and going_on:
-        lines.append(f"{view.run}: {_takeover(view.tended, now)}")
+    going_on = view.caretakers is not None and bool(view.caretakers.standby)
+    if view.caretakers is not None and view.caretakers.by and going_on:
+        lines.append(f"{view.run}: {_takeover(view.caretakers, now)}")
     for job in map(_brief, view.jobs):
         if job.lost:
             lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
@@ -38,17 +38,17 @@ def _brief(job: JobView) -> JobView:
     return replace(job, host=brief(job.host), account=brief(job.account), owner=brief(job.owner))
 
 
-def _takeover(tended: Caretakers, now: float) -> str:
+def _takeover(caretakers: Caretakers, now: float) -> str:
     """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
     # Imported here on purpose: most lists have no such run.
     from dstack.app.protocol.lease import TAKEOVER
     from dstack.core.placement import names_text
 
-    minutes = math.ceil((tended.seen + TAKEOVER - now) / 60)
-    stand, go, have = ("stands", "goes", "has") if len(tended.standby) == 1 else ("stand", "go", "have")
+    minutes = math.ceil((caretakers.seen + TAKEOVER - now) / 60)
+    stand, go, have = ("stands", "goes", "has") if len(caretakers.standby) == 1 else ("stand", "go", "have")
     soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
-    silence = silence_text(brief(tended.last), tended.seen, now)
-    return f"{silence}; {names_text([*map(brief, tended.standby)])} {stand} by{soon}"
+    silence = silence_text(brief(caretakers.last), caretakers.seen, now)
+    return f"{silence}; {names_text([*map(brief, caretakers.standby)])} {stand} by{soon}"
 
 
 def lost_text(attempts: tuple[int, ...]) -> str:
@@ -60,16 +60,17 @@ def lost_text(attempts: tuple[int, ...]) -> str:
 
 def left_alone(view: RunView, now: float) -> list[str]:
     """That nobody looks after a run, what may wait on which hosts, and what to do; nothing where somebody does."""
-    if not view.alone or view.tended is None:
+    if not view.alone or view.caretakers is None:
         return []
-    if view.tended.standby:
-        return [f"{view.run}: {_takeover(view.tended, now)}"]
+    if view.caretakers.standby:
+        return [f"{view.run}: {_takeover(view.caretakers, now)}"]
     told = "nobody looks after it"
-    if view.tended.seen:
-        told = silence_text(brief(view.tended.last), view.tended.seen, now)
-    if view.tended.over:
-        told = f"the credentials that {brief(view.tended.last)} had been lent ended {ago_text(view.tended.over, now)}"
-    waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.left)
+    if view.caretakers.seen:
+        told = silence_text(brief(view.caretakers.last), view.caretakers.seen, now)
+    if view.caretakers.over:
+        ended = ago_text(view.caretakers.over, now)
+        told = f"the credentials that {brief(view.caretakers.last)} had been lent ended {ended}"
+    waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.ownerless)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
     for (host, account), count in waiting.items():
         noun = "1 result waits" if count == 1 else f"{count} results wait"

@@ -79,8 +79,8 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
         "submitted": f"{clock_text('%Y-%m-%d %H:%M:%S', view.submitted)} ({ago_text(view.submitted, now)})",
         "code": clean(f"{snapshot.commit[:12]} {head}{branch}{dirty}"),
     }
-    if view.tended is not None and view.tended.by:
-        facts["attended"] = clean(f"by {', '.join(view.tended.by)}")
+    if view.caretakers is not None and view.caretakers.by:
+        facts["attended"] = clean(f"by {', '.join(view.caretakers.by)}")
     overrides = " ".join(f"--{name} {value}" for name, value in record.plan.overrides.items())
     if overrides:
         facts["variables"] = clean(overrides)

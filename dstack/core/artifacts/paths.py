@@ -6,9 +6,9 @@ both modules.
 
 from __future__ import annotations
 
-MAX_PART_BYTES = 255
-MAX_PATH_BYTES = 4096
-MAX_PATH_PARTS = 128
+MAX_ARTIFACT_PART_BYTES = 255
+MAX_ARTIFACT_PATH_BYTES = 4096
+MAX_ARTIFACT_PATH_PARTS = 128
 
 # What file systems of macOS ignore in a name: ".g\u200cit" would be ".git" there.
 _IGNORED = dict.fromkeys([0xFEFF, *range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070)])
@@ -42,9 +42,9 @@ def parts_of(path: str) -> tuple[bytes, ...]:
     """
     data = path_bytes(path)
     parts = tuple(data.split(b"/"))
-    if b"\0" in data or len(data) > MAX_PATH_BYTES or len(parts) > MAX_PATH_PARTS:
+    if b"\0" in data or len(data) > MAX_ARTIFACT_PATH_BYTES or len(parts) > MAX_ARTIFACT_PATH_PARTS:
         raise UnsafePathError(f"{path_text(path)} is not a path that dstack takes")
-    if any(part in (b"", b".", b"..") or len(part) > MAX_PART_BYTES for part in parts):
+    if any(part in (b"", b".", b"..") or len(part) > MAX_ARTIFACT_PART_BYTES for part in parts):
         raise UnsafePathError(f"{path_text(path)} is not a plain relative path")
     if any(_is_git(part) for part in parts) or parts[0].lower() == b".dstack":
         raise UnsafePathError(f"{path_text(path)} is a place of git's or dstack's own")
@@ -64,7 +64,7 @@ def check_link(path: str, target: str) -> None:
     if (
         data.startswith(b"/")
         or b"\0" in data
-        or len(data) > MAX_PATH_BYTES
+        or len(data) > MAX_ARTIFACT_PATH_BYTES
         or up >= len(parts_of(path))
         or b".." in rest
         or any(_is_git(part) for part in rest)

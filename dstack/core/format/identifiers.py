@@ -6,14 +6,14 @@ import re
 
 from dstack.model import RunId
 
-RUN_ID = r"[0-9]{13}-[A-Za-z0-9]{1,32}"
+RUN_ID_PATTERN = r"[0-9]{13}-[A-Za-z0-9]{1,32}"
 """The pattern of a run id: 13 digits to sort the newest run first, and a random tail."""
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """The pattern of the name of a run or a workflow, and of the user of a pin."""
 
-is_run_id = re.compile(RUN_ID, re.ASCII).fullmatch
+is_run_id = re.compile(RUN_ID_PATTERN, re.ASCII).fullmatch
 """Whether a text is the id of a run (truthy) or not (None)."""
-is_name = re.compile(NAME, re.ASCII).fullmatch
+is_name = re.compile(NAME_PATTERN, re.ASCII).fullmatch
 """Whether a text can be a name in a key (truthy) or not (None)."""
 
 

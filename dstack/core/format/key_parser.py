@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
-from dstack.core.format.identifiers import NAME, RUN_ID
+from dstack.core.format.identifiers import NAME_PATTERN, RUN_ID_PATTERN
 from dstack.core.format.keys import ALL_WORKFLOWS, AttemptKeys, ProjectKeys
 from dstack.model import Fingerprint
 
 
-class Kind(Enum):
+class KeyKind(Enum):
     """The kind of the object under a key of a project."""
 
     NAME = "name"
@@ -48,12 +48,12 @@ class Kind(Enum):
 
 
 ARTIFACTS, LOGS, CODE, RECORDS = "artifacts", "logs", "code", "records"
-SORT_OF_KIND: Mapping[Kind, str] = {
-    Kind.DATA: ARTIFACTS,
-    Kind.MANIFEST: ARTIFACTS,
-    Kind.LOG: LOGS,
-    Kind.DIFF: CODE,
-    Kind.FILES: CODE,
+SORT_OF_KIND: Mapping[KeyKind, str] = {
+    KeyKind.DATA: ARTIFACTS,
+    KeyKind.MANIFEST: ARTIFACTS,
+    KeyKind.LOG: LOGS,
+    KeyKind.DIFF: CODE,
+    KeyKind.FILES: CODE,
 }
 """The sorts in which people count bytes; every kind without an entry is of the sort RECORDS."""
 
@@ -66,7 +66,7 @@ class ParsedKey:
     digest.
     """
 
-    kind: Kind
+    kind: KeyKind
     run: str = ""
     fingerprint: str = ""
     generation: int = 0
@@ -75,36 +75,36 @@ class ParsedKey:
     name: str = ""
 
 
-_RUN = rf"(?P<run>{RUN_ID})"
+_RUN = rf"(?P<run>{RUN_ID_PATTERN})"
 _GENERATION = r"jobs/(?P<fingerprint>[0-9a-f]{64})/(?P<generation>[0-9]{6})"
 _ATTEMPT = rf"{_GENERATION}/a/(?P<number>[0-9]{{6}})"
-_FORMS: Mapping[Kind, str] = {
-    Kind.NAME: rf"names/(?P<name>{NAME})",
-    Kind.RUN: rf"runs/{_RUN}/run\.json",
-    Kind.STOP: rf"runs/{_RUN}/stop/(?P<name>{ALL_WORKFLOWS}|{NAME})",
-    Kind.OUTCOME: rf"runs/{_RUN}/jobs/(?P<name>{NAME})",
-    Kind.FINAL: rf"runs/{_RUN}/final",
-    Kind.WHY: rf"{_GENERATION}/why",
-    Kind.WANT: rf"{_GENERATION}/wants/{_RUN}",
-    Kind.PIN: rf"{_GENERATION}/pins/(?P<name>{NAME})",
-    Kind.USER: rf"{_GENERATION}/users/(?P<name>[0-9]{{6}})",
-    Kind.TOMB: rf"{_GENERATION}/tomb",
-    Kind.CLAIM: rf"{_GENERATION}/claim/(?P<number>[0-9]{{6}})",
-    Kind.RESULT: rf"{_GENERATION}/result",
-    Kind.OWNER: rf"{_ATTEMPT}/owner/[0-9]{{6}}",
-    Kind.STARTED: rf"{_ATTEMPT}/started",
-    Kind.LOG: rf"{_ATTEMPT}/log/(?P<name>[0-9a-f]{{16}})",
-    Kind.DATA: rf"{_ATTEMPT}/data/(?P<name>[0-9a-f]{{64}})",
-    Kind.MANIFEST: rf"{_ATTEMPT}/manifest",
-    Kind.END: rf"{_ATTEMPT}/end",
-    Kind.GONE: rf"{_ATTEMPT}/gone",
-    Kind.HEARTBEAT: rf"coordinators/(?P<name>{NAME})/hb",
-    Kind.PRESENCE: rf"runs/{_RUN}/coordinators/(?P<name>{NAME})",
-    Kind.PERSON: rf"people/(?P<name>[A-Za-z0-9._=@-]{{1,200}})/{_RUN}",
-    Kind.INVENTORY: r"hosts/(?P<name>[0-9]{6})",
-    Kind.DIFF: r"code/(?P<name>[0-9a-f]{40,64})/diff",
-    Kind.FILES: r"code/(?P<name>[0-9a-f]{64})/files",
-    Kind.TAG: rf"tags/(?P<name>{NAME})/[0-9]+",
+_FORMS: Mapping[KeyKind, str] = {
+    KeyKind.NAME: rf"names/(?P<name>{NAME_PATTERN})",
+    KeyKind.RUN: rf"runs/{_RUN}/run\.json",
+    KeyKind.STOP: rf"runs/{_RUN}/stop/(?P<name>{ALL_WORKFLOWS}|{NAME_PATTERN})",
+    KeyKind.OUTCOME: rf"runs/{_RUN}/jobs/(?P<name>{NAME_PATTERN})",
+    KeyKind.FINAL: rf"runs/{_RUN}/final",
+    KeyKind.WHY: rf"{_GENERATION}/why",
+    KeyKind.WANT: rf"{_GENERATION}/wants/{_RUN}",
+    KeyKind.PIN: rf"{_GENERATION}/pins/(?P<name>{NAME_PATTERN})",
+    KeyKind.USER: rf"{_GENERATION}/users/(?P<name>[0-9]{{6}})",
+    KeyKind.TOMB: rf"{_GENERATION}/tomb",
+    KeyKind.CLAIM: rf"{_GENERATION}/claim/(?P<number>[0-9]{{6}})",
+    KeyKind.RESULT: rf"{_GENERATION}/result",
+    KeyKind.OWNER: rf"{_ATTEMPT}/owner/[0-9]{{6}}",
+    KeyKind.STARTED: rf"{_ATTEMPT}/started",
+    KeyKind.LOG: rf"{_ATTEMPT}/log/(?P<name>[0-9a-f]{{16}})",
+    KeyKind.DATA: rf"{_ATTEMPT}/data/(?P<name>[0-9a-f]{{64}})",
+    KeyKind.MANIFEST: rf"{_ATTEMPT}/manifest",
+    KeyKind.END: rf"{_ATTEMPT}/end",
+    KeyKind.GONE: rf"{_ATTEMPT}/gone",
+    KeyKind.HEARTBEAT: rf"coordinators/(?P<name>{NAME_PATTERN})/hb",
+    KeyKind.PRESENCE: rf"runs/{_RUN}/coordinators/(?P<name>{NAME_PATTERN})",
+    KeyKind.PERSON: rf"people/(?P<name>[A-Za-z0-9._=@-]{{1,200}})/{_RUN}",
+    KeyKind.INVENTORY: r"hosts/(?P<name>[0-9]{6})",
+    KeyKind.DIFF: r"code/(?P<name>[0-9a-f]{40,64})/diff",
+    KeyKind.FILES: r"code/(?P<name>[0-9a-f]{64})/files",
+    KeyKind.TAG: rf"tags/(?P<name>{NAME_PATTERN})/[0-9]+",
 }
 PROJECT_FOLDERS = frozenset(f"{form.partition('/')[0]}/" for form in _FORMS.values())
 """The folders directly below a project in which dstack writes."""
@@ -112,7 +112,7 @@ _NUMBER = re.compile(r"[0-9]{6}", re.ASCII)
 
 
 @cache
-def _readers() -> tuple[tuple[Kind, Callable[[str], re.Match[str] | None]], ...]:
+def _readers() -> tuple[tuple[KeyKind, Callable[[str], re.Match[str] | None]], ...]:
     # Compiled at the first key: commands that parse none start faster.
     return tuple((kind, re.compile(form, re.ASCII).fullmatch) for kind, form in _FORMS.items())
 
@@ -131,12 +131,12 @@ def parse_key(key: str) -> ParsedKey:
                 number=int(parts.get("number") or 0),
                 name=parts.get("name") or "",
             )
-    return ParsedKey(kind=Kind.UNKNOWN)
+    return ParsedKey(kind=KeyKind.UNKNOWN)
 
 
-def kind_of(project: ProjectKeys, key: str) -> Kind:
+def kind_of(project: ProjectKeys, key: str) -> KeyKind:
     """The kind of a whole key; UNKNOWN also for the key of another project."""
-    return parse_key(key.removeprefix(project.root)).kind if key.startswith(project.root) else Kind.UNKNOWN
+    return parse_key(key.removeprefix(project.root)).kind if key.startswith(project.root) else KeyKind.UNKNOWN
 
 
 def attempt_in(project: ProjectKeys, folder: str) -> AttemptKeys | None:
@@ -173,6 +173,6 @@ def takes_attempt(key: str) -> bool:
     return "/claim/" in key or "/owner/" in key
 
 
-def sort_of(kind: Kind) -> str:
+def sort_of(kind: KeyKind) -> str:
     """ARTIFACTS, LOGS, CODE or RECORDS."""
     return SORT_OF_KIND.get(kind, RECORDS)

@@ -22,7 +22,7 @@ _PARTS = re.compile(rf"(?:(?!\.{{1,2}}(?:/|\Z))[A-Za-z0-9._=+@-]{{1,{MAX_KEY_PAR
 def check_key(key: str) -> str:
     """`key` itself; raises BucketError for any other text (ports.Bucket defines keys)."""
     if not is_key(key):
-        raise BucketError(f"{_shown(key)} is not a key", hint="keys are parts of [A-Za-z0-9._=+@-] joined by /")
+        raise BucketError(f"{_key_text(key)} is not a key", hint="keys are parts of [A-Za-z0-9._=+@-] joined by /")
     return key
 
 
@@ -30,7 +30,7 @@ def check_prefix(prefix: str) -> str:
     """`prefix` itself; raises BucketError unless `prefix` is a folder of keys: "" (everything) or keys' parts and a
     "/"."""
     if prefix and not (prefix.endswith("/") and is_key(prefix[:-1])):
-        raise BucketError(f"{_shown(prefix)} is not a folder of keys", hint='folders of keys end in "/"')
+        raise BucketError(f"{_key_text(prefix)} is not a folder of keys", hint='folders of keys end in "/"')
     return prefix
 
 
@@ -47,5 +47,5 @@ def is_key(key: str) -> bool:
     return len(key) <= MAX_KEY and not key.startswith(RESERVED_PREFIX) and _PARTS.fullmatch(key + "/") is not None
 
 
-def _shown(key: str) -> str:
+def _key_text(key: str) -> str:
     return ascii(key if len(key) <= 80 else f"{key[:80]}...")

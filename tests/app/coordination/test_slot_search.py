@@ -65,7 +65,7 @@ def answers(*peers: Peer, far: bool = True, looks: int = 3) -> list[Any]:
         names = ("near", "far") if far else ("near",)
         fleet = Fleet(tuple(Host(name=HostName(name)) for name in names), opened)
         await fleet.connect()
-        await fleet.tried(10.0)
+        await fleet.wait_for_tries(10.0)
         made = Driver(means(MemoryBucket(), fleet, *peers), RUN)
         try:
             return [await made.hold_slot(HoldSlot(Nonce("n" * 16), LARGE, 0.01)) for _ in range(looks)]

@@ -161,7 +161,7 @@ def test_a_sighting_is_not_told_any_longer_once_the_owner_is_there() -> None:
         await hosts.verdict(CLAIM)
         first = dict(hosts.sightings())
         link, reached = await fleet.locate(CLAIM)
-        await link.lost(reached.runner)
+        await link.drop_runner(reached.runner)
         lab.answers[None, "gpu.example.org"] = FACTS
         await hosts.verdict(CLAIM)
         second = dict(hosts.sightings())

@@ -175,7 +175,7 @@ class Lab:
         async def whole() -> Any:
             await self.fleet.connect()
             if self.gate.is_set():
-                await self.fleet.tried(10.0)
+                await self.fleet.wait_for_tries(10.0)
             try:
                 async with asyncio.timeout(30):
                     return await scene()
@@ -267,10 +267,10 @@ def test_a_host_that_was_lost_and_could_run_the_job_is_not_given_up(lab: Lab) ->
     async def scene() -> Prospect | None:
         link = lab.fleet.links["far"]
         lab.answer = None
-        await link.lost((await link.reach()).runner)
+        await link.drop_runner((await link.reach()).runner)
         await lab.prospects.require_all((LARGE,), lab.heard.append)
         await lab.fleet.ready(10.0)
-        await lab.fleet.tried(10.0)
+        await lab.fleet.wait_for_tries(10.0)
         found = None
         for _ in range(10):
             lab.now += 39
@@ -287,7 +287,7 @@ def test_a_job_is_given_up_although_the_host_that_answered_has_fallen_silent_too
             await asyncio.sleep(0.01)
         link = lab.fleet.links["near"]
         lab.near = False
-        await link.lost((await link.reach()).runner)
+        await link.drop_runner((await link.reach()).runner)
         while not waiting.done():
             lab.now += 5
             await asyncio.sleep(0.01)

@@ -25,10 +25,10 @@ def clock() -> Clock:
 
 def asked(silences: Silences, clock: Clock, *gaps: float) -> float:
     """Seconds of silence after a vain question, and one more after each gap."""
-    silences.vain(ATTEMPT, "no route")
+    silences.note_no_answer(ATTEMPT, "no route")
     for gap in gaps:
         clock.now += gap
-        silences.vain(ATTEMPT, "no route")
+        silences.note_no_answer(ATTEMPT, "no route")
     return silences.of(ATTEMPT)[0]
 
 
@@ -49,11 +49,11 @@ def test_a_time_in_which_nothing_was_asked_is_none(clock: Clock) -> None:
 def test_an_answer_ends_it(clock: Clock) -> None:
     silences = Silences(clock)
     asked(silences, clock, 30.0)
-    silences.answered(ATTEMPT)
+    silences.note_answer(ATTEMPT)
     assert silences.of(ATTEMPT)[0] == 0.0
-    assert silences.all() == {}
+    assert silences.beginnings() == {}
 
 
 def test_only_a_new_reason_is_news(clock: Clock) -> None:
     silences = Silences(clock)
-    assert [silences.vain(ATTEMPT, why) for why in ("no route", "no route", "refused")] == [True, False, True]
+    assert [silences.note_no_answer(ATTEMPT, why) for why in ("no route", "no route", "refused")] == [True, False, True]

@@ -166,7 +166,7 @@ def test_what_a_prune_that_died_left_is_finished_by_the_next(
     bucket.last = None
     plan = planned(bucket, story, performer, PrunePolicy(), now=time.time())
     assert [each.reason for each in plan.generations] == ["a prune began it"]
-    housekeeper(bucket, story, performer).prune(plan, said=print)
+    housekeeper(bucket, story, performer).prune(plan, say=print)
     assert bucket.list(generation(story).folder) == [generation(story).tomb]
 
 
@@ -212,7 +212,7 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
     monkeypatch.setattr(prune_plan, "DOUBT_PAUSE_S", 0.05)
     monkeypatch.setattr(liveness, "SILENCE", 0.2)
     said: list[str] = []
-    done = housekeeper(bucket, story, performer).prune(plan, said=said.append)
+    done = housekeeper(bucket, story, performer).prune(plan, say=said.append)
     assert (done.generations, done.used) == (1, 0)
     assert "waiting" in said[0]
 
@@ -299,7 +299,7 @@ def test_a_policy_by_age_takes_results_runs_code_and_signs_of_life(
     # The snapshot of all runs here is ccc…: the young one still refers to it.
     assert plan.code == (story.keys.diff("d" * 40),)
     assert plan.heartbeats == (story.keys.heartbeat("dead"),)
-    done = housekeeper(bucket, story, performer).prune(plan, said=print)
+    done = housekeeper(bucket, story, performer).prune(plan, say=print)
     assert (done.generations, done.runs, done.used, done.objects) == (1, 1, 0, plan.objects)
     assert not [key for key in bucket.objects if str(old.id) in key]
     assert planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now).objects == 0

@@ -78,44 +78,44 @@ def test_a_running_job_says_since_when_and_where(story: Story) -> None:
     beats(story, ME, NOW - 10)
     told = view(story, record)
     assert (told.jobs[0].started, told.hosts, told.took(NOW)) == (NOW - 100, ("gpu-1",), 100)
-    assert told.tended == Caretakers(by=("alice@laptop",))
-    assert (told.alone, told.jobs[0].left) == (False, False)
+    assert told.caretakers == Caretakers(by=("alice@laptop",))
+    assert (told.alone, told.jobs[0].ownerless) == (False, False)
 
 
 def test_who_is_heard_or_known_to_live_looks_after_it(story: Story) -> None:
     record, _ = running(story)
-    assert view(story, record, sure=True).tended == Caretakers(by=("alice@laptop",))
+    assert view(story, record, sure=True).caretakers == Caretakers(by=("alice@laptop",))
     beats(story, ME, NOW - SILENT_BEAT_S + 1)
-    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
+    assert view(story, record).caretakers == Caretakers(by=("alice@laptop",))
 
 
 def test_whose_process_is_gone_does_not_whatever_its_heartbeat(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW)
     assert view(story, record, sure=False).alone
-    assert job(story, record, sure=False).left
+    assert job(story, record, sure=False).ownerless
 
 
 def test_without_a_heartbeat_nobody_does(story: Story) -> None:
     record, _ = running(story)
     told = view(story, record)
-    assert told.tended == Caretakers(last="alice@laptop")
+    assert told.caretakers == Caretakers(last="alice@laptop")
     assert told.alone
-    assert told.jobs[0].left
+    assert told.jobs[0].ownerless
 
 
 def test_a_heartbeat_that_is_old_says_since_when(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 3600)
-    assert view(story, record).tended == Caretakers(last="alice@laptop", seen=NOW - 3600)
+    assert view(story, record).caretakers == Caretakers(last="alice@laptop", seen=NOW - 3600)
 
 
 def test_lent_credentials_that_ended_are_the_reason_of_a_silence_from_that_moment_on(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 12, until=NOW - 5)
-    assert view(story, record).tended == Caretakers(last="alice@laptop", seen=NOW - 12, over=NOW - 5)
-    assert job(story, record).left
-    assert view(story, record, sure=True).tended == Caretakers(by=("alice@laptop",)), (
+    assert view(story, record).caretakers == Caretakers(last="alice@laptop", seen=NOW - 12, over=NOW - 5)
+    assert job(story, record).ownerless
+    assert view(story, record, sure=True).caretakers == Caretakers(by=("alice@laptop",)), (
         "a detector that is sure knows better"
     )
 
@@ -124,7 +124,7 @@ def test_lent_credentials_that_ended_are_the_reason_of_a_silence_from_that_momen
 def test_who_beats_on_has_credentials(story: Story, until: object) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 12, until=until)
-    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
+    assert view(story, record).caretakers == Caretakers(by=("alice@laptop",))
 
 
 def test_an_owner_says_since_when_it_cannot_reach_a_host(story: Story) -> None:
@@ -133,7 +133,7 @@ def test_an_owner_says_since_when_it_cannot_reach_a_host(story: Story) -> None:
     beats(story, ME, NOW - 12, unreachable={nonce: NOW - 300, "another": NOW - 200})
     for sure in (None, True):
         told = job(story, record, sure=sure)
-        assert (told.unreachable, told.unheard, told.left) == (NOW - 300, 0.0, False)
+        assert (told.unreachable, told.unheard, told.ownerless) == (NOW - 300, 0.0, False)
     beats(story, ME, NOW - 12, unreachable={nonce: "x"})
     assert job(story, record).unreachable == 0.0
     beats(story, ME, NOW - 12, unreachable=[nonce])
@@ -144,7 +144,7 @@ def test_an_owner_that_misses_some_beats_is_named_before_it_counts_as_silent(sto
     record, _ = running(story)
     beats(story, ME, NOW - 46)
     told = job(story, record)
-    assert (told.unheard, told.left) == (NOW - 46, False)
+    assert (told.unheard, told.ownerless) == (NOW - 46, False)
     beats(story, ME, NOW - 44)
     assert job(story, record).unheard == 0.0
 
@@ -159,7 +159,7 @@ def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
     beats(story, ME, NOW - silent, standby=["gpu-1", "gpu-2"])
     by = () if sure is False else ("alice@laptop",)
     told = Caretakers(by=by, last="alice@laptop", seen=NOW - silent, standby=("gpu-1", "gpu-2"))
-    assert view(story, record, sure=sure).tended == told
+    assert view(story, record, sure=sure).caretakers == told
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_hosts_that_stand_by_are_not_named_while_the_attendant_lives_nor_when_th
 ) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - silent, standby=["gpu-1"])
-    tended = view(story, record, sure=sure).tended
-    assert tended is not None
-    assert tended.standby == ()
+    caretakers = view(story, record, sure=sure).caretakers
+    assert caretakers is not None
+    assert caretakers.standby == ()
 
 
 def test_who_works_on_a_run_beside_a_silent_attendant_looks_after_it(story: Story) -> None:
@@ -180,14 +180,14 @@ def test_who_works_on_a_run_beside_a_silent_attendant_looks_after_it(story: Stor
     beats(story, ME, NOW - 100, standby=["gpu-1"])
     attends(story, record, BOB)
     beats(story, BOB, NOW)
-    assert view(story, record).tended == Caretakers(by=("alice@laptop", "bob@desk"))
+    assert view(story, record).caretakers == Caretakers(by=("alice@laptop", "bob@desk"))
 
 
 @pytest.mark.parametrize("standby", [None, "gpu-1", {"gpu-1": 1}, [1, None, ["gpu-1"], "", "g" * 1000], 7])
 def test_damaged_names_of_hosts_are_no_names(story: Story, standby: object) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 50, standby=standby)
-    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
+    assert view(story, record).caretakers == Caretakers(by=("alice@laptop",))
 
 
 def test_people_are_told_that_hosts_go_on_by_themselves_and_not_to_attach(story: Story) -> None:
@@ -213,13 +213,13 @@ def foreign_notes(story: Story, record: RunRecord, text: str) -> list[str]:
     away = replace(one, host=text, unreachable=NOW - 50)
     seen = replace(one, host=text, account=text, sighting=Sighting.ALIVE.value)
     unheard = replace(one, host=text, owner=text, unheard=NOW - 50)
-    left = replace(one, host=text, account=text, left=True)
+    left = replace(one, host=text, account=text, ownerless=True)
     standing = Caretakers(by=(text,), last=text, seen=NOW - 50, standby=(text, text))
     views = (
         replace(told, jobs=(waiting, away, seen, unheard)),
-        replace(told, jobs=(left,), tended=Caretakers(last=text, seen=NOW - 500)),
-        replace(told, jobs=(one,), tended=standing),
-        replace(told, jobs=(one,), tended=replace(standing, by=())),
+        replace(told, jobs=(left,), caretakers=Caretakers(last=text, seen=NOW - 500)),
+        replace(told, jobs=(one,), caretakers=standing),
+        replace(told, jobs=(one,), caretakers=replace(standing, by=())),
     )
     texts = not_begun([replace(told, jobs=(waiting,))])
     for each in views:
@@ -265,7 +265,7 @@ def test_a_long_text_of_somebody_else_hides_nothing_that_stands_beside_it(story:
 def test_a_heartbeat_without_a_sensible_time_is_a_sign_of_life(story: Story, at: object) -> None:
     record, _ = running(story)
     beats(story, ME, at)
-    assert view(story, record).tended == Caretakers(by=("alice@laptop",))
+    assert view(story, record).caretakers == Caretakers(by=("alice@laptop",))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
@@ -277,7 +277,7 @@ def test_damaged_heartbeats_do_no_harm(story: Story, body: bytes) -> None:
 
 def test_a_young_run_may_have_no_coordinator_yet(story: Story) -> None:
     record = story.run("a-1", spec("train"))
-    assert view(story, record, now=record.submitted + NEW_RUN_S - 1).tended is None
+    assert view(story, record, now=record.submitted + NEW_RUN_S - 1).caretakers is None
     assert view(story, record, now=record.submitted + NEW_RUN_S + 1).alone
 
 
@@ -286,17 +286,17 @@ def test_a_queued_run_is_looked_after_by_who_says_so(story: Story) -> None:
     attends(story, record, BOB)
     assert view(story, record).alone
     beats(story, BOB, NOW)
-    assert view(story, record).tended == Caretakers(by=("bob@desk",))
+    assert view(story, record).caretakers == Caretakers(by=("bob@desk",))
 
 
 def test_the_one_who_adopted_the_attempt_looks_after_it(story: Story) -> None:
     record, attempt = running(story)
     story.put(attempt.owner(1), pack(Owner(nonce="n", coordinator=BOB)))
-    assert job(story, record).left
+    assert job(story, record).ownerless
     beats(story, BOB, NOW)
     told = view(story, record)
-    assert (told.jobs[0].owner, told.jobs[0].left) == ("bob@desk", False)
-    assert told.tended == Caretakers(by=("bob@desk",))
+    assert (told.jobs[0].owner, told.jobs[0].ownerless) == ("bob@desk", False)
+    assert told.caretakers == Caretakers(by=("bob@desk",))
 
 
 def test_an_attempt_of_another_run_is_joined(story: Story) -> None:
@@ -356,7 +356,7 @@ def test_a_stopping_job_says_who_asked(story: Story) -> None:
 def test_who_is_asked_nothing_of_coordinators_makes_no_requests_for_them(story: Story, bucket: MemoryBucket) -> None:
     record, _ = running(story)
     bucket.requests.clear()
-    assert run_view(bucket, story.keys, record).tended is None
+    assert run_view(bucket, story.keys, record).caretakers is None
     assert (bucket.requests["list"], bucket.requests["get"]) == (4, 4)
 
 

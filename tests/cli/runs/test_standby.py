@@ -165,7 +165,7 @@ def test_a_host_that_comes_late_gets_the_run_and_one_that_comes_and_goes_does_no
         await lab.awaits(2)
         link = lab.fleet.links["b"]
         for _ in range(5):
-            await link.lost((await link.reach()).runner)
+            await link.drop_runner((await link.reach()).runner)
             await asyncio.sleep(0.1)
 
     lab.play(scene)

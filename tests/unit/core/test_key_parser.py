@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dstack.core.format.key_parser import (
     PROJECT_FOLDERS,
-    Kind,
+    KeyKind,
     attempt_in,
     inventory_number,
     kind_of,
@@ -26,47 +26,47 @@ RUN = KEYS.run(RunId("8204478254473-fbdwm3qmlb"))
 JOB = KEYS.job(Fingerprint("ab" * 32), 12)
 ATTEMPT = JOB.attempt(3)
 SPELLED = {
-    Kind.NAME: KEYS.name(RunName("calm-otter-7")),
-    Kind.RUN: RUN.record,
-    Kind.STOP: RUN.stop(None),
-    Kind.OUTCOME: RUN.job(WorkflowName("train")),
-    Kind.FINAL: RUN.final,
-    Kind.WHY: JOB.why,
-    Kind.WANT: JOB.want(RUN.run),
-    Kind.PIN: JOB.pin(RUN.run),
-    Kind.USER: JOB.user(7),
-    Kind.TOMB: JOB.tomb,
-    Kind.CLAIM: ATTEMPT.claim,
-    Kind.OWNER: ATTEMPT.owner(1),
-    Kind.STARTED: ATTEMPT.started,
-    Kind.LOG: ATTEMPT.log(4096),
-    Kind.DATA: ATTEMPT.pack("cd" * 32),
-    Kind.MANIFEST: ATTEMPT.manifest,
-    Kind.END: ATTEMPT.end,
-    Kind.GONE: ATTEMPT.gone,
-    Kind.RESULT: JOB.result,
-    Kind.HEARTBEAT: KEYS.heartbeat("0f" * 16),
-    Kind.PRESENCE: RUN.coordinator("0f" * 16),
-    Kind.PERSON: KEYS.run_of("alice", "her laptop", RUN.run),
-    Kind.INVENTORY: KEYS.inventory(2),
-    Kind.DIFF: KEYS.diff("e" * 40),
-    Kind.FILES: KEYS.files("f" * 64),
+    KeyKind.NAME: KEYS.name(RunName("calm-otter-7")),
+    KeyKind.RUN: RUN.record,
+    KeyKind.STOP: RUN.stop(None),
+    KeyKind.OUTCOME: RUN.job(WorkflowName("train")),
+    KeyKind.FINAL: RUN.final,
+    KeyKind.WHY: JOB.why,
+    KeyKind.WANT: JOB.want(RUN.run),
+    KeyKind.PIN: JOB.pin(RUN.run),
+    KeyKind.USER: JOB.user(7),
+    KeyKind.TOMB: JOB.tomb,
+    KeyKind.CLAIM: ATTEMPT.claim,
+    KeyKind.OWNER: ATTEMPT.owner(1),
+    KeyKind.STARTED: ATTEMPT.started,
+    KeyKind.LOG: ATTEMPT.log(4096),
+    KeyKind.DATA: ATTEMPT.pack("cd" * 32),
+    KeyKind.MANIFEST: ATTEMPT.manifest,
+    KeyKind.END: ATTEMPT.end,
+    KeyKind.GONE: ATTEMPT.gone,
+    KeyKind.RESULT: JOB.result,
+    KeyKind.HEARTBEAT: KEYS.heartbeat("0f" * 16),
+    KeyKind.PRESENCE: RUN.coordinator("0f" * 16),
+    KeyKind.PERSON: KEYS.run_of("alice", "her laptop", RUN.run),
+    KeyKind.INVENTORY: KEYS.inventory(2),
+    KeyKind.DIFF: KEYS.diff("e" * 40),
+    KeyKind.FILES: KEYS.files("f" * 64),
 }
 
 
 def test_every_kind_has_a_key_here() -> None:
-    assert set(Kind) - set(SPELLED) == {Kind.TAG, Kind.UNKNOWN}
+    assert set(KeyKind) - set(SPELLED) == {KeyKind.TAG, KeyKind.UNKNOWN}
 
 
 @pytest.mark.parametrize("kind", SPELLED, ids=lambda kind: kind.name)
-def test_a_key_is_found_again_with_its_parts(kind: Kind) -> None:
+def test_a_key_is_found_again_with_its_parts(kind: KeyKind) -> None:
     parsed = parse_key(SPELLED[kind].removeprefix(KEYS.root))
     assert parsed.kind is kind
     if parsed.fingerprint:
         assert (parsed.fingerprint, parsed.generation) == ("ab" * 32, 12)
     if SPELLED[kind].startswith((ATTEMPT.folder, ATTEMPT.claim)):
         assert parsed.number == 3
-    if "fbdwm3qmlb" in SPELLED[kind] and kind is not Kind.PIN:
+    if "fbdwm3qmlb" in SPELLED[kind] and kind is not KeyKind.PIN:
         assert parsed.run == RUN.run
 
 
@@ -75,23 +75,23 @@ def test_a_key_is_found_again_with_its_parts(kind: Kind) -> None:
     ["runs/x/run.json", "jobs/zz/000001/result", "jobs/" + "a" * 64 + "/1/result", "final", "names/", "code/x/diff"],
 )
 def test_anything_else_is_unknown(key: str) -> None:
-    assert parse_key(key).kind is Kind.UNKNOWN
+    assert parse_key(key).kind is KeyKind.UNKNOWN
 
 
 def test_bytes_are_counted_by_what_people_ask_for() -> None:
-    assert {sort_of(kind) for kind in Kind} == {"artifacts", "logs", "code", "records"}
-    assert [sort_of(kind) for kind in (Kind.DATA, Kind.LOG, Kind.RESULT)] == ["artifacts", "logs", "records"]
+    assert {sort_of(kind) for kind in KeyKind} == {"artifacts", "logs", "code", "records"}
+    assert [sort_of(kind) for kind in (KeyKind.DATA, KeyKind.LOG, KeyKind.RESULT)] == ["artifacts", "logs", "records"]
 
 
 @given(st.text("abcdef/0123456789-.jobsclaimwr", max_size=60))
 def test_no_key_raises(key: str) -> None:
-    assert parse_key(key).kind in Kind
+    assert parse_key(key).kind in KeyKind
     assert attempt_in(KEYS, f"{KEYS.root}{key}") is None
 
 
 def test_a_key_of_another_project_is_unknown() -> None:
-    assert kind_of(KEYS, JOB.result) is Kind.RESULT
-    assert kind_of(ProjectKeys.of("other"), JOB.result) is Kind.UNKNOWN
+    assert kind_of(KEYS, JOB.result) is KeyKind.RESULT
+    assert kind_of(ProjectKeys.of("other"), JOB.result) is KeyKind.UNKNOWN
 
 
 @given(st.integers(1, 999_999), st.integers(1, 999_999))
@@ -114,7 +114,7 @@ def test_a_name_that_is_no_number_is_no_inventory() -> None:
 
 
 def test_a_claim_and_an_adoption_take_an_attempt_and_nothing_else_does() -> None:
-    assert {kind for kind, key in SPELLED.items() if takes_attempt(key)} == {Kind.CLAIM, Kind.OWNER}
+    assert {kind for kind, key in SPELLED.items() if takes_attempt(key)} == {KeyKind.CLAIM, KeyKind.OWNER}
 
 
 def test_every_key_lies_in_one_of_the_folders_that_fsck_knows() -> None:

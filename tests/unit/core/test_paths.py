@@ -64,7 +64,7 @@ def test_links_that_stay_are_taken_by_both_sides(path: str, target: str) -> None
 
 
 def test_both_sides_have_the_same_limits() -> None:
-    ours = (paths.MAX_PART_BYTES, paths.MAX_PATH_BYTES, paths.MAX_PATH_PARTS)
+    ours = (paths.MAX_ARTIFACT_PART_BYTES, paths.MAX_ARTIFACT_PATH_BYTES, paths.MAX_ARTIFACT_PATH_PARTS)
     assert ours == (safe_paths.MAX_PART, safe_paths.MAX_PATH, safe_paths.MAX_DEPTH)
 
 

@@ -16,7 +16,7 @@ from dstack.app.maintenance.fsck.jobs import check_job
 from dstack.app.maintenance.fsck.runs import check_run
 from dstack.app.protocol.effects import BucketPerformer, Delete
 from dstack.app.protocol.steps import Steps, ask
-from dstack.core.format.key_parser import PROJECT_FOLDERS, Kind, kind_of
+from dstack.core.format.key_parser import PROJECT_FOLDERS, KeyKind, kind_of
 from dstack.core.format.keys import FORMAT_KEY, PROBES, PROJECTS, ProjectKeys
 from dstack.core.format.name_records import decode_name
 from dstack.model import Fingerprint, RunId
@@ -59,7 +59,7 @@ def check_project(check: Check, *, pause: float = RECHECK_PAUSE_S) -> Iterator[F
     yield from _lasting_findings((partial(_check_name, check, each) for each in names), pause)
     for folder in (keys.code, keys.coordinators, keys.people, keys.hosts):
         for each in bucket.survey(folder):
-            if kind_of(keys, each.key) is Kind.UNKNOWN:
+            if kind_of(keys, each.key) is KeyKind.UNKNOWN:
                 yield Finding(key=each.key, meaning="no dstack of this version writes this key")
 
 
@@ -78,7 +78,7 @@ def _lasting_findings(checks: Iterable[Callable[[], list[Finding]]], pause: floa
 def _check_name(check: Check, each: Listed) -> list[Finding]:
     """A name leads to a run of that name."""
     key = each.key
-    if kind_of(check.keys, key) is not Kind.NAME:
+    if kind_of(check.keys, key) is not KeyKind.NAME:
         return [Finding(key=key, meaning="no run can have this name")]
     body = check.bucket.get(key)
     if body is None:

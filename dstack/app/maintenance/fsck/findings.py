@@ -8,7 +8,7 @@ from typing import Any
 
 from dstack.app.protocol.effects import BucketPerformer
 from dstack.app.protocol.steps import Steps
-from dstack.core.format.key_parser import Kind, parse_key
+from dstack.core.format.key_parser import KeyKind, parse_key
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import (
     Claim,
@@ -33,24 +33,24 @@ from dstack.core.format.records import (
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Listed
 
-RECORD_CLASSES: Mapping[Kind, type[Any]] = {
-    Kind.RUN: RunRecord,
-    Kind.STOP: Stop,
-    Kind.OUTCOME: Outcome,
-    Kind.FINAL: Final,
-    Kind.WHY: Why,
-    Kind.WANT: Want,
-    Kind.PIN: Pin,
-    Kind.USER: User,
-    Kind.TOMB: Tomb,
-    Kind.CLAIM: Claim,
-    Kind.OWNER: Owner,
-    Kind.STARTED: Started,
-    Kind.END: End,
-    Kind.GONE: Gone,
-    Kind.RESULT: Result,
-    Kind.PRESENCE: Coordinator,
-    Kind.INVENTORY: Inventory,
+RECORD_CLASSES: Mapping[KeyKind, type[Any]] = {
+    KeyKind.RUN: RunRecord,
+    KeyKind.STOP: Stop,
+    KeyKind.OUTCOME: Outcome,
+    KeyKind.FINAL: Final,
+    KeyKind.WHY: Why,
+    KeyKind.WANT: Want,
+    KeyKind.PIN: Pin,
+    KeyKind.USER: User,
+    KeyKind.TOMB: Tomb,
+    KeyKind.CLAIM: Claim,
+    KeyKind.OWNER: Owner,
+    KeyKind.STARTED: Started,
+    KeyKind.END: End,
+    KeyKind.GONE: Gone,
+    KeyKind.RESULT: Result,
+    KeyKind.PRESENCE: Coordinator,
+    KeyKind.INVENTORY: Inventory,
 }
 SETTLING_S = 60.0
 """Seconds from one record of a coordinator to its next record before the absence is told."""
@@ -90,16 +90,16 @@ class Records:
     def __init__(self, check: Check, listed: Iterable[Listed]) -> None:
         self._check = check
         self.listed = {each.key: each for each in listed}
-        self.found: dict[Kind, dict[str, Any]] = {}
+        self.found: dict[KeyKind, dict[str, Any]] = {}
         self.findings: list[Finding] = []
         for key in self.listed:
             place = parse_key(key.removeprefix(check.keys.root))
-            if place.kind is Kind.UNKNOWN:
+            if place.kind is KeyKind.UNKNOWN:
                 self.wrong(key, "no dstack of this version writes this key")
             elif place.kind in RECORD_CLASSES:
                 self._read(key, place.kind)
 
-    def of(self, kind: Kind) -> dict[str, Any]:
+    def of(self, kind: KeyKind) -> dict[str, Any]:
         """Key -> record of all records of a kind."""
         return self.found.get(kind, {})
 
@@ -110,7 +110,7 @@ class Records:
     def wrong(self, key: str, meaning: str, *, remedy: str = "", repair: Repair | None = None) -> None:
         self.findings.append(Finding(key=key, meaning=meaning, remedy=remedy, repair=repair))
 
-    def _read(self, key: str, kind: Kind) -> None:
+    def _read(self, key: str, kind: KeyKind) -> None:
         body = self._check.bucket.get(key)
         if body is None:
             return  # it went since the list

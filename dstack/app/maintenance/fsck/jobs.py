@@ -13,7 +13,7 @@ from dstack.app.protocol.lists import reaches_now
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.manifests import ChangedBytesError
-from dstack.core.format.key_parser import Kind, kind_of, log_offset, parse_key
+from dstack.core.format.key_parser import KeyKind, kind_of, log_offset, parse_key
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import End, Result, Tomb, pack
 from dstack.core.lifecycle import AttemptEnd
@@ -31,7 +31,7 @@ def check_job(check: Check, job: Fingerprint) -> list[Finding]:
     findings = []
     for each in check.bucket.survey(folder):
         parsed = parse_key(each.key.removeprefix(check.keys.root))
-        if parsed.kind is Kind.UNKNOWN:
+        if parsed.kind is KeyKind.UNKNOWN:
             findings.append(Finding(key=each.key, meaning="no dstack of this version writes this key"))
         else:
             groups.setdefault(parsed.generation, []).append(each)
@@ -55,7 +55,7 @@ class _Generation(Records):
             self.wrong(self.keys.why, "the generation exists, and nothing says why")
         self._check_claims()
         self._check_users()
-        for key, want in self.of(Kind.WANT).items():
+        for key, want in self.of(KeyKind.WANT).items():
             if key != self.keys.want(want.run):
                 self.wrong(key, f"it is the want of another run, {want.run}")
         self._check_result()
@@ -63,10 +63,10 @@ class _Generation(Records):
 
     def _check_remains(self) -> None:
         """Behind a tomb everything goes, unless a run still uses the generation."""
-        if len(self.listed) == 1 or self.keys.tomb not in self.of(Kind.TOMB) or self._used():
+        if len(self.listed) == 1 or self.keys.tomb not in self.of(KeyKind.TOMB) or self._used():
             return
         self.findings = [each for each in self.findings if each.key == self.keys.tomb]
-        tomb = self.of(Kind.TOMB)[self.keys.tomb]
+        tomb = self.of(KeyKind.TOMB)[self.keys.tomb]
 
         def repair() -> Steps[BucketPerformer, None]:
             yield from prune_steps.bury(self._check.keys, self.keys, tomb, set())
@@ -79,7 +79,7 @@ class _Generation(Records):
 
     def _used(self) -> bool:
         """Whether an unfinished run uses the generation behind the tomb."""
-        runs = {want.run for want in self.of(Kind.WANT).values() if not want.left}
+        runs = {want.run for want in self.of(KeyKind.WANT).values() if not want.left}
         for run in map(self._check.keys.run, runs):
             if self._check.bucket.get(run.final) is None and self._check.bucket.get(run.record) is not None:
                 return True
@@ -87,7 +87,7 @@ class _Generation(Records):
 
     def _check_users(self) -> None:
         """The register has no gaps: its readers stop at the first gap."""
-        for number, key in enumerate(sorted(self._keys(Kind.USER)), start=1):
+        for number, key in enumerate(sorted(self._keys(KeyKind.USER)), start=1):
             expected = self.keys.user(number)
             if key != expected and self.lacks(expected):
                 self.wrong(
@@ -98,7 +98,7 @@ class _Generation(Records):
     # -- attempts ---------------------------------------------------------------------------------
 
     def _check_claims(self) -> None:
-        claimed = sorted(parse_key(key.removeprefix(self._check.keys.root)).number for key in self._keys(Kind.CLAIM))
+        claimed = sorted(parse_key(key.removeprefix(self._check.keys.root)).number for key in self._keys(KeyKind.CLAIM))
         for number, expected in zip(claimed, range(1, len(claimed) + 1), strict=True):
             if number != expected and self.lacks(self.keys.attempt(expected).claim):
                 self.wrong(self.keys.attempt(expected).claim, f"attempt {expected} is missing: attempts have no gaps")
@@ -114,13 +114,13 @@ class _Generation(Records):
                 continue
             self._check_attempt(attempt, listed)
 
-    def _keys(self, kind: Kind) -> Iterator[str]:
+    def _keys(self, kind: KeyKind) -> Iterator[str]:
         return (key for key in self.listed if kind_of(self._check.keys, key) is kind)
 
     def _check_attempt(self, attempt: AttemptKeys, listed: list[Listed]) -> None:
-        claim = self.of(Kind.CLAIM).get(attempt.claim)
-        end: End | None = self.of(Kind.END).get(attempt.end)
-        started = self.of(Kind.STARTED).get(attempt.started)
+        claim = self.of(KeyKind.CLAIM).get(attempt.claim)
+        end: End | None = self.of(KeyKind.END).get(attempt.end)
+        started = self.of(KeyKind.STARTED).get(attempt.started)
         for key, record in ((attempt.end, end), (attempt.started, started)):
             if claim is not None and record is not None and record.nonce != claim.nonce:
                 self.wrong(key, "it was written for another attempt than the one that was claimed")
@@ -145,7 +145,7 @@ class _Generation(Records):
             self.wrong(attempt.end, f"the attempt is the result, and its end says {end.status}")
 
     def _winner(self) -> int:
-        result: Result | None = self.of(Kind.RESULT).get(self.keys.result)
+        result: Result | None = self.of(KeyKind.RESULT).get(self.keys.result)
         return result.attempt if result is not None else 0
 
     def _check_log(self, attempt: AttemptKeys, listed: list[Listed]) -> None:
@@ -160,11 +160,11 @@ class _Generation(Records):
     # -- results ----------------------------------------------------------------------------------
 
     def _check_result(self) -> None:
-        result: Result | None = self.of(Kind.RESULT).get(self.keys.result)
+        result: Result | None = self.of(KeyKind.RESULT).get(self.keys.result)
         if result is None:
             return
         attempt = self.keys.attempt(result.attempt)
-        claim = self.of(Kind.CLAIM).get(attempt.claim)
+        claim = self.of(KeyKind.CLAIM).get(attempt.claim)
         if self.lacks(attempt.claim):
             self._damaged(self.keys.result, f"it names attempt {result.attempt}, which nobody claimed")
         elif claim is not None and claim.nonce != result.nonce:

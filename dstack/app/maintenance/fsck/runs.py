@@ -11,7 +11,7 @@ from dstack.app.protocol.steps import Steps, ask
 from dstack.app.queries.views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.identifiers import is_run_id
-from dstack.core.format.key_parser import Kind, numbers
+from dstack.core.format.key_parser import KeyKind, numbers
 from dstack.core.format.keys import JobKeys, RunKeys
 from dstack.core.format.name_records import decode_name, encode_name
 from dstack.core.format.records import Final, Outcome, Result, RunRecord, Want, pack, unpack
@@ -41,7 +41,7 @@ class _Run(Records):
         if self.lacks(self.keys.record):
             self._headless()
             return self.findings
-        record: RunRecord | None = self.of(Kind.RUN).get(self.keys.record)
+        record: RunRecord | None = self.of(KeyKind.RUN).get(self.keys.record)
         if record is None:
             return self.findings
         if record.id != self.run:
@@ -51,7 +51,7 @@ class _Run(Records):
         outcomes = self._outcomes(record)
         for outcome in outcomes.values():
             self._check_outcome(outcome)
-        final: Final | None = self.of(Kind.FINAL).get(self.keys.final)
+        final: Final | None = self.of(KeyKind.FINAL).get(self.keys.final)
         if final is not None:
             self._check_final(record, final, outcomes)
         elif self.lacks(self.keys.final):
@@ -87,7 +87,7 @@ class _Run(Records):
     def _outcomes(self, record: RunRecord) -> dict[WorkflowName, Outcome]:
         planned = {spec.workflow for spec in record.plan.jobs}
         found: dict[WorkflowName, Outcome] = {}
-        for key, outcome in self.of(Kind.OUTCOME).items():
+        for key, outcome in self.of(KeyKind.OUTCOME).items():
             if key != self.keys.job(outcome.workflow) or outcome.workflow not in planned:
                 self.wrong(key, "it is the outcome of no job of this run")
             elif outcome.status not in ENDED:
