@@ -1,4 +1,5 @@
-"""Every check of the project. `nox` runs what CI runs; `nox -s soak`, `mutants` and `bench` are run by hand.
+"""Every check of the project. `nox` runs what CI runs; `nox -s soak`, `mutants` and `bench` are run by hand, and so is
+one tier of the tests: `nox -s unit`, `contract`, `cli`, `system`, `hostile`. CONTRIBUTING.md says what each checks.
 
 Arguments after `--` go to pytest, for example `nox -- --require-docker --require-spin`: what a machine lacks is skipped
 with its reason, unless it is required. `--skipped-before` plays the tests alone that earlier runs skipped so.
@@ -9,6 +10,7 @@ that one; else each makes its own.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,13 +21,18 @@ import nox
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent
-TWO = ("-n", "2")
-WAITING = ("-n", "4", "--dist", "worksteal")
-"""For tests that wait for clocks and hosts far more than they compute."""
-HOST_PYTHONS = ("3.9", "3.10")
-"""The oldest Pythons that a host may have."""
-COORDINATOR = "tests/contract/test_coordinator.py"
-"""Skipped on Pythons that it does not promise."""
+TIERS = ("system", "hostile", "cli", "contract", "app", "unit")
+"""The longest tests first, so that the last minute is not one of them alone."""
+PARALLEL = ("-n", os.environ.get("DSTACK_WORKERS", "4"), "--dist", "worksteal", "--durations=40")
+"""For tests that wait for clocks and hosts more than they compute: more of them at once than processors."""
+OLDEST = "3.9"
+"""The oldest Python that a host may have: runners of tests run on it where it is there."""
+OLDEST_COORDINATOR = "3.10"
+"""The oldest Python on which a host coordinates."""
+HOST_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+SHIPPED = ("tests/unit/runner", "tests/contract/test_runner.py", "tests/contract/test_coordinator.py")
+"""The tests of what is shipped to hosts."""
+SOAK = {"DSTACK_SCHEDULES": "100000", "DSTACK_ROUNDS": "50", "DSTACK_KILLS": "200"}
 WRITE = "--write"
 """Of `nox -s docs -- --write`; nothing for pytest."""
 SKIPPED_BEFORE = "--skipped-before"
@@ -55,7 +62,7 @@ def _is_ready() -> bool:
 
 
 READY = _is_ready()
-nox.options.sessions = ["lint", "unit", "contract", "cli", "system", "hostile", "hosts-python", "model", "docs"]
+nox.options.sessions = ["lint", "docs", "model", "tests"]
 nox.options.default_venv_backend = "none" if READY else "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 
@@ -95,38 +102,45 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def tests(session: nox.Session) -> None:
+    """All tests at once, as CI plays them; DSTACK_WORKERS says how many at a time."""
+    _install(session)
+    _pytest(session, *(f"tests/{tier}" for tier in TIERS), "tests/cases", *PARALLEL, env=_oldest_pythons(session))
+
+
+@nox.session
 def unit(session: nox.Session) -> None:
     """Pure decisions, and what needs no other process than git and Python; seconds."""
     _install(session)
-    _pytest(session, "tests/unit", *TWO)
+    _pytest(session, "tests/unit", "tests/cases", *PARALLEL)
 
 
 @nox.session
 def contract(session: nox.Session) -> None:
     """One suite for each port, on every implementation; the use cases on fakes; the simulator."""
     _install(session)
-    _pytest(session, "tests/contract", "tests/app", *TWO, env={"DSTACK_SCHEDULES": "10000"})
+    _pytest(session, "tests/contract", "tests/app", *PARALLEL)
 
 
 @nox.session
 def cli(session: nox.Session) -> None:
     """Whole commands in a temporary project, whole outputs compared."""
     _install(session)
-    _pytest(session, "tests/cli", *TWO)
+    _pytest(session, "tests/cli", *PARALLEL)
 
 
 @nox.session
 def hostile(session: nox.Session) -> None:
     """Attacks from outside: other accounts, damage, lying hosts, full disks. DSTACK_ROUNDS plays more of each."""
     _install(session)
-    _pytest(session, "tests/hostile", *WAITING)
+    _pytest(session, "tests/hostile", *PARALLEL)
 
 
 @nox.session
 def system(session: nox.Session) -> None:
     """Real sshd, real git, real buckets, kill -9."""
     _install(session)
-    _pytest(session, "tests/system", *TWO)
+    _pytest(session, "tests/system", *PARALLEL)
 
 
 def _interpreter(version: str) -> str | None:
@@ -138,19 +152,26 @@ def _interpreter(version: str) -> str | None:
     return None
 
 
+def _oldest_pythons(session: nox.Session) -> dict[str, str]:
+    """Where the oldest Pythons that a host may have are, for the tests that start runners and coordinators."""
+    found = {"DSTACK_HOST_PYTHON": _interpreter(OLDEST), "DSTACK_COORDINATOR_PYTHON": _interpreter(OLDEST_COORDINATOR)}
+    for name, version in zip(found, (OLDEST, OLDEST_COORDINATOR), strict=True):
+        if found[name] is None:
+            session.warn(f"python{version} is not on this machine: NOTHING is tested on it")
+    return {name: python for name, python in found.items() if python}
+
+
 @nox.session(name="hosts-python")
 def hosts_python(session: nox.Session) -> None:
-    """What is shipped to hosts, on the oldest Pythons that a host may have (those found here)."""
+    """What is shipped to hosts, on every Python that a host may have (those found here); the soak plays it too."""
+    _install(session)
     found = {version: python for version in HOST_PYTHONS if (python := _interpreter(version))}
     for version in HOST_PYTHONS:
         if version not in found:
             session.warn(f"python{version} is not on this machine: NOTHING is tested on it")
-    if not found:
-        session.skip(f"none of {', '.join(HOST_PYTHONS)} is on this machine")
-    _install(session)
     for version, python in found.items():
-        env = {"DSTACK_HOST_PYTHON": python, "DSTACK_HOST_PYTHONS": version}
-        _pytest(session, "tests/unit/runner", "tests/contract/test_runner.py", COORDINATOR, *TWO, env=env)
+        env = dict.fromkeys(("DSTACK_HOST_PYTHON", "DSTACK_COORDINATOR_PYTHON"), python)
+        _pytest(session, *SHIPPED, *PARALLEL, env={**env, "DSTACK_HOST_PYTHONS": version})
 
 
 @nox.session
@@ -172,10 +193,10 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """The long figures, whole."""
+    """The long figures, whole, and what is shipped to hosts on every Python that they may have; hours."""
     _install(session)
-    env = {"DSTACK_SCHEDULES": "100000", "DSTACK_ROUNDS": "50", "DSTACK_KILLS": "200"}
-    _pytest(session, "tests/app/protocol/test_simulator.py", "tests/system", "tests/hostile", *TWO, env=env)
+    _pytest(session, "tests/app/protocol/test_simulator.py", "tests/system", "tests/hostile", *PARALLEL, env=SOAK)
+    hosts_python(session)
 
 
 @nox.session

@@ -14,3 +14,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Each of some thousand commands would compile dstack and its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_report_header() -> str:
+    from tests.support.simulator.schedules import HEADER
+
+    return HEADER

@@ -1,6 +1,6 @@
 """The coordinator as hosts get it: its zipapp, started by the bootstrap on the oldest Python that it promises.
 
-DSTACK_HOST_PYTHON names the interpreter; 3.10 is the oldest.
+DSTACK_COORDINATOR_PYTHON names the interpreter; 3.10 is the oldest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dstack.session.submission import plan_run, rename
 from tests.support.people.laptop import Laptop
 from tests.support.waiting import until
 
-PYTHON = os.environ.get("DSTACK_HOST_PYTHON", sys.executable)
+PYTHON = os.environ.get("DSTACK_COORDINATOR_PYTHON", sys.executable)
 
 
 def is_too_old() -> bool:

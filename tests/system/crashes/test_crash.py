@@ -19,7 +19,7 @@ from tests.support.checkout import ROOT
 from tests.support.people.laptop import LIMIT, Laptop
 from tests.support.waiting import until
 
-ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "8"))
 JOBS = ("prepare", "train")
 WAITS = """
 workflows:
