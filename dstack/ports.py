@@ -301,8 +301,14 @@ class Clock(Protocol):
 class Screen(Protocol):
     """Where a person, or nobody, watches. Never raises; never waits longer than the terminal does."""
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        """A job has this status now. `took`: seconds that it has run, by its host's clock, 0.0: not known."""
+    def job(
+        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
+    ) -> None:
+        """Show the present status of a job, and a note for people.
+
+        `took`: seconds of the job so far, by the clock of its host; 0.0: not known. `reused_from`: the run whose
+        result a reused job takes; "" for every other job.
+        """
         ...
 
     def log(self, workflow: str, data: bytes) -> None:

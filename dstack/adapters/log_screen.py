@@ -12,8 +12,11 @@ class LogScreen:
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, str]] = {}
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
-        line = " ".join(part for part in (workflow, status, host, note) if part)
+    def job(
+        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
+    ) -> None:
+        origin = f"from {reused_from}" if reused_from else ""
+        line = " ".join(part for part in (workflow, status, host, origin or note) if part)
         last = self._last.get(workflow, ("", ""))
         # What a job still waits for changes with every input that comes: it is said once.
         if line != last[1] and not last[0] == status == "waiting":

@@ -49,6 +49,8 @@ BEGUN = frozenset({_S.RUNNING, _S.UPLOADING, _S.STOPPING})
 NOT_BEGUN = (_S.PREPARING, _S.PLACED, _S.QUEUED, _S.WAITING)
 """Open states of a job before its beginning, the nearest to the beginning first."""
 
+_NOT_RUN = "not run: "
+
 _ACTIVE = frozenset({_S.QUEUED, _S.PLACED, _S.PREPARING, _S.RUNNING, _S.UPLOADING, _S.STOPPING})
 
 FOLLOWERS: Mapping[JobStatus, frozenset[JobStatus]] = {
@@ -67,6 +69,16 @@ FOLLOWERS: Mapping[JobStatus, frozenset[JobStatus]] = {
 def may_follow(before: JobStatus, after: JobStatus) -> bool:
     """Whether a job that was `before` may be `after`; an unchanged state may be shown again at any time."""
     return after is before or after in FOLLOWERS[before]
+
+
+def not_run_reason(cause: str) -> str:
+    """The recorded reason of a job that was stopped without a try, because of `cause`."""
+    return f"{_NOT_RUN}{cause}"
+
+
+def cause_of_not_run(reason: str) -> str | None:
+    """The cause in a reason by `not_run_reason`; None for every other reason."""
+    return reason.removeprefix(_NOT_RUN) if reason.startswith(_NOT_RUN) else None
 
 
 def end_without_result(report: ExitReport) -> AttemptEnd:

@@ -41,10 +41,12 @@ class StartScreen:
         self._screen = screen
         self.start = asyncio.Event()
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+    def job(
+        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
+    ) -> None:
         if status in PAST_START:
             self.start.set()
-        self._screen.job(workflow, status, host, note, took)
+        self._screen.job(workflow, status, host, note, took, reused_from=reused_from)
 
     def log(self, workflow: str, data: bytes) -> None:
         self._screen.log(workflow, data)

@@ -14,17 +14,21 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO
 
+from dstack.core.lifecycle import BEGUN, ENDED
+from dstack.model import JobStatus
 from dstack.ui.logstream import LogStreams
-from dstack.ui.plain import ENDED, ending, in_sum
+from dstack.ui.plain import closing_line, job_note, sum_word
 from dstack.ui.tables import Column, cut, display_width, note_lines, size_text, table_lines
 from dstack.ui.terminal import clean
 from dstack.ui.times import duration_text
 
-FRAMES = 10
-HIDE = b"\x1b[?25l"
-SHOW = b"\x1b[?25h"
-BUSY = frozenset({"placed", "preparing", "running", "uploading", "stopping"})
-LARGE = 256 * 1024
+FRAMES_PER_S = 10
+HIDE_CURSOR = b"\x1b[?25l"
+SHOW_CURSOR = b"\x1b[?25h"
+BUSY = BEGUN | {JobStatus.PLACED, JobStatus.PREPARING}
+BAD_ENDS = frozenset({JobStatus.FAILED, JobStatus.LOST})
+PENDING_LOG_BYTES = 256 * 1024
+"""Bytes of waiting log that are drawn at once, without regard to FRAMES_PER_S."""
 _COLUMNS = (
     Column(title="WORKFLOW", floor=8),
     Column(title="STATUS", floor=9, styled=True),
@@ -39,7 +43,7 @@ class JobRow:
     """One line of the table. Times are of the monotonic clock, 0.0 while there is none."""
 
     workflow: str
-    status: str = "waiting"
+    status: str = JobStatus.WAITING
     host: str = ""
     note: str = ""
     started: float = 0.0
@@ -50,7 +54,7 @@ class JobRow:
 
 
 @dataclass(slots=True)
-class Frame:
+class DrawnTable:
     """The table at the bottom of the terminal now: the widths of the drawn lines."""
 
     widths: list[int] = field(default_factory=list)
@@ -72,7 +76,7 @@ def table_rows(jobs: Sequence[JobRow], now: float, room: int) -> list[tuple[str,
 
 
 def _urgency(job: JobRow) -> int:
-    order = (job.status in BUSY, job.status in ("failed", "lost"), job.status == "queued", job.status not in ENDED)
+    order = (job.status in BUSY, job.status in BAD_ENDS, job.status == JobStatus.QUEUED, job.status not in ENDED)
     return next((rank for rank, holds in enumerate(order) if holds), len(order))
 
 
@@ -111,18 +115,20 @@ class LiveScreen:
         self._progress: dict[str, tuple[int, int]] = {}
         self._pending: list[bytes] = []
         self._waiting = 0
-        self._frame = Frame()
+        self._drawn = DrawnTable()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._gone = False
         self._painter = threading.Thread(target=self._paint, name="screen", daemon=True)
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+    def job(
+        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
+    ) -> None:
         now = time.monotonic()
         with self._lock:
             row = self._jobs.setdefault(workflow, JobRow(workflow=workflow))
-            row.status, row.host, row.note = status, host or row.host, note
+            row.status, row.host, row.note = status, host or row.host, job_note(note, reused_from)
             if status in BUSY and not row.started:
                 row.started = now
             if took:
@@ -135,7 +141,7 @@ class LiveScreen:
     def log(self, workflow: str, data: bytes) -> None:
         with self._lock:
             self._append(self._logs.feed(workflow, data))
-            if self._waiting >= LARGE:
+            if self._waiting >= PENDING_LOG_BYTES:
                 self._draw()
                 return
         self._wake.set()
@@ -154,7 +160,7 @@ class LiveScreen:
         self._wake.set()
 
     def __enter__(self) -> LiveScreen:
-        self._write(HIDE)
+        self._write(HIDE_CURSOR)
         self._painter.start()
         self._wake.set()
         return self
@@ -169,7 +175,7 @@ class LiveScreen:
             self._append(self._logs.finish_all())
             self._progress.clear()
             self._draw(last=True)
-            self._write(SHOW)
+            self._write(SHOW_CURSOR)
 
     def _append(self, data: bytes) -> None:
         if data:
@@ -177,26 +183,26 @@ class LiveScreen:
             self._waiting += len(data)
 
     def _paint(self) -> None:
-        """Draw after a change, at most FRAMES times a second, and each second for the elapsed times."""
+        """Draw after a change, at most FRAMES_PER_S times a second, and each second for the elapsed times."""
         while not self._closing:
             self._wake.wait(1.0)
             self._wake.clear()
             with self._lock:
                 self._draw()
             if not self._closing:
-                time.sleep(1 / FRAMES)
+                time.sleep(1 / FRAMES_PER_S)
 
     def _draw(self, *, last: bool = False) -> None:
         """Take the table away, give the waiting log, and put the table back; the caller holds the lock."""
         columns, rows = self._size()
         lines = self._block(columns, rows, last=last)
-        height = self._frame.height(columns)
+        height = self._drawn.height(columns)
         # Everything in one write, so that no terminal shows a state in between.
         parts = [b"\r\x1b[%dA" % height if height else b"\r", b"\x1b[J"]
         parts += self._pending
         self._pending, self._waiting = [], 0
         parts += [line.encode() + b"\n" for _, line in lines]
-        self._frame = Frame(widths=[width for width, _ in lines])
+        self._drawn = DrawnTable(widths=[width for width, _ in lines])
         self._write(b"".join(parts))
 
     def _block(self, columns: int, rows: int, *, last: bool) -> list[tuple[int, str]]:
@@ -211,8 +217,8 @@ class LiveScreen:
         for label, (done, total) in self._progress.items():
             line = bar(label, done, total, width)
             lines.append((display_width(line), line))
-        sums = [in_sum(job.status, job.host) for job in self._jobs.values()]
-        footer = ending(self._run, sums) if last else self._footer(width)
+        sums = [sum_word(job.status, job.host) for job in self._jobs.values()]
+        footer = closing_line(self._run, sums) if last else self._footer(width)
         return [*lines, (display_width(footer), cut(footer, width))] if footer else lines
 
     def _footer(self, width: int) -> str:

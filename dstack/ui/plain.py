@@ -7,31 +7,40 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import BinaryIO
 
+from dstack.core.lifecycle import ENDED, cause_of_not_run
+from dstack.model import JobStatus
 from dstack.ui.logstream import LogStreams
 from dstack.ui.tables import size_text
 from dstack.ui.terminal import clean
 
 NOT_RUN = "not run"
-ENDED = frozenset({"succeeded", "reused", "failed", "stopped", "interrupted", "lost"})
+PLACELESS = frozenset({JobStatus.REUSED, JobStatus.WAITING, JobStatus.QUEUED})
+"""States in which a line does not name a host."""
 
 
-def job_line(workflow: str, status: str, host: str, note: str) -> str:
+def job_line(workflow: str, status: str, host: str, note: str, reused_from: str = "") -> str:
     """`train: running on gpu-1 (joins the attempt of bob)`."""
-    if status == "stopped" and not host and note.startswith("not run: "):
-        return clean(f"{workflow}: {NOT_RUN} ({note.removeprefix('not run: ')})")
-    place = f" on {host}" if host and status not in ("reused", "waiting", "queued") else ""
-    if status == "reused" and note.startswith("from "):
-        return clean(f"{workflow}: reused {note}")
+    cause = cause_of_not_run(note)
+    if status == JobStatus.STOPPED and not host and cause is not None:
+        return clean(f"{workflow}: {NOT_RUN} ({cause})")
+    if reused_from:
+        return clean(f"{workflow}: {status} {job_note(note, reused_from)}")
+    place = f" on {host}" if host and status not in PLACELESS else ""
     remark = f" ({note})" if note else ""
     return clean(f"{workflow}: {status}{place}{remark}")
 
 
-def in_sum(status: str, host: str) -> str:
+def job_note(note: str, reused_from: str) -> str:
+    """The note of a job in a table: the origin of a reused result, else the given note."""
+    return f"from {reused_from}" if reused_from else note
+
+
+def sum_word(status: str, host: str) -> str:
     """The word for a job in the last line: a job stopped before any host had the job counts as not run."""
-    return NOT_RUN if status == "stopped" and not host else status
+    return NOT_RUN if status == JobStatus.STOPPED and not host else status
 
 
-def ending(run: str, statuses: Sequence[str]) -> str:
+def closing_line(run: str, statuses: Sequence[str]) -> str:
     """The last line: how the run ended, by the word for each job; "" while a job is open."""
     if not statuses or any(status not in ENDED and status != NOT_RUN for status in statuses):
         return ""
@@ -46,22 +55,24 @@ class PlainScreen:
         self._run = clean(run)
         self._out = out
         self._shown: dict[str, tuple[str, str, str]] = {}
-        self._statuses = dict.fromkeys(workflows, "waiting")
+        self._statuses = dict.fromkeys(workflows, JobStatus.WAITING.value)
         self._logs = LogStreams(prefixed=len(workflows) > 1, whole_lines=True) if logs else None
         self._lock = threading.Lock()
         self._gone = False
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+    def job(
+        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
+    ) -> None:
         with self._lock:
-            state = (status, host, note)
+            state = (status, host, job_note(note, reused_from))
             last = self._shown.get(workflow)
             # What a job still waits for changes with every input that comes: it is said once.
-            if last == state or (last is not None and last[0] == status == "waiting"):
+            if last == state or (last is not None and last[0] == status == JobStatus.WAITING):
                 return
             self._shown[workflow] = state
-            self._statuses[workflow] = in_sum(status, host)
+            self._statuses[workflow] = sum_word(status, host)
             rest = self._logs.finish(workflow) if self._logs and status in ENDED else b""
-            self._write(rest + job_line(workflow, status, host, note).encode() + b"\n")
+            self._write(rest + job_line(workflow, status, host, note, reused_from).encode() + b"\n")
 
     def log(self, workflow: str, data: bytes) -> None:
         with self._lock:
@@ -85,7 +96,7 @@ class PlainScreen:
     ) -> None:
         with self._lock:
             self._write(self._logs.finish_all() if self._logs else b"")
-            last = ending(self._run, list(self._statuses.values()))
+            last = closing_line(self._run, list(self._statuses.values()))
             self._write(last.encode() + b"\n" if last else b"")
 
     def _write(self, data: bytes) -> None:

@@ -8,18 +8,15 @@ from types import TracebackType
 from typing import Protocol
 
 from dstack.core.format.records import RunRecord
+from dstack.ports import Screen
 from dstack.ui.live import LiveScreen
 from dstack.ui.plain import PlainScreen
 from dstack.ui.tables import use_colour
 
 
-class RunScreen(Protocol):
+class RunScreen(Screen, Protocol):
     """`ports.Screen` as a context manager; at the end of the block everything held back and a last line are shown."""
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None: ...
-    def log(self, workflow: str, data: bytes) -> None: ...
-    def progress(self, label: str, done: int, total: int) -> None: ...
-    def message(self, text: str) -> None: ...
     def __enter__(self) -> RunScreen: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

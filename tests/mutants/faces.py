@@ -49,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="waits-told-again",
         breaks="a pipe is told again what a job waits for whenever one of its inputs has come: a fan of 1,000 fills it",
         file="dstack/ui/plain.py",
-        old='            if last == state or (last is not None and last[0] == status == "waiting"):',
+        old="            if last == state or (last is not None and last[0] == status == JobStatus.WAITING):",
         new="            if last == state:",
         tests=("tests/unit/ui/test_screens.py",),
     ),

@@ -136,11 +136,10 @@ class Coordination:
                 pause = min(LONGEST_PAUSE, pause * 1.25)
                 continue
             self._driver.outcomes[spec.workflow] = outcome
-            note = outcome.reason
-            if outcome.reused_from:
-                note = f"from {outcome.reused_from}"
+            origin = outcome.reused_from or ""
             took = 0.0 if outcome.reused_from else seconds_between(outcome.started, outcome.ended) or 0.0
-            self._means.screen.job(spec.workflow, outcome.status, outcome.host, note, took)
+            show = self._means.screen.job
+            show(spec.workflow, outcome.status, outcome.host, outcome.reason, took, reused_from=origin)
             return outcome
 
     async def _without(self, spec: JobSpec, damage: DamagedInputError) -> Loss | None:

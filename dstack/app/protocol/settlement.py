@@ -35,7 +35,7 @@ from dstack.core.artifacts import manifests
 from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, at_machine, pack, unpack
-from dstack.core.lifecycle import RAN_ENDS, AttemptEnd
+from dstack.core.lifecycle import RAN_ENDS, AttemptEnd, not_run_reason
 from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName
@@ -335,6 +335,6 @@ def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[Performer, No
 
 def skip(job: Job, culprit: Outcome) -> Steps[BucketPerformer, Outcome]:
     """Record that the job does not run because its input `culprit` did not succeed."""
-    reason = f"not run: {culprit.workflow} {culprit.status}"
+    reason = not_run_reason(f"{culprit.workflow} {culprit.status}")
     outcome = yield from job.outcome(JobStatus.STOPPED, reason=reason)
     return (yield from conclude(job, outcome))

@@ -14,7 +14,7 @@ from dstack.app.transfer.committed_manifest import require_left
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Outcome, RunRecord, Why, unpack
-from dstack.core.lifecycle import ENDED, GOOD
+from dstack.core.lifecycle import ENDED, GOOD, cause_of_not_run
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 from dstack.ports import Bucket
@@ -75,7 +75,7 @@ def _explain(past: RunHistory, view: RunView, workflow: WorkflowName) -> Explana
     if job.reused_from:
         return Explanation(verdict=f"reused from {job.reused_from}, because nothing differs", against=job.reused_from)
     if job.status in ENDED and not job.began:
-        reason = job.reason.removeprefix("not run: ")
+        reason = cause_of_not_run(job.reason) or job.reason
         return Explanation(verdict=f"did not run ({job.status}{': ' if reason else ''}{reason})")
     verb = _verb(job)
     if not job.fingerprint:

@@ -69,7 +69,7 @@ def _conclude(found: int, left: int, done: str, derivable: int) -> None:
 def _check_hosts(session: Session) -> int:
     """Print the orphans of this account on all hosts, and which hosts could not be asked -> how many that are."""
     from dstack.app.coordination.orphans import find_orphans
-    from dstack.cli.hosts.ask import ask_hosts
+    from dstack.cli.ask_hosts import ask_hosts
 
     answers = ask_hosts(
         session, session.inventory(), lambda host, runner, _: find_orphans(runner, session.bucket, session.keys)

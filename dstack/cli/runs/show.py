@@ -15,6 +15,7 @@ from dstack.cli.command_session import open_session
 from dstack.cli.runs.run_notes import left_alone, out_of_sight
 from dstack.core.format.records import RunRecord
 from dstack.model import JobStatus
+from dstack.ui.plain import job_note
 from dstack.ui.tables import Column, notes, styled, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import ago_text, clock_text, since_text
@@ -91,5 +92,5 @@ def _job_row(job: JobView, now: float) -> tuple[str, ...]:
     time_ = "-"
     if job.started and job.status is not JobStatus.REUSED:
         time_ = since_text(job.started, job.ended or now)
-    note = f"from {job.reused_from}" if job.reused_from else job.reason
+    note = job_note(job.reason, job.reused_from or "")
     return (job.workflow, job.status, job.host or "-", str(job.attempt) if job.attempt else "-", time_, note)

@@ -191,8 +191,4 @@ def _chosen(
 
 def _summary(jobs: Sequence[JobView]) -> str:
     """One line for each job."""
-    return "\n".join(job_line(job.workflow, job.status, job.host, _note(job)) for job in jobs)
-
-
-def _note(job: JobView) -> str:
-    return f"from {job.reused_from}" if job.reused_from else job.reason
+    return "\n".join(job_line(job.workflow, job.status, job.host, job.reason, job.reused_from or "") for job in jobs)

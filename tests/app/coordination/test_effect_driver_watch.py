@@ -37,7 +37,9 @@ class Seen:
     def __init__(self) -> None:
         self.jobs: list[tuple[str, str, str, float]] = []
 
-    def job(self, workflow: str, status: str, host: str, note: str, took: float = 0.0) -> None:
+    def job(
+        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
+    ) -> None:
         self.jobs.append((status, host, note, took))
 
     def log(self, workflow: str, data: bytes) -> None: ...

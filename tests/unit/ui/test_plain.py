@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 
-from dstack.ui.plain import PlainScreen, ending, in_sum, job_line
+from dstack.ui.plain import PlainScreen, closing_line, job_line, sum_word
 
 
 def test_a_job_that_no_host_ever_had_counts_as_not_run() -> None:
-    assert [in_sum("stopped", ""), in_sum("stopped", "gpu-1"), in_sum("failed", "")] == ["not run", "stopped", "failed"]
-    assert ending("a-1", ["failed", "not run", "not run"]) == "a-1: 1 failed, 2 not run"
-    assert ending("a-1", ["not run", "running"]) == ""
+    assert [sum_word("stopped", ""), sum_word("stopped", "gpu-1"), sum_word("failed", "")] == [
+        "not run",
+        "stopped",
+        "failed",
+    ]
+    assert closing_line("a-1", ["failed", "not run", "not run"]) == "a-1: 1 failed, 2 not run"
+    assert closing_line("a-1", ["not run", "running"]) == ""
     assert job_line("train", "stopped", "", "not run: prepare failed") == "train: not run (prepare failed)"
     assert job_line("train", "stopped", "gpu-1", "stopped by bob") == "train: stopped on gpu-1 (stopped by bob)"
 

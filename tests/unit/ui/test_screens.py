@@ -113,7 +113,7 @@ def test_logs_stand_above_the_table_and_the_table_stands_once() -> None:
         screen.log("prepare", b"o\nthree")
         wait_for(lambda: b"[prepare] two" in sink.data)
         screen.job("prepare", "succeeded", "gpu-1", "")
-        screen.job("train", "reused", "gpu-2", "from kind-fox-3")
+        screen.job("train", "reused", "gpu-2", "", reused_from="kind-fox-3")
     terminal = shown(sink)
     assert terminal.text() == (
         "[prepare] one\n"
@@ -237,7 +237,7 @@ def plain(events: Callable[[PlainScreen], None], workflows: list[str], *, logs: 
 
 def test_a_pipe_gets_one_line_for_each_change_and_the_logs() -> None:
     def events(screen: PlainScreen) -> None:
-        screen.job("prepare", "reused", "gpu-1", "from kind-fox-3")
+        screen.job("prepare", "reused", "gpu-1", "", reused_from="kind-fox-3")
         screen.job("train", "queued", "", "waits for a slot")
         screen.job("train", "queued", "", "waits for a slot")
         screen.progress("code to gpu-2", 10, 2000)
