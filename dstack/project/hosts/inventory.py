@@ -10,7 +10,7 @@ from dstack.errors import ConfigError, UsageError
 from dstack.model import Host, HostName
 from dstack.project.yaml.parser import MapNode, Node, ScalarNode, YamlDocument, load_yaml
 from dstack.project.yaml.report import (
-    Field,
+    MapEntry,
     Report,
     is_absent,
     quote,
@@ -101,7 +101,7 @@ def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
     reason = name_fault(key.text)
     if reason:
         report.problem(key.position, reason)
-    fields: dict[str, Field] = {}
+    fields: dict[str, MapEntry] = {}
     if not is_absent(node):
         body = read_map(report, node, key.text)
         if body is None:

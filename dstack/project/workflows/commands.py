@@ -10,7 +10,7 @@ from dataclasses import replace
 from dstack.project.paths import path_fault
 from dstack.project.yaml.parser import ListNode, Node, ScalarNode
 from dstack.project.yaml.report import (
-    Field,
+    MapEntry,
     Report,
     describe,
     is_absent,
@@ -37,7 +37,7 @@ _SAFE_PATH = re.compile(r"[A-Za-z0-9._/@%+=:,-]+\Z")
 _VERSION = re.compile(r"[23]\.[0-9]{1,2}(?:\.[0-9]{1,3})?\Z")
 
 
-def read_commands(report: Report, fields: Mapping[str, Field], place: ScalarNode) -> tuple[ScalarNode, ...]:
+def read_commands(report: Report, fields: Mapping[str, MapEntry], place: ScalarNode) -> tuple[ScalarNode, ...]:
     """All commands in order: the working folder, requirements, setup, then `commands` or the provider's script.
 
     `place` stands for the workflow where something is missing.
@@ -59,7 +59,7 @@ def read_commands(report: Report, fields: Mapping[str, Field], place: ScalarNode
     return (*begin, *body, *script)
 
 
-def _is_wrong(fields: Mapping[str, Field]) -> bool:
+def _is_wrong(fields: Mapping[str, MapEntry]) -> bool:
     """True when commands are there and were already complained of, or the provider is none of ours."""
     if "provider" in fields:
         node = fields["provider"].value
@@ -93,7 +93,7 @@ def _read_list(report: Report, node: Node, what: str) -> list[ScalarNode]:
     return found
 
 
-def _read_provider(report: Report, fields: Mapping[str, Field]) -> str | None:
+def _read_provider(report: Report, fields: Mapping[str, MapEntry]) -> str | None:
     if "provider" not in fields:
         return None
     node = fields["provider"].value
@@ -111,7 +111,7 @@ def _read_provider(report: Report, fields: Mapping[str, Field]) -> str | None:
     return node.text
 
 
-def python_image(report: Report, fields: Mapping[str, Field]) -> ScalarNode | None:
+def python_image(report: Report, fields: Mapping[str, MapEntry]) -> ScalarNode | None:
     """`python: 3.10` or `version: 3.10` names the image `python:3.10` where no image is given."""
     if "python" not in fields:
         return None
@@ -122,7 +122,7 @@ def python_image(report: Report, fields: Mapping[str, Field]) -> ScalarNode | No
     return replace(node, text=f"python:{node.text}", value=f"python:{node.text}", plain=False)
 
 
-def working_dir(report: Report, fields: Mapping[str, Field]) -> str:
+def working_dir(report: Report, fields: Mapping[str, MapEntry]) -> str:
     """The working folder of the commands, also the base of artifacts; "" for the project folder."""
     if "working-dir" not in fields:
         return ""
@@ -130,7 +130,7 @@ def working_dir(report: Report, fields: Mapping[str, Field]) -> str:
     return node.text if node else ""
 
 
-def _working_dir(report: Report, fields: Mapping[str, Field]) -> list[ScalarNode]:
+def _working_dir(report: Report, fields: Mapping[str, MapEntry]) -> list[ScalarNode]:
     if "working-dir" not in fields:
         return []
     silent = Report()
@@ -138,14 +138,14 @@ def _working_dir(report: Report, fields: Mapping[str, Field]) -> list[ScalarNode
     return [_command(node, f"cd -- {node.text}")] if node else []
 
 
-def _requirements(report: Report, fields: Mapping[str, Field]) -> list[ScalarNode]:
+def _requirements(report: Report, fields: Mapping[str, MapEntry]) -> list[ScalarNode]:
     if "requirements" not in fields:
         return []
     node = _read_path(report, fields["requirements"])
     return [_command(node, f"python3 -m pip install -r {node.text}")] if node else []
 
 
-def _script(report: Report, fields: Mapping[str, Field], provider: str | None) -> list[ScalarNode]:
+def _script(report: Report, fields: Mapping[str, MapEntry], provider: str | None) -> list[ScalarNode]:
     """`python3 FILE ARGS` of the provider python."""
     if "script" not in fields:
         if "args" in fields:
@@ -182,7 +182,7 @@ def _word(text: str) -> str:
     return '"' + re.sub(r"\$(?!\{\{|\{?[A-Za-z_])", r"\\$", escaped) + '"'
 
 
-def _read_path(report: Report, field: Field) -> ScalarNode | None:
+def _read_path(report: Report, field: MapEntry) -> ScalarNode | None:
     node = read_text(report, field.value, field.key.text)
     if node is None:
         return None

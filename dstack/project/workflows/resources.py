@@ -9,7 +9,7 @@ from dstack.model import Gpu, Resources
 from dstack.project.quantities import read_size
 from dstack.project.yaml.parser import MapNode, Node, ScalarNode
 from dstack.project.yaml.report import (
-    Field,
+    MapEntry,
     Report,
     describe,
     is_absent,
@@ -55,11 +55,11 @@ def read_resources(report: Report, node: Node) -> Resources:
     )
 
 
-def _optional_size(report: Report, fields: Mapping[str, Field], key: str) -> int | None:
+def _optional_size(report: Report, fields: Mapping[str, MapEntry], key: str) -> int | None:
     return read_size(report, fields[key].value, key) if key in fields else None
 
 
-def _read_interruptible(report: Report, fields: Mapping[str, Field]) -> bool:
+def _read_interruptible(report: Report, fields: Mapping[str, MapEntry]) -> bool:
     field = fields.get("interruptible")
     return bool(field and read_boolean(report, field.value, "interruptible"))
 

@@ -15,7 +15,7 @@ from dstack.project.workflows.retry import read_retry
 from dstack.project.workflows.templates import WorkflowTemplates, artifact_texts, read_names
 from dstack.project.yaml.parser import MapNode, Node, ScalarNode, load_yaml
 from dstack.project.yaml.report import (
-    Field,
+    MapEntry,
     Report,
     is_absent,
     quote,
@@ -151,7 +151,7 @@ def _read_item(report: Report, node: Node) -> WorkflowSource | None:
     return source if checked is not None else None
 
 
-def _read_fields(report: Report, fields: Mapping[str, Field], name: ScalarNode) -> WorkflowSource:
+def _read_fields(report: Report, fields: Mapping[str, MapEntry], name: ScalarNode) -> WorkflowSource:
     values = {key: field.value for key, field in fields.items()}
     depends = DependsOn()
     if "depends-on" in fields:
@@ -172,7 +172,7 @@ def _read_fields(report: Report, fields: Mapping[str, Field], name: ScalarNode) 
 
 def _workflow(
     report: Report,
-    fields: Mapping[str, Field],
+    fields: Mapping[str, MapEntry],
     *,
     name: ScalarNode,
     commands: tuple[ScalarNode, ...],
@@ -215,7 +215,7 @@ def _text(report: Report, values: Mapping[str, Node], key: str) -> str:
     return " ".join(text.text.split()) if text else ""
 
 
-def _ports(report: Report, fields: Mapping[str, Field]) -> tuple[int, ...]:
+def _ports(report: Report, fields: Mapping[str, MapEntry]) -> tuple[int, ...]:
     if "ports" not in fields or is_absent(fields["ports"].value):
         return ()
     node = fields["ports"].value

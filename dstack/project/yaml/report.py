@@ -34,7 +34,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class MapEntry:
     """A key of a map with its value."""
 
     key: ScalarNode
@@ -133,13 +133,13 @@ def read_boolean(report: Report, node: Node, what: str) -> bool | None:
 
 def read_fields(
     report: Report, node: MapNode, what: str, *, known: Mapping[str, str], refused: Mapping[str, str] | None = None
-) -> dict[str, Field]:
+) -> dict[str, MapEntry]:
     """The entries of a map by their canonical key.
 
     `known` maps each spelling (with `-`; `_` counts as the same) to its canonical key, `refused` maps known but
     unsupported keys to the reason. Unknown keys, and two spellings of one key, are problems.
     """
-    found: dict[str, Field] = {}
+    found: dict[str, MapEntry] = {}
     for key, value in node.entries:
         spelled = key.text.replace("_", "-")
         canonical = known.get(spelled)
@@ -152,5 +152,5 @@ def read_fields(
             message = f"{key.text} says again what {first.text} said in line {first.position.line}"
             report.problem(key.position, message)
         else:
-            found[canonical] = Field(key=key, value=value)
+            found[canonical] = MapEntry(key=key, value=value)
     return found
