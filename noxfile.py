@@ -92,13 +92,14 @@ def _pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format, style, types, layers and sizes."""
+    """Format, style, types, layers, sizes and layout."""
     _install(session)
     _run(session, "ruff", "format", "--check", ".")
     _run(session, "ruff", "check", ".")
     _run(session, "mypy")
     _run(session, "lint-imports")
     _run(session, "python", "-m", "tests.sizes")
+    _run(session, "python", "-m", "tests.layout")
 
 
 @nox.session

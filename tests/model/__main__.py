@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 KEEPING, ACCOUNTS = (Path(__file__).with_name(name) for name in ("keeping.pml", "accounts.pml"))
@@ -21,6 +22,8 @@ MEMORY = 2500
 """MiB that one search may take."""
 LIMIT = 300
 """Seconds that one search may take."""
+SEARCHES = 2
+"""Searches at a time."""
 
 PRUNE_ONE = ("RUNS=1", "RIVALS=1", "ROUNDS=2")
 PRUNE_TWO = ("RUNS=2", "RIVALS=0", "ROUNDS=2")
@@ -91,14 +94,17 @@ def main() -> int:
         (ACCOUNTS, each, ()) for each in SHARED_HOST_MUTANTS
     ]
     wrong = 0
-    for model, name, defines in worlds:
-        good, told = search(model, defines)
-        print(f"{'holds   ' if good else 'VIOLATED'} {name}: {told}", flush=True)
-        wrong += not good
-    for model, mutant, defines in mutants:
-        good, told = search(model, (*defines, mutant))
-        print(f"{'SURVIVED' if good else 'caught  '} {mutant}: {told}", flush=True)
-        wrong += good
+    with ThreadPoolExecutor(SEARCHES) as pool:
+        held = [pool.submit(search, model, defines) for model, _, defines in worlds]
+        broken = [pool.submit(search, model, (*defines, mutant)) for model, mutant, defines in mutants]
+        for (_, name, _), verdict in zip(worlds, held, strict=True):
+            good, told = verdict.result()
+            print(f"{'holds   ' if good else 'VIOLATED'} {name}: {told}", flush=True)
+            wrong += not good
+        for (_, mutant, _), verdict in zip(mutants, broken, strict=True):
+            good, told = verdict.result()
+            print(f"{'SURVIVED' if good else 'caught  '} {mutant}: {told}", flush=True)
+            wrong += good
     print(f"{len(worlds) + len(mutants) - wrong} passed, {wrong} failed")
     return 1 if wrong else 0
 
