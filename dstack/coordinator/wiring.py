@@ -19,8 +19,8 @@ from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
 from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import open_local
-from dstack.app.coordination.context import Means
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.context import CoordinationContext
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.coordination.standby import AttendantWatch
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.maintenance.bucket_probe import writable
@@ -60,7 +60,7 @@ class _ProjectContext:
 
     keys: ProjectKeys
     observer: Observer
-    heart: Heart
+    heart: HeartbeatWriter
 
 
 class HostContext:
@@ -124,7 +124,7 @@ class HostContext:
         self._hands.pop(run, None)
         self._values.pop(run, {}).clear()
 
-    async def means(self, run: RunId) -> Means:
+    async def means(self, run: RunId) -> CoordinationContext:
         """The context for one coordination of the run."""
         hand = self._hands[run]
         bucket = self._bucket or self.bucket(hand)
@@ -134,7 +134,7 @@ class HostContext:
             job = fingerprint(ingredients(spec, {}))
             return turn(spec, hand.peers, standing, job=job, me=hand.host.name)
 
-        return Means(
+        return CoordinationContext(
             bucket=bucket,
             project=hand.project,
             keys=project.keys,
@@ -155,7 +155,9 @@ class HostContext:
             self._projects[name] = _ProjectContext(
                 keys=keys,
                 observer=Observer(bucket, keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime),
-                heart=Heart(bucket, keys.heartbeat(self._me.id), self._log.message, until=lambda: self._until),
+                heart=HeartbeatWriter(
+                    bucket, keys.heartbeat(self._me.id), self._log.message, until=lambda: self._until
+                ),
             )
         return self._projects[name]
 

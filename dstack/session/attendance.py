@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dstack.adapters.log_screen import LogScreen
-from dstack.app.coordination.handover import Handed
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.handover import HandoverResult
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.coordination.run import Coordination
 from dstack.core.format.records import Coordinator, Final, RunRecord
 from dstack.ports import Screen
@@ -58,10 +58,14 @@ class Attendance:
             work = asyncio.create_task(Coordination(means, record, me).finish())
             return await _until_set(work, beside, interruption)
 
-    async def _keep_standby(self, record: RunRecord, screen: StartScreen, me: Coordinator, heart: Heart) -> None:
+    async def _keep_standby(
+        self, record: RunRecord, screen: StartScreen, me: Coordinator, heart: HeartbeatWriter
+    ) -> None:
         await Standby(self._open_handover, self.hosts.fleet, record, screen=screen).keep(me, heart)
 
-    async def hand_over(self, planned: RunRecord, recorded: Callable[[], RunRecord]) -> tuple[RunRecord, Handed]:
+    async def hand_over(
+        self, planned: RunRecord, recorded: Callable[[], RunRecord]
+    ) -> tuple[RunRecord, HandoverResult]:
         """Leave a run to coordinators on hosts -> the record of the run, and the answers of the hosts.
 
         `recorded` records the run or returns the record, and is called in a thread once the hosts are ready: all slow
@@ -80,7 +84,7 @@ class Attendance:
         finally:
             await handover.close()
 
-    def continue_in_background(self, record: RunRecord, handed: Handed) -> None:
+    def continue_in_background(self, record: RunRecord, handed: HandoverResult) -> None:
         """Start a coordinator on this machine for the hosts without the run, where there are any."""
         if handed.left or not handed.taken:
             only = [each.name for each in handed.left] if handed.taken else []

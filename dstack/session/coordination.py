@@ -12,18 +12,20 @@ from dstack.ports import CodeSource, Screen
 from dstack.session.session import Session
 
 if TYPE_CHECKING:
-    from dstack.app.coordination.context import Means
+    from dstack.app.coordination.context import CoordinationContext
     from dstack.app.hosts.fleet import Fleet
     from dstack.app.maintenance.blocking_driver import BlockingPerformer
     from dstack.app.maintenance.prune_plan import Pruner
     from dstack.core.format.keys import AttemptKeys
 
 
-def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]) -> Means:
+def make_means(
+    session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]
+) -> CoordinationContext:
     """The context of a coordinator in this process."""
     from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
-    from dstack.app.coordination.context import Means
-    from dstack.app.coordination.heartbeat import Heart
+    from dstack.app.coordination.context import CoordinationContext
+    from dstack.app.coordination.heartbeat import HeartbeatWriter
     from dstack.app.protocol.liveness import Observer
 
     here = boot_id()
@@ -31,7 +33,7 @@ def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Scree
         session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
     )
     code: CodeSource = session.code
-    return Means(
+    return CoordinationContext(
         bucket=session.bucket,
         project=session.name,
         keys=session.keys,
@@ -41,7 +43,7 @@ def make_means(session: Session, fleet: Fleet, me: Coordinator, *, screen: Scree
         observer=observer,
         caller=caller,
         new_nonce=new_nonce,
-        heart=Heart(session.bucket, session.keys.heartbeat(me.id), screen.message),
+        heart=HeartbeatWriter(session.bucket, session.keys.heartbeat(me.id), screen.message),
     )
 
 

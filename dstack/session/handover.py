@@ -14,7 +14,7 @@ from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.coordinator.client import CoordinatorClient, HostBucketReport
 from dstack.adapters.coordinator.wheel import OLDEST_COORDINATOR_PYTHON, Library, pack_library, python_version
-from dstack.app.coordination.handover import Handed, LeftHost, Ready, hand_out, make_ready, still_awaited
+from dstack.app.coordination.handover import HandoverResult, LeftHost, ReadyHosts, hand_out, make_ready, still_awaited
 from dstack.app.hosts.fleet import ReachedHost
 from dstack.app.protocol.job_secrets import for_host
 from dstack.app.queries.open_runs import read_run_folder
@@ -37,7 +37,7 @@ class RunHandover:
         self._caller = caller
         self._coordinators = HostCoordinators(session, hosts.opener)
 
-    async def ready(self, run: RunRecord) -> Ready:
+    async def ready(self, run: RunRecord) -> ReadyHosts:
         """The reached hosts that see the bucket and have the code of the run now, and why other hosts are left out."""
         return await make_ready(
             list(self._hosts.fleet.links.values()),
@@ -48,7 +48,9 @@ class RunHandover:
             images=sorted({job.image for job in run.plan.jobs if job.image}),
         )
 
-    async def hand(self, ready: Ready, record: RunRecord, *, attendant: Coordinator | None = None) -> Handed:
+    async def hand(
+        self, ready: ReadyHosts, record: RunRecord, *, attendant: Coordinator | None = None
+    ) -> HandoverResult:
         """Hand the recorded run to the ready hosts, to each host with the values of the jobs for this host.
 
         The hosts begin at once, or stand by for the `attendant`. A silent host is left out where no other host might

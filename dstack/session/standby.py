@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from dstack.app.coordination.handover import Handed
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.handover import HandoverResult
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet
 from dstack.core.format.records import Coordinator, RunRecord
 from dstack.core.placement import names_text
@@ -73,7 +73,7 @@ class Standby:
         self._until: float | None = None
         self._line = ""
 
-    async def keep(self, me: Coordinator, heart: Heart) -> None:
+    async def keep(self, me: Coordinator, heart: HeartbeatWriter) -> None:
         """Hand the begun run over, also to late hosts, and again before lent credentials end.
 
         Goes on until cancelled, when the run ends or is left. `me` is the coordinator whose silence the hosts wait for.
@@ -101,7 +101,7 @@ class Standby:
     def _is_due(self) -> bool:
         return self._until is not None and self._until - EARLY <= time.time() < self._until
 
-    async def _try(self, me: Coordinator, heart: Heart) -> None:
+    async def _try(self, me: Coordinator, heart: HeartbeatWriter) -> None:
         try:
             await self._hand(me, heart)
         except DstackError as error:
@@ -112,7 +112,7 @@ class Standby:
     def _reached(self) -> frozenset[str]:
         return frozenset(name for name, link in self._fleet.links.items() if link.reached)
 
-    async def _hand(self, me: Coordinator, heart: Heart) -> None:
+    async def _hand(self, me: Coordinator, heart: HeartbeatWriter) -> None:
         self._reached_then = self._reached()
         handover = self._open_handover()
         try:
@@ -121,7 +121,7 @@ class Standby:
         finally:
             await handover.close()
         self._until = min((end for _, end in handed.until), default=self._until)
-        heart.left_to(handed.taken)
+        heart.report_standby(handed.taken)
         self._say(outlook(handed))
 
     def _say(self, line: str) -> None:
@@ -130,7 +130,7 @@ class Standby:
             self._screen.message(line)
 
 
-def outlook(handed: Handed) -> str:
+def outlook(handed: HandoverResult) -> str:
     """The hosts that go on when this machine falls silent, and why other hosts do not; "" without anything to say."""
     why = next((each.why for each in handed.left if each.why), "")
     if not handed.taken:

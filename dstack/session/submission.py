@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
 from dstack.app.coordination.run import Submission, submit
-from dstack.app.protocol.job_secrets import Given, given
+from dstack.app.protocol.job_secrets import MemoryValue, memory_values
 from dstack.app.queries.dry_run import Forecast, JobForecast, forecast_run
 from dstack.core.format.records import RunRecord
 from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
@@ -148,7 +148,7 @@ def caller_values(session: Session, jobs: Sequence[JobSpec], *, required: bool =
     """
     values = {}
     for spec in jobs:
-        for one in given(spec):
+        for one in memory_values(spec):
             try:
                 value = session.secrets.find(one.name) if one.secret else session.environ.get(one.name)
                 if value is not None:
@@ -162,7 +162,7 @@ def caller_values(session: Session, jobs: Sequence[JobSpec], *, required: bool =
     return values
 
 
-def _not_found(one: Given, spec: JobSpec) -> DstackError:
+def _not_found(one: MemoryValue, spec: JobSpec) -> DstackError:
     if one.secret:
         text = f"secret {one.name} is not set (workflow {spec.workflow})"
         return SecretError(text, hint=way_out([one.name]))

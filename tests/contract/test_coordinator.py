@@ -24,7 +24,7 @@ from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import open_local
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.app.coordination.run import submit
-from dstack.app.coordination.standby import PACE
+from dstack.app.coordination.standby import STANDBY_POLL_S
 from dstack.app.queries.runs import run_view
 from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
@@ -312,7 +312,9 @@ def test_it_writes_nothing_while_somebody_attends_and_goes_on_once_that_one_has_
     asyncio.run(handed(place, (left, ATTENDANT), (ended, other)))
     until("it stands by", lambda: place.log().count("stands by for alice@laptop") == 2, told=place.log)
     begin = time.monotonic()
-    until("it has looked a second time", lambda: time.monotonic() - begin > PACE + 2, seconds=2 * PACE)
+    until(
+        "it has looked a second time", lambda: time.monotonic() - begin > STANDBY_POLL_S + 2, seconds=2 * STANDBY_POLL_S
+    )
     assert place.objects() == before, "whoever stands by writes nothing"
     assert not place.marks.exists()
     place.session.bucket.put(place.session.keys.run(ended.id).final, final_of(ended))
@@ -321,7 +323,7 @@ def test_it_writes_nothing_while_somebody_attends_and_goes_on_once_that_one_has_
     place.wait(left)
     assert place.status(left) is RunStatus.SUCCEEDED, place.log()
     assert place.marks.read_text() == "prepare\ntrain s3cret\n"
-    until("it has ended", lambda: not place.processes(), seconds=PACE + 10)
+    until("it has ended", lambda: not place.processes(), seconds=STANDBY_POLL_S + 10)
     assert f"{ended.name}: needs nobody" in place.log()
 
 
@@ -349,8 +351,8 @@ def test_a_hand_over_without_an_attendant_ends_a_stand_by_at_once_and_none_begin
     until("it stands by", lambda: "stands by" in place.log(), told=place.log)
     begin = time.monotonic()
     asyncio.run(handed(place, (record, None)))
-    until("the job runs", lambda: place.marks.exists(), told=place.log, seconds=PACE - 5)
-    assert time.monotonic() - begin < PACE - 5
+    until("the job runs", lambda: place.marks.exists(), told=place.log, seconds=STANDBY_POLL_S - 5)
+    assert time.monotonic() - begin < STANDBY_POLL_S - 5
     asyncio.run(handed(place, (record, ATTENDANT)))
     place.gate.touch()
     place.wait(record)

@@ -234,8 +234,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="claim-without-secret",
         breaks="a coordinator claims a job whose secret it does not have",
         file="dstack/app/protocol/job_secrets.py",
-        old="    return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)",
-        new="    return None",
+        old="for value in memory_values(spec) if value.key not in caller)",
+        new="for value in memory_values(spec) if False)",
         tests=("tests/system/runs/test_secrets.py::test_a_coordinator_that_lacks_the_secret_waits_and_says_for_whose",),
     ),
     Mutant(

@@ -41,7 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="stop-waits-for-its-owner",
         breaks="a stop waits for a coordinator that holds its lock and does nothing",
         file="dstack/app/protocol/settlement.py",
-        old="if late >= STOPPED or (yield from ask(Alive(live.owner, live.claim))) is Liveness.DEAD:",
+        old="if late >= STOP_GRACE_S or (yield from ask(Alive(live.owner, live.claim))) is Liveness.DEAD:",
         new="if (yield from ask(Alive(live.owner, live.claim))) is Liveness.DEAD:",
         tests=("tests/app/protocol/test_attempts_stop.py",),
     ),

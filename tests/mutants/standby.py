@@ -58,8 +58,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="hosts-get-all-secrets",
         breaks="a host is told the secrets of jobs that it cannot run",
         file="dstack/app/protocol/job_secrets.py",
-        old="if misfit(spec, facts) is None for one in given(spec)",
-        new="for one in given(spec)",
+        old="if misfit(spec, facts) is None for value in memory_values(spec)",
+        new="for value in memory_values(spec)",
         tests=("tests/app/protocol/test_job_secrets.py",),
     ),
     Mutant(

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
 from dstack.app.coordination.preparation import Preparation
-from dstack.app.coordination.slot_search import Placing
+from dstack.app.coordination.slot_search import SlotSearch
 from dstack.app.hosts.claim_hosts import ClaimHosts
 from dstack.app.hosts.pulse import ask_living
 from dstack.app.protocol import effects as fx
@@ -39,7 +39,7 @@ from dstack.app.protocol.answers import (
 from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
 from dstack.app.protocol.steps import Steps, take
 from dstack.app.transfer.artifacts import collect_artifacts
-from dstack.app.transfer.attempt_watch import Watching, carry_log, tail
+from dstack.app.transfer.attempt_watch import AttemptWatch, carry_log, tail
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys
@@ -58,59 +58,59 @@ from dstack.errors import (
 from dstack.model import ExitReport, JobSpec, JobStatus, Nonce, WorkflowName
 from dstack.ports import Put, RunnerPort
 
-ROOM_PATIENCE = 300.0
+DISK_ROOM_WAIT_S = 300.0
 """Seconds that a full disk has to find room for the list of an ended job's artifacts."""
-LAST_WORDS = 5.0
+REST_OF_LOG_WAIT_S = 5.0
 """Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
 
 
 class Driver(ThreadedCreator):
     """One run's effects. `outcomes` are the jobs that are settled, by workflow: the inputs of later ones."""
 
-    def __init__(self, means: Means, run: RunRecord) -> None:
-        super().__init__(means.bucket)
-        self._means = means
+    def __init__(self, context: CoordinationContext, run: RunRecord) -> None:
+        super().__init__(context.bucket)
+        self._context = context
         self._run = run
         self.specs = run.plan.jobs
         self._takers: dict[WorkflowName, WorkflowName] = {}
-        self.inputs = Inputs(means.bucket, means.keys)
+        self.inputs = Inputs(context.bucket, context.keys)
         self.outcomes = self.inputs.outcomes
-        self._placing = Placing(means, run, self.outcomes, running=self._running, told=self._waits)
-        self._preparation = Preparation(means, run, self.inputs, holder=self._placing.holder)
+        self._slot_search = SlotSearch(context, run, self.outcomes, running=self._running, show_reason=self._show_wait)
+        self._preparation = Preparation(context, run, self.inputs, holder=self._slot_search.holder)
         self._full_since: dict[str, float] = {}
         """When a host first had no room for the list of an ended attempt's artifacts, by this machine's own clock."""
-        self._hosts = ClaimHosts(means.fleet, means.observer, means.screen)
-        means.heart.tells(self._hosts)
+        self._hosts = ClaimHosts(context.fleet, context.observer, context.screen)
+        context.heart.report_hosts(self._hosts)
         self._lost: set[str] = set()
         """Attempts that were called lost, by their nonces."""
         self._lingering: set[asyncio.Task[None]] = set()
-        self._watchings: dict[str, Watching] = {}
-        self._tails: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[str, AttemptWatch] = {}
+        self._log_tails: dict[str, asyncio.Task[None]] = {}
         self._shown: dict[WorkflowName, tuple[str, str, str]] = {}
 
     # -- effects ----------------------------------------------------------------------------------
 
     async def put_new(self, effect: fx.PutNew, /) -> Put:
         if takes_attempt(effect.key):
-            await self._means.heart.begin()
+            await self._context.heart.begin()
         return await super().put_new(effect)
 
     async def new_nonce(self, effect: fx.NewNonce, /) -> Nonce:
-        return Nonce(self._means.new_nonce())
+        return Nonce(self._context.new_nonce())
 
     async def alive(self, effect: fx.Alive, /) -> Liveness:
         """What is known here; where its heartbeat is overdue, also what is known for sure on the claim's host."""
-        observer, claim = self._means.observer, effect.claim
+        observer, claim = self._context.observer, effect.claim
         alive = await asyncio.to_thread(observer.alive, effect.coordinator)
         if alive is Liveness.UNKNOWN and claim is not None and observer.is_late(effect.coordinator):
-            return Liveness.DEAD if self._means.fleet.has_ended(effect.coordinator, claim) else Liveness.UNKNOWN
+            return Liveness.DEAD if self._context.fleet.has_ended(effect.coordinator, claim) else Liveness.UNKNOWN
         return alive
 
     async def hold_slot(self, effect: fx.HoldSlot, /) -> SlotAnswer:
-        return await self._placing.hold(effect.nonce, effect.spec, effect.patience)
+        return await self._slot_search.hold(effect.nonce, effect.spec, effect.patience)
 
     async def drop(self, effect: fx.Drop, /) -> None:
-        await self._placing.drop(effect.nonce)
+        await self._slot_search.drop(effect.nonce)
 
     async def prepare(self, effect: fx.Prepare, /) -> PrepareAnswer:
         return await self._preparation.prepare(effect.claim, effect.spec, effect.attempt)
@@ -122,25 +122,25 @@ class Driver(ThreadedCreator):
         return self._hosts.silence(effect.claim, effect.owner)
 
     async def watch_job(self, effect: fx.WatchJob, /) -> WatchAnswer:
-        return await self._watching(effect.claim, effect.workflow, effect.attempt).wait(effect.patience)
+        return await self._watch_of(effect.claim, effect.workflow, effect.attempt).wait(effect.patience)
 
     async def close(self) -> None:
         """Let go of everything in memory; started jobs go on, held ones refuse."""
-        self._means.heart.hushes(self._hosts)
-        self._means.heart.leaves(self._run.id)
+        self._context.heart.withdraw_hosts(self._hosts)
+        self._context.heart.forget_run(self._run.id)
         for task in self._lingering:
             task.cancel()
         await asyncio.gather(*self._lingering, return_exceptions=True)
-        for watching in self._watchings.values():
-            await watching.close()
-        await self._placing.close()
-        for task in self._tails.values():
+        for watch in self._watches.values():
+            await watch.close()
+        await self._slot_search.close()
+        for task in self._log_tails.values():
             task.cancel()
-        await asyncio.gather(*self._tails.values(), return_exceptions=True)
+        await asyncio.gather(*self._log_tails.values(), return_exceptions=True)
 
     # -- placement and start ----------------------------------------------------------------------
 
-    def _waits(self, spec: JobSpec, why: str) -> None:
+    def _show_wait(self, spec: JobSpec, why: str) -> None:
         self._show(fx.Show(workflow=spec.workflow, status=JobStatus.QUEUED, note=why))
 
     def _running(self) -> Mapping[str, int]:
@@ -148,7 +148,7 @@ class Driver(ThreadedCreator):
         return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
 
     async def start_job(self, effect: fx.StartJob, /) -> StartAnswer:
-        nonce, values = Nonce(effect.claim.nonce), job_secrets.environment(effect.spec, self._means.caller)
+        nonce, values = Nonce(effect.claim.nonce), job_secrets.environment(effect.spec, self._context.caller)
         try:
             at = await self._hosts.ask(effect.claim, lambda runner: runner.go(nonce, values))
         except NotHeldError:
@@ -170,7 +170,7 @@ class Driver(ThreadedCreator):
         try:
             await take(steps, self)
         except DstackError as error:
-            self._means.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
+            self._context.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
 
     async def give_time(self, seconds: float) -> None:
         """Let lost attempts that live be ended, at most for so long: nobody waits for them any more."""
@@ -183,31 +183,31 @@ class Driver(ThreadedCreator):
         def stop(runner: RunnerPort) -> Awaitable[ExitReport]:
             return runner.stop(Nonce(effect.claim.nonce), abort=effect.abort)
 
-        link = self._means.fleet.link_of(effect.claim)
+        link = self._context.fleet.link_of(effect.claim)
         try:
             return await self._hosts.ask(effect.claim, lambda _: ask_living(link, stop)) or HostUnreachable()
         except UnkillableError as error:
             return JobUnkillable(str(error))
 
-    def _watching(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> Watching:
-        watching = self._watchings.get(claim.nonce)
-        if watching is None:
-            watching = self._watchings[claim.nonce] = Watching(
-                self._means.bucket,
+    def _watch_of(self, claim: Claim, workflow: WorkflowName, attempt: AttemptKeys) -> AttemptWatch:
+        watch = self._watches.get(claim.nonce)
+        if watch is None:
+            watch = self._watches[claim.nonce] = AttemptWatch(
+                self._context.bucket,
                 attempt,
-                self._means.fleet.link_of(claim),
+                self._context.fleet.link_of(claim),
                 nonce=Nonce(claim.nonce),
                 show=lambda data: self._show_log(claim, workflow, data),
                 trouble=lambda error: self._troubled(claim, workflow, error),
             )
-        return watching
+        return watch
 
     def _show_log(self, claim: Claim, workflow: WorkflowName, data: bytes) -> None:
         if claim.nonce not in self._lost:
-            self._means.screen.log(workflow, data)
+            self._context.screen.log(workflow, data)
 
     def _troubled(self, claim: Claim, workflow: WorkflowName, error: DstackError | None) -> None:
-        """Tell what keeps this coordinator from watching the job; a silent bucket says nothing of its host."""
+        """Tell what keeps this coordinator from watch the job; a silent bucket says nothing of its host."""
         self._hosts.note_watch(claim, error)
         if claim.nonce in self._lost:
             return
@@ -215,7 +215,7 @@ class Driver(ThreadedCreator):
         self._show(fx.Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, note=note, mine=True))
 
     async def collect(self, effect: fx.Collect, /) -> CollectAnswer:
-        link = self._means.fleet.link_of(effect.claim)
+        link = self._context.fleet.link_of(effect.claim)
         runner: RunnerPort | None = None
         try:
             runner = (await link.reach()).runner
@@ -237,7 +237,7 @@ class Driver(ThreadedCreator):
         """The host has no room for the list of what the job left: it is asked again for as long as that may change, and
         then the list is lost. The job has ended, and its work may be that of days."""
         now = time.monotonic()
-        if now - self._full_since.setdefault(effect.claim.nonce, now) > ROOM_PATIENCE:
+        if now - self._full_since.setdefault(effect.claim.nonce, now) > DISK_ROOM_WAIT_S:
             return Uncollectable(why)
         note = f"{why}; waits for room"
         self._show(fx.Show(workflow=effect.workflow, status=JobStatus.UPLOADING, host=effect.claim.host, note=note))
@@ -245,40 +245,40 @@ class Driver(ThreadedCreator):
 
     async def _artifacts(self, runner: RunnerPort, effect: fx.Collect) -> Collected:
         nonce, progress = Nonce(effect.claim.nonce), self._progress(f"{effect.workflow}: artifacts")
-        bucket, partial = self._means.bucket, effect.partial
+        bucket, partial = self._context.bucket, effect.partial
         return await collect_artifacts(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
 
     async def _rest_of_log(self, runner: RunnerPort, effect: fx.Collect) -> bool:
         """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""
-        watching = self._watchings.get(effect.claim.nonce)
-        if watching is not None:
-            return isinstance(await watching.wait(LAST_WORDS), ExitReport)
+        watch = self._watches.get(effect.claim.nonce)
+        if watch is not None:
+            return isinstance(await watch.wait(REST_OF_LOG_WAIT_S), ExitReport)
         nonce = Nonce(effect.claim.nonce)
         await carry_log(
-            self._means.bucket,
+            self._context.bucket,
             effect.attempt,
             lambda offset: runner.follow(nonce, offset),
-            show=lambda _, data: self._means.screen.log(effect.workflow, data),
+            show=lambda _, data: self._context.screen.log(effect.workflow, data),
         )
         return True
 
     async def release(self, effect: fx.Release, /) -> None:
         claim = effect.claim
-        watching = self._watchings.pop(claim.nonce, None)
-        if watching is not None:
-            await watching.close()
-        self._placing.release(claim.nonce)
+        watch = self._watches.pop(claim.nonce, None)
+        if watch is not None:
+            await watch.close()
+        self._slot_search.release(claim.nonce)
         self._hosts.forget(claim)
         self._full_since.pop(claim.nonce, None)
         try:
             await self._hosts.ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
         except HostError as error:
-            self._means.screen.message(str(error))
+            self._context.screen.message(str(error))
 
     # -- the screen -------------------------------------------------------------------------------
 
     def _progress(self, label: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._means.screen.progress(label, done, total)
+        return lambda done, total: self._context.screen.progress(label, done, total)
 
     @contextmanager
     def shown_as(self, workflow: WorkflowName, taker: WorkflowName) -> Iterator[None]:
@@ -300,30 +300,30 @@ class Driver(ThreadedCreator):
         state = (effect.status.value, effect.host, effect.note)
         if self._shown.get(effect.workflow) != state:
             self._shown[effect.workflow] = state
-            self._means.screen.job(effect.workflow, *state)
+            self._context.screen.job(effect.workflow, *state)
             is_news = effect.status is JobStatus.QUEUED and effect.note != WAITS_FOR_A_SLOT
-            self._means.heart.waits(self._run.id, effect.workflow, effect.note if is_news else "")
-        if effect.attempt is not None and not effect.mine and effect.attempt.folder not in self._tails:
-            self._tails[effect.attempt.folder] = asyncio.create_task(self._tail(effect.workflow, effect.attempt))
+            self._context.heart.report_wait(self._run.id, effect.workflow, effect.note if is_news else "")
+        if effect.attempt is not None and not effect.mine and effect.attempt.folder not in self._log_tails:
+            self._log_tails[effect.attempt.folder] = asyncio.create_task(self._tail(effect.workflow, effect.attempt))
 
     async def _tail(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
         async def ended() -> bool:
-            return await asyncio.to_thread(self._means.bucket.get, attempt.end) is not None
+            return await asyncio.to_thread(self._context.bucket.get, attempt.end) is not None
 
         try:
             await self._since_when(workflow, attempt)
             await tail(
-                self._means.bucket, attempt, show=lambda data: self._means.screen.log(workflow, data), ended=ended
+                self._context.bucket, attempt, show=lambda data: self._context.screen.log(workflow, data), ended=ended
             )
         except DstackError as error:
-            self._means.screen.message(str(error))
+            self._context.screen.message(str(error))
 
     async def _since_when(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
         """Show for how long a job of others has run, where its host has said when it began; no decision rests on it."""
-        body = await asyncio.to_thread(self._means.bucket.get, attempt.started)
+        body = await asyncio.to_thread(self._context.bucket.get, attempt.started)
         at = 0.0
         with suppress(BucketError):  # one that is damaged: `fsck` says so, and the log is shown all the same
             at = unpack(Started, attempt.started, body).at if body is not None else 0.0
         state = self._shown.get(workflow)
         if at and state and state[0] == JobStatus.RUNNING and workflow not in self.outcomes:
-            self._means.screen.job(workflow, *state, seconds_between(at, time.time()) or 0.0)
+            self._context.screen.job(workflow, *state, seconds_between(at, time.time()) or 0.0)

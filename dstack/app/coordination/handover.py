@@ -12,9 +12,9 @@ from dstack.errors import DstackError
 from dstack.model import HostName, JobSpec, Snapshot
 from dstack.ports import CodeSource
 
-Look = Callable[[ReachedHost], Awaitable[object]]
+CheckHost = Callable[[ReachedHost], Awaitable[object]]
 """Whether the coordinator can work there: raises DstackError with the reason when it cannot."""
-Give = Callable[[ReachedHost, Sequence[Peer]], Awaitable[float | None]]
+GiveRun = Callable[[ReachedHost, Sequence[Peer]], Awaitable[float | None]]
 """Hands the run over -> when the credentials that went with it end; raises DstackError when it is not taken."""
 
 
@@ -29,7 +29,7 @@ class LeftHost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handed:
+class HandoverResult:
     """Which hosts work on the run by themselves now, and why the others do not, in words."""
 
     taken: tuple[HostName, ...]
@@ -39,7 +39,7 @@ class Handed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class ReadyHosts:
     """Hosts that can work on a run alone, with its code there already, and why the others cannot."""
 
     able: tuple[ReachedHost, ...]
@@ -49,8 +49,14 @@ class Ready:
 
 
 async def make_ready(
-    links: Sequence[Link], *, project: str, snapshot: Snapshot, code: CodeSource, look: Look, images: Sequence[str] = ()
-) -> Ready:
+    links: Sequence[Link],
+    *,
+    project: str,
+    snapshot: Snapshot,
+    code: CodeSource,
+    look: CheckHost,
+    images: Sequence[str] = (),
+) -> ReadyHosts:
     """Find out which of the reached hosts can work alone, and bring the code to them; the run need not be recorded yet.
 
     A host for this machine itself is left: whoever started the run looks after it here. Raises nothing for what a
@@ -75,10 +81,10 @@ async def make_ready(
 
     await asyncio.gather(*map(bring, links))
     ordered = tuple(able[link.host.name] for link in links if link.host.name in able)
-    return Ready(able=ordered, images=present, left=tuple(left.values()))
+    return ReadyHosts(able=ordered, images=present, left=tuple(left.values()))
 
 
-async def hand_out(ready: Ready, give: Give) -> Handed:
+async def hand_out(ready: ReadyHosts, give: GiveRun) -> HandoverResult:
     """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
     left = {each.name: each for each in ready.left}
     until: dict[HostName, float] = {}
@@ -102,7 +108,7 @@ async def hand_out(ready: Ready, give: Give) -> Handed:
 
     await asyncio.gather(*map(take, ready.able))
     taken = tuple(peer.name for peer in peers if peer.name not in left)
-    return Handed(taken=taken, left=tuple(left.values()), until=tuple(until.items()))
+    return HandoverResult(taken=taken, left=tuple(left.values()), until=tuple(until.items()))
 
 
 def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[LeftHost, ...]:

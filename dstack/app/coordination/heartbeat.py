@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from dstack.app.protocol.lease import BEAT
+from dstack.app.protocol.lease import BEAT_INTERVAL_S
 from dstack.bounds import REMARK
 from dstack.core.heartbeats import MAX_WAITS, Heartbeat, encode_beat
 from dstack.errors import BucketError
@@ -30,7 +30,7 @@ class AttemptHosts(Protocol):
         ...
 
 
-class Heart:
+class HeartbeatWriter:
     """Beats under `key` from the first `begin` until the last `async with` block is left; belongs to one event loop.
 
     `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: whoever
@@ -73,16 +73,16 @@ class Heart:
         except BucketError:
             pass  # who looks at it waits for the silence then
 
-    def tells(self, hosts: AttemptHosts) -> None:
+    def report_hosts(self, hosts: AttemptHosts) -> None:
         """Each beat says from now on which attempts cannot be reached, and what is seen of those of other accounts."""
         self._hosts.append(hosts)
 
-    def hushes(self, hosts: AttemptHosts) -> None:
+    def withdraw_hosts(self, hosts: AttemptHosts) -> None:
         """The next beat says nothing of those any more."""
         if hosts in self._hosts:
             self._hosts.remove(hosts)
 
-    def waits(self, run: RunId, workflow: WorkflowName, why: str) -> None:
+    def report_wait(self, run: RunId, workflow: WorkflowName, why: str) -> None:
         """Each beat says from now on what a job of the run waits for; "" says nothing more of the job."""
         jobs = self._waits.setdefault(run, {})
         jobs.pop(workflow, None)
@@ -91,11 +91,11 @@ class Heart:
         if not jobs:
             del self._waits[run]
 
-    def leaves(self, run: RunId) -> None:
+    def forget_run(self, run: RunId) -> None:
         """The next beat says nothing of the run's jobs any more."""
         self._waits.pop(run, None)
 
-    def left_to(self, hosts: Iterable[str]) -> None:
+    def report_standby(self, hosts: Iterable[str]) -> None:
         """Each beat says from now on that these hosts stand by, beside those of before."""
         self._standby |= frozenset(hosts)
 
@@ -112,7 +112,7 @@ class Heart:
     async def _go_on(self) -> None:
         number = 0
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(BEAT_INTERVAL_S)
             number += 1
             await self._beat(number)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dstack.app.coordination.late_results import bring_in_result
-from dstack.app.coordination.orphans import end_orphan, find_orphans, is_awaited, record_gone
+from dstack.app.coordination.orphans import end_orphan, find_orphans, is_awaited, record_orphan_gone
 from dstack.app.hosts.fleet import ReachedHost
-from dstack.app.protocol.lease import LATE
+from dstack.app.protocol.lease import OVERDUE_S
 from dstack.app.queries.lost_attempts import end_of
 from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
@@ -23,11 +23,11 @@ from dstack.model import Nonce, Spooled
 from dstack.ports import Bucket, RunnerPort
 from dstack.wire import ENDED, VANISHED
 
-GRACE = LATE
+RELEASE_GRACE_S = OVERDUE_S
 """Seconds that whoever has just recorded an end is given to tell the host itself."""
 
 
-class Rest(Enum):
+class LeftoverAction(Enum):
     """What is to be done with an attempt that lies on a host."""
 
     LEAVE = "leave it as it is"
@@ -37,15 +37,15 @@ class Rest(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Over:
+class Leftover:
     """An attempt that lies on a host and is over, and what is to be done with it."""
 
     attempt: AttemptKeys
     nonce: Nonce
-    rest: Rest
+    rest: LeftoverAction
 
 
-async def tidy(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
+async def clean_up_host(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
     """Have the host forget the attempts of this project that are over; returns how many.
 
     What an attempt that was called lost has left is brought into the bucket first; `say` is told of that. Raises
@@ -58,7 +58,7 @@ async def tidy(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: 
         over = await asyncio.to_thread(_over, bucket, keys, await runner.spool())
         if not over:
             return 0
-        await asyncio.sleep(GRACE)
+        await asyncio.sleep(RELEASE_GRACE_S)
         left = {each.nonce for each in await runner.spool()}
         for each in over:
             if each.nonce in left:
@@ -68,19 +68,19 @@ async def tidy(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: 
     return forgotten
 
 
-async def _finish(reached: ReachedHost, bucket: Bucket, over: Over, say: Callable[[str], None]) -> bool:
+async def _finish(reached: ReachedHost, bucket: Bucket, over: Leftover, say: Callable[[str], None]) -> bool:
     """Whether all that counts of it is in the bucket, and the host has forgotten it. What cannot be done for one
     attempt is said, and keeps no other waiting; raises HostUnreachableError."""
     what = "an attempt that is over could not be forgotten"
     try:
-        if over.rest is Rest.BRING_IN:
+        if over.rest is LeftoverAction.BRING_IN:
             what = "what a lost attempt has left could not be brought in"
             done = await bring_in_result(reached, bucket, over.attempt, over.nonce)
             if done:
                 say(done)
             return bool(done)
-        if over.rest is Rest.FORGET_LOST:
-            await asyncio.to_thread(record_gone, bucket, over.attempt, over.nonce)
+        if over.rest is LeftoverAction.FORGET_LOST:
+            await asyncio.to_thread(record_orphan_gone, bucket, over.attempt, over.nonce)
         await reached.runner.release(over.nonce)
     except HostUnreachableError:
         raise
@@ -97,34 +97,34 @@ async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) ->
             await end_orphan(runner, bucket, orphan)
 
 
-def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[Over]:
+def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[Leftover]:
     found = []
     for each in spool:
-        attempt, rest = attempt_in(keys, each.attempt), rest_of(bucket, keys, each)
-        if attempt is not None and rest is not Rest.LEAVE:
-            found.append(Over(attempt=attempt, nonce=each.nonce, rest=rest))
+        attempt, rest = attempt_in(keys, each.attempt), action_for(bucket, keys, each)
+        if attempt is not None and rest is not LeftoverAction.LEAVE:
+            found.append(Leftover(attempt=attempt, nonce=each.nonce, rest=rest))
     return found
 
 
-def rest_of(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> Rest:
+def action_for(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> LeftoverAction:
     """What is to be done with this attempt, by the records. Blocking; raises BucketError."""
     attempt = attempt_in(keys, spooled.attempt)
     if attempt is None or spooled.state not in (ENDED, VANISHED):
-        return Rest.LEAVE
+        return LeftoverAction.LEAVE
     end = end_of(bucket, attempt)
     if end is None:
-        return Rest.FORGET if _was_pruned(bucket, attempt) else Rest.LEAVE
+        return LeftoverAction.FORGET if _was_pruned(bucket, attempt) else LeftoverAction.LEAVE
     if end.nonce != spooled.nonce:
-        return Rest.LEAVE
+        return LeftoverAction.LEAVE
     if end.status != AttemptEnd.LOST:
-        return Rest.FORGET
+        return LeftoverAction.FORGET
     # Nothing can come any more of one that vanished; of one that ended a result may, unless there is one.
     if spooled.state == VANISHED:
-        return Rest.FORGET_LOST
+        return LeftoverAction.FORGET_LOST
     body = bucket.get(attempt.generation.result)
     if body is None:
-        return Rest.BRING_IN
-    return Rest.FORGET_LOST if _is_result(attempt, body) else Rest.LEAVE
+        return LeftoverAction.BRING_IN
+    return LeftoverAction.FORGET_LOST if _is_result(attempt, body) else LeftoverAction.LEAVE
 
 
 def _is_result(attempt: AttemptKeys, body: bytes) -> bool:

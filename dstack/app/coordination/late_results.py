@@ -23,7 +23,7 @@ from dstack.errors import HostUnreachableError
 from dstack.model import Nonce, WorkflowName
 from dstack.ports import Bucket, RunnerPort
 
-UNNAMED = WorkflowName("")
+NO_WORKFLOW = WorkflowName("")
 """Nothing of a late result is shown under the name of its workflow."""
 
 
@@ -41,7 +41,7 @@ async def bring_in_result(reached: ReachedHost, bucket: Bucket, attempt: Attempt
     if claim is None or claim.nonce != nonce or not belongs(claim, facts) or is_other_machine(claim, facts):
         return ""
     report = await runner.wait(nonce)
-    if not await take(bring_in(attempt, claim, report, UNNAMED), _Collector(runner, bucket)):
+    if not await take(bring_in(attempt, claim, report, NO_WORKFLOW), _Collector(runner, bucket)):
         return ""
     what = "the result" if report.succeeded else "what is left"
     return f"{runner.name}: brought in {what} of attempt {attempt.number} of {claim.run_name}, which was called lost"

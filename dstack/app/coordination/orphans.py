@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from dstack.app.protocol.blocking_bucket import read_only
-from dstack.app.protocol.jobs import wanted
+from dstack.app.protocol.jobs import is_wanted
 from dstack.app.queries.lost_attempts import end_of
 from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
@@ -62,11 +62,11 @@ def _claimant(bucket: Bucket, attempt: AttemptKeys) -> str:
 async def end_orphan(runner: RunnerPort, bucket: Bucket, orphan: Orphan) -> None:
     """End the whole process tree, have the host forget the attempt, and record that nothing of it lives."""
     await runner.stop(orphan.nonce, abort=True)
-    await asyncio.to_thread(record_gone, bucket, orphan.attempt, orphan.nonce)
+    await asyncio.to_thread(record_orphan_gone, bucket, orphan.attempt, orphan.nonce)
     await runner.release(orphan.nonce)
 
 
-def record_gone(bucket: Bucket, attempt: AttemptKeys, nonce: str) -> None:
+def record_orphan_gone(bucket: Bucket, attempt: AttemptKeys, nonce: str) -> None:
     """Record that nothing lives of an attempt that was called lost. Blocking; without a promise: it is for people."""
     bucket.create(attempt.gone, pack(Gone(nonce=nonce)))
 
@@ -75,4 +75,4 @@ def is_awaited(bucket: Bucket, keys: ProjectKeys, attempt: AttemptKeys) -> bool:
     """Whether a lost attempt may still give its generation the result, and some run waits for that. Blocking."""
     if bucket.get(attempt.generation.result) is not None:
         return False
-    return read_only(wanted(keys, attempt), bucket)
+    return read_only(is_wanted(keys, attempt), bucket)

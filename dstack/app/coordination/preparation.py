@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
 from dstack.app.protocol.answers import BucketSilent, DamagedInput, NotBegun, PrepareAnswer, Prepared, Unpreparable
 from dstack.app.transfer.artifacts import stage_inputs
@@ -32,15 +32,15 @@ Holder = Callable[[str], RunnerPort | None]
 class Preparation:
     """The preparation of one run's attempts. `inputs` are the artifacts that its jobs take."""
 
-    def __init__(self, means: Means, run: RunRecord, inputs: Inputs, *, holder: Holder) -> None:
-        self._means = means
+    def __init__(self, context: CoordinationContext, run: RunRecord, inputs: Inputs, *, holder: Holder) -> None:
+        self._context = context
         self._run = run
         self._inputs = inputs
         self._holder = holder
 
     async def prepare(self, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> PrepareAnswer:
         """Bring code, inputs and work tree to the host that holds the attempt."""
-        link = self._means.fleet.link_of(claim)
+        link = self._context.fleet.link_of(claim)
         runner = link.reached.runner if link.reached is not None else None
         lost = f"{claim.host}: the connection was lost before the job began"
         if runner is None or runner is not self._holder(claim.nonce):
@@ -65,24 +65,24 @@ class Preparation:
         return Prepared()
 
     def _not_begun(self, spec: JobSpec, why: str) -> NotBegun:
-        self._means.screen.message(f"{spec.workflow}: {why}; trying again")
+        self._context.screen.message(f"{spec.workflow}: {why}; trying again")
         return NotBegun(why)
 
     async def _bring(self, runner: RunnerPort, claim: Claim, spec: JobSpec, attempt: AttemptKeys) -> None:
-        means, snapshot = self._means, self._run.snapshot
+        context, snapshot = self._context, self._run.snapshot
 
         def progress(done: int, total: int) -> None:
-            means.screen.progress(f"{spec.workflow}: inputs", done, total)
+            context.screen.progress(f"{spec.workflow}: inputs", done, total)
 
         inputs = [await self._inputs.read(dependency.workflow) for dependency in spec.inputs]
         _, entries = await asyncio.gather(
-            runner.push_code(means.project, snapshot, means.code),
-            stage_inputs(runner, means.bucket, inputs, progress=progress),
+            runner.push_code(context.project, snapshot, context.code),
+            stage_inputs(runner, context.bucket, inputs, progress=progress),
         )
         wanted = spec.resources
         order = JobOrder(
             attempt=attempt.folder,
-            project=means.project,
+            project=context.project,
             commit=snapshot.commit,
             tree=snapshot.tree,
             prefix=snapshot.prefix,

@@ -1,7 +1,7 @@
 """Results that stand, within one run, for those whose artifacts turned out damaged when a job took them.
 
 The outcome that the run has recorded is never changed: only where the bytes are taken from. So what stands for a result
-must have the same content. All coordinators of all runs come to the same generation (`settlement.again`).
+must have the same content. All coordinators of all runs come to the same generation (`settlement.make_again`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dstack.errors import DamagedInputError, DamagedObjectError, LaterVersionErr
 from dstack.model import Fingerprint, JobSpec, WorkflowName
 from dstack.ports import Screen
 
-MAX_TIMES = 3
+MAX_REPLACEMENTS = 3
 """Times that the artifacts of one job are made anew within a run: a store may damage all that it is given."""
 
 JobOf = Callable[[Outcome], Job]
@@ -54,8 +54,8 @@ class Replacements:
         workflow = WorkflowName(damage.workflow)
         async with self._locks.setdefault(workflow, asyncio.Lock()):
             while damage.key.startswith(self._driver.inputs.generation(workflow).folder):
-                if self._times.get(workflow, 0) >= MAX_TIMES:
-                    return f"made anew {MAX_TIMES} times it was damaged each time"
+                if self._times.get(workflow, 0) >= MAX_REPLACEMENTS:
+                    return f"made anew {MAX_REPLACEMENTS} times it was damaged each time"
                 try:
                     return await self._replace(workflow, taker, str(damage))
                 except DamagedInputError as deeper:
@@ -70,7 +70,7 @@ class Replacements:
     async def _replace(self, workflow: WorkflowName, taker: JobSpec, why: str) -> str:
         taken = self._driver.outcomes[workflow]
         self._screen.message(f"{taker.workflow}: its input {workflow} is damaged and is made anew: {why}")
-        steps = settlement.again(self._job_of(taken), self._me, taken, taker=taker.workflow, why=why)
+        steps = settlement.make_again(self._job_of(taken), self._me, taken, taker=taker.workflow, why=why)
         async with self._one_at_a_time(Fingerprint(taken.fingerprint)):
             with self._driver.shown_as(workflow, taker.workflow):
                 found = await take(steps, self._driver)

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
-from dstack.app.coordination.host_cleanup import tidy
+from dstack.app.coordination.host_cleanup import clean_up_host
 from dstack.app.coordination.replacements import Replacements
 from dstack.app.protocol import settlement
 from dstack.app.protocol.create_rule import create_now, create_or_read
 from dstack.app.protocol.jobs import Job
-from dstack.app.protocol.settlement import Loss
+from dstack.app.protocol.settlement import JobDamage
 from dstack.app.protocol.steps import take
 from dstack.app.queries.views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
@@ -33,16 +33,16 @@ from dstack.errors import (
 from dstack.model import Fingerprint, JobSpec, JobStatus, WorkflowName
 from dstack.ports import Bucket
 
-RETRY_PAUSE = 2.0
-LONGEST_PAUSE = 30.0
+FIRST_JOB_RETRY_S = 2.0
+LONGEST_JOB_RETRY_S = 30.0
 """Seconds before a job is taken up again after an error: the first time, and at most. A bucket may be away for days."""
-SMALL = 64 << 10
+UNCHECKED_WRITE_BYTES = 64 << 10
 """Bytes that are sent rather than looked for."""
-LEISURE = 3.0
+CLEANUP_DELAY_S = 3.0
 """Seconds after which a coordinator looks what earlier ones left on its hosts."""
-LAST_MOMENT = 15.0
+LINGER_LIMIT_S = 15.0
 """Seconds, at the end of a run, in which its lost attempts that live are ended."""
-FIRST_BEAT = 1.0
+INTRODUCTION_DELAY_S = 1.0
 """Seconds before a coordinator gives its first sign of life."""
 
 
@@ -66,7 +66,7 @@ def submit(
     for digest, body in submission.files.items():
         key = keys.files(digest)
         # The list of a large project is not sent again with every run.
-        if len(body) < SMALL or not bucket.list(f"{key.rpartition('/')[0]}/", limit=1):
+        if len(body) < UNCHECKED_WRITE_BYTES or not bucket.list(f"{key.rpartition('/')[0]}/", limit=1):
             bucket.create(key, body)
     if submission.diff:
         bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
@@ -81,18 +81,20 @@ def submit(
 class Coordination:
     """A run in the hands of one coordinator."""
 
-    def __init__(self, means: Means, run: RunRecord, me: Coordinator) -> None:
-        self._means = means
+    def __init__(self, context: CoordinationContext, run: RunRecord, me: Coordinator) -> None:
+        self._context = context
         self._run = run
         self._me = me
-        self._driver = Driver(means, run)
-        self._replacements = Replacements(self._driver, means.screen, me, job_of=self._again, one_at_a_time=self._alone)
+        self._driver = Driver(context, run)
+        self._replacements = Replacements(
+            self._driver, context.screen, me, job_of=self._again, one_at_a_time=self._alone
+        )
         self._settled: dict[WorkflowName, asyncio.Task[Outcome]] = {}
         self._same: dict[Fingerprint, asyncio.Lock] = {}
 
     async def finish(self) -> Final:
         """Bring every job to its outcome, and record the summary; returns the recorded one."""
-        async with self._means.heart:
+        async with self._context.heart:
             beside = [asyncio.create_task(self._introduce()), asyncio.create_task(self._tidy())]
             try:
                 return await self._settle_all()
@@ -107,7 +109,7 @@ class Coordination:
                 self._settled[spec.workflow] = asyncio.create_task(self._job(spec))
             outcomes = await asyncio.gather(*self._settled.values())
             final = await self._sum_up(tuple(outcomes))
-            await self._driver.give_time(LAST_MOMENT)
+            await self._driver.give_time(LINGER_LIMIT_S)
             return final
         finally:
             for task in self._settled.values():
@@ -117,8 +119,8 @@ class Coordination:
 
     async def _job(self, spec: JobSpec) -> Outcome:
         inputs = await self._inputs(spec)
-        pause, said = RETRY_PAUSE, ""
-        loss: Loss | None = None
+        pause, said = FIRST_JOB_RETRY_S, ""
+        loss: JobDamage | None = None
         while True:
             try:
                 outcome = await self._settle(spec, inputs, loss)
@@ -126,52 +128,52 @@ class Coordination:
                 loss = await self._without(spec, error)
                 continue
             except (DamagedObjectError, LaterVersionError) as error:
-                loss = Loss(key=error.key, reason=f"{error}; {_way_out(spec, error)}")
+                loss = JobDamage(key=error.key, reason=f"{error}; {_way_out(spec, error)}")
                 continue
             except DstackError as error:
                 if said != str(error):
-                    self._means.screen.message(f"{spec.workflow}: {error}; trying again")
-                    pause, said = RETRY_PAUSE, str(error)
+                    self._context.screen.message(f"{spec.workflow}: {error}; trying again")
+                    pause, said = FIRST_JOB_RETRY_S, str(error)
                 await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 1.25)
+                pause = min(LONGEST_JOB_RETRY_S, pause * 1.25)
                 continue
             self._driver.outcomes[spec.workflow] = outcome
             origin = outcome.reused_from or ""
             took = 0.0 if outcome.reused_from else seconds_between(outcome.started, outcome.ended) or 0.0
-            show = self._means.screen.job
+            show = self._context.screen.job
             show(spec.workflow, outcome.status, outcome.host, outcome.reason, took, reused_from=origin)
             return outcome
 
-    async def _without(self, spec: JobSpec, damage: DamagedInputError) -> Loss | None:
+    async def _without(self, spec: JobSpec, damage: DamagedInputError) -> JobDamage | None:
         """Look for something that stands for a damaged input -> None when it does, else why the job cannot be done."""
-        pause = RETRY_PAUSE
+        pause = FIRST_JOB_RETRY_S
         while True:
             try:
                 why = await self._replacements.replace(spec, damage)
             except DstackError as error:
-                self._means.screen.message(f"{spec.workflow}: {error}; trying again")
+                self._context.screen.message(f"{spec.workflow}: {error}; trying again")
                 await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 1.25)
+                pause = min(LONGEST_JOB_RETRY_S, pause * 1.25)
                 continue
             reason = f"its input {damage.workflow} is damaged: {damage}; {why}; {damage.hint}"
-            return Loss(key=damage.key, reason=reason) if why else None
+            return JobDamage(key=damage.key, reason=reason) if why else None
 
     async def _inputs(self, spec: JobSpec) -> list[Outcome]:
         """What became of the jobs that this one takes artifacts of; says which it waits for."""
         waits = [dependency.workflow for dependency in spec.inputs]
         while open_ := [name for name in waits if not self._settled[name].done()]:
-            self._means.screen.job(spec.workflow, JobStatus.WAITING, "", waits_text(open_))
+            self._context.screen.job(spec.workflow, JobStatus.WAITING, "", waits_text(open_))
             await asyncio.wait([self._settled[name] for name in open_], return_when=asyncio.FIRST_COMPLETED)
         return [self._settled[name].result() for name in waits]
 
-    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], loss: Loss | None) -> Outcome:
+    async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], loss: JobDamage | None) -> Outcome:
         """The outcome of the job; `loss` says why it cannot be done."""
         digests = {str(outcome.workflow): outcome.digest for outcome in inputs}
         job = Job(
             run=self._run,
             spec=spec,
             fingerprint=fingerprint(ingredients(spec, digests)),
-            project=self._means.keys,
+            project=self._context.keys,
             fresh=fresh_reason(self._run, spec),
         )
         culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
@@ -193,38 +195,40 @@ class Coordination:
             run=self._run,
             spec=spec,
             fingerprint=Fingerprint(taken.fingerprint),
-            project=self._means.keys,
+            project=self._context.keys,
             above=taken.generation,
             again=True,
         )
 
     async def _sum_up(self, outcomes: tuple[Outcome, ...]) -> Final:
-        final = summary_of(self._run, outcomes, self._means.new_nonce())
-        key = self._means.keys.run(self._run.id).final
+        final = summary_of(self._run, outcomes, self._context.new_nonce())
+        key = self._context.keys.run(self._run.id).final
         there = await take(create_or_read(key, pack(final)), self._driver)
         try:
             return unpack(Final, key, there)
         except DamagedObjectError as error:
             # The run is over all the same; who asks for it is told by every command that reads the summary.
-            self._means.screen.message(str(error))
+            self._context.screen.message(str(error))
             return final
 
     async def _tidy(self) -> None:
         """Once, and not in the way of what the run is there for."""
-        await asyncio.sleep(LEISURE)
-        for link in self._means.fleet.links.values():
+        await asyncio.sleep(CLEANUP_DELAY_S)
+        for link in self._context.fleet.links.values():
             if link.reached is not None:
-                await tidy(link.reached, self._means.bucket, self._means.keys, say=self._means.screen.message)
+                await clean_up_host(
+                    link.reached, self._context.bucket, self._context.keys, say=self._context.screen.message
+                )
 
     async def _introduce(self) -> None:
         """Say who looks after the run, for people; a run of which everything is reused is over before that."""
-        await asyncio.sleep(FIRST_BEAT)
-        await self._means.heart.begin()
-        mine = self._means.keys.run(self._run.id).coordinator(self._me.id)
+        await asyncio.sleep(INTRODUCTION_DELAY_S)
+        await self._context.heart.begin()
+        mine = self._context.keys.run(self._run.id).coordinator(self._me.id)
         try:
-            await asyncio.to_thread(self._means.bucket.create, mine, pack(self._me))
+            await asyncio.to_thread(self._context.bucket.create, mine, pack(self._me))
         except BucketError as error:
-            self._means.screen.message(str(error))
+            self._context.screen.message(str(error))
 
 
 def _way_out(spec: JobSpec, error: DamagedObjectError | LaterVersionError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.hosts.prospects import Prospects
 from dstack.app.hosts.slot_race import SlotRace
 from dstack.app.protocol import job_secrets
@@ -16,80 +16,80 @@ from dstack.model import Demand, JobSpec, Nonce, WorkflowName
 from dstack.ports import RunnerPort
 
 
-class Placing:
+class SlotSearch:
     """What one run holds and waits for on the hosts. `outcomes` are its settled jobs: the inputs of later ones.
 
-    `running` gives the number of the run's jobs that are at work on each host; `told` shows why a job waits.
+    `running` gives the number of the run's jobs that are at work on each host; `show_reason` shows why a job waits.
     """
 
     def __init__(
         self,
-        means: Means,
+        context: CoordinationContext,
         run: RunRecord,
         outcomes: Mapping[WorkflowName, Outcome],
         *,
         running: Callable[[], Mapping[str, int]],
-        told: Callable[[JobSpec, str], None],
+        show_reason: Callable[[JobSpec, str], None],
     ) -> None:
-        self._means = means
+        self._context = context
         self._run = run
         self._outcomes = outcomes
         self._running = running
-        self._told = told
-        self._holdings: dict[str, SlotRace] = {}
+        self._show_reason = show_reason
+        self._races: dict[str, SlotRace] = {}
         self._turns: dict[str, float] = {}
-        self._prospects = Prospects(means.fleet)
+        self._prospects = Prospects(context.fleet)
 
     async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> SlotAnswer:
         """The answer of `SlotRace.wait`; before the first host is asked SlotAwaited while other hosts have their turn,
         and SlotUnavailable with what this coordinator lacks."""
-        lacking = self._lacking(spec)
-        if lacking:
+        missing = self._missing(spec)
+        if missing:
             await asyncio.sleep(patience)
-            return SlotUnavailable(lacking)
-        holding = self._holdings.get(nonce)
-        if holding is None:
+            return SlotUnavailable(missing)
+        race = self._races.get(nonce)
+        if race is None:
             if not await self._is_turn(nonce, spec, patience):
                 return SlotAwaited()
-            holding = self._holdings[nonce] = self._holding(nonce, spec)
-        await self._means.fleet.ready(patience)
-        full = self._means.fleet.full()
+            race = self._races[nonce] = self._race(nonce, spec)
+        await self._context.fleet.ready(patience)
+        full = self._context.fleet.full()
         if full:
             await asyncio.sleep(patience)
             return SlotUnavailable(full)
         if spec.image:
-            await self._means.fleet.look_for(spec.image)
-        answer = await holding.wait(patience)
+            await self._context.fleet.look_for(spec.image)
+        answer = await race.wait(patience)
         if isinstance(answer, SlotUnavailable):
-            answer = SlotUnavailable(self._silent(spec) or answer.why)
+            answer = SlotUnavailable(self._silent_hosts(spec) or answer.why)
         if isinstance(answer, NonceRefused):
-            self._told(spec, holding.why())
+            self._show_reason(spec, race.why())
         if isinstance(answer, SlotUnavailable | NonceRefused):
             await asyncio.sleep(patience)
         return answer
 
-    def _holding(self, nonce: Nonce, spec: JobSpec) -> SlotRace:
+    def _race(self, nonce: Nonce, spec: JobSpec) -> SlotRace:
         demand = Demand(
             slots=1, resources=spec.resources, priority=spec.priority, title=f"{self._run.name}/{spec.workflow}"
         )
 
         def ranking() -> tuple[str, ...]:
-            return rank(spec, self._means.fleet.candidates(self._made(spec), image=spec.image))
+            return rank(spec, self._context.fleet.candidates(self._inputs_by_host(spec), image=spec.image))
 
-        return SlotRace(self._means.fleet, nonce, ranking, demand)
+        return SlotRace(self._context.fleet, nonce, ranking, demand)
 
-    def _lacking(self, spec: JobSpec) -> str | None:
+    def _missing(self, spec: JobSpec) -> str | None:
         """What this coordinator would need to claim the job, and does not have."""
-        awaited = job_secrets.lacking(spec, self._means.caller, self._run.user)
+        awaited = job_secrets.missing_value(spec, self._context.caller, self._run.user)
         if awaited is not None:
             return awaited
-        if not self._means.code.has(self._run.snapshot):
+        if not self._context.code.has(self._run.snapshot):
             return f"waits for a coordinator of {self._run.user}, who has the code"
-        facts = self._means.fleet.facts()
-        why = no_host_reason(spec, facts) if len(facts) == len(self._means.fleet.links) else None
-        return peers_note(spec, why, self._means.peers, user=self._run.user) if why is not None else None
+        facts = self._context.fleet.facts()
+        why = no_host_reason(spec, facts) if len(facts) == len(self._context.fleet.links) else None
+        return peers_note(spec, why, self._context.peers, user=self._run.user) if why is not None else None
 
-    def _silent(self, spec: JobSpec) -> str | None:
+    def _silent_hosts(self, spec: JobSpec) -> str | None:
         """Which silent hosts the job waits for, where no connected host can run it.
 
         Nothing is given up here, however long: another coordinator may reach hosts that this one does not know.
@@ -101,13 +101,13 @@ class Placing:
         """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""
         now = asyncio.get_running_loop().time()
         if nonce not in self._turns:
-            standing = RunLoad(inputs=self._made(spec), running=self._running())
-            self._turns[nonce] = now + self._means.turn(spec, standing)
+            standing = RunLoad(inputs=self._inputs_by_host(spec), running=self._running())
+            self._turns[nonce] = now + self._context.turn(spec, standing)
         begins = self._turns[nonce]
         await asyncio.sleep(min(patience, max(0.0, begins - now)))
         return begins - now <= patience
 
-    def _made(self, spec: JobSpec) -> dict[str, int]:
+    def _inputs_by_host(self, spec: JobSpec) -> dict[str, int]:
         """How many of the job's inputs were made on which host."""
         made: dict[str, int] = {}
         for dependency in spec.inputs:
@@ -118,22 +118,22 @@ class Placing:
 
     def holder(self, nonce: str) -> RunnerPort | None:
         """The runner through which the attempt is held, None where it is not."""
-        holding = self._holdings.get(nonce)
-        return holding.holder if holding is not None else None
+        race = self._races.get(nonce)
+        return race.holder if race is not None else None
 
     async def drop(self, nonce: Nonce) -> None:
         """Give up waiting for it, and what is held."""
-        holding = self._holdings.pop(nonce, None)
-        if holding is not None:
-            await holding.drop()
+        race = self._races.pop(nonce, None)
+        if race is not None:
+            await race.drop()
 
     def release(self, nonce: str) -> None:
         """The job that was held is over."""
-        holding = self._holdings.pop(nonce, None)
-        if holding is not None and holding.won is not None:
-            holding.won.busy -= 1
+        race = self._races.pop(nonce, None)
+        if race is not None and race.won is not None:
+            race.won.busy -= 1
 
     async def close(self) -> None:
         """Forget what is asked for; held supervisors refuse by themselves."""
-        for holding in self._holdings.values():
-            await holding.close()
+        for race in self._races.values():
+            await race.close()

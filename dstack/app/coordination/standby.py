@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.effects import Alive, LivenessJudge, ObjectReader, Pause, Pauser, Read
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.steps import Steps, ask, take
 from dstack.core.format.keys import RunKeys
@@ -16,7 +16,7 @@ from dstack.core.format.records import Coordinator
 from dstack.errors import BucketError
 from dstack.ports import Bucket
 
-PACE = SILENCE / 4
+STANDBY_POLL_S = SILENCE_S / 4
 """Seconds between two looks at the attendant's heartbeat: enough of them in a silence to call it one."""
 
 
@@ -31,7 +31,7 @@ def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[StandByPerformer, bo
     and whoever stands by claims nothing of it.
     """
     while (yield from ask(Alive(attendant))) is not Liveness.DEAD:
-        yield from ask(Pause(PACE))
+        yield from ask(Pause(STANDBY_POLL_S))
     return (yield from ask(Read(run.final))) is None
 
 
@@ -73,7 +73,7 @@ class AttendantWatch:
                 if last != str(error):
                     last = str(error)
                     self._say(last)
-            await self._sleep(PACE)
+            await self._sleep(STANDBY_POLL_S)
 
     async def alive(self, effect: Alive, /) -> Liveness:
         return await asyncio.to_thread(self._observer.alive, effect.coordinator)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from dstack.app.hosts.fleet import Fleet, Link
 from dstack.app.hosts.silence import Silences
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.core.placement import AwayHost, Prospect, prospect
 from dstack.errors import HostUnreachableError, NoHostError
 from dstack.model import JobSpec
@@ -23,7 +23,7 @@ class Prospects:
     `limit` is the silence in seconds after which a host without any answer so far is given up; `clock` gives seconds.
     """
 
-    def __init__(self, fleet: Fleet, *, limit: float = SILENCE, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, fleet: Fleet, *, limit: float = SILENCE_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._fleet = fleet
         self._limit = limit
         self._silences = Silences(clock)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lease import SILENCE_S
 
-ASKING_GAP_S = SILENCE / 3
+ASKING_GAP_S = SILENCE_S / 3
 """The most seconds to count between two unanswered questions: a longer time without questions, as while this process
 was stopped, says nothing of the host."""
 

@@ -16,8 +16,8 @@ from dstack.ports import Bucket
 
 T = TypeVar("T")
 R = TypeVar("R")
-AT_ONCE = 8
-DELETES_AT_ONCE = 16
+PARALLEL_WORKERS = 8
+PARALLEL_DELETES = 16
 
 
 class BlockingPerformer(BlockingCreator):
@@ -27,7 +27,7 @@ class BlockingPerformer(BlockingCreator):
         super().__init__(bucket)
         self._observer = observer
         self._new_nonce = new_nonce
-        self._pool = ThreadPoolExecutor(DELETES_AT_ONCE, thread_name_prefix="delete")
+        self._pool = ThreadPoolExecutor(PARALLEL_DELETES, thread_name_prefix="delete")
 
     def take(self, steps: Steps[BucketPerformer, T]) -> T:
         """Run steps to their end; raises BucketError when the bucket gives no answer."""
@@ -49,5 +49,5 @@ class BlockingPerformer(BlockingCreator):
 
 def parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The answers of `work` on each item, AT_ONCE at a time, in order; the first error is raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_WORKERS) as pool:
         yield from pool.map(work, items)

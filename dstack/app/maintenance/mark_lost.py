@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.create_rule import create_now
-from dstack.app.protocol.jobs import Live, live_attempt
+from dstack.app.protocol.jobs import LiveAttempt, live_attempt
 from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
 from dstack.core.format.keys import ProjectKeys
@@ -16,7 +16,7 @@ from dstack.model import WorkflowName
 from dstack.ports import Bucket
 
 
-def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) -> Mapping[WorkflowName, Live]:
+def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) -> Mapping[WorkflowName, LiveAttempt]:
     """The attempts of these jobs that have not ended, by workflow. Reads only."""
     found = {}
     for job in jobs:
@@ -27,7 +27,7 @@ def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) ->
     return found
 
 
-def call_lost(bucket: Bucket, live: Live, user: str) -> bool:
+def call_lost(bucket: Bucket, live: LiveAttempt, user: str) -> bool:
     """Record that the attempt is lost -> whether the record stands; False when the attempt ended meanwhile.
 
     Every waiting run goes on from there: another attempt where `retry` says so, else `lost` is the outcome. Should the

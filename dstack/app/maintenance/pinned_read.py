@@ -58,7 +58,7 @@ def _hold(
     writable(bucket)
     pin = Pin(nonce=me.id, reader=me)
     for keys in dict.fromkeys(each.generation for each in attempts):
-        if performer.take(prune_steps.hold(keys, pin)):
+        if performer.take(prune_steps.pin_for_reader(keys, pin)):
             held.append(keys)
         elif was_pruned(bucket, keys):
             raise NotFoundError("these artifacts are being pruned", hint="run the workflow again to make them")
@@ -71,6 +71,6 @@ def _release(
     # Where the bucket does not answer, a prune sees that this process has ended.
     with suppress(BucketError):
         for keys in held:
-            performer.take(prune_steps.release(keys, Nonce(me.id)))
+            performer.take(prune_steps.unpin_reader(keys, Nonce(me.id)))
     with suppress(BucketError):
         heartbeat.end()

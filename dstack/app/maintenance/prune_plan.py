@@ -13,7 +13,7 @@ from dstack.app.maintenance.blocking_driver import BlockingPerformer, parallel
 from dstack.app.maintenance.survey import GenerationFacts, Survey
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.effects import BucketPerformer
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.steps import Steps
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Claim, Outcome, Result, RunRecord, Want, unpack
@@ -26,7 +26,7 @@ UNREFERENCED_GRACE_S = 24 * 3600.0
 """Seconds for which unreferenced code and heartbeats are left alone: a submission writes its code before its record,
 and a machine may sleep."""
 DOUBT_PAUSE_S = 5.0
-LONGEST_DOUBT_S = SILENCE + 4 * DOUBT_PAUSE_S
+LONGEST_DOUBT_S = SILENCE_S + 4 * DOUBT_PAUSE_S
 """Seconds until a reader with an unchanged heartbeat counts as gone."""
 
 
@@ -128,15 +128,17 @@ class Pruner:
         """
         ended: set[RunId] = set()
         open_ = list(plan.generations)
-        burials: list[prune_steps.Burial] = []
+        removals: list[prune_steps.GenerationRemoval] = []
         until = time.monotonic() + LONGEST_DOUBT_S
         warned = False
         while open_:
             tried = list(parallel(lambda each: self._bury(each, ended), open_))
             doubtful = [
-                each for each, burial in zip(open_, tried, strict=True) if burial.fate is prune_steps.Fate.DOUBT
+                each
+                for each, removal in zip(open_, tried, strict=True)
+                if removal.result is prune_steps.RemovalResult.DOUBT
             ]
-            burials += [burial for burial in tried if burial.fate is not prune_steps.Fate.DOUBT]
+            removals += [removal for removal in tried if removal.result is not prune_steps.RemovalResult.DOUBT]
             open_ = doubtful if time.monotonic() < until else []
             if open_ and not warned:
                 warned = True
@@ -148,18 +150,18 @@ class Pruner:
         loose = [*plan.code, *plan.heartbeats]
         for _ in parallel(self._bucket.delete, loose):
             pass
-        gone = sum(burial.fate is prune_steps.Fate.GONE for burial in burials)
+        gone = sum(removal.result is prune_steps.RemovalResult.GONE for removal in removals)
         return PruneReport(
             generations=gone,
             runs=sum(count > 0 for count in forgotten),
-            objects=sum(burial.deleted for burial in burials) + sum(forgotten) + len(loose),
+            objects=sum(removal.deleted for removal in removals) + sum(forgotten) + len(loose),
             used=len(plan.generations) - gone,
         )
 
-    def _bury(self, doomed: GenerationRemoval, ended: set[RunId]) -> prune_steps.Burial:
-        def steps() -> Steps[BucketPerformer, prune_steps.Burial]:
+    def _bury(self, doomed: GenerationRemoval, ended: set[RunId]) -> prune_steps.GenerationRemoval:
+        def steps() -> Steps[BucketPerformer, prune_steps.GenerationRemoval]:
             tomb = yield from prune_steps.new_tomb(self._user, doomed.reason)
-            return (yield from prune_steps.bury(self._keys, doomed.keys, tomb, ended))
+            return (yield from prune_steps.remove_generation(self._keys, doomed.keys, tomb, ended))
 
         return self._performer.take(steps())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from dstack.app.protocol.lease import BEAT
+from dstack.app.protocol.lease import BEAT_INTERVAL_S
 from dstack.core.heartbeats import encode_beat
 from dstack.errors import BucketError
 from dstack.ports import Bucket
@@ -16,7 +16,7 @@ class ReaderHeartbeat:
     A reader without a heartbeat counts as gone, so `begin` comes before the first pin.
     """
 
-    def __init__(self, bucket: Bucket, key: str, *, interval: float = BEAT) -> None:
+    def __init__(self, bucket: Bucket, key: str, *, interval: float = BEAT_INTERVAL_S) -> None:
         self._bucket = bucket
         self._key = key
         self._interval = interval

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from dstack.app.coordination.orphans import end_orphan, find_orphans, record_gone
+from dstack.app.coordination.orphans import end_orphan, find_orphans, record_orphan_gone
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.protocol.create_rule import create_now
 from dstack.app.queries.runs import attempt_of
@@ -87,5 +87,5 @@ async def end_lost_attempt(
             return LostAttemptFate.ENDED
     attempt = attempt_in(keys, folder)
     if attempt is not None:
-        await asyncio.to_thread(record_gone, bucket, attempt, claim.nonce)
+        await asyncio.to_thread(record_orphan_gone, bucket, attempt, claim.nonce)
     return LostAttemptFate.GONE

@@ -46,8 +46,8 @@ from dstack.app.protocol.effects import (
     StopJob,
     WatchJob,
 )
-from dstack.app.protocol.jobs import Job, ends_of, stop_asked, unwanted, wanted
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.jobs import Job, ends_of, is_wanted, stop_of_job, stop_of_unwanted
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
 from dstack.core.format.keys import AttemptKeys, JobKeys
@@ -58,17 +58,17 @@ from dstack.model import ExitReport, JobStatus, Nonce
 
 WAITS_FOR_A_SLOT = "waits for a slot"
 """What is shown of a job that is in the queue of a host, where the queue itself says the rest."""
-STOP_TRIES = 10
+STOP_ATTEMPTS = 10
 """Times that a host is asked to end an attempt that nobody waits for."""
-PATIENCE = 1.0
+FIRST_LOOK_S = 1.0
 """Seconds between two looks at stop requests and at other coordinators' results, at first."""
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
+FIRST_PREPARE_PAUSE_S, LONGEST_PREPARE_PAUSE_S = 2.0, 30.0
 """Seconds between two tries of what the bucket does not answer: at first, and at most."""
-LONGEST = 3.0
+LONGEST_LOOK_S = 3.0
 """The same of a job that has run for minutes: each look costs three requests."""
 
 
-def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Performer, Outcome | None]:
+def make_attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Performer, Outcome | None]:
     """Try to make attempt `number`; whatever comes of it is in the bucket afterwards.
 
     Returns the job's outcome where another coordinator of the run has recorded one meanwhile, else None.
@@ -81,14 +81,14 @@ def attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Perf
         # The next try takes another nonce: what is held under this one would stand in its way.
         yield from ask(Drop(nonce))
         raise
-    if not isinstance(begun, Begun):
+    if not isinstance(begun, StartedAttempt):
         return begun
     yield from look_after(job, mine, begun.claim, at=begun.at)
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedAttempt:
     """The job of a claim was started, at a time of its host's clock; 0.0 where the host has not said when."""
 
     claim: Claim
@@ -97,7 +97,7 @@ class Begun:
 
 def _begin(
     job: Job, me: Coordinator, keys: JobKeys, mine: AttemptKeys, nonce: Nonce
-) -> Steps[Performer, Outcome | Begun | None]:
+) -> Steps[Performer, Outcome | StartedAttempt | None]:
     held = yield from _hold(job, keys, nonce, mine.number)
     if held is not None:
         claim = _claim_of(job, me, nonce, held)
@@ -124,14 +124,14 @@ def _claim_of(job: Job, me: Coordinator, nonce: Nonce, held: SlotHeld) -> Claim:
     )
 
 
-def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outcome | Begun | None]:
+def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outcome | StartedAttempt | None]:
     """Start the job unless nobody wants it any more.
 
     All looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
     the two sees the other. And a coordinator that was slow may work in another generation than the one that brought
     its run an outcome; when it was very slow, its run may have been pruned, record first.
     """
-    stop = yield from stop_asked(job)
+    stop = yield from stop_of_job(job)
     told = yield from ask(Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow)))
     if told is None and (yield from ask(Read(job.run_keys.record))) is None:
         yield from ask(Drop(Nonce(claim.nonce)))
@@ -154,20 +154,20 @@ def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Performer
     or another took that attempt; or when the nonce is of no use any more."""
     workflow = job.spec.workflow
     while True:
-        answer = yield from ask(HoldSlot(nonce, job.spec, PATIENCE))
+        answer = yield from ask(HoldSlot(nonce, job.spec, FIRST_LOOK_S))
         if isinstance(answer, SlotHeld):
             return answer
         if isinstance(answer, NonceRefused):
             return None
         note = answer.why if isinstance(answer, SlotUnavailable) else WAITS_FOR_A_SLOT
         yield from ask(Show(workflow=workflow, status=JobStatus.QUEUED, note=note))
-        if (yield from stop_asked(job)) is not None or (yield from ask(Read(keys.result))) is not None:
+        if (yield from stop_of_job(job)) is not None or (yield from ask(Read(keys.result))) is not None:
             return None
         if (yield from ask(Read(keys.attempt(number).claim))) is not None:
             return None
 
 
-def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Begun | None]:
+def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, StartedAttempt | None]:
     """The claim is ours: bring everything to the host and let the supervisor start the job."""
     workflow = job.spec.workflow
     yield from ask(Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True))
@@ -192,14 +192,14 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Begun 
         yield from void(mine, claim, begun.why)
         yield from ask(Release(claim))
         return None
-    return Begun(claim, begun.at)
+    return StartedAttempt(claim, begun.at)
 
 
 def _prepare(
     job: Job, mine: AttemptKeys, claim: Claim
 ) -> Steps[Performer, Prepared | Unpreparable | NotBegun | DamagedInput]:
     """Prepare, also after silences of the bucket; NotBegun too when the attempt is wanted no more by then."""
-    pause = FIRST_PAUSE
+    pause = FIRST_PREPARE_PAUSE_S
     while True:
         answer = yield from ask(Prepare(claim, job.spec, mine))
         if not isinstance(answer, BucketSilent):
@@ -209,8 +209,8 @@ def _prepare(
             Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note, mine=True)
         )
         yield from ask(Pause(pause))
-        pause = min(LONGEST_PAUSE, pause * 1.5)
-        if (yield from stop_asked(job)) is not None or (yield from ask(Read(mine.end))) is not None:
+        pause = min(LONGEST_PREPARE_PAUSE_S, pause * 1.5)
+        if (yield from stop_of_job(job)) is not None or (yield from ask(Read(mine.end))) is not None:
             return NotBegun("it was not wanted any more when the bucket answered")
 
 
@@ -237,7 +237,7 @@ def _has_started(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, 
             return False
         note = f"{claim.host} cannot be reached"
         yield from ask(Show(workflow=job.spec.workflow, status=JobStatus.PREPARING, host=claim.host, note=note))
-        yield from ask(Pause(PATIENCE))
+        yield from ask(Pause(FIRST_LOOK_S))
 
 
 def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[ObjectReader, bool]:
@@ -251,7 +251,7 @@ def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[Objec
 def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]:
     """Call this coordinator's own attempt lost where its host has been silent for long and `retry` permits another."""
     silence = yield from ask(HowSilent(claim))
-    if silence.seconds < SILENCE:
+    if silence.seconds < SILENCE_S:
         return
     key = mine.generation.want(job.run.id)
     body = yield from ask(Read(key))
@@ -284,7 +284,7 @@ def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, bool
 def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[BucketReader, bool]:
     """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
     result = yield from ask(Read(mine.generation.result))
-    return result is not None or not (yield from wanted(job.project, mine, job.run.id))
+    return result is not None or not (yield from is_wanted(job.project, mine, job.run.id))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[Performer, None]:
@@ -297,15 +297,15 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
     yield from ask(Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True))
     yield from create(mine.started, pack(Started(nonce=claim.nonce, at=at)))
     abort = False
-    patience, note = PATIENCE, ""
+    patience, note = FIRST_LOOK_S, ""
     while True:
         answer: WatchAnswer | StopAnswer = yield from ask(WatchJob(claim, workflow, mine, patience))
-        patience = min(LONGEST, patience * 1.02)
+        patience = min(LONGEST_LOOK_S, patience * 1.02)
         if isinstance(answer, ExitReport):
             break
         if (yield from _is_over(job, mine, claim)):
             return
-        stop = yield from unwanted(job, mine)
+        stop = yield from stop_of_unwanted(job, mine)
         if stop is not None:
             abort = stop.abort
             stopping = JobStatus.STOPPING
@@ -323,17 +323,17 @@ def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]
     """A lost attempt that may live: its result counts if it comes first; it is ended where it still runs as soon as
     nothing can come of it any more."""
     while True:
-        report = yield from ask(WatchJob(claim, job.spec.workflow, mine, LONGEST))
+        report = yield from ask(WatchJob(claim, job.spec.workflow, mine, LONGEST_LOOK_S))
         if isinstance(report, ExitReport) and (yield from bring_in(mine, claim, report, job.spec.workflow)):
             return
         if (yield from _is_in_vain(job, mine)):
             break
-    for _ in range(STOP_TRIES):
+    for _ in range(STOP_ATTEMPTS):
         if isinstance((yield from ask(StopJob(claim, True))), ExitReport):
             yield from record_gone(mine, claim)
             yield from ask(Release(claim))
             return
-        yield from ask(Pause(PATIENCE))
+        yield from ask(Pause(FIRST_LOOK_S))
 
 
 def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, abort: bool) -> Steps[Performer, None]:
@@ -346,4 +346,4 @@ def _finish(job: Job, mine: AttemptKeys, claim: Claim, report: ExitReport, *, ab
             return
         if (yield from _is_over(job, mine, claim)):
             return
-        yield from ask(Pause(PATIENCE))
+        yield from ask(Pause(FIRST_LOOK_S))

@@ -23,7 +23,7 @@ CreatorT = TypeVar("CreatorT", bound=ObjectCreator)
 CREATE_ATTEMPTS = 8
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 """Seconds between two attempts to create one object: at first, and at most."""
-HINT = "check the bucket, then `dstack attach` the run"
+ATTACH_HINT = "check the bucket, then `dstack attach` the run"
 
 
 def put_or_find(
@@ -32,7 +32,7 @@ def put_or_find(
     look: Effect[CreatorT, F | None],
     *,
     attempts: int = CREATE_ATTEMPTS,
-    hint: str = HINT,
+    hint: str = ATTACH_HINT,
 ) -> Steps[CreatorT, F | None]:
     """Create the object `key` by the effect `put` -> None when it was created, else what `look` found there.
 
@@ -51,13 +51,13 @@ def put_or_find(
     raise UndecidedError(key, (yield from ask(BucketTrouble())), hint=hint)
 
 
-def create_or_read(key: str, body: bytes, *, hint: str = HINT) -> Steps[ObjectCreator, bytes]:
+def create_or_read(key: str, body: bytes, *, hint: str = ATTACH_HINT) -> Steps[ObjectCreator, bytes]:
     """Create `key` with `body` -> the bytes that stand there from now on: `body`, or another writer's."""
     found = yield from put_or_find(key, PutNew(key, body), Read(key), hint=hint)
     return body if found is None else found
 
 
-def create(key: str, body: bytes, *, hint: str = HINT) -> Steps[ObjectCreator, bool]:
+def create(key: str, body: bytes, *, hint: str = ATTACH_HINT) -> Steps[ObjectCreator, bool]:
     """Create `key` with `body`, which holds a nonce of the writer's own -> True when that is what stands there."""
     return (yield from create_or_read(key, body, hint=hint)) == body
 

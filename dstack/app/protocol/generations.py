@@ -21,7 +21,7 @@ from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import Pin, Tomb, Want, Why, pack, unpack
 from dstack.errors import DamagedObjectError
 
-PRUNED = "its result was pruned"
+PRUNED_REASON = "its result was pruned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def _choose(job: Job, stands: GenerationState) -> Steps[BucketPerformer, JobKeys
             return keys
     if stands.result:
         return job.generation(stands.result)
-    return (yield from shared(job, stands.closed, PRUNED)) if stands.closed else job.generation(1)
+    return (yield from shared(job, stands.closed, PRUNED_REASON)) if stands.closed else job.generation(1)
 
 
 def shared(job: Job, after: int, reason: str) -> Steps[BucketPerformer, JobKeys]:

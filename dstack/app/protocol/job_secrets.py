@@ -10,14 +10,14 @@ from dstack.model import HostFacts, JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class MemoryValue:
     """One value: `name` is what the job calls it, `key` where a coordinator has it among its caller's values."""
 
     name: str
     key: str
     secret: bool
 
-    def awaited(self, user: str) -> str:
+    def wait_reason(self, user: str) -> str:
         """Why a coordinator without it does not take the job, for people."""
         return (
             f"waits for secret {self.name} of {user}"
@@ -31,25 +31,25 @@ def secret_key(name: str) -> str:
     return f"secret:{name}"
 
 
-def given(spec: JobSpec) -> Iterator[Given]:
+def memory_values(spec: JobSpec) -> Iterator[MemoryValue]:
     """All that a job needs from memory."""
     for name in spec.env_from_caller:
-        yield Given(name=name, key=name, secret=False)
+        yield MemoryValue(name=name, key=name, secret=False)
     for name in spec.secrets:
-        yield Given(name=name, key=secret_key(name), secret=True)
+        yield MemoryValue(name=name, key=secret_key(name), secret=True)
 
 
-def lacking(spec: JobSpec, caller: Mapping[str, str], user: str) -> str | None:
+def missing_value(spec: JobSpec, caller: Mapping[str, str], user: str) -> str | None:
     """What the job waits for, None when the caller's values have all that it needs."""
-    return next((one.awaited(user) for one in given(spec) if one.key not in caller), None)
+    return next((value.wait_reason(user) for value in memory_values(spec) if value.key not in caller), None)
 
 
 def for_host(specs: Iterable[JobSpec], caller: Mapping[str, str], facts: HostFacts) -> dict[str, str]:
     """Those of the caller's values that a job needs which the host can run: nothing else is told to its coordinator."""
-    keys = {one.key for spec in specs if misfit(spec, facts) is None for one in given(spec)}
+    keys = {value.key for spec in specs if misfit(spec, facts) is None for value in memory_values(spec)}
     return {key: value for key, value in caller.items() if key in keys}
 
 
 def environment(spec: JobSpec, caller: Mapping[str, str]) -> dict[str, str]:
     """Name -> value, for `go`. Only for a job that lacks nothing."""
-    return {one.name: caller[one.key] for one in given(spec)}
+    return {value.name: caller[value.key] for value in memory_values(spec)}

@@ -69,7 +69,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
+class LiveAttempt:
     """An attempt that has not ended, and who looks after it."""
 
     keys: AttemptKeys
@@ -90,14 +90,14 @@ def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[ObjectReader, Stop |
     return None
 
 
-def stop_asked(job: Job) -> Steps[ObjectReader, Stop | None]:
+def stop_of_job(job: Job) -> Steps[ObjectReader, Stop | None]:
     """The stop request that covers this job, None without one."""
     return (yield from stop_of(job.run_keys, job.spec.workflow))
 
 
-def unwanted(job: Job, attempt: AttemptKeys) -> Steps[BucketReader, Stop | None]:
+def stop_of_unwanted(job: Job, attempt: AttemptKeys) -> Steps[BucketReader, Stop | None]:
     """The stop request that ends the attempt: there is one, and no other run that waits for the job lacks one."""
-    stop = yield from stop_asked(job)
+    stop = yield from stop_of_job(job)
     if stop is None:
         return None
     for run, key in (yield from _wants(attempt, job.run.id)).items():
@@ -106,7 +106,7 @@ def unwanted(job: Job, attempt: AttemptKeys) -> Steps[BucketReader, Stop | None]
     return stop
 
 
-def wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, bool]:
+def is_wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, bool]:
     """Whether any run still waits for what the attempt makes; of `runs` it is asked by key."""
     for run, key in (yield from _wants(attempt, *runs)).items():
         if (yield from _still_wants(project, run, key)):
@@ -155,7 +155,7 @@ def ends_of(keys: JobKeys, after: int, last: int) -> Steps[ObjectReader, tuple[E
     return tuple(ends)
 
 
-def latest_of(keys: JobKeys) -> Steps[BucketReader, tuple[int, Live | None]]:
+def latest_of(keys: JobKeys) -> Steps[BucketReader, tuple[int, LiveAttempt | None]]:
     """The number of the last attempt of a generation (0 without any), and the attempt itself unless it has ended."""
     attempt = yield from last_attempt(keys)
     if attempt is None:
@@ -169,13 +169,13 @@ def last_attempt(keys: JobKeys) -> Steps[BucketReader, AttemptKeys | None]:
     return keys.attempt(number) if number else None
 
 
-def live_attempt(attempt: AttemptKeys) -> Steps[BucketReader, Live | None]:
+def live_attempt(attempt: AttemptKeys) -> Steps[BucketReader, LiveAttempt | None]:
     """A claimed attempt with its claim and owner; None when the attempt has ended."""
     if (yield from ask(Read(attempt.end))) is not None:
         return None
     claim = yield from read_record(Claim, attempt.claim)
     owner, adoptions = yield from owner_of(attempt, claim)
-    return Live(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)
+    return LiveAttempt(keys=attempt, claim=claim, owner=owner, adoptions=adoptions)
 
 
 def owner_of(attempt: AttemptKeys, claim: Claim) -> Steps[BucketReader, tuple[Coordinator, int]]:

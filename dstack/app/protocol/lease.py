@@ -9,13 +9,13 @@ import os
 
 from dstack.core import liveness
 
-VARIABLE = "DSTACK_SILENCE"
+SILENCE_VARIABLE = "DSTACK_SILENCE"
 """For tests only: seconds, within the bounds of `liveness.silence_of`. All machines of a test must have the same."""
-SILENCE = liveness.silence_of(os.environ.get(VARIABLE, ""))
+SILENCE_S = liveness.silence_of(os.environ.get(SILENCE_VARIABLE, ""))
 """Seconds (of the observer's boot time) without change after which a coordinator counts as dead."""
-BEAT = SILENCE / 8
+BEAT_INTERVAL_S = SILENCE_S / 8
 """Seconds between two heartbeats of one coordinator."""
-LATE = SILENCE / 6
+OVERDUE_S = SILENCE_S / 6
 """Seconds without change after which whoever can be asked for certainty is asked."""
-TAKEOVER = 1.25 * SILENCE
+TAKEOVER_S = 1.25 * SILENCE_S
 """Seconds from the last beat of an attendant to the moment at which hosts that stand by have gone on, at the latest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dstack.app.protocol.answers import Liveness
-from dstack.app.protocol.lease import LATE, SILENCE
+from dstack.app.protocol.lease import OVERDUE_S, SILENCE_S
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator
 from dstack.core.liveness import Observation, is_overdue, is_silent, observe
@@ -38,7 +38,7 @@ class Observer:
         now = self._boottime()
         seen = observe(self._seen.get(coordinator.id), beat, now)
         self._seen[coordinator.id] = seen
-        return Liveness.DEAD if is_silent(seen, now, after=SILENCE) else Liveness.UNKNOWN
+        return Liveness.DEAD if is_silent(seen, now, after=SILENCE_S) else Liveness.UNKNOWN
 
     def forget(self, coordinator: Coordinator) -> None:
         """Whatever was seen of its heartbeat counts no more."""
@@ -47,9 +47,9 @@ class Observer:
     def is_late(self, coordinator: Coordinator) -> bool:
         """Whether the heartbeat that `alive` looked at is overdue."""
         seen = self._seen.get(coordinator.id)
-        return seen is not None and is_overdue(seen, self._boottime(), after=LATE)
+        return seen is not None and is_overdue(seen, self._boottime(), after=OVERDUE_S)
 
     def is_mute(self, coordinator: Coordinator) -> bool:
         """Whether `alive` called it dead for the silence of its heartbeat, and for nothing else."""
         seen = self._seen.get(coordinator.id)
-        return seen is not None and is_silent(seen, self._boottime(), after=SILENCE)
+        return seen is not None and is_silent(seen, self._boottime(), after=SILENCE_S)

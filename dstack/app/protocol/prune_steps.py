@@ -26,7 +26,7 @@ from dstack.errors import BucketError
 from dstack.model import Nonce, RunId
 
 
-class Use(Enum):
+class GenerationUse(Enum):
     """Whether anybody uses a generation."""
 
     NONE = "nobody uses it"
@@ -35,7 +35,7 @@ class Use(Enum):
     DOUBT = "somebody began to read it, and may be gone"
 
 
-class Fate(Enum):
+class RemovalResult(Enum):
     """What became of a generation that was to go."""
 
     GONE = "gone"
@@ -45,26 +45,30 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Burial:
+class GenerationRemoval:
     """`deleted` objects went. `use` says who stood in the way."""
 
-    fate: Fate
-    use: Use = Use.NONE
+    result: RemovalResult
+    use: GenerationUse = GenerationUse.NONE
     deleted: int = 0
 
 
-def bury(project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]) -> Steps[BucketPerformer, Burial]:
+def remove_generation(
+    project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]
+) -> Steps[BucketPerformer, GenerationRemoval]:
     """Close the generation and remove all of it but the tomb, unless somebody uses it.
 
     `ended` remembers runs that are known to have ended, over many calls: that never changes again.
     """
     use = yield from user_of(project, keys, ended)
-    if use is Use.NONE:
+    if use is GenerationUse.NONE:
         yield from create(keys.tomb, pack(tomb))
         use = yield from user_of(project, keys, ended)
-    if use is not Use.NONE:
-        return Burial(fate=Fate.DOUBT if use is Use.DOUBT else Fate.USED, use=use)
-    return Burial(fate=Fate.GONE, deleted=(yield from _sweep(project, keys)))
+    if use is not GenerationUse.NONE:
+        return GenerationRemoval(
+            result=RemovalResult.DOUBT if use is GenerationUse.DOUBT else RemovalResult.USED, use=use
+        )
+    return GenerationRemoval(result=RemovalResult.GONE, deleted=(yield from _sweep(project, keys)))
 
 
 def _sweep(project: ProjectKeys, keys: JobKeys) -> Steps[BucketPerformer, int]:
@@ -83,19 +87,19 @@ _TIERS = {KeyKind.RESULT: 0, KeyKind.MANIFEST: 1, KeyKind.WANT: 3, KeyKind.PIN: 
 """When an object goes: the result, then manifests, then (2) packs and all other objects, then the users."""
 
 
-def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[BucketPerformer, Use]:
+def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[BucketPerformer, GenerationUse]:
     """Who uses the generation: a run that came to it and has neither ended nor left, or a process that reads it."""
     doubt = False
     for name in sorted((yield from users_of(keys, keys.pins, keys.wants))):
         if is_run_id(name):
             if (yield from _run_uses(project, keys, RunId(name), ended)):
-                return Use.RUN
+                return GenerationUse.RUN
             continue
         alive = yield from _reader_lives(keys.pin(name))
         if alive is Liveness.ALIVE:
-            return Use.READER
+            return GenerationUse.READER
         doubt = doubt or alive is Liveness.UNKNOWN
-    return Use.DOUBT if doubt else Use.NONE
+    return GenerationUse.DOUBT if doubt else GenerationUse.NONE
 
 
 def _run_uses(project: ProjectKeys, keys: JobKeys, run: RunId, ended: set[RunId]) -> Steps[ObjectReader, bool]:
@@ -126,8 +130,8 @@ def _reader_lives(key: str) -> Steps[BucketPerformer, Liveness]:
     return Liveness.UNKNOWN if reader is None else (yield from ask(Alive(reader)))
 
 
-def hold(keys: JobKeys, pin: Pin) -> Steps[BucketPerformer, bool]:
-    """Pin what the generation holds for the process `pin.reader` -> whether it stays there until `release`.
+def pin_for_reader(keys: JobKeys, pin: Pin) -> Steps[BucketPerformer, bool]:
+    """Pin what the generation holds for the process `pin.reader` -> whether it stays there until `unpin_reader`.
 
     False: it is being pruned, and may go at any moment. Every byte must still be checked: the heartbeat of a reader
     that is cut off from the bucket for minutes is taken for dead.
@@ -136,11 +140,11 @@ def hold(keys: JobKeys, pin: Pin) -> Steps[BucketPerformer, bool]:
     yield from create(keys.pin(pin.nonce), pack(pin))
     if (yield from ask(Read(keys.tomb))) is None:
         return True
-    yield from release(keys, Nonce(pin.nonce))
+    yield from unpin_reader(keys, Nonce(pin.nonce))
     return False
 
 
-def release(keys: JobKeys, user: Nonce) -> Steps[BucketPerformer, None]:
+def unpin_reader(keys: JobKeys, user: Nonce) -> Steps[BucketPerformer, None]:
     """Take a process's pin away."""
     yield from ask(Delete((keys.pin(user),)))
 

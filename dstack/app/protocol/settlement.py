@@ -26,8 +26,8 @@ from dstack.app.protocol.effects import (
     Read,
     Show,
 )
-from dstack.app.protocol.jobs import Job, Live, ends_of, latest_of, stop_asked, unwanted
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.jobs import Job, LiveAttempt, ends_of, latest_of, stop_of_job, stop_of_unwanted
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.lists import are_there
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
@@ -40,18 +40,18 @@ from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName
 
-POLL = 0.5
-MOST = 5.0
-"""Seconds between two looks at an attempt that somebody else looks after: first POLL, then ever more up to this."""
-STOPPED = 5.0
+FIRST_POLL_S = 0.5
+LONGEST_POLL_S = 5.0
+"""Seconds between two looks at an attempt of another owner: FIRST_POLL_S at first, then ever more, up to this."""
+STOP_GRACE_S = 5.0
 """Seconds that the owner of an attempt that is to be stopped is given to do so, before another one does."""
-FAR = 2.0
+UNREACHABLE_POLL_S = 2.0
 """Seconds between two tries of a host that does not answer."""
-ELSEWHERE = 5.0
+FOREIGN_POLL_S = 5.0
 """Seconds between two looks at an attempt of another account, which only that account can bring to its end."""
-MAX_VOID = 16
+MAX_VOID_ATTEMPTS = 16
 """Attempts in a row that never started before the job is called failed."""
-MAX_DAMAGED = 4
+MAX_DAMAGED_GENERATIONS = 4
 """Generations in a row that are left because of damage before the job is called failed: a store may damage them all."""
 
 
@@ -66,7 +66,7 @@ def settle(job: Job, me: Coordinator) -> Steps[Performer, Outcome]:
     return (yield from conclude(job, outcome))
 
 
-def again(
+def make_again(
     job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str
 ) -> Steps[Performer, Outcome | None]:
     """What stands for an outcome of this run whose artifacts turned out damaged, as `why` says.
@@ -93,7 +93,7 @@ def _to_the_end(
             found = yield from _step(job, me, generation)
         except DamagedObjectError as error:
             damaged += 1
-            if damaged > MAX_DAMAGED or not _is_left_behind(generation, error.key):
+            if damaged > MAX_DAMAGED_GENERATIONS or not _is_left_behind(generation, error.key):
                 raise
             job = replace(job, above=generation.generation)
             found = yield from _above(job, generation, str(error))
@@ -104,14 +104,14 @@ def _to_the_end(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class JobDamage:
     """Why a job cannot be done, however long one waits: the object `key` of the bucket is damaged."""
 
     key: str
     reason: str
 
 
-def give_up(job: Job, loss: Loss) -> Steps[BucketPerformer, Outcome]:
+def give_up(job: Job, loss: JobDamage) -> Steps[BucketPerformer, Outcome]:
     """Record that the job failed because of the loss; returns the outcome that counts.
 
     Where the record of the outcome is what is damaged, the returned one stands nowhere.
@@ -146,7 +146,7 @@ def conclude(job: Job, outcome: Outcome) -> Steps[ObjectCreator, Outcome]:
 
 def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome | JobKeys | None]:
     """One look at the job -> its outcome, the generation to go on with, or None to look again."""
-    stop = yield from stop_asked(job)
+    stop = yield from stop_of_job(job)
     found = yield from ask(Read(keys.result))
     result = unpack(Result, keys.result, found) if found is not None else None
     if stop is not None and (result is None or result.run != job.run.id):
@@ -161,7 +161,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
         yield from _beside(job, me, keys, live, want)
         return None
     ends = yield from ends_of(keys, want.ended, number)
-    verdict = retry.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID)
+    verdict = retry.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID_ATTEMPTS)
     if verdict is retry.NextStep.LOOK or (yield from ask(Read(keys.result))) is not None:
         return None  # an attempt succeeded since the first look: its result precedes its end
     if verdict is not retry.NextStep.CLAIM:
@@ -172,13 +172,13 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
                 status, reason=end.reason, keys=keys, attempt=number, host=end.host, times=(end.started, end.ended)
             )
         )
-    return (yield from attempts.attempt(job, me, keys, number + 1))
+    return (yield from attempts.make_attempt(job, me, keys, number + 1))
 
 
 def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Performer, Outcome | None]:
     """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
     number, live = yield from latest_of(keys)
-    if live is not None and (yield from unwanted(job, live.keys)) is not None:
+    if live is not None and (yield from stop_of_unwanted(job, live.keys)) is not None:
         yield from _beside(job, me, keys, live, None)
         return None
     end = None if live is not None else (yield from _own_end(job, keys, number))
@@ -243,7 +243,7 @@ def is_whole(attempt: AttemptKeys, result: Result) -> Steps[BucketReader, bool]:
     return (yield from are_there(attempt.packs, sizes))
 
 
-def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | None) -> Steps[Performer, None]:
+def _beside(job: Job, me: Coordinator, keys: JobKeys, live: LiveAttempt, want: Want | None) -> Steps[Performer, None]:
     """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
     if live.owner.id != me.id and not (yield from _outlive(job, live)):
         return
@@ -264,18 +264,18 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: Live, want: Want | N
     yield from attempts.look_after(job, live.keys, live.claim)
 
 
-def _outlive(job: Job, live: Live) -> Steps[Performer, bool]:
+def _outlive(job: Job, live: LiveAttempt) -> Steps[Performer, bool]:
     """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again.
 
     An owner that lives and does not stop what is to be stopped (a frozen process holds its lock) counts as dead after
-    STOPPED seconds: two may stop one attempt, and what both then write is the same.
+    STOP_GRACE_S seconds: two may stop one attempt, and what both then write is the same.
     """
     own = live.claim.run == job.run.id
     who = at_machine(live.owner.user, live.owner.machine)
     note = f"{who} looks after it" if own else f"joins {live.claim.run_name} of {who}"
-    pause, late = POLL, -1.0
+    pause, late = FIRST_POLL_S, -1.0
     while True:
-        if late >= STOPPED or (yield from ask(Alive(live.owner, live.claim))) is Liveness.DEAD:
+        if late >= STOP_GRACE_S or (yield from ask(Alive(live.owner, live.claim))) is Liveness.DEAD:
             return True
         yield from ask(
             Show(
@@ -283,17 +283,17 @@ def _outlive(job: Job, live: Live) -> Steps[Performer, bool]:
             )
         )
         yield from ask(Pause(pause))
-        waited, pause = pause, min(MOST, pause * 1.25)
+        waited, pause = pause, min(LONGEST_POLL_S, pause * 1.25)
         if (yield from ask(Read(live.keys.end))) is not None:
             return False
-        if (yield from stop_asked(job)) is None:
+        if (yield from stop_of_job(job)) is None:
             continue
-        if (yield from unwanted(job, live.keys)) is None:
+        if (yield from stop_of_unwanted(job, live.keys)) is None:
             return False  # the others go on with it, and this run is stopped
-        late, pause = (0.0 if late < 0 else late + waited), POLL
+        late, pause = (0.0 if late < 0 else late + waited), FIRST_POLL_S
 
 
-def _foreign(job: Job, live: Live, want: Want | None, verdict: ForeignAttempt) -> Steps[Performer, None]:
+def _foreign(job: Job, live: LiveAttempt, want: Want | None, verdict: ForeignAttempt) -> Steps[Performer, None]:
     """Its host answers, and it is another account's: only that account can bring it to its end, so whoever waits for it
     goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
     may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
@@ -308,16 +308,16 @@ def _foreign(job: Job, live: Live, want: Want | None, verdict: ForeignAttempt) -
     yield from ask(
         Show(workflow=job.spec.workflow, status=JobStatus.RUNNING, host=live.claim.host, note=note, attempt=live.keys)
     )
-    yield from ask(Pause(ELSEWHERE))
+    yield from ask(Pause(FOREIGN_POLL_S))
 
 
-def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[Performer, None]:
+def _unreachable(job: Job, live: LiveAttempt, want: Want | None) -> Steps[Performer, None]:
     """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
     silence = yield from ask(HowSilent(live.claim, live.owner))
     # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
     # known for sure to have died, says nothing of its host.
     by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
-    long_enough = by_owner or silence.seconds >= SILENCE
+    long_enough = by_owner or silence.seconds >= SILENCE_S
     if long_enough and (yield from attempts.may_try_again(job, live.keys, want)):
         yield from attempt_records.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
         return
@@ -330,7 +330,7 @@ def _unreachable(job: Job, live: Live, want: Want | None) -> Steps[Performer, No
             attempt=live.keys,
         )
     )
-    yield from ask(Pause(FAR))
+    yield from ask(Pause(UNREACHABLE_POLL_S))
 
 
 def skip(job: Job, culprit: Outcome) -> Steps[BucketPerformer, Outcome]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dstack.app.protocol.lease import BEAT, SILENCE
+from dstack.app.protocol.lease import BEAT_INTERVAL_S, SILENCE_S
 from dstack.app.protocol.liveness import Detector
 from dstack.app.queries.views import Caretakers
 from dstack.core.format.keys import ProjectKeys, RunKeys
@@ -20,9 +20,9 @@ from dstack.ports import Bucket
 
 NEW_RUN_S = 15.0
 """Seconds after its submission in which a run may still lack a coordinator."""
-LATE_BEAT_S = 3 * BEAT
+LATE_BEAT_S = 3 * BEAT_INTERVAL_S
 """Seconds since the last beat after which people are told."""
-SILENT_BEAT_S = 2 * SILENCE
+SILENT_BEAT_S = 2 * SILENCE_S
 """Seconds since the last sign after which a coordinator elsewhere counts as silent; clocks differ a little."""
 
 

@@ -115,7 +115,7 @@ def _forecast_job(
             ),
             None,
         )
-    reason = damage or (generations.PRUNED if stands.closed else "no result yet")
+    reason = damage or (generations.PRUNED_REASON if stands.closed else "no result yet")
     return JobForecast(workflow=spec.workflow, fate=Forecast.RUNS, reason=reason, fingerprint=fingerprint_), None
 
 

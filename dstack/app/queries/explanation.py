@@ -10,7 +10,7 @@ from functools import cached_property
 from dstack.app.queries.open_runs import read_run_folder
 from dstack.app.queries.runs import attempt_of, final_of, job_of, run_ids
 from dstack.app.queries.views import JobView, RunView
-from dstack.app.transfer.committed_manifest import require_left
+from dstack.app.transfer.committed_manifest import require_manifest
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Outcome, RunRecord, Why, unpack
@@ -62,7 +62,7 @@ class Explainer:
         if job.status in GOOD and attempt is not None:
             generation = self._past.keys.job(Fingerprint(job.fingerprint), job.generation)
             try:
-                require_left(self._past.bucket, generation, attempt.number)
+                require_manifest(self._past.bucket, generation, attempt.number)
             except DamagedObjectError as error:
                 hint = f"make it anew: dstack run {workflow} --rerun"
                 raise DamagedObjectError(error.key, f"{workflow}: {error}", hint=hint) from None

@@ -17,8 +17,8 @@ from typing import Any
 from dstack.app.protocol.answers import Collected
 from dstack.app.protocol.create_rule import create_or_read
 from dstack.app.protocol.steps import take
-from dstack.app.transfer.byte_streams import Meter, Progress, each, in_blocks, in_thread, pulled
-from dstack.app.transfer.pack_reader import SMALL, Run, Stored, stored
+from dstack.app.transfer.byte_streams import Meter, Progress, for_each, in_blocks, iterate_in_threads, run_in_thread
+from dstack.app.transfer.pack_reader import SMALL_FILE_BYTES, ReadGroup, StoredFiles, stored_files
 from dstack.app.transfer.pack_sender import PackSender
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.artifacts import manifests
@@ -28,7 +28,7 @@ from dstack.model import Entry, Manifest, Nonce
 from dstack.ports import Bucket, RunnerPort, TreeWriter
 
 PACKS_AT_ONCE = 3
-LIST_BYTES = 128 << 10
+INLINE_ENTRIES_BYTES = 128 << 10
 """Inputs whose list is longer than this go to the host as one blob that holds the list."""
 
 
@@ -62,7 +62,7 @@ async def collect_artifacts(
             await PackSender(bucket, runner, nonce, members=members, meter=meter).create(key)
         await asyncio.to_thread(_check_length, bucket, key, size)
 
-    await each(packs.items(), send, limit=PACKS_AT_ONCE)
+    await for_each(packs.items(), send, limit=PACKS_AT_ONCE)
     return await _commit_manifest(bucket, keys.manifest, manifest)
 
 
@@ -104,24 +104,24 @@ async def stage_inputs(
     """
     entries = manifests.merge([(workflow, manifest) for workflow, _, manifest in inputs])
     wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack or entry.pieces})
-    runs: list[Run] = []
+    runs: list[ReadGroup] = []
     for _, keys, manifest in inputs:
-        for part in stored(keys, manifest):
+        for part in stored_files(keys, manifest):
             files = [entry for entry in manifests.distinct_entries(part.files) if entry.sha256 in wanted]
             wanted.difference_update(entry.sha256 for entry in files)
             runs += part.runs(files)
     meter = Meter(progress, sum(run.size for run in runs))
 
-    async def push(run: Run) -> None:
+    async def push(run: ReadGroup) -> None:
         try:
             await _push_run(runner, bucket, run, meter)
         except DamagedObjectError as error:
-            await in_thread(lambda check: _read_again(bucket, run, check))
+            await run_in_thread(lambda check: _read_again(bucket, run, check))
             raise BucketError(
                 f"{error}; read once more it is whole", hint="something on the way changes bytes"
             ) from None
 
-    await each(runs, push, limit=2)
+    await for_each(runs, push, limit=2)
     return await _as_list(runner, [manifests.to_wire(entry) for entry in entries])
 
 
@@ -129,13 +129,13 @@ async def _lacking(runner: RunnerPort, digests: set[str]) -> set[str]:
     return set(await runner.missing_blobs(sorted(digests))) & digests
 
 
-async def _push_run(runner: RunnerPort, bucket: Bucket, run: Run, meter: Meter) -> None:
+async def _push_run(runner: RunnerPort, bucket: Bucket, run: ReadGroup, meter: Meter) -> None:
     blobs = [(entry.sha256, entry.size) for entry in run.files]
     pieces = (piece for _, piece in run.read(bucket))
-    await runner.push_blobs(blobs, pulled(meter.counted(in_blocks(pieces))))
+    await runner.push_blobs(blobs, iterate_in_threads(meter.counted(in_blocks(pieces))))
 
 
-def _read_again(bucket: Bucket, run: Run, check: Callable[[], None]) -> None:
+def _read_again(bucket: Bucket, run: ReadGroup, check: Callable[[], None]) -> None:
     """Raises DamagedObjectError unless the bytes are right now: what came may not have been what lies there."""
     for _ in run.read(bucket):
         check()
@@ -147,7 +147,7 @@ async def _one(body: bytes) -> AsyncIterator[bytes]:
 
 async def _as_list(runner: RunnerPort, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     body = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode("ascii")
-    if len(body) <= LIST_BYTES:
+    if len(body) <= INLINE_ENTRIES_BYTES:
         return entries
     digest = hashlib.sha256(body).hexdigest()
     if await _lacking(runner, {digest}):
@@ -164,12 +164,12 @@ async def pull(
     before that is whole, so that pulling again goes on where it ended.
     """
     meter = Meter(progress, sum(entry.size for entry in manifest.entries))
-    await in_thread(lambda check: _write_small(manifest, target, check))
+    await run_in_thread(lambda check: _write_small(manifest, target, check))
 
-    async def fetch(part: Stored) -> None:
-        await in_thread(lambda check: _pull_part(bucket, part, _Place(target, meter, check)))
+    async def fetch(part: StoredFiles) -> None:
+        await run_in_thread(lambda check: _pull_part(bucket, part, _PullTarget(target, meter, check)))
 
-    await each(stored(keys, manifest), fetch, limit=PACKS_AT_ONCE)
+    await for_each(stored_files(keys, manifest), fetch, limit=PACKS_AT_ONCE)
 
 
 def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], None]) -> None:
@@ -186,7 +186,7 @@ def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], Non
             target.write(entry, ())
 
 
-class _Place:
+class _PullTarget:
     """Where pulled files go, and who is told."""
 
     def __init__(self, target: TreeWriter, meter: Meter, check: Callable[[], None]) -> None:
@@ -211,14 +211,14 @@ class _Place:
             self._meter.add(len(chunk))
 
 
-def _pull_part(bucket: Bucket, part: Stored, place: _Place) -> None:
+def _pull_part(bucket: Bucket, part: StoredFiles, place: _PullTarget) -> None:
     wanted: dict[int, list[Entry]] = {}
     for offset, group in groupby(part.files, key=attrgetter("offset")):
         paths = [entry for entry in group if place.lacks(entry)]
         if paths:
             wanted[offset] = paths
     for run in part.runs(paths[0] for paths in wanted.values()):
-        if run.files[0].size > SMALL:
+        if run.files[0].size > SMALL_FILE_BYTES:
             for entry in wanted[run.files[0].offset]:
                 place.write(entry, (piece for _, piece in run.read(bucket)))
             continue

@@ -7,23 +7,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dstack.app.hosts.fleet import Link
 from dstack.app.protocol.answers import JobRunning, WatchAnswer
-from dstack.app.transfer.log_pieces import LogWriter, written
+from dstack.app.transfer.log_pieces import LogWriter, stored_length
 from dstack.core.format.keys import AttemptKeys
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import ExitReport, Nonce
 from dstack.ports import Bucket, RunnerPort
 
-Show = Callable[[bytes], None]
-Trouble = Callable[[DstackError | None], None]
+ShowLog = Callable[[bytes], None]
+NoteTrouble = Callable[[DstackError | None], None]
 """What keeps the attempt from being watched; None when nothing does any more."""
-PAUSE = 1.0
+REWATCH_PAUSE_S = 1.0
 
 
-class Watching:
+class AttemptWatch:
     """A background task for one attempt, which ends once the job has ended and its whole log is in the bucket."""
 
     def __init__(
-        self, bucket: Bucket, attempt: AttemptKeys, link: Link, *, nonce: Nonce, show: Show, trouble: Trouble
+        self, bucket: Bucket, attempt: AttemptKeys, link: Link, *, nonce: Nonce, show: ShowLog, trouble: NoteTrouble
     ) -> None:
         self._bucket = bucket
         self._attempt = attempt
@@ -65,13 +65,13 @@ class Watching:
                 troubled = True
                 if runner is not None:
                     await self._link.drop_runner(runner)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(REWATCH_PAUSE_S)
             except DstackError as error:
                 # Whatever it is (a silent bucket, another host key, a host that cannot start a runner now): the attempt
                 # goes on, and a stop must still reach it, so it is looked for again.
                 troubled = True
                 self._trouble(error)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(REWATCH_PAUSE_S)
 
     async def _once(self, runner: RunnerPort) -> ExitReport:
         await carry_log(
@@ -97,7 +97,7 @@ async def carry_log(
     show: Callable[[int, bytes], None],
 ) -> None:
     """The log from where the bucket has it to its end, in bounded memory; all of it is in the bucket on return."""
-    writer = LogWriter(bucket, attempt, await asyncio.to_thread(written, bucket, attempt))
+    writer = LogWriter(bucket, attempt, await asyncio.to_thread(stored_length, bucket, attempt))
     stream = follow(writer.offset)
     waiting: asyncio.Task[bytes] | None = None
     try:
@@ -123,7 +123,7 @@ async def carry_log(
         await writer.close()
 
 
-async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: Show, ended: Callable[[], Awaitable[bool]]) -> None:
+async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: ShowLog, ended: Callable[[], Awaitable[bool]]) -> None:
     """Show the log of an attempt that somebody else looks after, from the bucket, until it has ended."""
     offset = 0
     while True:

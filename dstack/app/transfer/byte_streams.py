@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import TypeVar
 
 T = TypeVar("T")
-BLOCK = 256 << 10
+JOINED_BLOCK_BYTES = 256 << 10
 Progress = Callable[[int, int], None]
 """Called in the event loop with the bytes that are done and the bytes in all."""
 
@@ -45,11 +45,11 @@ class Meter:
             self.add(len(chunk))
 
 
-class Interrupted(Exception):
+class TransferCancelledError(Exception):
     """The task that a thread works for was cancelled."""
 
 
-async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
+async def run_in_thread(work: Callable[[Callable[[], None]], T]) -> T:
     """Run `work(check)` in a thread; when this task is cancelled, `check()` raises Interrupted there.
 
     Returns or raises only when the thread has ended, so that nothing goes on behind the caller's back.
@@ -58,7 +58,7 @@ async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
 
     def check() -> None:
         if stopped.is_set():
-            raise Interrupted
+            raise TransferCancelledError
 
     return await _until_ended(_thread(lambda: work(check)), stopped.set)
 
@@ -68,7 +68,7 @@ async def feed(source: AsyncIterator[bytes], work: Callable[[Iterator[bytes]], T
 
     When this task is cancelled, or the source raises, `chunks` raises in the thread. The source is closed at the end.
     """
-    chunks = _Pulled(source)
+    chunks = _ThreadIterator(source)
     try:
         return await _until_ended(_thread(lambda: work(chunks)), chunks.stop)
     finally:
@@ -106,7 +106,7 @@ async def _until_ended(task: asyncio.Future[T], stop: Callable[[], None]) -> T:
         raise
 
 
-class _Pulled:
+class _ThreadIterator:
     """An asynchronous source as an iterator for one other thread."""
 
     def __init__(self, source: AsyncIterator[bytes]) -> None:
@@ -123,12 +123,12 @@ class _Pulled:
     def __next__(self) -> bytes:
         with self._lock:
             if self._stopped:
-                raise Interrupted
+                raise TransferCancelledError
             self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
         try:
             piece = self._waiting.result()
         except concurrent.futures.CancelledError:
-            raise Interrupted from None
+            raise TransferCancelledError from None
         if piece is None:
             raise StopIteration
         return piece
@@ -150,14 +150,14 @@ class _Pulled:
                 await self._source.aclose()
 
 
-async def pulled(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def iterate_in_threads(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     """A blocking iterator of bytes as an asynchronous one; each step runs in a thread."""
     source = iter(chunks)
     while (piece := await asyncio.to_thread(next, source, None)) is not None:
         yield piece
 
 
-def in_blocks(pieces: Iterable[bytes], size: int = BLOCK) -> Iterator[bytes]:
+def in_blocks(pieces: Iterable[bytes], size: int = JOINED_BLOCK_BYTES) -> Iterator[bytes]:
     """The same bytes, small pieces joined until they are `size` bytes or more: each step between threads costs more
     than a small piece is worth."""
     block: list[bytes] = []
@@ -172,7 +172,7 @@ def in_blocks(pieces: Iterable[bytes], size: int = BLOCK) -> Iterator[bytes]:
         yield b"".join(block)
 
 
-async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, limit: int) -> None:
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, limit: int) -> None:
     """`work` on every item, `limit` at once; the first error ends the others and is raised when they have ended.
 
     `items` is advanced as there is room, in the event loop.

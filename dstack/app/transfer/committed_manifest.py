@@ -39,7 +39,7 @@ def was_pruned(bucket: Bucket, generation: JobKeys) -> bool:
     return body is not None and not unpack(Tomb, generation.tomb, body).damaged
 
 
-def require_left(bucket: Bucket, generation: JobKeys, attempt: int) -> None:
+def require_manifest(bucket: Bucket, generation: JobKeys, attempt: int) -> None:
     """Raises DamagedObjectError when the manifest of a job that succeeded is gone without having been pruned."""
     key = generation.attempt(attempt).manifest
     if not reaches_now(bucket, key, 1) and not was_pruned(bucket, generation):

@@ -12,22 +12,22 @@ from dstack.core.format.key_parser import log_offset
 from dstack.core.format.keys import AttemptKeys
 from dstack.ports import Bucket
 
-LARGE = 8 * 1024 * 1024
-LINGER, LONGEST = 0.5, 10.0
+MAX_LOG_PIECE_BYTES = 8 * 1024 * 1024
+SHORTEST_LINGER_S, LONGEST_LINGER_S = 0.5, 10.0
 """Seconds that a byte waits before it is sent: at first, and at most."""
-PATIENCE = 120
+AGE_PER_LINGER = 120
 """The wait is the age of the writer by this many: a log that never rests makes fewer than 1,000 pieces in an hour."""
 
 
-def linger(age: float) -> float:
+def linger_seconds(age: float) -> float:
     """Seconds that a byte waits before it is sent, by a writer of that age.
 
     Who looks at a job that has run for long can wait for its next line, and each piece is an object for ever.
     """
-    return min(LONGEST, max(LINGER, age / PATIENCE))
+    return min(LONGEST_LINGER_S, max(SHORTEST_LINGER_S, age / AGE_PER_LINGER))
 
 
-def written(bucket: Bucket, attempt: AttemptKeys) -> int:
+def stored_length(bucket: Bucket, attempt: AttemptKeys) -> int:
     """How many bytes of the log are in the bucket, without a gap."""
     keys = bucket.list(attempt.logs)
     if not keys:
@@ -62,7 +62,7 @@ class LogWriter:
         """Seconds until the buffer should be written; an hour when it is empty."""
         if not self._buffer:
             return 3600.0
-        return self._first + linger(self._first - self._began) - time.monotonic()
+        return self._first + linger_seconds(self._first - self._began) - time.monotonic()
 
     async def write(self, data: bytes) -> None:
         """Take more of the log; waits while a piece is on its way and LARGE bytes wait behind it."""
@@ -74,7 +74,7 @@ class LogWriter:
         if not self._buffer:
             self._first = time.monotonic()
         self._buffer += data[cut:]
-        if len(self._buffer) >= LARGE or self.due <= 0:
+        if len(self._buffer) >= MAX_LOG_PIECE_BYTES or self.due <= 0:
             await self.push()
 
     async def push(self) -> None:

@@ -14,16 +14,16 @@ from dstack.errors import DamagedObjectError
 from dstack.model import Entry, Manifest
 from dstack.ports import Bucket
 
-SMALL = 4 << 20
+SMALL_FILE_BYTES = 4 << 20
 """Files of at most this many bytes are held in memory on their way, larger ones go by in pieces."""
-RUN = 16 << 20
+READ_GROUP_BYTES = 16 << 20
 """Bytes of the small files that are read at one go, at most."""
-FILES = 8_000
+READ_GROUP_FILES = 8_000
 """Files that are read at one go, at most: their digests are sent to a host in one message, of at most 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class StoredRange:
     """`length` bytes of one object, from `offset` on."""
 
     key: str
@@ -32,11 +32,11 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ReadGroup:
     """Files that follow one another in `sources`: neighbours in a pack, or one large file."""
 
     files: tuple[Entry, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[StoredRange, ...]
 
     @property
     def size(self) -> int:
@@ -57,41 +57,46 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredFiles:
     """What is fetched by one worker: a pack with its files by offset, or a large file that was cut into pieces."""
 
     files: tuple[Entry, ...]
     key: str
-    pieces: tuple[Source, ...] = ()
+    pieces: tuple[StoredRange, ...] = ()
 
-    def runs(self, wanted: Iterable[Entry]) -> Iterator[Run]:
+    def runs(self, wanted: Iterable[Entry]) -> Iterator[ReadGroup]:
         """The wanted ones of its files, by offset, in groups that one request reads: neighbours, unless large."""
         files: list[Entry] = []
         for entry in wanted:
-            if len(files) >= FILES or (files and not _are_neighbours(files, entry)):
+            if len(files) >= READ_GROUP_FILES or (files and not _are_neighbours(files, entry)):
                 yield self._run(files)
                 files = []
             files.append(entry)
         if files:
             yield self._run(files)
 
-    def _run(self, files: list[Entry]) -> Run:
+    def _run(self, files: list[Entry]) -> ReadGroup:
         length = sum(entry.size for entry in files)
-        one = (Source(key=self.key, offset=files[0].offset, length=length),)
-        return Run(files=tuple(files), sources=self.pieces or one)
+        one = (StoredRange(key=self.key, offset=files[0].offset, length=length),)
+        return ReadGroup(files=tuple(files), sources=self.pieces or one)
 
 
 def _are_neighbours(files: list[Entry], entry: Entry) -> bool:
     last = files[-1]
     together = entry.offset + entry.size - files[0].offset
-    return last.offset + last.size == entry.offset and entry.size <= SMALL and last.size <= SMALL and together <= RUN
+    return (
+        last.offset + last.size == entry.offset
+        and entry.size <= SMALL_FILE_BYTES
+        and last.size <= SMALL_FILE_BYTES
+        and together <= READ_GROUP_BYTES
+    )
 
 
-def stored(keys: AttemptKeys, manifest: Manifest) -> Iterator[Stored]:
+def stored_files(keys: AttemptKeys, manifest: Manifest) -> Iterator[StoredFiles]:
     """Everything of an attempt's artifacts that has bytes: all packs, then the files that were cut."""
     for pack, members in manifests.packs(manifest).items():
-        yield Stored(files=members, key=keys.pack(pack))
+        yield StoredFiles(files=members, key=keys.pack(pack))
     for entry in manifest.entries:
-        sources = tuple(Source(key=keys.pack(each.pack), offset=0, length=each.size) for each in pieces_of(entry))
+        sources = tuple(StoredRange(key=keys.pack(each.pack), offset=0, length=each.size) for each in pieces_of(entry))
         if sources:
-            yield Stored(files=(entry,), key=sources[0].key, pieces=sources)
+            yield StoredFiles(files=(entry,), key=sources[0].key, pieces=sources)

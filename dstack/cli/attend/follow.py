@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from dstack.app.coordination.handover import Handed
+from dstack.app.coordination.handover import HandoverResult
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.hosts.prospects import Prospects
 from dstack.app.queries.runs import run_view
@@ -67,7 +67,7 @@ async def follow_run(session: Session, recorded: Callable[[], RunRecord], option
 
 async def leave_run(
     session: Session, planned: RunRecord, recorded: Callable[[], RunRecord], options: FollowOptions
-) -> tuple[RunRecord, Handed]:
+) -> tuple[RunRecord, HandoverResult]:
     """Reach the hosts, record the run, and leave it to their coordinators, and to one of this machine for the rest."""
     async with open_hosts(session) as hosts:
         await _reach(hosts.fleet, options.jobs)
@@ -87,14 +87,14 @@ async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
 
 async def _hand_over(
     attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord]
-) -> tuple[RunRecord, Handed]:
+) -> tuple[RunRecord, HandoverResult]:
     with telling("handing the run to its hosts"):
         return await attendance.hand_over(planned, recorded)
 
 
 async def _leave(
     attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord]
-) -> tuple[RunRecord, Handed]:
+) -> tuple[RunRecord, HandoverResult]:
     record, handed = await _hand_over(attendance, planned, recorded)
     attendance.continue_in_background(record, handed)
     return record, handed
@@ -106,7 +106,7 @@ async def _renew(attendance: Attendance, record: RunRecord) -> None:
         _, handed = await _hand_over(attendance, record, lambda: record)
         why = "; ".join(each.why for each in handed.left if each.why) or "none of them is reached"
     except DstackError as error:
-        handed, why = Handed(taken=(), left=()), str(error)
+        handed, why = HandoverResult(taken=(), left=()), str(error)
     lines = credential_lines(handed, record.name) if handed.taken else [f"the hosts got no new credentials: {why}"]
     for line in lines:
         say(line)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from dstack.app.coordination.handover import Handed
+from dstack.app.coordination.handover import HandoverResult
 from dstack.ui.terminal import clean
 from dstack.ui.times import clock_text
 
 
-def where_it_goes_on(handed: Handed) -> str:
+def where_it_goes_on(handed: HandoverResult) -> str:
     """`goes on …`, and what that means for this machine."""
     if not handed.taken:
         return "goes on in the background of this machine"
@@ -20,12 +20,12 @@ def where_it_goes_on(handed: Handed) -> str:
     return f"goes on by itself on {taken}, and on {rest} as long as this machine is awake"
 
 
-def left_out_lines(handed: Handed) -> list[str]:
+def left_out_lines(handed: HandoverResult) -> list[str]:
     """Why hosts do not go on by themselves, a line for each host with a reason."""
     return [f"{each.name}: {clean(each.detail)}" for each in handed.left if each.why]
 
 
-def credential_lines(handed: Handed, run: str) -> list[str]:
+def credential_lines(handed: HandoverResult, run: str) -> list[str]:
     """How long the hosts can write to the bucket with the lent credentials, and what the user can do afterwards."""
 
     def moment(end: float) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dstack.app.maintenance.mark_lost import call_lost, open_attempts
-from dstack.app.protocol.jobs import Live
+from dstack.app.protocol.jobs import LiveAttempt
 from dstack.app.queries.runs import job_of, run_view
 from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
 from dstack.cli.command_session import open_session
@@ -49,7 +49,7 @@ def lost(
     finish_in_background(session, record)
 
 
-def _line(workflow: str, live: Live) -> str:
+def _line(workflow: str, live: LiveAttempt) -> str:
     claim, owner = live.claim, f"{live.owner.user}@{live.owner.machine}"
     spool = f"{claim.folder or '~/.dstack'} of {claim.account or 'its account'}"
     told = f"{workflow}: attempt {live.keys.number} on {claim.host}, looked after by {owner}"

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dstack.app.coordination.handover import Handed
+from dstack.app.coordination.handover import HandoverResult
 from dstack.cli.attend.follow import FollowOptions, follow_run, leave_run, print_json
 from dstack.cli.attend.handover_lines import credential_lines, left_out_lines, where_it_goes_on
 from dstack.cli.command_session import open_session
@@ -76,7 +76,7 @@ def start(session: Session, asked: RunLine) -> int:
     return 0
 
 
-def _say_detached(record: RunRecord, handed: Handed) -> None:
+def _say_detached(record: RunRecord, handed: HandoverResult) -> None:
     print(f"{record.name} {where_it_goes_on(handed)}")
     for line in [*left_out_lines(handed), *credential_lines(handed, record.name)]:
         print(f"  {line}")

@@ -41,10 +41,10 @@ def _brief(job: JobView) -> JobView:
 def _takeover(caretakers: Caretakers, now: float) -> str:
     """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
     # Imported here on purpose: most lists have no such run.
-    from dstack.app.protocol.lease import TAKEOVER
+    from dstack.app.protocol.lease import TAKEOVER_S
     from dstack.core.placement import names_text
 
-    minutes = math.ceil((caretakers.seen + TAKEOVER - now) / 60)
+    minutes = math.ceil((caretakers.seen + TAKEOVER_S - now) / 60)
     stand, go, have = ("stands", "goes", "has") if len(caretakers.standby) == 1 else ("stand", "go", "have")
     soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
     silence = silence_text(brief(caretakers.last), caretakers.seen, now)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.effects import Alive
-from dstack.app.protocol.lease import LATE
+from dstack.app.protocol.lease import OVERDUE_S
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator
@@ -69,7 +69,7 @@ class Watcher:
         self.now = 0.0
         self.bucket = MemoryBucket()
         self.bucket.put(KEYS.heartbeat(OWNER.id), b"1")
-        means = Means(
+        means = CoordinationContext(
             bucket=self.bucket,
             project="p",
             keys=KEYS,
@@ -79,7 +79,7 @@ class Watcher:
             observer=Observer(self.bucket, KEYS, sure=lambda other: None, boottime=lambda: self.now),
             caller={},
             new_nonce=lambda: "n",
-            heart=Heart(self.bucket, "beats", print),
+            heart=HeartbeatWriter(self.bucket, "beats", print),
         )
         self.driver = Driver(means, run_of(1, ("a",)))
         self.fleet = means.fleet
@@ -110,7 +110,7 @@ def scene(far: Far, play: Any) -> None:
 def test_a_heartbeat_that_is_overdue_and_an_ended_coordinator_are_an_end_long_before_the_silence_is() -> None:
     async def play(watcher: Watcher) -> None:
         assert await watcher.alive() is Liveness.UNKNOWN
-        watcher.now = LATE
+        watcher.now = OVERDUE_S
         assert await watcher.settled() is Liveness.DEAD
 
     scene(Far(OWNER.id), play)
@@ -123,7 +123,7 @@ def test_while_the_heart_beats_no_host_is_asked() -> None:
         for beat in range(5):
             watcher.bucket.put(KEYS.heartbeat(OWNER.id), b"%d" % beat)
             assert await watcher.settled() is Liveness.UNKNOWN
-            watcher.now += LATE - 1
+            watcher.now += OVERDUE_S - 1
             assert await watcher.settled() is Liveness.UNKNOWN
 
     scene(far, play)
@@ -143,7 +143,7 @@ def test_while_the_heart_beats_no_host_is_asked() -> None:
 def test_nothing_else_is_an_end(far: Far) -> None:
     async def play(watcher: Watcher) -> None:
         await watcher.alive()
-        watcher.now = LATE
+        watcher.now = OVERDUE_S
         for _ in range(4):
             assert await watcher.settled() is Liveness.UNKNOWN
 
@@ -156,7 +156,7 @@ def test_a_host_that_does_not_answer_holds_nobody_up() -> None:
     async def play(watcher: Watcher) -> None:
         far.answers.clear()
         await watcher.alive()
-        watcher.now = LATE
+        watcher.now = OVERDUE_S
         for _ in range(10):
             assert await watcher.settled() is Liveness.UNKNOWN
         assert far.asked == 1
@@ -171,7 +171,7 @@ def test_of_an_attempt_that_is_not_known_no_host_is_asked() -> None:
 
     async def play(watcher: Watcher) -> None:
         await watcher.alive(None)
-        watcher.now = LATE
+        watcher.now = OVERDUE_S
         assert await watcher.alive(None) is Liveness.UNKNOWN
 
     scene(far, play)

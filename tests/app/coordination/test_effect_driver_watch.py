@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dstack.app.coordination import heartbeat as hearts
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.protocol.effects import HowSilent, Show, WatchJob
 from dstack.app.protocol.liveness import Observer
@@ -65,8 +65,10 @@ async def until(question: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def driver(bucket: MemoryBucket, screen: Seen, *, heart: Heart | None = None, fleet: Fleet | None = None) -> Driver:
-    means = Means(
+def driver(
+    bucket: MemoryBucket, screen: Seen, *, heart: HeartbeatWriter | None = None, fleet: Fleet | None = None
+) -> Driver:
+    means = CoordinationContext(
         bucket=bucket,
         project="p",
         keys=KEYS,
@@ -76,7 +78,7 @@ def driver(bucket: MemoryBucket, screen: Seen, *, heart: Heart | None = None, fl
         observer=Observer(bucket, KEYS, sure=lambda other: None, boottime=lambda: 0.0),
         caller={},
         new_nonce=lambda: "n",
-        heart=heart or Heart(bucket, BEATS, print),
+        heart=heart or HeartbeatWriter(bucket, BEATS, print),
     )
     return Driver(means, run_of(1, ("a",)))
 
@@ -172,9 +174,9 @@ def test_only_a_host_that_does_not_answer_is_called_unreachable(
     reached: bool, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And only then is it silent: a bucket that is away says nothing of the host."""
-    monkeypatch.setattr(hearts, "BEAT", 0.01)
+    monkeypatch.setattr(hearts, "BEAT_INTERVAL_S", 0.01)
     bucket, screen = Away(), Seen()
-    beating = Heart(bucket, BEATS, print)
+    beating = HeartbeatWriter(bucket, BEATS, print)
 
     async def opened(host: Host) -> Any:
         if not reached:

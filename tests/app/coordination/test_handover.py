@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dstack.app.coordination.handover import Handed, hand_out, make_ready, still_awaited
+from dstack.app.coordination.handover import HandoverResult, hand_out, make_ready, still_awaited
 from dstack.app.hosts.fleet import Fleet, Link, ReachedHost
 from dstack.core.placement import Peer
 from dstack.errors import BucketError, HostError, HostUnreachableError
@@ -43,7 +43,7 @@ class Far:
 
 async def handed(
     *hosts: Far, images: Sequence[str] = (), blind: str = "", until: dict[str, float] | None = None, slots: int = 3
-) -> tuple[Handed, dict[str, Sequence[Peer]]]:
+) -> tuple[HandoverResult, dict[str, Sequence[Peer]]]:
     """What becomes of a run among these hosts, and the peers that each was told of. `blind` sees no bucket."""
     links = []
     for far in hosts:

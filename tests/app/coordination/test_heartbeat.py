@@ -10,9 +10,9 @@ import pytest
 
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.coordination import heartbeat
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.effects import PutNew
@@ -45,8 +45,8 @@ def observer(bucket: MemoryBucket) -> Observer:
     return Observer(bucket, KEYS, sure=lambda other: None, boottime=lambda: 0.0)
 
 
-def means(bucket: MemoryBucket, code: CodeSource, beating: Heart) -> Means:
-    return Means(
+def means(bucket: MemoryBucket, code: CodeSource, beating: HeartbeatWriter) -> CoordinationContext:
+    return CoordinationContext(
         bucket=bucket,
         project="p",
         keys=KEYS,
@@ -76,7 +76,7 @@ class Hosts:
 
 def test_it_stands_before_the_first_claim_and_goes_with_the_last_run() -> None:
     bucket = Flaky()
-    beating = Heart(bucket, HEARTBEAT, print)
+    beating = HeartbeatWriter(bucket, HEARTBEAT, print)
 
     async def scene() -> None:
         driver = Driver(means(bucket, None, beating), run_of(1, ("a",)))  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def test_a_claim_waits_for_a_bucket_that_takes_no_heartbeat(monkeypatch: pytest.
     monkeypatch.setattr(heartbeat, "FIRST_BEAT_RETRY_S", 0.01)
     bucket, said = Flaky(), list[str]()
     bucket.refusals = 3
-    beating = Heart(bucket, HEARTBEAT, said.append)
+    beating = HeartbeatWriter(bucket, HEARTBEAT, said.append)
 
     async def scene() -> None:
         async with beating:
@@ -119,7 +119,10 @@ def test_whoever_has_no_heartbeat_has_left_and_one_that_stands_is_not_judged_at_
 
 def test_a_beat_says_how_long_its_credentials_last() -> None:
     bucket, ends = Flaky(), [1_900_000_000.5]
-    plain, lent = Heart(bucket, HEARTBEAT, print), Heart(bucket, HEARTBEAT + "2", print, until=lambda: ends[0])
+    plain, lent = (
+        HeartbeatWriter(bucket, HEARTBEAT, print),
+        HeartbeatWriter(bucket, HEARTBEAT + "2", print, until=lambda: ends[0]),
+    )
 
     async def scene() -> None:
         async with plain, lent:
@@ -132,16 +135,16 @@ def test_a_beat_says_how_long_its_credentials_last() -> None:
 
 
 def test_a_beat_says_which_hosts_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_INTERVAL_S", 0.01)
     bucket = Flaky()
-    beating = Heart(bucket, HEARTBEAT, print)
+    beating = HeartbeatWriter(bucket, HEARTBEAT, print)
 
     async def scene() -> None:
         async with beating, asyncio.timeout(10):
             await beating.begin()
             assert "standby" not in json.loads(bucket.get(HEARTBEAT) or b"")
-            beating.left_to(["gpu-2"])
-            beating.left_to(["gpu-1", "gpu-2"])
+            beating.report_standby(["gpu-2"])
+            beating.report_standby(["gpu-1", "gpu-2"])
             while json.loads(bucket.get(HEARTBEAT) or b"").get("standby") != ["gpu-1", "gpu-2"]:
                 await asyncio.sleep(0.005)
 
@@ -151,9 +154,9 @@ def test_a_beat_says_which_hosts_stand_by(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_beat_says_which_attempts_cannot_be_reached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_INTERVAL_S", 0.01)
     bucket = Flaky()
-    beating = Heart(bucket, HEARTBEAT, print)
+    beating = HeartbeatWriter(bucket, HEARTBEAT, print)
     silent, other = {"n1": 1_900_000_000.5}, {"n2": 1_900_000_001.0}
 
     async def said(wanted: dict[str, int] | None) -> None:
@@ -164,12 +167,12 @@ def test_a_beat_says_which_attempts_cannot_be_reached(
     async def scene() -> None:
         one, two = Hosts(silent, {}), Hosts(other, {"n3": "unseen"})
         async with beating:
-            beating.tells(one)
-            beating.tells(two)
+            beating.report_hosts(one)
+            beating.report_hosts(two)
             await beating.begin()
             await said({"n1": 1_900_000_000, "n2": 1_900_000_001})
             assert json.loads(bucket.get(HEARTBEAT) or b"{}")["sightings"] == {"n3": "unseen"}
-            beating.hushes(two)
+            beating.withdraw_hosts(two)
             await said({"n1": 1_900_000_000})
             assert "sightings" not in json.loads(bucket.get(HEARTBEAT) or b"{}")
             silent.clear()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from dstack.app.coordination import host_cleanup
-from dstack.app.coordination.host_cleanup import tidy
+from dstack.app.coordination.host_cleanup import clean_up_host
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import End, Gone, Result, pack, unpack
 from dstack.errors import BucketError, HostError, HostUnreachableError
@@ -57,8 +57,8 @@ def spooled(state: str = "ended", folder: str | None = None) -> Spooled:
 
 
 def tidied(host: Spooling, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(host_cleanup, "GRACE", 0.0)
-    count = asyncio.run(tidy(reached(host), bucket, KEYS, say=lambda _: None))
+    monkeypatch.setattr(host_cleanup, "RELEASE_GRACE_S", 0.0)
+    count = asyncio.run(clean_up_host(reached(host), bucket, KEYS, say=lambda _: None))
     assert count == len(host.released)
     return host.released
 
@@ -121,8 +121,8 @@ def test_one_that_cannot_be_forgotten_keeps_no_other_waiting(monkeypatch: pytest
     bucket.put(attempt(2).end, pack(End(nonce=other, status="failed")))
     host = Stuck(spooled(), Spooled(nonce=other, state="ended", attempt=attempt(2).folder))
     said: list[str] = []
-    monkeypatch.setattr(host_cleanup, "GRACE", 0.0)
-    assert asyncio.run(tidy(reached(host), bucket, KEYS, say=said.append)) == 1
+    monkeypatch.setattr(host_cleanup, "RELEASE_GRACE_S", 0.0)
+    assert asyncio.run(clean_up_host(reached(host), bucket, KEYS, say=said.append)) == 1
     assert host.released == [other]
     assert said == ["an attempt that is over could not be forgotten: gpu-1: its container cannot be removed"]
 

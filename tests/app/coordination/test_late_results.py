@@ -10,7 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from dstack.app.coordination import host_cleanup
-from dstack.app.coordination.host_cleanup import tidy
+from dstack.app.coordination.host_cleanup import clean_up_host
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, End, Gone, Result, pack, unpack
@@ -87,7 +87,7 @@ def tidied(
 ) -> tuple[Nonce, list[str], list[str]]:
     """Runs the script as the attempt, lets `record` write what the records say, and tidies -> the attempt's nonce, what
     was said, and what lies in the host's spool afterwards."""
-    monkeypatch.setattr(host_cleanup, "GRACE", 0.0)
+    monkeypatch.setattr(host_cleanup, "RELEASE_GRACE_S", 0.0)
     monkeypatch.setenv("DSTACK_SLOTS_DIR", str(tmp_path / "slots"))
     found: list[tuple[Nonce, list[str], list[str]]] = []
 
@@ -97,7 +97,7 @@ def tidied(
             nonce, _, _ = await bench.finished(client, script, artifacts=["train"], attempt=keys.folder)
             record(nonce)
             said: list[str] = []
-            await tidy(reached(client), story.bucket, story.keys, say=said.append)
+            await clean_up_host(reached(client), story.bucket, story.keys, say=said.append)
             found.append((nonce, said, [each.nonce for each in await client.spool()]))
 
     play(scene())

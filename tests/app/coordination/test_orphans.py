@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from dstack.app.coordination import host_cleanup
-from dstack.app.coordination.host_cleanup import tidy
+from dstack.app.coordination.host_cleanup import clean_up_host
 from dstack.app.coordination.orphans import find_orphans, is_awaited
 from dstack.app.queries.runs import run_view
 from dstack.core.format.keys import AttemptKeys
@@ -64,8 +64,8 @@ def found(host: Host, story: Story) -> list[str]:
 
 
 def tidied(host: Host, story: Story, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(host_cleanup, "GRACE", 0.0)
-    asyncio.run(tidy(reached(host), story.bucket, story.keys, say=lambda _: None))
+    monkeypatch.setattr(host_cleanup, "RELEASE_GRACE_S", 0.0)
+    asyncio.run(clean_up_host(reached(host), story.bucket, story.keys, say=lambda _: None))
     return host.done
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from dstack.app.coordination.context import Means
+from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet
 from dstack.app.protocol.answers import SlotUnavailable
 from dstack.app.protocol.effects import HoldSlot, Show
@@ -37,8 +37,8 @@ class Code:
         return True
 
 
-def means(bucket: MemoryBucket, fleet: Fleet, *peers: Peer) -> Means:
-    return Means(
+def means(bucket: MemoryBucket, fleet: Fleet, *peers: Peer) -> CoordinationContext:
+    return CoordinationContext(
         bucket=bucket,
         project="p",
         keys=KEYS,
@@ -48,7 +48,7 @@ def means(bucket: MemoryBucket, fleet: Fleet, *peers: Peer) -> Means:
         observer=Observer(bucket, KEYS, sure=lambda other: None, boottime=lambda: 0.0),
         caller={},
         new_nonce=lambda: "n",
-        heart=Heart(bucket, BEATS, print),
+        heart=HeartbeatWriter(bucket, BEATS, print),
         peers=peers,
     )
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstack.app.coordination.standby import PACE, AttendantWatch
-from dstack.app.protocol.lease import BEAT, SILENCE
+from dstack.app.coordination.standby import STANDBY_POLL_S, AttendantWatch
+from dstack.app.protocol.lease import BEAT_INTERVAL_S, SILENCE_S
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator
@@ -63,7 +63,7 @@ class Scene(MemoryBucket):
         if self._leaves and self._dies is not None and self.now >= self._dies:
             return None
         last = self.now if self._dies is None else min(self.now, self._dies)
-        beats = [FIRST + number * BEAT for number in range(int((last - FIRST) // BEAT) + 1)]
+        beats = [FIRST + number * BEAT_INTERVAL_S for number in range(int((last - FIRST) // BEAT_INTERVAL_S) + 1)]
         begin, end = self._mute
         return str([at for at in beats if not self._is_away(at) and not begin <= at < end][-1]).encode()
 
@@ -84,15 +84,15 @@ class Scene(MemoryBucket):
 def test_the_run_is_taken_up_when_the_heartbeat_stood_still_for_the_silence(dies: int) -> None:
     scene = Scene(dies=dies)
     assert scene.play() is True
-    last = FIRST + (dies - FIRST) // BEAT * BEAT
-    assert last + SILENCE <= scene.now <= last + SILENCE + 2 * PACE
+    last = FIRST + (dies - FIRST) // BEAT_INTERVAL_S * BEAT_INTERVAL_S
+    assert last + SILENCE_S <= scene.now <= last + SILENCE_S + 2 * STANDBY_POLL_S
 
 
 def test_nothing_but_the_heartbeat_is_read_every_half_minute_and_nothing_is_written() -> None:
     scene = Scene()
     with pytest.raises(TimeoutError):
         scene.play()
-    assert scene.reads == [(number * PACE, HEARTBEAT) for number in range(int(SO_LONG // PACE) + 1)]
+    assert scene.reads == [(number * STANDBY_POLL_S, HEARTBEAT) for number in range(int(SO_LONG // STANDBY_POLL_S) + 1)]
     assert set(scene.requests) <= {"get"}
 
 
@@ -103,7 +103,7 @@ def test_an_attendant_that_leaves_is_followed_at_the_next_look_unless_the_run_ha
     if ended:
         scene.objects[RUN.final] = b"{}"
     assert scene.play() is not ended
-    assert dies <= scene.now < dies + PACE
+    assert dies <= scene.now < dies + STANDBY_POLL_S
     assert scene.reads[-1] == (scene.now, RUN.final), "what one read tells is not asked for again"
 
 
@@ -126,8 +126,8 @@ def test_a_bucket_that_is_away_for_both_is_no_silence_of_the_attendant(away: lis
 
 def test_a_bucket_that_comes_back_is_looked_at_before_the_attendant_has_beaten() -> None:
     """Two looks at the last beat before the outage, one just behind it: longer than the silence, and a live one."""
-    outage = 10 * PACE - 1.0
-    scene = Scene(mute=(FIRST + 3 * BEAT, outage), away=((3 * PACE - 1.0, outage),))
+    outage = 10 * STANDBY_POLL_S - 1.0
+    scene = Scene(mute=(FIRST + 3 * BEAT_INTERVAL_S, outage), away=((3 * STANDBY_POLL_S - 1.0, outage),))
     with pytest.raises(TimeoutError):
         scene.play()
 
@@ -142,4 +142,4 @@ def test_credentials_that_are_over_end_it() -> None:
     """The host sees no more of the run, and its secrets need not stay there."""
     scene = Scene(away=((100.0, SO_LONG),))
     assert scene.play(is_over=lambda: scene.now > 1000.0) is False
-    assert 1000.0 < scene.now <= 1000.0 + PACE
+    assert 1000.0 < scene.now <= 1000.0 + STANDBY_POLL_S

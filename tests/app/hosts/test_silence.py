@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.app.hosts.silence import ASKING_GAP_S, Silences
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.model import Nonce
 
 ATTEMPT = Nonce("n")
@@ -42,8 +42,8 @@ def test_the_first_vain_question_is_no_silence(clock: Clock) -> None:
 
 def test_a_time_in_which_nothing_was_asked_is_none(clock: Clock) -> None:
     """The process was stopped for an hour: two questions around that do not make a host lost."""
-    assert asked(Silences(clock), clock, 3600.0) == ASKING_GAP_S < SILENCE
-    assert asked(Silences(clock), clock, 3600.0, 1.0) < SILENCE
+    assert asked(Silences(clock), clock, 3600.0) == ASKING_GAP_S < SILENCE_S
+    assert asked(Silences(clock), clock, 3600.0, 1.0) < SILENCE_S
 
 
 def test_an_answer_ends_it(clock: Clock) -> None:

@@ -13,7 +13,7 @@ from dstack.app.hosts import fleet as fleets
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.hosts.slot_race import SlotRace
 from dstack.app.protocol.answers import NonceRefused, SlotAwaited, SlotHeld, SlotUnavailable
-from dstack.app.transfer.attempt_watch import Watching
+from dstack.app.transfer.attempt_watch import AttemptWatch
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator
 from dstack.errors import DstackError, HostError, HostKeyError, HostUnreachableError, NoRoomError, NotHeldError
@@ -205,7 +205,7 @@ def test_a_host_that_cannot_start_a_runner_now_is_looked_for_again() -> None:
         fleet = Fleet((Host(name=HostName("a")),), open_runner)
         attempt = ProjectKeys.of("p").job(Fingerprint("f" * 64), 1).attempt(1)
         told: list[DstackError | None] = []
-        watching = Watching(
+        watching = AttemptWatch(
             MemoryBucket(), attempt, fleet.links["a"], nonce=NONCE, show=lambda _: None, trouble=told.append
         )
         try:

@@ -20,7 +20,7 @@ from dstack.app.protocol.answers import JobRunning, NotCollected, Silence, SlotH
 from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.liveness import Observer
-from dstack.app.protocol.prune_steps import Fate, Use
+from dstack.app.protocol.prune_steps import GenerationUse, RemovalResult
 from dstack.app.protocol.steps import Effect, Steps
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys
@@ -103,8 +103,8 @@ def generation(story: Story, number: int = 1) -> JobKeys:
     return story.keys.job(story.fingerprint(TRAIN), number)
 
 
-def bury(story: Story, performer: BlockingPerformer) -> prune_steps.Burial:
-    return performer.take(prune_steps.bury(story.keys, generation(story), TOMB, set()))
+def bury(story: Story, performer: BlockingPerformer) -> prune_steps.GenerationRemoval:
+    return performer.take(prune_steps.remove_generation(story.keys, generation(story), TOMB, set()))
 
 
 def test_the_result_goes_first_then_the_manifest_then_the_bytes(
@@ -112,8 +112,8 @@ def test_the_result_goes_first_then_the_manifest_then_the_bytes(
 ) -> None:
     finished(story, "one")
     before = {key for key in bucket.objects if key.startswith(generation(story).folder)}
-    burial = bury(story, performer)
-    assert (burial.fate, burial.deleted) == (Fate.GONE, len(before))
+    removal = bury(story, performer)
+    assert (removal.result, removal.deleted) == (RemovalResult.GONE, len(before))
     assert bucket.gone[0] == generation(story).result
     assert bucket.gone[1] == generation(story).attempt(1).manifest
     assert {key.split("/")[5] for key in bucket.gone[-2:]} == {"wants", "pins"}
@@ -125,8 +125,8 @@ def test_a_run_that_has_not_ended_keeps_what_it_uses_and_nothing_is_written(
 ) -> None:
     finished(story, "one", final=False)
     before = dict(bucket.objects)
-    burial = bury(story, performer)
-    assert (burial.fate, burial.use) == (Fate.USED, Use.RUN)
+    removal = bury(story, performer)
+    assert (removal.result, removal.use) == (RemovalResult.USED, GenerationUse.RUN)
     assert bucket.objects == before
 
 
@@ -144,13 +144,13 @@ def test_a_run_that_pins_between_tomb_and_second_look_keeps_it(
         return answer
 
     bucket.create = create_and_be_overtaken  # type: ignore[method-assign]
-    assert bury(story, performer).fate is Fate.USED
+    assert bury(story, performer).result is RemovalResult.USED
     assert generation(story).result in bucket.objects
     bucket.create = create  # type: ignore[method-assign]
     bucket.put(
         generation(story).want(late.id), pack(Want(nonce="w", run=late.id, workflow=late.workflow, ended=0, left=True))
     )
-    assert bury(story, performer).fate is Fate.GONE
+    assert bury(story, performer).result is RemovalResult.GONE
 
 
 def test_what_a_prune_that_died_left_is_finished_by_the_next(
@@ -192,13 +192,16 @@ def test_a_reader_that_lives_or_may_live_is_waited_for(
     finished(story, "one")
     keys = generation(story)
     bucket.put(story.keys.heartbeat(ME.id), b"1")
-    assert performer.take(prune_steps.hold(keys, Pin(nonce="r1", reader=ME))) is True
-    for known, fate, use in ((True, Fate.USED, Use.READER), (None, Fate.DOUBT, Use.DOUBT)):
+    assert performer.take(prune_steps.pin_for_reader(keys, Pin(nonce="r1", reader=ME))) is True
+    for known, fate, use in (
+        (True, RemovalResult.USED, GenerationUse.READER),
+        (None, RemovalResult.DOUBT, GenerationUse.DOUBT),
+    ):
         performer.known_to_live[ME.id] = known  # type: ignore[attr-defined]
-        burial = bury(story, performer)
-        assert (burial.fate, burial.use) == (fate, use)
+        removal = bury(story, performer)
+        assert (removal.result, removal.use) == (fate, use)
     performer.known_to_live[ME.id] = False  # type: ignore[attr-defined]
-    assert bury(story, performer).fate is Fate.GONE
+    assert bury(story, performer).result is RemovalResult.GONE
 
 
 def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
@@ -206,11 +209,11 @@ def test_a_reader_that_died_elsewhere_is_waited_for_once_and_then_holds_nothing(
 ) -> None:
     finished(story, "one")
     bucket.put(story.keys.heartbeat(ME.id), b"1")
-    performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME)))
+    performer.take(prune_steps.pin_for_reader(generation(story), Pin(nonce="r1", reader=ME)))
     plan = planned(bucket, story, performer, PrunePolicy(keep=0), now=time.time())
     assert [each.run for each in plan.generations] == ["one"]
     monkeypatch.setattr(prune_plan, "DOUBT_PAUSE_S", 0.05)
-    monkeypatch.setattr(liveness, "SILENCE", 0.2)
+    monkeypatch.setattr(liveness, "SILENCE_S", 0.2)
     said: list[str] = []
     done = housekeeper(bucket, story, performer).prune(plan, say=said.append)
     assert (done.generations, done.used) == (1, 0)
@@ -222,7 +225,7 @@ def test_a_reader_that_comes_after_the_tomb_is_refused_and_leaves_no_pin(
 ) -> None:
     finished(story, "one")
     bucket.create(generation(story).tomb, pack(TOMB))
-    assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is False
+    assert performer.take(prune_steps.pin_for_reader(generation(story), Pin(nonce="r1", reader=ME))) is False
     assert generation(story).pin("r1") not in bucket.objects
 
 
@@ -230,7 +233,7 @@ def test_runs_go_on_in_one_new_generation_that_says_why(
     bucket: Watched, story: Story, performer: BlockingPerformer
 ) -> None:
     finished(story, "one")
-    assert bury(story, performer).fate is Fate.GONE
+    assert bury(story, performer).result is RemovalResult.GONE
     jobs = [
         Job(run=story.run(name, TRAIN), spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
         for name in ("two", "three")
@@ -258,7 +261,7 @@ def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_b
             bucket.put(generation(story).want(record.id), pack(told))
         assert performer.take(generations.want(job, generation(story))).left is left
     # The pin was there before the tomb and the run has not ended: whoever prunes leaves it all.
-    assert bury(story, performer).fate is Fate.USED
+    assert bury(story, performer).result is RemovalResult.USED
     bucket.put(generation(story).want(record.id), pack(replace(in_, left=True)))
     assert performer.take(generations.following(job, generation(story))).generation == 2
 
@@ -312,9 +315,9 @@ def test_who_only_read_leaves_an_old_result_as_old_as_it_was(
     now = time.time()
     for key in bucket.objects:
         bucket.times[key] = now - 40 * DAY
-    assert performer.take(prune_steps.hold(generation(story), Pin(nonce="r1", reader=ME))) is True
+    assert performer.take(prune_steps.pin_for_reader(generation(story), Pin(nonce="r1", reader=ME))) is True
     assert not planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now).generations
-    performer.take(prune_steps.release(generation(story), Nonce("r1")))
+    performer.take(prune_steps.unpin_reader(generation(story), Nonce("r1")))
     assert generation(story).user(1) in bucket.objects
     assert planned(bucket, story, performer, PrunePolicy(older_than=30 * DAY), now=now).generations
 
@@ -394,7 +397,7 @@ def test_a_slow_coordinator_of_a_pruned_run_starts_nothing(story: Story, bucket:
     record = story.run("one", TRAIN)
     job = Job(run=record, spec=TRAIN, fingerprint=story.fingerprint(TRAIN), project=story.keys)
     bucket.delete(story.keys.run(record.id).record)
-    outcome, asked = played(attempts.attempt(job, ME, generation(story), 1), bucket)
+    outcome, asked = played(attempts.make_attempt(job, ME, generation(story), 1), bucket)
     assert "StartJob" not in asked
     assert "Prepare" not in asked
     assert (outcome.status, outcome.reason) == ("stopped", "the records of its run were pruned")

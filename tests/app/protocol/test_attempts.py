@@ -21,7 +21,7 @@ from dstack.app.protocol.answers import (
     Unpreparable,
 )
 from dstack.app.protocol.jobs import Job
-from dstack.app.protocol.lease import SILENCE
+from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.steps import Effect
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Claim, End, unpack
@@ -121,7 +121,7 @@ def test_a_coordinator_obeys_the_word_that_its_own_attempt_is_lost(story: Story,
 
 
 @pytest.mark.parametrize(
-    ("retry", "silent", "lost"), [(AGAIN, SILENCE, True), (AGAIN, SILENCE - 1, False), (Retry(), 1e6, False)]
+    ("retry", "silent", "lost"), [(AGAIN, SILENCE_S, True), (AGAIN, SILENCE_S - 1, False), (Retry(), 1e6, False)]
 )
 def test_its_own_silent_host_is_given_up_where_retry_says_so(
     story: Story, retry: Retry, silent: float, lost: bool
@@ -215,7 +215,7 @@ def begun_with(job: Job, keys: JobKeys, bucket: MemoryBucket, *, silent_at: int)
         return None
 
     with contextlib.suppress(BucketError, Started):
-        feed(attempts.attempt(job, ME, keys, 1), perform)
+        feed(attempts.make_attempt(job, ME, keys, 1), perform)
     return effects
 
 

@@ -78,12 +78,12 @@ def test_an_owner_that_lives_and_does_not_stop_is_not_waited_for() -> None:
         bucket, settlement.settle(job, OTHER), stop=ExitReport(code=None, signal=15, stopped=True), limit=60
     )
     assert isinstance(asked[-1], fx.StopJob)
-    assert settlement.STOPPED <= now < settlement.STOPPED + 4
+    assert settlement.STOP_GRACE_S <= now < settlement.STOP_GRACE_S + 4
 
 
 def test_the_owner_is_given_its_time_first() -> None:
     bucket, _, job, _ = told_to_stop()
-    asked, _ = play(bucket, settlement.settle(job, OTHER), stop=HostUnreachable(), limit=settlement.STOPPED - 1)
+    asked, _ = play(bucket, settlement.settle(job, OTHER), stop=HostUnreachable(), limit=settlement.STOP_GRACE_S - 1)
     assert not [effect for effect in asked if isinstance(effect, fx.StopJob)]
 
 

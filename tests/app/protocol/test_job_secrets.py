@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dstack.app.protocol.job_secrets import environment, for_host, lacking, secret_key
+from dstack.app.protocol.job_secrets import environment, for_host, missing_value, secret_key
 from dstack.model import Gpu, Resources
 from tests.support.records.specs import LARGE_FACTS, spec
 
@@ -16,9 +16,9 @@ def test_a_secret_is_no_variable_of_the_same_name() -> None:
     assert environment(inherits, caller) == {"TOKEN": "from the environment"}
     assert environment(asks, caller) == {"TOKEN": "from the keyring"}
     del caller["TOKEN"]
-    assert lacking(inherits, caller, "alice") == "waits for the value of TOKEN from alice"
-    assert lacking(asks, caller, "alice") is None
-    assert lacking(asks, {}, "alice") == "waits for secret TOKEN of alice"
+    assert missing_value(inherits, caller, "alice") == "waits for the value of TOKEN from alice"
+    assert missing_value(asks, caller, "alice") is None
+    assert missing_value(asks, {}, "alice") == "waits for secret TOKEN of alice"
 
 
 def test_a_host_is_told_the_values_of_the_jobs_that_it_can_run_and_no_others() -> None:

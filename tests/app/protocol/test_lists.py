@@ -12,10 +12,10 @@ from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import generations, prune_steps
-from dstack.app.protocol.jobs import Job, latest_of, unwanted, wanted
+from dstack.app.protocol.jobs import Job, is_wanted, latest_of, stop_of_unwanted
 from dstack.app.protocol.lists import are_there, last_folder, last_number, last_number_now
 from dstack.app.protocol.liveness import Observer
-from dstack.app.protocol.prune_steps import Fate, Use
+from dstack.app.protocol.prune_steps import GenerationUse, RemovalResult
 from dstack.app.protocol.register import users_of
 from dstack.app.protocol.settlement import is_whole
 from dstack.app.protocol.steps import Steps, ask
@@ -126,22 +126,24 @@ def test_everybody_who_uses_a_generation_is_found_whatever_a_list_lacks(seed: in
     for job in jobs[1:]:
         assert not performed(late, generations.want(job, keys)).left
         if chance.random() < 0.5:
-            assert performed(late, prune_steps.hold(keys, Pin(nonce=f"r{job.run.id[:13]}", reader=ME))) is True
+            assert (
+                performed(late, prune_steps.pin_for_reader(keys, Pin(nonce=f"r{job.run.id[:13]}", reader=ME))) is True
+            )
     registered = [key for key in there.objects if key.startswith(keys.users)]
     assert sorted(registered) == [keys.user(number) for number in range(1, len(registered) + 1)]
     for run in runs:
         story.stop(run)
-    assert performed(late, unwanted(jobs[0], attempt)) is not None
+    assert performed(late, stop_of_unwanted(jobs[0], attempt)) is not None
     waits = chance.choice(runs[1:])
     there.delete(story.keys.run(waits.id).stop(None))
     for run in runs:
         if run is not waits:
             story.final(run, "stopped", story.outcome(run, TRAIN, "stopped"))
     for _ in range(5):
-        assert performed(late, unwanted(jobs[0], attempt)) is None
-        assert performed(late, wanted(story.keys, attempt)) is True
-        buried = performed(late, prune_steps.bury(story.keys, keys, Tomb(nonce="t", user="u"), set()))
-        assert buried == prune_steps.Burial(fate=Fate.USED, use=Use.RUN)
+        assert performed(late, stop_of_unwanted(jobs[0], attempt)) is None
+        assert performed(late, is_wanted(story.keys, attempt)) is True
+        buried = performed(late, prune_steps.remove_generation(story.keys, keys, Tomb(nonce="t", user="u"), set()))
+        assert buried == prune_steps.GenerationRemoval(result=RemovalResult.USED, use=GenerationUse.RUN)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -154,13 +156,13 @@ def test_a_process_that_reads_is_found_whatever_a_list_lacks_and_nothing_of_the_
     # Without a heartbeat it has ended; `performed` knows nothing else of it.
     there.put(story.keys.heartbeat(ME.id), b"1")
     for number in range(1, 4):
-        assert performed(late, prune_steps.hold(keys, Pin(nonce=f"r{number}", reader=ME))) is True
+        assert performed(late, prune_steps.pin_for_reader(keys, Pin(nonce=f"r{number}", reader=ME))) is True
         assert keys.user(number) in there.objects
         for earlier in range(1, number):
-            performed(late, prune_steps.release(keys, Nonce(f"r{earlier}")))
-        assert performed(late, prune_steps.bury(story.keys, keys, tomb, set())).use is Use.DOUBT
-    performed(late, prune_steps.release(keys, Nonce("r3")))
-    assert performed(there, prune_steps.bury(story.keys, keys, tomb, set())).fate is Fate.GONE
+            performed(late, prune_steps.unpin_reader(keys, Nonce(f"r{earlier}")))
+        assert performed(late, prune_steps.remove_generation(story.keys, keys, tomb, set())).use is GenerationUse.DOUBT
+    performed(late, prune_steps.unpin_reader(keys, Nonce("r3")))
+    assert performed(there, prune_steps.remove_generation(story.keys, keys, tomb, set())).result is RemovalResult.GONE
     assert there.list(keys.folder) == [keys.tomb]
 
 
@@ -172,5 +174,5 @@ def test_an_entry_that_names_nobody_hides_nobody_behind_it(body: bytes) -> None:
     keys = generation(story)
     there.create(keys.user(1), body)
     there.put(story.keys.heartbeat(ME.id), b"1")
-    assert performed(there, prune_steps.hold(keys, Pin(nonce="reader", reader=ME))) is True
+    assert performed(there, prune_steps.pin_for_reader(keys, Pin(nonce="reader", reader=ME))) is True
     assert performed(there, users_of(keys)) == {"reader"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dstack.app.protocol.lease import TAKEOVER
+from dstack.app.protocol.lease import TAKEOVER_S
 from dstack.app.queries.coordinators import NEW_RUN_S, SILENT_BEAT_S, Presence
 from dstack.app.queries.run_lookup import find_run, last_run
 from dstack.app.queries.runs import own_run_ids, run_ids, run_view, views_of
@@ -239,11 +239,11 @@ def test_no_text_of_a_host_a_heartbeat_a_claim_or_an_end_makes_a_line_of_its_own
 @pytest.mark.parametrize(
     ("silent", "words"),
     [
-        (TAKEOVER - 60, "stands by and goes on with it within 1 min"),
-        (TAKEOVER - 61, "stands by and goes on with it within 2 min"),
-        (TAKEOVER - 1, "stands by and goes on with it within 1 min"),
-        (TAKEOVER, "stands by, but has not gone on with it yet"),
-        (TAKEOVER + 60, "stands by, but has not gone on with it yet"),
+        (TAKEOVER_S - 60, "stands by and goes on with it within 1 min"),
+        (TAKEOVER_S - 61, "stands by and goes on with it within 2 min"),
+        (TAKEOVER_S - 1, "stands by and goes on with it within 1 min"),
+        (TAKEOVER_S, "stands by, but has not gone on with it yet"),
+        (TAKEOVER_S + 60, "stands by, but has not gone on with it yet"),
     ],
 )
 def test_no_minute_is_promised_that_is_over(story: Story, silent: float, words: str) -> None:

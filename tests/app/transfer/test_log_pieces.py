@@ -10,7 +10,7 @@ import pytest
 
 from dstack.app.protocol import create_rule
 from dstack.app.transfer import log_pieces
-from dstack.app.transfer.log_pieces import LogWriter, written
+from dstack.app.transfer.log_pieces import LogWriter, stored_length
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.errors import BucketError
 from dstack.model import Fingerprint
@@ -30,7 +30,7 @@ def whole(bucket: MemoryBucket) -> bytes:
 
 async def carry(bucket: MemoryBucket, spool: bytes, chance: random.Random, *, until: int) -> None:
     """One writer that reads the spool from where the bucket has it, in pieces of any size, and dies at `until`."""
-    writer = LogWriter(bucket, ATTEMPT, written(bucket, ATTEMPT))
+    writer = LogWriter(bucket, ATTEMPT, stored_length(bucket, ATTEMPT))
     while writer.received < len(spool):
         if writer.received >= until:
             await writer.close()
@@ -45,7 +45,7 @@ async def carry(bucket: MemoryBucket, spool: bytes, chance: random.Random, *, un
 
 @pytest.mark.parametrize("seed", range(60))
 def test_writers_beside_and_after_one_another_make_one_log(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_pieces, "LARGE", 100)
+    monkeypatch.setattr(log_pieces, "MAX_LOG_PIECE_BYTES", 100)
     chance = random.Random(seed)
     spool = chance.randbytes(3000)
     bucket = MemoryBucket()
@@ -72,7 +72,7 @@ class LosingBucket(MemoryBucket):
 
 
 def test_lost_answers_neither_lose_nor_repeat_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_pieces, "LARGE", 100)
+    monkeypatch.setattr(log_pieces, "MAX_LOG_PIECE_BYTES", 100)
     bucket, spool = LosingBucket(), random.Random(1).randbytes(2000)
     asyncio.run(carry(bucket, spool, random.Random(2), until=10**9))
     assert whole(bucket) == spool

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dstack.app.coordination.handover import Handed, LeftHost, Ready
+from dstack.app.coordination.handover import HandoverResult, LeftHost, ReadyHosts
 from dstack.cli.command_session import say
 from dstack.model import Gpu, HostName, Resources
 from dstack.session.handover import RunHandover
@@ -131,12 +131,12 @@ def test_a_run_that_is_left_to_hosts_keeps_the_silent_one_that_alone_can_run_a_j
     big = spec("big", resources=Resources(gpu=Gpu(count=64)))
     record = story.run("a-1", spec("small"), big)
 
-    async def left() -> Handed:
+    async def left() -> HandoverResult:
         async with open_hosts(session) as hosts:
             await hosts.fleet.connect()
             handing = RunHandover(session, hosts, {})
             try:
-                return await handing.hand(Ready(able=(), images={}, left=(LeftHost(HostName("here")),)), record)
+                return await handing.hand(ReadyHosts(able=(), images={}, left=(LeftHost(HostName("here")),)), record)
             finally:
                 await handing.close()
 

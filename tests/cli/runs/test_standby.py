@@ -13,8 +13,8 @@ import pytest
 
 from dstack.adapters.log_screen import LogScreen
 from dstack.app.coordination import heartbeat
-from dstack.app.coordination.handover import Handed, LeftHost
-from dstack.app.coordination.heartbeat import Heart
+from dstack.app.coordination.handover import HandoverResult, LeftHost
+from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet
 from dstack.core.format.records import Coordinator
 from dstack.errors import CredentialsError, HostUnreachableError
@@ -56,7 +56,7 @@ class Lab:
         assert record is RECORD
         return tuple(name for name, link in self.fleet.links.items() if link.reached)
 
-    async def hand(self, ready: tuple[str, ...], record: object, *, attendant: Coordinator) -> Handed:
+    async def hand(self, ready: tuple[str, ...], record: object, *, attendant: Coordinator) -> HandoverResult:
         assert (record, attendant) == (RECORD, ME)
         assert self.bucket.objects, "whoever finds no heartbeat takes the run up"
         self.handed.append(ready)
@@ -64,7 +64,7 @@ class Lab:
             raise self.fails
         names = tuple(HostName(name) for name in ready)
         until = () if self.until is None else ((names[0], self.until),)
-        return Handed(taken=names, left=(), until=until)
+        return HandoverResult(taken=names, left=(), until=until)
 
     async def close(self) -> None:
         self.open -= 1
@@ -73,7 +73,7 @@ class Lab:
         """The scene, beside what keeps the run left to its hosts."""
 
         async def both() -> None:
-            heartbeat = Heart(self.bucket, "projects/p/coordinators/me/hb", print)
+            heartbeat = HeartbeatWriter(self.bucket, "projects/p/coordinators/me/hb", print)
             async with heartbeat:
                 keeping = asyncio.create_task(
                     Standby(self.opened, self.fleet, RECORD, screen=self.screen).keep(ME, heartbeat)
@@ -120,7 +120,7 @@ def test_hosts_are_asked_once_the_first_job_is_past_its_start(status: JobStatus)
 
 
 def test_the_heartbeat_names_the_hosts_that_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_INTERVAL_S", 0.01)
     lab = Lab("a", "b")
 
     async def scene() -> None:
@@ -205,9 +205,9 @@ def test_what_goes_wrong_is_one_line_and_ends_no_run(error: Exception, capsys: p
     )
 
 
-def handed(*taken: str, **left: str) -> Handed:
+def handed(*taken: str, **left: str) -> HandoverResult:
     names = tuple(LeftHost(HostName(name), why) for name, why in left.items())
-    return Handed(taken=tuple(HostName(name) for name in taken), left=names)
+    return HandoverResult(taken=tuple(HostName(name) for name in taken), left=names)
 
 
 def test_people_are_told_whether_the_lid_may_be_shut() -> None:

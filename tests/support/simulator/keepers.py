@@ -141,7 +141,7 @@ class Keepers:
             folder = random.choice(folders)
             tomb = Tomb(nonce=name, user="u")
             keeper = Keeper(name=name)
-            keeper.steps = prune_steps.bury(self.project, _keys(self.project, folder), tomb, set())
+            keeper.steps = prune_steps.remove_generation(self.project, _keys(self.project, folder), tomb, set())
         self.known[name] = keeper
         self.alive.append(keeper)
 
@@ -149,13 +149,13 @@ class Keepers:
         """`artifacts pull`: what it was told that it holds must stay until it lets go."""
         me = Coordinator(id=keeper.name, user="u", machine="m", boot_id="b", pid=1, lock="/x")
         nonce = Nonce(f"{READERS}-{keeper.name}")
-        if not (yield from prune_steps.hold(keys, Pin(nonce=nonce, reader=me))):
+        if not (yield from prune_steps.pin_for_reader(keys, Pin(nonce=nonce, reader=me))):
             return
         keeper.holds = keys.folder
         for _ in range(self.world.random.randint(1, 6)):
             yield from ask(fx.Pause(1.0))
         keeper.holds = ""
-        yield from prune_steps.release(keys, nonce)
+        yield from prune_steps.unpin_reader(keys, nonce)
 
     def _step(self, keeper: Keeper) -> None:
         if self.world.chance(0.02):

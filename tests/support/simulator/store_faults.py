@@ -160,13 +160,15 @@ class StoreFaults:
                 again=True,
             )
             peer.again[name] = maker
-            peer.tasks[name] = settlement.again(again, peer.identity, source, taker=WorkflowName(name), why=str(error))
+            peer.tasks[name] = settlement.make_again(
+                again, peer.identity, source, taker=WorkflowName(name), why=str(error)
+            )
             return
         peer.again.pop(name, None)
-        peer.tasks[name] = settlement.give_up(job, settlement.Loss(key=error.key, reason=f"given up: {error}"))
+        peer.tasks[name] = settlement.give_up(job, settlement.JobDamage(key=error.key, reason=f"given up: {error}"))
 
     def replaced(self, peer: Peer, name: str, found: Outcome | None) -> None:
-        """The steps of `settlement.again` are at their end: the taker goes on."""
+        """The steps of `settlement.make_again` are at their end: the taker goes on."""
         maker = peer.again.pop(name)
         peer.answers[name] = None
         if found is None or found.status in GOOD:
@@ -174,7 +176,7 @@ class StoreFaults:
                 peer.sources[maker] = found
             peer.tasks[name] = settlement.settle(peer.jobs[name], peer.identity)
             return
-        loss = settlement.Loss(key="a", reason=f"given up: made anew it {found.status}")
+        loss = settlement.JobDamage(key="a", reason=f"given up: made anew it {found.status}")
         peer.tasks[name] = settlement.give_up(peer.jobs[name], loss)
 
     # -- the judge --------------------------------------------------------------------------------

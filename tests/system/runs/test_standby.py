@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dstack.app.coordination.run import submit
-from dstack.app.coordination.standby import PACE
+from dstack.app.coordination.standby import STANDBY_POLL_S
 from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
 from dstack.core.liveness import LONGEST_SILENCE_S
@@ -134,8 +134,14 @@ def test_hosts_go_on_when_laptops_fall_silent_and_one_of_them_comes_back(
         for host in hosts:
             host.run(["touch", GATE], user="alice")
         last = {f"{run} with Quiet-Fjord-88121" for run in ("killed", "frozen")}
-        until("the steps are done", lambda: last <= {*marks(hosts)}, seconds=LONGEST_SILENCE_S + 4 * PACE + LEASE)
-        assert time.monotonic() - begin > LONGEST_SILENCE_S - PACE, "nobody took it while the laptop may have lived"
+        until(
+            "the steps are done",
+            lambda: last <= {*marks(hosts)},
+            seconds=LONGEST_SILENCE_S + 4 * STANDBY_POLL_S + LEASE,
+        )
+        assert time.monotonic() - begin > LONGEST_SILENCE_S - STANDBY_POLL_S, (
+            "nobody took it while the laptop may have lived"
+        )
         names = newest(laptop, 2)
         for name in names:
             until("it is final", lambda name=name: laptop.show(name)["status"] != "running", seconds=60)  # type: ignore[misc]
@@ -176,7 +182,11 @@ def test_stand_by_reads_one_key_each_half_minute_and_ends_with_the_run(
     try:
         log.since()
         begin = time.monotonic()
-        until("it has looked twice more", lambda: time.monotonic() - begin > 2 * PACE + 5, seconds=3 * PACE)
+        until(
+            "it has looked twice more",
+            lambda: time.monotonic() - begin > 2 * STANDBY_POLL_S + 5,
+            seconds=3 * STANDBY_POLL_S,
+        )
         asked, each = log.since(), documented()[STANDBY]
     finally:
         os.kill(process.pid, signal.SIGCONT)
@@ -186,7 +196,7 @@ def test_stand_by_reads_one_key_each_half_minute_and_ends_with_the_run(
     assert marks([host]) == ["one"]
     host.run(["touch", GATE], user="alice")
     assert "gpu would go on without this machine: it may be shut" in end(process)
-    until("stand-by ends with the run", lambda: not at_work(host), seconds=PACE + 15)
+    until("stand-by ends with the run", lambda: not at_work(host), seconds=STANDBY_POLL_S + 15)
     assert log_of(host).count("takes it up") == 0
 
 

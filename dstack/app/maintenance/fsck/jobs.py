@@ -69,7 +69,7 @@ class _Generation(Records):
         tomb = self.of(KeyKind.TOMB)[self.keys.tomb]
 
         def repair() -> Steps[BucketPerformer, None]:
-            yield from prune_steps.bury(self._check.keys, self.keys, tomb, set())
+            yield from prune_steps.remove_generation(self._check.keys, self.keys, tomb, set())
 
         count = len(self.listed) - 1
         meaning = f"{count} objects are left behind a tomb: a prune was broken off, or could not finish then"
