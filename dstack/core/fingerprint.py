@@ -18,6 +18,7 @@ FINGERPRINT_VERSION = 1
 
 
 def _digest(record_type: str, content: Any) -> str:
+    # ASCII, sorted keys and no spaces: the same content has the same bytes on every Python, and so the same hash.
     text = json.dumps(
         [record_type, FINGERPRINT_VERSION, content], separators=(",", ":"), sort_keys=True, ensure_ascii=True
     )
@@ -50,6 +51,7 @@ def ingredients(spec: JobSpec, inputs: Mapping[str, str]) -> Ingredients:
         script=spec.script,
         image=spec.image,
         env=dict(spec.env),
+        # The order in the YAML file changes nothing in the job.
         env_from_caller=tuple(sorted(spec.env_from_caller)),
         secrets=tuple(sorted(spec.secrets)),
         variables=dict(spec.variables),
@@ -101,6 +103,7 @@ def differences(
         found.append(f"image: {old.image or 'none'} → {new.image or 'none'}")
     for name in _changed_names(old.env, new.env):
         found.append(f"env {name}: {_value_text(old.env, name)} → {_value_text(new.env, name)}")
+    # Values of secrets are never recorded, so a changed value cannot be told.
     if (old.secrets, old.env_from_caller) != (new.secrets, new.env_from_caller):
         found.append("the names of secrets or inherited variables changed")
     if old.artifacts != new.artifacts:

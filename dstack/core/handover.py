@@ -58,5 +58,7 @@ def rendezvous_name(hand: HandOver, boot_id: str, program: str) -> str:
     `program` names the version of dstack: a coordinator of another version may work beside this coordinator until its
     own runs have ended.
     """
+    # Without credentials: a coordinator with fresh credentials must meet the coordinator with the old ones.
+    # With the boot: after a restart no former coordinator lives.
     text = json.dumps([boot_id, program, hand.bucket, plain(hand.options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]

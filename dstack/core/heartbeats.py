@@ -66,6 +66,7 @@ def decode_beat(body: bytes | None) -> Heartbeat:
     """The fields of a beat; empty for None and for any other bytes that are no beat."""
     try:
         fields = json.loads(body or b"")
+    # Whoever can write to the bucket may have put anything there, also JSON of any depth.
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
@@ -109,6 +110,7 @@ def _sightings(value: object) -> Mapping[str, str]:
 
 def _host_names(value: object) -> tuple[str, ...]:
     """The names of hosts of a list; other values are left out."""
+    # The list is cut on this side too: the other side may be no dstack.
     names = value if isinstance(value, list) else []
     return tuple(name for name in names[:MAX_STANDBY_HOSTS] if isinstance(name, str) and 0 < len(name) <= MAX_HOST_NAME)
 

@@ -25,6 +25,7 @@ class Observation:
 
 def observe(previous: Observation | None, beat: bytes | None, now: float) -> Observation:
     """The observation after one more read; any change starts anew."""
+    # Any change is a sign of life, also a smaller number: the bytes are compared and never understood.
     if previous is None or previous.beat != beat:
         return Observation(beat=beat, since=now)
     return replace(previous, reads=previous.reads + 1)
@@ -37,6 +38,7 @@ def is_overdue(seen: Observation, now: float, *, after: float) -> bool:
 
 def is_silent(seen: Observation, now: float, *, after: float) -> bool:
     """Whether `after` seconds of silence, seen by SILENT_READS reads, allow to take over."""
+    # After a suspend of this machine much time has passed between two reads: several reads must agree.
     return seen.reads >= SILENT_READS and now - seen.since >= after
 
 

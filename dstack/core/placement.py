@@ -103,10 +103,12 @@ def turn(spec: JobSpec, peers: Sequence[Peer], standing: RunLoad, *, job: str, m
             -standing.inputs.get(peer.name, 0),
             spec.image is not None and spec.image not in peer.images,
             standing.running.get(peer.name, 0) / peer.slots,
+            # A hash and no random number: every coordinator must find the same order.
             sha256(f"{job} {peer.name}".encode()).hexdigest(),
         )
 
     fitting = sorted((peer for peer in peers if misfit(spec, peer.facts) is None), key=order)
+    # A host that does not fit is in no order: nobody waits for such a host, and the host itself waits for nobody.
     before = next((rank for rank, peer in enumerate(fitting) if peer.name == me), 0)
     return TURN_S * before
 

@@ -58,6 +58,7 @@ def choose(found: Sequence[StoredGeneration], policy: PrunePolicy, *, total: int
     safe = _newest(found, policy.keep) if policy.keep is not None else frozenset()
     rest = sorted(
         (each for each in found if not each.used and not each.tagged and each.key not in safe),
+        # The key breaks ties, so that two prunes of one state choose the same.
         key=lambda each: (each.modified, each.key),
     )
     if policy.older_than is None and policy.max_size is None:

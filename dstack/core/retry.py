@@ -28,6 +28,7 @@ def after_attempts(ends: Sequence[str], retry: Retry, *, max_void: int) -> NextS
     with a stop request of its own never gets here; such an attempt counts for nothing. A void attempt counts only when
     `max_void` void attempts follow one another.
     """
+    # Superseded too: another attempt of the generation had committed a result.
     if AttemptEnd.SUCCEEDED in ends or AttemptEnd.SUPERSEDED in ends:
         return NextStep.LOOK
     if len(ends) >= max_void and all(end == AttemptEnd.VOID for end in ends[-max_void:]):
@@ -45,5 +46,6 @@ def may_try_again(ends: Sequence[str], retry: Retry) -> bool:
 
     `ends` are the statuses of the earlier attempts since this run came.
     """
+    # The present attempt will count as tried once it is called lost.
     tried = sum(end in TRIED_ENDS for end in ends) + 1
     return AttemptEnd.LOST in retry.on and tried < retry.attempts

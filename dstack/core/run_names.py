@@ -29,6 +29,7 @@ NAME_COUNT = len(ADJECTIVES) * len(ANIMALS) * NAME_NUMBERS
 
 def run_name(choice: int) -> RunName:
     """Name number `choice`, counted from 0 and modulo NAME_COUNT; two choices below NAME_COUNT give different names."""
+    # Mixed radix: number, animal and adjective are the three digits of the choice.
     rest, number = divmod(choice % NAME_COUNT, NAME_NUMBERS)
     adjective, animal = divmod(rest, len(ANIMALS))
     return RunName(f"{ADJECTIVES[adjective]}-{ANIMALS[animal]}-{number + 1}")

@@ -34,6 +34,7 @@ def belongs(claim: Claim, facts: HostFacts) -> bool:
     Any other spool has never heard of the attempt, and its answer says nothing. Claims of earlier versions name no
     account.
     """
+    # Claims of earlier versions name no account: there the place alone decides.
     if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):
         return False
     return not claim.place or claim.place == facts.place
@@ -47,6 +48,7 @@ def is_other_machine(claim: Claim, facts: HostFacts) -> bool:
     """Whether the reached machine is known to be another machine than the machine of the claim."""
     if is_same_boot(claim, facts):
         return False
+    # A machine without an id cannot be told from another one.
     return bool(claim.machine and facts.machine) and claim.machine != facts.machine
 
 

@@ -11,6 +11,7 @@ LONGEST_SPAN_S = 2 * 366 * 86400.0
 def seconds_between(began: float, now: float) -> float | None:
     """Seconds from one time of day to another, at least 0.0; None where the two clocks cannot both be right."""
     passed = now - began
+    # A small negative span is two good clocks; a larger one, or years, is a wrong clock.
     if not -CLOCK_SKEW_S <= passed <= LONGEST_SPAN_S:
         return None
     return max(0.0, passed)

@@ -51,6 +51,7 @@ class ClaimHosts:
             if belongs(claim, facts):
                 said = await runner.verdict(Nonce(claim.nonce))
                 return JobStarted() if said == STARTED else StartRefused()
+            # In another boot the host can see nothing of the attempt: the question would say nothing.
             seen = UNKNOWN
             if is_same_boot(claim, facts):
                 seen = await runner.sighting(Nonce(claim.nonce), claim.account)

@@ -238,6 +238,7 @@ class Fleet:
             except DstackError as error:
                 failure = failure or error
                 continue
+            # An entry that leads to the attempt's own account ends the search; any other machine is no answer at all.
             if belongs(claim, facts):
                 foreign = link
                 break
@@ -253,6 +254,7 @@ class Fleet:
         reached = [(link, link.reached.facts) for link in self.links.values() if link.reached is not None]
         named = self.links.get(claim.host)
         found = [link for link, facts in reached if claim.place and belongs(claim, facts)]
+        # The name says where the host was meant to be; several entries may lead to one machine.
         found += [named] if named is not None else []
         found.append(self._entry_of(claim))
         found += [link for link, facts in reached if is_same_boot(claim, facts)]
@@ -296,6 +298,7 @@ class Fleet:
                 await asyncio.wait(self._trying.values(), timeout=LATECOMER_WAIT_S)
             return
         errors = [link.error for link in links if link.error is not None]
+        # A person can confirm a key at once, and cannot mend a host that is away: the key comes first.
         key_errors = [error for error in errors if isinstance(error, HostKeyError)]
         if key_errors:
             raise key_errors[0]
@@ -339,6 +342,7 @@ class Fleet:
 
     async def look_for(self, image: str) -> None:
         """Find out on which of the reached hosts the image is, where the image makes a difference."""
+        # With one host there is nothing to choose.
         if len(self.links) > 1:
             await asyncio.gather(*(link.look_for(image) for link in self.links.values()))
 

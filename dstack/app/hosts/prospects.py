@@ -40,6 +40,7 @@ class Prospects:
 
     def _away_host(self, name: str, link: Link) -> AwayHost:
         why = str(link.error) if link.error is not None else ""
+        # Any other error came from a host that answered: waiting will not change what it said.
         refused = link.error is not None and not isinstance(link.error, HostUnreachableError)
         self._silences.note_no_answer(name, why)
         return AwayHost(why=why, refused=refused, seconds=self._silences.of(name)[0], facts=link.facts)

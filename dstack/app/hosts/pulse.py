@@ -29,6 +29,7 @@ async def ask_living(
     """
     runner = (await link.reach()).runner
     found = await _answer(link, runner, request, patience)
+    # `_answer` gave the silent runner up, so this opens another.
     if not found:
         runner = (await link.reach()).runner
         found = await _answer(link, runner, request, patience)

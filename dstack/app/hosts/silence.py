@@ -37,6 +37,7 @@ class Silences:
         """No answer came -> whether that reason is news."""
         now = self._clock()
         silence = self._silent.setdefault(nonce, _HostSilence(now, time.time()))
+        # Time in which nobody asked does not count: the host may have been there.
         silence.seconds += min(now - silence.asked, ASKING_GAP_S)
         silence.asked = now
         known, silence.why = silence.why, why

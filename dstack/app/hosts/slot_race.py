@@ -57,6 +57,7 @@ class SlotRace:
                 self._fleet.links[name].busy -= 1
                 self._note(name, error)
                 continue
+            # The others first: a host that answers a moment later must not hold a second slot for the attempt.
             await self._release_others()
             self.won, self.holder = self._fleet.links[name], reached.runner
             return SlotHeld(
@@ -102,6 +103,7 @@ class SlotRace:
     async def _hold(self, link: Link) -> ReachedHost:
         reached = await link.reach()
         slots = slots_of(reached.host, reached.facts)
+        # Slots and GPU shares are the host's own; the rest of the demand is the job's.
         demand = replace(self._demand, slots=slots, gpu_shares=reached.host.gpu_shares or 1)
         try:
             async with link.turns(slots):

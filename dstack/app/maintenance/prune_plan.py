@@ -100,13 +100,13 @@ class Pruner:
 
         `tagged` are the folders of the tagged generations: none of these goes.
         """
-        used = {folder for folder, each in found.generations.items() if found.used(each)} | self._generations_in_use(
-            found
-        )
+        used = {folder for folder, each in found.generations.items() if found.used(each)}
+        used |= self._generations_in_use(found)
         chosen = self._choose(found, policy, now=now, used=used, tagged=tagged)
         doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
         runs = self._runs(found, policy, now)
         code = self._code(found, {run.id for run in runs}, now)
+        # A crashed coordinator leaves its heartbeat behind; a living one writes it every few seconds.
         beats = [each for each in found.heartbeats if now - each.modified > UNREFERENCED_GRACE_S]
         return PrunePlan(
             generations=tuple(sorted(doomed, key=lambda each: (each.modified, each.keys.folder))),
@@ -147,6 +147,7 @@ class Pruner:
             if open_:
                 time.sleep(DOUBT_PAUSE_S)
         forgotten = list(parallel(self._forget, plan.runs))
+        # Code goes after the runs: a prune that is broken off leaves no run without its code.
         loose = [*plan.code, *plan.heartbeats]
         for _ in parallel(self._bucket.delete, loose):
             pass
@@ -186,6 +187,7 @@ class Pruner:
                 tagged=folder in tagged,
             )
             for folder, each in found.generations.items()
+            # Behind a tomb there is nothing to choose: what is left there goes whatever the policy says.
             if not each.tomb
         ]
         chosen = {each.key: each.reason for each in choose(candidates, policy, total=found.bytes, now=now)}
@@ -233,6 +235,7 @@ class Pruner:
             body = self._bucket.get(each.keys.result)
             if body is not None:
                 return unpack(Result, each.keys.result, body).name
+            # Without a result any claim names a run; attempts are numbered from 1.
             key = each.keys.attempt(1).claim
             body = self._bucket.get(key)
             return unpack(Claim, key, body).run_name if body is not None else ""

@@ -26,6 +26,7 @@ class LatestInventory:
 
 def latest_inventory(bucket: Bucket, keys: ProjectKeys) -> LatestInventory:
     """One list and one read; raises BucketError for a damaged inventory."""
+    # The numbers in the keys count down, so the first name is the latest inventory.
     names = bucket.children(keys.hosts, limit=1)
     if not names:
         return LatestInventory()

@@ -116,6 +116,7 @@ def _of_job(found: Survey, keys: ProjectKeys, each: Listed, parsed: ParsedKey) -
     if parsed.kind is KeyKind.TOMB:
         generation.tomb = True
         return
+    # The tomb itself stays for ever, and is no remainder.
     generation.remains += 1
     generation.sorts.setdefault(sort_of(parsed.kind), Amount()).add(each.size)
     if parsed.kind is not KeyKind.USER:

@@ -73,6 +73,7 @@ class Presence:
 
     def _ask(self, coordinator: Coordinator) -> CoordinatorSign:
         sure = self._sure(coordinator)
+        # No heartbeat: it has left, or it has never claimed anything. Only its lock on this machine can tell.
         if coordinator.id not in self._beating:
             return CoordinatorSign(alive=sure is True)
         beat = decode_beat(self._bucket.get(self._keys.heartbeat(coordinator.id)))
@@ -81,6 +82,7 @@ class Presence:
             return CoordinatorSign(alive=False, seen=beat.at if standby else 0.0, standby=standby)
         if sure:
             return CoordinatorSign(alive=True, unreachable=beat.unreachable, sightings=beat.sightings, waits=beat.waits)
+        # It could not beat any longer than its credentials lasted: that is the reason of its silence.
         if beat.until and beat.at <= beat.until < self.now:
             return CoordinatorSign(alive=False, seen=beat.at, over=beat.until)
         alive = not beat.at or self.now - beat.at < SILENT_BEAT_S
@@ -133,6 +135,7 @@ class Presence:
         signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]
         by = tuple(sorted({who for sign, who in signs if sign.alive}))
         silent = [(sign.seen, who, sign.standby) for sign, who in signs if sign.standby]
+        # Hosts in stand-by go on by themselves: nobody should be told to attach before that.
         if silent and all(sign.standby for sign, _ in signs if sign.alive):
             seen, last, standby = max(silent)
             return Caretakers(by=by, last=last, seen=seen, standby=standby)

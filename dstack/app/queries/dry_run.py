@@ -90,6 +90,7 @@ def _forecast_job(
         return JobForecast(workflow=spec.workflow, fate=Forecast.RUNS, reason=fresh, fingerprint=fingerprint_), None
     job = Job(run=run, spec=spec, fingerprint=fingerprint_, project=keys)
     stands = take_now(generations.current_state(job), bucket)
+    # Without a result the run would open the generation above the closed ones.
     generation = job.generation(stands.result or stands.closed + 1)
     result, damage = _result(bucket, generation) if stands.result else (None, "")
     if result is not None:

@@ -89,6 +89,7 @@ def _explain(past: RunHistory, view: RunView, workflow: WorkflowName) -> Explana
             verdict=f"{job.status}: {job.reason}" if job.reason else "its inputs have no outcome any more"
         )
     candidates = list(_earlier(past, workflow))
+    # The same fingerprint and yet not reused: the earlier job failed, or ran at the same time.
     same = next((found for found in candidates if found.fingerprint == job.fingerprint), None)
     if same is not None and same.status not in GOOD:
         verdict = f"{verb}, because {same.run} tried the same and {same.status}; only success is reused"
@@ -114,6 +115,7 @@ def _nearest(
     bucket: Bucket, keys: ProjectKeys, parts: Ingredients, *, candidates: list[EarlierJob], verb: str
 ) -> Explanation:
     """The comparison with the most similar earlier job."""
+    # Lists of files can be large: they are read only where the code differs at all.
     changed = any(found.parts.code != parts.code for found in candidates)
     files = _files(bucket, keys, parts.code) if changed else None
     known = {parts.code: files}

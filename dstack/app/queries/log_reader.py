@@ -114,6 +114,7 @@ def follow_logs(
                     yield piece
                 if reader.done:
                     _note_loss(bucket, reader.workflow, reader.attempt, losses)
+        # A job that prints is followed closely; each look at a silent one costs a read for nothing.
         wait = SHORTEST_LOG_PAUSE_S if moved else min(LONGEST_LOG_PAUSE_S, wait * 1.5)
         since += wait
         if any(not reader.done for reader in readers):
@@ -132,6 +133,7 @@ def _advance(bucket: Bucket, keys: ProjectKeys, reader: LogCursor, *, job: JobVi
     """The pieces to give now. The state was read before the log, so nothing comes behind the end."""
     current = attempt_of(keys, job)
     if current is not None and current != reader.attempt:
+        # The job is tried again: the end of the former attempt's log comes before the new log.
         if reader.attempt is not None:
             yield from _read_all(bucket, reader, at_once)
         reader.attempt, reader.offset = current, 0

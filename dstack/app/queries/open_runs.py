@@ -93,6 +93,7 @@ def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Pr
             nonces[spec.workflow] = opened.nonce
     caretakers = None
     if look is not None:
+        # Only now, since each of the following costs reads: most runs need none of it.
         if any(job.ownerless for job in jobs):
             seen = look.sightings(keys.run(record.id), found.coordinators)
             jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
@@ -134,6 +135,7 @@ def open_job_view(
 def _wanted_generation(bucket: Bucket, keys: ProjectKeys, run: RunId, print_: Fingerprint) -> JobKeys | None:
     """The highest generation with a want of the run."""
     children = bucket.children(keys.job(print_, 1).job)
+    # A run goes from one generation to a higher one, and never back.
     for number in reversed(numbers(children)):
         generation = keys.job(print_, number)
         if bucket.get(generation.want(run)) is not None:
@@ -170,6 +172,7 @@ def _attempt_view(
     if view.status is JobStatus.QUEUED:
         return OpenJob(view=replace(view, reason=_end_text(bucket, attempt)))
     owner = claim.coordinator
+    # The listed names tell whether there was an adoption; most attempts cost no further read.
     if "owner" in parts:
         owner, _ = read_only(owner_of(attempt, claim), bucket)
     reason = stop.reason if stop is not None else ""

@@ -47,6 +47,7 @@ def last_run(bucket: Bucket, keys: ProjectKeys, user: str, machine: str, *, now:
     A run from the future, by `now`, counts only where there is no other: the clock of the machine was or is wrong, and
     such a run would stay the newest for as long as the clock was off.
     """
+    # Runs of the future come first in the list: they are skipped, and taken only where there are no others.
     for until in (now + CLOCK_SKEW_S, None):
         for run in own_run_ids(bucket, keys, user, machine, OWN_RUNS_READ, until=until):
             record = _read_run(bucket, keys, run)
@@ -91,6 +92,7 @@ def _id_by_beginning(bucket: Bucket, keys: ProjectKeys, beginning: str) -> str |
         return None
     listed = bucket.children(keys.names, limit=FITTING_NAMES + 1, after=beginning)
     fitting = [name for name in listed if name.startswith(beginning)]
+    # An exact name was looked for before: here the text is a beginning, and must be of one name only.
     if len(fitting) > 1:
         more = ", …" if len(fitting) > FITTING_NAMES else ""
         raise UsageError(

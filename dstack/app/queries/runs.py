@@ -43,6 +43,7 @@ def own_run_ids(
 
     With `until` none made after this time, in seconds since the epoch by the clock of the machine.
     """
+    # Ids sort the newest first, so the runs that are later than `until` come before this text.
     after = "" if until is None else inverted(int(until * 1000))
     return _ids(bucket.children(keys.runs_of(user, machine), limit=limit, after=after))
 

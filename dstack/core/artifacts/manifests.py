@@ -179,6 +179,7 @@ def twin_paths(manifest: Manifest) -> tuple[str, str] | None:
     """Two paths with one meaning on a file system that ignores case or composes letters; None without such paths."""
     seen: dict[str, str] = {}
     for entry in manifest.entries:
+        # As macOS compares names: composed letters and case are one.
         other = seen.setdefault(unicodedata.normalize("NFC", entry.path).casefold(), entry.path)
         if other != entry.path:
             return other, entry.path
@@ -269,6 +270,7 @@ def content_digest(manifest: Manifest) -> str:
         [
             entry.path,
             str(entry.kind),
+            # Of the mode only the owner's x bit: a job can see it, and no umask changes it.
             entry.kind is EntryKind.FILE and bool(entry.mode & 0o100),
             entry.sha256,
             entry.target,

@@ -59,6 +59,7 @@ def check_link(path: str, target: str) -> None:
     """
     data = path_bytes(target)
     parts = [part for part in data.split(b"/") if part not in (b"", b".")]
+    # How many folders the link goes up; `up` may not reach the folder above the top one.
     up = next((index for index, part in enumerate(parts) if part != b".."), len(parts))
     rest = parts[up:]
     if (
@@ -73,5 +74,6 @@ def check_link(path: str, target: str) -> None:
 
 
 def _is_git(part: bytes) -> bool:
+    # Windows and macOS take `git~1`, `.GIT`, `.git.` and some invisible letters for `.git`.
     name = part.decode("utf-8", "surrogateescape").translate(_IGNORED).lower().rstrip(". ")
     return name in (".git", "git~1")

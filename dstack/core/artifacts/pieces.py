@@ -16,6 +16,7 @@ MAX_PIECES = 8192
 
 def pack_name(members: Iterable[tuple[str, int]]) -> str:
     """The name of a pack by the sha256 and size of its content, in order."""
+    # Over hashes and sizes, not over the bytes: the name is known before a byte is sent.
     lines = "".join(f"{sha256} {size}\n" for sha256, size in members)
     return hashlib.sha256(lines.encode("ascii")).hexdigest()
 

@@ -44,6 +44,7 @@ def plain(value: object) -> Any:
     Every field is written, defaults too, so a later change of a default changes no old record. Raises TypeError for a
     value without such a form and ValueError for NaN and infinities: both are bugs of the caller.
     """
+    # The exact type: a bool or an enum member is an int or a str as well, and needs the branches below.
     if type(value) in PLAIN_TYPES:
         return value
     if isinstance(value, Enum):
@@ -132,6 +133,7 @@ def _text_reader(bound: Any) -> Reader:
             raise _MisfitError(f"expected {bound.least} to {bound.most} characters, found {len(value)}")
         if bound.shown and not value.isprintable():
             raise _misfit("text without control characters", value)
+        # ASCII text, which most is, needs no attempt at encoding.
         if not value.isascii() and not _is_writable(value):
             raise _misfit("text that can be written", value)
         return value
@@ -150,6 +152,7 @@ def _is_writable(text: str) -> bool:
 
 def _whole_reader(bound: Any) -> Reader:
     def read(value: object) -> int:
+        # True is an int for Python, and none for JSON.
         if not isinstance(value, int) or isinstance(value, bool):
             raise _misfit("a whole number", value)
         if not bound.least <= value <= bound.most:

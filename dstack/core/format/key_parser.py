@@ -154,7 +154,9 @@ def numbers(names: Iterable[str]) -> list[int]:
 
     Other names are left out: anyone with access to the bucket may have put anything there.
     """
+    # Names of folders end in a slash, names of objects do not.
     parts = (name.rstrip("/").rpartition("/")[2] for name in names)
+    # The pattern comes first: int() takes other digits than 0-9, and texts of any length.
     return sorted(int(part) for part in parts if _NUMBER.fullmatch(part))
 
 

@@ -36,6 +36,7 @@ def check_prefix(prefix: str) -> str:
 
 def check_range(key: str, offset: int, length: int) -> None:
     """Raises BucketError for a range beyond any object; such numbers come out of foreign manifests."""
+    # Clients of object stores hold offsets in 64 bits with a sign.
     if offset < 0 or length < 0 or offset + length >= 1 << 63:
         raise BucketError(
             f"{key} cannot be read from {offset} for {length} bytes",

@@ -26,6 +26,7 @@ def _spelled(name: str) -> str:
 
     Different names are spelled differently, but for what is longer than any account or machine is called.
     """
+    # No account or machine has a half of a surrogate pair in its name; a hostile record may.
     body = name.encode("utf-8", "replace")
     return "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in body)[:MAX_PERSON_PART]
 

@@ -34,11 +34,13 @@ def decode(kind: str, key: str, body: bytes) -> dict[str, Any]:
     """The fields of a record; raises DamagedObjectError when `body` is no record of this kind, LaterVersionError when a
     later version wrote the record."""
     try:
+        # The length is checked before anything is parsed: memory and time stay bounded.
         fields = json.loads(body) if len(body) <= MAX_RECORD else None
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("kind") != kind:
         raise DamagedObjectError.of(key, f"is not a record of kind {kind}")
+    # `True` would pass isinstance, and compare as version 1.
     if type(fields.get("v")) is not int:
         raise DamagedObjectError.of(key, "does not say which version of dstack wrote it")
     if fields["v"] > RECORD_VERSION:

@@ -70,6 +70,7 @@ def _lasting_findings(checks: Iterable[Callable[[], list[Finding]]], pause: floa
         suspicious = [each for each, found in zip(batch, parallel(lambda each: each(), batch), strict=True) if found]
         if not suspicious:
             continue
+        # What a coordinator is about to write is missing for a moment; what is missing still is wrong.
         time.sleep(pause)
         for found in parallel(lambda each: each(), suspicious):
             yield from found

@@ -179,6 +179,7 @@ class _Run(Records):
         listed = [each for each in self._check.bucket.survey(keys.folder) if each.key == keys.result]
         if result is None or not listed or not self._check.old(listed[0], SETTLING_S):
             return
+        # The same steps as a coordinator takes, so the outcome is what the run would have recorded.
         key = self.keys.job(spec.workflow)
         job = Job(run=record, spec=spec, fingerprint=keys.fingerprint, project=self._check.keys)
 
