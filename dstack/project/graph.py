@@ -64,6 +64,7 @@ def run_order(edges: WorkflowEdges, target: WorkflowName) -> tuple[WorkflowName,
     while sorter.is_active():
         for name in sorter.get_ready():
             heapq.heappush(ready, (positions[name], name))
+        # Of all ready workflows the first in the files: one project always gives one order.
         order.append(heapq.heappop(ready)[1])
         sorter.done(order[-1])
     return tuple(order)
@@ -109,6 +110,7 @@ def _cycles(edges: WorkflowEdges) -> list[list[WorkflowName]]:
         if len(knot) > 1:
             part = graph.subgraph(knot)
             second = min(part.successors(first), key=lambda name: positions[name])
+            # A member that also depends on itself: the circle through the others tells more.
             if second == first:
                 second = min(set(part.successors(first)) - {first}, key=lambda name: positions[name])
             found.append([first, *nx.shortest_path(part, second, first)[:-1]])

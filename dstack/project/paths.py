@@ -87,6 +87,7 @@ def match_paths(pattern: str, paths: Sequence[str]) -> list[str]:
     wanted = normalize(pattern)
     if not wanted:
         return list(paths)
+    # `data[1].csv` may be the name of a file: an exact match wins over the pattern.
     exact = [path for path in paths if path == wanted or path.startswith(f"{wanted}/")]
     if exact or not _GLOB.search(wanted):
         return exact
@@ -119,6 +120,7 @@ def _translate(pattern: str) -> str:
 
 def _translate_set(group: str) -> str:
     negated = group[1] == "!"
+    # `re` gives some characters of a set a meaning of its own; in a glob they stand for themselves.
     body = group[2 if negated else 1 : -1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
     body = body.replace("]", r"\]").replace("&", r"\&").replace("~", r"\~").replace("|", r"\|")
     body = re.sub(r"(.)-(.)", lambda found: found.group() if found[1] <= found[2] else "", body)

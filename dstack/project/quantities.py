@@ -20,6 +20,7 @@ def parse_size(text: str) -> int | None:
     if not found:
         return None
     unit = (_BINARY if found[3] else _DECIMAL)[found[2].upper()]
+    # A whole number never passes through a float, which is exact only up to 2^53.
     return int(float(found[1]) * unit) if "." in found[1] else int(found[1]) * unit
 
 

@@ -58,6 +58,7 @@ def read_settings(*, home: Path, root: Path | None, environment: Mapping[str, st
     then `~/.dstack/bucket`. Raises ConfigError with all problems of both files."""
     report = Report()
     files: list[_File] = []
+    # In the home folder the project's file and the user's file are the same one.
     if root is not None and root.resolve() != home.resolve():
         project = load_yaml(root / CONFIG_FILE, CONFIG_FILE)
         files.append(_read(report, project, base=root, home=home, personal=False))

@@ -195,7 +195,7 @@ class Operations:
         await_end(attempt, request.pause)
         now = state(attempt)
         while now in (HELD, RUNNING) and not request.pause(LIFE_CHECK_S):
-            now = state(attempt)  # only a container is left: nothing but a look tells
+            now = state(attempt)  # only a job outside of the process tree is left: nothing but a look tells
         report = attempt.read_exit() if now == ENDED else None
         if report is not None:
             return WaitAnswer(exit=report)

@@ -22,6 +22,14 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/unit/runner/job/test_stop_states.py",),
     ),
     Mutant(
+        name="slot-before-removal",
+        breaks="a supervisor ends while the container of its job is still there",
+        file="dstack/runner/job/process.py",
+        old="        if not self._executor.created():\n",
+        new="        if True:\n",
+        tests=("tests/unit/runner/job/test_container.py", "-k", "sees_its_folder"),
+    ),
+    Mutant(
         name="ended-container-stays",
         breaks="a container that ended after its supervisor was killed stays on the host for ever",
         file="dstack/runner/operations.py",

@@ -6,6 +6,14 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        name="defaults-for-values",
+        breaks="a job runs with the defaults of its variables although the command line gives values",
+        file="dstack/project/plan.py",
+        old="    if scope != compiled.scope:\n",
+        new="    if False:\n",
+        tests=("tests/unit/project/test_plan.py",),
+    ),
+    Mutant(
         name="colours-left-on",
         breaks="a log that ends with colours or modes on leaves them to the terminal",
         file="dstack/ui/colours.py",

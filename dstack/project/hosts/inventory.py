@@ -112,6 +112,7 @@ def _read_host(report: Report, key: ScalarNode, node: Node) -> Host | None:
     for name in _ONLY_SSH if local else ():
         if name in fields:
             report.problem(fields[name].key.position, f"{key.text} is this machine (local: true); {name} is for SSH")
+    # An entry without a usable name is read to its end all the same, to report its other problems.
     if reason:
         return None
     return Host(

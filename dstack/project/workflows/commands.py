@@ -133,7 +133,7 @@ def working_dir(report: Report, fields: Mapping[str, MapEntry]) -> str:
 def _working_dir(report: Report, fields: Mapping[str, MapEntry]) -> list[ScalarNode]:
     if "working-dir" not in fields:
         return []
-    silent = Report()
+    silent = Report()  # `working_dir` reports what is wrong with the folder
     node = _read_path(silent, fields["working-dir"])
     return [_command(node, f"cd -- {node.text}")] if node else []
 
@@ -158,6 +158,7 @@ def _script(report: Report, fields: Mapping[str, MapEntry], provider: str | None
     if node is None:
         return []
     words = _arguments(report, fields["args"].value) if "args" in fields else []
+    # A problem with a reference is shown at the word that holds the reference.
     anchor = next((word for word in words if "$" in word.text), node)
     return [_command(anchor, " ".join(("python3", node.text, *(word.text for word in words))))]
 

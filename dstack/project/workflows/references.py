@@ -49,6 +49,7 @@ class _Filling:
         for opening in _OPEN.finditer(node.text):
             if not REFERENCE_PATTERN.match(node.text, opening.start()):
                 self.report.problem(node.locate(opening.start(), 3), "${{ is never closed by }}")
+        # `{gpu: "${{ gpus }}"}` is quoted only because YAML's flow style wants it: a number stays a number.
         value = resolve_scalar(text) if node.plain or whole else text
         return replace(node, text=text, value=value)
 

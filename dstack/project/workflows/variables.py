@@ -74,6 +74,7 @@ class VariableScope:
         uppers = Counter(legal_name(variable).upper() for variable in names)
         for variable in names:
             upper = legal_name(variable).upper()
+            # Of `lr` and `Lr` neither owns `LR`.
             if uppers[upper] == 1 and not is_reserved(upper):
                 exports.setdefault(upper, variable)
         return VariableScope(variables=ordered, names=names, exports=exports)

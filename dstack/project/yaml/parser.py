@@ -210,6 +210,7 @@ class _Reading:
         import yaml
 
         try:
+            # libyaml's loader is many times faster, and absent from some builds of PyYAML.
             yield from yaml.parse(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -297,6 +298,7 @@ class _Reading:
             if isinstance(inner, yaml.SequenceEndEvent):
                 break
             items.append(self._node(inner, depth + 1))
+        # In block style the end event stands behind the blank lines and comments that follow.
         end = _finish(inner) if event.flow_style or not items else items[-1].end
         return ListNode(position=place, items=tuple(items), flow=bool(event.flow_style), start=_begin(event), end=end)
 

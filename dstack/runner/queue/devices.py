@@ -22,6 +22,7 @@ def list_cards() -> Optional[List[Card]]:
     be given to a job."""
     if not has_gpus():
         return []
+    # Both answers are needed: a GPU of unknown use could be another program's.
     listed, busy = ask(LIST_GPUS), ask(LIST_COMPUTING)
     if listed is None or busy is None:
         return None

@@ -37,6 +37,7 @@ def sighting(nonce: object, account: object) -> str:
     uid = _uid_of(account)
     if uid is None or not isinstance(nonce, str) or not is_nonce(nonce):
         return UNKNOWN
+    # Private queues of other accounts cannot be read; only the shared queue says something.
     ticket = _ticket_is_locked(nonce, uid) if folders.is_shared() else None
     if ticket:
         return ALIVE

@@ -283,7 +283,7 @@ class _Queue:
             except OSError as error:
                 if not shortage.is_shortage(error):
                     raise
-                # What was not seen may hold everything: nothing is taken, and the next look decides.
+                # A ticket that could not be read may hold everything: take nothing now, and look again.
                 self._report_change("%s: %s" % (QUEUE_UNREADABLE, shortage.cause(error)))
                 return None
             self._report_change("")
