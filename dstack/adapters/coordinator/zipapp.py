@@ -18,6 +18,8 @@ EMBEDDED_MODULE = "dstack/coordinator/embedded.py"
 def coordinator_zipapp() -> tuple[bytes, str]:
     """The zip file and the sha256 in hex, built once in a process. The same sources give the same bytes."""
     sources = modules([*SINGLE_MODULES, *(f"adapters/{name}" for name in ADAPTER_MODULES)], SHIPPED_PACKAGES)
+    # Makes zip files of an installed package: a laptop's work, and beyond the oldest Python of hosts.
+    del sources["dstack/adapters/runner/zipapp.py"]
     runner, _ = runner_zipapp()
     brought = f"BOOTSTRAP = {bootstrap_source()!r}\nRUNNER = {runner!r}\n".encode()
     # Two versions of dstack on one host get coordinators of their own: the socket has this name.
