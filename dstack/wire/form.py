@@ -78,6 +78,7 @@ class Field:
     def __init__(self, kind: Kind, default: Any, absent: Any) -> None:
         self.kind = kind
         self.default = default
+        self.is_required = default is _NOTHING
         self.absent = absent if absent is not _NOTHING else default
 
 
@@ -115,7 +116,8 @@ class Message:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("%s is frozen" % type(self).__name__)
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("%s is frozen" % type(self).__name__)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.__dict__ == other.__dict__

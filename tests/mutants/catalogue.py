@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import accounts, damage, endings, faces, lab, private, queue, standby, wait
+from tests.mutants import accounts, damage, endings, faces, lab, private, queue, standby, wait, wire
 from tests.mutants.mutant import PROTOCOL, Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -15,6 +15,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *endings.MUTANTS,
     *faces.MUTANTS,
     *wait.MUTANTS,
+    *wire.MUTANTS,
     Mutant(
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",
