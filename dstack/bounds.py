@@ -12,9 +12,9 @@ from typing import Annotated, Any, TypeVar
 
 from dstack.wire.kinds import LATEST
 
-REMARK = 300
+MAX_REMARK = 300
 """Characters of a remark for people that one process leaves for others, as why a job waits."""
-DEPTH = 32
+MAX_JSON_DEPTH = 32
 """Objects and lists inside one another where a field takes any JSON."""
 
 
@@ -58,7 +58,7 @@ class Items:
 
 
 Bound = Whole | Real | Text | Items
-DEFAULTS: Mapping[Any, Bound] = {int: Whole(), float: Real(), str: Text(), tuple: Items(), Mapping: Items()}
+DEFAULT_BOUNDS: Mapping[Any, Bound] = {int: Whole(), float: Real(), str: Text(), tuple: Items(), Mapping: Items()}
 """The bound of a field whose type names none. Floats are seconds since the epoch, 0.0 for an unknown time."""
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-RERUN = "make it anew: dstack run WORKFLOW --rerun"
+RERUN_HINT = "make it anew: dstack run WORKFLOW --rerun"
 """The way out where an object of the bucket is damaged and the error does not know whose it is."""
 
 
@@ -128,7 +128,7 @@ class DamagedObjectError(BucketError):
 
     def __init__(self, key: str, message: str, *, hint: str | None = None, detail: str = "") -> None:
         self.key = key
-        super().__init__(message, hint=hint or RERUN, detail=detail)
+        super().__init__(message, hint=hint or RERUN_HINT, detail=detail)
 
     @classmethod
     def of(cls, key: str, detail: str) -> DamagedObjectError:

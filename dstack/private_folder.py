@@ -16,15 +16,15 @@ from typing import Iterator, List, Optional
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
-OTHERS = 0o077
+RIGHTS_OF_OTHERS = 0o077
 """Every right of group and others."""
-WRITERS = 0o022
-READERS = OTHERS & ~WRITERS
-SEARCH = 0o011
+WRITE_RIGHTS = 0o022
+READ_RIGHTS = RIGHTS_OF_OTHERS & ~WRITE_RIGHTS
+SEARCH_RIGHTS = 0o011
 """What a shared folder deeper down needs of the folders above it: they may be passed, not listed or changed."""
-FOLDERS = ("runner", "spool", "code", "store", "library", "coordinators", "snapshots", "libraries")
+OWN_FOLDERS = ("runner", "spool", "code", "store", "library", "coordinators", "snapshots", "libraries")
 """What dstack makes right below its folder."""
-FILES = (
+OWN_FILES = (
     "config.yaml",
     "hosts.yaml",
     "known_hosts",
@@ -35,10 +35,10 @@ FILES = (
     "place",
 )
 """What dstack believes right below its folder."""
-OTHERS_OF_OWN = ("bucket", "slots", "store.looked")
+OTHER_OWN_NAMES = ("bucket", "slots", "store.looked")
 """What else dstack makes there; bundles on their way have names of their own."""
 OWN_NAME = ".dstack"
-TRIES = 20
+MAKE_ATTEMPTS = 20
 
 
 class UntrustedError(PermissionError):
@@ -73,7 +73,7 @@ def secure(root: str) -> List[str]:
         is_own = _is_own(root, fd)
         if _settle_root(root, fd, is_own):
             closed.append(root)
-        for name in FOLDERS:
+        for name in OWN_FOLDERS:
             path = os.path.join(root, name)
             if not _exists(name, fd):
                 continue
@@ -81,7 +81,7 @@ def secure(root: str) -> List[str]:
                 _judge_folder(path, name, fd, root)
             elif _settle(path, name, fd):
                 closed.append(path)
-        for name in FILES:
+        for name in OWN_FILES:
             if _exists(name, fd):
                 _judge_file(os.stat(name, dir_fd=fd), os.path.join(root, name))
     except UntrustedError as error:
@@ -100,13 +100,13 @@ def make_folder(path: str) -> None:
     to another account, or OSError.
     """
     path = os.path.abspath(path)
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(MAKE_ATTEMPTS)):
         try:
             try:
                 os.mkdir(path, FOLDER_MODE)
                 _settle(path, path)
             except FileExistsError:
-                _settle(path, path, keep=READERS)
+                _settle(path, path, keep=READ_RIGHTS)
             return
         except FileNotFoundError:
             if not left or os.path.islink(path):
@@ -207,7 +207,7 @@ def temporary_folder(parent: str, prefix: str = "tmp-") -> Iterator[str]:
 
 
 def _open_made(path: str, flags: int) -> int:
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(MAKE_ATTEMPTS)):
         try:
             return os.open(path, flags, FILE_MODE)
         except PermissionError:
@@ -242,7 +242,7 @@ def _exists(name: str, folder: int) -> bool:
 
 def _is_own(root: str, fd: int) -> bool:
     """Whether the folder holds nothing but what dstack makes, or has dstack's name; else it is the user's."""
-    known = {*FOLDERS, *FILES, *OTHERS_OF_OWN}
+    known = {*OWN_FOLDERS, *OWN_FILES, *OTHER_OWN_NAMES}
     names = os.listdir(fd)
     return os.path.basename(root) == OWN_NAME or all(name in known or name.startswith("bundle-") for name in names)
 
@@ -254,7 +254,7 @@ def _settle_root(root: str, fd: int, is_own: bool) -> bool:
         _judge_owner(found, root)
         _judge_writers(found, root)
         return False
-    return _settle(root, ".", fd, SEARCH if _holds_shared(fd) else 0)
+    return _settle(root, ".", fd, SEARCH_RIGHTS if _holds_shared(fd) else 0)
 
 
 def _holds_shared(folder: int) -> bool:
@@ -262,7 +262,7 @@ def _holds_shared(folder: int) -> bool:
     for name in os.listdir(folder):
         found = os.lstat(name, dir_fd=folder)
         is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-        if is_own and found.st_mode & WRITERS and name not in FOLDERS:
+        if is_own and found.st_mode & WRITE_RIGHTS and name not in OWN_FOLDERS:
             return True
     return False
 
@@ -273,11 +273,11 @@ def _settle(path: str, name: str, folder: Optional[int] = None, keep: int = 0) -
     if found.st_uid != os.getuid():
         _judge_writers(found, path)
         return False
-    was_open = bool(found.st_mode & OTHERS & ~keep)
-    wanted = (stat.S_IMODE(found.st_mode) | FOLDER_MODE) & ~(OTHERS & ~keep)
+    was_open = bool(found.st_mode & RIGHTS_OF_OTHERS & ~keep)
+    wanted = (stat.S_IMODE(found.st_mode) | FOLDER_MODE) & ~(RIGHTS_OF_OTHERS & ~keep)
     if wanted != stat.S_IMODE(found.st_mode):
         os.chmod(name, wanted, dir_fd=folder)
-    if was_open and os.stat(name, dir_fd=folder).st_mode & OTHERS & ~keep:
+    if was_open and os.stat(name, dir_fd=folder).st_mode & RIGHTS_OF_OTHERS & ~keep:
         hint = "choose a folder on another file system: this one keeps no modes"
         raise UntrustedError("%s stays open to other accounts" % path, hint)
     return was_open
@@ -294,7 +294,7 @@ def _owned_folder(path: str, name: str, folder: Optional[int]) -> os.stat_result
 
 def _judge_folder(path: str, name: str, folder: int, root: str) -> None:
     """Refuse a folder that others may write to in a `root` of the user's. It may be the user's too: its mode stays."""
-    if _owned_folder(path, name, folder).st_mode & WRITERS:
+    if _owned_folder(path, name, folder).st_mode & WRITE_RIGHTS:
         own = shlex.quote(os.path.join(root, "dstack"))
         hint = "give dstack a folder of its own, such as %s, or: chmod go-w %s" % (own, shlex.quote(path))
         raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
@@ -304,13 +304,13 @@ def _judge_file(found: os.stat_result, path: str) -> None:
     _judge_owner(found, path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", path)
-    if found.st_mode & WRITERS:
+    if found.st_mode & WRITE_RIGHTS:
         hint = "look at what it says, then: chmod go-w %s" % shlex.quote(path)
         raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
 
 
 def _judge_writers(found: os.stat_result, path: str) -> None:
-    if found.st_mode & WRITERS:
+    if found.st_mode & WRITE_RIGHTS:
         hint = "give dstack a folder of its own, such as %s" % shlex.quote(os.path.join(path, "dstack"))
         raise UntrustedError("%s can be changed by other accounts, so it is not trusted" % path, hint)
 

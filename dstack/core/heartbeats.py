@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from dstack.bounds import REMARK
+from dstack.bounds import MAX_REMARK
 from dstack.core.sightings import Sighting
 
 MAX_ATTEMPTS = 1000
@@ -96,7 +96,9 @@ def _times(value: object) -> Mapping[str, float]:
 def _waits(value: object) -> Mapping[str, Mapping[str, str]]:
     """The texts of a mapping of mappings, each cut where a beat would have cut it; other values are left out."""
     return {
-        str(run): {str(name): text[:REMARK] for name, text in jobs.items() if isinstance(text, str) and text.strip()}
+        str(run): {
+            str(name): text[:MAX_REMARK] for name, text in jobs.items() if isinstance(text, str) and text.strip()
+        }
         for run, jobs in _items(value)
         if isinstance(jobs, dict)
     }

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Dict, List, NamedTuple
 
 from dstack.private_folder import make_folder, open_folder, open_trusted, secure
 
-OLDEST = (3, 9)
+OLDEST_PYTHON = (3, 9)
 
 
 def boot(stdin: BinaryIO) -> None:
@@ -148,7 +148,7 @@ def _hint(error: Exception) -> str:
 
 def _place(request: Dict[str, Any]) -> Place:
     """The folder of dstack, closed to other accounts; raises UntrustedError where it, or a part of it, is another's."""
-    if sys.version_info < OLDEST:
+    if sys.version_info < OLDEST_PYTHON:
         raise RuntimeError("python3 is %s (%s), too old" % (sys.version.split()[0], sys.executable))
     folder = os.path.abspath(os.path.expanduser(request["dir"]))
     sha256 = request["runner"]

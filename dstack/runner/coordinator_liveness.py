@@ -18,7 +18,7 @@ def ended(root: str, ids: Sequence[str]) -> List[str]:
 
 def _is_free(path: str) -> bool:
     try:
-        fd = os.open(path, safe_paths.FILE)
+        fd = os.open(path, safe_paths.FILE_FLAGS)
     except OSError:
         return False
     try:

@@ -12,7 +12,7 @@ import threading
 from typing import Any, Dict, List, Optional
 
 from dstack.runner.base.processes import boot_id
-from dstack.runner.base.query import DEADLINE, ask
+from dstack.runner.base.query import QUERY_TIMEOUT_S, ask
 from dstack.runner.base.spool import write_durably
 from dstack.runner.queue import devices, folders
 from dstack.runner.queue.scheduler import Capacity
@@ -153,7 +153,7 @@ def docker_answers() -> bool:
 def _pings(path: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(DEADLINE)
+            connection.settimeout(QUERY_TIMEOUT_S)
             connection.connect(path)
             connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
             return b" 200 " in connection.recv(64)

@@ -26,7 +26,7 @@ from dstack.runner.job.stop import remove_outside, state, states, stop
 from dstack.runner.queue import slots
 from dstack.runner.queue.sightings import sighting
 from dstack.runner.store import artifacts, blob_store, code, eviction, intake
-from dstack.wire import CHUNK, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED, Refusal
+from dstack.wire import CHUNK_BYTES, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED, Refusal
 from dstack.wire.form import DoneAnswer, Message, RequestMessage
 from dstack.wire.host_messages import (
     BlobsMissingAnswer,
@@ -305,7 +305,7 @@ def _spooled(attempt: Attempt, now: str) -> SpooledAnswer:
 def _pieces(path: str) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while True:
-            data = file.read(CHUNK)
+            data = file.read(CHUNK_BYTES)
             if not data:
                 return
             yield data

@@ -20,8 +20,8 @@ from dstack.wire import Refusal
 from dstack.wire.form import DoneAnswer, Message
 from dstack.wire.host_messages import LONGEST_LEASE_S, CancelRequest
 
-PIECE = 1 << 18
-MOST = 1024
+INPUT_READ_BYTES = 1 << 18
+MAX_REQUESTS = 1024
 """Requests under way at once; more are refused."""
 
 
@@ -66,7 +66,7 @@ class _Loop:
 
     def run(self, first: bytes, stdin: int) -> None:
         reader = wire.FrameReader()
-        data = first or os.read(stdin, PIECE)
+        data = first or os.read(stdin, INPUT_READ_BYTES)
         while data:
             for frame in reader.feed(data):
                 if frame.kind == wire.MESSAGE:
@@ -83,7 +83,7 @@ class _Loop:
         if self._lease is not None and not select.select([stdin], [], [], self._lease)[0]:
             sys.stderr.write("dstack: nothing came from the coordinator for %d s\n" % self._lease)
             return b""
-        return os.read(stdin, PIECE)
+        return os.read(stdin, INPUT_READ_BYTES)
 
     def _take_lease(self, lease: object) -> None:
         """From here on a silence ends this runner; a lease that is none changes nothing."""
@@ -103,8 +103,8 @@ class _Loop:
             if request.id in self._requests:
                 raise wire.ProtocolError("request %d came twice" % request.id)
             self._requests[request.id] = request
-        if len(self._requests) > MOST:
-            request.fail(Refusal("busy", "more than %d requests at once" % MOST, "ask again later"))
+        if len(self._requests) > MAX_REQUESTS:
+            request.fail(Refusal("busy", "more than %d requests at once" % MAX_REQUESTS, "ask again later"))
             return
         threading.Thread(target=self._handle, args=(request,), daemon=True).start()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TextIO
 
-from dstack.bounds import REMARK
+from dstack.bounds import MAX_REMARK
 from dstack.ui.terminal import clean
 
 GAP = "  "
@@ -94,9 +94,9 @@ def cut(text: str, width: int) -> str:
 
 
 def brief(text: str) -> str:
-    """`text` in at most REMARK characters, ending in … when something was left out: a text of another user or host must
-    not hide the words beside the text."""
-    return text if len(text) <= REMARK else f"{text[: REMARK - 1].rstrip()}…"
+    """`text` in at most MAX_REMARK characters, ending in … when something was left out: a text of another user or host
+    must not hide the words beside the text."""
+    return text if len(text) <= MAX_REMARK else f"{text[: MAX_REMARK - 1].rstrip()}…"
 
 
 def wrapped(text: str, width: int, *, below: int = 0) -> list[str]:

@@ -20,9 +20,9 @@ MESSAGE = 1
 DATA = 2
 HEADER = struct.Struct(">BI")
 REQUEST_ID = struct.Struct(">Q")
-MAX_FRAME = 1 << 20
+MAX_FRAME_BYTES = 1 << 20
 """Longest payload of a frame in bytes; a peer that announces more is cut off."""
-CHUNK = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 """Bytes of bulk data in one DATA frame."""
 SHORTEST_SECRET = 4
 """Bytes: what is shorter stands in too many innocent words to be masked in a log."""
@@ -30,10 +30,10 @@ SHORTEST_SECRET = 4
 LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
 """The program that a host's python3 is started with, over SSH and locally: it reads the bootstrap, and becomes it."""
 
-LEASE = 60
+LEASE_S = 60
 """Seconds: a runner to which nothing came for that long ends, where `hello` said so. Its coordinator sleeps, or is cut
 off, and would keep slots that it cannot use."""
-BEAT = 15.0
+LEASE_BEAT_S = 15.0
 """Seconds between two signs of life of a coordinator that has a lease."""
 
 # The operations of a runner. Each request is {"id", "op", …}; the answer is {"id", "ok": {…}} or
@@ -136,7 +136,7 @@ class Refusal(Exception):
 def pack_message(message: Dict[str, Any]) -> bytes:
     """One MESSAGE frame; raises ProtocolError when it would pass MAX_FRAME."""
     payload = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
-    if len(payload) > MAX_FRAME:
+    if len(payload) > MAX_FRAME_BYTES:
         raise ProtocolError("a message of %d bytes is longer than a frame" % len(payload))
     return HEADER.pack(MESSAGE, len(payload)) + payload
 
@@ -185,7 +185,7 @@ class FrameReader:
         if len(self._buffer) < HEADER.size:
             return None
         kind, length = HEADER.unpack_from(self._buffer)
-        if kind not in (MESSAGE, DATA) or length > MAX_FRAME:
+        if kind not in (MESSAGE, DATA) or length > MAX_FRAME_BYTES:
             raise ProtocolError("not a frame: kind %d, length %d" % (kind, length))
         end = HEADER.size + length
         if len(self._buffer) < end:

@@ -11,7 +11,20 @@ from typing import Any, Optional, Tuple
 from dstack import wire
 from dstack.wire.form import DoneAnswer, Kind, Message, MisfitError, RequestMessage, field
 from dstack.wire.job_messages import JobDemand
-from dstack.wire.kinds import LARGEST, LISTED, choice, flag, items, line, nested, nonce, optional, text, texts, whole
+from dstack.wire.kinds import (
+    LARGEST,
+    MAX_LIST_ITEMS,
+    choice,
+    flag,
+    items,
+    line,
+    nested,
+    nonce,
+    optional,
+    text,
+    texts,
+    whole,
+)
 
 LONGEST_LEASE_S = 86_400
 """Seconds of the longest lease."""
@@ -101,7 +114,7 @@ class HelloAnswer(Message):
     disk_free: int = field(whole())
     dir: str = field(line())
     git: Optional[str] = field(optional(line()))
-    gpus: Tuple[GpuAnswer, ...] = field(items(nested(GpuAnswer), LISTED))
+    gpus: Tuple[GpuAnswer, ...] = field(items(nested(GpuAnswer), MAX_LIST_ITEMS))
     docker: bool = field(flag())
     shared_slots: bool = field(flag(), absent=False)
     place: str = field(line(), absent="")
@@ -126,7 +139,7 @@ class TicketAnswer(Message):
     title: str = field(line())
     user: str = field(line())
     priority: int = field(whole(-(10**6), 10**6))
-    gpus: Optional[Tuple[int, ...]] = field(optional(items(whole(0, 1 << 20), LISTED)), absent=None)
+    gpus: Optional[Tuple[int, ...]] = field(optional(items(whole(0, 1 << 20), MAX_LIST_ITEMS)), absent=None)
     since: int = field(whole())
     why: str = field(line(), absent="")
     demand: JobDemand = field(nested(JobDemand), absent=JobDemand())
@@ -138,10 +151,10 @@ class TicketAnswer(Message):
 class QueueAnswer(Message):
     """The queue of a host, the oldest ticket first; see model.HostQueue."""
 
-    tickets: Tuple[TicketAnswer, ...] = field(items(nested(TicketAnswer), LISTED))
+    tickets: Tuple[TicketAnswer, ...] = field(items(nested(TicketAnswer), MAX_LIST_ITEMS))
     more: int = field(whole(), absent=0)
     shared: bool = field(flag())
-    unfit: Tuple[str, ...] = field(items(line(), LISTED), absent=())
+    unfit: Tuple[str, ...] = field(items(line(), MAX_LIST_ITEMS), absent=())
 
 
 class QueueRequest(RequestMessage[QueueAnswer], op=wire.QUEUE, answer=QueueAnswer):
@@ -176,7 +189,7 @@ class SpooledAnswer(Message):
 
 
 class SpoolAnswer(Message):
-    attempts: Tuple[SpooledAnswer, ...] = field(items(nested(SpooledAnswer), LISTED))
+    attempts: Tuple[SpooledAnswer, ...] = field(items(nested(SpooledAnswer), MAX_LIST_ITEMS))
 
 
 class SpoolRequest(RequestMessage[SpoolAnswer], op=wire.SPOOL, answer=SpoolAnswer):

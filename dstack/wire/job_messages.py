@@ -14,7 +14,7 @@ from dstack.wire.form import DoneAnswer, Message, RequestMessage, field
 from dstack.wire.kinds import (
     LARGEST,
     LATEST,
-    LISTED,
+    MAX_LIST_ITEMS,
     choice,
     flag,
     items,
@@ -31,7 +31,7 @@ from dstack.wire.kinds import (
     whole,
 )
 
-STOP_GRACE_S = 10.0
+JOB_STOP_GRACE_S = 10.0
 """Seconds between SIGTERM and SIGKILL where a stop does not say otherwise."""
 LONGEST_GRACE_S = 1e9
 """Seconds between SIGTERM and SIGKILL at most."""
@@ -90,7 +90,7 @@ class ExitRecord(Message):
 class StopWish(Message):
     """The wish to stop a job: `stop.json` in the spool. `grace` is in seconds; `abort` leaves out SIGTERM."""
 
-    grace: float = field(real(0, LONGEST_GRACE_S, "seconds"), absent=STOP_GRACE_S)
+    grace: float = field(real(0, LONGEST_GRACE_S, "seconds"), absent=JOB_STOP_GRACE_S)
     abort: bool = field(flag(), absent=False)
 
 
@@ -107,7 +107,7 @@ class JobDemand(Message):
 class HoldAnswer(Message):
     """The attempt is held. `gpus` are the numbers of its GPUs."""
 
-    gpus: Tuple[int, ...] = field(items(whole(0, 1 << 20), LISTED))
+    gpus: Tuple[int, ...] = field(items(whole(0, 1 << 20), MAX_LIST_ITEMS))
 
 
 class HoldRequest(RequestMessage[HoldAnswer], op=wire.HOLD, answer=HoldAnswer, streams=True):

@@ -15,7 +15,7 @@ LARGEST = 2**63 - 1
 MAX_ITEMS = 1 << 20
 """Items of a list or a mapping of a message, where its field says nothing else: no frame has room for more."""
 
-LISTED = 4096
+MAX_LIST_ITEMS = 4096
 """Items of a list that a host sends for people, and characters of a text in it."""
 
 
@@ -203,6 +203,6 @@ def nonce() -> Kind:
     return Kind(read)
 
 
-def line(least: int = 0, most: int = LISTED) -> Kind:
+def line(least: int = 0, most: int = MAX_LIST_ITEMS) -> Kind:
     """A text of a host that is shown as it is."""
     return text(least, most, shown=True)

@@ -15,7 +15,7 @@ import pytest
 from dstack.adapters.bucket.object_stores import obstore_store
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put
-from dstack.runner.store.pieces import PIECE
+from dstack.runner.store.pieces import LARGE_PIECE_BYTES
 from tests.support.buckets.kinds import KINDS, opened
 from tests.support.buckets.object_stores import ministack
 from tests.support.checkout import ROOT
@@ -150,5 +150,5 @@ def test_bulk_data_does_not_pass_through_memory(tmp_path: Path) -> None:
 
 def test_the_limits_of_a_store_hold_for_the_largest_piece() -> None:
     """S3 takes parts of 5 MiB to 5 GiB, 10,000 of them for an object."""
-    assert PIECE / obstore_store.PART_BYTES <= 10_000
+    assert LARGE_PIECE_BYTES / obstore_store.PART_BYTES <= 10_000
     assert 5 * MB <= obstore_store.PART_BYTES <= obstore_store.MULTIPART_FROM_BYTES

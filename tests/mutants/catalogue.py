@@ -536,7 +536,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="forgotten-in-use",
         breaks="a host forgets inputs that an attempt is about to take",
         file="dstack/runner/store/eviction.py",
-        old="        if excess <= 0 or blob.used > now - SAFE:\n",
+        old="        if excess <= 0 or blob.used > now - KEEP_AFTER_USE_S:\n",
         new="        if excess <= 0:\n",
         tests=("tests/unit/runner/store/test_eviction.py",),
     ),

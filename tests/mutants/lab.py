@@ -17,7 +17,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="any-boot-of-a-host",
         breaks="a host takes any word of the environment for its boot id",
         file="dstack/runner/base/processes.py",
-        old="    if BOOT.fullmatch(forced):\n",
+        old="    if BOOT_ID_FORM.fullmatch(forced):\n",
         new="    if forced:\n",
         tests=("tests/unit/runner/base/test_processes.py",),
     ),

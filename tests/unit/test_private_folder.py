@@ -122,7 +122,9 @@ def test_a_folder_of_the_users_for_other_things_too_is_never_closed(tmp_path: Pa
 
 @settings(deadline=None, max_examples=60)
 @given(
-    modes=st.dictionaries(st.sampled_from(private_folder.FOLDERS), st.integers(0, 0o77).map(lambda bits: bits | 0o700))
+    modes=st.dictionaries(
+        st.sampled_from(private_folder.OWN_FOLDERS), st.integers(0, 0o77).map(lambda bits: bits | 0o700)
+    )
 )
 def test_folders_of_the_users_that_have_a_name_of_dstacks_are_judged_and_left(
     tmp_path_factory: pytest.TempPathFactory, modes: dict[str, int]
@@ -152,11 +154,11 @@ def test_folders_of_the_users_that_have_a_name_of_dstacks_are_judged_and_left(
 
 
 def test_a_folder_with_everything_that_dstack_makes_is_dstacks_own(tmp_path: Path) -> None:
-    for name in (*private_folder.FOLDERS, "slots", "bundle-1"):
+    for name in (*private_folder.OWN_FOLDERS, "slots", "bundle-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(0o755)
     tmp_path.chmod(0o755)
-    assert set(secure(str(tmp_path))) == {str(tmp_path), *(str(tmp_path / name) for name in private_folder.FOLDERS)}
+    assert set(secure(str(tmp_path))) == {str(tmp_path), *(str(tmp_path / name) for name in private_folder.OWN_FOLDERS)}
 
 
 def test_an_empty_folder_for_everybody_is_not_taken_for_dstacks(tmp_path: Path) -> None:
@@ -191,7 +193,9 @@ def test_a_link_to_a_folder_elsewhere_is_followed_and_closed(tmp_path: Path) -> 
 
 
 @settings(deadline=None, max_examples=60)
-@given(top=st.integers(0, 0o777), modes=st.dictionaries(st.sampled_from(private_folder.FOLDERS), st.integers(0, 0o777)))
+@given(
+    top=st.integers(0, 0o777), modes=st.dictionaries(st.sampled_from(private_folder.OWN_FOLDERS), st.integers(0, 0o777))
+)
 def test_every_mode_of_every_folder_becomes_private_once(
     tmp_path_factory: pytest.TempPathFactory, top: int, modes: dict[str, int]
 ) -> None:
@@ -209,16 +213,19 @@ def test_every_mode_of_every_folder_becomes_private_once(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.sampled_from([*private_folder.FOLDERS, *private_folder.FILES]), min_size=1, unique=True), st.data())
+@given(
+    st.lists(st.sampled_from([*private_folder.OWN_FOLDERS, *private_folder.OWN_FILES]), min_size=1, unique=True),
+    st.data(),
+)
 def test_one_foreign_or_writable_part_is_enough(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("root")
     for name in names:
-        make_folder(str(root / name)) if name in private_folder.FOLDERS else write_file(str(root / name), b"")
+        make_folder(str(root / name)) if name in private_folder.OWN_FOLDERS else write_file(str(root / name), b"")
     secure(str(root))
     bad = data.draw(st.sampled_from(names))
-    if bad in private_folder.FILES and data.draw(st.booleans()):
+    if bad in private_folder.OWN_FILES and data.draw(st.booleans()):
         (root / bad).chmod(data.draw(st.sampled_from([0o620, 0o602, 0o666])))
     else:
         os.chown(root / bad, 20002, 20002)

@@ -10,7 +10,7 @@ from dstack import wire
 from dstack.adapters.coordinator.wheel import Library
 from dstack.adapters.coordinator.zipapp import ENTRY_MODULE, coordinator_zipapp
 from dstack.adapters.runner.channel import Channel
-from dstack.adapters.runner.client import DEFAULT_DIRECTORY, START_DEADLINE
+from dstack.adapters.runner.client import DEFAULT_DIRECTORY, START_TIMEOUT_S
 from dstack.adapters.runner.start import Program, opening, start_runner
 from dstack.adapters.runner.zipapp import bootstrap_source
 from dstack.core.format.codec import plain
@@ -55,7 +55,7 @@ class CoordinatorClient:
             entry=ENTRY_MODULE,
         )
         try:
-            started = await start_runner(transport, program, deadline=START_DEADLINE)
+            started = await start_runner(transport, program, deadline=START_TIMEOUT_S)
         except BaseException:
             with suppress(DstackError):
                 # No coordinator client exists yet that could close the transport later.
@@ -97,5 +97,5 @@ def _name(library: Library | None) -> str | None:
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), wire.CHUNK):
-        yield body[start : start + wire.CHUNK]
+    for start in range(0, len(body), wire.CHUNK_BYTES):
+        yield body[start : start + wire.CHUNK_BYTES]

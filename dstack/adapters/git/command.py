@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dstack.errors import SnapshotError
-from dstack.private_folder import OTHERS
+from dstack.private_folder import RIGHTS_OF_OTHERS
 
 NO_GIT_HINT = "install git 2.20 or newer on this machine"
 SAFE_SETTINGS = (
@@ -105,7 +105,7 @@ def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, **stre
     All files written by git are private: they lie in folders of dstack's alone.
     """
     try:
-        return subprocess.Popen(command_line(arguments), env=dict(env), cwd=cwd, umask=OTHERS, **streams)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command_line(arguments), env=dict(env), cwd=cwd, umask=RIGHTS_OF_OTHERS, **streams)  # type: ignore[call-overload,no-any-return]
     except OSError as error:
         raise start_error(error, cwd) from None
 

@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 from dstack import wire
 from dstack.adapters.deadline import within
 from dstack.adapters.runner.start import ending, opening
-from dstack.adapters.runner.streams import WINDOW, Exchange
+from dstack.adapters.runner.streams import STREAM_WINDOW_BYTES, Exchange
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError, UnkillableError
 from dstack.ports import Transport
 from dstack.wire.form import Message, MisfitError, RequestMessage
 from dstack.wire.host_messages import CancelRequest
 
 A = TypeVar("A", bound=Message)
-QUICK = 60.0
+REQUEST_TIMEOUT_S = 60.0
 """Seconds within which requests must be answered that do next to nothing, on a host that is very busy."""
-MAX_OPEN = 10_000
+MAX_OPEN_REQUESTS = 10_000
 """Requests without an answer, those that were given up included."""
 _READ = 1 << 20
 _SAID = 2000
@@ -46,7 +46,7 @@ class Channel:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    async def ask(self, request: RequestMessage[A], *, deadline: float | None = QUICK) -> A:
+    async def ask(self, request: RequestMessage[A], *, deadline: float | None = REQUEST_TIMEOUT_S) -> A:
         """One request and its answer.
 
         Raises HostUnreachableError when the connection is lost or nothing was answered within `deadline` seconds
@@ -89,7 +89,7 @@ class Channel:
 
         Left early, the runner is told to give it up. Raises as `ask` does.
         """
-        exchange = await self.send(request, window=WINDOW)
+        exchange = await self.send(request, window=STREAM_WINDOW_BYTES)
         try:
             while (data := await exchange.next(lambda count: self._credit(exchange, count))) is not None:
                 yield data
@@ -107,10 +107,10 @@ class Channel:
         try:
             async for chunk in chunks:
                 view = memoryview(chunk)
-                for start in range(0, len(view), wire.CHUNK):
+                for start in range(0, len(view), wire.CHUNK_BYTES):
                     if exchange.answer.done():
                         break
-                    await self._write(wire.pack_data(exchange.number, bytes(view[start : start + wire.CHUNK])))
+                    await self._write(wire.pack_data(exchange.number, bytes(view[start : start + wire.CHUNK_BYTES])))
                 if exchange.answer.done():
                     break
             if not exchange.answer.done():
@@ -138,8 +138,8 @@ class Channel:
     def _begin(self, request: RequestMessage[Any], window: int | None = None) -> tuple[Exchange, bytes]:
         if self._dead is not None:
             raise self._dead()
-        if len(self._open) >= MAX_OPEN:
-            raise HostError(self.host, f"{MAX_OPEN} requests wait for an answer")
+        if len(self._open) >= MAX_OPEN_REQUESTS:
+            raise HostError(self.host, f"{MAX_OPEN_REQUESTS} requests wait for an answer")
         self._last += 1
         frame = self._packed(request.envelope(self._last, window))
         exchange = Exchange(self._last, request.op, streams=window is not None)
@@ -165,7 +165,7 @@ class Channel:
     async def _beat(self) -> None:
         sign = wire.pack_message({"op": wire.CREDIT, "request": 0, "bytes": 0})
         while self._dead is None:
-            await asyncio.sleep(wire.BEAT)
+            await asyncio.sleep(wire.LEASE_BEAT_S)
             await self._written(sign)
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ from dstack.wire.host_messages import (
     SpoolRequest,
 )
 from dstack.wire.job_messages import (
-    STOP_GRACE_S,
+    JOB_STOP_GRACE_S,
     DropRequest,
     FollowRequest,
     GoRequest,
@@ -48,11 +48,11 @@ from dstack.wire.job_messages import (
 )
 from dstack.wire.kinds import LATEST
 
-START_DEADLINE = 60.0
+START_TIMEOUT_S = 60.0
 """Seconds from the first byte to a runner that is ready, on a slow line and after a slow login shell."""
-RELEASE_DEADLINE = 600.0
+RELEASE_TIMEOUT_S = 600.0
 """Seconds for removing a work tree, which may be large and on a slow disk."""
-BATCH = 8192
+MAX_DIGESTS = 8192
 """Digests in one message: half a megabyte."""
 DEFAULT_DIRECTORY = "~/.dstack"
 
@@ -142,7 +142,7 @@ class RunnerClient:
         channel = await self._channel()
         known = tuple(await asyncio.to_thread(source.known))
         question = CodeBasisRequest(project=project, commit=snapshot.commit, known=known)
-        answer = await channel.ask(question, deadline=RELEASE_DEADLINE)
+        answer = await channel.ask(question, deadline=RELEASE_TIMEOUT_S)
         if answer.have:
             return 0
         basis = answers.subset(self.name, wire.CODE_BASIS, answer.basis, known)
@@ -155,8 +155,8 @@ class RunnerClient:
     async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
         channel = await self._channel()
         missing: list[str] = []
-        for start in range(0, len(digests), BATCH):
-            asked = tuple(digests[start : start + BATCH])
+        for start in range(0, len(digests), MAX_DIGESTS):
+            asked = tuple(digests[start : start + MAX_DIGESTS])
             answer = await channel.ask(BlobsMissingRequest(digests=asked))
             missing += answers.subset(self.name, wire.BLOBS_MISSING, answer.missing, asked)
         return list(dict.fromkeys(missing))
@@ -242,8 +242,8 @@ class RunnerClient:
         return answers.spool(await (await self._channel()).ask(SpoolRequest()))
 
     async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:
-        """End the whole process tree: TERM, STOP_GRACE_S seconds, KILL; `abort` leaves out the first two."""
-        wish = StopRequest(nonce=nonce, grace=0.0 if abort else STOP_GRACE_S, abort=abort)
+        """End the whole process tree: TERM, JOB_STOP_GRACE_S seconds, KILL; `abort` leaves out the first two."""
+        wish = StopRequest(nonce=nonce, grace=0.0 if abort else JOB_STOP_GRACE_S, abort=abort)
         channel = await self._channel()
         # No deadline: what cannot be killed, as in a hanging disk, is waited for. The caller may give up.
         answer = await channel.ask(wish, deadline=None)
@@ -268,7 +268,7 @@ class RunnerClient:
 
     async def release(self, nonce: Nonce) -> None:
         channel = await self._channel()
-        await channel.ask(ReleaseRequest(nonce=nonce), deadline=RELEASE_DEADLINE)
+        await channel.ask(ReleaseRequest(nonce=nonce), deadline=RELEASE_TIMEOUT_S)
 
     # -- the connection ------------------------------------------------------------------------------------------
 
@@ -295,10 +295,10 @@ class RunnerClient:
         transport = await self._open_transport()
         channel = None
         try:
-            started = await start_runner(transport, self._program, deadline=START_DEADLINE)
+            started = await start_runner(transport, self._program, deadline=START_TIMEOUT_S)
             self.closed = started.closed
             channel = Channel(transport, started.first)
-            self._first_facts = await self._greet(channel, HelloRequest(lease=wire.LEASE))
+            self._first_facts = await self._greet(channel, HelloRequest(lease=wire.LEASE_S))
             channel.keep_lease()
             return channel
         except BaseException:

@@ -12,9 +12,9 @@ from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host
 from dstack.wire import LAUNCHER
 
-TAIL = 4096
+LOCAL_STDERR_BYTES = 4096
 """Bytes of stderr that are kept."""
-CLOSE_WAIT = 5.0
+LOCAL_CLOSE_TIMEOUT_S = 5.0
 """Seconds that a runner has to end by itself once its input ended."""
 _LIMIT = 1 << 20
 _PIPE = 1 << 20
@@ -84,7 +84,7 @@ class LocalTransport:
         """
         self._stdin.close()
         try:
-            await within(CLOSE_WAIT, self._ended())
+            await within(LOCAL_CLOSE_TIMEOUT_S, self._ended())
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -108,9 +108,9 @@ class LocalTransport:
         return 128 - code if code is not None and code < 0 else code
 
     async def _hear(self, stderr: asyncio.StreamReader) -> None:
-        while data := await stderr.read(TAIL):
+        while data := await stderr.read(LOCAL_STDERR_BYTES):
             self._errors += data
-            del self._errors[:-TAIL]
+            del self._errors[:-LOCAL_STDERR_BYTES]
 
 
 def _widen(stdin: asyncio.StreamWriter) -> None:

@@ -13,15 +13,15 @@ from dstack.adapters.deadline import within
 from dstack.errors import DstackError, HostError, HostUnreachableError
 from dstack.ports import Transport
 
-MAX_NOISE = 64 * 1024
+MAX_NOISE_BYTES = 64 * 1024
 """Bytes that login shells may say before the bootstrap's first word."""
-MAX_LINE = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
 """Bytes of the bootstrap's one line of JSON."""
-QUOTED = 200
+QUOTED_CHARACTERS = 200
 """Characters of a host's noise that a message quotes."""
-CLOSED = 16
+MAX_CLOSED_FOLDERS = 16
 """Folders that a host may name as having been open."""
-STATUS_WAIT = 1.0
+EXIT_STATUS_TIMEOUT_S = 1.0
 """Seconds for which the exit status may come after the end of the stream."""
 _READ = 64 * 1024
 
@@ -39,7 +39,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class StartedRunner:
     """A runner that is ready: the bytes of frames that came with the bootstrap's last line, and the folders of dstack's
     there that were open to other accounts until now."""
 
@@ -47,7 +47,7 @@ class Started:
     closed: tuple[str, ...]
 
 
-async def start_runner(transport: Transport, program: Program, *, deadline: float) -> Started:
+async def start_runner(transport: Transport, program: Program, *, deadline: float) -> StartedRunner:
     """Start the runner.
 
     Raises HostError when there is no usable python3, too much noise or a bootstrap that says no, and
@@ -78,13 +78,13 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
             opening(answer.get("error"), 1000) or "the runner did not start",
             hint=opening(answer.get("hint"), 1000) or None,
         )
-    return Started(first=bytes(talk.rest), closed=_closed(answer.get("closed")))
+    return StartedRunner(first=bytes(talk.rest), closed=_closed(answer.get("closed")))
 
 
 def _closed(said: object) -> tuple[str, ...]:
     """Paths of a host that it says were open; at most CLOSED, cut to one line each."""
-    paths = said[:CLOSED] if isinstance(said, list) else []
-    return tuple(text for path in paths if (text := opening(path, QUOTED)))
+    paths = said[:MAX_CLOSED_FOLDERS] if isinstance(said, list) else []
+    return tuple(text for path in paths if (text := opening(path, QUOTED_CHARACTERS)))
 
 
 async def _booted(talk: _Talk, first: bytes, program: Program) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def _one_line(text: str) -> str:
 async def ending(transport: Transport) -> str:
     """How the far side's process ended and its last words, for messages; "" when nothing is known."""
     with suppress(TimeoutError):
-        await within(STATUS_WAIT, _status(transport))
+        await within(EXIT_STATUS_TIMEOUT_S, _status(transport))
     status = transport.exit_status()
     parts = [] if status is None else [f"exit status {status}"]
-    said = printable(transport.stderr_tail(), QUOTED * 2)
+    said = printable(transport.stderr_tail(), QUOTED_CHARACTERS * 2)
     return "; ".join([*parts, *([f"it said: {said}"] if said else [])])
 
 
@@ -142,14 +142,14 @@ class _Talk:
 
     async def _answer(self) -> dict[str, Any]:
         while (found := self.rest.find(self._mark)) < 0:
-            if len(self.rest) > MAX_NOISE:
+            if len(self.rest) > MAX_NOISE_BYTES:
                 self._too_noisy()
             await self._more()
-        if found > MAX_NOISE:
+        if found > MAX_NOISE_BYTES:
             self._too_noisy()
         del self.rest[: found + len(self._mark)]
         while (end := self.rest.find(b"\n")) < 0:
-            if len(self.rest) > MAX_LINE:
+            if len(self.rest) > MAX_ANSWER_BYTES:
                 raise HostError(self._transport.host, "the bootstrap's answer is longer than 64 KiB", hint=_FOREIGN)
             await self._more()
         line = bytes(self.rest[:end])
@@ -162,7 +162,7 @@ class _Talk:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            quoted = printable(line.decode("utf-8", "replace"), QUOTED)
+            quoted = printable(line.decode("utf-8", "replace"), QUOTED_CHARACTERS)
             raise HostError(self._transport.host, f"the bootstrap's answer is not JSON: {quoted}", hint=_FOREIGN)
         return answer
 
@@ -183,7 +183,7 @@ class _Talk:
         raise HostError(host, "; ".join(part for part in parts if part), hint=f"try `ssh {host} python3 --version`")
 
     def _too_noisy(self) -> NoReturn:
-        said = printable(self._transport.stderr_tail(), QUOTED * 2)
+        said = printable(self._transport.stderr_tail(), QUOTED_CHARACTERS * 2)
         raise HostError(
             self._transport.host,
             f"more than 64 KiB came before the runner's first word; {self._noise()}" + (f"; {said}" if said else ""),
@@ -191,7 +191,7 @@ class _Talk:
         )
 
     def _noise(self) -> str:
-        heard = printable(self.rest.decode("utf-8", "replace"), QUOTED)
+        heard = printable(self.rest.decode("utf-8", "replace"), QUOTED_CHARACTERS)
         return f"heard instead: {heard}" if heard else ""
 
 

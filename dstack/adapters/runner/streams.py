@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from dstack.wire import CHUNK
+from dstack.wire import CHUNK_BYTES
 
-WINDOW = 4 * 1024 * 1024
+STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 """Bytes that a host may send for one stream ahead of its consumer."""
-SMALL = 32 * 1024
+JOINED_PIECE_BYTES = 32 * 1024
 """Pieces below so many bytes are joined with those that wait already."""
 
 
@@ -28,7 +28,7 @@ class Exchange:
         self.streams = streams
         self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._chunks: deque[bytes | bytearray] = deque()
-        self._allowed = WINDOW
+        self._allowed = STREAM_WINDOW_BYTES
         self._spent = 0
         self._discarding = False
         self._wake: asyncio.Future[None] | None = None
@@ -80,7 +80,7 @@ class Exchange:
             await self._wake
         data = self._take()
         self._spent += len(data)
-        if self._spent >= WINDOW // 4 and not self.answer.done():
+        if self._spent >= STREAM_WINDOW_BYTES // 4 and not self.answer.done():
             self._allowed += self._spent
             credit(self._spent)
             self._spent = 0
@@ -89,11 +89,11 @@ class Exchange:
     def _keep(self, data: bytes) -> None:
         """Small pieces are joined: a window of single bytes must not cost a hundred times its size, and a consumer
         pays for each time it is woken, not for each write of the job."""
-        if len(data) >= SMALL:
+        if len(data) >= JOINED_PIECE_BYTES:
             self._chunks.append(data)
             return
         last = self._chunks[-1] if self._chunks else None
-        if not isinstance(last, bytearray) or len(last) + len(data) > CHUNK:
+        if not isinstance(last, bytearray) or len(last) + len(data) > CHUNK_BYTES:
             last = bytearray()
             self._chunks.append(last)
         last += data

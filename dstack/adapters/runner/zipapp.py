@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-PRIVATE_FOLDER = b"from dstack.private_folder import make_folder, open_folder, open_trusted, secure\n"
+PRIVATE_FOLDER_IMPORT = b"from dstack.private_folder import make_folder, open_folder, open_trusted, secure\n"
 """The one import of the bootstrap's that a host cannot resolve: the module's own text takes its place."""
 _DOCSTRING = re.compile(rb'^( *)"""(?=[^"\n])(?:[^"\\]|\\.|"(?!""))*"""$', re.MULTILINE | re.DOTALL)
 """A docstring as dstack writes them: its text begins on the line of its quotes, and they end their line. The end of a
@@ -26,7 +26,7 @@ def bootstrap_source() -> bytes:
     The check of the host's folder comes before anything there is executed, so it travels in the bootstrap.
     """
     source = files("dstack.runner").joinpath("bootstrap.py").read_bytes()
-    before, line, after = source.partition(PRIVATE_FOLDER)
+    before, line, after = source.partition(PRIVATE_FOLDER_IMPORT)
     assert line, "the bootstrap imports what is put in here"
     check = files("dstack").joinpath("private_folder.py").read_bytes()
     return before + check + after + b"\n\nboot(sys.stdin.buffer)\n"

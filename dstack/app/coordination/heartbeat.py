@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from dstack.app.protocol.lease import BEAT_INTERVAL_S
-from dstack.bounds import REMARK
+from dstack.bounds import MAX_REMARK
 from dstack.core.heartbeats import MAX_WAITS, Heartbeat, encode_beat
 from dstack.errors import BucketError
 from dstack.model import RunId, WorkflowName
@@ -87,7 +87,7 @@ class HeartbeatWriter:
         jobs = self._waits.setdefault(run, {})
         jobs.pop(workflow, None)
         if why and sum(map(len, self._waits.values())) < MAX_WAITS:
-            jobs[workflow] = why[:REMARK]
+            jobs[workflow] = why[:MAX_REMARK]
         if not jobs:
             del self._waits[run]
 

@@ -16,7 +16,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from dstack.bounds import DEFAULTS, DEPTH, Bound
+from dstack.bounds import DEFAULT_BOUNDS, MAX_JSON_DEPTH, Bound
 from dstack.errors import BucketError
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ def _reader(hint: Any, bound: Bound | None = None) -> Reader:
     if get_origin(hint) is Annotated:
         return _reader(hint.__origin__, next((each for each in hint.__metadata__ if isinstance(each, Bound)), bound))
     if hint in _SCALARS:
-        return _SCALARS[hint](bound or DEFAULTS.get(hint))
+        return _SCALARS[hint](bound or DEFAULT_BOUNDS.get(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _enum_reader(hint)
     if isinstance(hint, type) and is_dataclass(hint):
@@ -119,9 +119,9 @@ def _reader(hint: Any, bound: Bound | None = None) -> Reader:
     if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
         return _optional_reader(next(argument for argument in arguments if argument is not NoneType))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _tuple_reader(arguments[0], bound or DEFAULTS[tuple])
+        return _tuple_reader(arguments[0], bound or DEFAULT_BOUNDS[tuple])
     if isinstance(origin, type) and issubclass(origin, Mapping) and arguments[0] is str:
-        return _mapping_reader(arguments[1], bound or DEFAULTS[Mapping])
+        return _mapping_reader(arguments[1], bound or DEFAULT_BOUNDS[Mapping])
     raise TypeError(f"{hint!r} is not a type of a record")
 
 
@@ -183,16 +183,17 @@ def _real_reader(bound: Any) -> Reader:
     return read
 
 
-def _read_any(value: object, depth: int = DEPTH) -> object:
+def _read_any(value: object, depth: int = MAX_JSON_DEPTH) -> object:
     """Any JSON with all parts within the bounds of their types."""
     if isinstance(value, dict | list) and depth <= 0:
-        raise _MisfitError(f"expected at most {DEPTH} objects and lists inside one another")
+        raise _MisfitError(f"expected at most {MAX_JSON_DEPTH} objects and lists inside one another")
     if isinstance(value, dict):
         return {
-            _read_key(key): _read_any(item, depth - 1) for key, item in _within_bound(value, DEFAULTS[Mapping]).items()
+            _read_key(key): _read_any(item, depth - 1)
+            for key, item in _within_bound(value, DEFAULT_BOUNDS[Mapping]).items()
         }
     if isinstance(value, list):
-        return [_read_any(item, depth - 1) for item in _within_bound(value, DEFAULTS[tuple])]
+        return [_read_any(item, depth - 1) for item in _within_bound(value, DEFAULT_BOUNDS[tuple])]
     if value is None or isinstance(value, bool):
         return value
     plain_type: Any = type(value) if isinstance(value, int | float) else str

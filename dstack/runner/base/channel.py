@@ -13,10 +13,10 @@ import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional, Type, TypeVar, Union
 
-from dstack.wire import CHUNK, DATA, HEADER, REQUEST_ID, Refusal, pack_message
+from dstack.wire import CHUNK_BYTES, DATA, HEADER, REQUEST_ID, Refusal, pack_message
 from dstack.wire.form import Message, MisfitError, RequestMessage
 
-QUEUE = 16
+MAX_WAITING_PIECES = 16
 """Pieces of bulk data (of at most one frame each) that wait for one handler."""
 _F_SETPIPE_SZ = 1031
 
@@ -59,7 +59,7 @@ class Request:
         self._writer = writer
         self._finished = finished
         self._answered = False
-        self._incoming: queue.Queue[bytes] = queue.Queue(QUEUE)
+        self._incoming: queue.Queue[bytes] = queue.Queue(MAX_WAITING_PIECES)
         self._cancelled = threading.Event()
         self._on_cancel: List[Callable[[], None]] = []
         self._window = threading.Condition()
@@ -104,7 +104,7 @@ class Request:
         """Send bytes of this request's stream, as far as its window allows; False when nobody wants them any more."""
         rest = memoryview(chunk)
         while rest:
-            length = self._allowance(min(len(rest), CHUNK))
+            length = self._allowance(min(len(rest), CHUNK_BYTES))
             piece, rest = rest[:length], rest[length:]
             with self._writer.lock:
                 if self._answered:

@@ -8,9 +8,9 @@ import tempfile
 
 from dstack.wire import NO_ROOM, Refusal
 
-FULL = "the disk of the host is full"
-HINT = "free some disk space on the host, or set `dir:` for it in hosts.yaml"
-TRIAL = 1 << 20
+DISK_FULL = "the disk of the host is full"
+DISK_ROOM_HINT = "free some disk space on the host, or set `dir:` for it in hosts.yaml"
+TRIAL_BYTES = 1 << 20
 """Bytes for which there must be room on a disk that is not called full."""
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("No space left on device", "Disk quota exceeded")
@@ -24,7 +24,7 @@ def is_lack(error: BaseException) -> bool:
 def refusal(error: OSError, kind: str, message: str, hint: str) -> Refusal:
     """The refusal that `error` leads to: of kind NO_ROOM where a disk is full, else of `kind`."""
     if is_lack(error):
-        return Refusal(NO_ROOM, "%s: %s" % (FULL, message), HINT)
+        return Refusal(NO_ROOM, "%s: %s" % (DISK_FULL, message), DISK_ROOM_HINT)
     return Refusal(kind, message, hint)
 
 
@@ -38,9 +38,9 @@ def is_full(folder: str) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, TRIAL)
+                os.posix_fallocate(file.fileno(), 0, TRIAL_BYTES)
             else:
-                file.write(b"\0" * TRIAL)
+                file.write(b"\0" * TRIAL_BYTES)
                 file.flush()
     except OSError as error:
         return is_lack(error)

@@ -15,9 +15,9 @@ from dstack.runner.base import shortage
 FileId = Tuple[int, int, int]
 """Major and minor number of the device, and the inode."""
 
-LOCKS = "/proc/locks"
-MOUNTS = "/proc/self/mountinfo"
-MOST = 16 << 20
+LOCK_LIST = "/proc/locks"
+MOUNT_LIST = "/proc/self/mountinfo"
+MAX_LIST_BYTES = 16 << 20
 """Bytes of the list that are read: some 250,000 locks."""
 
 
@@ -26,8 +26,8 @@ def holders() -> Dict[FileId, List[int]]:
 
     A file whose holders have no number here has an empty list. Raises OSError where the system has no such list.
     """
-    with open(LOCKS, "rb") as file:
-        return parse(file.read(MOST).decode("ascii", "replace"))
+    with open(LOCK_LIST, "rb") as file:
+        return parse(file.read(MAX_LIST_BYTES).decode("ascii", "replace"))
 
 
 def parse(text: str) -> Dict[FileId, List[int]]:
@@ -65,10 +65,10 @@ def file_id(fd: int) -> FileId:
 
     The kernel lists the device of the whole file system, which stat(2) does not give on btrfs; the mount has it.
     """
-    return Snapshot().file_id(fd)
+    return LockTable().file_id(fd)
 
 
-class Snapshot:
+class LockTable:
     """The locks and the mounts as they stand when first asked for: for any number of files each is read once at most.
 
     Every account can make both lists long, so whoever looks at many files must not read a list for each of them.
@@ -116,7 +116,7 @@ def _devices() -> Dict[str, Tuple[int, int]]:
     """
     found: Dict[str, Tuple[int, int]] = {}
     try:
-        with open(MOUNTS, encoding="utf-8", errors="replace") as file:
+        with open(MOUNT_LIST, encoding="utf-8", errors="replace") as file:
             for words in map(str.split, file):
                 major, minor = words[2].split(":")
                 found[words[0]] = int(major), int(minor)

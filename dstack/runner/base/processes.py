@@ -17,14 +17,14 @@ import time
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set
 
 PR_SET_CHILD_SUBREAPER = 36
-PROC = os.path.isdir("/proc/self/fd")
-HOLLOW = "Z+"
+HAS_PROC = os.path.isdir("/proc/self/fd")
+HOLLOW_STATE = "Z+"
 """State of a process whose first thread has ended while others run: its own /proc entries are empty."""
-LADDER_PATIENCE = 5.0
+KILL_TIMEOUT_S = 5.0
 """Seconds after SIGKILL until a process that is still there is called unkillable."""
-BOOT_VARIABLE = "DSTACK_BOOT_ID"
+BOOT_ID_VARIABLE = "DSTACK_BOOT_ID"
 """For tests only, whose hosts are containers and share the boot id of one kernel: set by sshd for the account."""
-BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+BOOT_ID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Process(NamedTuple):
@@ -52,8 +52,8 @@ def boot_id() -> str:
     It comes from the kernel or, in tests, from the environment that this host gives to the account; a malformed word
     there is ignored. Nothing that a coordinator sends can change it.
     """
-    forced = os.environ.get(BOOT_VARIABLE, "")
-    if BOOT.fullmatch(forced):
+    forced = os.environ.get(BOOT_ID_VARIABLE, "")
+    if BOOT_ID_FORM.fullmatch(forced):
         return forced
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -64,7 +64,7 @@ def boot_id() -> str:
 
 def table() -> Dict[int, Process]:
     """Every process that can be seen, by pid."""
-    if not PROC:
+    if not HAS_PROC:
         return _ps()
     found = {}
     for name in os.listdir("/proc"):
@@ -77,7 +77,7 @@ def table() -> Dict[int, Process]:
 
 def look(pid: int) -> Optional[Process]:
     """One process, None when it is gone."""
-    if not PROC:
+    if not HAS_PROC:
         return _ps(pid).get(pid)
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
@@ -88,7 +88,7 @@ def look(pid: int) -> Optional[Process]:
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     # A program whose first thread has ended looks like a zombie while its other threads run on.
-    state = HOLLOW if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
+    state = HOLLOW_STATE if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
     return Process(pid, int(fields[1]), int(fields[2]), state, fields[19], head.partition("(")[2])
 
 
@@ -222,7 +222,7 @@ def end_all(
 
 def kill_all(living: Callable[[], List[Process]], wait: Callable[[float], None]) -> List[Process]:
     """SIGKILL until nothing is left; two empty looks in a row, since a fork may hide from one."""
-    deadline = time.monotonic() + LADDER_PATIENCE
+    deadline = time.monotonic() + KILL_TIMEOUT_S
     quiet = 0
     while True:
         left = living()
@@ -239,7 +239,7 @@ def kill_all(living: Callable[[], List[Process]], wait: Callable[[float], None])
 def orphans(alive: str, marker: bytes) -> List[Process]:
     """Processes of an attempt whose supervisor is gone: that hold the lock on `alive`, have `marker` in their
     environment, or descend from one of those. Only this user's own; needs /proc."""
-    if not PROC:
+    if not HAS_PROC:
         return []
     path = os.path.realpath(alive)
     everyone = table()
@@ -258,7 +258,7 @@ def orphans(alive: str, marker: bytes) -> List[Process]:
 def _faces(process: Process) -> List[str]:
     """The folders of /proc that tell of a process: its own, or those of its threads where its own tells nothing."""
     folder = "/proc/%d" % process.pid
-    if process.state != HOLLOW:
+    if process.state != HOLLOW_STATE:
         return [folder]
     try:
         return [os.path.join(folder, "task", name) for name in os.listdir(folder + "/task")]

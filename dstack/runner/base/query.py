@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import List, Optional
 
-DEADLINE = 5.0
+QUERY_TIMEOUT_S = 5.0
 
 
 def ask(command: List[str]) -> Optional[str]:
@@ -16,7 +16,7 @@ def ask(command: List[str]) -> Optional[str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=DEADLINE,
+            timeout=QUERY_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

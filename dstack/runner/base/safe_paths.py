@@ -19,14 +19,14 @@ from dstack.wire import Refusal
 MAX_PART = 255
 MAX_PATH = 4096
 MAX_DEPTH = 128
-PIECE = 256 * 1024
-READ = 1 << 20
-COPY = 1 << 28
+PIECE_BYTES = 256 * 1024
+HASH_BLOCK_BYTES = 1 << 20
+COPY_BYTES = 1 << 28
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-MARK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MARK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FICLONE = 0x40049409
 _IN_THE_WAY = (errno.ENOTDIR, errno.ELOOP)
@@ -118,7 +118,7 @@ def link_is_inside(path: Sequence[bytes], target: bytes) -> bool:
 def open_top(path: str) -> int:
     """A descriptor of a job's project folder; raises Refusal("artifact") when it is no folder any more."""
     try:
-        return os.open(path, FOLDER)
+        return os.open(path, FOLDER_FLAGS)
     except OSError as error:
         raise Refusal("artifact", "cannot open the work tree %s: %s" % (path, error.strerror)) from None
 
@@ -128,7 +128,7 @@ def open_folder(top: int, parts: Sequence[bytes]) -> int:
     fd = os.dup(top)
     for part in parts:
         try:
-            deeper = os.open(part, FOLDER, dir_fd=fd)
+            deeper = os.open(part, FOLDER_FLAGS, dir_fd=fd)
         finally:
             os.close(fd)
         fd = deeper
@@ -150,7 +150,7 @@ def make_folder(top: int, parts: Sequence[bytes]) -> int:
 def _enter(fd: int, part: bytes) -> int:
     for _ in range(8):
         try:
-            return os.open(part, FOLDER, dir_fd=fd)
+            return os.open(part, FOLDER_FLAGS, dir_fd=fd)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -178,7 +178,7 @@ def copy_range(source: int, target: int, size: int) -> bool:
     at = 0
     while at < size and hasattr(os, "copy_file_range"):
         try:
-            count = os.copy_file_range(source, target, min(size - at, COPY), at, at)
+            count = os.copy_file_range(source, target, min(size - at, COPY_BYTES), at, at)
         except OSError:
             return False  # whatever it is, who copies by hand will see it, too
         if not count:
@@ -191,7 +191,7 @@ def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
     """`size` bytes from `start` on, or fewer when the file is shorter."""
     at, end = start, start + size
     while at < end:
-        piece = os.pread(fd, min(PIECE, end - at), at)
+        piece = os.pread(fd, min(PIECE_BYTES, end - at), at)
         if not piece:
             return
         at += len(piece)
@@ -201,7 +201,7 @@ def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
 def digest_of(fd: int) -> "tuple[str, int]":
     """sha256 and length of all that a file holds."""
     digest = hashlib.sha256()
-    buffer = bytearray(READ)
+    buffer = bytearray(HASH_BLOCK_BYTES)
     view = memoryview(buffer)
     at = 0
     while True:

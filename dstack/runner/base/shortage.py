@@ -9,7 +9,7 @@ import errno
 
 from dstack.wire import Refusal
 
-LATER = "try again later"
+TRY_LATER_HINT = "try again later"
 _LACKS = {
     errno.EMFILE: "too many open files in a process of this account; close some, or raise its limit (`ulimit -n`)",
     errno.ENFILE: "too many open files on this host; close some there, or have root raise its limit (`fs.file-max`)",
@@ -30,4 +30,4 @@ def cause(error: OSError) -> str:
 
 def refusal(error: OSError, kind: str, message: str, hint: str) -> Refusal:
     """The refusal that `error` leads to; `hint` is for an error that is no shortage."""
-    return Refusal(kind, "%s: %s" % (message, cause(error)), LATER if is_shortage(error) else hint)
+    return Refusal(kind, "%s: %s" % (message, cause(error)), TRY_LATER_HINT if is_shortage(error) else hint)

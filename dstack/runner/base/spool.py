@@ -21,7 +21,7 @@ from dstack.wire.job_messages import ExitRecord, JobOrder, StopWish
 M = TypeVar("M", bound=Message)
 _DAMAGED = "look at the file; `release` forgets the attempt"
 
-RESERVE = 4096
+RESERVED_BYTES = 4096
 """Bytes kept for the exit report."""
 
 
@@ -109,8 +109,8 @@ class Attempt:
         """
         body = json.dumps(report.to_json(), ensure_ascii=False).encode("utf-8", "surrogateescape")
         with open(self._reserve, "r+b" if os.path.exists(self._reserve) else "wb") as file:
-            file.write(body.ljust(RESERVE))
-            file.truncate(max(len(body), RESERVE))
+            file.write(body.ljust(RESERVED_BYTES))
+            file.truncate(max(len(body), RESERVED_BYTES))
             file.flush()
             os.fsync(file.fileno())
         os.rename(self._reserve, self.exit)
@@ -119,7 +119,7 @@ class Attempt:
     def reserve(self) -> None:
         """Take the room that is needed where a full disk must not keep anybody from deciding, stopping or reporting:
         for both verdicts, a wish to stop, the exit report and the last words of the log."""
-        bodies = dict.fromkeys((self._reserve, self.stop + ".reserve", self._room), b" " * RESERVE)
+        bodies = dict.fromkeys((self._reserve, self.stop + ".reserve", self._room), b" " * RESERVED_BYTES)
         bodies.update({"%s.%s" % (self.verdict, each): each.encode("ascii") for each in (STARTED, REFUSED)})
         for path, body in bodies.items():
             with open(path, "wb") as file:
@@ -150,7 +150,7 @@ class Attempt:
                     return
                 raise
         with open(mine, "r+b") as file:
-            file.write(json.dumps(wish.to_json()).encode("ascii").ljust(RESERVE))
+            file.write(json.dumps(wish.to_json()).encode("ascii").ljust(RESERVED_BYTES))
             file.flush()
             os.fsync(file.fileno())
         os.rename(mine, self.stop)

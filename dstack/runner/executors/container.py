@@ -6,7 +6,7 @@ import os
 from typing import ClassVar, Optional, Tuple
 
 from dstack.private_folder import make_folder
-from dstack.runner.base.processes import PROC
+from dstack.runner.base.processes import HAS_PROC
 from dstack.runner.base.spool import Attempt
 from dstack.runner.executors import docker, keeper
 from dstack.runner.executors.executor import Diagnosis, Launch, LogPipe, named_pipe
@@ -31,7 +31,7 @@ class ContainerExecutor:
         return ()
 
     def open_pipe(self) -> LogPipe:
-        if not PROC:
+        if not HAS_PROC:
             # Docker Desktop runs containers in a virtual machine, where a mounted pipe has no other end.
             raise OSError("with secrets and an image it needs a Linux host: here no pipe leads into a container")
         make_folder(self._attempt.container)

@@ -11,7 +11,7 @@ import os
 from typing import ClassVar, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
 
 from dstack.runner.base.spool import Attempt
-from dstack.wire.job_messages import STOP_GRACE_S, JobOrder
+from dstack.wire.job_messages import JOB_STOP_GRACE_S, JobOrder
 
 ATTEMPT_VARIABLE = "DSTACK_ATTEMPT"
 """Name of an environment variable of every process of a job, with the nonce: finds orphans of a killed supervisor."""
@@ -119,5 +119,5 @@ def stop_grace(attempt: Attempt) -> float:
     """Seconds between SIGTERM and SIGKILL by the stop request in the attempt's folder; the default without one."""
     wish = attempt.read_stop()
     if wish is None:
-        return STOP_GRACE_S
+        return JOB_STOP_GRACE_S
     return 0.0 if wish.abort else wish.grace

@@ -7,7 +7,7 @@ import time
 from typing import Callable, Iterator
 
 from dstack.runner.base.spool import Attempt
-from dstack.wire import CHUNK, HELD, RUNNING
+from dstack.wire import CHUNK_BYTES, HELD, RUNNING
 
 FIRST_PAUSE_S = 0.002
 MAX_PAUSE_S = 0.04
@@ -28,7 +28,7 @@ def follow(attempt: Attempt, offset: int, pause: Callable[[float], bool]) -> Ite
         looked = float("-inf")
         over = False
         while True:
-            data = os.pread(fd, CHUNK, offset)
+            data = os.pread(fd, CHUNK_BYTES, offset)
             if data:
                 offset += len(data)
                 delay = FIRST_PAUSE_S

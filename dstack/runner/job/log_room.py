@@ -58,7 +58,7 @@ class LogRoom:
             self.is_full = not self._take(size + ahead)
         if self.is_full and (self._blind or size > self._end - DISK_BLOCK_BYTES):
             self.loss = self.loss or "%s: the log may lack what the job wrote after its byte %d" % (
-                disk_room.FULL,
+                disk_room.DISK_FULL,
                 size,
             )
 

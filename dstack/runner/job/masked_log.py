@@ -10,7 +10,7 @@ from dstack.runner.base import disk_room
 from dstack.runner.base.spool import Attempt
 from dstack.runner.executors.executor import LogPipe
 from dstack.runner.job.masking import Masker
-from dstack.wire import CHUNK
+from dstack.wire import CHUNK_BYTES
 
 PIPE_BYTES = 1 << 20
 """Size of the pipe where the system allows so much: a job need not wait for the supervisor to wake."""
@@ -57,7 +57,7 @@ class MaskedLog:
         if self.reader is None:
             return False
         try:
-            data = os.read(self.reader, CHUNK)
+            data = os.read(self.reader, CHUNK_BYTES)
         except BlockingIOError:
             return False
         if not data:
@@ -68,7 +68,7 @@ class MaskedLog:
 
     def drain(self) -> None:
         """Carry everything that the job wrote before the call."""
-        for _ in range(2 * PIPE_BYTES // CHUNK + 1):
+        for _ in range(2 * PIPE_BYTES // CHUNK_BYTES + 1):
             if not self.pump():
                 return
 
@@ -100,11 +100,11 @@ class MaskedLog:
             return
         try:
             while self._waiting:
-                del self._waiting[: os.write(self._log, self._waiting[:CHUNK])]
+                del self._waiting[: os.write(self._log, self._waiting[:CHUNK_BYTES])]
             while self._last_words:
                 self._last_words = self._last_words[os.write(self._log, self._last_words) :]
         except OSError as error:
-            self._why = disk_room.FULL if disk_room.is_lack(error) else str(error.strerror)
+            self._why = disk_room.DISK_FULL if disk_room.is_lack(error) else str(error.strerror)
 
     def _hang_up(self) -> None:
         if self.reader is not None:
@@ -129,7 +129,7 @@ class MaskedLog:
         """Keep `length` of the waiting bytes, drop all others and every later one, and say so in `loss`."""
         self._missing += len(self._waiting) - length
         del self._waiting[length:]
-        for _ in range(2 * PIPE_BYTES // CHUNK + 1):
+        for _ in range(2 * PIPE_BYTES // CHUNK_BYTES + 1):
             self._missing += len(self._rest())
         self._hang_up()
         self.loss = "%d bytes of the log could not be written, and none after them: %s" % (self._missing, self._why)
@@ -138,6 +138,6 @@ class MaskedLog:
     def _rest(self) -> bytes:
         """Up to CHUNK bytes that still lie in the pipe."""
         try:
-            return os.read(self.reader, CHUNK) if self.reader is not None else b""
+            return os.read(self.reader, CHUNK_BYTES) if self.reader is not None else b""
         except BlockingIOError:
             return b""

@@ -8,7 +8,7 @@ from typing import Iterable, Iterator, List
 
 from dstack.runner.base.channel import Request
 from dstack.runner.base.processes import (
-    LADDER_PATIENCE,
+    KILL_TIMEOUT_S,
     Process,
     descendants,
     describe,
@@ -88,7 +88,7 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
     # The orderly stop, the ladder of signals behind it and the removal may each need the margin.
     order = attempt.read_order()
     margin = 0.0 if order is None else executor_for(attempt, order).stop_margin_s * 3
-    deadline = time.monotonic() + grace + margin + LADDER_PATIENCE + 3
+    deadline = time.monotonic() + grace + margin + KILL_TIMEOUT_S + 3
     while attempt.read_exit() is None:
         if not is_alive(named) and attempt.read_exit() is None:
             _end_orphans(attempt, grace)

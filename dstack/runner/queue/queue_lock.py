@@ -139,7 +139,7 @@ def _describe_holder(fd: int) -> str:
     """In words, which processes hold the lock of the open file `fd`."""
     path = os.readlink("/proc/self/fd/%d" % fd) if os.path.exists("/proc/self/fd") else "the lock"
     try:
-        pids = file_locks.Snapshot().holders_of(fd) or []
+        pids = file_locks.LockTable().holders_of(fd) or []
     except OSError:
         pids = []
     names = [name for name in map(_describe_process, pids) if name]

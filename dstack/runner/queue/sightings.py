@@ -72,7 +72,7 @@ def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
         paths = [path for folder in folders.ticket_folders()[:1] for path in _paths(folder, nonce)]
     except OSError:
         return None
-    locks = file_locks.Snapshot()
+    locks = file_locks.LockTable()
     return any(_ticket_lives(path, uid, locks) for path in paths)
 
 
@@ -87,7 +87,7 @@ def _is_named(name: str, nonce: str) -> bool:
     return mark == nonce[:16] and len(order) == 20 and order.isdecimal()
 
 
-def _ticket_lives(path: str, uid: int, locks: file_locks.Snapshot) -> bool:
+def _ticket_lives(path: str, uid: int, locks: file_locks.LockTable) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -99,7 +99,7 @@ def _ticket_lives(path: str, uid: int, locks: file_locks.Snapshot) -> bool:
         os.close(fd)
 
 
-def _is_locked(fd: int, uid: int, locks: file_locks.Snapshot) -> bool:
+def _is_locked(fd: int, uid: int, locks: file_locks.LockTable) -> bool:
     """Whether an attempt of the account holds the lock of the ticket.
 
     The kernel's list of locks decides where it shows the lock. Any account may lock the file: a lock held only by

@@ -162,7 +162,7 @@ def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: floa
 
 
 @contextlib.contextmanager
-def _refusing(text: str, hint: str = shortage.LATER) -> Iterator[None]:
+def _refusing(text: str, hint: str = shortage.TRY_LATER_HINT) -> Iterator[None]:
     """Turn every OSError within the block into a Refusal."""
     try:
         yield

@@ -159,7 +159,7 @@ class QueueScan:
     """
 
     def __init__(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.locks = file_locks.Snapshot()
+        self.locks = file_locks.LockTable()
         self.skipped_files = 0
         self._is_cancelled = is_cancelled
         self._files = 0

@@ -22,12 +22,12 @@ from dstack.wire.form import Message
 from dstack.wire.job_messages import ExitRecord, ManifestAnswer, ManifestSummary
 
 M = TypeVar("M", bound=Message)
-SMALL = 4 << 20
+MAX_SHARED_FILE_BYTES = 4 << 20
 """Files below this many bytes share packs."""
-PACK = 16 << 20
+MAX_SHARED_PACK_BYTES = 16 << 20
 """A shared pack takes no further file once it would grow past this many bytes."""
 MAX_ENTRIES = 200_000
-MAX_MANIFEST = 60 << 20
+MAX_MANIFEST_BYTES = 60 << 20
 """Bytes; coordinators read a manifest as one object of at most 64 MiB."""
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -35,7 +35,7 @@ _TOO_MANY = "let the job put them into one archive, or name fewer paths under ar
 _CHANGED = "something still writes there; `dstack run --rerun` makes the artifacts again"
 
 
-class Found(NamedTuple):
+class ArtifactPath(NamedTuple):
     """One path of a job's artifacts. `size`, `sha256` and, of large ones, `pieces` of files; `target` of links."""
 
     path: bytes
@@ -83,7 +83,7 @@ def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Seq
             bytes=sum(item.size for item in found),
         )
         body = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in _placed(found)).encode("ascii")
-        if len(body) > MAX_MANIFEST:
+        if len(body) > MAX_MANIFEST_BYTES:
             raise Refusal("artifact", "the list of artifacts would be %d bytes long" % len(body), _TOO_MANY)
         # The summary first: where the manifest stands, its summary stands.
         _replace(os.path.join(nonce_folder, "manifest.json"), json.dumps(summary.to_json()).encode("ascii"))
@@ -165,7 +165,7 @@ def _open_member(top: int, parts: List[bytes]) -> int:
         folder = safe_paths.open_folder(top, parts[:-1])
         try:
             state = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-            fd = os.open(parts[-1], safe_paths.FILE, dir_fd=folder) if stat.S_ISREG(state.st_mode) else -1
+            fd = os.open(parts[-1], safe_paths.FILE_FLAGS, dir_fd=folder) if stat.S_ISREG(state.st_mode) else -1
         finally:
             os.close(folder)
     except OSError as error:
@@ -188,7 +188,7 @@ class _Walk:
         self._top = project_folder
         self._strict = strict
         self._seen: Set[bytes] = set()
-        self.found: List[Found] = []
+        self.found: List[ArtifactPath] = []
         self.skipped: List[str] = []
 
     def run(self, paths: Sequence[str]) -> List[str]:
@@ -226,7 +226,7 @@ class _Walk:
         try:
             state = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
             if stat.S_ISDIR(state.st_mode):
-                self._add(Found(path, "folder", state.st_mode & 0o777))
+                self._add(ArtifactPath(path, "folder", state.st_mode & 0o777))
                 self._down(parent, parts)
             elif stat.S_ISREG(state.st_mode):
                 self._file(parent, parts)
@@ -241,7 +241,7 @@ class _Walk:
         return True
 
     def _down(self, parent: int, parts: List[bytes]) -> None:
-        fd = os.open(parts[-1], safe_paths.FOLDER, dir_fd=parent)
+        fd = os.open(parts[-1], safe_paths.FOLDER_FLAGS, dir_fd=parent)
         try:
             self._folder(fd, parts)
         finally:
@@ -258,7 +258,7 @@ class _Walk:
                 self._one(fd, inner)
 
     def _file(self, parent: int, parts: List[bytes]) -> None:
-        fd = os.open(parts[-1], safe_paths.FILE, dir_fd=parent)
+        fd = os.open(parts[-1], safe_paths.FILE_FLAGS, dir_fd=parent)
         try:
             before = os.fstat(fd)
             found = pieces.digests_of(fd)
@@ -268,7 +268,7 @@ class _Walk:
         path = b"/".join(parts)
         if found.size != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise Refusal("changed", "artifact %s changed while it was read" % safe_paths.shown(path), _CHANGED)
-        self._add(Found(path, "file", before.st_mode & 0o777, found.size, found.sha256, pieces=found.pieces))
+        self._add(ArtifactPath(path, "file", before.st_mode & 0o777, found.size, found.sha256, pieces=found.pieces))
 
     def _link(self, target: bytes, parts: List[bytes]) -> None:
         path = b"/".join(parts)
@@ -279,14 +279,14 @@ class _Walk:
                 path, Refusal("artifact", message % (safe_paths.shown(path), safe_paths.shown(target)), hint)
             )
             return
-        self._add(Found(path, "link", 0o777, target=target))
+        self._add(ArtifactPath(path, "link", 0o777, target=target))
 
     def _leave_out(self, path: bytes, refusal: Refusal) -> None:
         if self._strict:
             raise refusal from None
         self.skipped.append(safe_paths.text(path))
 
-    def _add(self, item: Found) -> None:
+    def _add(self, item: ArtifactPath) -> None:
         if len(item.path) > safe_paths.MAX_PATH:
             raise Refusal("artifact", "the path %s is too long" % safe_paths.shown(item.path))
         if len(self.found) >= MAX_ENTRIES:
@@ -295,18 +295,18 @@ class _Walk:
         self.found.append(item)
 
 
-def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
+def _placed(found: Sequence[ArtifactPath]) -> Iterator[Dict[str, Any]]:
     """The entries with their places: small files together, in order; equal content is stored once."""
     places: Dict[str, "tuple[str, int]"] = {}
-    batch: List[Found] = []
+    batch: List[ArtifactPath] = []
     filled = 0
     for item in [*found, None]:
-        if item is None or (0 < item.size < SMALL and filled + item.size > PACK):
+        if item is None or (0 < item.size < MAX_SHARED_FILE_BYTES and filled + item.size > MAX_SHARED_PACK_BYTES):
             _close(batch, places)
             batch, filled = [], 0
         if item is None or not item.size or item.pieces or item.sha256 in places:
             continue
-        if item.size >= SMALL:
+        if item.size >= MAX_SHARED_FILE_BYTES:
             _close([item], places)
             continue
         batch.append(item)
@@ -315,7 +315,7 @@ def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
     for item in found:
         entry: Dict[str, Any] = {"path": safe_paths.text(item.path), "kind": item.kind, "mode": item.mode}
         if item.pieces:
-            entry.update(size=item.size, sha256=item.sha256, piece=pieces.PIECE, pieces=item.pieces)
+            entry.update(size=item.size, sha256=item.sha256, piece=pieces.LARGE_PIECE_BYTES, pieces=item.pieces)
         elif item.kind == "file":
             pack, offset = places[item.sha256] if item.size else ("", 0)
             entry.update(size=item.size, sha256=item.sha256, pack=pack, offset=offset)
@@ -324,7 +324,7 @@ def _placed(found: Sequence[Found]) -> Iterator[Dict[str, Any]]:
         yield entry
 
 
-def _close(batch: Sequence[Found], places: "Dict[str, tuple[str, int]]") -> None:
+def _close(batch: Sequence[ArtifactPath], places: "Dict[str, tuple[str, int]]") -> None:
     """Name a pack by its members."""
     name = pieces.pack_name([(item.sha256, item.size) for item in batch])
     offset = 0

@@ -19,8 +19,8 @@ from dstack.runner.base import disk_room, safe_paths
 from dstack.runner.store import artifacts
 from dstack.wire import Refusal
 
-EMPTY = hashlib.sha256().hexdigest()
-LIST = "entries"
+EMPTY_SHA256 = hashlib.sha256().hexdigest()
+LIST_KIND = "entries"
 """Kind of an entry that stands for a list of entries, one JSON object a line, in the store under `sha256`."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -56,7 +56,7 @@ def identity_of(fd: int) -> Tuple[int, ...]:
 def missing(root: str, digests: Sequence[object]) -> List[str]:
     """Which of these sha256 the store lacks, in the order given; raises Refusal("hash") for what is none.
 
-    What it has stays for hours (`eviction.SAFE`), whatever else must go.
+    What it has stays for hours (`eviction.KEEP_AFTER_USE_S`), whatever else must go.
     """
     return [digest for digest in map(checked, digests) if not has(root, digest)]
 
@@ -101,14 +101,14 @@ class _Entry(NamedTuple):
 def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
     """The entries; a list of them that stands in the store is read and verified."""
     for item in entries:
-        if not isinstance(item, dict) or item.get("kind") != LIST:
+        if not isinstance(item, dict) or item.get("kind") != LIST_KIND:
             yield item
             continue
         digest = checked(item.get("sha256"))
         fd = _open_blob(root, digest)
         try:
             size = os.fstat(fd).st_size
-            if size > artifacts.MAX_MANIFEST:
+            if size > artifacts.MAX_MANIFEST_BYTES:
                 raise Refusal("inputs", "the list of inputs is %d bytes long" % size)
             body = b"".join(safe_paths.pieces(fd, size))
         finally:
@@ -196,9 +196,9 @@ def _refuse_folder(folder: int, item: _Entry) -> None:
 
 def _lay_file(root: str, folder: int, name: str, item: _Entry, verified: Verified) -> None:
     source = -1
-    fd = os.open(name, safe_paths.NEW, 0o600, dir_fd=folder)
+    fd = os.open(name, safe_paths.NEW_FILE_FLAGS, 0o600, dir_fd=folder)
     try:
-        if item.sha256 != EMPTY:
+        if item.sha256 != EMPTY_SHA256:
             source = _open_blob(root, item.sha256)
         if source >= 0:
             identity = identity_of(source)
@@ -277,7 +277,7 @@ def has(root: str, digest: str) -> bool:
 
 def _open_blob(root: str, digest: str) -> int:
     try:
-        return os.open(blob(root, digest), safe_paths.FILE)
+        return os.open(blob(root, digest), safe_paths.FILE_FLAGS)
     except OSError:
         raise Refusal("hash", "the store of this host lacks %s" % digest, "run it again and it is sent") from None
 

@@ -20,21 +20,21 @@ import tempfile
 import time
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from dstack.private_folder import WRITERS, UntrustedError, close_folder, make_folder
+from dstack.private_folder import WRITE_RIGHTS, UntrustedError, close_folder, make_folder
 from dstack.runner.base import disk_room
 from dstack.wire import NO_ROOM, Refusal
 from dstack.wire.host_messages import CodeBasisAnswer
 
-OLDEST = (2, 17)
-COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-VERSION = re.compile(rb"git version (\d+)\.(\d+)")
-HEADER_LIMIT = 1 << 20
-BASES = 8
-STALE = 24 * 3600
-PACKS = 50
+OLDEST_GIT = (2, 17)
+COMMIT_FORM = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+PROJECT_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+GIT_VERSION_FORM = re.compile(rb"git version (\d+)\.(\d+)")
+MAX_HEADER_BYTES = 1 << 20
+MAX_BUNDLE_BASES = 8
+QUARANTINE_AGE_S = 24 * 3600
+MAX_LOOSE_PACKS = 50
 RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
-SAFE = (
+SAFE_SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",
@@ -56,7 +56,7 @@ SAFE = (
     # several processes that lay files at once are twice as slow on a disk as one
     "checkout.workers=1",
 )
-MODES = (b"100644", b"100755", b"120000")
+FILE_MODES = (b"100644", b"100755", b"120000")
 UPDATE_HINT = "run the command again; if it stays so, remove %s on the host"
 
 
@@ -97,8 +97,8 @@ def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBas
     if not os.path.isdir(store):
         return CodeBasisAnswer(have=False, basis=())
     check_owner(store)
-    held = [base for base in known if COMMIT.fullmatch(base) and has(store, base)]
-    return CodeBasisAnswer(have=has(store, commit), basis=tuple(held[:BASES]))
+    held = [base for base in known if COMMIT_FORM.fullmatch(base) and has(store, base)]
+    return CodeBasisAnswer(have=has(store, commit), basis=tuple(held[:MAX_BUNDLE_BASES]))
 
 
 @told()
@@ -175,14 +175,14 @@ def prove(store: str, tree: str, target: str, index: str) -> None:
 
 def checked(name: Any) -> str:
     """An object id; raises CodeError for anything else."""
-    if not isinstance(name, str) or not COMMIT.fullmatch(name):
+    if not isinstance(name, str) or not COMMIT_FORM.fullmatch(name):
         raise CodeError("code", "not an object id: %r" % (name,))
     return name
 
 
 def store_path(root: str, project: Any) -> str:
     """Where the store of a project lies; raises CodeError for a name that could lead elsewhere."""
-    if not isinstance(project, str) or not PROJECT.fullmatch(project):
+    if not isinstance(project, str) or not PROJECT_FORM.fullmatch(project):
         raise CodeError("code", "not a project name: %r" % (project,))
     return os.path.join(root, "code", project + ".git")
 
@@ -196,7 +196,7 @@ def check_owner(store: str) -> None:
     """Raises CodeError unless the store is a real folder that only this account may write to; dstack's are closed."""
     found = os.lstat(store)
     is_made = os.path.isdir(os.path.join(store, "refs", "dstack"))  # else it is the user's, below `dir: ~`
-    is_alone = found.st_uid == os.getuid() and (is_made or not found.st_mode & WRITERS)
+    is_alone = found.st_uid == os.getuid() and (is_made or not found.st_mode & WRITE_RIGHTS)
     if not stat.S_ISDIR(found.st_mode) or not is_alone:
         raise CodeError("host", "%s is not a folder of this account alone" % store, "move it away on the host")
     if is_made:
@@ -240,7 +240,7 @@ def read_header(path: str) -> Bundle:
     with open(path, "rb") as file:
         if file.readline(64) not in (b"# v2 git bundle\n", b"# v3 git bundle\n"):
             raise CodeError("code", "what arrived is not a git bundle", "run the command again")
-        while file.tell() < HEADER_LIMIT:
+        while file.tell() < MAX_HEADER_BYTES:
             line = file.readline(4096)
             if line == b"\n":
                 return Bundle(tuple(needs), brings, file.tell())
@@ -276,7 +276,7 @@ def check_names(store: str, tree: str, env: Dict[str, str]) -> None:
     for line in listing.split(b"\0")[:-1]:
         front, _, path = line.partition(b"\t")
         mode = front.split(b" ", 1)[0]
-        if mode not in MODES:
+        if mode not in FILE_MODES:
             raise CodeError("code", "%r in the snapshot is neither file nor link" % os.fsdecode(path))
         if any(part in (b"", b".", b"..") or part.lower() == b".git" for part in path.split(b"/")):
             raise CodeError("code", "%r in the snapshot is a name that leads elsewhere" % os.fsdecode(path))
@@ -297,7 +297,7 @@ def note(store: str, commit: str) -> None:
 def tidy(store: str) -> None:
     """Join many small packs into one; nothing is dropped. That it fails is no harm."""
     packs = [name for name in os.listdir(os.path.join(store, "objects", "pack")) if name.endswith(".pack")]
-    if len(packs) > PACKS:
+    if len(packs) > MAX_LOOSE_PACKS:
         with contextlib.suppress(CodeError):
             git(store, ["repack", "-a", "-d", "-k", "-q"], env={}, cwd=store)
 
@@ -309,7 +309,7 @@ def quarantine(store: str) -> Iterator[str]:
     make_folder(parent)
     for entry in os.scandir(parent):
         with contextlib.suppress(OSError):
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE:
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > QUARANTINE_AGE_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=parent)
     try:
@@ -345,8 +345,8 @@ def write_file(folder: str, path: str, text: str) -> None:
 
 def check_version() -> None:
     """Raises CodeError when git is missing or older than 2.17."""
-    found = VERSION.search(git("/", ["version"], env={}, cwd="/"))
-    if found is None or (int(found.group(1)), int(found.group(2))) < OLDEST:
+    found = GIT_VERSION_FORM.search(git("/", ["version"], env={}, cwd="/"))
+    if found is None or (int(found.group(1)), int(found.group(2))) < OLDEST_GIT:
         raise CodeError("host", "git on this host is older than 2.17", "install a newer git on this host")
 
 
@@ -374,7 +374,7 @@ def git(
     store: str, arguments: Sequence[str], *, env: Dict[str, str], cwd: str, stdin: Optional[IO[bytes]] = None
 ) -> bytes:
     """What git prints; raises CodeError with its last line when it fails, or when there is none."""
-    settings = [part for setting in SAFE for part in ("-c", setting)]
+    settings = [part for setting in SAFE_SETTINGS for part in ("-c", setting)]
     try:
         done = subprocess.run(
             ["git", *settings, *arguments],
@@ -395,6 +395,6 @@ def git(
         last = lines[-1].strip() if lines else "exit code %d" % done.returncode
         message = "git %s: %s" % (arguments[0], last)
         if disk_room.ran_out("\n".join(lines), cwd):
-            raise CodeError(NO_ROOM, "%s: %s" % (disk_room.FULL, message), disk_room.HINT)
+            raise CodeError(NO_ROOM, "%s: %s" % (disk_room.DISK_FULL, message), disk_room.DISK_ROOM_HINT)
         raise CodeError("code", message, UPDATE_HINT % store)
     return done.stdout

@@ -18,17 +18,17 @@ from dstack.runner.base.spool import attempts
 from dstack.runner.store import blob_store
 from dstack.wire import REFUSED, Refusal
 
-SHARE = 10
+STORE_SHARE = 10
 """The store has at most one part in so many of its disk, and leaves as much of it free."""
-SAFE = 6 * 3600.0
+KEEP_AFTER_USE_S = 6 * 3600.0
 """Seconds after its last use in which a blob stays: some attempt may be about to take it."""
-EVERY = 600.0
+STORE_SWEEP_INTERVAL_S = 600.0
 """Seconds between two looks at the whole store of a host whose disk has room."""
-PRESSED = 10.0
+FULL_SWEEP_INTERVAL_S = 10.0
 """The same where it has none, which may be for others' files."""
-REFUSED_FOR = 2 * 86_400.0
+KEEP_REFUSED_S = 2 * 86_400.0
 """Seconds after which an attempt that was refused is forgotten: whoever asks then is told the same."""
-MARK = "store.looked"
+SWEEP_MARK = "store.looked"
 """Beside the store: its modification time is when somebody last looked at all of it, its lock who does."""
 
 
@@ -49,11 +49,11 @@ class Disk(NamedTuple):
 
 def forgotten(blobs: List[Blob], disk: Disk, *, now: float, coming: int = 0) -> List[Blob]:
     """Which blobs go, the longest unused first, so that `coming` bytes find room. Pure; `now`: as their times."""
-    room = disk.total // SHARE
+    room = disk.total // STORE_SHARE
     excess = coming + max(sum(blob.size for blob in blobs) - room, room - disk.free)
     gone = []
     for blob in sorted(blobs, key=lambda blob: blob.used):
-        if excess <= 0 or blob.used > now - SAFE:
+        if excess <= 0 or blob.used > now - KEEP_AFTER_USE_S:
             break
         gone.append(blob)
         excess -= blob.size
@@ -68,7 +68,7 @@ def make_room(root: str, *, coming: int = 0, disk: Optional[Disk] = None) -> int
     folder = os.path.join(root, "store")
     try:
         there = disk or _disk(folder)
-        with _turn(root, hurry=there.free - coming < there.total // SHARE) as mine:
+        with _turn(root, hurry=there.free - coming < there.total // STORE_SHARE) as mine:
             return _forget(root, there, coming) if mine else 0
     except OSError:
         return 0
@@ -89,7 +89,7 @@ def _forget(root: str, disk: Disk, coming: int) -> int:
 def _forget_refused(root: str, now: float) -> None:
     for attempt in attempts(root):
         with contextlib.suppress(OSError, Refusal):
-            if now - os.stat(attempt.folder).st_mtime < REFUSED_FOR or attempt.lives() or attempt.read_exit():
+            if now - os.stat(attempt.folder).st_mtime < KEEP_REFUSED_S or attempt.lives() or attempt.read_exit():
                 continue
             # A held one whose supervisor was killed has no verdict. Whichever way it goes, nothing begins any more.
             if attempt.decide(REFUSED) == REFUSED:
@@ -104,7 +104,7 @@ def _disk(folder: str) -> Disk:
 @contextlib.contextmanager
 def _turn(root: str, *, hurry: bool) -> Iterator[bool]:
     """Whether it is this runner's turn to look; `hurry` where the disk is nearly full."""
-    fd = os.open(os.path.join(root, MARK), safe_paths.MARK, 0o600)
+    fd = os.open(os.path.join(root, SWEEP_MARK), safe_paths.MARK_FLAGS, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,7 +112,9 @@ def _turn(root: str, *, hurry: bool) -> Iterator[bool]:
             yield False
             return
         looked = os.fstat(fd)
-        if looked.st_size and 0 <= time.time() - looked.st_mtime < (PRESSED if hurry else EVERY):
+        if looked.st_size and 0 <= time.time() - looked.st_mtime < (
+            FULL_SWEEP_INTERVAL_S if hurry else STORE_SWEEP_INTERVAL_S
+        ):
             yield False
             return
         yield True

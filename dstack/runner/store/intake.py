@@ -102,7 +102,7 @@ def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
     folder = safe_paths.open_folder(top, parts[:-1])
     source = -1
     try:
-        source = os.open(parts[-1], safe_paths.FILE, dir_fd=folder)
+        source = os.open(parts[-1], safe_paths.FILE_FLAGS, dir_fd=folder)
         with _Incoming(root, entry["sha256"]) as incoming:
             if not incoming.take(source, folder, parts[-1]):
                 incoming.create()
@@ -135,10 +135,10 @@ class _Incoming:
         """An empty file to write to."""
         try:
             try:
-                self.fd = os.open(self._path, safe_paths.NEW, 0o600)
+                self.fd = os.open(self._path, safe_paths.NEW_FILE_FLAGS, 0o600)
             except FileNotFoundError:
                 make_folder(self._store)
-                self.fd = os.open(self._path, safe_paths.NEW, 0o600)
+                self.fd = os.open(self._path, safe_paths.NEW_FILE_FLAGS, 0o600)
         except OSError as error:
             raise self._full(error) from None
         self._there = True

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from dstack.runner.base import safe_paths
 
-PIECE = 1 << 30
+LARGE_PIECE_BYTES = 1 << 30
 """Bytes of each piece but the last; files of at most as many are not cut."""
 
 
@@ -22,22 +22,22 @@ class Digests(NamedTuple):
 
 def digests_of(fd: int) -> Digests:
     """Hash a file, once read; a file that is to be cut by the size it has at the beginning also piece by piece."""
-    if os.fstat(fd).st_size <= PIECE:
+    if os.fstat(fd).st_size <= LARGE_PIECE_BYTES:
         return Digests(*safe_paths.digest_of(fd))
     whole, piece = hashlib.sha256(), hashlib.sha256()
     pieces: List[str] = []
     at = 0
     while True:
-        data = os.pread(fd, min(safe_paths.READ, PIECE - at % PIECE), at)
+        data = os.pread(fd, min(safe_paths.HASH_BLOCK_BYTES, LARGE_PIECE_BYTES - at % LARGE_PIECE_BYTES), at)
         if not data:
             break
         whole.update(data)
         piece.update(data)
         at += len(data)
-        if at % PIECE == 0:
+        if at % LARGE_PIECE_BYTES == 0:
             pieces.append(piece.hexdigest())
             piece = hashlib.sha256()
-    if at % PIECE:
+    if at % LARGE_PIECE_BYTES:
         pieces.append(piece.hexdigest())
     return Digests(whole.hexdigest(), at, tuple(pieces))
 

@@ -37,7 +37,7 @@ MB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE", MB)
+    monkeypatch.setattr(pieces, "LARGE_PIECE_BYTES", MB)
 
 
 class Cut(FolderBucket):
@@ -204,7 +204,7 @@ def test_the_digest_of_the_content_does_not_depend_on_pieces(tmp_path: Path, mon
     host = host_with(tmp_path / "host", large=3 * MB)
     cut = collected(host, FolderBucket(tmp_path / "one"))
     (host.spool / "manifest.jsonl").unlink()
-    monkeypatch.setattr(pieces, "PIECE", 1 << 30)
+    monkeypatch.setattr(pieces, "LARGE_PIECE_BYTES", 1 << 30)
     whole = collected(host, FolderBucket(tmp_path / "two"))
     assert cut != whole
     assert manifests.content_digest(cut) == manifests.content_digest(whole)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from dstack.bounds import DEFAULTS, Bound, Real, Text, Whole
+from dstack.bounds import DEFAULT_BOUNDS, Bound, Real, Text, Whole
 
 WRITABLE = st.characters(codec="utf-8")
 SHOWN = st.characters(codec="utf-8").filter(str.isprintable)
@@ -31,7 +31,7 @@ def any_value(hint: Any, bound: Bound | None = None) -> st.SearchStrategy[Any]:
     if get_origin(hint) is Annotated:
         return any_value(hint.__origin__, hint.__metadata__[0])
     if hint in (str, int, float):
-        return _scalar(bound or DEFAULTS[hint])
+        return _scalar(bound or DEFAULT_BOUNDS[hint])
     if hint is Any:
         return st.none() | st.booleans() | any_value(int) | any_value(float) | any_value(str)
     if hint in (bool, NoneType):

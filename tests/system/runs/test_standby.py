@@ -20,7 +20,7 @@ from dstack.core.liveness import LONGEST_SILENCE_S
 from dstack.session.session import Session
 from dstack.session.standby import QUIET
 from dstack.session.submission import plan_run, rename
-from dstack.wire import LEASE
+from dstack.wire import LEASE_S
 from tests.support.buckets.object_stores import ministack
 from tests.support.buckets.request_log import STANDBY, RequestLog, Requests, documented
 from tests.support.hosts.farm import Farm, TestHost
@@ -137,7 +137,7 @@ def test_hosts_go_on_when_laptops_fall_silent_and_one_of_them_comes_back(
         until(
             "the steps are done",
             lambda: last <= {*marks(hosts)},
-            seconds=LONGEST_SILENCE_S + 4 * STANDBY_POLL_S + LEASE,
+            seconds=LONGEST_SILENCE_S + 4 * STANDBY_POLL_S + LEASE_S,
         )
         assert time.monotonic() - begin > LONGEST_SILENCE_S - STANDBY_POLL_S, (
             "nobody took it while the laptop may have lived"

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.bounds import REMARK
+from dstack.bounds import MAX_REMARK
 from dstack.core.heartbeats import MAX_ATTEMPTS, MAX_STANDBY_HOSTS, Heartbeat, decode_beat, encode_beat
 from dstack.core.sightings import Sighting
 
@@ -70,7 +70,7 @@ def test_a_beat_is_cut_on_both_sides() -> None:
     )
     written = json.loads(encode_beat(1, many))
     assert (len(written["unreachable"]), len(written["standby"])) == (MAX_ATTEMPTS, MAX_STANDBY_HOSTS)
-    foreign = {"standby": ["h"] * (MAX_STANDBY_HOSTS + 1), "waits": {"r": {"train": "x" * (REMARK + 1), "b": " "}}}
+    foreign = {"standby": ["h"] * (MAX_STANDBY_HOSTS + 1), "waits": {"r": {"train": "x" * (MAX_REMARK + 1), "b": " "}}}
     read = decode_beat(json.dumps(foreign).encode())
     assert len(read.standby) == MAX_STANDBY_HOSTS
-    assert read.waits == {"r": {"train": "x" * REMARK}}
+    assert read.waits == {"r": {"train": "x" * MAX_REMARK}}

@@ -86,9 +86,9 @@ def test_a_message_is_read_as_it_was_written(cls: type[Message], data: st.DataOb
     assert cls.from_json(over_the_wire(message)) == message
     assert cls.from_other_version(over_the_wire(message)) == message
     if isinstance(message, RequestMessage):
-        envelope = json.loads(json.dumps(message.envelope(7, 1024 if cls.streams else None)))
-        assert (envelope["id"], envelope["op"]) == (7, cls.op)
-        assert cls.from_envelope(envelope) == message
+        envelope = json.loads(json.dumps(message.envelope(7, 1024 if message.streams else None)))
+        assert (envelope["id"], envelope["op"]) == (7, message.op)
+        assert type(message).from_envelope(envelope) == message
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)

@@ -13,8 +13,8 @@ import pytest
 from dstack import wire
 from dstack.adapters.runner.channel import Channel
 from dstack.adapters.runner.client import RunnerClient
-from dstack.adapters.runner.start import MAX_NOISE, Program, start_runner
-from dstack.adapters.runner.streams import WINDOW
+from dstack.adapters.runner.start import MAX_NOISE_BYTES, Program, start_runner
+from dstack.adapters.runner.streams import STREAM_WINDOW_BYTES
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, Nonce
 from dstack.wire.form import DoneAnswer
@@ -42,7 +42,7 @@ def fails(kind: type[Exception], match: str) -> Callable[[RunnerClient], Any]:
 
 
 @pytest.mark.parametrize(
-    "noise", [b"", b"Welcome!\n", b"no newline", b"\x1b[31m" + b"x" * (MAX_NOISE - 5)], ids=range(4)
+    "noise", [b"", b"Welcome!\n", b"no newline", b"\x1b[31m" + b"x" * (MAX_NOISE_BYTES - 5)], ids=range(4)
 )
 def test_noise_before_the_sentinel_is_skipped(noise: bytes) -> None:
     async def script(far: FarSide) -> None:
@@ -58,7 +58,7 @@ def test_noise_before_the_sentinel_is_skipped(noise: bytes) -> None:
 def test_more_noise_than_allowed_is_quoted_at_its_end() -> None:
     async def script(far: FarSide) -> None:
         far.stderr = "said on stderr"
-        await far.say(b"x" * (MAX_NOISE + 1) + b"\x1b[2J the end")
+        await far.say(b"x" * (MAX_NOISE_BYTES + 1) + b"\x1b[2J the end")
 
     scene = fails(HostError, r"more than 64 KiB.*x\s+\[2J the end; said on stderr")
     assert against(script, scene).closed
@@ -218,7 +218,7 @@ def test_facts_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 GARBAGE = {
     "text": b"Traceback (most recent call last):\n",
     "unknown kind": wire.HEADER.pack(9, 3) + b"abc",
-    "too long": wire.HEADER.pack(wire.MESSAGE, wire.MAX_FRAME + 1),
+    "too long": wire.HEADER.pack(wire.MESSAGE, wire.MAX_FRAME_BYTES + 1),
     "no JSON": wire.HEADER.pack(wire.MESSAGE, 3) + b"abc",
     "deep JSON": wire.HEADER.pack(wire.MESSAGE, 200_000) + b"[" * 200_000,
     "a list": wire.HEADER.pack(wire.MESSAGE, 2) + b"[]",
@@ -263,9 +263,9 @@ def test_more_than_the_window_ends_the_connection() -> None:
     async def script(far: FarSide) -> None:
         await far.start()
         request = await far.request(wire.FOLLOW)
-        assert request["window"] == WINDOW
-        for _ in range(WINDOW // wire.CHUNK + 1):
-            await far.data(request, b"x" * wire.CHUNK)
+        assert request["window"] == STREAM_WINDOW_BYTES
+        for _ in range(STREAM_WINDOW_BYTES // wire.CHUNK_BYTES + 1):
+            await far.data(request, b"x" * wire.CHUNK_BYTES)
 
     async def scene(client: RunnerClient) -> None:
         async with aclosing(client.follow(N, 0)) as chunks:
@@ -448,8 +448,8 @@ def test_answers_in_any_order_reach_who_asked() -> None:
 
 
 def test_credit_is_given_for_what_was_consumed_and_no_more() -> None:
-    total = 3 * WINDOW
-    seen = {"sent": 0, "allowed": WINDOW}
+    total = 3 * STREAM_WINDOW_BYTES
+    seen = {"sent": 0, "allowed": STREAM_WINDOW_BYTES}
 
     async def script(far: FarSide) -> None:
         await far.start()
@@ -460,13 +460,13 @@ def test_credit_is_given_for_what_was_consumed_and_no_more() -> None:
                 assert "id" not in message
                 assert message["request"] == request["id"]
                 seen["allowed"] += message["bytes"]
-            length = min(wire.CHUNK, seen["allowed"] - seen["sent"], total - seen["sent"])
+            length = min(wire.CHUNK_BYTES, seen["allowed"] - seen["sent"], total - seen["sent"])
             seen["sent"] += length
             await far.data(request, b"x" * length)
         await far.ok(request, {"exit": None, "length": total})
         while (message := wire.unpack_message((await far.frame()).payload))["op"] == wire.CREDIT:
             seen["allowed"] += message["bytes"]
-        assert seen["allowed"] <= total + WINDOW
+        assert seen["allowed"] <= total + STREAM_WINDOW_BYTES
         await far.ok(message, {"verdict": "started"})
 
     async def scene(client: RunnerClient) -> None:
@@ -481,8 +481,8 @@ def test_a_stream_that_nobody_reads_delays_no_other_request() -> None:
     async def script(far: FarSide) -> None:
         await far.start()
         request = await far.request(wire.FOLLOW)
-        for _ in range(WINDOW // wire.CHUNK):
-            await far.data(request, b"x" * wire.CHUNK)
+        for _ in range(STREAM_WINDOW_BYTES // wire.CHUNK_BYTES):
+            await far.data(request, b"x" * wire.CHUNK_BYTES)
         for _ in range(20):
             await far.ok(await far.request(wire.VERDICT), {"verdict": "started"})
         await far.ok(request, {})
@@ -493,7 +493,7 @@ def test_a_stream_that_nobody_reads_delays_no_other_request() -> None:
             for _ in range(20):
                 assert await client.verdict(N) == "started"
             got += sum([len(chunk) async for chunk in chunks])
-        assert got == WINDOW
+        assert got == STREAM_WINDOW_BYTES
 
     against(script, scene)
 
@@ -599,7 +599,7 @@ def test_uploads_come_in_frames_of_a_quarter_megabyte_with_an_end() -> None:
 
     against(script, scene)
     assert b"".join(got) == body
-    assert max(map(len, got)) <= wire.CHUNK
+    assert max(map(len, got)) <= wire.CHUNK_BYTES
 
 
 def test_a_cancelled_hold_is_cancelled_and_dropped_at_the_host() -> None:

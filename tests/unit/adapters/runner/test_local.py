@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dstack.adapters.runner.client import RunnerClient
-from dstack.adapters.runner.local import CLOSE_WAIT, LocalTransport, open_local
+from dstack.adapters.runner.local import LOCAL_CLOSE_TIMEOUT_S, LocalTransport, open_local
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Host, HostName
@@ -84,7 +84,7 @@ def test_close_kills_a_child_that_does_not_end_and_leaves_none_behind() -> None:
         assert transport.exit_status() == 128 + 9
         assert not Path(f"/proc/{transport.pid}").exists()
 
-    assert CLOSE_WAIT < 30
+    assert LOCAL_CLOSE_TIMEOUT_S < 30
     play(scene())
 
 

@@ -29,7 +29,7 @@ def test_holders_are_told_from_those_that_wait() -> None:
     assert file_locks.parse(TEXT) == {(8, 0x1A, 7864554): [2001], (0, 0x14, 99): [], (0xFD, 0, 7): [31, 32]}
 
 
-@pytest.mark.skipif(not Path(file_locks.LOCKS).exists(), reason="this system does not list its locks")
+@pytest.mark.skipif(not Path(file_locks.LOCK_LIST).exists(), reason="this system does not list its locks")
 def test_a_file_held_by_another_process_is_found(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()
@@ -46,7 +46,7 @@ def test_a_file_held_by_another_process_is_found(tmp_path: Path) -> None:
         assert file_locks.file_id(file.fileno()) not in file_locks.holders()
 
 
-@pytest.mark.skipif(not Path(file_locks.LOCKS).exists(), reason="this system does not list its locks")
+@pytest.mark.skipif(not Path(file_locks.LOCK_LIST).exists(), reason="this system does not list its locks")
 def test_a_lock_of_this_process_is_found(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     try:

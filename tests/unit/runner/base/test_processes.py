@@ -62,7 +62,7 @@ def test_parents_hear_of_the_end_before_their_children() -> None:
 def test_systems_without_proc_ask_ps(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], start_new_session=True) as child:
         by_proc = until(lambda: processes.descendants(child.pid), "its child runs")
-        monkeypatch.setattr(processes, "PROC", False)
+        monkeypatch.setattr(processes, "HAS_PROC", False)
         by_ps = processes.descendants(child.pid)
         assert [process[:3] for process in by_ps] == [process[:3] for process in by_proc]
         in_group = {process.pid for process in processes.descendants(os.getpid(), child.pid)}

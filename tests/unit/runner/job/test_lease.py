@@ -58,8 +58,8 @@ def opened(host: Host) -> RunnerClient:
 
 @pytest.mark.parametrize("beats", [True, False])
 def test_a_coordinator_that_asks_for_nothing_beats(host: Host, monkeypatch: pytest.MonkeyPatch, beats: bool) -> None:
-    monkeypatch.setattr(wire, "LEASE", 2)
-    monkeypatch.setattr(wire, "BEAT", 0.3 if beats else 60.0)
+    monkeypatch.setattr(wire, "LEASE_S", 2)
+    monkeypatch.setattr(wire, "LEASE_BEAT_S", 0.3 if beats else 60.0)
     Path(host.root).mkdir(exist_ok=True)
 
     async def scene() -> None:

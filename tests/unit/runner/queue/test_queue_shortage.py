@@ -135,7 +135,7 @@ def test_a_shortage_at_any_call_hides_no_ticket(
     places: tuple[Path, Path], faults: Faults, readable: bool, use: Callable[[], list[str]], number: int
 ) -> None:
     """Every single call of a whole use of the queue fails once; a ticket in the second folder has the only slot."""
-    if not readable and not Path(file_locks.LOCKS).exists():
+    if not readable and not Path(file_locks.LOCK_LIST).exists():
         pytest.skip("this system does not list its locks")
     with contextlib.ExitStack() as stack:
         held = ticket_in(places[1], stack)

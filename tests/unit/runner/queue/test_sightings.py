@@ -55,7 +55,7 @@ def test_a_locked_ticket_of_the_account_lives(locked: Path) -> None:
 
 def test_a_lock_that_the_kernel_does_not_list_is_tried(locked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a job in a container whose supervisor was killed."""
-    monkeypatch.setattr("dstack.runner.base.file_locks.LOCKS", os.devnull)
+    monkeypatch.setattr("dstack.runner.base.file_locks.LOCK_LIST", os.devnull)
     assert sightings.sighting(NONCE, ME) == ALIVE
 
 

@@ -40,11 +40,11 @@ class Table:
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> tuple[Table, Table]:
     """The lists of locks and of mounts."""
-    if not Path(file_locks.LOCKS).exists():
+    if not Path(file_locks.LOCK_LIST).exists():
         pytest.skip("this system does not list its locks")
-    found = Table(file_locks.LOCKS), Table(file_locks.MOUNTS)
-    monkeypatch.setattr(file_locks, "LOCKS", found[0])
-    monkeypatch.setattr(file_locks, "MOUNTS", found[1])
+    found = Table(file_locks.LOCK_LIST), Table(file_locks.MOUNT_LIST)
+    monkeypatch.setattr(file_locks, "LOCK_LIST", found[0])
+    monkeypatch.setattr(file_locks, "MOUNT_LIST", found[1])
     return found
 
 

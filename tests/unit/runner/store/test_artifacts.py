@@ -118,7 +118,7 @@ def test_collectors_at_once_agree(job: Job) -> None:
 def test_small_files_share_packs_and_large_ones_do_not(job: Job) -> None:
     for index in range(40):
         write(job.out / ("s%02d" % index), b"%d" % index * (500 * 1024))
-    write(job.out / "large", os.urandom(artifacts.SMALL))
+    write(job.out / "large", os.urandom(artifacts.MAX_SHARED_FILE_BYTES))
     job.manifest()
     packs: dict[str, list[dict[str, Any]]] = {}
     for entry in job.entries().values():
@@ -126,7 +126,7 @@ def test_small_files_share_packs_and_large_ones_do_not(job: Job) -> None:
             packs.setdefault(entry["pack"], []).append(entry)
     sizes = sorted(sum(entry["size"] for entry in members) for members in packs.values())
     assert len(packs) == 4
-    assert max(sizes) <= artifacts.PACK
+    assert max(sizes) <= artifacts.MAX_SHARED_PACK_BYTES
     assert [len(members) for members in packs.values() if members[0]["path"] == "out/large"] == [1]
     for name, members in packs.items():
         body = job.pack(name)

@@ -13,11 +13,18 @@ import pytest
 from dstack.runner.base.spool import Attempt
 from dstack.runner.job.process import failed_report
 from dstack.runner.store import blob_store, eviction, intake
-from dstack.runner.store.eviction import EVERY, PRESSED, SAFE, Blob, Disk, forgotten
+from dstack.runner.store.eviction import (
+    FULL_SWEEP_INTERVAL_S,
+    KEEP_AFTER_USE_S,
+    STORE_SWEEP_INTERVAL_S,
+    Blob,
+    Disk,
+    forgotten,
+)
 from dstack.wire import REFUSED, STARTED
 
 NOW = 1e9
-OLD = NOW - SAFE
+OLD = NOW - KEEP_AFTER_USE_S
 ROOMY = Disk(total=1 << 40, free=1 << 39)
 FULL = Disk(total=10_000, free=0)
 
@@ -85,35 +92,35 @@ def there(root: str) -> list[int]:
 def looked(root: str, seconds: float) -> None:
     """The last look at the store was so long ago."""
     then = time.time() - seconds
-    os.utime(os.path.join(root, eviction.MARK), (then, then))
+    os.utime(os.path.join(root, eviction.SWEEP_MARK), (then, then))
 
 
 def test_a_store_that_is_too_large_forgets_and_says_how_much(root: str) -> None:
-    looked(root, EVERY + 1)
+    looked(root, STORE_SWEEP_INTERVAL_S + 1)
     assert eviction.make_room(root, disk=Disk(10 * 7 * 4096, 1 << 30)) == 3 * 4096
     assert there(root) == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_to_ask_for_a_blob_is_to_use_it(root: str) -> None:
     assert blob_store.missing(root, [digest(BODIES[0]), digest(b"x")]) == [digest(b"x")]
-    looked(root, EVERY + 1)
+    looked(root, STORE_SWEEP_INTERVAL_S + 1)
     eviction.make_room(root, disk=FULL)
     assert there(root) == [0]
 
 
 def test_inputs_that_come_make_room_for_themselves(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eviction, "_disk", lambda folder: Disk(10 << 20, (1 << 20) + 2 * 4096))
-    looked(root, PRESSED + 1)
+    looked(root, FULL_SWEEP_INTERVAL_S + 1)
     body = b"new" * 4096
     intake.receive(root, [(digest(body), len(body))], [body])
     assert there(root) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(("ago", "disk", "looks"), [
-    (EVERY - 60, Disk(4096, 4096), False),
-    (EVERY + 1, Disk(4096, 4096), True),
-    (PRESSED - 5, FULL, False),
-    (PRESSED + 1, FULL, True),
+    (STORE_SWEEP_INTERVAL_S - 60, Disk(4096, 4096), False),
+    (STORE_SWEEP_INTERVAL_S + 1, Disk(4096, 4096), True),
+    (FULL_SWEEP_INTERVAL_S - 5, FULL, False),
+    (FULL_SWEEP_INTERVAL_S + 1, FULL, True),
 ])  # fmt: skip
 def test_the_whole_store_is_not_looked_at_all_the_time(root: str, ago: float, disk: Disk, looks: bool) -> None:
     looked(root, ago)
@@ -122,8 +129,8 @@ def test_the_whole_store_is_not_looked_at_all_the_time(root: str, ago: float, di
 
 
 def test_one_runner_at_a_time_looks(root: str) -> None:
-    looked(root, EVERY + 1)
-    fd = os.open(os.path.join(root, eviction.MARK), os.O_RDWR)
+    looked(root, STORE_SWEEP_INTERVAL_S + 1)
+    fd = os.open(os.path.join(root, eviction.SWEEP_MARK), os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_EX)
     assert eviction.make_room(root, disk=FULL) == 0
     os.close(fd)
@@ -139,7 +146,7 @@ def test_what_lies_in_the_store_and_is_no_blob_stays(root: str) -> None:
     strange = os.path.join(root, "store", "notes")
     with open(strange, "w") as file:
         file.write("mine")
-    looked(root, EVERY + 1)
+    looked(root, STORE_SWEEP_INTERVAL_S + 1)
     eviction.make_room(root, disk=FULL)
     assert there(root) == []
     assert os.path.exists(strange)
@@ -169,7 +176,7 @@ def test_attempts_that_never_began_are_forgotten_after_two_days_and_no_others(ro
         "held": an_attempt(root, "h" * 16, days=3),
     }
     alive = long_ago["held"].lock_alive()
-    looked(root, EVERY + 1)
+    looked(root, STORE_SWEEP_INTERVAL_S + 1)
     eviction.make_room(root, disk=ROOMY)
     os.close(alive)
     assert {name for name, attempt in long_ago.items() if attempt.exists()} == {"ended", "vanished", "of late", "held"}
