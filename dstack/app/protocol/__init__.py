@@ -1,1 +1,2 @@
-"""The protocol between coordinators, as pure steps: which job runs, who runs it, and when its result stands."""
+"""The protocol between coordinators, as pure steps: the choice of jobs and of their runners, and when a result
+stands."""

@@ -11,16 +11,16 @@ from dstack.model import ExitReport, WorkflowName
 
 
 class Liveness(Enum):
-    """Whether a coordinator lives, as far as this one knows."""
+    """Whether a coordinator lives, as far as the asking coordinator knows."""
 
     ALIVE = "alive"
     DEAD = "dead"
-    """Known for sure, or its heartbeat has been silent for long enough."""
+    """Known for sure, or the heartbeat of the coordinator has been silent for long enough."""
     UNKNOWN = "unknown"
 
     @classmethod
     def of(cls, sure: bool | None) -> Liveness:
-        """`sure` True or False, or None where nobody can know."""
+        """`sure` True or False, or None where the answer is not known."""
         return cls.UNKNOWN if sure is None else cls.ALIVE if sure else cls.DEAD
 
 
@@ -77,8 +77,8 @@ class Unpreparable:
 
 @dataclass(frozen=True, slots=True)
 class NotBegun:
-    """An attempt did not begin, and the job has no part in that: its host is out of reach, does not hold the attempt
-    any more, or its disk is full. Another attempt may be made. `why` is for people."""
+    """An attempt did not begin, and the job has no part in that: the host is out of reach, does not hold the attempt
+    any more, or has a full disk. Another attempt may be made. `why` is for people."""
 
     why: str
 
@@ -92,7 +92,7 @@ class BucketSilent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedInput:
-    """The object `key` of the artifacts of `workflow` is not what its manifest says, also when read once more."""
+    """The object `key` of the artifacts of `workflow` does not match its manifest, also when read once more."""
 
     workflow: WorkflowName
     key: str
@@ -104,14 +104,14 @@ PrepareAnswer = Prepared | Unpreparable | NotBegun | BucketSilent | DamagedInput
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
-    """The supervisor has started the job `at` a time of its host's clock; 0.0 where the host has not said when."""
+    """The supervisor has started the job `at` a time of the host's clock; 0.0 where the host has not said when."""
 
     at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class StartRefused:
-    """The attempt has not started, and never will: its supervisor has refused it for ever."""
+    """The attempt has not started, and never will: the supervisor has refused the attempt for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ForeignAttempt:
 
     sighting: Sighting
     own_account: bool = False
-    """The account is the same, and its folder is another one: it was made anew, or another machine answers."""
+    """The account is the same, and the folder is another: the folder was made anew, or another machine answers."""
 
 
 Verdict = JobStarted | StartRefused | ForeignAttempt | HostUnreachable
@@ -141,8 +141,8 @@ Verdict = JobStarted | StartRefused | ForeignAttempt | HostUnreachable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """For how many seconds this coordinator has tried a host in vain, and since when, for people. `owner`: whether the
-    owner's heartbeat stands and has not changed for long, as when its machine went with it."""
+    """The seconds for which this coordinator has tried a host in vain, and the time since when, for people. `owner`:
+    whether the owner's heartbeat stands unchanged for long, as when a machine dies with its coordinator."""
 
     seconds: float
     since: str
@@ -154,7 +154,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class JobRunning:
-    """The job has not ended, as far as its host has said."""
+    """The job has not ended, as far as the host has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class Uncollectable:
 
 @dataclass(frozen=True, slots=True)
 class NotCollected:
-    """The artifacts are not in the bucket yet: the host is out of reach or short of room. Asking again may do it."""
+    """The artifacts are not in the bucket yet: the host is out of reach or short of room. A later try may succeed."""
 
 
 CollectAnswer = Collected | Uncollectable | NotCollected

@@ -1,4 +1,5 @@
-"""The records of one attempt that has begun or ended: its result, its end, and that nothing of it lives any more."""
+"""The records of one attempt that has begun or ended: the result, the end, and the record that nothing of the attempt
+lives."""
 
 from __future__ import annotations
 
@@ -13,28 +14,28 @@ from dstack.model import ExitReport, WorkflowName
 
 
 def void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[ObjectCreator, None]:
-    """The host has refused this attempt for ever: whoever looks next may claim the following one."""
+    """The host has refused this attempt for ever: any coordinator may claim the following attempt."""
     report = ExitReport(code=None, reason=why or f"it never started on {claim.host}")
     yield from record_end(attempt_keys, claim, report, status=AttemptEnd.VOID)
 
 
 def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[ObjectCreator, None]:
-    """Nobody can know what became of the attempt: say so, so that another one may be made. Should it live after all and
-    be the first to come to a result, that result counts."""
+    """The fate of the attempt cannot be known: record it as lost, so that another may be made. Should the attempt live
+    after all and come to a result first, the result counts."""
     report = ExitReport(code=None, reason=reason, vanished=True)
     yield from record_end(attempt_keys, claim, report, status=AttemptEnd.LOST)
 
 
 def record_gone(mine: AttemptKeys, claim: Claim) -> Steps[ObjectCreator, None]:
-    """Say of an attempt that is lost, or was called so, that nothing of it lives."""
+    """Record of an attempt that is lost, or was called so, that nothing of the attempt lives."""
     yield from create(mine.gone, pack(Gone(nonce=claim.nonce)))
 
 
 def bring_in(
     mine: AttemptKeys, claim: Claim, report: ExitReport, workflow: WorkflowName
 ) -> Steps[AttemptCollector, bool]:
-    """Bring all of a lost attempt that has ended into the bucket, then have the host forget it -> False while the host
-    cannot be reached. Its result counts if it comes first."""
+    """Bring all of a lost attempt that has ended into the bucket, then have the host forget the attempt -> False while
+    the host cannot be reached. The result of the attempt counts if no other comes first."""
     collected = yield from ask(Collect(claim, workflow, mine, partial=not report.succeeded, keep=True))
     if isinstance(collected, NotCollected):
         return False
@@ -46,7 +47,7 @@ def bring_in(
 def record_ended(
     mine: AttemptKeys, claim: Claim, report: ExitReport, collected: Collected | Uncollectable
 ) -> Steps[AttemptCollector, None]:
-    """Commit what was collected and record the end; then the host may forget the attempt."""
+    """Commit the collected artifacts and record the end; then the host may forget the attempt."""
     if report.vanished:
         yield from record_gone(mine, claim)
     if isinstance(collected, Collected) and report.succeeded:
@@ -87,7 +88,7 @@ def commit(
 def record_end(
     mine: AttemptKeys, claim: Claim, report: ExitReport, *, status: AttemptEnd, reason: str | None = None
 ) -> Steps[ObjectCreator, None]:
-    """Record how the attempt ended, as the report says, for `reason` where that is another one than the report's."""
+    """Record how the attempt ended, as the report says; `reason` replaces the reason of the report."""
     end = End(
         nonce=claim.nonce,
         status=status,

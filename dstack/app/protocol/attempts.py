@@ -1,7 +1,7 @@
 """One attempt: slot, claim, start, watch, collect, commit, in this order.
 
-Slots first, so that a full host never sits on a job that an idle one could run. The claim before the first command,
-the result after everything that it names.
+Slots first, so that a full host never sits on a job for an idle host. The claim before the first command, the result
+after everything that the result names.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ from dstack.errors import BucketError, DamagedInputError, DamagedObjectError
 from dstack.model import ExitReport, JobStatus, Nonce
 
 WAITS_FOR_A_SLOT = "waits for a slot"
-"""What is shown of a job that is in the queue of a host, where the queue itself says the rest."""
+"""The note on a job in the queue of a host, where the queue itself says the rest."""
 STOP_ATTEMPTS = 10
-"""Times that a host is asked to end an attempt that nobody waits for."""
+"""Times that a host is asked to end an attempt of no use to any run."""
 FIRST_LOOK_S = 1.0
 """Seconds between two looks at stop requests and at other coordinators' results, at first."""
 FIRST_PREPARE_PAUSE_S, LONGEST_PREPARE_PAUSE_S = 2.0, 30.0
-"""Seconds between two tries of what the bucket does not answer: at first, and at most."""
+"""Seconds between two tries of a request that the bucket does not answer: at first, and at most."""
 LONGEST_LOOK_S = 3.0
 """The same of a job that has run for minutes: each look costs three requests."""
 
 
 def make_attempt(job: Job, me: Coordinator, keys: JobKeys, number: int) -> Steps[Performer, Outcome | None]:
-    """Try to make attempt `number`; whatever comes of it is in the bucket afterwards.
+    """Try to make attempt `number`; everything that comes of the attempt is in the bucket afterwards.
 
-    Returns the job's outcome where another coordinator of the run has recorded one meanwhile, else None.
+    Returns the job's outcome where another coordinator of the run has recorded an outcome meanwhile, else None.
     """
     nonce = yield from ask(NewNonce())
     mine = keys.attempt(number)
@@ -125,11 +125,11 @@ def _claim_of(job: Job, me: Coordinator, nonce: Nonce, held: SlotHeld) -> Claim:
 
 
 def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outcome | StartedAttempt | None]:
-    """Start the job unless nobody wants it any more.
+    """Start the job unless no run wants the attempt any more.
 
-    All looks come after the claim stands. Who calls the run stopped looked for claims after the stop stood, so one of
-    the two sees the other. And a coordinator that was slow may work in another generation than the one that brought
-    its run an outcome; when it was very slow, its run may have been pruned, record first.
+    All looks come after the claim stands: `dstack stop` looks for claims after the stop request stands, so at least one
+    of the two sees the other. A slow coordinator may also work in another generation than the generation of its run's
+    outcome, and the run of a very slow coordinator may have been pruned, record first.
     """
     stop = yield from stop_of_job(job)
     told = yield from ask(Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow)))
@@ -150,8 +150,8 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outc
 
 
 def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Performer, SlotHeld | None]:
-    """Wait for a slot for attempt `number`; None when the job needs none any more: it was stopped, or done by another,
-    or another took that attempt; or when the nonce is of no use any more."""
+    """Wait for a slot for attempt `number`; None when the job needs no slot any more: the job was stopped, or done by
+    another coordinator, or another coordinator took the attempt, or hosts refuse the nonce."""
     workflow = job.spec.workflow
     while True:
         answer = yield from ask(HoldSlot(nonce, job.spec, FIRST_LOOK_S))
@@ -198,7 +198,8 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Starte
 def _prepare(
     job: Job, mine: AttemptKeys, claim: Claim
 ) -> Steps[Performer, Prepared | Unpreparable | NotBegun | DamagedInput]:
-    """Prepare, also after silences of the bucket; NotBegun too when the attempt is wanted no more by then."""
+    """Prepare the attempt, also after silences of the bucket; NotBegun too when no run wants the attempt any more by
+    then."""
     pause = FIRST_PREPARE_PAUSE_S
     while True:
         answer = yield from ask(Prepare(claim, job.spec, mine))
@@ -215,7 +216,7 @@ def _prepare(
 
 
 def _go(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, JobStarted | NotBegun]:
-    """Have the supervisor start the job; where that answer is lost, the verdict of the host counts."""
+    """Have the supervisor start the job; where the answer is lost, the verdict of the host counts."""
     answer = yield from ask(StartJob(claim, job.spec))
     if isinstance(answer, JobStarted):
         return answer
@@ -241,7 +242,8 @@ def _has_started(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, 
 
 
 def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[ObjectReader, bool]:
-    """Whether this run's `retry` permits an attempt after `last`, should that be called lost without anybody's word."""
+    """Whether this run's `retry` permits an attempt after `last`, should `last` be called lost for the silence of its
+    host."""
     if want is None:
         return False
     ends = yield from ends_of(last.generation, want.ended, last.number - 1)
@@ -249,7 +251,7 @@ def may_try_again(job: Job, last: AttemptKeys, want: Want | None) -> Steps[Objec
 
 
 def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]:
-    """Call this coordinator's own attempt lost where its host has been silent for long and `retry` permits another."""
+    """Call this coordinator's own attempt lost where the host has been silent for long and `retry` permits another."""
     silence = yield from ask(HowSilent(claim))
     if silence.seconds < SILENCE_S:
         return
@@ -261,7 +263,7 @@ def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, 
 
 
 def _end_of(mine: AttemptKeys) -> Steps[ObjectReader, End | None]:
-    """How the attempt ended by the records, whoever wrote that; None while it has not."""
+    """The recorded end of the attempt, by any coordinator; None before there is an end."""
     body = yield from ask(Read(mine.end))
     if body is None:
         return None
@@ -272,7 +274,7 @@ def _end_of(mine: AttemptKeys) -> Steps[ObjectReader, End | None]:
 
 
 def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, bool]:
-    """Whether the records say that this coordinator's own attempt has ended, whoever wrote that; a lost attempt is
+    """Whether the records say that this coordinator's own attempt has ended, by any coordinator; a lost attempt is
     watched aside from then on, so that the job can go on."""
     yield from _lose_silent(job, mine, claim)
     end = yield from _end_of(mine)
@@ -282,16 +284,17 @@ def _is_over(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, bool
 
 
 def _is_in_vain(job: Job, mine: AttemptKeys) -> Steps[BucketReader, bool]:
-    """Whether nothing can come of a lost attempt any more: another one has the result, or nobody waits for it."""
+    """Whether nothing can come of a lost attempt any more: another attempt has the result, or no run waits for the
+    job."""
     result = yield from ask(Read(mine.generation.result))
     return result is not None or not (yield from is_wanted(job.project, mine, job.run.id))
 
 
 def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) -> Steps[Performer, None]:
-    """A started attempt, to its end and into the bucket; safe beside other owners and zombies.
+    """Watch a started attempt to its end, and bring the end into the bucket; safe beside other owners and zombies.
 
-    `at` is when it started, where its host has just said so. An adopter does not know it, and writes a body that
-    differs: that does no harm, for whoever comes second changes nothing, and no step depends on who came first.
+    `at` is the time of the start, where the host has just said so. An adopter does not know the time, and writes a body
+    that differs: that does no harm, because the first writer's record stands and no step depends on the writer.
     """
     workflow = job.spec.workflow
     yield from ask(Show(workflow=workflow, status=JobStatus.RUNNING, host=claim.host, attempt=mine, mine=True))
@@ -320,8 +323,8 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
 
 
 def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]:
-    """A lost attempt that may live: its result counts if it comes first; it is ended where it still runs as soon as
-    nothing can come of it any more."""
+    """Watch a lost attempt that may live: its result counts if no other comes first. The attempt is ended where it
+    still runs as soon as nothing can come of it any more."""
     while True:
         report = yield from ask(WatchJob(claim, job.spec.workflow, mine, LONGEST_LOOK_S))
         if isinstance(report, ExitReport) and (yield from bring_in(mine, claim, report, job.spec.workflow)):

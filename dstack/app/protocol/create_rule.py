@@ -1,4 +1,4 @@
-"""The create rule: the one way in which anything shared comes into being.
+"""The create rule: the only way in which shared objects come into being.
 
 After any answer but CREATED only the object itself is believed: a client may have retried by itself, so that "exists"
 can be a writer's own write, and a conflict can mean that nothing is there. A lost answer is followed by a look, and a
@@ -34,9 +34,9 @@ def put_or_find(
     attempts: int = CREATE_ATTEMPTS,
     hint: str = ATTACH_HINT,
 ) -> Steps[CreatorT, F | None]:
-    """Create the object `key` by the effect `put` -> None when it was created, else what `look` found there.
+    """Create the object `key` by the effect `put` -> None when `put` created the object, else the answer of `look`.
 
-    Raises UndecidedError, with `hint`, when the store leaves it open for so many attempts.
+    Raises UndecidedError, with `hint`, when the store leaves the question open for so many attempts.
     """
     pause = FIRST_PAUSE_S
     for attempt in range(1, attempts + 1):
@@ -58,17 +58,18 @@ def create_or_read(key: str, body: bytes, *, hint: str = ATTACH_HINT) -> Steps[O
 
 
 def create(key: str, body: bytes, *, hint: str = ATTACH_HINT) -> Steps[ObjectCreator, bool]:
-    """Create `key` with `body`, which holds a nonce of the writer's own -> True when that is what stands there."""
+    """Create `key` with `body`, which holds a nonce of the writer's own -> True when this very body stands there."""
     return (yield from create_or_read(key, body, hint=hint)) == body
 
 
 def create_now(bucket: Bucket, key: str, body: bytes) -> bool:
-    """As `create`, blocking: for whatever is written without a coordinator."""
+    """As `create`, blocking: for records written without a coordinator."""
     return take_now(create(key, body, hint="check the bucket and try again"), BlockingCreator(bucket))
 
 
 def read_record(cls: type[R], key: str) -> Steps[ObjectReader, R]:
-    """The record that was seen to be there; raises BucketError when it was pruned since, or is none of that kind."""
+    """The record under a key that was listed or read before; raises BucketError when the record was pruned since, or is
+    of another kind."""
     body = yield from ask(Read(key))
     if body is None:
         raise BucketError(f"{key} is gone", hint="`dstack prune` removed it, or something else did")

@@ -1,8 +1,8 @@
-"""What steps may ask of the world: every effect, and the performers that can perform them.
+"""Every effect that steps may ask for, and the performers that can perform the effects.
 
 `coordination/effect_driver.py` performs all effects on a real bucket and real hosts, the simulator of the tests on a
-model with crashes, pauses and lost answers. A performer has one method for each effect, with the effect as
-its argument. The small performers are parts of the whole one: steps that need no host name a small one.
+model with crashes, pauses and lost answers. A performer has one method for each effect, with the effect as the
+argument. The small performers are parts of the whole: steps that need no host name a small performer.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class BucketPerformer(BucketReader, ObjectCreator, LivenessJudge, Protocol):
 
 
 class AttemptCollector(ObjectCreator, Protocol):
-    """Brings what an ended attempt has left on its host into the bucket."""
+    """Brings the log and the artifacts of an ended attempt from the host into the bucket."""
 
     def collect(self, effect: Collect, /) -> Awaitable[CollectAnswer]: ...
     def release(self, effect: Release, /) -> Awaitable[None]: ...
@@ -110,7 +110,8 @@ class PutNew(Effect[ObjectCreator, Put]):
 
 @dataclass(frozen=True, slots=True)
 class BucketTrouble(Effect[ObjectCreator, str]):
-    """What the bucket knows of the reason why it gave no answer that counts, for people; "" for nothing."""
+    """The reason why the bucket gave no answer that counts, as far as the bucket knows, for people; "" for no
+    reason."""
 
     def perform(self, performer: ObjectCreator, /) -> Awaitable[str]:
         return performer.bucket_trouble(self)
@@ -128,7 +129,8 @@ class Read(Effect[ObjectReader, bytes | None]):
 
 @dataclass(frozen=True, slots=True)
 class ListKeys(Effect[BucketReader, Sequence[str]]):
-    """All keys below a folder, ascending. What came lately may lack: ask for it by key before deciding on it."""
+    """All keys below a folder, ascending. A late list lacks new objects: ask for an object by key before deciding on
+    its absence."""
 
     prefix: str
 
@@ -138,7 +140,7 @@ class ListKeys(Effect[BucketReader, Sequence[str]]):
 
 @dataclass(frozen=True, slots=True)
 class Sizes(Effect[BucketReader, Mapping[str, int]]):
-    """The objects below a folder, each with its size in bytes. What came lately may lack."""
+    """The objects below a folder, each with its size in bytes. A late list lacks new objects."""
 
     prefix: str
 
@@ -148,7 +150,7 @@ class Sizes(Effect[BucketReader, Mapping[str, int]]):
 
 @dataclass(frozen=True, slots=True)
 class Reaches(Effect[BucketReader, bool]):
-    """Whether the object is there and has at least `size` bytes, of which there is one."""
+    """Whether the object is there and has at least `size` bytes, at least 1."""
 
     key: str
     size: int
@@ -159,7 +161,7 @@ class Reaches(Effect[BucketReader, bool]):
 
 @dataclass(frozen=True, slots=True)
 class Children(Effect[BucketReader, Sequence[str]]):
-    """Names directly below a folder, ascending, folders with a trailing "/". What came lately may lack."""
+    """Names directly below a folder, ascending, folders with a trailing "/". A late list lacks new objects."""
 
     prefix: str
 
@@ -169,7 +171,7 @@ class Children(Effect[BucketReader, Sequence[str]]):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Effect[BucketPerformer, None]):
-    """Remove objects, in any order; absent ones are fine. Only `prune_steps.py` and who unpins ask for it."""
+    """Remove objects, in any order; absent objects are fine. Only `prune_steps.py` and repairs of `fsck` ask for it."""
 
     keys: tuple[str, ...]
 
@@ -197,7 +199,8 @@ class NewNonce(Effect[BucketPerformer, Nonce]):
 
 @dataclass(frozen=True, slots=True)
 class Alive(Effect[LivenessJudge, Liveness]):
-    """Whether a coordinator lives. `claim` is of an attempt that it looks after: its host may know for sure."""
+    """Whether a coordinator lives. `claim` is of an attempt that the coordinator looks after: the host may know for
+    sure."""
 
     coordinator: Coordinator
     claim: Claim | None = None
@@ -211,7 +214,7 @@ class Alive(Effect[LivenessJudge, Liveness]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Show(Effect[Performer, None]):
-    """Tell whoever watches. `attempt` says where the log is when it is not this coordinator's own."""
+    """Show the state of a job to people. `attempt` says where the log is when the job is not this coordinator's own."""
 
     workflow: WorkflowName
     status: JobStatus
@@ -241,7 +244,7 @@ class HoldSlot(Effect[Performer, SlotAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class Drop(Effect[Performer, None]):
-    """End the waiting or held supervisor of this nonce, if there is one. Its verdict is then refused."""
+    """End the waiting or held supervisor of this nonce, if there is any. The verdict is then refused."""
 
     nonce: Nonce
 
@@ -274,7 +277,7 @@ class StartJob(Effect[Performer, StartAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class AskVerdict(Effect[Performer, Verdict]):
-    """Whether the attempt of this claim has started; a host that is asked refuses it for ever where it has not."""
+    """Whether the attempt of this claim has started; the asked host refuses an attempt that has not, for ever."""
 
     claim: Claim
 
@@ -285,8 +288,8 @@ class AskVerdict(Effect[Performer, Verdict]):
 @dataclass(frozen=True, slots=True)
 class HowSilent(Effect[Performer, Silence]):
     """For how long a host has been silent, after an AskVerdict or a WatchJob without an answer; a host that answers
-    under another account is not silent. `owner` is another coordinator that looks after the attempt, None for one of
-    this coordinator's own."""
+    under another account is not silent. `owner` is another coordinator that looks after the attempt, None for an
+    attempt of this coordinator's own."""
 
     claim: Claim
     owner: Coordinator | None = None
@@ -350,7 +353,8 @@ class Release(Effect[AttemptCollector, None]):
 class Linger(Effect[Performer, None]):
     """Take `steps` beside all that follows, for an attempt that was called lost and may live; returns at once.
 
-    Its log is shown no more. What is left of the steps when the run has ended is given a moment, and then given up.
+    The log of the attempt is shown no more. Steps still open when the run has ended get a moment, and are then given
+    up.
     """
 
     claim: Claim

@@ -1,10 +1,11 @@
-"""Which generation of a job a run works in, agreed between all coordinators of the run, and beside `dstack prune`.
+"""The choice of the generation of a job for a run, agreed between all coordinators of the run, and beside `dstack
+prune`.
 
-Pruning and using exclude one another without clocks: who prunes creates the tomb and then looks for pins; who uses
-creates a pin and then looks for the tomb. At least one of the two sees the other. Two coordinators of one run may look
-on different sides of the moment when the tomb comes; what the run does then is what the first of them recorded as its
-want: it stays (whoever prunes has seen the pin), or has left. Nothing at or below a tomb is used by a run that is not
-in it already; behind the highest tomb a new shared generation is opened.
+Pruning and using exclude one another without clocks: a prune creates the tomb and then looks for pins; a run creates a
+pin and then looks for the tomb. At least one of the two sees the other. Two coordinators of one run may look on
+different sides of the moment when the tomb comes; then the first recorded want decides for the run: the run stays (the
+prune has seen the pin), or has left. Nothing at or below a tomb is used by new runs; behind the highest tomb a new
+shared generation is opened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PRUNED_REASON = "its result was pruned"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationState:
-    """What counts of a job now: the highest generation with a result (0: none) above the last closed one (0: none)."""
+    """The generations of a job: their numbers, the highest with a result (0: none) above the last closed (0: none)."""
 
     numbers: tuple[int, ...]
     result: int
@@ -34,8 +35,9 @@ class GenerationState:
 
 
 def first(job: Job) -> Steps[BucketPerformer, JobKeys]:
-    """The generation to begin in: the one where this run waits already, so that no attempt of it is left alone; one of
-    its own when it must run afresh; else the one that counts, opened if need be."""
+    """The generation to begin in: a generation where this run waits already, so that no attempt of the run is left
+    alone; a new generation of the run's own when the job must run afresh; else the current generation, opened if need
+    be."""
     numbers = yield from _numbers(job)
     if job.fresh:
         return (yield from _fresh(job, numbers[-1]))
@@ -46,7 +48,7 @@ def first(job: Job) -> Steps[BucketPerformer, JobKeys]:
 
 
 def _is_in(key: str) -> Steps[ObjectReader, bool]:
-    """Whether this run waits where its want is `key`; a damaged want holds it nowhere."""
+    """Whether this run waits in the generation with the want `key`; a damaged want does not count."""
     try:
         body = yield from ask(Read(key))
         return body is not None and not unpack(Want, key, body).left
@@ -63,9 +65,9 @@ def following(job: Job, left: JobKeys) -> Steps[BucketPerformer, JobKeys]:
 
 
 def current_state(job: Job, *, above: int = 0) -> Steps[BucketReader, GenerationState]:
-    """How the generations above `above` stand, which is closed itself. Reads only.
+    """The state of the generations above `above`, which is closed itself. Reads only.
 
-    A rerun's generation without a result does not count, so that the answer does not change when somebody opens one.
+    A rerun's generation without a result does not count, so that opening a generation does not change the answer.
     """
     return (yield from _state(job, (yield from _numbers(job)), above))
 
@@ -109,16 +111,16 @@ def shared(job: Job, after: int, reason: str) -> Steps[BucketPerformer, JobKeys]
 
 
 def close(job: Job, number: int, reason: str) -> Steps[BucketPerformer, None]:
-    """Generation `number`, whose result names what is damaged, takes no new users: all runs go on above it."""
+    """Close generation `number`, whose result names damaged objects, to new users: all runs go on above it."""
     tomb = Tomb(nonce=(yield from ask(NewNonce())), user=job.run.user, reason=reason, damaged=True)
     yield from create(job.generation(number).tomb, pack(tomb))
 
 
 def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[BucketPerformer, Want]:
-    """Whether this run is in the generation or has left it, with the last attempt that had ended when it came.
+    """Whether this run is in the generation or has left, with the last attempt that had ended when the run came.
 
-    The first answer that one of the run's coordinators records is the answer for all of them. While the run is not
-    final, nothing is pruned that it is in. `settled`: there is a result, so that attempts do not matter.
+    The first answer that a coordinator of the run records is the answer for all its coordinators. While the run is not
+    final, no generation of the run is pruned. `settled`: there is a result, so that attempts do not matter.
     """
     key = keys.want(job.run.id)
     body = yield from ask(Read(key))
@@ -145,7 +147,7 @@ def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[BucketPerfo
 
 
 def _numbers(job: Job) -> Steps[BucketReader, tuple[int, ...]]:
-    """All generations, ascending; the first, which needs no record, always."""
+    """All generations, ascending; always with the first, which needs no record."""
 
     def is_there(number: int) -> Steps[ObjectReader, bool]:
         keys = job.generation(number)
@@ -156,7 +158,7 @@ def _numbers(job: Job) -> Steps[BucketReader, tuple[int, ...]]:
 
 
 def _why(key: str, body: bytes) -> Why | None:
-    """The reason of a generation; None where that is damaged: then it is nobody's."""
+    """The reason of a generation; None where the record is damaged: then the generation belongs to no run."""
     try:
         return unpack(Why, key, body)
     except DamagedObjectError:
@@ -164,7 +166,7 @@ def _why(key: str, body: bytes) -> Why | None:
 
 
 def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[BucketPerformer, JobKeys]:
-    """The generation above `after` that this run opened, opening it if need be."""
+    """The generation above `after` that this run opened, opened if need be."""
     number = after + 1
     while True:
         keys = job.generation(number)

@@ -1,4 +1,4 @@
-"""A job as the steps see it: its run, its fingerprint, its keys, and who still wants it."""
+"""A job in the eyes of the steps: its run, its fingerprint, its keys, and the runs that still want the job."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, Workfl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One workflow of a run whose inputs are settled. `fresh` says why no earlier result counts; "" when one does.
+    """One workflow of a run with settled inputs. `fresh` says why no earlier result counts; "" when a result does.
 
-    The generations up to `above` hold what is damaged, and are none for the run. `again`: it has its outcome of the job
-    already, whose artifacts are what is damaged, and needs the same ones anew.
+    The generations up to `above` hold damaged objects, and do not count for the run. `again`: the run has an outcome of
+    the job already, with damaged artifacts, and needs the same artifacts anew.
     """
 
     run: RunRecord
@@ -70,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAttempt:
-    """An attempt that has not ended, and who looks after it."""
+    """An attempt that has not ended, and the coordinator that looks after the attempt."""
 
     keys: AttemptKeys
     claim: Claim
@@ -79,7 +79,7 @@ class LiveAttempt:
 
 
 def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[ObjectReader, Stop | None]:
-    """The stop request that covers this workflow of a run, None without one; a damaged one counts as well."""
+    """The stop request that covers this workflow of a run, None without any; a damaged request counts as well."""
     for key in (keys.stop(workflow), keys.stop(None)):
         try:
             body = yield from ask(Read(key))
@@ -91,12 +91,13 @@ def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[ObjectReader, Stop |
 
 
 def stop_of_job(job: Job) -> Steps[ObjectReader, Stop | None]:
-    """The stop request that covers this job, None without one."""
+    """The stop request that covers this job, None without any."""
     return (yield from stop_of(job.run_keys, job.spec.workflow))
 
 
 def stop_of_unwanted(job: Job, attempt: AttemptKeys) -> Steps[BucketReader, Stop | None]:
-    """The stop request that ends the attempt: there is one, and no other run that waits for the job lacks one."""
+    """The stop request that ends the attempt; None where there is no request, or another run waits for the job without
+    any."""
     stop = yield from stop_of_job(job)
     if stop is None:
         return None
@@ -107,7 +108,7 @@ def stop_of_unwanted(job: Job, attempt: AttemptKeys) -> Steps[BucketReader, Stop
 
 
 def is_wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, bool]:
-    """Whether any run still waits for what the attempt makes; of `runs` it is asked by key."""
+    """Whether any run still waits for the result of the attempt; the wants of `runs` are asked for by key."""
     for run, key in (yield from _wants(attempt, *runs)).items():
         if (yield from _still_wants(project, run, key)):
             return True
@@ -115,8 +116,8 @@ def is_wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps
 
 
 def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, dict[RunId, str]]:
-    """The keys of the wants of all runs that ever came to the attempt's generation, by run; those of `runs` and the
-    claimant's whoever is registered."""
+    """The keys of the wants of all runs that ever came to the attempt's generation, by run; always with `runs` and the
+    claimant."""
     claimant = (yield from read_record(Claim, attempt.claim)).run
     users = yield from users_of(attempt.generation, attempt.generation.wants)
     found = {RunId(name) for name in users if is_run_id(name)} | {claimant, *runs}
@@ -145,7 +146,7 @@ def _is_over(run: RunKeys) -> Steps[ObjectReader, bool]:
 
 
 def ends_of(keys: JobKeys, after: int, last: int) -> Steps[ObjectReader, tuple[End, ...]]:
-    """How the attempts after number `after` and up to `last` ended, oldest first; open ones are left out."""
+    """The ends of the attempts after number `after` and up to `last`, oldest first; open attempts are left out."""
     ends = []
     for number in range(after + 1, last + 1):
         attempt = keys.attempt(number)
@@ -156,7 +157,7 @@ def ends_of(keys: JobKeys, after: int, last: int) -> Steps[ObjectReader, tuple[E
 
 
 def latest_of(keys: JobKeys) -> Steps[BucketReader, tuple[int, LiveAttempt | None]]:
-    """The number of the last attempt of a generation (0 without any), and the attempt itself unless it has ended."""
+    """The number of the last attempt of a generation (0 without any), and the attempt itself unless ended."""
     attempt = yield from last_attempt(keys)
     if attempt is None:
         return 0, None

@@ -1,4 +1,4 @@
-"""The lease of coordinators in this process: the seconds of `core/liveness.py`, shortened where a test asks for that.
+"""The lease of coordinators in this process: the seconds of `core/liveness.py`, shortened for tests.
 
 The environment of this process's own account is read, once. No file, record or message can change the lease.
 """
@@ -16,6 +16,6 @@ SILENCE_S = liveness.silence_of(os.environ.get(SILENCE_VARIABLE, ""))
 BEAT_INTERVAL_S = SILENCE_S / 8
 """Seconds between two heartbeats of one coordinator."""
 OVERDUE_S = SILENCE_S / 6
-"""Seconds without change after which whoever can be asked for certainty is asked."""
+"""Seconds without change after which hosts that know for sure are asked."""
 TAKEOVER_S = 1.25 * SILENCE_S
-"""Seconds from the last beat of an attendant to the moment at which hosts that stand by have gone on, at the latest."""
+"""Seconds from the last beat of an attendant to the latest moment at which stand-by hosts have gone on."""

@@ -1,7 +1,7 @@
-"""What a list says, made sure of by key: a store may leave out of a list what was created lately.
+"""Lists made complete by reading keys: a store may leave new objects out of a list.
 
-Objects that are numbered without gaps, and objects whose names are known beforehand, are asked for by key where a list
-lacks them. So a late list costs requests and decides nothing.
+Objects with numbers without gaps, and objects with known names, are asked for by key where a list lacks them. So a late
+list costs requests and decides nothing.
 """
 
 from __future__ import annotations

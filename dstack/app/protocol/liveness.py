@@ -1,4 +1,4 @@
-"""Watches other coordinators: first by what this machine knows for sure, then by their heartbeats."""
+"""Watches other coordinators: first by certain knowledge of this machine, then by heartbeats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dstack.core.liveness import Observation, is_overdue, is_silent, observe
 from dstack.ports import Bucket
 
 Detector = Callable[[Coordinator], bool | None]
-"""Whether a coordinator lives, as far as this machine knows for sure; None where only its heartbeat can tell."""
+"""Whether a coordinator lives, for sure; None where only a heartbeat can tell."""
 
 
 class Observer:
@@ -41,15 +41,15 @@ class Observer:
         return Liveness.DEAD if is_silent(seen, now, after=SILENCE_S) else Liveness.UNKNOWN
 
     def forget(self, coordinator: Coordinator) -> None:
-        """Whatever was seen of its heartbeat counts no more."""
+        """Forget the heartbeats of a coordinator: the silence begins anew."""
         self._seen.pop(coordinator.id, None)
 
     def is_late(self, coordinator: Coordinator) -> bool:
-        """Whether the heartbeat that `alive` looked at is overdue."""
+        """Whether the heartbeat last seen by `alive` is overdue."""
         seen = self._seen.get(coordinator.id)
         return seen is not None and is_overdue(seen, self._boottime(), after=OVERDUE_S)
 
     def is_mute(self, coordinator: Coordinator) -> bool:
-        """Whether `alive` called it dead for the silence of its heartbeat, and for nothing else."""
+        """Whether `alive` called the coordinator dead for a silent heartbeat, and for no other reason."""
         seen = self._seen.get(coordinator.id)
         return seen is not None and is_silent(seen, self._boottime(), after=SILENCE_S)

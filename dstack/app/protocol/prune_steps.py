@@ -1,10 +1,10 @@
 """Taking a generation, or the records of a run, out of the bucket beside anything that runs.
 
-A generation: tomb first, then a look for users; nothing of it goes while there is one. Its `result` goes first, then
-the manifests, then what they name, so that behind a result nothing is ever missing. The tomb stays for ever: what a
-very late writer still leaves behind it is no result of anything, and goes with the next prune.
-A run: name, record, everything else, `final` last, so that a slow coordinator that finds no outcome any more finds no
-record either. Each of these may be broken off at any point and done again.
+A generation: tomb first, then a look for users; nothing is deleted while there is a user. The `result` goes first, then
+the manifests, then the packs, so that behind a result nothing is ever missing. The tomb stays for ever: later writes of
+a very late writer belong to no result, and go with the next prune. A run: name, record, everything else, `final` last,
+so that a slow coordinator that finds no outcome any more finds no record either. Each of these may be broken off at any
+point and done again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dstack.model import Nonce, RunId
 
 
 class GenerationUse(Enum):
-    """Whether anybody uses a generation."""
+    """Whether a generation has users."""
 
     NONE = "nobody uses it"
     RUN = "a run that has not ended uses it"
@@ -36,17 +36,17 @@ class GenerationUse(Enum):
 
 
 class RemovalResult(Enum):
-    """What became of a generation that was to go."""
+    """The end of a removal of a generation."""
 
     GONE = "gone"
     USED = "used"
-    """It has users: nothing was done, or it takes no new ones and goes with a later prune."""
+    """The generation has users: nothing was done, or no new users may come and a later prune removes the generation."""
     DOUBT = "doubt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRemoval:
-    """`deleted` objects went. `use` says who stood in the way."""
+    """`deleted` objects went. `use` names the kind of user in the way."""
 
     result: RemovalResult
     use: GenerationUse = GenerationUse.NONE
@@ -56,9 +56,9 @@ class GenerationRemoval:
 def remove_generation(
     project: ProjectKeys, keys: JobKeys, tomb: Tomb, ended: set[RunId]
 ) -> Steps[BucketPerformer, GenerationRemoval]:
-    """Close the generation and remove all of it but the tomb, unless somebody uses it.
+    """Close the generation and remove everything but the tomb, unless there are users.
 
-    `ended` remembers runs that are known to have ended, over many calls: that never changes again.
+    `ended` remembers ended runs over many calls: an ended run never changes again.
     """
     use = yield from user_of(project, keys, ended)
     if use is GenerationUse.NONE:
@@ -84,11 +84,11 @@ def _sweep(project: ProjectKeys, keys: JobKeys) -> Steps[BucketPerformer, int]:
 
 
 _TIERS = {KeyKind.RESULT: 0, KeyKind.MANIFEST: 1, KeyKind.WANT: 3, KeyKind.PIN: 3, KeyKind.USER: 3}
-"""When an object goes: the result, then manifests, then (2) packs and all other objects, then the users."""
+"""The order of deletion: the result, then manifests, then (2) packs and all other objects, then the users."""
 
 
 def user_of(project: ProjectKeys, keys: JobKeys, ended: set[RunId]) -> Steps[BucketPerformer, GenerationUse]:
-    """Who uses the generation: a run that came to it and has neither ended nor left, or a process that reads it."""
+    """The kind of user of the generation: a run that came and has neither ended nor left, or a reading process."""
     doubt = False
     for name in sorted((yield from users_of(keys, keys.pins, keys.wants))):
         if is_run_id(name):
@@ -113,9 +113,9 @@ def _run_uses(project: ProjectKeys, keys: JobKeys, run: RunId, ended: set[RunId]
 
 
 def has_ended(run: RunKeys) -> Steps[ObjectReader, bool]:
-    """Whether no coordinator will ever work for the run again; for ever, once it is so.
+    """Whether no coordinator will ever work for the run again; once true, true for ever.
 
-    `final` is looked for first: a run that is being pruned loses it after its record.
+    `final` is looked for first: a run that is being pruned loses its `final` after its record.
     """
     if (yield from ask(Read(run.final))) is not None:
         return True
@@ -131,10 +131,10 @@ def _reader_lives(key: str) -> Steps[BucketPerformer, Liveness]:
 
 
 def pin_for_reader(keys: JobKeys, pin: Pin) -> Steps[BucketPerformer, bool]:
-    """Pin what the generation holds for the process `pin.reader` -> whether it stays there until `unpin_reader`.
+    """Pin the contents of the generation for the process `pin.reader` -> whether they stay until `unpin_reader`.
 
-    False: it is being pruned, and may go at any moment. Every byte must still be checked: the heartbeat of a reader
-    that is cut off from the bucket for minutes is taken for dead.
+    False: the generation is being pruned, and may go at any moment. Every byte must still be checked: the heartbeat of
+    a reader that is cut off from the bucket for minutes is taken for dead.
     """
     yield from register(keys, pin.nonce)
     yield from create(keys.pin(pin.nonce), pack(pin))
@@ -150,9 +150,9 @@ def unpin_reader(keys: JobKeys, user: Nonce) -> Steps[BucketPerformer, None]:
 
 
 def forget_run(project: ProjectKeys, run: RunId) -> Steps[BucketPerformer, int]:
-    """Remove all records of a run that has ended -> how many; 0 when it has not.
+    """Remove all records of an ended run -> how many; 0 when the run has not ended.
 
-    What it shares with other runs is not touched: generations, code, results.
+    Generations, code and results, which other runs share, are not touched.
     """
     keys = project.run(run)
     if not (yield from has_ended(keys)):

@@ -1,7 +1,7 @@
-"""The register of a generation: everybody who ever came to use it, numbered without gaps.
+"""The register of a generation: all users that ever came, numbered without gaps.
 
-Whoever comes to use a generation registers, pins it, and then looks for the tomb. So whoever looks for its users finds
-all of them by key, whatever a list lacks. An entry stays when its user is gone.
+A user of a generation registers, pins the generation, and then looks for the tomb. So a look for users finds all of
+them by key, whatever a list lacks. An entry stays when its user is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dstack.errors import DamagedObjectError
 def register(keys: JobKeys, name: str) -> Steps[BucketPerformer, None]:
     """Enter `name`, under which the generation is about to be pinned, into the register.
 
-    Two coordinators of one run may enter it twice: that costs a read more for whoever looks. Raises BucketError.
+    Two coordinators of one run may enter the name twice: that costs one read more for each look. Raises BucketError.
     """
     number = 1
     if (yield from ask(Read(keys.user(number)))) is not None:
@@ -30,10 +30,9 @@ def register(keys: JobKeys, name: str) -> Steps[BucketPerformer, None]:
 
 
 def users_of(keys: JobKeys, *folders: str) -> Steps[BucketReader, set[str]]:
-    """The names of all who ever came to use the generation: runs by their ids, processes that read by their pins'.
+    """The names of all users that ever came to the generation: ids of runs, and names of the pins of reading processes.
 
-    What lists of `folders` show counts beside the register, for versions that did not register, and where an entry is
-    damaged.
+    Names in lists of `folders` count beside the register, for versions that did not register, and for damaged entries.
     """
     found = yield from _registered(keys)
     for folder in folders:

@@ -1,8 +1,8 @@
 """One job of one run, to its outcome: reuse, join, adopt or claim; the same steps for every coordinator.
 
-Any number of coordinators may take these steps for the same job at the same time, in the same run or in others. What
-keeps them apart are the keys alone: `claim/<n>`, `owner/<k>`, `result` and the outcome are each created once. Which
-generation a run works in is decided in `generations.py`.
+Any number of coordinators may take these steps for the same job at the same time, in the same run or in others. The
+keys alone keep coordinators apart: `claim/<n>`, `owner/<k>`, `result` and the outcome are each created once. The choice
+of the generation of a run is in `generations.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FIRST_POLL_S = 0.5
 LONGEST_POLL_S = 5.0
 """Seconds between two looks at an attempt of another owner: FIRST_POLL_S at first, then ever more, up to this."""
 STOP_GRACE_S = 5.0
-"""Seconds that the owner of an attempt that is to be stopped is given to do so, before another one does."""
+"""Seconds for the owner of a stopped attempt to stop the job, before another coordinator does."""
 UNREACHABLE_POLL_S = 2.0
 """Seconds between two tries of a host that does not answer."""
 FOREIGN_POLL_S = 5.0
@@ -52,11 +52,11 @@ FOREIGN_POLL_S = 5.0
 MAX_VOID_ATTEMPTS = 16
 """Attempts in a row that never started before the job is called failed."""
 MAX_DAMAGED_GENERATIONS = 4
-"""Generations in a row that are left because of damage before the job is called failed: a store may damage them all."""
+"""Generations in a row left because of damage before the job is called failed: a store may damage all of them."""
 
 
 def settle(job: Job, me: Coordinator) -> Steps[Performer, Outcome]:
-    """Bring the job to its outcome in this run and record it; what is recorded already is returned as it is."""
+    """Bring the job to its outcome in this run and record the outcome; a recorded outcome is returned unchanged."""
     key = job.run_keys.job(job.spec.workflow)
     told = yield from ask(Read(key))
     if told is not None:
@@ -69,10 +69,10 @@ def settle(job: Job, me: Coordinator) -> Steps[Performer, Outcome]:
 def make_again(
     job: Job, me: Coordinator, taken: Outcome, *, taker: WorkflowName, why: str
 ) -> Steps[Performer, Outcome | None]:
-    """What stands for an outcome of this run whose artifacts turned out damaged, as `why` says.
+    """The replacement for an outcome of this run with damaged artifacts, as `why` says.
 
-    Closes the generation, and makes the job again in the next shared one, or takes what others made there. The run's
-    recorded outcome stays what it is. `job` is one that is `again`. None as soon as the workflow `taker`, which needs
+    Closes the generation, and makes the job again in the next shared generation, or takes the result of other runs
+    there. The run's recorded outcome stays. `job` has `again` set. None as soon as the workflow `taker`, which needs
     the artifacts, has an outcome without them. Raises DamagedObjectError where the next generation is damaged as well.
     """
     yield from generations.close(job, taken.generation, why)
@@ -83,8 +83,8 @@ def make_again(
 def _to_the_end(
     job: Job, me: Coordinator, generation: JobKeys, *, taker: WorkflowName | None = None
 ) -> Steps[Performer, Outcome | None]:
-    """Look and act until there is an outcome, from one generation to the next where it must be; None as soon as the
-    workflow `taker` has one. Raises DamagedObjectError where no later generation can help."""
+    """Look and act until there is an outcome, from one generation to the next where necessary; None as soon as the
+    workflow `taker` has an outcome. Raises DamagedObjectError where no later generation can help."""
     damaged = 0
     while True:
         if taker is not None and (yield from ask(Read(job.run_keys.job(taker)))) is not None:
@@ -105,16 +105,16 @@ def _to_the_end(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDamage:
-    """Why a job cannot be done, however long one waits: the object `key` of the bucket is damaged."""
+    """The reason why a job can never be done: the object `key` of the bucket is damaged."""
 
     key: str
     reason: str
 
 
 def give_up(job: Job, loss: JobDamage) -> Steps[BucketPerformer, Outcome]:
-    """Record that the job failed because of the loss; returns the outcome that counts.
+    """Record that the job failed because of the damage; returns the outcome that counts.
 
-    Where the record of the outcome is what is damaged, the returned one stands nowhere.
+    Where the record of the outcome itself is damaged, the returned outcome stands nowhere.
     """
     outcome = replace((yield from job.outcome(JobStatus.FAILED, reason=loss.reason)), damaged=loss.key)
     try:
@@ -124,20 +124,20 @@ def give_up(job: Job, loss: JobDamage) -> Steps[BucketPerformer, Outcome]:
 
 
 def _is_left_behind(keys: JobKeys, key: str) -> bool:
-    """Whether the damage of `key` is left behind with the generation: of a claim, or of who looks after it, it is not,
-    for its job may run still."""
+    """Whether the damage of `key` is left behind with the generation. The damage of a claim or an owner is not: the job
+    may run still."""
     return key.startswith(keys.folder) and not takes_attempt(key)
 
 
 def _above(job: Job, keys: JobKeys, why: str) -> Steps[BucketPerformer, JobKeys]:
-    """The generation to go on with where this one holds what is damaged."""
+    """The generation to go on with where this generation holds damaged objects."""
     if job.fresh:
         return (yield from generations.following(job, keys))
     return (yield from generations.shared(job, keys.generation, f"its result was damaged: {why}"))
 
 
 def conclude(job: Job, outcome: Outcome) -> Steps[ObjectCreator, Outcome]:
-    """Record the outcome; the one that was recorded first is the outcome, and is returned."""
+    """Record the outcome; returns the outcome that was recorded first."""
     key = job.run_keys.job(job.spec.workflow)
     if (yield from create(key, pack(outcome))):
         return outcome
@@ -176,7 +176,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
 
 
 def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Performer, Outcome | None]:
-    """The outcome of a job that was asked to stop, as soon as no attempt lives that nobody else wants."""
+    """The outcome of a stopped job, as soon as no attempt lives that only this run wanted."""
     number, live = yield from latest_of(keys)
     if live is not None and (yield from stop_of_unwanted(job, live.keys)) is not None:
         yield from _beside(job, me, keys, live, None)
@@ -193,7 +193,8 @@ def _stopped(job: Job, me: Coordinator, keys: JobKeys, stop: Stop) -> Steps[Perf
 
 
 def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[ObjectReader, End | None]:
-    """How attempt `number` ended if this run waited for it and it ran: it has the log, and what was kept."""
+    """The end of attempt `number` if this run waited for the attempt and the job ran: its log and artifacts are
+    kept."""
     want = yield from ask(Read(keys.want(job.run.id)))
     if want is None or number <= unpack(Want, keys.want(job.run.id), want).ended:
         return None
@@ -204,7 +205,8 @@ def _own_end(job: Job, keys: JobKeys, number: int) -> Steps[ObjectReader, End | 
 
 
 def _reuse(job: Job, keys: JobKeys, result: Result) -> Steps[BucketPerformer, Outcome]:
-    """The outcome that this result gives; raises DamagedObjectError where the result has a hole."""
+    """The outcome of a job with this result; raises DamagedObjectError where named objects of the result are
+    missing."""
     if not (yield from is_whole(keys.attempt(result.attempt), result)):
         raise DamagedObjectError(keys.result, f"not all is there that {keys.result} names")
     return (yield from outcome_of(job, keys, result))
@@ -228,7 +230,7 @@ def outcome_of(job: Job, keys: JobKeys, result: Result) -> Steps[BucketPerformer
 
 
 def is_whole(attempt: AttemptKeys, result: Result) -> Steps[BucketReader, bool]:
-    """Whether everything that the result names is there, as far as names, sizes and digests tell; no pack is read."""
+    """Whether all objects that the result names are there, as far as names, sizes and digests tell; no pack is read."""
     try:
         body = yield from ask(Read(attempt.manifest))
         if body is None:
@@ -244,7 +246,8 @@ def is_whole(attempt: AttemptKeys, result: Result) -> Steps[BucketReader, bool]:
 
 
 def _beside(job: Job, me: Coordinator, keys: JobKeys, live: LiveAttempt, want: Want | None) -> Steps[Performer, None]:
-    """There is an attempt that has not ended: wait beside its owner, or look after it in the place of a dead one."""
+    """Wait beside the owner of an attempt that has not ended, or look after the attempt in the place of a dead
+    owner."""
     if live.owner.id != me.id and not (yield from _outlive(job, live)):
         return
     verdict = yield from ask(AskVerdict(live.claim))
@@ -265,10 +268,11 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: LiveAttempt, want: W
 
 
 def _outlive(job: Job, live: LiveAttempt) -> Steps[Performer, bool]:
-    """Wait for as long as the attempt's owner lives -> True when it died, False when all is to be looked at again.
+    """Wait for as long as the attempt's owner lives -> True when the owner died, False when all is to be looked at
+    again.
 
-    An owner that lives and does not stop what is to be stopped (a frozen process holds its lock) counts as dead after
-    STOP_GRACE_S seconds: two may stop one attempt, and what both then write is the same.
+    An owner that lives and does not stop a stopped job (a frozen process holds its lock) counts as dead after
+    STOP_GRACE_S seconds: two may stop one attempt, and both then write the same.
     """
     own = live.claim.run == job.run.id
     who = at_machine(live.owner.user, live.owner.machine)
@@ -294,8 +298,9 @@ def _outlive(job: Job, live: LiveAttempt) -> Steps[Performer, bool]:
 
 
 def _foreign(job: Job, live: LiveAttempt, want: Want | None, verdict: ForeignAttempt) -> Steps[Performer, None]:
-    """Its host answers, and it is another account's: only that account can bring it to its end, so whoever waits for it
-    goes on waiting, whatever is seen of it. Where its machine was started again since, nothing of it lives."""
+    """Wait for an attempt of another account on a host that answers: only that account can bring the attempt to its
+    end, so the run goes on waiting, whatever is seen of the attempt. Where the machine was started again since, nothing
+    of the attempt lives."""
     may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
     if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
         yield from attempt_records.record_gone(live.keys, live.claim)
@@ -312,7 +317,8 @@ def _foreign(job: Job, live: LiveAttempt, want: Want | None, verdict: ForeignAtt
 
 
 def _unreachable(job: Job, live: LiveAttempt, want: Want | None) -> Steps[Performer, None]:
-    """Its host does not answer. Nobody can know whether it runs: another attempt is made only where `retry` says so."""
+    """Wait for an attempt on a host that does not answer. The state of the job is unknown: another attempt is made only
+    where `retry` says so."""
     silence = yield from ask(HowSilent(live.claim, live.owner))
     # An owner on the very host that fell silent: its silence is then the host's own. One that left its runs, or is
     # known for sure to have died, says nothing of its host.
@@ -334,7 +340,7 @@ def _unreachable(job: Job, live: LiveAttempt, want: Want | None) -> Steps[Perfor
 
 
 def skip(job: Job, culprit: Outcome) -> Steps[BucketPerformer, Outcome]:
-    """Record that the job does not run because its input `culprit` did not succeed."""
+    """Record that the job does not run because the input `culprit` did not succeed."""
     reason = not_run_reason(f"{culprit.workflow} {culprit.status}")
     outcome = yield from job.outcome(JobStatus.STOPPED, reason=reason)
     return (yield from conclude(job, outcome))

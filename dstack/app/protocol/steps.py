@@ -1,8 +1,8 @@
-"""Steps: a decision written as a generator that yields effects and is sent their answers.
+"""Steps: a decision written as a generator that yields effects and is sent the answers.
 
-A step does nothing to the world by itself, so whatever the simulator of the tests shows of the steps holds for the
-coordinators. Each effect names the performer that can perform it and the type of its answer; steps name the performer
-that they need. A performer that lacks an effect of the steps, or answers it with another type, is an error of mypy.
+A step does nothing to the world by itself, so the behaviour of steps in the simulator of the tests holds for the
+coordinators. Each effect names its performer and the type of its answer; steps name the performer that they need. A
+performer that lacks an effect of the steps, or answers with another type, is an error of mypy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def ask(effect: Effect[P, A]) -> Steps[P, A]:
 
 
 async def take(steps: Steps[P, T], performer: P) -> T:
-    """Run steps to their end, giving each effect's answer back to them; an error of the bucket is raised in them."""
+    """Run steps to the end, sending the answer of each effect back; an error of the bucket is raised in the steps."""
     answer: object = None
     failure: BucketError | None = None
     while True:
