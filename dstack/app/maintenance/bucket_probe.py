@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dstack.app.protocol.create_rule import create_now
 from dstack.core.format.keys import FORMAT_KEY, probe_folder
 from dstack.core.format.records import RECORD_VERSION, pack, unpack
 from dstack.errors import BucketError
@@ -90,6 +89,9 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: ProbeEffort
     record = FormatRecord(
         nonce=nonce, min_reader=1, min_writer=1, rounds=effort.rounds, writers=effort.writers, made=now
     )
+    # Imported here on purpose: `dstack ps` opens a bucket, and creates nothing.
+    from dstack.app.protocol.create_rule import create_now
+
     create_now(bucket, FORMAT_KEY, pack(record))
     writable(bucket)  # another process may have been faster, with a later version
 
