@@ -8,11 +8,11 @@ from contextlib import suppress
 from dstack import __version__
 
 INTERRUPTED = 130
-"""As `dstack.cli.main` has it, which may not be there yet."""
+"""The same code as in `dstack.cli.main`, which may not be imported yet."""
 
 
 def main() -> None:
-    """Run the command line and exit with its code: after Ctrl-C quietly with INTERRUPTED, however early it comes."""
+    """Run the command line and exit with its code: after a Ctrl-C at any moment quietly with INTERRUPTED_EXIT."""
     if sys.argv[1:] in (["--version"], ["version"]):
         # Where that fails, the command line says so.
         with suppress(OSError, AttributeError):

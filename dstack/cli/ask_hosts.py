@@ -1,4 +1,4 @@
-"""Asks several hosts at once, for commands that show the answer of each host."""
+"""Asks several hosts at once, for commands about the answers of hosts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def ask_hosts(session: Session, hosts: Sequence[Host], question: Question[T]) -> list[HostAnswer[T]]:
-    """The answers in the order of `hosts`; a person at a terminal reads after a moment which hosts are waited for."""
+    """The answers in the order of `hosts`; a terminal shows after a moment the hosts without an answer."""
     unanswered: list[HostName] = []
     with telling(lambda: f"waiting for {names_text(unanswered) or 'the end'}"):
         return asyncio.run(ask_each(session, hosts, question, unanswered=unanswered))

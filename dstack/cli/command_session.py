@@ -1,4 +1,4 @@
-"""The session of a command: its notices go to standard error."""
+"""The session of a command, with notices on standard error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from dstack.ui.terminal import clean
 
 
 def say(text: str) -> None:
-    """Print one line on standard error."""
+    """Print a line on standard error."""
     print(clean(text), file=sys.stderr, flush=True)
 
 
 def own_home() -> Path:
-    """The user's home, checked; standard error gets what was open to other accounts. Raises as `session.home` does."""
+    """The user's home, checked; standard error names paths found open to other accounts. Raises as `session.home`
+    does."""
     return home.own_home(say)
 
 

@@ -1,4 +1,4 @@
-"""A group of commands that are imported when they run, so that `--help` and `ps` pay for nothing else."""
+"""A group of commands, each imported at its run, so that `--help` and `ps` pay for nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Lazy:
 
 
 class LazyGroup(TyperGroup):
-    """Knows names and one-line helps of its commands; a command's module is imported when the command is asked for."""
+    """Knows names and short helps of commands; the module of a command is imported at the run of the command."""
 
     def __init__(self, name: str, lazy: Mapping[str, Lazy], *, about: str, epilog: str | None = None) -> None:
         super().__init__(
@@ -60,7 +60,7 @@ class LazyGroup(TyperGroup):
 
 
 def load(name: str, entry: Lazy) -> click.Command:
-    """Import one command."""
+    """Import the command of `entry`."""
     module, _, attribute = entry.target.partition(":")
     found: Any = getattr(importlib.import_module(module), attribute)
     if isinstance(found, click.Command):
@@ -69,7 +69,7 @@ def load(name: str, entry: Lazy) -> click.Command:
 
 
 def as_command(name: str, function: Callable[..., Any], *, hidden: bool = False) -> click.Command:
-    """A typer function as a click command of that name."""
+    """A typer function as the click command `name`."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
     app.command(name=name, hidden=hidden, context_settings=settings)(function)

@@ -76,7 +76,7 @@ def main() -> NoReturn:
 
 
 def execute(arguments: list[str]) -> int:
-    """Run one command line -> exit code. What is no DstackError is a bug, and keeps its traceback."""
+    """Run a command line -> exit code. Every error but a DstackError is a bug, and keeps the traceback."""
     as_json = "--json" in arguments
     try:
         if not arguments:

@@ -1,4 +1,4 @@
-"""Standard output and error of this process: which failures are theirs, and what stands in for one that is closed."""
+"""Standard output and error of this process: their failures, and a stand-in for a closed stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dstack.errors import OutputError
 
 
 class Watched(io.FileIO):
-    """A descriptor that remembers the last failure to write to it: any other OSError is somebody else's."""
+    """A descriptor with a memory of the last failed write, to tell failures of output from every other OSError."""
 
     failure: OSError | None = None
 
@@ -27,8 +27,8 @@ class Watched(io.FileIO):
 def watch() -> None:
     """Take over the standard streams. To be called once, before anything is written.
 
-    A closed standard output is replaced by a descriptor that nothing can be written to, so that no file that is opened
-    later gets the output; closed standard input and error are those of /dev/null.
+    A closed standard output is replaced by a descriptor without write access, so that no later opened file gets the
+    output; closed standard input and error are replaced by /dev/null.
     """
     for number, access in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -48,7 +48,7 @@ def _open_null(number: int, access: int) -> None:
 
 
 def _watched(stream: TextIO | None, number: int) -> TextIO:
-    """A stream on a watched descriptor that behaves as `stream`, which is None where the descriptor was closed."""
+    """A stream like `stream` on a recording descriptor; `stream` is None where the descriptor was closed."""
     raw = Watched(number, "w", closefd=False)
     if not isinstance(stream, io.TextIOWrapper):
         return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=number == 2)
@@ -63,7 +63,7 @@ def _watched(stream: TextIO | None, number: int) -> TextIO:
 
 
 def output_error(error: OSError) -> OutputError | None:
-    """The failure as an error for people where it is one of standard output or error; None where it is another's."""
+    """An error for people about a failure of standard output or error; None for every other failure."""
     for stream, name in ((sys.stdout, "output"), (sys.stderr, "error")):
         buffer = getattr(stream, "buffer", None)
         raw = getattr(buffer, "raw", buffer)
@@ -74,8 +74,8 @@ def output_error(error: OSError) -> OutputError | None:
 
 
 def flush() -> None:
-    """Write what is left for standard output; where that fails, nothing more is written there, and nothing is said: the
-    interpreter would complain at its end."""
+    """Write the rest for standard output; after a failure standard output goes nowhere, without a message, because the
+    interpreter would complain at the end of the process."""
     try:
         sys.stdout.flush()
     except OSError:

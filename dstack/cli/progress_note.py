@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dstack.ui.terminal import clean
 
 SIGN_AFTER = 1.0
-"""Seconds of silence after which a wait is explained."""
+"""Seconds of silence before a wait is explained."""
 
 
 @contextmanager
 def telling(text: str | Callable[[], str]) -> Iterator[None]:
-    """A sign of life on a terminal's standard error while something takes longer than a moment.
+    """A sign of life on a terminal's standard error while the block takes longer than EXPLAIN_AFTER_S.
 
-    A function is asked for its text when that moment is over, from another thread.
+    A function for the text is called only then, from another thread.
     """
     if not sys.stderr.isatty():
         yield

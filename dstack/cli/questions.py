@@ -1,4 +1,4 @@
-"""Questions that only a person at a terminal can answer."""
+"""Questions to a person at a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dstack.ui.terminal import clean
 
 
 def ask(question: str, hint: str) -> None:
-    """Return when somebody says yes; raises UsageError otherwise, and where nobody is there to ask."""
+    """Return after a yes; raises UsageError after every other answer, and without a terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(clean(f"nobody is here to ask: {question}"), hint=f"{hint}, then add --yes")
     sys.stderr.write(f"{clean(question)} [y/N] ")

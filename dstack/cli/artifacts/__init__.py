@@ -1,1 +1,1 @@
-"""Commands about what jobs left behind."""
+"""Commands about artifacts of jobs."""

@@ -64,7 +64,8 @@ def pull(
 
 
 def _hide_from_git(folder: Path) -> None:
-    """A folder that nobody named would else be code of the project: shipped, and a reason to run everything again."""
+    """Hide a folder named by the command itself: else its files would be code of the next run, and everything would run
+    again."""
     # Where the folder cannot be written, the fetch that follows says why.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def _hide_from_git(folder: Path) -> None:
 
 
 def _is_code(session: Session, folder: Path) -> bool:
-    """Whether what lies in the folder is code of the project for the next run."""
+    """Whether the files of the folder are code of the project for the next run."""
     from dstack.adapters.git.repository import is_ignored
 
     root, place = session.root.resolve(), folder.resolve()
@@ -102,7 +103,7 @@ def _pull(session: Session, left: JobArtifacts, folder: Path) -> None:
 
 
 def _progress(workflow: str) -> Progress | None:
-    """Draws one line on a terminal's standard error, and nothing anywhere else."""
+    """A function that draws a progress bar on standard error; None where standard error is no terminal."""
     from dstack.ui.live import bar
     from dstack.ui.tables import screen_width
 

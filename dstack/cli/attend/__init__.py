@@ -1,1 +1,1 @@
-"""The care of a command for a run that goes on."""
+"""The care of commands for a run in progress."""

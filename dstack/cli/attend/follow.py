@@ -1,4 +1,4 @@
-"""Follows a run on the screen of a command, until the run has ended or the user leaves it to its hosts."""
+"""Follows a run on the screen of a command, until the run has ended or the user leaves the run to the hosts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from dstack.ui.screen import open_screen
 DAMAGED = BucketError.exit_code
 RUN_EXIT_CODES = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunStatus.LOST: 1}
 DETACHED = 130
-"""The exit code of a command that left its run before the end."""
+"""The exit code of a command that left the run before the end."""
 DETACH_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-"""Signals that detach: Ctrl-C, a closed terminal, and a polite end of this process."""
+"""Signals to detach: Ctrl-C, a closed terminal, and a polite end of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +38,22 @@ class FollowOptions:
     """How a command follows a run."""
 
     caller: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Values of jobs that only the memory of this process holds."""
+    """Values of jobs from the memory of this process alone."""
     jobs: Sequence[JobSpec] = ()
-    """The jobs that hosts of this command must be able to run; jobs that others run already are not among them."""
+    """The jobs for hosts of this command to run, without the jobs of other runs to join."""
     needs_host: bool = False
     as_json: bool = False
     renews: bool = False
-    """Whether the hosts first get the run once more, because the credentials that they had been lent are over."""
+    """Whether the hosts first get the run once more, because their lent credentials are over."""
     stands_by: bool = False
-    """Whether hosts get the run in stand-by: it is the run of this user alone."""
+    """Whether hosts get the run in stand-by."""
 
 
 async def follow_run(session: Session, recorded: Callable[[], RunRecord], options: FollowOptions) -> int:
-    """Reach the hosts, then record the run and bring it to its end on this screen -> exit code.
+    """Reach the hosts, then record the run and bring the run to the end on this screen -> exit code.
 
-    `recorded` records the run or returns its record. A host is reached first, so that nothing is recorded when no host
-    can be.
+    `recorded` records the run or returns the record. Hosts come first, so that nothing is recorded without a reachable
+    host.
     """
     async with open_hosts(session) as hosts:
         if options.needs_host:
@@ -68,7 +68,8 @@ async def follow_run(session: Session, recorded: Callable[[], RunRecord], option
 async def leave_run(
     session: Session, planned: RunRecord, recorded: Callable[[], RunRecord], options: FollowOptions
 ) -> tuple[RunRecord, HandoverResult]:
-    """Reach the hosts, record the run, and leave it to their coordinators, and to one of this machine for the rest."""
+    """Reach the hosts, record the run, and leave the run to coordinators on the hosts, and on this machine for the
+    rest."""
     async with open_hosts(session) as hosts:
         await _reach(hosts.fleet, options.jobs)
         attendance = Attendance(session=session, hosts=hosts, caller=options.caller)
@@ -76,9 +77,9 @@ async def leave_run(
 
 
 async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
-    """Try all hosts; raises NoHostError where none can be used, or none can run one of the jobs.
+    """Try all hosts; raises NoHostError where no host can be used, or no host can run one of the jobs.
 
-    Standard error says which silent hosts a job waits for.
+    Standard error names the silent hosts for which a job waits.
     """
     with telling(f"connecting to {fleet.names_text()}"):
         await fleet.connect()
@@ -101,7 +102,7 @@ async def _leave(
 
 
 async def _renew(attendance: Attendance, record: RunRecord) -> None:
-    """Hand the run to its hosts again, with credentials that are good now, and say what came of it."""
+    """Hand the run to the hosts again, with fresh credentials, and print the result."""
     try:
         _, handed = await _hand_over(attendance, record, lambda: record)
         why = "; ".join(each.why for each in handed.left if each.why) or "none of them is reached"
@@ -127,7 +128,7 @@ async def _follow(attendance: Attendance, record: RunRecord, options: FollowOpti
 
 @contextmanager
 def _detach_signals() -> Iterator[asyncio.Event]:
-    """An event that DETACH_SIGNALS set inside the block."""
+    """An event, set by DETACH_SIGNALS inside the block."""
     loop = asyncio.get_running_loop()
     interrupted = asyncio.Event()
     for number in DETACH_SIGNALS:
@@ -154,5 +155,5 @@ async def _detach(attendance: Attendance, record: RunRecord) -> None:
 
 
 def print_json(session: Session, record: RunRecord) -> None:
-    """Print the run as one JSON object, alone on standard output."""
+    """Print the run as a JSON object, alone on standard output."""
     print(run_json(run_view(session.bucket, session.keys, record)))

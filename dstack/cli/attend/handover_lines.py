@@ -1,4 +1,4 @@
-"""Lines about a run that was left to its hosts: which hosts go on with the run, and which do not."""
+"""Lines about a run left to hosts: the hosts that go on with the run, and the other hosts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dstack.ui.times import clock_text
 
 
 def where_it_goes_on(handed: HandoverResult) -> str:
-    """`goes on …`, and what that means for this machine."""
+    """`goes on …`, and the meaning for this machine."""
     if not handed.taken:
         return "goes on in the background of this machine"
     taken = ", ".join(handed.taken)
@@ -26,7 +26,7 @@ def left_out_lines(handed: HandoverResult) -> list[str]:
 
 
 def credential_lines(handed: HandoverResult, run: str) -> list[str]:
-    """How long the hosts can write to the bucket with the lent credentials, and what the user can do afterwards."""
+    """How long the hosts can write to the bucket with the lent credentials, and the way out afterwards."""
 
     def moment(end: float) -> str:
         return clock_text("%H:%M" if end < time.time() + 12 * 3600 else "%Y-%m-%d %H:%M", end)

@@ -1,1 +1,1 @@
-"""Commands that keep a bucket in order."""
+"""Commands to keep a bucket in order."""

@@ -1,4 +1,4 @@
-"""`dstack du`: what the project takes up in the bucket."""
+"""`dstack du`: the size of the project in the bucket."""
 
 from __future__ import annotations
 

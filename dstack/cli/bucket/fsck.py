@@ -67,7 +67,7 @@ def _conclude(found: int, left: int, done: str, derivable: int) -> None:
 
 
 def _check_hosts(session: Session) -> int:
-    """Print the orphans of this account on all hosts, and which hosts could not be asked -> how many that are."""
+    """Print the orphans of this account on all hosts, and the unreachable hosts -> the number of printed findings."""
     from dstack.app.coordination.orphans import find_orphans
     from dstack.cli.ask_hosts import ask_hosts
 

@@ -55,7 +55,7 @@ def add(
 
 
 def _add(host: Host, *, project: bool, confirmed: tuple[str, ...], offline: bool) -> None:
-    """Everything that can be refused is looked at first; the entry is written last."""
+    """Check for every refusal first; write the entry last."""
     fault = name_fault(host.name)
     if fault:
         raise UsageError(fault)

@@ -1,4 +1,4 @@
-"""`dstack hosts check`: connect, and show what each host has."""
+"""`dstack hosts check`: connect, and show the condition of each host."""
 
 from __future__ import annotations
 

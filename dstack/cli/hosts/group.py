@@ -1,4 +1,4 @@
-"""`dstack hosts`: the inventory, and what each host has. Works in any folder."""
+"""`dstack hosts`: the inventory, and the condition of each host. Works in any folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of `dstack hosts check`: what each host has, and each problem with its way out."""
+"""The report of `dstack hosts check`: the condition of each host, and each problem with the way out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _COLUMNS = (
 
 
 def report(session: Session, hosts: Sequence[Host]) -> int:
-    """Print what every host has and each problem with its way out -> exit code, that of the worst."""
+    """Print the condition of every host, and each problem with the way out -> the exit code of the worst problem."""
     found = ask_hosts(session, hosts, HostInspection(session).at)
     width = screen_width(sys.stdout)
     sys.stdout.write("\n".join(host_lines(found, width=width, colour=use_colour(sys.stdout))) + "\n")
@@ -64,7 +64,7 @@ def report(session: Session, hosts: Sequence[Host]) -> int:
 
 
 def _missing(session: Session) -> str:
-    """That the folder of the bucket is not there; "" where it is, and where the bucket is no folder."""
+    """A note about a missing folder of the bucket; "" for a present folder, and for every other kind of bucket."""
     try:
         session.storage.require_folder()
     except BucketError as error:
@@ -73,12 +73,12 @@ def _missing(session: Session) -> str:
 
 
 def host_lines(found: Sequence[HostAnswer[HostCondition]], *, width: int, colour: bool = False) -> list[str]:
-    """A title and what each host has, in lines of at most `width` columns; names alone may be cut."""
+    """A title and the condition of each host, in lines of at most `width` columns; names alone may be cut."""
     return table_lines(_COLUMNS, [_row(each) for each in found], width=width, colour=colour)
 
 
 def problems_by_hosts(found: Sequence[HostAnswer[HostCondition]]) -> list[tuple[str, str, list[str]]]:
-    """Each problem with its way out and the hosts that have it, in the order in which they come up."""
+    """Each problem with the way out and the hosts with the problem, in the order of the hosts."""
     told: dict[tuple[str, str], list[str]] = {}
     for each in found:
         for problem in problems(each):
@@ -87,7 +87,7 @@ def problems_by_hosts(found: Sequence[HostAnswer[HostCondition]]) -> list[tuple[
 
 
 def problems(found: HostAnswer[HostCondition]) -> list[tuple[str, str]]:
-    """What is wrong with a host, and what to do about it, the worst first."""
+    """The problems of a host, each with the way out, the worst first."""
     if found.error is not None:
         message = found.error.detail
         return [(message, found.error.hint or "")]
@@ -165,7 +165,7 @@ def _bucket(seen: HostCondition) -> str:
 
 
 def _failure(error: DstackError | None) -> str:
-    """The state of a host that could not be asked, in a word or two: an unknown key is no changed one."""
+    """The state of a host without an answer, in a word or two: a changed key is more than an unknown key."""
     match error:
         case ChangedKeyError():
             return "key CHANGED"

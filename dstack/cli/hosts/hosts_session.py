@@ -1,4 +1,4 @@
-"""The session of `dstack hosts`, which needs no project, and the two files of hosts that it changes."""
+"""The session of `dstack hosts`, with or without a project, and the two files of hosts for changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROJECT_FILE = ".dstack/hosts.yaml"
 
 
 class HostsSession(Session):
-    """A session that needs no project: outside one only the user's own inventory counts."""
+    """A session with or without a project: outside of projects only the user's own inventory counts."""
 
     def __init__(self, hosts_file: str | None) -> None:
         home = own_home()
@@ -26,7 +26,7 @@ class HostsSession(Session):
         )
 
     def named(self, name: str) -> Host:
-        """The host of that name; raises NotFoundError with the names there are."""
+        """The host of the inventory with this name; raises NotFoundError with the known names."""
         inventory = self.inventory()
         for host in inventory:
             if host.name == name:

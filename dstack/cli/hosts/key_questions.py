@@ -1,4 +1,4 @@
-"""Questions about keys of hosts that nobody confirmed yet."""
+"""Questions about unconfirmed keys of hosts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_HOPS = 16
 
 
 def confirm_keys(inventory: Sequence[Host], host: Host, fingerprints: Sequence[str]) -> None:
-    """Ask about every key on the way to `host` that nobody confirmed, keep the confirmed ones, and log in.
+    """Ask about every unconfirmed key on the way to `host`, keep the confirmed keys, and log in.
 
-    `fingerprints` are confirmed without asking. Raises HostKeyError when one is not confirmed, HostUnreachableError
-    when the host cannot be reached or lets nobody in.
+    `fingerprints` are confirmed without asking. Raises HostKeyError for a key left unconfirmed, HostUnreachableError
+    for a host out of reach or without a login.
     """
     asyncio.run(_confirm_keys({str(known.name): known for known in (*inventory, host)}, host, fingerprints))
 
@@ -45,7 +45,7 @@ async def _confirm_keys(inventory: dict[str, Host], host: Host, fingerprints: Se
 
 
 def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
-    """Return when the key is confirmed, raise HostKeyError when it is not."""
+    """Return for a confirmed key, raise HostKeyError for every other key."""
     if confirmed:
         return
     told = clean(f"{host} shows the key {key.algorithm} {key.fingerprint}")

@@ -1,4 +1,4 @@
-"""`dstack hosts pull`: take the inventory that was shared through the bucket."""
+"""`dstack hosts pull`: take the shared inventory from the bucket."""
 
 from __future__ import annotations
 

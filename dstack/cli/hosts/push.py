@@ -1,4 +1,4 @@
-"""`dstack hosts push`: share the inventory of the project through its bucket."""
+"""`dstack hosts push`: share the inventory of the project through the bucket."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def push(
 
 
 def _to_push(session: Session) -> tuple[Host, ...]:
-    """The hosts of the one file that is pushed; says which of them stay. A personal one is never pushed unasked."""
+    """The hosts of the file to push; prints the hosts that stay here. A personal file is pushed only with `--hosts`."""
     if session.hosts_file is None:
         path = session.root / PROJECT_FILE
         if not path.exists():

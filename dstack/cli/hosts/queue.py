@@ -1,4 +1,4 @@
-"""`dstack queue`: who waits for what on the hosts, and why."""
+"""`dstack queue`: the running and waiting jobs of hosts, with reasons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The queue of one host, and a line for each attempt of this account that runs on after its recorded end."""
+    """The queue of a host, and a line for each attempt of this account that runs on after the recorded end."""
 
     queue: HostQueue
     orphans: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
 
 
 def _rows(found: HostAnswer[Shown]) -> list[tuple[str, ...]]:
-    """The rows of one host; one that failed has a row too, so that nobody takes it for idle."""
+    """The rows of a host; a failed host has a row too, so as not to look idle."""
     if found.error is not None:
         why = found.error.detail
         return [(found.host.name, "-", "-", "failed", "-", "-", why)]
@@ -96,7 +96,7 @@ def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
 
 
 def _notes(found: HostAnswer[Shown]) -> list[str]:
-    """What a person must know of the queue of one host beside its rows."""
+    """Notes about the queue of a host, for people, beside the rows."""
     if found.value is None:
         return []
     name, said = found.host.name, found.value.queue

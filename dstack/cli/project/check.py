@@ -41,7 +41,7 @@ def check() -> None:
 
 
 def _check_includes(session: Session, project: Project, problems: list[Problem]) -> str:
-    """Note each `include` that matches no file that would be shipped -> why that could not be seen, "" when it was."""
+    """Note each `include` without a match among the files to ship -> why the files could not be seen, else ""."""
     if all(source.depends.include is None for source in project.sources.values()):
         return ""
     try:
@@ -53,7 +53,7 @@ def _check_includes(session: Session, project: Project, problems: list[Problem])
 
 
 def _gather(read: Callable[[], Any], problems: list[Problem]) -> Any:
-    """What `read` gives, or None with its problems noted."""
+    """The result of `read`, or None with the problems noted."""
     try:
         return read()
     except ConfigError as error:

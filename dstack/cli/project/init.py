@@ -21,7 +21,9 @@ from dstack.ui.terminal import clean
 
 
 def _name_bucket(root: Path, home: Path, url: str) -> None:
-    """Try a bucket and write its name; raises BucketError when it is none, UsageError when another one is named."""
+    """Try the bucket at `url` and write the name into config.yaml.
+
+    Raises BucketError for a storage unfit as a bucket, UsageError where config.yaml names another bucket."""
     settings = read_settings(home=home, root=root, environment={})
     here = settings.origin == CONFIG_FILE
     wanted = read_settings(home=home, root=root, environment={"DSTACK_BUCKET": url}).bucket
@@ -43,7 +45,7 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
 
 
 def _to_share(path: str) -> str:
-    """The command that opens a private folder, with all that is in it, to a group."""
+    """The command to open a private folder, with everything in the folder, to a group."""
     command = f"chgrp -R GROUP {quote(path)} && chmod -R g+rwXs {quote(path)}"
     closed = [parent for parent in Path(path).parents if not parent.stat().st_mode & 0o011]
     return command + "".join(f" && chmod a+x {quote(str(parent))}" for parent in closed)
@@ -70,7 +72,7 @@ def init(
 
 
 def _next(root: Path) -> str:
-    """What to type after `init`."""
+    """The next command to type after `init`."""
     try:
         workflows = load_project(root).workflows
     except ConfigError:

@@ -43,7 +43,7 @@ def attach(
 
 
 def _is_own(record: RunRecord) -> bool:
-    """Whether this user made the run on this machine: nobody else's is left to hosts that stand by."""
+    """Whether this user made the run on this machine: only own runs are left to hosts in stand-by."""
     return (record.user, record.machine) == (user_name(), machine_name())
 
 

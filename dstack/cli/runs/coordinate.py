@@ -1,4 +1,4 @@
-"""`dstack _coordinate`: the coordinator in the background, as `dstack run -d` and others start one."""
+"""`dstack _coordinate`: the coordinator in the background, started by `dstack run -d` and other commands."""
 
 from __future__ import annotations
 

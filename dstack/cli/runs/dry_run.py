@@ -16,10 +16,10 @@ from dstack.ui.plan import plan_text
 
 
 def print_plan(session: Session, prepared: PreparedRun, *, offline: bool) -> None:
-    """Print what would become of every job.
+    """Print the future of every job.
 
-    Raises, after the plan, the error that `dstack run` itself would end with where no host can be used, or none can
-    run a job. With `offline` no host is asked.
+    Raises, after the plan, the error of `dstack run` itself where no host can be used, or no host can run a job. With
+    `offline` no host is asked.
     """
     verdicts = HostVerdicts()
     if prepared.running and not offline:
@@ -39,7 +39,7 @@ def _judged(fate: JobForecast, error: DstackError | None, waits: str | None) -> 
 
 
 async def _verdicts(session: Session, prepared: PreparedRun) -> HostVerdicts:
-    """What the hosts of the session can run; nothing is laid down on the hosts but the runner."""
+    """The verdicts of the session's hosts on the jobs; nothing is laid down on the hosts but the runner."""
     async with open_hosts(session) as hosts:
         try:
             with telling(f"connecting to {hosts.fleet.names_text()}"):

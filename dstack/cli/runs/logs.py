@@ -1,4 +1,4 @@
-"""`dstack logs`: what jobs wrote, out of the bucket."""
+"""`dstack logs`: the output of jobs, out of the bucket."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def logs(
 
 
 def _tell(losses: Sequence[LogLoss]) -> NoReturn:
-    """End with what the logs lack, after all that there is of them."""
+    """Raise LogLostError about missing parts of logs, after everything present was printed."""
     said = "; ".join(f"{loss.workflow}: {loss.what}" for loss in losses)
     hint = "make room on the host; `dstack run --rerun` runs the job again, and its log is whole then"
     raise LogLostError(", ".join(sorted({loss.host for loss in losses})), said, hint=hint)
 
 
 def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
-    """Give every piece as soon as it is there. However this ends, the terminal is left without colours."""
+    """Write every piece at once. After every end, also by a signal, the terminal is left without colours."""
     out = sys.stdout.buffer
     streams = LogStreams(prefixed=prefixed)
     kept = signal.signal(signal.SIGTERM, _end)
@@ -86,5 +86,5 @@ def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
-    """End as a shell says of a process that was told to, and by way of what gives the terminal back."""
+    """End with the exit code of shells for a signal, by way of the code that gives the terminal back."""
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""`dstack lost`: say that an attempt will never come back, which only a person can know."""
+"""`dstack lost`: mark attempts as lost, on the word of a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack ps`: the newest runs of the project, as the bucket has them. No host is asked."""
+"""`dstack ps`: the newest runs of the project, by the bucket alone. No host is asked."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def ps(
 
 
 def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) -> None:
-    """The table of runs, those whose records make no sense below the others, and what needs a person's eye."""
+    """The table of runs, with damaged runs at the end, and notes that need a person's eye."""
     now = time.time()
     damaged = [(run, "-", "damaged", *["-"] * 5) for run in faults]
     sys.stdout.write(table(_RUNS, [*(_run_row(view, now) for view in shown), *damaged], sys.stdout))
@@ -87,7 +87,8 @@ def _show_runs(shown: Sequence[RunView], faults: Mapping[RunId, BucketError]) ->
 
 
 def _none(session: Session, *, mine: bool) -> list[str]:
-    """That there are no runs, where that was looked for, and where there are some: a new remote renames a project."""
+    """Lines for a project without runs: the searched place, and a place with runs, because a new remote renames a
+    project."""
     place = f"of {session.name} in {redact_url(session.settings.bucket)}"
     if mine:
         return [f"no runs of yours yet {place}"]
@@ -131,7 +132,7 @@ def _jobs_text(view: RunView) -> str:
 
 
 def not_begun(shown: Sequence[RunView]) -> list[str]:
-    """Why runs have not begun that somebody looks after: one line for each reason, with the runs that have it."""
+    """Why attended runs have not begun: a line for each reason, with the runs of this reason."""
     reasons: dict[str, list[str]] = {}
     for view in shown:
         if view.alone or view.stage not in (JobStatus.QUEUED, JobStatus.WAITING):

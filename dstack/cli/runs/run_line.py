@@ -23,13 +23,13 @@ OPTIONS = (*(flag for flag in FLAGS if flag.startswith("--")), "--rerun", "--hos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLine:
-    """What was asked for. `rerun` are workflows, `overrides` the words that are left for variables, in order."""
+    """A parsed command line of `dstack run`. `rerun` are workflows, `overrides` the words for variables, in order."""
 
     workflow: str | None = None
     detach: bool = False
     dry_run: bool = False
     offline: bool = False
-    """A dry run that asks no host."""
+    """A dry run without questions to hosts."""
     as_json: bool = False
     wants_help: bool = False
     hosts: str | None = None
@@ -39,7 +39,7 @@ class RunLine:
     """The `name=value` of each `--var`."""
 
     def request(self, *, command: Sequence[str] = ()) -> RunRequest:
-        """The run that the line asks for; `command` is the line as the record of the run shows it."""
+        """The request of the line for a run; `command` is the line for people in the record of the run."""
         return RunRequest(
             workflow=self.workflow or "",
             overrides=self.overrides,
@@ -53,8 +53,8 @@ class RunLine:
 def read_arguments(arguments: Sequence[str]) -> RunLine:
     """Take `dstack run …` apart: an option of ours wins over a variable of the same name.
 
-    The workflow is the first word that is not the value of an option before it. `--rerun` alone means the asked-for
-    workflow, `--rerun=NAME` another one of the run. Raises UsageError for an option without its value or its companion.
+    The workflow is the first word that is no option and no value of an option. `--rerun` alone means this workflow,
+    `--rerun=NAME` another workflow of the run. Raises UsageError for an option without a needed value or companion.
     """
     asked = RunLine()
     rest: list[str] = []
@@ -88,7 +88,7 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
 
 
 def _require_companions(asked: RunLine, rest: Sequence[str]) -> None:
-    """Raises UsageError for words that say nothing without another one; `rest` are the words for variables."""
+    """Raise UsageError for words without a needed companion; `rest` are the words for variables."""
     if asked.workflow is None and rest and not asked.wants_help:
         near = get_close_matches(rest[0].partition("=")[0], OPTIONS, n=1)
         hint = f"or did you mean the option {near[0]}? " if near else ""

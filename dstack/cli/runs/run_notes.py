@@ -1,4 +1,4 @@
-"""Notes below the tables of `dstack ps` and `dstack show`: what about a run needs a person's eye."""
+"""Notes below the tables of `dstack ps` and `dstack show`, for the eye of a person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dstack.ui.times import ago_text, clock_text, silence_text
 
 
 def out_of_sight(view: RunView, now: float) -> list[str]:
-    """Jobs of which nobody hears anything just now, since when, and what only a person can know."""
+    """Notes about jobs out of sight now: since when, and the commands for a person who knows more."""
     lines = []
     going_on = view.caretakers is not None and bool(view.caretakers.standby)
     if view.caretakers is not None and view.caretakers.by and going_on:
@@ -34,12 +34,13 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
 
 
 def _brief(job: JobView) -> JobView:
-    """The job with no more of what hosts and claims say than a note shows."""
+    """The job with texts of hosts and claims cut to the length of a note."""
     return replace(job, host=brief(job.host), account=brief(job.account), owner=brief(job.owner))
 
 
 def _takeover(caretakers: Caretakers, now: float) -> str:
-    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, as long as that is so."""
+    """`no sign of alice@laptop for 50 s; gpu-1 stands by and goes on with it within 2 min`, or a later state of the
+    takeover."""
     # Imported here on purpose: most lists have no such run.
     from dstack.app.protocol.lease import TAKEOVER_S
     from dstack.core.placement import names_text
@@ -59,7 +60,7 @@ def lost_text(attempts: tuple[int, ...]) -> str:
 
 
 def left_alone(view: RunView, now: float) -> list[str]:
-    """That nobody looks after a run, what may wait on which hosts, and what to do; nothing where somebody does."""
+    """Notes about a run without a coordinator: since when, waiting results by host, and the way out; else nothing."""
     if not view.alone or view.caretakers is None:
         return []
     if view.caretakers.standby:

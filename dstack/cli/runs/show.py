@@ -1,4 +1,4 @@
-"""`dstack show`: one run and its jobs, as the bucket has them. No host is asked."""
+"""`dstack show`: a run with all jobs, by the bucket alone. No host is asked."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def show(
 
 
 def _print_diff(body: bytes) -> None:
-    """As it is into a pipe, for `git apply`; without control characters to a terminal."""
+    """Print the unchanged bytes into a pipe, for `git apply`; no control characters to a terminal."""
     if sys.stdout.isatty():
         text = body.decode("utf-8", "replace")
         sys.stdout.write(clean_lines(text.expandtabs()))
@@ -66,7 +66,7 @@ def _print_diff(body: bytes) -> None:
 
 
 def _head(record: RunRecord, view: RunView, now: float) -> str:
-    """The facts of a run, one a line."""
+    """The facts of a run, a fact in each line."""
     snapshot = record.snapshot
     head = f"on {snapshot.head[:12]}" if snapshot.head else "no commit yet"
     branch = f" ({snapshot.branch})" if snapshot.branch else ""

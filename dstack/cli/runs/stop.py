@@ -1,4 +1,4 @@
-"""`dstack stop`: ask that a run, or one workflow of it, ends, and wait until it has."""
+"""`dstack stop`: ask for the end of a run, or of a workflow in the run, and wait for the end."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from dstack.app.queries.runs import PresenceSource
 
 ALONE = 3.0
-"""Seconds after which a coordinator is started here, in case nobody else looks after the run."""
+"""Seconds before a coordinator is started here, in case the run has no other."""
 PATIENCE = 60.0
 LOOK = 0.2
 NAMED = 3
-"""Jobs that are named where a stop has not ended all of them."""
+"""Jobs named by their workflows where a stop has not ended all jobs."""
 GOES_ON = 1
-"""The exit code where something of what was asked to stop has not ended, or may still run."""
+"""The exit code where a stopped job has not ended, or may still run."""
 
 
 def stop(
@@ -75,7 +75,8 @@ def stop(
 def _conclude(
     session: Session, record: RunRecord, workflow: str | None, jobs: tuple[JobView, ...], *, left: bool
 ) -> int:
-    """Print how the jobs ended and what has not -> exit code; raises KeyboardInterrupt where Ctrl-C `left` some."""
+    """Print the ends of the jobs, and the open jobs -> exit code; raises KeyboardInterrupt where Ctrl-C `left` open
+    jobs."""
     ended = all(job.status in ENDED for job in jobs)
     if not ended:
         jobs = _chosen(session, record, workflow, look=session.look)
@@ -90,7 +91,7 @@ def _conclude(
 
 
 def goes_on(run: str, jobs: Sequence[JobView]) -> str:
-    """Which of the jobs have not ended, where they are, and what a person can do; one line."""
+    """The open jobs, with their hosts, and the way out for a person, in a line."""
     open_ = [job for job in jobs if job.status not in ENDED]
     named = ", ".join(map(_place, open_[:NAMED])) + (f" and {len(open_) - NAMED} more" if open_[NAMED:] else "")
     told = f"{run} has not ended: {named}; the request stands, `dstack show {run}` says when it has"
@@ -106,7 +107,7 @@ def _place(job: JobView) -> str:
 
 
 def _confirm(record: RunRecord) -> None:
-    """Ask before a run that is not this user's, made on this machine (as `ps --mine` has it); raises UsageError unless
+    """Ask before every run but the own runs made on this machine (as `ps --mine` counts runs); raises UsageError unless
     the answer is yes."""
     from dstack.adapters.identity import machine_name, user_name
 
@@ -120,7 +121,7 @@ def _confirm(record: RunRecord) -> None:
 
 
 def _request(session: Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
-    """Write the stop request; one that is there already stays as it is."""
+    """Write the stop request; an earlier request stays."""
     from dstack.adapters.identity import new_nonce, user_name
     from dstack.app.maintenance.run_stop import request_stop
 
@@ -131,7 +132,7 @@ def _request(session: Session, record: RunRecord, workflow: str | None, *, abort
 
 
 def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
-    """The jobs as soon as all have ended, or as they are when patience is at its end."""
+    """The jobs as soon as all have ended, or after STOP_WAIT_S."""
     from dstack.session.background import finish_in_background
 
     begin = time.monotonic()
@@ -151,7 +152,8 @@ def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[Jo
 
 
 def _are_foreign(session: Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
-    """Whether all that has not ended belongs to other accounts of its hosts, which alone can end it; says so."""
+    """Whether all open jobs belong to other accounts of their hosts, the only accounts to end the jobs; prints the
+    lines."""
     from dstack.cli.runs.stop_hosts import foreign_lines
 
     open_ = [job for job in jobs if job.status not in ENDED and job.host]
@@ -162,7 +164,7 @@ def _are_foreign(session: Session, record: RunRecord, jobs: tuple[JobView, ...])
 
 
 def _end_orphans(session: Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:
-    """End what still runs of attempts that were called lost -> whether nothing of them is left."""
+    """End all living attempts called lost -> whether no living attempt is left."""
     if not any(job.lost for job in jobs):
         return True
     from dstack.cli.runs.stop_hosts import end_orphans
@@ -171,7 +173,7 @@ def _end_orphans(session: Session, record: RunRecord, jobs: tuple[JobView, ...])
 
 
 def _say_where(jobs: tuple[JobView, ...]) -> None:
-    """What the wait is for; the request stands, whoever waits."""
+    """Print the hosts of the wait; the request stands also without the wait."""
     hosts = sorted({job.host for job in jobs if job.status not in ENDED and job.host})
     if hosts:
         told = (
@@ -190,5 +192,5 @@ def _chosen(
 
 
 def _summary(jobs: Sequence[JobView]) -> str:
-    """One line for each job."""
+    """A line for each job."""
     return "\n".join(job_line(job.workflow, job.status, job.host, job.reason, job.reused_from or "") for job in jobs)

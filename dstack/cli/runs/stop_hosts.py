@@ -1,4 +1,4 @@
-"""The part of `dstack stop` that asks hosts, and the lines about their answers."""
+"""The questions of `dstack stop` to hosts, and the lines about the answers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dstack.ui.tables import note
 
 
 def foreign_lines(session: Session, record: RunRecord, jobs: Sequence[JobView]) -> list[str]:
-    """A line for each open attempt of another account than the one under which its host answers, with the command that
-    ends the attempt. A host without an answer has no line."""
+    """A line for each open attempt of another account of the host than the account in use, with the command to end the
+    attempt. A host without an answer has no line."""
     live = open_attempts(session.bucket, session.keys, jobs)
     claims = {workflow: attempt.claim for workflow, attempt in live.items()}
     return asyncio.run(_foreign(session, record, claims)) if claims else []
@@ -38,7 +38,7 @@ def _foreign_line(record: RunRecord, workflow: str, claim: Claim) -> str:
 
 
 def end_orphans(session: Session, jobs: Sequence[JobView]) -> bool:
-    """End all living attempts of the jobs that were called lost -> whether none of them is left.
+    """End all living attempts of the jobs called lost -> whether no living attempt is left.
 
     Standard error gets a line for each attempt.
     """

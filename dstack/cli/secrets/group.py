@@ -1,4 +1,4 @@
-"""`dstack secrets`: values that jobs get and nothing keeps but this machine. No value is ever an argument or shown."""
+"""`dstack secrets`: values for jobs, kept by this machine alone. No value is ever an argument or shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dstack secrets ls`: list the secrets that runs here find, without their values."""
+"""`dstack secrets ls`: list the secrets for runs here, without values."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dstack.project.names import environment_name_fault
 from dstack.wire import SHORTEST_SECRET
 
 LONGEST = 64 * 1024
-"""Bytes: the value of one environment variable that every system takes."""
+"""Bytes of a value: every system takes environment variables of this size."""
 NAME = typer.Argument(metavar="NAME", help="What the job calls it: an environment variable.", show_default=False)
 GLOBAL = typer.Option("--global", help="For all projects; what is set for a project comes first.")
 STDIN = typer.Option("--stdin", help="Read the value from standard input to its end, also on a terminal.")
@@ -70,7 +70,8 @@ def _read(name: str, *, stdin: bool) -> bytes:
 
 
 def _checked(name: str, body: bytes) -> str:
-    """The value as text; raises UsageError, which shows nothing of it, for one that no job could be given."""
+    """The value as text; raises UsageError, without any part of the value, for a value unfit for the environment of a
+    job."""
     if not body:
         raise UsageError(
             f"the value of {name} is empty; nothing is changed", hint=f"`dstack secrets rm {name}` forgets"

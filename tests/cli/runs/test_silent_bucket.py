@@ -21,7 +21,7 @@ from tests.support.people.laptop import LIMIT, Laptop
 
 IMPATIENT = """
 from dstack.adapters.bucket import stall_notice
-stall_notice.FIRST, stall_notice.EVERY = 0.2, 0.05
+stall_notice.FIRST_NOTICE_S, stall_notice.WATCH_INTERVAL_S = 0.2, 0.05
 from dstack.cli.main import execute
 execute(["ps"])
 """
