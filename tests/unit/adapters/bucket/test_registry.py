@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dstack.adapters.bucket.object_stores.gcs import GCS_BACKEND
 from dstack.adapters.bucket.object_stores.s3 import S3_BACKEND
 from dstack.adapters.bucket.opener import bucket_path, missing_path, open_bucket, private_path
 from dstack.adapters.bucket.registry import BACKENDS, BY_SCHEME, backend_of, is_path
+from tests.support.checkout import ROOT
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"key": "k", "secret": "s", "region": "x"},
@@ -44,6 +46,16 @@ def test_no_scheme_and_no_name_is_declared_twice() -> None:
     assert len(schemes) == len(set(schemes)) == len(BY_SCHEME)
     assert len({backend.properties.name for backend in BACKENDS}) == len(BACKENDS)
     assert all(scheme == scheme.lower() for scheme in schemes)
+
+
+def test_what_a_backend_declares_fits_together() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for backend in BACKENDS:
+        facts = backend.properties
+        assert facts.is_path == (backend.path is not None) == (backend.is_private is not None), facts.name
+        assert facts.extra == "" or facts.extra in extras, facts.name
+        assert backend.lend is None or facts.secret_options, facts.name
+        assert all(name == name.lower() for name in facts.secret_options), facts.name
 
 
 @pytest.mark.parametrize("scheme", sorted(BY_SCHEME))
