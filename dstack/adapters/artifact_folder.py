@@ -83,6 +83,7 @@ class SafeFolder:
                 return
             with self._folder(parts[:-1], make=True) as parent:
                 _refuse_folder(parent, parts[-1])
+                # Beside its place: rename(2) is atomic within one file system only.
                 temporary = f".dstack-{secrets.token_hex(8)}.tmp".encode("ascii")
                 try:
                     if entry.kind is EntryKind.LINK:
@@ -153,6 +154,7 @@ class SafeFolder:
 
     @contextmanager
     def _folder(self, parts: tuple[bytes, ...], *, make: bool) -> Iterator[int]:
+        # A duplicate: `close` in another thread must not pull the folder away from a write.
         fd = os.dup(self._top(make))
         try:
             for part in parts:

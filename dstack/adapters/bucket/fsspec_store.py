@@ -92,6 +92,7 @@ class FsspecBucket:
         except FileExistsError:
             return Put.EXISTS
         except _REFUSALS as error:
+            # Before any byte was sent: certainly not created.
             raise self._error("create", key, error) from None
         except Exception as error:
             # The libraries retry by themselves and raise what they like: only the object can tell.

@@ -219,6 +219,7 @@ class SnapshotAttempt:
             raise SnapshotError(
                 f"{os.fsdecode(at)} has a .git that is no repository", hint=f"repair or remove {place / '.git'}"
             )
+        # One tree cannot hold ids of two lengths.
         if inner.sha256 != layer.repository.sha256:
             raise SnapshotError(
                 f"{os.fsdecode(at)} is a repository with another kind of object id than the one around it",

@@ -113,7 +113,7 @@ class _Resolver:
                 hint="look at jump: in hosts.yaml and at ProxyJump in ~/.ssh/config",
             )
         hop, options = self._hop(host)
-        jump, command = _ways(host, options)
+        jump, command = _proxy_options(host, options)
         if jump is None:
             return [replace(hop, proxy_command=_expand(command, hop, self._around) if command else None)]
         before: list[Hop] = []
@@ -149,6 +149,7 @@ class _Resolver:
         address = str(options.get("hostname") or alias)
         port = int(options.get("port") or DEFAULT_PORT)
         user = str(options.get("user") or getpass.getuser())
+        # Once more: the file may give other names, and they may reach the shell of a ProxyCommand.
         _check(host, "HostName", address)
         _check(host, "User", user)
         bare = Hop(
@@ -184,7 +185,7 @@ class _Resolver:
         )
 
 
-def _ways(host: Host, options: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _proxy_options(host: Host, options: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The first ProxyJump or ProxyCommand in force for a host; the other is None."""
     if host.jump is not None:
         return (None if host.jump.lower() == "none" else host.jump), None

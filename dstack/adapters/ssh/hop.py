@@ -178,6 +178,7 @@ def _options(hop: Hop, client: _Client, identities: Identities) -> asyncssh.SSHC
         client_keys=identities.pairs,
         agent_path=identities.agent,
         agent_identities=identities.agent_keys,
+        # Nothing of the user goes along: a host could use a forwarded agent to log in elsewhere.
         agent_forwarding=False,
         preferred_auth="publickey",
         gss_host=None,
@@ -248,6 +249,7 @@ def _start_proxy(hop: Hop) -> tuple[subprocess.Popen[bytes] | None, socket.socke
     """The user's ProxyCommand on one end of a socket pair, started as OpenSSH does, without stderr."""
     if hop.proxy_command is None:
         return None, None
+    # A socket pair instead of pipes: asyncio then reads and writes like on any connection.
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(

@@ -105,6 +105,7 @@ def _parse(files: Sequence[Path], question: Question) -> dict[str, Any]:
         return _Config.load(None, list(files), False, False, final, getpass.getuser(), user, question.name, port)
 
     config = load(False)
+    # `Match final` holds only in a second reading, for the host name found in the first.
     if config.has_match_final():
         config = load(True)
     return {name.lower(): value for name, value in config.get_options(False).items()}
@@ -115,6 +116,7 @@ def _ask_openssh(config: Path, question: Question, ssh: str | None, error: Excep
     if program is None:
         raise _unreadable(config, str(error), "no ssh is installed that could be asked instead") from None
     said = _ssh_g(program, config, question, error)
+    # ssh prints its defaults too: the answer for an empty file tells them from the wishes of the user.
     built_in = _ssh_g(program, Path(os.devnull), Question(name=question.name), error)
     return _convert({name: values for name, values in said.items() if values != built_in.get(name)})
 
@@ -123,6 +125,7 @@ def _ssh_g(program: str, config: Path, question: Question, error: Exception) -> 
     argv = [program, "-G", "-F", str(config)]
     argv += ["-p", str(question.port)] if question.port is not None else []
     argv += ["-l", question.user] if question.user is not None else []
+    # A name that begins with a dash is no option.
     argv += ["--", question.name]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=SSH_G_TIMEOUT_S, check=False)

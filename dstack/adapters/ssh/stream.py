@@ -69,6 +69,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
             self.head += data[: STDERR_TAIL_BYTES - len(self.head)]
         self.chunks.append(data)
         self.size += len(data)
+        # Without a pause a host could fill the memory of this process.
         if self.size > READ_AHEAD_BYTES and not self._read_paused and self._channel is not None:
             self._read_paused = True
             self._channel.pause_reading()

@@ -73,6 +73,7 @@ def _load(file: str, certificates: Sequence[str]) -> tuple[Sequence[asyncssh.SSH
     except OSError as error:
         return (), f"{file} cannot be read: {error.strerror}"
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
+        # asyncssh says of some encrypted keys only in words that a passphrase lacks.
         if "assphrase" in str(error) or isinstance(error, asyncssh.KeyEncryptionError):
             return (), f"{file} is encrypted and not in an agent (ssh-add {file})"
         return (), f"{file} is no usable private key: {error}"

@@ -75,6 +75,7 @@ def ask_boto3(name: str) -> AwsKeys | None:
         frozen = found.get_frozen_credentials()
     except (BotoCoreError, ClientError) as error:
         raise CredentialsError(f"{who} gives no credentials: {error}", hint=_renewal(name)) from None
+    # boto3 keeps the end of temporary keys in a private field alone.
     end = getattr(found, "_expiry_time", None)
     return AwsKeys(
         access_key=frozen.access_key,

@@ -37,6 +37,7 @@ def abort_uploads(url: str, options: Mapping[str, Any], prefix: str, *, before: 
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
+        # Only a saving: prune goes on without boto3.
         return 0
     name, folder = found.group(1), found.group(2).strip("/")
     try:
