@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from dstack.project.shell.interpreters import HERE_STRING, reads_script_from_stdin, script_of
 from dstack.project.shell.quotes import Context, FaultError, Heredoc, Reference, Scanner
 
-MAX_WORDS = 100
-"""Words of a command to keep, and MAX_WORD characters of each, for the name of the program."""
-MAX_WORD = 200
+MAX_COMMAND_WORDS = 100
+"""Words of a command to keep, and MAX_WORD_CHARACTERS of each, for the name of the program."""
+MAX_WORD_CHARACTERS = 200
 _SPACE = " \t\r"
 _ORDINARY = re.compile(r"[^\s;&|<>()'\"\\$`#]+")
 _STILL_COMMAND = frozenset(("if", "then", "else", "elif", "do", "while", "until", "!", "time"))
@@ -140,8 +140,8 @@ class _Commands:
             ordinary = _ORDINARY.match(scanner.text, start)
             scanner.at = ordinary.end() if ordinary else start + 1
         self.word = so_far
-        if len(so_far) < MAX_WORD:
-            self.word += scanner.text[start : min(scanner.at, start + MAX_WORD)].strip("'\"\\")
+        if len(so_far) < MAX_WORD_CHARACTERS:
+            self.word += scanner.text[start : min(scanner.at, start + MAX_WORD_CHARACTERS)].strip("'\"\\")
         if len(scanner.references) > first:
             if _SUBSCRIPT.search(so_far):
                 scanner.mark(first, context=Context.ARITHMETIC)
@@ -157,7 +157,7 @@ class _Commands:
         if self.test is not None:
             self._in_test(word)
         if self.words:
-            if len(self.words) < MAX_WORDS:
+            if len(self.words) < MAX_COMMAND_WORDS:
                 self.words.append(word)
             if self.words[0] == "function" and len(self.words) == 2:
                 self._new_command()

@@ -24,8 +24,8 @@ class Masker:
     def __init__(self, patterns: Iterable[bytes]) -> None:
         every = sorted(set(patterns))
         long = [pattern for pattern in every if len(pattern) >= LONG_PATTERN_BYTES]
-        self._by_block = _by_block(long) if len(long) > SINGLE_SEARCH_PATTERNS else {}
-        self._single = [pattern for pattern in every if len(pattern) < LONG_PATTERN_BYTES] if self._by_block else every
+        self._by_word = _by_word(long) if len(long) > SINGLE_SEARCH_PATTERNS else {}
+        self._single = [pattern for pattern in every if len(pattern) < LONG_PATTERN_BYTES] if self._by_word else every
         self._longest = max(map(len, every), default=0)
         self._beginnings = {
             pattern[:size] for pattern in every for size in range(1, min(LONG_PATTERN_BYTES, len(pattern)))
@@ -90,14 +90,14 @@ class Masker:
 
     def _suspects(self, window: bytes) -> List[bytes]:
         """Every pattern of which the window may hold the first LONG_PATTERN_BYTES bytes; perhaps further patterns."""
-        if not self._by_block:
+        if not self._by_word:
             return self._single
-        blocks = memoryview(window)[: len(window) // WORD_BYTES * WORD_BYTES].cast("Q")
-        if self._by_block.keys().isdisjoint(blocks):
+        words = memoryview(window)[: len(window) // WORD_BYTES * WORD_BYTES].cast("Q")
+        if self._by_word.keys().isdisjoint(words):
             return self._single
         some: Set[bytes] = set()
-        for block in self._by_block.keys() & set(blocks):
-            some.update(self._by_block[block])
+        for word in self._by_word.keys() & set(words):
+            some.update(self._by_word[word])
         return [*self._single, *some]
 
     def _unfinished(self, window: bytes, suspects: List[bytes]) -> int:
@@ -123,13 +123,13 @@ def _cut_off(window: bytes, pattern: bytes) -> int:
     return len(window)
 
 
-def _by_block(patterns: List[bytes]) -> Dict[int, Set[bytes]]:
+def _by_word(patterns: List[bytes]) -> Dict[int, Set[bytes]]:
     """Every word that may be the first aligned word of an occurrence -> the patterns with this word."""
     found: Dict[int, Set[bytes]] = {}
     for pattern in patterns:
         for at in range(WORD_BYTES):
-            block = memoryview(pattern[at : at + WORD_BYTES]).cast("Q")[0]
-            found.setdefault(block, set()).add(pattern)
+            word = memoryview(pattern[at : at + WORD_BYTES]).cast("Q")[0]
+            found.setdefault(word, set()).add(pattern)
     return found
 
 

@@ -24,7 +24,7 @@ from dstack.wire.job_messages import ExitRecord, JobOrder
 
 LEFTOVER_GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL for processes left behind by a script at its own end."""
-POLL_S = 1.0
+JOB_POLL_S = 1.0
 """Seconds between two looks for a stop and for the end of the time limit."""
 LOG_POLL_S = 0.05
 """Seconds between two looks at the room of the log: a shorter shortage of disk space may go unnoticed."""
@@ -102,7 +102,7 @@ class JobProcess:
         deadline = time.monotonic() + limit if limit else None
         while self._pid and self._status is None and not self._reason:
             now = time.monotonic()
-            self._wait(POLL_S if deadline is None else max(0.0, min(POLL_S, deadline - now)))
+            self._wait(JOB_POLL_S if deadline is None else max(0.0, min(JOB_POLL_S, deadline - now)))
             late = deadline is not None and time.monotonic() >= deadline
             self._look_for_stop("stopped after max-duration of %s s" % limit if late else "")
         if self._reason and not self._stopped:
@@ -144,7 +144,7 @@ class JobProcess:
             self._note("cannot be ended, waiting for the kernel: %s" % describe(left))
             # One line a minute in the log is enough.
             for _ in range(60):
-                self._wait(POLL_S)
+                self._wait(JOB_POLL_S)
                 left = self._living()
                 if not left:
                     break
@@ -238,7 +238,7 @@ class JobProcess:
             if not noted:
                 self._note("the %s cannot be removed; trying on" % self._executor.kind)
             noted = True
-            self._wait(POLL_S)
+            self._wait(JOB_POLL_S)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class JobProcess:
                 attempt.write_exit(report)
                 return
             except OSError:
-                time.sleep(POLL_S)  # a full or sick disk: this is all that is left to do
+                time.sleep(JOB_POLL_S)  # a full or sick disk: this is all that is left to do
 
     def _end_log(self) -> str:
         """Bring the log to the disk -> in words, how much of the log is missing for good, "" for nothing."""

@@ -42,9 +42,9 @@ def ticket_folders(root: str = "") -> List[str]:
     `root` is the folder of dstack on this host (`dir:`). The order is fixed, so that two processes that lock several
     folders never wait for each other. Raises OSError when a shortage (`shortage.py`) hides which folders count.
     """
-    chosen = os.environ.get("DSTACK_SLOTS_DIR")
-    if chosen:
-        return [chosen] if os.path.isdir(chosen) else []
+    forced = os.environ.get("DSTACK_SLOTS_DIR")
+    if forced:
+        return [forced] if os.path.isdir(forced) else []
     private = [path for path in _private_folders(root) if not _why_foreign(path) and _is_trusted(path)]
     return ([SHARED_QUEUE] if _is_made_by_root(SHARED_QUEUE) else []) + private
 
@@ -54,9 +54,9 @@ def folder_for_new_tickets(root: str) -> str:
 
     Raises OSError for a shortage, as `ticket_folders` does.
     """
-    chosen = os.environ.get("DSTACK_SLOTS_DIR")
-    if chosen:
-        return _make_chosen(chosen)
+    forced = os.environ.get("DSTACK_SLOTS_DIR")
+    if forced:
+        return _make_forced_folder(forced)
     if _is_made_by_root(SHARED_QUEUE):
         return SHARED_QUEUE
     for path in _private_folders(root):
@@ -138,7 +138,7 @@ def _why_foreign(path: str) -> str:
     return ""
 
 
-def _make_chosen(path: str) -> str:
+def _make_forced_folder(path: str) -> str:
     try:
         _make(path)
         found = os.lstat(path)

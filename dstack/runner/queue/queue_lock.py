@@ -24,7 +24,7 @@ MAX_RETRY_PAUSE_S = 0.02
 """Longest pause between two tries, in seconds."""
 NAME_HOLDER_AFTER_S = 2.0
 """Seconds after which a wait names the holder of the lock; usual holders need milliseconds."""
-LOCK_HINT = "ask its owner to end it, or end it as root; nothing else of the queue is lost"
+QUEUE_LOCK_HINT = "ask its owner to end it, or end it as root; nothing else of the queue is lost"
 
 
 class WaitPolicy(NamedTuple):
@@ -92,7 +92,7 @@ def _try_locks(folders: Callable[[], List[str]], named: bool) -> Union[QueueLock
                 raise
             return shortage.refusal(error, "slots", "the queue cannot be locked", "")
         if held is not None:
-            return Refusal("lock", _describe_holder(held) if named else "", LOCK_HINT)
+            return Refusal("lock", _describe_holder(held) if named else "", QUEUE_LOCK_HINT)
         return QueueLock(list(fds), files.pop_all())
 
 
