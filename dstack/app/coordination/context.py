@@ -1,4 +1,4 @@
-"""What the coordination of one run works with, on whatever machine it is."""
+"""The tools with which one coordinator coordinates one run, on any machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from dstack.model import JobSpec
 from dstack.ports import Bucket, CodeSource, Screen
 
 TurnDelay = Callable[[JobSpec, RunLoad], float]
-"""Job, and how the run stands -> seconds."""
+"""Job, and the load of the run -> seconds to wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinationContext:
-    """What a coordinator works with. `caller` holds what jobs are `given` from memory alone; it stays there."""
+    """The tools of a coordinator. `caller` holds the values that jobs get from memory alone (`job_secrets`); they stay
+    there."""
 
     bucket: Bucket
     project: str
@@ -32,6 +33,6 @@ class CoordinationContext:
     new_nonce: Callable[[], str]
     heart: HeartbeatWriter
     turn: TurnDelay = lambda spec, standing: 0.0
-    """For how long other coordinators of the run are let go first, where each host has one of its own."""
+    """Seconds for which other coordinators of the run go first, where each host has a coordinator of its own."""
     peers: Sequence[Peer] = ()
-    """The hosts that the run was handed to, where this coordinator is on one of them."""
+    """The hosts with the run, where this coordinator is on one of those hosts."""

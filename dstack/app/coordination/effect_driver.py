@@ -61,11 +61,12 @@ from dstack.ports import Put, RunnerPort
 DISK_ROOM_WAIT_S = 300.0
 """Seconds that a full disk has to find room for the list of an ended job's artifacts."""
 REST_OF_LOG_WAIT_S = 5.0
-"""Seconds for the rest of a log before it is asked whether another coordinator has finished the job meanwhile."""
+"""Seconds for the rest of a log, before the records are asked whether another coordinator has finished the job
+meanwhile."""
 
 
 class Driver(ThreadedCreator):
-    """One run's effects. `outcomes` are the jobs that are settled, by workflow: the inputs of later ones."""
+    """The effects of one run. `outcomes` are the settled jobs, by workflow: the inputs of later jobs."""
 
     def __init__(self, context: CoordinationContext, run: RunRecord) -> None:
         super().__init__(context.bucket)
@@ -99,7 +100,7 @@ class Driver(ThreadedCreator):
         return Nonce(self._context.new_nonce())
 
     async def alive(self, effect: fx.Alive, /) -> Liveness:
-        """What is known here; where its heartbeat is overdue, also what is known for sure on the claim's host."""
+        """The observer's answer; where the heartbeat is overdue, also certain knowledge of the claim's host."""
         observer, claim = self._context.observer, effect.claim
         alive = await asyncio.to_thread(observer.alive, effect.coordinator)
         if alive is Liveness.UNKNOWN and claim is not None and observer.is_late(effect.coordinator):
@@ -125,7 +126,7 @@ class Driver(ThreadedCreator):
         return await self._watch_of(effect.claim, effect.workflow, effect.attempt).wait(effect.patience)
 
     async def close(self) -> None:
-        """Let go of everything in memory; started jobs go on, held ones refuse."""
+        """Let go of everything in memory; started jobs go on, held supervisors refuse."""
         self._context.heart.withdraw_hosts(self._hosts)
         self._context.heart.forget_run(self._run.id)
         for task in self._lingering:
@@ -144,7 +145,7 @@ class Driver(ThreadedCreator):
         self._show(fx.Show(workflow=spec.workflow, status=JobStatus.QUEUED, note=why))
 
     def _running(self) -> Mapping[str, int]:
-        """Jobs of the run that are at work, by host, whoever started them."""
+        """The number of jobs of the run at work, by host, started by any coordinator."""
         return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
 
     async def start_job(self, effect: fx.StartJob, /) -> StartAnswer:
@@ -160,7 +161,7 @@ class Driver(ThreadedCreator):
     # -- the running attempt ----------------------------------------------------------------------
 
     async def linger(self, effect: fx.Linger, /) -> None:
-        """Take the steps of a lost attempt beside all else; its log and its troubles are no longer shown."""
+        """Take the steps of a lost attempt beside all else; log and troubles of the attempt are no longer shown."""
         self._lost.add(effect.claim.nonce)
         task = asyncio.create_task(self._to_the_end(effect.claim, effect.steps))
         self._lingering.add(task)
@@ -173,7 +174,8 @@ class Driver(ThreadedCreator):
             self._context.screen.message(f"{claim.host}: a lost attempt could not be ended: {error}")
 
     async def give_time(self, seconds: float) -> None:
-        """Let lost attempts that live be ended, at most for so long: nobody waits for them any more."""
+        """Let lost attempts that live be ended, for at most so many seconds: no run waits for lost attempts any
+        more."""
         if self._lingering:
             await asyncio.wait(self._lingering, timeout=seconds)
 
@@ -207,7 +209,7 @@ class Driver(ThreadedCreator):
             self._context.screen.log(workflow, data)
 
     def _troubled(self, claim: Claim, workflow: WorkflowName, error: DstackError | None) -> None:
-        """Tell what keeps this coordinator from watch the job; a silent bucket says nothing of its host."""
+        """Show the reason why this coordinator cannot watch the job; a silent bucket says nothing of the job's host."""
         self._hosts.note_watch(claim, error)
         if claim.nonce in self._lost:
             return
@@ -234,8 +236,8 @@ class Driver(ThreadedCreator):
             return Uncollectable(str(error))
 
     def _wait_for_room(self, effect: fx.Collect, why: str) -> CollectAnswer:
-        """The host has no room for the list of what the job left: it is asked again for as long as that may change, and
-        then the list is lost. The job has ended, and its work may be that of days."""
+        """Wait for room on the host for the list of artifacts, up to DISK_ROOM_WAIT_S seconds; then the list is lost.
+        The job has ended, and its work may be the work of days."""
         now = time.monotonic()
         if now - self._full_since.setdefault(effect.claim.nonce, now) > DISK_ROOM_WAIT_S:
             return Uncollectable(why)
@@ -249,7 +251,8 @@ class Driver(ThreadedCreator):
         return await collect_artifacts(runner, bucket, effect.attempt, nonce, partial=partial, progress=progress)
 
     async def _rest_of_log(self, runner: RunnerPort, effect: fx.Collect) -> bool:
-        """Whether all that the job said is in the bucket, also before its first line and after a stop's answer."""
+        """Whether the whole log is in the bucket, also the part before the first line and after the answer to a
+        stop."""
         watch = self._watches.get(effect.claim.nonce)
         if watch is not None:
             return isinstance(await watch.wait(REST_OF_LOG_WAIT_S), ExitReport)
@@ -282,7 +285,8 @@ class Driver(ThreadedCreator):
 
     @contextmanager
     def shown_as(self, workflow: WorkflowName, taker: WorkflowName) -> Iterator[None]:
-        """What is shown of a job inside the block, which has its outcome already, is shown of `taker`, which waits."""
+        """Inside the block, the state of a job with an outcome is shown at `taker`, the job that waits for the
+        artifacts."""
         self._takers[workflow] = taker
         try:
             yield
@@ -319,7 +323,8 @@ class Driver(ThreadedCreator):
             self._context.screen.message(str(error))
 
     async def _since_when(self, workflow: WorkflowName, attempt: AttemptKeys) -> None:
-        """Show for how long a job of others has run, where its host has said when it began; no decision rests on it."""
+        """Show how long another coordinator's job has run, where the host has said when the job began; no decision
+        rests on this."""
         body = await asyncio.to_thread(self._context.bucket.get, attempt.started)
         at = 0.0
         with suppress(BucketError):  # one that is damaged: `fsck` says so, and the log is shown all the same

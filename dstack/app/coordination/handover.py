@@ -1,4 +1,4 @@
-"""Handing a recorded run to the coordinators on its hosts, so that it goes on without the machine it was started on."""
+"""Handing a recorded run to the coordinators on its hosts, so that the run goes on without the first machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dstack.model import HostName, JobSpec, Snapshot
 from dstack.ports import CodeSource
 
 CheckHost = Callable[[ReachedHost], Awaitable[object]]
-"""Whether the coordinator can work there: raises DstackError with the reason when it cannot."""
+"""Whether the coordinator can work there: raises DstackError with the reason when not."""
 GiveRun = Callable[[ReachedHost, Sequence[Peer]], Awaitable[float | None]]
-"""Hands the run over -> when the credentials that went with it end; raises DstackError when it is not taken."""
+"""Hands the run over -> the end of the lent credentials; raises DstackError when the host does not take the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,21 @@ class LeftHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandoverResult:
-    """Which hosts work on the run by themselves now, and why the others do not, in words."""
+    """The hosts that work on the run by themselves now, and the reasons why the others do not, in words."""
 
     taken: tuple[HostName, ...]
     left: tuple[LeftHost, ...]
     until: tuple[tuple[HostName, float], ...] = ()
-    """When the credentials that were lent to a host end, in seconds since the epoch, where that is known."""
+    """The end of the credentials that were lent to a host, in seconds since the epoch, where the end is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyHosts:
-    """Hosts that can work on a run alone, with its code there already, and why the others cannot."""
+    """Hosts that can work on a run alone, with the code there already, and the reasons why the others cannot."""
 
     able: tuple[ReachedHost, ...]
     images: Mapping[HostName, tuple[str, ...]]
-    """Those of the run's images that each able host has."""
+    """The images of the run that each able host has."""
     left: tuple[LeftHost, ...]
 
 
@@ -59,8 +59,8 @@ async def make_ready(
 ) -> ReadyHosts:
     """Find out which of the reached hosts can work alone, and bring the code to them; the run need not be recorded yet.
 
-    A host for this machine itself is left: whoever started the run looks after it here. Raises nothing for what a
-    host lacks or says: it is then among those left, with the reason.
+    The host for this machine itself is left out: the process that started the run looks after the run here. Raises
+    nothing for missing parts or errors of a host: the host is then among the hosts left, with the reason.
     """
     left = {link.host.name: LeftHost(link.host.name) for link in links if link.host.local}
     able: dict[HostName, ReachedHost] = {}
@@ -85,7 +85,7 @@ async def make_ready(
 
 
 async def hand_out(ready: ReadyHosts, give: GiveRun) -> HandoverResult:
-    """Hand a recorded run to every host that is ready for it. Raises nothing for what a host says, as above."""
+    """Hand a recorded run to every host that is ready. Raises nothing for errors of a host, as above."""
     left = {each.name: each for each in ready.left}
     until: dict[HostName, float] = {}
     peers = tuple(
@@ -112,10 +112,10 @@ async def hand_out(ready: ReadyHosts, give: GiveRun) -> HandoverResult:
 
 
 def still_awaited(links: Sequence[Link], jobs: Sequence[JobSpec]) -> tuple[LeftHost, ...]:
-    """The hosts out of reach without which one of the jobs can be run nowhere, each with the reason in words.
+    """The hosts out of reach without which some job can be run nowhere, each with the reason in words.
 
-    Such a host can be handed nothing, and the hosts that were handed the run can never run the job: whoever hands the
-    run over has to go on waiting for that host.
+    Nothing can be handed to a host out of reach, and the hosts with the run can never run the job: the handing process
+    has to go on waiting for the host.
     """
     present = {str(link.host.name): link.reached.facts for link in links if link.reached}
     away = {str(link.host.name): link.facts for link in links if not link.reached}

@@ -1,4 +1,4 @@
-"""The heartbeat of one coordinator: one object, whatever the number of its runs and attempts."""
+"""The heartbeat of one coordinator: a single object, for any number of runs and attempts."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ FIRST_BEAT_RETRY_S = 2.0
 
 
 class AttemptHosts(Protocol):
-    """What a coordinator finds at the hosts of attempts, by their nonces; for people who read its heartbeat."""
+    """The findings of a coordinator at the hosts of attempts, by nonce; for people who read the heartbeat."""
 
     def unreachable(self) -> Mapping[str, float]:
         """Since when hosts do not answer, in seconds since the epoch."""
         ...
 
     def sightings(self) -> Mapping[str, str]:
-        """What is seen of attempts of other accounts: values of `core.sightings.Sighting`."""
+        """The sightings of attempts of other accounts: values of `core.sightings.Sighting`."""
         ...
 
 
 class HeartbeatWriter:
     """Beats under `key` from the first `begin` until the last `async with` block is left; belongs to one event loop.
 
-    `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: whoever
-    finds a claim or an adoption and no heartbeat of its coordinator knows that this one has left it. A bucket that is
-    away for a while is no reason to end: `trouble` is told, and the next beat is tried.
+    `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: a claim or
+    an adoption without a heartbeat is a claim that its coordinator has left. A bucket that is away for a while is no
+    reason to end: `trouble` gets the reason, and the next beat is tried.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HeartbeatWriter:
         *,
         until: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`until` says when the credentials that it beats with are over, where that is known."""
+        """`until` gives the end of the credentials of the beats, where the end is known."""
         self._bucket = bucket
         self._key = key
         self._trouble = trouble
@@ -74,16 +74,17 @@ class HeartbeatWriter:
             pass  # who looks at it waits for the silence then
 
     def report_hosts(self, hosts: AttemptHosts) -> None:
-        """Each beat says from now on which attempts cannot be reached, and what is seen of those of other accounts."""
+        """Each beat says from now on which attempts of `hosts` cannot be reached, and the sightings of attempts of
+        other accounts."""
         self._hosts.append(hosts)
 
     def withdraw_hosts(self, hosts: AttemptHosts) -> None:
-        """The next beat says nothing of those any more."""
+        """The next beat says nothing of `hosts` any more."""
         if hosts in self._hosts:
             self._hosts.remove(hosts)
 
     def report_wait(self, run: RunId, workflow: WorkflowName, why: str) -> None:
-        """Each beat says from now on what a job of the run waits for; "" says nothing more of the job."""
+        """Each beat says from now on why a job of the run waits; with "" nothing more of the job."""
         jobs = self._waits.setdefault(run, {})
         jobs.pop(workflow, None)
         if why and sum(map(len, self._waits.values())) < MAX_WAITS:
@@ -96,7 +97,7 @@ class HeartbeatWriter:
         self._waits.pop(run, None)
 
     def report_standby(self, hosts: Iterable[str]) -> None:
-        """Each beat says from now on that these hosts stand by, beside those of before."""
+        """Each beat says from now on that these hosts stand by, beside earlier hosts."""
         self._standby |= frozenset(hosts)
 
     async def begin(self) -> None:

@@ -1,6 +1,5 @@
-"""Attempts that lie on a host although nobody looks after them any more, and orphans that run there: whoever should
-have told the host was killed just then, or did not reach it. The next coordinator of the account does.
-"""
+"""Attempts of earlier coordinators that lie on a host, and orphans that run there: an earlier coordinator was killed
+before it told the host, or did not reach the host. The next coordinator of the account does."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from dstack.ports import Bucket, RunnerPort
 from dstack.wire import ENDED, VANISHED
 
 RELEASE_GRACE_S = OVERDUE_S
-"""Seconds that whoever has just recorded an end is given to tell the host itself."""
+"""Seconds for the coordinator that has just recorded an end, to tell the host itself."""
 
 
 class LeftoverAction(Enum):
-    """What is to be done with an attempt that lies on a host."""
+    """The action on an attempt that lies on a host."""
 
     LEAVE = "leave it as it is"
     FORGET = "have the host forget it"
@@ -38,7 +37,7 @@ class LeftoverAction(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """An attempt that lies on a host and is over, and what is to be done with it."""
+    """An attempt that lies on a host and is over, and the action on the attempt."""
 
     attempt: AttemptKeys
     nonce: Nonce
@@ -48,9 +47,9 @@ class Leftover:
 async def clean_up_host(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
     """Have the host forget the attempts of this project that are over; returns how many.
 
-    What an attempt that was called lost has left is brought into the bucket first; `say` is told of that. Raises
-    nothing: a host or a bucket that gives no answer is left as it is. An attempt whose end is not in the bucket is
-    never forgotten, unless its generation was pruned.
+    The artifacts of an attempt that was called lost are brought into the bucket first, and `say` gets a line about
+    each. Raises nothing: where a host or a bucket gives no answer, nothing is changed. An attempt without an end in the
+    bucket is never forgotten, unless its generation was pruned.
     """
     forgotten, runner = 0, reached.runner
     try:
@@ -69,7 +68,7 @@ async def clean_up_host(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys,
 
 
 async def _finish(reached: ReachedHost, bucket: Bucket, over: Leftover, say: Callable[[str], None]) -> bool:
-    """Whether all that counts of it is in the bucket, and the host has forgotten it. What cannot be done for one
+    """Whether all records of the attempt are in the bucket, and the host has forgotten the attempt. A failure of one
     attempt is said, and keeps no other waiting; raises HostUnreachableError."""
     what = "an attempt that is over could not be forgotten"
     try:
@@ -91,7 +90,7 @@ async def _finish(reached: ReachedHost, bucket: Bucket, over: Leftover, say: Cal
 
 
 async def _end_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> None:
-    """End what lives of attempts that the records have ended, unless a run waits for what it makes."""
+    """End living attempts with a recorded end, unless a run waits for their results."""
     for orphan in await find_orphans(runner, bucket, keys):
         if not await asyncio.to_thread(is_awaited, bucket, keys, orphan.attempt):
             await end_orphan(runner, bucket, orphan)
@@ -107,7 +106,7 @@ def _over(bucket: Bucket, keys: ProjectKeys, spool: Iterable[Spooled]) -> list[L
 
 
 def action_for(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> LeftoverAction:
-    """What is to be done with this attempt, by the records. Blocking; raises BucketError."""
+    """The action on this attempt, by the records. Blocking; raises BucketError."""
     attempt = attempt_in(keys, spooled.attempt)
     if attempt is None or spooled.state not in (ENDED, VANISHED):
         return LeftoverAction.LEAVE
@@ -128,7 +127,7 @@ def action_for(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> LeftoverA
 
 
 def _is_result(attempt: AttemptKeys, body: bytes) -> bool:
-    """Whether this result stands. A damaged one stands for nothing, and nothing else can take its place."""
+    """Whether this result stands. A damaged result stands for nothing, and nothing else can take its place."""
     try:
         unpack(Result, attempt.generation.result, body)
     except BucketError:
@@ -137,5 +136,5 @@ def _is_result(attempt: AttemptKeys, body: bytes) -> bool:
 
 
 def _was_pruned(bucket: Bucket, attempt: AttemptKeys) -> bool:
-    """Whether nothing but its tomb is left of the attempt's generation: the claim stood before the attempt began."""
+    """Whether only the tomb is left of the attempt's generation: the claim stood before the attempt began."""
     return bucket.get(attempt.claim) is None and bucket.get(attempt.generation.tomb) is not None

@@ -1,4 +1,4 @@
-"""Where a run takes the artifacts of its settled jobs from, to be the inputs of later ones."""
+"""The places of the artifacts of a run's settled jobs, which are inputs of later jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dstack.ports import Bucket
 
 
 class Inputs:
-    """`outcomes` are the settled jobs, by workflow; an outcome may be one that stands for a damaged result."""
+    """`outcomes` are the settled jobs, by workflow; an outcome may be the replacement of a damaged result."""
 
     def __init__(self, bucket: Bucket, keys: ProjectKeys) -> None:
         self._bucket = bucket
@@ -26,15 +26,16 @@ class Inputs:
         return self._keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
 
     def maker(self, spec: JobSpec, damage: DamagedObjectError) -> WorkflowName:
-        """The input of the job whose artifacts the damaged object belongs to; raises `damage` where it is of none."""
+        """The input of the job with the damaged object among its artifacts; raises `damage` where the object is of no
+        input."""
         for dependency in spec.inputs:
             if damage.key.startswith(self.generation(dependency.workflow).folder):
                 return dependency.workflow
         raise damage
 
     async def read(self, workflow: WorkflowName) -> tuple[str, AttemptKeys, Manifest]:
-        """The workflow, the keys of its artifacts, and their manifest; raises DamagedObjectError when that is gone or
-        not what was committed, also when it is read once more."""
+        """The workflow, the keys of its artifacts, and the manifest; raises DamagedObjectError when the manifest is
+        gone or is another than was committed, also when read once more."""
         generation, outcome = self.generation(workflow), self.outcomes[workflow]
 
         def read() -> Manifest:

@@ -1,7 +1,8 @@
-"""Late results: what attempts that were called lost have left on a host where nobody looks after them any more.
+"""Late results: the artifacts of attempts that were called lost, on a host without a coordinator that looks after them.
 
-An attempt may come to its end, be called lost because its host was started again or nobody could reach it, and then
-lose its coordinator. Its work may be that of days: the next coordinator of its account brings it into the bucket.
+An attempt may come to its end, be called lost because the host was started again or could not be reached, and then lose
+its coordinator. The work may be the work of days: the next coordinator of the account brings the artifacts into the
+bucket.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from dstack.model import Nonce, WorkflowName
 from dstack.ports import Bucket, RunnerPort
 
 NO_WORKFLOW = WorkflowName("")
-"""Nothing of a late result is shown under the name of its workflow."""
+"""Late results are shown under no workflow."""
 
 
 async def bring_in_result(reached: ReachedHost, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce) -> str:
-    """Bring what an ended attempt that was called lost has left into the bucket, and have the host forget the attempt.
+    """Bring the artifacts of an ended attempt that was called lost into the bucket, and have the host forget the
+    attempt.
 
     Safe beside other coordinators that do the same: all of them write the same bytes. Where the generation has no
-    result yet, the one of a succeeded attempt becomes it. Returns what was done, for people; "" where the attempt was
-    not claimed on this host in this spool, or the connection was lost: then nothing was forgotten. Raises BucketError,
-    and HostError when the host says no.
+    result yet, the result of a succeeded attempt becomes the result of the generation. Returns a line for people; ""
+    where the attempt was not claimed on this host in this spool, or the connection was lost: then nothing was
+    forgotten. Raises BucketError, and HostError when the host says no.
     """
     runner, facts = reached.runner, reached.facts
     body = await asyncio.to_thread(bucket.get, attempt.claim)

@@ -1,7 +1,8 @@
-"""Orphans: what lives on a host of an attempt that the records have ended, because somebody called it lost.
+"""Orphans: living attempts on a host with a recorded end, because they were called lost.
 
-An orphan is ended by the next coordinator of its account that reaches the host, when nobody waits for it any more, and
-by `dstack stop`. `gone` in the folder of an attempt says that nothing of it lives: without that, a lost attempt may.
+An orphan is ended by the next coordinator of its account that reaches the host, when no run waits for the orphan any
+more, and by `dstack stop`. `gone` in the folder of an attempt says that nothing of the attempt lives; a lost attempt
+without `gone` may live.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from dstack.wire import HELD, RUNNING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """A living attempt on a host, and the end that the records say it has had."""
+    """A living attempt on a host, and the recorded end of the attempt."""
 
     nonce: Nonce
     attempt: AttemptKeys
     end: End
     run_name: str = ""
-    """The run that claimed it; "" where the claim cannot be read."""
+    """The run that claimed the attempt; "" where the claim cannot be read."""
 
     @property
     def text(self) -> str:
-        """The orphan, the end that its records say, and the command that stops it, in one line."""
+        """The orphan, its recorded end, and the command that stops the orphan, in one line."""
         which = f"attempt {self.attempt.number} of {self.run_name or 'a run'}"
         told = f"{which} was recorded as {self.end.status}, and runs on"
         return f"{told}: dstack stop {self.run_name}" if self.run_name else told
 
 
 async def find_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> list[Orphan]:
-    """The orphans of this project in the spool that the runner works on; asks the bucket only for what lives there."""
+    """The orphans of this project in the spool of the runner; asks the bucket only about living attempts."""
     found = []
     for each in await runner.spool():
         attempt = attempt_in(keys, each.attempt) if each.state in (HELD, RUNNING) else None
@@ -60,19 +61,20 @@ def _claimant(bucket: Bucket, attempt: AttemptKeys) -> str:
 
 
 async def end_orphan(runner: RunnerPort, bucket: Bucket, orphan: Orphan) -> None:
-    """End the whole process tree, have the host forget the attempt, and record that nothing of it lives."""
+    """End the whole process tree, have the host forget the attempt, and record that nothing of the attempt lives."""
     await runner.stop(orphan.nonce, abort=True)
     await asyncio.to_thread(record_orphan_gone, bucket, orphan.attempt, orphan.nonce)
     await runner.release(orphan.nonce)
 
 
 def record_orphan_gone(bucket: Bucket, attempt: AttemptKeys, nonce: str) -> None:
-    """Record that nothing lives of an attempt that was called lost. Blocking; without a promise: it is for people."""
+    """Record that nothing lives of an attempt that was called lost. Blocking; without a promise: the record is for
+    people."""
     bucket.create(attempt.gone, pack(Gone(nonce=nonce)))
 
 
 def is_awaited(bucket: Bucket, keys: ProjectKeys, attempt: AttemptKeys) -> bool:
-    """Whether a lost attempt may still give its generation the result, and some run waits for that. Blocking."""
+    """Whether a lost attempt may still give its generation the result, and some run waits for the result. Blocking."""
     if bucket.get(attempt.generation.result) is not None:
         return False
     return read_only(is_wanted(keys, attempt), bucket)

@@ -1,4 +1,4 @@
-"""Brings to the host of a claim what its job needs, up to the work tree."""
+"""Brings everything that a job needs to the host of a claim, up to the work tree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dstack.ports import RunnerPort
 from dstack.wire.job_messages import JobOrder
 
 Holder = Callable[[str], RunnerPort | None]
-"""The runner through which the attempt of this nonce is held; None where it is not."""
+"""The runner that holds the attempt of this nonce; None where no runner does."""
 
 
 class Preparation:
@@ -100,7 +100,7 @@ class Preparation:
         await runner.prepare(order)
 
     def _environment(self, spec: JobSpec, claim: Claim) -> dict[str, str]:
-        """Variables, then `env:`, then what only the claiming run knows (and no fingerprint holds)."""
+        """Variables, then `env:`, then the values of the claiming run alone (in no fingerprint)."""
         return {
             **spec.environment,
             **spec.env,

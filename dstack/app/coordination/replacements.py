@@ -1,7 +1,7 @@
-"""Results that stand, within one run, for those whose artifacts turned out damaged when a job took them.
+"""Replacements, within one run, for results with artifacts that turned out damaged when a job took them.
 
-The outcome that the run has recorded is never changed: only where the bytes are taken from. So what stands for a result
-must have the same content. All coordinators of all runs come to the same generation (`settlement.make_again`).
+The recorded outcome of the run is never changed: only the source of the bytes. So the replacement of a result must have
+the same content. All coordinators of all runs come to the same generation (`settlement.make_again`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dstack.model import Fingerprint, JobSpec, WorkflowName
 from dstack.ports import Screen
 
 MAX_REPLACEMENTS = 3
-"""Times that the artifacts of one job are made anew within a run: a store may damage all that it is given."""
+"""Times that the artifacts of one job are made anew within a run: a store may damage all objects."""
 
 JobOf = Callable[[Outcome], Job]
-"""Outcome -> the job that it is of, to be made `again`."""
+"""Outcome -> the job of the outcome, to be made `again`."""
 
 
 class Replacements:
-    """What stands for damaged results in one run, in the hands of one coordinator."""
+    """The replacements of damaged results in one run, in the hands of one coordinator."""
 
     def __init__(
         self,
@@ -47,7 +47,8 @@ class Replacements:
         self._locks: dict[WorkflowName, asyncio.Lock] = {}
 
     async def replace(self, taker: JobSpec, damage: DamagedInputError) -> str:
-        """Find or make anew what `taker` takes -> "" when it may be tried again, else why that cannot be.
+        """Find or make anew the damaged input of `taker` -> "" when `taker` may be tried again, else the reason why
+        not.
 
         Raises BucketError when the store does not answer.
         """

@@ -37,18 +37,18 @@ FIRST_JOB_RETRY_S = 2.0
 LONGEST_JOB_RETRY_S = 30.0
 """Seconds before a job is taken up again after an error: the first time, and at most. A bucket may be away for days."""
 UNCHECKED_WRITE_BYTES = 64 << 10
-"""Bytes that are sent rather than looked for."""
+"""Bytes up to which an object is sent without a look whether the bucket has the object already."""
 CLEANUP_DELAY_S = 3.0
-"""Seconds after which a coordinator looks what earlier ones left on its hosts."""
+"""Seconds after which a coordinator looks for leftovers of earlier coordinators on its hosts."""
 LINGER_LIMIT_S = 15.0
-"""Seconds, at the end of a run, in which its lost attempts that live are ended."""
+"""Seconds, at the end of a run, in which lost attempts that live are ended."""
 INTRODUCTION_DELAY_S = 1.0
 """Seconds before a coordinator gives its first sign of life."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A run that is about to be recorded, and the data that goes beside it."""
+    """A run that is about to be recorded, and the data beside the record."""
 
     record: RunRecord
     files: Mapping[str, bytes]
@@ -59,9 +59,10 @@ class Submission:
 def submit(
     bucket: Bucket, keys: ProjectKeys, submission: Submission, *, rename: Callable[[RunRecord], RunRecord]
 ) -> RunRecord:
-    """Record the run; from here on any coordinator can bring it to its end. Returns it under the name it got.
+    """Record the run; from here on any coordinator can bring the run to its end. Returns the record with its final
+    name.
 
-    `rename` gives the same run another name, for when somebody took the name at the same moment.
+    `rename` gives the same run another name, for when another run took the name at the same moment.
     """
     for digest, body in submission.files.items():
         key = keys.files(digest)
@@ -93,7 +94,7 @@ class Coordination:
         self._same: dict[Fingerprint, asyncio.Lock] = {}
 
     async def finish(self) -> Final:
-        """Bring every job to its outcome, and record the summary; returns the recorded one."""
+        """Bring every job to its outcome, and record the summary; returns the recorded summary."""
         async with self._context.heart:
             beside = [asyncio.create_task(self._introduce()), asyncio.create_task(self._tidy())]
             try:
@@ -145,7 +146,8 @@ class Coordination:
             return outcome
 
     async def _without(self, spec: JobSpec, damage: DamagedInputError) -> JobDamage | None:
-        """Look for something that stands for a damaged input -> None when it does, else why the job cannot be done."""
+        """Look for a replacement of a damaged input -> None when there is a replacement, else the reason why the job
+        cannot be done."""
         pause = FIRST_JOB_RETRY_S
         while True:
             try:
@@ -159,7 +161,7 @@ class Coordination:
             return JobDamage(key=damage.key, reason=reason) if why else None
 
     async def _inputs(self, spec: JobSpec) -> list[Outcome]:
-        """What became of the jobs that this one takes artifacts of; says which it waits for."""
+        """The outcomes of the jobs with artifacts that this job takes; shows the jobs that are waited for."""
         waits = [dependency.workflow for dependency in spec.inputs]
         while open_ := [name for name in waits if not self._settled[name].done()]:
             self._context.screen.job(spec.workflow, JobStatus.WAITING, "", waits_text(open_))
@@ -167,7 +169,7 @@ class Coordination:
         return [self._settled[name].result() for name in waits]
 
     async def _settle(self, spec: JobSpec, inputs: Sequence[Outcome], loss: JobDamage | None) -> Outcome:
-        """The outcome of the job; `loss` says why it cannot be done."""
+        """The outcome of the job; `loss` is the reason why the job cannot be done."""
         digests = {str(outcome.workflow): outcome.digest for outcome in inputs}
         job = Job(
             run=self._run,
@@ -212,7 +214,7 @@ class Coordination:
             return final
 
     async def _tidy(self) -> None:
-        """Once, and not in the way of what the run is there for."""
+        """Clean up the reached hosts, once, after the jobs of the run had time to start."""
         await asyncio.sleep(CLEANUP_DELAY_S)
         for link in self._context.fleet.links.values():
             if link.reached is not None:
@@ -221,7 +223,7 @@ class Coordination:
                 )
 
     async def _introduce(self) -> None:
-        """Say who looks after the run, for people; a run of which everything is reused is over before that."""
+        """Record the coordinator of the run, for people; a run with only reused jobs is over before that."""
         await asyncio.sleep(INTRODUCTION_DELAY_S)
         await self._context.heart.begin()
         mine = self._context.keys.run(self._run.id).coordinator(self._me.id)

@@ -1,4 +1,4 @@
-"""Finds a slot for each job of one run, on the hosts of one coordinator; where others look for one too, in its turn."""
+"""Finds a slot for each job of one run, on the hosts of one coordinator, in turn with other coordinators of the run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from dstack.ports import RunnerPort
 
 
 class SlotSearch:
-    """What one run holds and waits for on the hosts. `outcomes` are its settled jobs: the inputs of later ones.
+    """The slots that one run holds and waits for on the hosts. `outcomes` are the settled jobs: the inputs of later
+    jobs.
 
-    `running` gives the number of the run's jobs that are at work on each host; `show_reason` shows why a job waits.
+    `running` gives the number of the run's jobs at work on each host; `show_reason` shows why a job waits.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class SlotSearch:
 
     async def hold(self, nonce: Nonce, spec: JobSpec, patience: float) -> SlotAnswer:
         """The answer of `SlotRace.wait`; before the first host is asked SlotAwaited while other hosts have their turn,
-        and SlotUnavailable with what this coordinator lacks."""
+        and SlotUnavailable with the things that this coordinator lacks."""
         missing = self._missing(spec)
         if missing:
             await asyncio.sleep(patience)
@@ -79,7 +80,7 @@ class SlotSearch:
         return SlotRace(self._context.fleet, nonce, ranking, demand)
 
     def _missing(self, spec: JobSpec) -> str | None:
-        """What this coordinator would need to claim the job, and does not have."""
+        """The things that this coordinator would need to claim the job, and does not have."""
         awaited = job_secrets.missing_value(spec, self._context.caller, self._run.user)
         if awaited is not None:
             return awaited
@@ -90,15 +91,15 @@ class SlotSearch:
         return peers_note(spec, why, self._context.peers, user=self._run.user) if why is not None else None
 
     def _silent_hosts(self, spec: JobSpec) -> str | None:
-        """Which silent hosts the job waits for, where no connected host can run it.
+        """The silent hosts that the job waits for, where no connected host can run the job.
 
-        Nothing is given up here, however long: another coordinator may reach hosts that this one does not know.
+        Nothing is given up here, however long: another coordinator may reach hosts unknown to this coordinator.
         """
         prospect = self._prospects.of(spec)
         return prospect.note if prospect is not None else None
 
     async def _is_turn(self, nonce: Nonce, spec: JobSpec, patience: float) -> bool:
-        """Whether the hosts before this one have had their time; waits for that, at most `patience` seconds."""
+        """Whether the hosts before this host have had their time; waits for their time, at most `patience` seconds."""
         now = asyncio.get_running_loop().time()
         if nonce not in self._turns:
             standing = RunLoad(inputs=self._inputs_by_host(spec), running=self._running())
@@ -108,7 +109,7 @@ class SlotSearch:
         return begins - now <= patience
 
     def _inputs_by_host(self, spec: JobSpec) -> dict[str, int]:
-        """How many of the job's inputs were made on which host."""
+        """The number of the job's inputs that were made on each host."""
         made: dict[str, int] = {}
         for dependency in spec.inputs:
             outcome = self._outcomes.get(dependency.workflow)
@@ -117,23 +118,23 @@ class SlotSearch:
         return made
 
     def holder(self, nonce: str) -> RunnerPort | None:
-        """The runner through which the attempt is held, None where it is not."""
+        """The runner that holds the attempt, None where no runner does."""
         race = self._races.get(nonce)
         return race.holder if race is not None else None
 
     async def drop(self, nonce: Nonce) -> None:
-        """Give up waiting for it, and what is held."""
+        """Give up waiting, and the held slot."""
         race = self._races.pop(nonce, None)
         if race is not None:
             await race.drop()
 
     def release(self, nonce: str) -> None:
-        """The job that was held is over."""
+        """Free the slot of a held job that is over."""
         race = self._races.pop(nonce, None)
         if race is not None and race.won is not None:
             race.won.busy -= 1
 
     async def close(self) -> None:
-        """Forget what is asked for; held supervisors refuse by themselves."""
+        """Forget all requests; held supervisors refuse by themselves."""
         for race in self._races.values():
             await race.close()

@@ -1,4 +1,5 @@
-"""Standing by for the attendant of a run: the coordinator in a `dstack run` or `attach`, which may fall asleep."""
+"""Standing by for the attendant of a run: the coordinator in a `dstack run` or `attach`, on a machine that may fall
+asleep."""
 
 from __future__ import annotations
 
@@ -17,18 +18,18 @@ from dstack.errors import BucketError
 from dstack.ports import Bucket
 
 STANDBY_POLL_S = SILENCE_S / 4
-"""Seconds between two looks at the attendant's heartbeat: enough of them in a silence to call it one."""
+"""Seconds between two looks at the attendant's heartbeat: enough looks in a silence to call the attendant silent."""
 
 
 class StandByPerformer(ObjectReader, Pauser, LivenessJudge, Protocol):
-    """Whatever steps of standing by may do: read and wait."""
+    """The performer of stand-by steps, which read and wait and do nothing else."""
 
 
 def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[StandByPerformer, bool]:
-    """Wait for as long as the attendant lives -> whether the run is to be worked on now: it has not ended.
+    """Wait for as long as the attendant lives -> whether the run is to be worked on now: the run has not ended.
 
-    Each look reads the heartbeat alone, and nothing is written: until this returns True the run is the attendant's,
-    and whoever stands by claims nothing of it.
+    Each look reads the heartbeat alone, and nothing is written: until this returns True the run is the attendant's, and
+    the stand-by host claims nothing.
     """
     while (yield from ask(Alive(attendant))) is not Liveness.DEAD:
         yield from ask(Pause(STANDBY_POLL_S))
@@ -38,7 +39,7 @@ def stand_by(run: RunKeys, attendant: Coordinator) -> Steps[StandByPerformer, bo
 class AttendantWatch:
     """Stands by for attendants of runs of one project: a `StandByPerformer`.
 
-    `say` is told of a bucket that gives no answer, and `is_over` says that it can give none any more.
+    `say` gets a line when the bucket gives no answer, and `is_over` says that the bucket can give no answer any more.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class AttendantWatch:
         self._sleep = sleep
 
     async def wait(self, run: RunKeys, attendant: Coordinator) -> bool:
-        """Whether the run is to be worked on now; False when it has ended, or when this host sees no more of it.
+        """Whether the run is to be worked on now; False when the run has ended, or when this host sees no more of the
+        bucket.
 
         A bucket that gave no answer may have kept the attendant from beating too: the silence begins anew then.
         """

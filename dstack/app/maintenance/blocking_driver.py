@@ -48,6 +48,6 @@ class BlockingPerformer(BlockingCreator):
 
 
 def parallel(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The answers of `work` on each item, AT_ONCE at a time, in order; the first error is raised."""
+    """The answers of `work` on each item, PARALLEL_WORKERS at a time, in order; the first error is raised."""
     with ThreadPoolExecutor(PARALLEL_WORKERS) as pool:
         yield from pool.map(work, items)

@@ -1,7 +1,7 @@
 """Artifacts on their ways: from a host to the bucket, from the bucket to the host of a dependant or to a folder.
 
-Every byte is checked against its sha256 where it is read. What is in the bucket is found through the manifest only, and
-the manifest is written after all that it names.
+Every byte is checked against its sha256 where the byte is read. Objects in the bucket are found through the manifest
+only, and the manifest is written after all objects that the manifest names.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ async def collect_artifacts(
     """Bring the artifacts of an ended job into the bucket: all packs, then the manifest. May be repeated.
 
     Returns the digests by which a result names the manifest. Packs that are there are not sent again; no pack is larger
-    than a piece of a file (1 GiB), and each is verified before it is there, so that a cut costs no more. Raises
-    HostError when the host says no or its bytes are not what its manifest says, HostUnreachableError, and BucketError;
+    than a piece of a file (1 GiB), and each is verified before the pack is there, so that a cut costs no more. Raises
+    HostError when the host says no or sends other bytes than its manifest says, HostUnreachableError, and BucketError;
     the manifest is then not written, and no half-written pack is left.
     """
     manifest = _checked(runner.name, await runner.manifest(nonce), partial)
@@ -67,7 +67,7 @@ async def collect_artifacts(
 
 
 async def _commit_manifest(bucket: Bucket, key: str, manifest: Manifest) -> Collected:
-    """Create the manifest; raises BucketError where another one stands, by which a result could not be named."""
+    """Create the manifest; raises BucketError where another manifest stands, by which a result could not be named."""
     body = manifests.encode(manifest)
     if await take(create_or_read(key, body), ThreadedCreator(bucket)) != body:
         raise BucketError(f"{key} holds another list of artifacts", hint="run the workflow with --rerun")
@@ -83,7 +83,7 @@ def _checked(host: str, manifest: Manifest, partial: bool) -> Manifest:
 
 
 def _check_length(bucket: Bucket, key: str, size: int) -> None:
-    """Raises BucketError when the store kept less than it was given: libraries have cut objects off in silence."""
+    """Raises BucketError when the store kept fewer bytes than were sent: libraries have cut objects off in silence."""
     for _ in bucket.read(key, size - 1, 1):
         pass
 
@@ -95,12 +95,12 @@ async def stage_inputs(
     *,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Bring what a host lacks of a job's inputs into its store; returns the `inputs` of `prepare`.
+    """Bring the blobs that a host lacks of a job's inputs into the host's store; returns the `inputs` of `prepare`.
 
-    `inputs` are the workflows whose artifacts the job takes, and where these are. Long lists of entries go as a blob of
-    their own (docs/format.md, kind `entries`), so that `prepare` stays one message. Raises UsageError when two inputs
-    have the same path, DamagedObjectError when bytes are gone or damaged, also when they are read once more,
-    BucketError when the store does not answer, and what the runner raises.
+    `inputs` are the workflows with artifacts that the job takes, and the places of the artifacts. Long lists of entries
+    go as a blob of their own (docs/format.md, kind `entries`), so that `prepare` stays one message. Raises UsageError
+    when two inputs have the same path, DamagedObjectError when bytes are gone or damaged, also when read once more,
+    BucketError when the store does not answer, and all errors of the runner.
     """
     entries = manifests.merge([(workflow, manifest) for workflow, _, manifest in inputs])
     wanted = await _lacking(runner, {entry.sha256 for entry in entries if entry.pack or entry.pieces})
@@ -136,7 +136,7 @@ async def _push_run(runner: RunnerPort, bucket: Bucket, run: ReadGroup, meter: M
 
 
 def _read_again(bucket: Bucket, run: ReadGroup, check: Callable[[], None]) -> None:
-    """Raises DamagedObjectError unless the bytes are right now: what came may not have been what lies there."""
+    """Raises DamagedObjectError unless the bytes are right now: bytes may have been damaged on the way alone."""
     for _ in run.read(bucket):
         check()
 
@@ -158,10 +158,10 @@ async def _as_list(runner: RunnerPort, entries: list[dict[str, Any]]) -> list[di
 async def pull(
     bucket: Bucket, keys: AttemptKeys, manifest: Manifest, target: TreeWriter, *, progress: Progress | None = None
 ) -> None:
-    """Write the artifacts of an attempt below a folder, verified; what stands there already is not read again.
+    """Write the artifacts of an attempt below a folder, verified; files that stand there already are not read again.
 
-    Raises BucketError when bytes are gone or damaged, DstackError for what the folder does not take; what was written
-    before that is whole, so that pulling again goes on where it ended.
+    Raises BucketError when bytes are gone or damaged, DstackError for paths that the folder does not take; files
+    written before are whole, so that pulling again goes on from there.
     """
     meter = Meter(progress, sum(entry.size for entry in manifest.entries))
     await run_in_thread(lambda check: _write_small(manifest, target, check))
@@ -187,7 +187,7 @@ def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], Non
 
 
 class _PullTarget:
-    """Where pulled files go, and who is told."""
+    """The target of pulled files, and the meter of their bytes."""
 
     def __init__(self, target: TreeWriter, meter: Meter, check: Callable[[], None]) -> None:
         self.target = target

@@ -15,7 +15,7 @@ from dstack.ports import Bucket, RunnerPort
 
 ShowLog = Callable[[bytes], None]
 NoteTrouble = Callable[[DstackError | None], None]
-"""What keeps the attempt from being watched; None when nothing does any more."""
+"""The reason why the attempt cannot be watched; None when there is no reason any more."""
 REWATCH_PAUSE_S = 1.0
 
 
@@ -35,10 +35,11 @@ class AttemptWatch:
         self._task = asyncio.create_task(self._carry_on())
 
     async def wait(self, patience: float) -> WatchAnswer:
-        """The exit report, JobRunning when there is none within `patience` seconds. Raises what ended the task else.
+        """The exit report, JobRunning when there is no report within `patience` seconds; else raises the error that
+        ended the task.
 
-        JobRunning too once it was closed: two jobs of one run that are the same job share the attempt, and whoever
-        sees its end first brings it in and closes this.
+        JobRunning too once the watch was closed: two jobs of one run with one fingerprint share the attempt, and the
+        first to see the end brings the end in and closes this watch.
         """
         await asyncio.wait({self._task}, timeout=patience)
         if self._task.done() and not self._task.cancelled():
@@ -50,7 +51,8 @@ class AttemptWatch:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _carry_on(self) -> ExitReport:
-        """Again after every lost connection and every silence of the bucket, from the first byte that is missing."""
+        """Carry the log, again after every lost connection and every silence of the bucket, from the first missing
+        byte."""
         troubled = False
         while True:
             runner: RunnerPort | None = None
@@ -96,7 +98,8 @@ async def carry_log(
     *,
     show: Callable[[int, bytes], None],
 ) -> None:
-    """The log from where the bucket has it to its end, in bounded memory; all of it is in the bucket on return."""
+    """Carry the log on from where the bucket's copy ends, in bounded memory; the whole log is in the bucket on
+    return."""
     writer = LogWriter(bucket, attempt, await asyncio.to_thread(stored_length, bucket, attempt))
     stream = follow(writer.offset)
     waiting: asyncio.Task[bytes] | None = None
@@ -124,7 +127,7 @@ async def carry_log(
 
 
 async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: ShowLog, ended: Callable[[], Awaitable[bool]]) -> None:
-    """Show the log of an attempt that somebody else looks after, from the bucket, until it has ended."""
+    """Show the log of an attempt of another coordinator, from the bucket, until the attempt has ended."""
     offset = 0
     while True:
         last = await ended()

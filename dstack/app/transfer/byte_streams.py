@@ -1,6 +1,6 @@
 """Between the event loop and blocking ports: iterators of bytes in both directions, threads that can be ended.
 
-One piece is under way at a time, so that memory stays bounded by what the ports hold.
+One piece is under way at a time, so that memory stays bounded by the pieces of the ports.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 JOINED_BLOCK_BYTES = 256 << 10
 Progress = Callable[[int, int], None]
-"""Called in the event loop with the bytes that are done and the bytes in all."""
+"""Called in the event loop with the bytes so far and the bytes in all."""
 
 
 class Meter:
@@ -50,7 +50,7 @@ class TransferCancelledError(Exception):
 
 
 async def run_in_thread(work: Callable[[Callable[[], None]], T]) -> T:
-    """Run `work(check)` in a thread; when this task is cancelled, `check()` raises Interrupted there.
+    """Run `work(check)` in a thread; when this task is cancelled, `check()` raises TransferCancelledError there.
 
     Returns or raises only when the thread has ended, so that nothing goes on behind the caller's back.
     """
@@ -64,7 +64,7 @@ async def run_in_thread(work: Callable[[Callable[[], None]], T]) -> T:
 
 
 async def feed(source: AsyncIterator[bytes], work: Callable[[Iterator[bytes]], T]) -> T:
-    """Run the blocking `work(chunks)` in a thread on what an asynchronous source gives, one piece at a time.
+    """Run the blocking `work(chunks)` in a thread on the pieces of an asynchronous source, one piece at a time.
 
     When this task is cancelled, or the source raises, `chunks` raises in the thread. The source is closed at the end.
     """
@@ -76,7 +76,8 @@ async def feed(source: AsyncIterator[bytes], work: Callable[[Iterator[bytes]], T
 
 
 def _thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """`work` in a thread of its own: the loop's pool is small, and what waits in it for the loop could block it all."""
+    """`work` in a thread of its own: the loop's pool is small, and a thread of the pool that waits for the loop could
+    block all."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
@@ -144,7 +145,7 @@ class _ThreadIterator:
                 self._waiting.cancel()
 
     async def close(self) -> None:
-        """Close a source that is a generator; a step of it that was cancelled ends first."""
+        """Close a source that is a generator; a cancelled step of the source ends first."""
         async with self._turn:
             if isinstance(self._source, AsyncGenerator):
                 await self._source.aclose()

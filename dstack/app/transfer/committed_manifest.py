@@ -1,4 +1,4 @@
-"""The manifest of a result, as it was committed: read and verified. Blocking; reads only."""
+"""The committed manifest of a result: read and verified. Blocking; reads only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dstack.ports import Bucket
 
 
 def committed_manifest(bucket: Bucket, generation: JobKeys, attempt: int, digest: str = "") -> Manifest:
-    """The manifest of the result that `attempt` of the generation came to, with this digest of its content ("": any).
+    """The manifest of the result of `attempt` of the generation, with this digest of its content ("": any).
 
-    Raises DamagedObjectError when the result or its manifest is gone, or is not what was committed; BucketError when
-    the store does not answer.
+    Raises DamagedObjectError when the result or its manifest is gone, or differs from the committed bytes; BucketError
+    when the store does not answer.
     """
     body = bucket.get(generation.result)
     if body is None:
@@ -34,7 +34,7 @@ def committed_manifest(bucket: Bucket, generation: JobKeys, attempt: int, digest
 
 
 def was_pruned(bucket: Bucket, generation: JobKeys) -> bool:
-    """Whether the generation is closed because somebody pruned it, so that nothing of it need be there."""
+    """Whether the generation was closed by a prune, so that its objects need not be there."""
     body = bucket.get(generation.tomb)
     return body is not None and not unpack(Tomb, generation.tomb, body).damaged
 

@@ -14,15 +14,16 @@ from dstack.ports import Bucket
 
 MAX_LOG_PIECE_BYTES = 8 * 1024 * 1024
 SHORTEST_LINGER_S, LONGEST_LINGER_S = 0.5, 10.0
-"""Seconds that a byte waits before it is sent: at first, and at most."""
+"""Seconds that a byte waits before being sent: at first, and at most."""
 AGE_PER_LINGER = 120
-"""The wait is the age of the writer by this many: a log that never rests makes fewer than 1,000 pieces in an hour."""
+"""The wait is the age of the writer divided by this: a log that never rests makes fewer than 1,000 pieces in an
+hour."""
 
 
 def linger_seconds(age: float) -> float:
-    """Seconds that a byte waits before it is sent, by a writer of that age.
+    """Seconds that a byte waits before being sent, by a writer of that age.
 
-    Who looks at a job that has run for long can wait for its next line, and each piece is an object for ever.
+    The reader of a job that has run for long can wait for the next line, and each piece is an object for ever.
     """
     return min(LONGEST_LINGER_S, max(SHORTEST_LINGER_S, age / AGE_PER_LINGER))
 
@@ -39,9 +40,9 @@ def stored_length(bucket: Bucket, attempt: AttemptKeys) -> int:
 class LogWriter:
     """Carries one log into the bucket in pieces that grow with its speed. Safe beside other writers of the attempt.
 
-    All writers read the same spool, so where another one's piece stands already, it is what we would have written,
-    cut elsewhere: the chain goes on behind it. One piece is on its way to the bucket while the next is taken; memory is
-    bounded by twice LARGE.
+    All writers read the same spool, so where another writer's piece stands already, the piece holds the same bytes, cut
+    elsewhere: the chain goes on behind the piece. One piece is on its way to the bucket while the next is taken; memory
+    is bounded by twice MAX_LOG_PIECE_BYTES.
     """
 
     def __init__(self, bucket: Bucket, attempt: AttemptKeys, offset: int) -> None:
@@ -55,17 +56,18 @@ class LogWriter:
         self.offset = offset
         """Bytes that are in the bucket."""
         self.received = offset
-        """Bytes of the log that were taken so far: where the next ones stand in it."""
+        """Bytes of the log that were taken so far: the place of the next bytes in the log."""
 
     @property
     def due(self) -> float:
-        """Seconds until the buffer should be written; an hour when it is empty."""
+        """Seconds until the buffer should be written; an hour when the buffer is empty."""
         if not self._buffer:
             return 3600.0
         return self._first + linger_seconds(self._first - self._began) - time.monotonic()
 
     async def write(self, data: bytes) -> None:
-        """Take more of the log; waits while a piece is on its way and LARGE bytes wait behind it."""
+        """Take more of the log; waits while a piece is on its way and MAX_LOG_PIECE_BYTES bytes wait behind the
+        piece."""
         self.received += len(data)
         cut = min(self._ahead, len(data))
         self._ahead -= cut
@@ -78,7 +80,7 @@ class LogWriter:
             await self.push()
 
     async def push(self) -> None:
-        """Send what waits on its way, as soon as the piece before it has arrived; raises BucketError."""
+        """Send the waiting bytes on their way, as soon as the piece before has arrived; raises BucketError."""
         await self._arrived()
         if self._buffer:
             piece, self._buffer = bytes(self._buffer), bytearray()
@@ -90,7 +92,7 @@ class LogWriter:
         await self._arrived()
 
     async def close(self) -> None:
-        """Forget what is on its way: it arrives or it does not, and the next writer sees which."""
+        """Forget the piece on its way: the piece arrives or not, and the next writer sees the outcome."""
         if self._flight is not None:
             self._flight.cancel()
             await asyncio.gather(self._flight, return_exceptions=True)
@@ -110,7 +112,7 @@ class LogWriter:
             piece = piece[length:]
 
     def _skip(self, count: int) -> None:
-        """Another writer is `count` bytes ahead: they are neither sent from the buffer nor taken any more."""
+        """Another writer is `count` bytes ahead: these bytes are neither sent from the buffer nor taken any more."""
         cut = min(count, len(self._buffer))
         del self._buffer[:cut]
         self._ahead += count - cut

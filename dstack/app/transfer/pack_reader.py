@@ -1,4 +1,4 @@
-"""Artifacts as they lie in the bucket: which files are read at one go, from which objects, verified."""
+"""Artifacts as they lie in the bucket: groups of files to read at one go, with their objects, verified."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class ReadGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFiles:
-    """What is fetched by one worker: a pack with its files by offset, or a large file that was cut into pieces."""
+    """The files for one worker to fetch: a pack with its files by offset, or a large file that was cut into pieces."""
 
     files: tuple[Entry, ...]
     key: str
     pieces: tuple[StoredRange, ...] = ()
 
     def runs(self, wanted: Iterable[Entry]) -> Iterator[ReadGroup]:
-        """The wanted ones of its files, by offset, in groups that one request reads: neighbours, unless large."""
+        """The wanted files, by offset, in groups that one request reads: neighbours, unless large."""
         files: list[Entry] = []
         for entry in wanted:
             if len(files) >= READ_GROUP_FILES or (files and not _are_neighbours(files, entry)):
@@ -93,7 +93,7 @@ def _are_neighbours(files: list[Entry], entry: Entry) -> bool:
 
 
 def stored_files(keys: AttemptKeys, manifest: Manifest) -> Iterator[StoredFiles]:
-    """Everything of an attempt's artifacts that has bytes: all packs, then the files that were cut."""
+    """All files of an attempt with bytes: all packs, then the files that were cut."""
     for pack, members in manifests.packs(manifest).items():
         yield StoredFiles(files=members, key=keys.pack(pack))
     for entry in manifest.entries:

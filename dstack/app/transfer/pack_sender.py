@@ -18,11 +18,12 @@ from dstack.model import Entry, Nonce
 from dstack.ports import Bucket, Put, RunnerPort
 
 SEND_ATTEMPTS = 3
-"""Times that a pack, of up to 1 GiB, is sent before the bucket counts as one that gives no answer."""
+"""Times that a pack, of up to 1 GiB, is sent before the bucket counts as a bucket that gives no answer."""
 
 
 class PackSender(ThreadedCreator):
-    """Sends the pack of these `members`, each file verified, and counts its bytes once however often it is sent."""
+    """Sends the pack of these `members`, each file verified, and counts the bytes once however often the pack is
+    sent."""
 
     def __init__(self, bucket: Bucket, runner: RunnerPort, nonce: Nonce, *, members: Sequence[Entry], meter: Meter):
         super().__init__(bucket)
@@ -35,14 +36,14 @@ class PackSender(ThreadedCreator):
         self._counted = 0
 
     async def create(self, key: str) -> None:
-        """Create the pack under `key`. Raises BucketError, HostUnreachableError, and HostError when the host says no
-        or sends other bytes than its manifest says; then no pack was created."""
+        """Create the pack under `key`. Raises BucketError, HostUnreachableError, and HostError when the host says no or
+        sends other bytes than its manifest says; then no pack was created."""
         await take(put_or_find(key, _SendPack(key), _FindPack(key), attempts=SEND_ATTEMPTS), self)
         # Not all of it was read where another collector was faster.
         self._meter.add(self._size - self._counted)
 
     async def send(self, key: str) -> Put:
-        """Create the pack, if it is not there."""
+        """Create the pack, if absent."""
         self._meter.add(-self._counted)
         self._counted = 0
 
