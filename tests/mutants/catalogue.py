@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import accounts, damage, endings, faces, lab, private, queue, standby, wait, wire
+from tests.mutants import accounts, damage, decisions, endings, faces, lab, private, queue, standby, wait, wire
 from tests.mutants.mutant import PROTOCOL, Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -12,6 +12,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *private.MUTANTS,
     *queue.MUTANTS,
     *damage.MUTANTS,
+    *decisions.MUTANTS,
     *endings.MUTANTS,
     *faces.MUTANTS,
     *wait.MUTANTS,
