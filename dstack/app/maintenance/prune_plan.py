@@ -31,7 +31,7 @@ LONGEST_DOUBT_S = SILENCE_S + 4 * DOUBT_PAUSE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationRemoval:
+class GenerationToPrune:
     """A generation to remove. `run` is the name of the run behind its attempt, "" when unknown."""
 
     keys: JobKeys
@@ -45,7 +45,7 @@ class GenerationRemoval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRemoval:
+class RunToPrune:
     """The records of a run to remove."""
 
     id: RunId
@@ -60,8 +60,8 @@ class RunRemoval:
 class PrunePlan:
     """Everything to remove. `held` is the number of generations in use by unfinished runs."""
 
-    generations: tuple[GenerationRemoval, ...]
-    runs: tuple[RunRemoval, ...]
+    generations: tuple[GenerationToPrune, ...]
+    runs: tuple[RunToPrune, ...]
     code: tuple[str, ...]
     heartbeats: tuple[str, ...]
     bytes: int
@@ -103,20 +103,20 @@ class Pruner:
         used = {folder for folder, each in found.generations.items() if found.used(each)}
         used |= self._generations_in_use(found)
         chosen = self._choose(found, policy, now=now, used=used, tagged=tagged)
-        doomed = tuple(parallel(lambda item: self._doomed(found.generations[item[0]], item[1]), chosen.items()))
+        planned = tuple(parallel(lambda item: self._to_prune(found.generations[item[0]], item[1]), chosen.items()))
         runs = self._runs(found, policy, now)
         code = self._code(found, {run.id for run in runs}, now)
         # A crashed coordinator leaves its heartbeat behind; a living one writes it every few seconds.
         beats = [each for each in found.heartbeats if now - each.modified > UNREFERENCED_GRACE_S]
         return PrunePlan(
-            generations=tuple(sorted(doomed, key=lambda each: (each.modified, each.keys.folder))),
+            generations=tuple(sorted(planned, key=lambda each: (each.modified, each.keys.folder))),
             runs=runs,
             code=tuple(each.key for each in code),
             heartbeats=tuple(each.key for each in beats),
-            bytes=sum(each.bytes for each in doomed)
+            bytes=sum(each.bytes for each in planned)
             + sum(each.bytes for each in runs)
             + sum(each.size for each in (*code, *beats)),
-            objects=sum(each.objects for each in doomed) + sum(each.objects for each in runs) + len(code) + len(beats),
+            objects=sum(each.objects for each in planned) + sum(each.objects for each in runs) + len(code) + len(beats),
             held=len(used & found.generations.keys()),
         )
 
@@ -132,7 +132,7 @@ class Pruner:
         until = time.monotonic() + LONGEST_DOUBT_S
         warned = False
         while open_:
-            tried = list(parallel(lambda each: self._bury(each, ended), open_))
+            tried = list(parallel(lambda each: self._remove(each, ended), open_))
             doubtful = [
                 each
                 for each, removal in zip(open_, tried, strict=True)
@@ -159,14 +159,14 @@ class Pruner:
             used=len(plan.generations) - gone,
         )
 
-    def _bury(self, doomed: GenerationRemoval, ended: set[RunId]) -> prune_steps.GenerationRemoval:
+    def _remove(self, planned: GenerationToPrune, ended: set[RunId]) -> prune_steps.GenerationRemoval:
         def steps() -> Steps[BucketPerformer, prune_steps.GenerationRemoval]:
-            tomb = yield from prune_steps.new_tomb(self._user, doomed.reason)
-            return (yield from prune_steps.remove_generation(self._keys, doomed.keys, tomb, ended))
+            tomb = yield from prune_steps.new_tomb(self._user, planned.reason)
+            return (yield from prune_steps.remove_generation(self._keys, planned.keys, tomb, ended))
 
         return self._performer.take(steps())
 
-    def _forget(self, run: RunRemoval) -> int:
+    def _forget(self, run: RunToPrune) -> int:
         return self._performer.take(prune_steps.forget_run(self._keys, run.id))
 
     # -- planning ---------------------------------------------------------------------------------
@@ -217,8 +217,8 @@ class Pruner:
         all_ = found.generations.values()
         return dict(parallel(lambda each: (each.keys.folder, workflow_of(self._bucket, each)), all_))
 
-    def _doomed(self, each: GenerationFacts, reason: str) -> GenerationRemoval:
-        return GenerationRemoval(
+    def _to_prune(self, each: GenerationFacts, reason: str) -> GenerationToPrune:
+        return GenerationToPrune(
             keys=each.keys,
             workflow=workflow_of(self._bucket, each),
             run=self._maker(each),
@@ -242,7 +242,7 @@ class Pruner:
         except BucketError:
             return ""  # it goes all the same
 
-    def _runs(self, found: Survey, policy: PrunePolicy, now: float) -> tuple[RunRemoval, ...]:
+    def _runs(self, found: Survey, policy: PrunePolicy, now: float) -> tuple[RunToPrune, ...]:
         """Ended runs past the age, and the remains of runs without a record."""
         old = []
         for run, facts in found.runs.items():
@@ -255,7 +255,7 @@ class Pruner:
         for run in sorted(old, reverse=True):
             record, facts = names[run], found.runs[run]
             made.append(
-                RunRemoval(
+                RunToPrune(
                     id=run,
                     name=record.name if record else "",
                     workflow=record.workflow if record else "",

@@ -11,7 +11,7 @@ import typer
 
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.maintenance.bucket_trial import store_time
-from dstack.app.maintenance.prune_plan import GenerationRemoval, PrunePlan, Pruner, PruneReport, RunRemoval
+from dstack.app.maintenance.prune_plan import GenerationToPrune, PrunePlan, Pruner, PruneReport, RunToPrune
 from dstack.app.maintenance.survey import survey
 from dstack.cli.command_session import open_session
 from dstack.core.retention import PrunePolicy
@@ -108,13 +108,13 @@ def _show(plan: PrunePlan, policy: PrunePolicy, now: float) -> None:
         print("say what may go: --older-than 30d, --keep 3, --max-size 50GB, --untagged")
 
 
-def _row(each: GenerationRemoval, now: float) -> tuple[str, ...]:
+def _row(each: GenerationToPrune, now: float) -> tuple[str, ...]:
     what = "result" if each.result else "logs" if each.objects else "-"
     used = ago_text(each.modified, now)
     return (what, each.workflow or "-", each.run or "-", used, size_text(each.bytes), each.reason)
 
 
-def _run_row(each: RunRemoval, now: float) -> tuple[str, ...]:
+def _run_row(each: RunToPrune, now: float) -> tuple[str, ...]:
     used = ago_text(each.modified, now)
     reason = "too old" if each.name else "a prune began it"
     return ("run", each.workflow or "-", each.name or each.id, used, size_text(each.bytes), reason)
