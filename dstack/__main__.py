@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from dstack import __version__
 
-INTERRUPTED = 130
+INTERRUPTED_EXIT = 130
 """The same code as in `dstack.cli.main`, which may not be imported yet."""
 
 
@@ -25,7 +25,7 @@ def main() -> None:
 
         run_cli()
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(INTERRUPTED_EXIT)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ COMMANDS = {
     "version": Lazy(target="dstack.cli.main:version", help="Print the version."),
     "_coordinate": Lazy(target="dstack.cli.runs.coordinate:coordinate_", help="Look after a run.", hidden=True),
 }
-HELP = "Run ML workflows on your own servers over SSH, without a central server."
-EPILOG = "`dstack COMMAND --help` says more; `dstack run --help` lists the workflows of this project."
-INTERRUPTED = 130
+ROOT_HELP = "Run ML workflows on your own servers over SSH, without a central server."
+ROOT_EPILOG = "`dstack COMMAND --help` says more; `dstack run --help` lists the workflows of this project."
+INTERRUPTED_EXIT = 130
 
 
 def version() -> None:
@@ -54,7 +54,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 def root() -> LazyGroup:
     """The `dstack` command."""
-    group = LazyGroup("dstack", COMMANDS, about=HELP, epilog=EPILOG)
+    group = LazyGroup("dstack", COMMANDS, about=ROOT_HELP, epilog=ROOT_EPILOG)
     option = click.Option(
         ["--version"],
         is_flag=True,
@@ -69,7 +69,7 @@ def root() -> LazyGroup:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit: with the error's own code, 130 after Ctrl-C."""
-    outputs.watch()
+    outputs.take_over_streams()
     code = execute(sys.argv[1:])
     outputs.flush()
     sys.exit(code)
@@ -91,7 +91,7 @@ def execute(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _misused(error)
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return INTERRUPTED_EXIT
     except BrokenPipeError:
         # Nobody reads our output any more.
         outputs.discard()

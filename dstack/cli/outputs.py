@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from dstack.errors import OutputError
 
 
-class Watched(io.FileIO):
+class RecordingFileIO(io.FileIO):
     """A descriptor with a memory of the last failed write, to tell failures of output from every other OSError."""
 
     failure: OSError | None = None
@@ -24,7 +24,7 @@ class Watched(io.FileIO):
             raise
 
 
-def watch() -> None:
+def take_over_streams() -> None:
     """Take over the standard streams. To be called once, before anything is written.
 
     A closed standard output is replaced by a descriptor without write access, so that no later opened file gets the
@@ -37,7 +37,7 @@ def watch() -> None:
             _open_null(number, access)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  the stream of the whole process
-    sys.stdout, sys.stderr = _watched(sys.stdout, 1), _watched(sys.stderr, 2)
+    sys.stdout, sys.stderr = _recording(sys.stdout, 1), _recording(sys.stderr, 2)
 
 
 def _open_null(number: int, access: int) -> None:
@@ -47,9 +47,9 @@ def _open_null(number: int, access: int) -> None:
         os.close(null)
 
 
-def _watched(stream: TextIO | None, number: int) -> TextIO:
+def _recording(stream: TextIO | None, number: int) -> TextIO:
     """A stream like `stream` on a recording descriptor; `stream` is None where the descriptor was closed."""
-    raw = Watched(number, "w", closefd=False)
+    raw = RecordingFileIO(number, "w", closefd=False)
     if not isinstance(stream, io.TextIOWrapper):
         return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=number == 2)
     stream.flush()
@@ -67,7 +67,7 @@ def output_error(error: OSError) -> OutputError | None:
     for stream, name in ((sys.stdout, "output"), (sys.stderr, "error")):
         buffer = getattr(stream, "buffer", None)
         raw = getattr(buffer, "raw", buffer)
-        if isinstance(raw, Watched) and raw.failure is error:
+        if isinstance(raw, RecordingFileIO) and raw.failure is error:
             hint = "make room where it is written to, or give it another place"
             return OutputError(f"standard {name} cannot be written: {error.strerror}", hint=hint)
     return None

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from dstack.ui.terminal import clean
 
-SIGN_AFTER = 1.0
+EXPLAIN_AFTER_S = 1.0
 """Seconds of silence before a wait is explained."""
 
 
 @contextmanager
-def telling(text: str | Callable[[], str]) -> Iterator[None]:
+def explain_wait(text: str | Callable[[], str]) -> Iterator[None]:
     """A sign of life on a terminal's standard error while the block takes longer than EXPLAIN_AFTER_S.
 
     A function for the text is called only then, from another thread.
@@ -26,7 +26,7 @@ def telling(text: str | Callable[[], str]) -> Iterator[None]:
     def tell() -> None:
         print(f"{clean(text if isinstance(text, str) else text())} …", file=sys.stderr, flush=True)
 
-    timer = threading.Timer(SIGN_AFTER, tell)
+    timer = threading.Timer(EXPLAIN_AFTER_S, tell)
     timer.start()
     try:
         yield

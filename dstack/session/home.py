@@ -8,7 +8,7 @@ from pathlib import Path
 from dstack.errors import NotPrivateError
 from dstack.private_folder import UntrustedError, secure
 
-WAS_OPEN = "%s was open to other accounts; it is closed now, and only yours"
+WAS_OPEN_TEXT = "%s was open to other accounts; it is closed now, and only yours"
 
 
 def own_home(notify: Callable[[str], None]) -> Path:
@@ -30,5 +30,5 @@ def own_home(notify: Callable[[str], None]) -> Path:
         raise NotPrivateError(f"{home / '.dstack'} cannot be used: {error.strerror}", hint="look at it") from None
     finally:
         for path in closed:
-            notify(WAS_OPEN % path)
+            notify(WAS_OPEN_TEXT % path)
     return home

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dstack.ports import RunnerPort, Transport
-from dstack.session.home import WAS_OPEN
+from dstack.session.home import WAS_OPEN_TEXT
 from dstack.session.session import Session
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class HostOpener:
         )
         await client.connect()
         for path in client.closed:
-            self._session.tell(f"{host.name}: {WAS_OPEN % path}")
+            self._session.tell(f"{host.name}: {WAS_OPEN_TEXT % path}")
         return client
 
     async def transport(self, host: Host) -> Transport:

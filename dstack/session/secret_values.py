@@ -12,7 +12,7 @@ from dstack.adapters.secrets.store import SecretStore
 from dstack.errors import Problem, SecretError
 from dstack.model import JobSpec, Workflow
 
-EVERYWHERE = SecretScope(project=None)
+ALL_PROJECTS = SecretScope(project=None)
 
 
 class SecretSources:
@@ -34,11 +34,11 @@ class SecretSources:
         if own is not None:
             return own
         written = self._dotenv.values.get(name)
-        return written if written is not None else self._store.get(EVERYWHERE, name)
+        return written if written is not None else self._store.get(ALL_PROJECTS, name)
 
-    def known(self) -> frozenset[str]:
+    def set_names(self) -> frozenset[str]:
         """The names of all set secrets; no value is read, and no keyring is opened."""
-        kept = (*self._store.list_secrets(self._scope), *self._store.list_secrets(EVERYWHERE))
+        kept = (*self._store.list_secrets(self._scope), *self._store.list_secrets(ALL_PROJECTS))
         return frozenset((*(one.name for one in kept), *self._dotenv.values))
 
     def unread(self) -> str:
@@ -59,8 +59,8 @@ def require_secrets(sources: SecretSources, jobs: Sequence[JobSpec]) -> None:
     for spec in jobs:
         for name in spec.secrets:
             wanted.setdefault(name, []).append(spec.workflow)
-    known = sources.known() if wanted else frozenset()
-    missing = {name: workflows for name, workflows in wanted.items() if name not in known}
+    set_names = sources.set_names() if wanted else frozenset()
+    missing = {name: workflows for name, workflows in wanted.items() if name not in set_names}
     if not missing:
         return
     told = "; ".join(f"secret {name} is not set (workflow {', '.join(users)})" for name, users in missing.items())
@@ -70,7 +70,7 @@ def require_secrets(sources: SecretSources, jobs: Sequence[JobSpec]) -> None:
 def missing_secrets(sources: SecretSources, workflows: Sequence[Workflow]) -> list[Problem]:
     """A problem for each unset secret of each workflow."""
     found = [(workflow, name) for workflow in workflows for name in workflow.secrets]
-    known = sources.known() if found else frozenset()
+    set_names = sources.set_names() if found else frozenset()
     return [
         Problem(
             file=workflow.position.file,
@@ -79,7 +79,7 @@ def missing_secrets(sources: SecretSources, workflows: Sequence[Workflow]) -> li
             message=f"{workflow.name}: secret {name} is not set: {way_out([name])}",
         )
         for workflow, name in found
-        if name not in known
+        if name not in set_names
     ]
 
 

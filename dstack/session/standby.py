@@ -19,17 +19,17 @@ from dstack.ports import Screen
 if TYPE_CHECKING:
     from dstack.session.handover import RunHandover
 
-QUIET = 5.0
+STANDBY_DELAY_S = 5.0
 """Seconds from the start of the first job until hosts are asked: a shorter run asks no host."""
-LOOKS = 10
+MAX_HOST_LOOKS = 10
 """Looks for hosts newly reached; a host reached after the last look is left out."""
-SLOW = 10.0
+LOOK_CONNECT_S = 10.0
 """Seconds for hosts to be reached at each look."""
-EARLY = 300.0
+RENEW_BEFORE_S = 300.0
 """Seconds before the end of lent credentials at which hosts get new credentials."""
-EVERY = 60.0
+STANDBY_LOOK_S = 60.0
 """Seconds between two looks for late hosts, and for the end of lent credentials."""
-PAST_START = (JobStatus.RUNNING, JobStatus.QUEUED)
+STATES_PAST_START = (JobStatus.RUNNING, JobStatus.QUEUED)
 """A job with one of these states is past the start, or waits for other jobs: a hand-over does not slow the job."""
 
 
@@ -44,7 +44,7 @@ class StartScreen:
     def job(
         self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
     ) -> None:
-        if status in PAST_START:
+        if status in STATES_PAST_START:
             self.start.set()
         self._screen.job(workflow, status, host, note, took, reused_from=reused_from)
 
@@ -83,23 +83,23 @@ class Standby:
         await self._screen.start.wait()
         # Whoever finds no heartbeat takes the run up.
         await heart.begin()
-        await asyncio.sleep(QUIET)
+        await asyncio.sleep(STANDBY_DELAY_S)
         looks = 0
         while True:
             looks += 1
-            if (looks <= LOOKS and await self._is_news()) or self._is_due():
+            if (looks <= MAX_HOST_LOOKS and await self._is_news()) or self._is_due():
                 await self._try(me, heart)
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(STANDBY_LOOK_S)
 
     async def _is_news(self) -> bool:
         """Whether a host is newly reached since the last hand-over."""
         # Whoever came back to a run has asked no host so far.
-        await self._fleet.ready(SLOW)
-        await self._fleet.wait_for_tries(SLOW)
+        await self._fleet.ready(LOOK_CONNECT_S)
+        await self._fleet.wait_for_tries(LOOK_CONNECT_S)
         return bool(self._reached() - self._reached_then)
 
     def _is_due(self) -> bool:
-        return self._until is not None and self._until - EARLY <= time.time() < self._until
+        return self._until is not None and self._until - RENEW_BEFORE_S <= time.time() < self._until
 
     async def _try(self, me: Coordinator, heart: HeartbeatWriter) -> None:
         try:
@@ -135,12 +135,12 @@ def outlook(handed: HandoverResult) -> str:
     why = next((each.why for each in handed.left if each.why), "")
     if not handed.taken:
         return f"the run needs this machine: {why}" if why else ""
-    taken = _named(handed.taken)
+    taken = _hosts_text(handed.taken)
     if not handed.left:
         return f"{taken} would go on without this machine: it may be shut"
-    rest = _named([each.name for each in handed.left])
+    rest = _hosts_text([each.name for each in handed.left])
     return f"{taken} would go on without this machine, {rest} would not{f': {why}' if why else ''}"
 
 
-def _named(names: Sequence[str]) -> str:
+def _hosts_text(names: Sequence[str]) -> str:
     return names_text([str(name) for name in names])

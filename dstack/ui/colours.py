@@ -6,17 +6,19 @@ import re
 import sys
 from functools import lru_cache
 
-RESET = b"\x1b[0m"
+RESET_COLOURS = b"\x1b[0m"
 """Turns every colour and mode (bold, hidden, reversed …) off."""
-LISTED = frozenset([*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59])
-"""The parameters of `ESC [ … m` permitted to a log, beside the bright colours and EXTENDED; RESET undoes each.
+PERMITTED_PARAMETERS = frozenset(
+    [*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59]
+)
+"""The parameters of `ESC [ … m` permitted to a log, beside BRIGHT_COLOURS and EXTENDED_COLOURS; a reset undoes each.
 
-Fonts (10 to 20) are not permitted: on the Linux console RESET does not undo a font.
+Fonts (10 to 20) are not permitted: on the Linux console a reset does not undo a font.
 """
-BRIGHT = range(90, 108)
-EXTENDED = (38, 48, 58)
+BRIGHT_COLOURS = range(90, 108)
+EXTENDED_COLOURS = (38, 48, 58)
 """Parameters that begin a colour by number (`38;5;N`) or by red, green and blue (`38;2;R;G;B`), also with colons."""
-MOST = 16
+MAX_SEQUENCES_IN_FORCE = 16
 """Sequences without a reset kept in force for the next lines; of more sequences only the last are kept."""
 
 _SEQUENCE = re.compile(rb"\x1b\[([0-9;:]*)m")
@@ -38,7 +40,7 @@ class Colours:
     @property
     def reset(self) -> bytes:
         """The bytes that take all colours away; nothing while none is on."""
-        return RESET if self._in_force else b""
+        return RESET_COLOURS if self._in_force else b""
 
     def follow(self, data: bytes) -> None:
         """Take note of the colours in `data`."""
@@ -49,11 +51,11 @@ class Colours:
                 self._in_force.clear()
             if found[1].strip(b"0;"):
                 self._in_force.append(found[0])
-        del self._in_force[:-MOST]
+        del self._in_force[:-MAX_SEQUENCES_IN_FORCE]
 
 
 @lru_cache(maxsize=512)
-def keep_listed(parameters: str) -> str | None:
+def keep_permitted(parameters: str) -> str | None:
     """The permitted parameters of one `ESC [ … m`, as written; None where no parameter is permitted.
 
     No parameters at all are a reset, and stay. `parameters` has digits, `;` and `:` only.
@@ -61,29 +63,29 @@ def keep_listed(parameters: str) -> str | None:
     rest = parameters.split(";")
     kept: list[str] = []
     while rest:
-        length = _length_of_listed(rest)
+        length = _length_of_permitted(rest)
         kept += rest[:length]
         del rest[: length or 1]
     return ";".join(kept) if kept else None
 
 
-def _length_of_listed(rest: list[str]) -> int:
+def _length_of_permitted(rest: list[str]) -> int:
     """How many parameters at the beginning of `rest` make up one permitted setting; 0 where the first begins none."""
     if ":" in rest[0]:
         head, *parts = map(_number, rest[0].split(":"))
         is_listed = _is_colour(head, parts) or (head == 4 and len(parts) == 1 and parts[0] <= 5)
         return 1 if is_listed else 0
     head = _number(rest[0])
-    if head in EXTENDED:
+    if head in EXTENDED_COLOURS:
         return next((n for n in (3, 5) if len(rest) >= n and _is_colour(head, [*map(_number, rest[1:n])], "")), 0)
-    return 1 if head in LISTED or head in BRIGHT else 0
+    return 1 if head in PERMITTED_PARAMETERS or head in BRIGHT_COLOURS else 0
 
 
 def _is_colour(head: int, parts: list[int], between: str = ":") -> bool:
     """Whether `head` and `parts` are a whole colour; with colons a colour may name a colour space, mostly left
     empty."""
     lengths = {5: (1,), 2: (3, 4) if between else (3,)}.get(parts[0], ()) if parts else ()
-    return head in EXTENDED and len(parts) - 1 in lengths and max(parts) <= 255
+    return head in EXTENDED_COLOURS and len(parts) - 1 in lengths and max(parts) <= 255
 
 
 def _number(text: str) -> int:
@@ -100,7 +102,7 @@ def restore_beside() -> None:
     """
     try:
         if sys.stderr.isatty():
-            sys.stderr.write(RESET.decode())
+            sys.stderr.write(RESET_COLOURS.decode())
             sys.stderr.flush()
     except (OSError, ValueError):
         return

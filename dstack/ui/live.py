@@ -25,7 +25,7 @@ from dstack.ui.times import duration_text
 FRAMES_PER_S = 10
 HIDE_CURSOR = b"\x1b[?25l"
 SHOW_CURSOR = b"\x1b[?25h"
-BUSY = BEGUN | {JobStatus.PLACED, JobStatus.PREPARING}
+BUSY_STATUSES = BEGUN | {JobStatus.PLACED, JobStatus.PREPARING}
 BAD_ENDS = frozenset({JobStatus.FAILED, JobStatus.LOST})
 PENDING_LOG_BYTES = 256 * 1024
 """Bytes of waiting log that are drawn at once, without regard to FRAMES_PER_S."""
@@ -76,7 +76,8 @@ def table_rows(jobs: Sequence[JobRow], now: float, room: int) -> list[tuple[str,
 
 
 def _urgency(job: JobRow) -> int:
-    order = (job.status in BUSY, job.status in BAD_ENDS, job.status == JobStatus.QUEUED, job.status not in ENDED)
+    status = job.status
+    order = (status in BUSY_STATUSES, status in BAD_ENDS, status == JobStatus.QUEUED, status not in ENDED)
     return next((rank for rank, holds in enumerate(order) if holds), len(order))
 
 
@@ -129,7 +130,7 @@ class LiveScreen:
         with self._lock:
             row = self._jobs.setdefault(workflow, JobRow(workflow=workflow))
             row.status, row.host, row.note = status, host or row.host, job_note(note, reused_from)
-            if status in BUSY and not row.started:
+            if status in BUSY_STATUSES and not row.started:
                 row.started = now
             if took:
                 row.started = now - took

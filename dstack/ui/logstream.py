@@ -7,7 +7,7 @@ import time
 from dstack.ui.colours import Colours, restore_beside
 from dstack.ui.terminal import LinePrefixer, TerminalFilter, clean
 
-PROGRESS_EVERY = 2.0
+OVERDRAWN_LOOK_S = 2.0
 """Seconds between two looks at a line whose text is being drawn over."""
 
 
@@ -27,18 +27,18 @@ class LogStream:
     def feed(self, data: bytes) -> bytes:
         """The bytes to show after `data`."""
         shown = self._filter.feed(data)
-        if self._filter.holding and time.monotonic() - self._released >= PROGRESS_EVERY:
+        if self._filter.is_holding and time.monotonic() - self._released >= OVERDRAWN_LOOK_S:
             self._released = time.monotonic()
             shown += self._filter.release()
-        return self._given(shown)
+        return self._followed(shown)
 
     def finish(self) -> bytes:
         """The rest, at the end of the log."""
         shown = self._filter.finish()
-        rest = self._given(shown) + (self._lines.flush() if self._lines else b"")
+        rest = self._followed(shown) + (self._lines.flush() if self._lines else b"")
         return rest + self._colours.reset
 
-    def _given(self, shown: bytes) -> bytes:
+    def _followed(self, shown: bytes) -> bytes:
         given = self._lines.feed(shown) if self._lines else shown
         self._colours.follow(given)
         return given
@@ -72,7 +72,7 @@ class LogStreams:
         """The rest of all logs."""
         return b"".join(self.finish(workflow) for workflow in list(self._streams))
 
-    def unread(self) -> None:
+    def leave_unread(self) -> None:
         """Give the terminal back without colours, when any log was coloured and the reader of the output is gone."""
         if self._coloured:
             restore_beside()

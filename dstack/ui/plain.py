@@ -13,8 +13,8 @@ from dstack.ui.logstream import LogStreams
 from dstack.ui.tables import size_text
 from dstack.ui.terminal import clean
 
-NOT_RUN = "not run"
-PLACELESS = frozenset({JobStatus.REUSED, JobStatus.WAITING, JobStatus.QUEUED})
+NOT_RUN_WORD = "not run"
+STATES_WITHOUT_HOST = frozenset({JobStatus.REUSED, JobStatus.WAITING, JobStatus.QUEUED})
 """States in which a line does not name a host."""
 
 
@@ -22,10 +22,10 @@ def job_line(workflow: str, status: str, host: str, note: str, reused_from: str 
     """`train: running on gpu-1 (joins the attempt of bob)`."""
     cause = cause_of_not_run(note)
     if status == JobStatus.STOPPED and not host and cause is not None:
-        return clean(f"{workflow}: {NOT_RUN} ({cause})")
+        return clean(f"{workflow}: {NOT_RUN_WORD} ({cause})")
     if reused_from:
         return clean(f"{workflow}: {status} {job_note(note, reused_from)}")
-    place = f" on {host}" if host and status not in PLACELESS else ""
+    place = f" on {host}" if host and status not in STATES_WITHOUT_HOST else ""
     remark = f" ({note})" if note else ""
     return clean(f"{workflow}: {status}{place}{remark}")
 
@@ -37,12 +37,12 @@ def job_note(note: str, reused_from: str) -> str:
 
 def sum_word(status: str, host: str) -> str:
     """The word for a job in the last line: a job stopped before any host had the job counts as not run."""
-    return NOT_RUN if status == JobStatus.STOPPED and not host else status
+    return NOT_RUN_WORD if status == JobStatus.STOPPED and not host else status
 
 
 def closing_line(run: str, statuses: Sequence[str]) -> str:
     """The last line: how the run ended, by the word for each job; "" while a job is open."""
-    if not statuses or any(status not in ENDED and status != NOT_RUN for status in statuses):
+    if not statuses or any(status not in ENDED and status != NOT_RUN_WORD for status in statuses):
         return ""
     counts = {status: statuses.count(status) for status in sorted(set(statuses), key=list(statuses).index)}
     return f"{run}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -108,4 +108,4 @@ class PlainScreen:
         except (OSError, ValueError):
             self._gone = True
             if self._logs:
-                self._logs.unread()
+                self._logs.leave_unread()

@@ -36,14 +36,16 @@ Examples:
   dstack run {name} -d
 {override}
 Ctrl-C detaches; the run goes on, and `dstack attach RUN` comes back to it."""
-INDENT = "  "
+HELP_INDENT = "  "
 
 
 def run_help(project: Project) -> str:
     """Options of `dstack run` and the workflows of the project; no newline at the end."""
     workflows = project.workflows
     rows = [(workflow.name, _about(workflow)) for workflow in workflows]
-    listed = _listed(("WORKFLOW", "ABOUT"), rows) if rows else [f"{INDENT}none yet: .dstack/workflows.yaml has none"]
+    listed = (
+        _listed(("WORKFLOW", "ABOUT"), rows) if rows else [HELP_INDENT + "none yet: .dstack/workflows.yaml has none"]
+    )
     name = workflows[-1].name if workflows else "WORKFLOW"
     variables = project.variables(workflows[-1].name) if workflows else ()
     examples = _EXAMPLES.format(name=name, override=_override(name, variables))
@@ -58,12 +60,12 @@ def workflow_help(project: Project, name: str) -> str:
     runs = project.members(chosen)
     lines = [f"Usage: dstack run {chosen} [OPTIONS] [--VARIABLE VALUE]...", ""]
     if workflow.help:
-        lines += [f"{INDENT}{clean(workflow.help)}", ""]
+        lines += [f"{HELP_INDENT}{clean(workflow.help)}", ""]
     if len(runs) > 1:
-        lines += [f"{INDENT}Runs or reuses, in this order: {', '.join(runs)}", ""]
+        lines += [f"{HELP_INDENT}Runs or reuses, in this order: {', '.join(runs)}", ""]
     variables = project.overridable(chosen).variables
     rows = [(f"--{variable.name}", variable.type.value, variable.text, _place(variable)) for variable in variables]
-    listed = _listed(("VARIABLE", "TYPE", "DEFAULT", "FROM"), rows) if rows else [f"{INDENT}none"]
+    listed = _listed(("VARIABLE", "TYPE", "DEFAULT", "FROM"), rows) if rows else [f"{HELP_INDENT}none"]
     examples = _EXAMPLES.format(name=chosen, override=_override(chosen, variables))
     return "\n".join([*lines, "Variables:", *listed, "", _OPTIONS, "", examples])
 
@@ -76,7 +78,7 @@ def _about(workflow: Workflow) -> str:
 
 
 def _override(name: str, variables: tuple[Variable, ...]) -> str:
-    return f"{INDENT}dstack run {name} --{variables[-1].name} {variables[-1].text}\n" if variables else ""
+    return f"{HELP_INDENT}dstack run {name} --{variables[-1].name} {variables[-1].text}\n" if variables else ""
 
 
 def _place(variable: Variable) -> str:
@@ -84,6 +86,6 @@ def _place(variable: Variable) -> str:
 
 
 def _listed(titles: tuple[str, ...], rows: Sequence[Sequence[str]]) -> list[str]:
-    width = shutil.get_terminal_size().columns - len(INDENT)
+    width = shutil.get_terminal_size().columns - len(HELP_INDENT)
     columns = [Column(title=title, floor=8) for title in titles]
-    return [INDENT + line for line in table_lines(columns, rows, width=width)]
+    return [HELP_INDENT + line for line in table_lines(columns, rows, width=width)]

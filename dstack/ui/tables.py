@@ -13,15 +13,15 @@ from typing import TextIO
 from dstack.bounds import MAX_REMARK
 from dstack.ui.terminal import clean
 
-GAP = "  "
-UNLIMITED = 1 << 16
-TINY = 3
+COLUMN_GAP = "  "
+UNLIMITED_COLUMNS = 1 << 16
+MIN_CELL_COLUMNS = 3
 """Columns left to a cell when nothing else helps."""
-MARGIN = 20
+NOTE_MIN_COLUMNS = 20
 """Columns below which notes are not made narrower."""
-RESET = "\x1b[0m"
-BOLD = "\x1b[1m"
-STYLES: Mapping[str, str] = {
+RESET_STYLE = "\x1b[0m"
+BOLD_STYLE = "\x1b[1m"
+STATUS_STYLES: Mapping[str, str] = {
     # Readable on dark and light backgrounds: no yellow, no white, nothing dim.
     "succeeded": "\x1b[32m",
     "reused": "\x1b[32m",
@@ -64,7 +64,7 @@ def screen_width(stream: TextIO | None = None) -> int:
     try:
         return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
     except (OSError, ValueError):
-        return UNLIMITED
+        return UNLIMITED_COLUMNS
 
 
 def display_width(text: str) -> int:
@@ -99,7 +99,7 @@ def brief(text: str) -> str:
     return text if len(text) <= MAX_REMARK else f"{text[: MAX_REMARK - 1].rstrip()}…"
 
 
-def wrapped(text: str, width: int, *, below: int = 0) -> list[str]:
+def wrap_text(text: str, width: int, *, below: int = 0) -> list[str]:
     """`text` in lines of at most `width` columns, broken between words, and inside long words; lines
     after the first have `below` columns less. Takes time in proportion to the text."""
     lines: list[str] = []
@@ -135,15 +135,15 @@ def _broken(word: str, size: int, first: int, room: int) -> tuple[list[str], str
     return parts, word[start:], used
 
 
-def styled(status: str, text: str | None = None) -> str:
+def style_status(status: str, text: str | None = None) -> str:
     """`text` (default: the status) in the colour of the status."""
     shown = status if text is None else text
-    style = STYLES.get(status)
-    return f"{style}{shown}{RESET}" if style else shown
+    style = STATUS_STYLES.get(status)
+    return f"{style}{shown}{RESET_STYLE}" if style else shown
 
 
 def table_lines(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int = UNLIMITED, colour: bool = False
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int = UNLIMITED_COLUMNS, colour: bool = False
 ) -> list[str]:
     """A title and a line for each row, none wider than `width`: the widest cells are cut first. Cells are cleaned.
 
@@ -154,10 +154,10 @@ def table_lines(
     title = [column.title for column in columns]
     lines = [_line(columns, title, sizes)]
     if colour:
-        lines[0] = f"{BOLD}{lines[0]}{RESET}"
+        lines[0] = f"{BOLD_STYLE}{lines[0]}{RESET_STYLE}"
     for row in cells:
         parts = [
-            wrapped(cell, size) if column.wraps else [cell]
+            wrap_text(cell, size) if column.wraps else [cell]
             for column, cell, size in zip(columns, row, sizes, strict=True)
         ]
         for shown in zip_longest(*parts, fillvalue=""):
@@ -176,7 +176,7 @@ def note(text: str, stream: TextIO) -> str:
     The text becomes a single line: a newline from a host or a bucket begins no line. Long lines are broken on a
     terminal alone: programs read the output to a pipe or a file.
     """
-    return "\n".join(note_lines(text, screen_width(stream) if stream.isatty() else UNLIMITED)) + "\n"
+    return "\n".join(note_lines(text, screen_width(stream) if stream.isatty() else UNLIMITED_COLUMNS)) + "\n"
 
 
 def notes(texts: Iterable[str], stream: TextIO) -> str:
@@ -188,20 +188,20 @@ def note_lines(text: str, width: int) -> list[str]:
     """`text` as one line, cleaned and broken between words so that nothing is wider than `width` (at least
     NOTE_MIN_COLUMNS); the further lines are indented by two more columns."""
     line = clean(text)
-    indent = min(len(line) - len(line.lstrip(" ")), MARGIN // 4)
-    first, *rest = wrapped(line.strip(" "), max(width, MARGIN) - indent, below=len(GAP))
-    return [f"{' ' * indent}{first}".rstrip(), *(f"{' ' * indent}{GAP}{part}" for part in rest)]
+    indent = min(len(line) - len(line.lstrip(" ")), NOTE_MIN_COLUMNS // 4)
+    first, *rest = wrap_text(line.strip(" "), max(width, NOTE_MIN_COLUMNS) - indent, below=len(COLUMN_GAP))
+    return [f"{' ' * indent}{first}".rstrip(), *(f"{' ' * indent}{COLUMN_GAP}{part}" for part in rest)]
 
 
 def _sizes(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     sizes = [
         max([len(column.title), *(display_width(row[index]) for row in rows)]) for index, column in enumerate(columns)
     ]
-    excess = sum(sizes) + len(GAP) * (len(sizes) - 1) - width
+    excess = sum(sizes) + len(COLUMN_GAP) * (len(sizes) - 1) - width
     floors = [max(len(column.title), column.floor) for column in columns]
     # What wraps is made narrower before anything is cut.
     first = [floor if column.wraps else size for column, floor, size in zip(columns, floors, sizes, strict=True)]
-    for least in (first, floors, [TINY] * len(columns)):
+    for least in (first, floors, [MIN_CELL_COLUMNS] * len(columns)):
         excess = _shrink(sizes, least, excess)
     return sizes
 
@@ -224,10 +224,10 @@ def _line(columns: Sequence[Column], row: Sequence[str], sizes: Sequence[int], *
     for index, (column, cell, size) in enumerate(zip(columns, row, sizes, strict=True)):
         text = cut(cell, size)
         space = " " * (size - display_width(text))
-        shown = styled(cell, text) if colour and column.styled else text
+        shown = style_status(cell, text) if colour and column.styled else text
         last = index == len(columns) - 1
         parts.append(space + shown if column.right else shown if last else shown + space)
-    return GAP.join(parts).rstrip()
+    return COLUMN_GAP.join(parts).rstrip()
 
 
 def size_text(size: int) -> str:

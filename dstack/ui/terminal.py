@@ -10,11 +10,11 @@ from __future__ import annotations
 import codecs
 import re
 
-from dstack.ui.colours import Colours, keep_listed
+from dstack.ui.colours import Colours, keep_permitted
 
-MAX_HELD = 64 * 1024
+MAX_HELD_CHARACTERS = 64 * 1024
 """Characters of an unfinished line held back at most."""
-MAX_SEQUENCE = 64
+MAX_SEQUENCE_CHARACTERS = 64
 """Characters of a control sequence at most; of a longer sequence only the ESC is dropped."""
 
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\n\t"
@@ -59,7 +59,7 @@ class TerminalFilter:
     """Filters a stream of bytes in pieces of any size; the output depends on the bytes alone.
 
     The exception is a line being drawn over: the line is held until its end or a call of `release`. Memory is bounded
-    by the longest piece plus MAX_HELD.
+    by the longest piece plus MAX_HELD_CHARACTERS.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class TerminalFilter:
         return not (self._tail or self._in_string or self._overwriting or self._decoder.getstate()[0])
 
     @property
-    def holding(self) -> bool:
+    def is_holding(self) -> bool:
         """Whether a line being drawn over is held back."""
         return bool(self._held)
 
@@ -126,7 +126,7 @@ class TerminalFilter:
     def _end_of_finished(self, text: str, position: int) -> int:
         """The beginning of an unfinished sequence, kept for the next piece; else the end."""
         start = max(text.rfind("\x1b", position), text.rfind("\x9b", position))
-        if start < 0 or len(text) - start > MAX_SEQUENCE or not _UNFINISHED.match(text, start):
+        if start < 0 or len(text) - start > MAX_SEQUENCE_CHARACTERS or not _UNFINISHED.match(text, start):
             return len(text)
         self._tail = text[start:]
         return start
@@ -165,7 +165,7 @@ class TerminalFilter:
             out.append(self._held + "\n")
             self._held, self._overwriting, self._in_line = "", False, False
         self._line(lines[-1], out)
-        if len(self._held) > MAX_HELD:
+        if len(self._held) > MAX_HELD_CHARACTERS:
             out.append(self._held)
             self._held, self._overwriting, self._in_line = "", False, True
         return _encode("".join(out))
@@ -188,7 +188,7 @@ class TerminalFilter:
 
 def _listed(colour: re.Match[str]) -> str:
     """An `ESC [ … m` with the permitted parameters alone; nothing where no parameter is permitted."""
-    kept = keep_listed(colour[1])
+    kept = keep_permitted(colour[1])
     return "" if kept is None else f"\x1b[{kept}m"
 
 
@@ -214,11 +214,11 @@ class LinePrefixer:
         self._colours = Colours()
 
     def feed(self, data: bytes) -> bytes:
-        """The lines completed by `data`; a line beyond MAX_HELD bytes is cut."""
+        """The lines completed by `data`; a line beyond MAX_HELD_CHARACTERS bytes is cut."""
         end = data.rfind(b"\n")
         if end < 0:
             self._rest += data
-            return self.flush() if len(self._rest) > MAX_HELD else b""
+            return self.flush() if len(self._rest) > MAX_HELD_CHARACTERS else b""
         body = self._rest + data[:end] if self._rest else data[:end]
         self._rest = data[end + 1 :]
         return self._lines(body)

@@ -6,14 +6,14 @@ import time
 
 from dstack.core.spans import CLOCK_SKEW_S, seconds_between
 
-WEEK = 7 * 86400.0
-FOREVER = 1e11
+WEEK_S = 7 * 86400.0
+LONGEST_DURATION_S = 1e11
 """Seconds of the longest duration."""
 
 
 def duration_text(seconds: float) -> str:
     """`0:07`, `12:05`, `3:04:05`, `2d 03:04`."""
-    whole = int(min(max(0.0, seconds), FOREVER))
+    whole = int(min(max(0.0, seconds), LONGEST_DURATION_S))
     days, rest = divmod(whole, 86400)
     hours, rest = divmod(rest, 3600)
     minutes, left = divmod(rest, 60)
@@ -39,7 +39,7 @@ def clock_text(form: str, seconds: float) -> str:
 def ago_text(then: float, now: float) -> str:
     """`just now`, `5 min ago`, `3 h ago`, `2 days ago`; the date beyond a week, and for a time in the future."""
     seconds = now - then
-    if not -CLOCK_SKEW_S <= seconds < WEEK:
+    if not -CLOCK_SKEW_S <= seconds < WEEK_S:
         return clock_text("%Y-%m-%d", then)
     if seconds < 60:
         return "just now"
@@ -64,7 +64,7 @@ def age_text(then: float, now: float) -> str:
     """How long ago, for narrow columns: `0m`, `5m`, `3h`, `2d`; the date beyond a week, and for a time in the
     future."""
     seconds = now - then
-    if not -CLOCK_SKEW_S <= seconds < WEEK:
+    if not -CLOCK_SKEW_S <= seconds < WEEK_S:
         return clock_text("%Y-%m-%d", then)
     if seconds >= 86400:
         return f"{int(seconds // 86400)}d"

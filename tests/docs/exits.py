@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dstack.cli.attend.follow import DETACHED, RUN_EXIT_CODES
-from dstack.cli.main import INTERRUPTED
-from dstack.cli.runs.stop import GOES_ON
+from dstack.cli.attend.follow import DETACHED_EXIT, RUN_EXIT_CODES
+from dstack.cli.main import INTERRUPTED_EXIT
+from dstack.cli.runs.stop import STILL_RUNNING_EXIT
 from dstack.errors import DstackError
 from tests.docs.markdown import code, page, table
 
@@ -19,10 +19,12 @@ def exits_page() -> str:
     for status, number in RUN_EXIT_CODES.items():
         told = f"`run` and `attach`: the run has {_ended(status.value)}."
         reasons.setdefault(number, []).append(told)
-    reasons[GOES_ON].append("`stop`: something of what was asked to stop has not ended yet, or may still run.")
+    reasons[STILL_RUNNING_EXIT].append(
+        "`stop`: something of what was asked to stop has not ended yet, or may still run."
+    )
     reasons[1].append("A bug: the traceback is printed, please report it.")
-    reasons.setdefault(INTERRUPTED, []).append("Ctrl-C.")
-    reasons.setdefault(DETACHED, []).append("`run` and `attach`: detached; the run goes on in the background.")
+    reasons.setdefault(INTERRUPTED_EXIT, []).append("Ctrl-C.")
+    reasons.setdefault(DETACHED_EXIT, []).append("`run` and `attach`: detached; the run goes on in the background.")
     rows = [(code(str(number)), "<br>".join(dict.fromkeys(texts))) for number, texts in sorted(reasons.items())]
     blocks = (
         (

@@ -6,7 +6,7 @@ import sys
 from typing import Annotated
 
 from dstack.app.queries.run_artifacts import JobArtifacts, artifacts_of
-from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.arguments import RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.errors import DamagedObjectError
 from dstack.model import EntryKind, Manifest
@@ -19,7 +19,9 @@ _FILES = (
 )
 
 
-def ls(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
+def ls(
+    run: Annotated[str | None, RUN_ARGUMENT] = None, workflow: Annotated[str | None, WORKFLOW_ARGUMENT] = None
+) -> None:
     """List the files that the jobs of a run left behind.
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dstack.app.queries.run_artifacts import JobArtifacts, artifacts_of, noting_damage
-from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.arguments import RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.errors import DamagedObjectError, NotFoundError, SnapshotError
 from dstack.model import EntryKind
@@ -24,8 +24,8 @@ Progress = Callable[[int, int], None]
 
 
 def pull(
-    run: Annotated[str | None, RUN] = None,
-    workflow: Annotated[str | None, WORKFLOW] = None,
+    run: Annotated[str | None, RUN_ARGUMENT] = None,
+    workflow: Annotated[str | None, WORKFLOW_ARGUMENT] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="Folder to write to; default: RUN in the current one."),

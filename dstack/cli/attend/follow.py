@@ -15,7 +15,7 @@ from dstack.app.hosts.prospects import Prospects
 from dstack.app.queries.runs import run_view
 from dstack.cli.attend.handover_lines import credential_lines, left_out_lines, where_it_goes_on
 from dstack.cli.command_session import say
-from dstack.cli.progress_note import telling
+from dstack.cli.progress_note import explain_wait
 from dstack.core.format.records import RunRecord
 from dstack.errors import BucketError, DstackError
 from dstack.model import JobSpec, RunStatus
@@ -25,9 +25,9 @@ from dstack.session.session import Session
 from dstack.ui.jsonout import run_json
 from dstack.ui.screen import open_screen
 
-DAMAGED = BucketError.exit_code
+DAMAGED_EXIT = BucketError.exit_code
 RUN_EXIT_CODES = {RunStatus.SUCCEEDED: 0, RunStatus.FAILED: 1, RunStatus.STOPPED: 1, RunStatus.LOST: 1}
-DETACHED = 130
+DETACHED_EXIT = 130
 """The exit code of a command that left the run before the end."""
 DETACH_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 """Signals to detach: Ctrl-C, a closed terminal, and a polite end of this process."""
@@ -81,7 +81,7 @@ async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
 
     Standard error names the silent hosts for which a job waits.
     """
-    with telling(f"connecting to {fleet.names_text()}"):
+    with explain_wait(f"connecting to {fleet.names_text()}"):
         await fleet.connect()
         await Prospects(fleet).require_all(jobs, say)
 
@@ -89,7 +89,7 @@ async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
 async def _hand_over(
     attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord]
 ) -> tuple[RunRecord, HandoverResult]:
-    with telling("handing the run to its hosts"):
+    with explain_wait("handing the run to its hosts"):
         return await attendance.hand_over(planned, recorded)
 
 
@@ -120,10 +120,10 @@ async def _follow(attendance: Attendance, record: RunRecord, options: FollowOpti
         )
     if final is None:
         await _detach(attendance, record)
-        return DETACHED
+        return DETACHED_EXIT
     if options.as_json:
         print_json(attendance.session, record)
-    return DAMAGED if any(outcome.damaged for outcome in final.jobs) else RUN_EXIT_CODES[final.status]
+    return DAMAGED_EXIT if any(outcome.damaged for outcome in final.jobs) else RUN_EXIT_CODES[final.status]
 
 
 @contextmanager

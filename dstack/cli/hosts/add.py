@@ -6,22 +6,23 @@ from typing import Annotated
 
 import typer
 
+from dstack.cli.arguments import HOST_NAME_ARGUMENT, PROJECT_FILE_OPTION
 from dstack.cli.hosts.hosts_session import HostsSession, hosts_file_of
 from dstack.errors import UsageError
 from dstack.model import Host, HostName
 from dstack.project.hosts.inventory import name_fault
 from dstack.session import hosts_file
 
-NAME = typer.Argument(metavar="NAME", help="Name of the host.", show_default=False)
-ADDRESS = typer.Option(metavar="ADDR", help="Default: NAME, as ~/.ssh/config has it.")
-YES = typer.Option("--yes", metavar="SHA256:…", help="Confirm the key with this fingerprint without asking.")
-PROJECT = typer.Option("--project", help="In the project's .dstack/hosts.yaml, not in ~/.dstack/hosts.yaml.")
+ADDRESS_OPTION = typer.Option(metavar="ADDR", help="Default: NAME, as ~/.ssh/config has it.")
+CONFIRMED_KEY_OPTION = typer.Option(
+    "--yes", metavar="SHA256:…", help="Confirm the key with this fingerprint without asking."
+)
 
 
 def add(
-    name: Annotated[str, NAME],
+    name: Annotated[str, HOST_NAME_ARGUMENT],
     *,
-    address: Annotated[str | None, ADDRESS] = None,
+    address: Annotated[str | None, ADDRESS_OPTION] = None,
     user: Annotated[str | None, typer.Option(metavar="USER")] = None,
     port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
     identity_file: Annotated[str | None, typer.Option(metavar="FILE", help="Private key to log in with.")] = None,
@@ -29,8 +30,8 @@ def add(
     slots: Annotated[int | None, typer.Option(metavar="N", min=1, help="Jobs at a time.")] = None,
     dir_: Annotated[str | None, typer.Option("--dir", metavar="DIR", help="Folder of dstack on the host.")] = None,
     local: Annotated[bool, typer.Option("--local", help="This machine itself, without SSH.")] = False,
-    project: Annotated[bool, PROJECT] = False,
-    yes: Annotated[list[str] | None, YES] = None,
+    project: Annotated[bool, PROJECT_FILE_OPTION] = False,
+    yes: Annotated[list[str] | None, CONFIRMED_KEY_OPTION] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Write the entry without connecting.")] = False,
 ) -> None:
     """Add a host: connect to it, show the fingerprint of its key and ask once, then write the entry.

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dstack.cli.arguments import HOSTS
+from dstack.cli.arguments import HOSTS_OPTION
 from dstack.cli.hosts.hosts_session import HostsSession
 from dstack.model import Host
 
 
 def check(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One host; without it, all.")] = None,
-    hosts: Annotated[str | None, HOSTS] = None,
+    hosts: Annotated[str | None, HOSTS_OPTION] = None,
 ) -> int:
     """Connect to hosts and show what they have; each problem comes with its way out.
 
@@ -25,5 +25,5 @@ def check(
     from dstack.cli.hosts.host_report import report
 
     session = HostsSession(hosts)
-    chosen: Sequence[Host] = (session.named(name),) if name else session.inventory()
+    chosen: Sequence[Host] = (session.require_host(name),) if name else session.inventory()
     return report(session, chosen)

@@ -20,7 +20,7 @@ from dstack.ui.terminal import clean
 LITTLE_DISK_BYTES = 5_000_000_000
 
 
-UNFIT_HOST = 5
+UNFIT_HOST_EXIT = 5
 
 
 SHARE_SLOTS = "install -d -m 1777 /var/lib/dstack-slots && install -m 0444 /dev/null /var/lib/dstack-slots/lock"
@@ -129,7 +129,7 @@ def _code(found: HostAnswer[HostCondition]) -> int:
         return 0
     if found.value.trouble:
         return BucketError.exit_code
-    return 0 if found.value.facts.git else UNFIT_HOST
+    return 0 if found.value.facts.git else UNFIT_HOST_EXIT
 
 
 def _row(found: HostAnswer[HostCondition]) -> tuple[str, ...]:

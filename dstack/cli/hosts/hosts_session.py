@@ -12,7 +12,7 @@ from dstack.project.locate import find_project
 from dstack.session.hosts_file import HostsFile
 from dstack.session.session import Session
 
-PROJECT_FILE = ".dstack/hosts.yaml"
+PROJECT_HOSTS_FILE = ".dstack/hosts.yaml"
 
 
 class HostsSession(Session):
@@ -25,7 +25,7 @@ class HostsSession(Session):
             root=self.project_folder or home, home=home, environ=os.environ, hosts_file=hosts_file, notify=say
         )
 
-    def named(self, name: str) -> Host:
+    def require_host(self, name: str) -> Host:
         """The host of the inventory with this name; raises NotFoundError with the known names."""
         inventory = self.inventory()
         for host in inventory:
@@ -49,4 +49,4 @@ def hosts_file_of(session: HostsSession, project: bool) -> HostsFile:
         return HostsFile(path=session.home / ".dstack" / "hosts.yaml", shown="~/.dstack/hosts.yaml", private=True)
     if session.project_folder is None:
         raise UsageError("--project: no project here", hint="go to your project, or leave --project out")
-    return HostsFile(path=session.project_folder / PROJECT_FILE, shown=PROJECT_FILE, private=False)
+    return HostsFile(path=session.project_folder / PROJECT_HOSTS_FILE, shown=PROJECT_HOSTS_FILE, private=False)

@@ -12,7 +12,7 @@ from dstack.errors import HostKeyError
 from dstack.model import Host
 from dstack.ui.terminal import clean
 
-MAX_HOPS = 16
+MAX_UNCONFIRMED_HOSTS = 16
 
 
 def confirm_keys(inventory: Sequence[Host], host: Host, fingerprints: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ async def _confirm_keys(inventory: dict[str, Host], host: Host, fingerprints: Se
     from dstack.adapters.ssh.connections import SshHosts
 
     async with SshHosts(inventory, note=_note) as connections:
-        for _ in range(MAX_HOPS):
+        for _ in range(MAX_UNCONFIRMED_HOSTS):
             unknown = await connections.scan_key(host)
             if not unknown:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-from dstack.cli.arguments import HOSTS
+from dstack.cli.arguments import HOSTS_OPTION
 from dstack.cli.hosts.hosts_session import HostsSession
 from dstack.model import Host
 from dstack.ui.tables import Column, table
@@ -20,7 +20,7 @@ _LISTED = (
 )
 
 
-def ls(hosts: Annotated[str | None, HOSTS] = None) -> None:
+def ls(hosts: Annotated[str | None, HOSTS_OPTION] = None) -> None:
     """List the hosts as the inventory has them; nothing is connected."""
     inventory = HostsSession(hosts).inventory()
     sys.stdout.write(table(_LISTED, [_listed(host) for host in inventory], sys.stdout))

@@ -9,8 +9,9 @@ import typer
 
 from dstack.adapters.identity import machine_name, new_nonce, user_name
 from dstack.app.maintenance.shared_inventory import latest_inventory, share_inventory
+from dstack.cli.arguments import UNASKED_OPTION
 from dstack.cli.command_session import open_session
-from dstack.cli.hosts.hosts_session import PROJECT_FILE
+from dstack.cli.hosts.hosts_session import PROJECT_HOSTS_FILE
 from dstack.cli.questions import ask
 from dstack.core.format.records import Inventory, at_machine
 from dstack.errors import UsageError
@@ -19,14 +20,12 @@ from dstack.project.hosts.shared_part import private_setting, shared_part
 from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
-YES = typer.Option("--yes", help="Without asking.")
-
 
 def push(
     hosts: Annotated[
         str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to push instead of the project's.")
     ] = None,
-    yes: Annotated[bool, YES] = False,
+    yes: Annotated[bool, UNASKED_OPTION] = False,
 ) -> None:
     """Share the project's .dstack/hosts.yaml through the bucket: where hosts are and what they may run.
 
@@ -58,10 +57,10 @@ def push(
 def _to_push(session: Session) -> tuple[Host, ...]:
     """The hosts of the file to push; prints the hosts that stay here. A personal file is pushed only with `--hosts`."""
     if session.hosts_file is None:
-        path = session.root / PROJECT_FILE
+        path = session.root / PROJECT_HOSTS_FILE
         if not path.exists():
             hint = "`dstack hosts push --hosts ~/.dstack/hosts.yaml` pushes your own inventory"
-            raise UsageError(f"this project has no {PROJECT_FILE}", hint=hint)
+            raise UsageError(f"this project has no {PROJECT_HOSTS_FILE}", hint=hint)
         session.hosts_file = str(path)
     inventory = tuple(host for host in session.inventory() if host.position is not None)
     for host in inventory:

@@ -21,7 +21,7 @@ from dstack.session.session import Session
 from dstack.ui.tables import Column, notes, size_text, table
 from dstack.ui.times import duration_text
 
-HOSTS = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
+ASKED_HOSTS_ARGUMENT = typer.Argument(metavar="[HOST]...", help="Hosts to ask; all by default.")
 _COLUMNS = (
     Column(title="HOST", floor=8),
     Column(title="JOB", floor=12),
@@ -42,7 +42,7 @@ class Shown:
 
 
 def queue(
-    names: Annotated[list[str] | None, HOSTS] = None,
+    names: Annotated[list[str] | None, ASKED_HOSTS_ARGUMENT] = None,
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
 ) -> int:
     """Show what runs and waits on the hosts, of all their users, in the order in which it is served."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from dstack.cli.arguments import HOST_NAME_ARGUMENT, PROJECT_FILE_OPTION
 from dstack.cli.hosts.hosts_session import HostsSession, hosts_file_of
 from dstack.session import hosts_file
 
-NAME = typer.Argument(metavar="NAME", help="Name of the host.", show_default=False)
-PROJECT = typer.Option("--project", help="In the project's .dstack/hosts.yaml, not in ~/.dstack/hosts.yaml.")
 
-
-def rm(name: Annotated[str, NAME], project: Annotated[bool, PROJECT] = False) -> None:
+def rm(name: Annotated[str, HOST_NAME_ARGUMENT], project: Annotated[bool, PROJECT_FILE_OPTION] = False) -> None:
     """Remove a host from the inventory; its confirmed key stays."""
     written = hosts_file.prepare_remove(hosts_file_of(HostsSession(None), project), name)
     hosts_file.replace(written)

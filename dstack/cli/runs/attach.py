@@ -9,7 +9,7 @@ import typer
 
 from dstack.adapters.identity import machine_name, user_name
 from dstack.app.queries.runs import run_view
-from dstack.cli.arguments import RUN
+from dstack.cli.arguments import RUN_ARGUMENT
 from dstack.cli.attend.follow import RUN_EXIT_CODES, FollowOptions, follow_run, print_json
 from dstack.cli.command_session import open_session
 from dstack.core.format.records import Final, RunRecord, unpack
@@ -19,7 +19,7 @@ from dstack.session.submission import caller_values
 
 
 def attach(
-    run: Annotated[str | None, RUN] = None,
+    run: Annotated[str | None, RUN_ARGUMENT] = None,
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE", help="Inventory to use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON when it has ended.")] = False,
 ) -> int:

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from dstack.cli.arguments import THE_RUN
+from dstack.cli.arguments import REQUIRED_RUN_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.session.attendance import coordinate
 
 
 def coordinate_(
-    run: Annotated[str, THE_RUN],
+    run: Annotated[str, REQUIRED_RUN_ARGUMENT],
     hosts: Annotated[str | None, typer.Option("--hosts", metavar="FILE")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="HOST")] = None,
 ) -> None:

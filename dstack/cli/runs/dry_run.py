@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dstack.app.hosts.host_verdicts import HostVerdicts, judge_placement
 from dstack.app.queries.dry_run import Forecast, JobForecast
-from dstack.cli.progress_note import telling
+from dstack.cli.progress_note import explain_wait
 from dstack.errors import DstackError
 from dstack.session.hosts import open_hosts
 from dstack.session.session import Session
@@ -42,7 +42,7 @@ async def _verdicts(session: Session, prepared: PreparedRun) -> HostVerdicts:
     """The verdicts of the session's hosts on the jobs; nothing is laid down on the hosts but the runner."""
     async with open_hosts(session) as hosts:
         try:
-            with telling(f"connecting to {hosts.fleet.names_text()}"):
+            with explain_wait(f"connecting to {hosts.fleet.names_text()}"):
                 await hosts.fleet.connect()
         except DstackError as error:
             return HostVerdicts(refused={spec.workflow: error for spec in prepared.running})

@@ -12,15 +12,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from dstack.app.queries.log_reader import LogLoss, Piece, follow_logs, read_logs
-from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.arguments import RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.errors import LogLostError, UsageError
 from dstack.ui.logstream import LogStreams
 
 
 def logs(
-    run: Annotated[str | None, RUN] = None,
-    workflow: Annotated[str | None, WORKFLOW] = None,
+    run: Annotated[str | None, RUN_ARGUMENT] = None,
+    workflow: Annotated[str | None, WORKFLOW_ARGUMENT] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Every byte as it was written; not to a terminal.")] = False,
     attempt: Annotated[
@@ -79,7 +79,7 @@ def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
             out.write(streams.finish_all())
             out.flush()
     except BrokenPipeError:
-        streams.unread()
+        streams.leave_unread()
         raise
     finally:
         signal.signal(signal.SIGTERM, kept)

@@ -10,17 +10,17 @@ import typer
 from dstack.app.maintenance.mark_lost import call_lost, open_attempts
 from dstack.app.protocol.jobs import LiveAttempt
 from dstack.app.queries.runs import job_of, run_view
-from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
+from dstack.cli.arguments import HOSTS_OPTION, REQUIRED_RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.errors import UsageError
 from dstack.ui.terminal import clean
 
 
 def lost(
-    run: Annotated[str, THE_RUN],
-    workflow: Annotated[str | None, WORKFLOW] = None,
+    run: Annotated[str, REQUIRED_RUN_ARGUMENT],
+    workflow: Annotated[str | None, WORKFLOW_ARGUMENT] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    hosts: Annotated[str | None, HOSTS] = None,
+    hosts: Annotated[str | None, HOSTS_OPTION] = None,
 ) -> None:
     """Call what runs of a run lost: its host burnt down, or will not be back in time.
 

@@ -23,7 +23,7 @@ from dstack.ui.tables import Column, brief, notes, table
 from dstack.ui.terminal import clean
 from dstack.ui.times import age_text, duration_text
 
-RECENT = 20
+DEFAULT_RUN_COUNT = 20
 _RUNS = (
     Column(title="RUN", floor=20),
     Column(title="WORKFLOW", floor=8),
@@ -39,7 +39,7 @@ _RUNS = (
 def ps(
     mine: Annotated[bool, typer.Option("--mine", help="Only your own, made on this machine.")] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="All runs.")] = False,
-    number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="The newest N runs.")] = RECENT,
+    number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="The newest N runs.")] = DEFAULT_RUN_COUNT,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> int:
     """List the newest runs of this project, everybody's, newest first.

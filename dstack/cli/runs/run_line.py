@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from dstack.errors import UsageError
 from dstack.session.submission import RunRequest
 
-FLAGS = {
+RUN_FLAGS = {
     "-d": "detach",
     "--detach": "detach",
     "--dry-run": "dry_run",
@@ -18,7 +18,7 @@ FLAGS = {
     "-h": "wants_help",
     "--help": "wants_help",
 }
-OPTIONS = (*(flag for flag in FLAGS if flag.startswith("--")), "--rerun", "--hosts", "--var")
+RUN_OPTIONS = (*(flag for flag in RUN_FLAGS if flag.startswith("--")), "--rerun", "--hosts", "--var")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class RunLine:
             workflow=self.workflow or "",
             overrides=self.overrides,
             assignments=self.assignments,
-            reserved=OPTIONS,
+            reserved=RUN_OPTIONS,
             rerun=self.rerun,
             command=tuple(command),
         )
@@ -64,9 +64,9 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
-        if word in FLAGS:
-            asked = _flagged(asked, FLAGS[word])
-        elif equals and name in FLAGS:
+        if word in RUN_FLAGS:
+            asked = _flagged(asked, RUN_FLAGS[word])
+        elif equals and name in RUN_FLAGS:
             raise UsageError(
                 f"{name} takes no value", hint=f"for a variable of that name: --var {name.lstrip('-')}={value}"
             )
@@ -90,7 +90,7 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
 def _require_companions(asked: RunLine, rest: Sequence[str]) -> None:
     """Raise UsageError for words without a needed companion; `rest` are the words for variables."""
     if asked.workflow is None and rest and not asked.wants_help:
-        near = get_close_matches(rest[0].partition("=")[0], OPTIONS, n=1)
+        near = get_close_matches(rest[0].partition("=")[0], RUN_OPTIONS, n=1)
         hint = f"or did you mean the option {near[0]}? " if near else ""
         raise UsageError(
             f"say which workflow to run before {rest[0]}", hint=f"{hint}dstack run WORKFLOW [--VARIABLE VALUE]"

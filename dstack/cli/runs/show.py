@@ -10,13 +10,13 @@ import typer
 
 from dstack.app.queries.runs import run_view
 from dstack.app.queries.views import JobView, RunView
-from dstack.cli.arguments import RUN
+from dstack.cli.arguments import RUN_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.cli.runs.run_notes import left_alone, out_of_sight
 from dstack.core.format.records import RunRecord
 from dstack.model import JobStatus
 from dstack.ui.plain import job_note
-from dstack.ui.tables import Column, notes, styled, table, use_colour
+from dstack.ui.tables import Column, notes, style_status, table, use_colour
 from dstack.ui.terminal import clean, clean_lines
 from dstack.ui.times import ago_text, clock_text, since_text
 
@@ -31,7 +31,7 @@ _JOBS = (
 
 
 def show(
-    run: Annotated[str | None, RUN] = None,
+    run: Annotated[str | None, RUN_ARGUMENT] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Print its code against the commit below it.")] = False,
 ) -> None:
@@ -71,7 +71,7 @@ def _head(record: RunRecord, view: RunView, now: float) -> str:
     head = f"on {snapshot.head[:12]}" if snapshot.head else "no commit yet"
     branch = f" ({snapshot.branch})" if snapshot.branch else ""
     dirty = ", uncommitted changes" if snapshot.dirty else ""
-    status = styled(view.stage) if use_colour(sys.stdout) else view.stage.value
+    status = style_status(view.stage) if use_colour(sys.stdout) else view.stage.value
     facts = {
         "run": clean(record.name),
         "workflow": clean(record.workflow),

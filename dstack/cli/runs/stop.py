@@ -11,7 +11,7 @@ import typer
 
 from dstack.app.queries.runs import job_of, run_view, with_lost_attempts
 from dstack.app.queries.views import JobView
-from dstack.cli.arguments import HOSTS, THE_RUN, WORKFLOW
+from dstack.cli.arguments import HOSTS_OPTION, REQUIRED_RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.core.format.records import RunRecord, Stop, at_machine
 from dstack.core.lifecycle import ENDED
@@ -26,22 +26,22 @@ from dstack.ui.times import clock_text
 if TYPE_CHECKING:
     from dstack.app.queries.runs import PresenceSource
 
-ALONE = 3.0
+HELP_AFTER_S = 3.0
 """Seconds before a coordinator is started here, in case the run has no other."""
-PATIENCE = 60.0
-LOOK = 0.2
-NAMED = 3
+STOP_WAIT_S = 60.0
+STOP_POLL_S = 0.2
+MAX_NAMED_JOBS = 3
 """Jobs named by their workflows where a stop has not ended all jobs."""
-GOES_ON = 1
+STILL_RUNNING_EXIT = 1
 """The exit code where a stopped job has not ended, or may still run."""
 
 
 def stop(
-    run: Annotated[str | None, THE_RUN] = None,
-    workflow: Annotated[str | None, WORKFLOW] = None,
+    run: Annotated[str | None, REQUIRED_RUN_ARGUMENT] = None,
+    workflow: Annotated[str | None, WORKFLOW_ARGUMENT] = None,
     abort: Annotated[bool, typer.Option("--abort", help="Do not keep the artifacts of what is running.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before stopping somebody else's run.")] = False,
-    hosts: Annotated[str | None, HOSTS] = None,
+    hosts: Annotated[str | None, HOSTS_OPTION] = None,
 ) -> int:
     """Stop a run: its running jobs get TERM, time to clean up, and KILL; their artifacts are kept as partial.
 
@@ -59,7 +59,7 @@ def stop(
     chosen = _chosen(session, record, workflow)
     if all(job.status in ENDED for job in chosen):
         print(_summary(chosen))
-        return 0 if _end_orphans(session, record, chosen) else GOES_ON
+        return 0 if _end_orphans(session, record, chosen) else STILL_RUNNING_EXIT
     if not yes:
         _confirm(record)
     _request(session, record, workflow, abort=abort)
@@ -87,13 +87,14 @@ def _conclude(
     gone = _end_orphans(session, record, jobs)
     if left and not ended:
         raise KeyboardInterrupt
-    return 0 if ended and gone else GOES_ON
+    return 0 if ended and gone else STILL_RUNNING_EXIT
 
 
 def goes_on(run: str, jobs: Sequence[JobView]) -> str:
     """The open jobs, with their hosts, and the way out for a person, in a line."""
     open_ = [job for job in jobs if job.status not in ENDED]
-    named = ", ".join(map(_place, open_[:NAMED])) + (f" and {len(open_) - NAMED} more" if open_[NAMED:] else "")
+    more = len(open_) - MAX_NAMED_JOBS
+    named = ", ".join(map(_place, open_[:MAX_NAMED_JOBS])) + (f" and {more} more" if more > 0 else "")
     told = f"{run} has not ended: {named}; the request stands, `dstack show {run}` says when it has"
     away = sorted({brief(job.host) for job in open_ if job.unreachable})
     return f"{told}; if {' or '.join(away)} will not be back: dstack lost {run}" if away else told
@@ -140,15 +141,15 @@ def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[Jo
     while True:
         jobs = _chosen(session, record, workflow)
         waited = time.monotonic() - begin
-        if all(job.status in ENDED for job in jobs) or waited > PATIENCE:
+        if all(job.status in ENDED for job in jobs) or waited > STOP_WAIT_S:
             return jobs
-        if waited > ALONE and not helped:
+        if waited > HELP_AFTER_S and not helped:
             finish_in_background(session, record)
             helped = True
             if _are_foreign(session, record, jobs):
                 return jobs
             _say_where(jobs)
-        time.sleep(LOOK)
+        time.sleep(STOP_POLL_S)
 
 
 def _are_foreign(session: Session, record: RunRecord, jobs: tuple[JobView, ...]) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from dstack.app.queries.runs import job_of, run_view
-from dstack.cli.arguments import RUN, WORKFLOW
+from dstack.cli.arguments import RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.model import JobStatus, WorkflowName
 from dstack.ui.terminal import clean
 
 
-def why(run: Annotated[str | None, RUN] = None, workflow: Annotated[str | None, WORKFLOW] = None) -> None:
+def why(
+    run: Annotated[str | None, RUN_ARGUMENT] = None, workflow: Annotated[str | None, WORKFLOW_ARGUMENT] = None
+) -> None:
     """Say for each job of a run (or for one) why it ran, by what differs from earlier jobs, or why it was reused.
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.

@@ -9,7 +9,7 @@ from dstack.adapters.secrets.secrets_file import SECRETS_FILE, SecretScope, Stor
 from dstack.adapters.secrets.store import SecretStore
 from dstack.cli.command_session import open_session, own_home
 from dstack.cli.secrets.scopes import project_folder
-from dstack.session.secret_values import EVERYWHERE
+from dstack.session.secret_values import ALL_PROJECTS
 from dstack.ui.tables import Column, table
 
 _LISTED = (Column(title="SECRET", floor=12), Column(title="FOR", floor=12), Column(title="KEPT IN", floor=12))
@@ -24,7 +24,7 @@ def ls() -> None:
         own = SecretScope(project=open_session().name)
         rows += [_row(one) for one in store.list_secrets(own)]
         rows += [(name, "this project", DOTENV_FILE) for name in read_dotenv(root).values]
-    rows += [_row(one) for one in store.list_secrets(EVERYWHERE)]
+    rows += [_row(one) for one in store.list_secrets(ALL_PROJECTS)]
     rows.sort(key=lambda row: row[0])
     if rows:
         sys.stdout.write(table(_LISTED, rows, sys.stdout))

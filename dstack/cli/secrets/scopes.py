@@ -8,12 +8,12 @@ from dstack.adapters.secrets.secrets_file import SecretScope
 from dstack.cli.command_session import open_session, own_home
 from dstack.errors import UsageError
 from dstack.project.locate import find_project
-from dstack.session.secret_values import EVERYWHERE
+from dstack.session.secret_values import ALL_PROJECTS
 
 
 def scope_of(everywhere: bool) -> SecretScope:
     if everywhere:
-        return EVERYWHERE
+        return ALL_PROJECTS
     try:
         return SecretScope(project=open_session().name)
     except UsageError as error:

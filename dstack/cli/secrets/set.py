@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dstack.adapters.secrets.store import SecretStore
+from dstack.cli.arguments import ALL_PROJECTS_OPTION, SECRET_NAME_ARGUMENT
 from dstack.cli.command_session import own_home
 from dstack.cli.lazy import as_command
 from dstack.cli.secrets.scopes import scope_of, whose
@@ -16,18 +17,16 @@ from dstack.errors import UsageError
 from dstack.project.names import environment_name_fault
 from dstack.wire import SHORTEST_SECRET
 
-LONGEST = 64 * 1024
+MAX_SECRET_BYTES = 64 * 1024
 """Bytes of a value: every system takes environment variables of this size."""
-NAME = typer.Argument(metavar="NAME", help="What the job calls it: an environment variable.", show_default=False)
-GLOBAL = typer.Option("--global", help="For all projects; what is set for a project comes first.")
-STDIN = typer.Option("--stdin", help="Read the value from standard input to its end, also on a terminal.")
+STDIN_OPTION = typer.Option("--stdin", help="Read the value from standard input to its end, also on a terminal.")
 
 
 def set_(
     context: typer.Context,
-    name: Annotated[str, NAME],
-    stdin: Annotated[bool, STDIN] = False,
-    everywhere: Annotated[bool, GLOBAL] = False,
+    name: Annotated[str, SECRET_NAME_ARGUMENT],
+    stdin: Annotated[bool, STDIN_OPTION] = False,
+    everywhere: Annotated[bool, ALL_PROJECTS_OPTION] = False,
 ) -> None:
     """Keep a secret of this project: in the keyring of this system, else in a file that only you can read.
 
@@ -45,7 +44,7 @@ def set_(
     if fault:
         raise UsageError(fault)
     scope = scope_of(everywhere)
-    value = _checked(name, _read(name, stdin=stdin))
+    value = _decode_value(name, _read(name, stdin=stdin))
     place = SecretStore(own_home()).put(scope, name, value)
     print(f"{name} is kept in {place}, for {whose(scope)}")
     if place.why:
@@ -62,22 +61,22 @@ def _read(name: str, *, stdin: bool) -> bytes:
             return getpass.getpass(f"{name}: ").encode("utf-8", "surrogateescape")
         except EOFError:
             raise UsageError(f"no value for {name} was given; nothing is changed") from None
-    body = sys.stdin.buffer.read(LONGEST + 3)
+    body = sys.stdin.buffer.read(MAX_SECRET_BYTES + 3)
     for ending in (b"\r\n", b"\n"):
         if body.endswith(ending):
             return body[: -len(ending)]
     return body
 
 
-def _checked(name: str, body: bytes) -> str:
+def _decode_value(name: str, body: bytes) -> str:
     """The value as text; raises UsageError, without any part of the value, for a value unfit for the environment of a
     job."""
     if not body:
         raise UsageError(
             f"the value of {name} is empty; nothing is changed", hint=f"`dstack secrets rm {name}` forgets"
         )
-    if len(body) > LONGEST:
-        raise UsageError(f"the value of {name} is longer than {LONGEST // 1024} kB; nothing is changed")
+    if len(body) > MAX_SECRET_BYTES:
+        raise UsageError(f"the value of {name} is longer than {MAX_SECRET_BYTES // 1024} kB; nothing is changed")
     if b"\0" in body:
         raise UsageError(f"the value of {name} has a NUL in it, which no environment variable can hold")
     try:

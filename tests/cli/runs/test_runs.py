@@ -346,7 +346,7 @@ def test_a_stop_that_is_left_says_what_goes_on_and_does_not_end_with_0(deaf: Lap
 def test_a_stop_whose_patience_ends_first_says_what_goes_on_and_does_not_end_with_0(
     deaf: Laptop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stop, "PATIENCE", 0.5)
+    monkeypatch.setattr(stop, "STOP_WAIT_S", 0.5)
     monkeypatch.chdir(deaf.root)
     for key, value in deaf.environment.items():
         monkeypatch.setenv(key, value)

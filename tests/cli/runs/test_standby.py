@@ -94,8 +94,8 @@ class Lab:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standby, "QUIET", 0.2)
-    monkeypatch.setattr(standby, "EVERY", 0.05)
+    monkeypatch.setattr(standby, "STANDBY_DELAY_S", 0.2)
+    monkeypatch.setattr(standby, "STANDBY_LOOK_S", 0.05)
 
 
 def begin(lab: Lab, status: JobStatus = JobStatus.RUNNING) -> None:
@@ -174,12 +174,12 @@ def test_a_host_that_comes_late_gets_the_run_and_one_that_comes_and_goes_does_no
 
 def test_lent_credentials_are_lent_again_before_they_end(capsys: pytest.CaptureFixture[str]) -> None:
     lab = Lab("a")
-    lab.until = time.time() + standby.EARLY + 0.5
+    lab.until = time.time() + standby.RENEW_BEFORE_S + 0.5
 
     async def scene() -> None:
         begin(lab)
         await lab.awaits(1)
-        lab.until = time.time() + 3 * standby.EARLY
+        lab.until = time.time() + 3 * standby.RENEW_BEFORE_S
         assert len(lab.handed) == 1
         await lab.awaits(2)
         await asyncio.sleep(0.3)

@@ -18,7 +18,7 @@ from dstack.cli.command_session import say
 from dstack.cli.runs.run_line import read_arguments
 from dstack.core.liveness import LONGEST_SILENCE_S
 from dstack.session.session import Session
-from dstack.session.standby import QUIET
+from dstack.session.standby import STANDBY_DELAY_S
 from dstack.session.submission import plan_run, rename
 from dstack.wire import LEASE_S
 from tests.support.buckets.object_stores import ministack
@@ -219,7 +219,7 @@ def test_attach_leaves_ones_own_run_to_hosts_again_and_a_colleagues_to_none(
     helper = laptop.start("attach", colleague, "--hosts", str(laptop.root / "theirs.yaml"))
     until("it runs there", lambda: marks([theirs]) == ["one"], seconds=60)
     begin = time.monotonic()
-    until("longer than hosts are waited for", lambda: time.monotonic() - begin > 2 * QUIET, seconds=60)
+    until("longer than hosts are waited for", lambda: time.monotonic() - begin > 2 * STANDBY_DELAY_S, seconds=60)
     assert theirs.exec(["ls", "/home/alice/.dstack/coordinators"]).code != 0, "a colleague hands nothing over"
     for host in (own, theirs):
         host.run(["touch", GATE], user="alice")
@@ -257,7 +257,7 @@ def test_a_short_run_is_left_to_nobody_and_a_host_without_the_bucket_is_named(
     assert "the run needs this machine: this host does not see the bucket" in lines[-1].replace("gpu: ", "")
     host.run(["touch", GATE], user="alice")
     assert "needs this machine" not in end(process), "it is said once"
-    assert QUIET < 10
+    assert STANDBY_DELAY_S < 10
 
 
 MEMORY = """

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dstack.ui import tables
 from dstack.ui.tables import (
-    MARGIN,
-    UNLIMITED,
+    NOTE_MIN_COLUMNS,
+    UNLIMITED_COLUMNS,
     Column,
     cut,
     display_width,
@@ -22,7 +22,7 @@ from dstack.ui.tables import (
     size_text,
     table_lines,
     use_colour,
-    wrapped,
+    wrap_text,
 )
 from dstack.ui.terminal import clean
 from dstack.ui.times import age_text, ago_text, duration_text
@@ -65,9 +65,9 @@ def test_colour_changes_no_width() -> None:
 
 
 def test_no_style_is_unreadable_on_a_light_background() -> None:
-    from dstack.ui.tables import STYLES
+    from dstack.ui.tables import STATUS_STYLES
 
-    for style in STYLES.values():
+    for style in STATUS_STYLES.values():
         codes = style.removeprefix("\x1b[").removesuffix("m").split(";")
         assert not {"33", "37", "93", "97", "2"} & set(codes)
 
@@ -120,7 +120,7 @@ def test_a_column_that_wraps_loses_nothing_and_spares_the_others() -> None:
 @given(st.text(max_size=200), st.integers(3, 60))
 def test_wrapped_lines_hold_every_character_and_fit(text: str, width: int) -> None:
     cleaned = clean(text)
-    lines = wrapped(cleaned, width)
+    lines = wrap_text(cleaned, width)
     assert "".join(lines).replace(" ", "") == cleaned.replace(" ", "")
     assert all(display_width(line) <= width for line in lines)
 
@@ -138,7 +138,7 @@ def test_a_long_text_is_broken_in_time_that_grows_with_it_alone() -> None:
         counted = 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tables, "_char_width", width)
-            assert len(wrapped(text, 80)) >= 60_000 // 81
+            assert len(wrap_text(text, 80)) >= 60_000 // 81
         assert counted <= 2 * len(text)
 
 
@@ -160,7 +160,7 @@ def test_columns_that_wrap_in_the_middle_lose_nothing_either() -> None:
     assert " ".join(cell for _, cell in rows).split() == ["BUCKET", "yes", "(alice,", "forwarded)"]
 
 
-@given(st.text(max_size=300), st.integers(MARGIN, 90))
+@given(st.text(max_size=300), st.integers(NOTE_MIN_COLUMNS, 90))
 def test_a_note_is_broken_at_spaces_and_keeps_every_word(text: str, width: int) -> None:
     lines = note_lines(f"  {text}", width)
     assert all(display_width(line) <= width for line in lines)
@@ -170,7 +170,7 @@ def test_a_note_is_broken_at_spaces_and_keeps_every_word(text: str, width: int) 
 
 @given(st.text(st.characters() | st.sampled_from("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x1b"), max_size=300))
 def test_no_text_makes_a_line_of_its_own_in_a_note(text: str) -> None:
-    assert len("\n".join(note_lines(f"a-1 {text}", UNLIMITED)).splitlines()) == 1
+    assert len("\n".join(note_lines(f"a-1 {text}", UNLIMITED_COLUMNS)).splitlines()) == 1
     assert len(note(f"  {text}x", io.StringIO()).splitlines()) == 1
     wide = note_lines(f"a-1 {text}", 40)
     assert all(line.startswith("  ") for line in wide[1:]), "what goes on is not taken for a line of its own"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.ui.terminal import MAX_HELD, LinePrefixer, TerminalFilter, clean
+from dstack.ui.terminal import MAX_HELD_CHARACTERS, LinePrefixer, TerminalFilter, clean
 
 HOSTILE = {
     "OSC 52 writes the clipboard": b"a\x1b]52;c;cm0gLXJmIH4=\x07b",
@@ -110,10 +110,10 @@ def test_colours_are_kept() -> None:
     assert run([data[i : i + 1] for i in range(len(data))]) == data
 
 
-LISTED = {*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59}
-LISTED |= {*range(90, 108)}
+PERMITTED_PARAMETERS = {*range(6), 7, 8, 9, *range(21, 26), 27, 28, 29, *range(30, 38), *range(39, 48), 49, 53, 55, 59}
+PERMITTED_PARAMETERS |= {*range(90, 108)}
 NUMBER = "0*(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9]|)"
-EXTENDED = re.compile(
+EXTENDED_COLOURS = re.compile(
     f"0*[345]8(?:;0*5;{NUMBER}|;0*2(?:;{NUMBER}){{3}}|:0*5:{NUMBER}|:0*2(?::{NUMBER}?)?(?::{NUMBER}){{3}})(?:;|$)"
     "|0*4:0*[0-5](?:;|$)"
 )
@@ -125,9 +125,9 @@ def unlisted(shown: bytes) -> list[str]:
     for colour in COLOUR.findall(shown):
         rest = colour[2:-1].decode()
         while rest:
-            extended = EXTENDED.match(rest)
+            extended = EXTENDED_COLOURS.match(rest)
             one, _, rest = (extended[0], "", rest[extended.end() :]) if extended else rest.partition(";")
-            if not extended and not ((one or "0").isdigit() and int(one or 0) in LISTED):
+            if not extended and not ((one or "0").isdigit() and int(one or 0) in PERMITTED_PARAMETERS):
                 found.append(one)
     return found
 
@@ -196,7 +196,7 @@ def test_a_progress_bar_over_text_that_was_given_already_starts_a_new_line() -> 
 def test_a_held_line_can_be_released() -> None:
     screen = TerminalFilter()
     assert screen.feed(b"\r10%\r20%") == b""
-    assert screen.holding
+    assert screen.is_holding
     assert screen.release() == b"20%\n"
     assert screen.feed(b"\r30%\n") == b"30%\n"
 
@@ -205,7 +205,7 @@ def test_a_line_without_an_end_is_not_held_for_ever() -> None:
     screen = TerminalFilter()
     given_ = sum(len(screen.feed(b"\r" + b"x" * 1000 + b"y" * 1000 * i)) for i in range(200))
     assert given_ > 0
-    assert len(screen.finish()) <= 2 * MAX_HELD + 200_000
+    assert len(screen.finish()) <= 2 * MAX_HELD_CHARACTERS + 200_000
 
 
 def test_the_last_line_comes_without_a_newline() -> None:
