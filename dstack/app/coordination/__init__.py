@@ -1,1 +1,1 @@
-"""One run in the hands of a coordinator, from its record to its summary."""
+"""A run in the hands of a coordinator, from the record to the summary."""

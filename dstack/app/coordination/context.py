@@ -1,4 +1,4 @@
-"""The tools with which one coordinator coordinates one run, on any machine."""
+"""The tools with which a coordinator coordinates a run, on any machine."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ class CoordinationContext:
     new_nonce: Callable[[], str]
     heart: HeartbeatWriter
     turn: TurnDelay = lambda spec, standing: 0.0
-    """Seconds for which other coordinators of the run go first, where each host has a coordinator of its own."""
+    """Seconds for which other coordinators of the run go first, where each host has a coordinator."""
     peers: Sequence[Peer] = ()
-    """The hosts with the run, where this coordinator is on one of those hosts."""
+    """The hosts with the run, where this coordinator is on a host itself."""

@@ -33,8 +33,8 @@ class AttemptHosts(Protocol):
 class HeartbeatWriter:
     """Beats under `key` from the first `begin` until the last `async with` block is left; belongs to one event loop.
 
-    `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: a claim or
-    an adoption without a heartbeat is a claim that its coordinator has left. A bucket that is away for a while is no
+    `begin` comes before this coordinator claims or adopts anything, and the object goes with the last block: no
+    heartbeat beside a claim or an adoption means that the coordinator has left. A bucket that is away for a while is no
     reason to end: `trouble` gets the reason, and the next beat is tried.
     """
 

@@ -1,5 +1,5 @@
 """Attempts of earlier coordinators that lie on a host, and orphans that run there: an earlier coordinator was killed
-before it told the host, or did not reach the host. The next coordinator of the account does."""
+before the host knew of the end, or did not reach the host. The next coordinator of the account cleans up."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Leftover:
 async def clean_up_host(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys, *, say: Callable[[str], None]) -> int:
     """Have the host forget the attempts of this project that are over; returns how many.
 
-    The artifacts of an attempt that was called lost are brought into the bucket first, and `say` gets a line about
-    each. Raises nothing: where a host or a bucket gives no answer, nothing is changed. An attempt without an end in the
-    bucket is never forgotten, unless its generation was pruned.
+    The artifacts of a lost attempt are brought into the bucket first, and `say` gets a line about each. Raises nothing:
+    where a host or a bucket gives no answer, nothing is changed. An attempt without an end in the bucket is never
+    forgotten, unless the generation was pruned.
     """
     forgotten, runner = 0, reached.runner
     try:

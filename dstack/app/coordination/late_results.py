@@ -1,7 +1,7 @@
-"""Late results: the artifacts of attempts that were called lost, on a host without a coordinator that looks after them.
+"""Late results: artifacts of lost attempts, on a host without a coordinator that looks after the attempts.
 
-An attempt may come to its end, be called lost because the host was started again or could not be reached, and then lose
-its coordinator. The work may be the work of days: the next coordinator of the account brings the artifacts into the
+An attempt may come to an end, be called lost because the host was started again or could not be reached, and then lose
+the coordinator. The work may be the work of days: the next coordinator of the account brings the artifacts into the
 bucket.
 """
 
@@ -29,8 +29,7 @@ NO_WORKFLOW = WorkflowName("")
 
 
 async def bring_in_result(reached: ReachedHost, bucket: Bucket, attempt: AttemptKeys, nonce: Nonce) -> str:
-    """Bring the artifacts of an ended attempt that was called lost into the bucket, and have the host forget the
-    attempt.
+    """Bring the artifacts of an ended, lost attempt into the bucket, and have the host forget the attempt.
 
     Safe beside other coordinators that do the same: all of them write the same bytes. Where the generation has no
     result yet, the result of a succeeded attempt becomes the result of the generation. Returns a line for people; ""

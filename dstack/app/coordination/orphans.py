@@ -1,6 +1,6 @@
-"""Orphans: living attempts on a host with a recorded end, because they were called lost.
+"""Orphans: living attempts on a host with a recorded end, because a person or a coordinator called them lost.
 
-An orphan is ended by the next coordinator of its account that reaches the host, when no run waits for the orphan any
+An orphan is ended by the next coordinator of the account that reaches the host, when no run waits for the orphan any
 more, and by `dstack stop`. `gone` in the folder of an attempt says that nothing of the attempt lives; a lost attempt
 without `gone` may live.
 """
@@ -34,7 +34,7 @@ class Orphan:
 
     @property
     def text(self) -> str:
-        """The orphan, its recorded end, and the command that stops the orphan, in one line."""
+        """The orphan, the recorded end, and the command that stops the orphan, in a line."""
         which = f"attempt {self.attempt.number} of {self.run_name or 'a run'}"
         told = f"{which} was recorded as {self.end.status}, and runs on"
         return f"{told}: dstack stop {self.run_name}" if self.run_name else told

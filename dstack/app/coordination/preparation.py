@@ -30,7 +30,7 @@ Holder = Callable[[str], RunnerPort | None]
 
 
 class Preparation:
-    """The preparation of one run's attempts. `inputs` are the artifacts that its jobs take."""
+    """The preparation of a run's attempts. `inputs` are the artifacts that jobs of the run take."""
 
     def __init__(self, context: CoordinationContext, run: RunRecord, inputs: Inputs, *, holder: Holder) -> None:
         self._context = context

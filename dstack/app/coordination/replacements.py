@@ -1,4 +1,4 @@
-"""Replacements, within one run, for results with artifacts that turned out damaged when a job took them.
+"""Replacements, within a run, for results whose artifacts turned out damaged when a job took the artifacts.
 
 The recorded outcome of the run is never changed: only the source of the bytes. So the replacement of a result must have
 the same content. All coordinators of all runs come to the same generation (`settlement.make_again`).
@@ -20,14 +20,14 @@ from dstack.model import Fingerprint, JobSpec, WorkflowName
 from dstack.ports import Screen
 
 MAX_REPLACEMENTS = 3
-"""Times that the artifacts of one job are made anew within a run: a store may damage all objects."""
+"""Times that the artifacts of a job are made anew within a run: a store may damage all objects."""
 
 JobOf = Callable[[Outcome], Job]
 """Outcome -> the job of the outcome, to be made `again`."""
 
 
 class Replacements:
-    """The replacements of damaged results in one run, in the hands of one coordinator."""
+    """The replacements of damaged results in a run, in the hands of a coordinator."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One run: recorded, coordinated job by job to its end, summed up."""
+"""A run: recorded, coordinated job by job to the end, summed up."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ LONGEST_JOB_RETRY_S = 30.0
 UNCHECKED_WRITE_BYTES = 64 << 10
 """Bytes up to which an object is sent without a look whether the bucket has the object already."""
 CLEANUP_DELAY_S = 3.0
-"""Seconds after which a coordinator looks for leftovers of earlier coordinators on its hosts."""
+"""Seconds after which a coordinator looks for leftovers of earlier coordinators on reached hosts."""
 LINGER_LIMIT_S = 15.0
-"""Seconds, at the end of a run, in which lost attempts that live are ended."""
+"""Seconds, at the end of a run, in which living lost attempts are ended."""
 INTRODUCTION_DELAY_S = 1.0
 """Seconds before a coordinator gives its first sign of life."""
 

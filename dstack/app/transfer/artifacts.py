@@ -29,7 +29,7 @@ from dstack.ports import Bucket, RunnerPort, TreeWriter
 
 PACKS_AT_ONCE = 3
 INLINE_ENTRIES_BYTES = 128 << 10
-"""Inputs whose list is longer than this go to the host as one blob that holds the list."""
+"""Inputs with a list longer than this go to the host as a blob that holds the list."""
 
 
 async def collect_artifacts(
@@ -45,8 +45,8 @@ async def collect_artifacts(
 
     Returns the digests by which a result names the manifest. Packs that are there are not sent again; no pack is larger
     than a piece of a file (1 GiB), and each is verified before the pack is there, so that a cut costs no more. Raises
-    HostError when the host says no or sends other bytes than its manifest says, HostUnreachableError, and BucketError;
-    the manifest is then not written, and no half-written pack is left.
+    HostError when the host says no or sends other bytes than the manifest of the host says, HostUnreachableError, and
+    BucketError; the manifest is then not written, and no half-written pack is left.
     """
     manifest = _checked(runner.name, await runner.manifest(nonce), partial)
     packs = manifests.uploads(manifest)
@@ -98,7 +98,7 @@ async def stage_inputs(
     """Bring the blobs that a host lacks of a job's inputs into the host's store; returns the `inputs` of `prepare`.
 
     `inputs` are the workflows with artifacts that the job takes, and the places of the artifacts. Long lists of entries
-    go as a blob of their own (docs/format.md, kind `entries`), so that `prepare` stays one message. Raises UsageError
+    go as a separate blob (docs/format.md, kind `entries`), so that `prepare` stays a single message. Raises UsageError
     when two inputs have the same path, DamagedObjectError when bytes are gone or damaged, also when read once more,
     BucketError when the store does not answer, and all errors of the runner.
     """
@@ -173,7 +173,7 @@ async def pull(
 
 
 def _write_small(manifest: Manifest, target: TreeWriter, check: Callable[[], None]) -> None:
-    """Everything that has no bytes; folders come first of all, so that they get their own modes."""
+    """Write all entries without bytes; folders come first of all, so that folders get their own modes."""
     twins = manifests.twin_paths(manifest)
     if twins is not None and target.folds_names():
         raise DstackError(

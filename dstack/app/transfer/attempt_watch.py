@@ -1,4 +1,4 @@
-"""Follows one started attempt: its log to screen and bucket, then its exit report; survives lost connections."""
+"""Follows a started attempt: the log to screen and bucket, then the exit report; survives lost connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REWATCH_PAUSE_S = 1.0
 
 
 class AttemptWatch:
-    """A background task for one attempt, which ends once the job has ended and its whole log is in the bucket."""
+    """A background task for an attempt, which ends once the job has ended and the whole log is in the bucket."""
 
     def __init__(
         self, bucket: Bucket, attempt: AttemptKeys, link: Link, *, nonce: Nonce, show: ShowLog, trouble: NoteTrouble
@@ -38,7 +38,7 @@ class AttemptWatch:
         """The exit report, JobRunning when there is no report within `patience` seconds; else raises the error that
         ended the task.
 
-        JobRunning too once the watch was closed: two jobs of one run with one fingerprint share the attempt, and the
+        JobRunning too once the watch was closed: two jobs of a run with the same fingerprint share the attempt, and the
         first to see the end brings the end in and closes this watch.
         """
         await asyncio.wait({self._task}, timeout=patience)

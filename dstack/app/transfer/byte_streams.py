@@ -1,6 +1,6 @@
 """Between the event loop and blocking ports: iterators of bytes in both directions, threads that can be ended.
 
-One piece is under way at a time, so that memory stays bounded by the pieces of the ports.
+A single piece is under way at a time, so that memory stays bounded by the pieces of the ports.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def committed_manifest(bucket: Bucket, generation: JobKeys, attempt: int, digest
 
 
 def was_pruned(bucket: Bucket, generation: JobKeys) -> bool:
-    """Whether the generation was closed by a prune, so that its objects need not be there."""
+    """Whether the generation was closed by a prune, so that no object of the generation need be there."""
     body = bucket.get(generation.tomb)
     return body is not None and not unpack(Tomb, generation.tomb, body).damaged
 

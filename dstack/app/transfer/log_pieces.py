@@ -23,7 +23,7 @@ hour."""
 def linger_seconds(age: float) -> float:
     """Seconds that a byte waits before being sent, by a writer of that age.
 
-    The reader of a job that has run for long can wait for the next line, and each piece is an object for ever.
+    The reader of an old log can wait for the next line, and each piece is an object for ever.
     """
     return min(LONGEST_LINGER_S, max(SHORTEST_LINGER_S, age / AGE_PER_LINGER))
 
@@ -38,11 +38,12 @@ def stored_length(bucket: Bucket, attempt: AttemptKeys) -> int:
 
 
 class LogWriter:
-    """Carries one log into the bucket in pieces that grow with its speed. Safe beside other writers of the attempt.
+    """Carries a log into the bucket in pieces that grow with the speed of the log. Safe beside other writers of the
+    attempt.
 
     All writers read the same spool, so where another writer's piece stands already, the piece holds the same bytes, cut
-    elsewhere: the chain goes on behind the piece. One piece is on its way to the bucket while the next is taken; memory
-    is bounded by twice MAX_LOG_PIECE_BYTES.
+    elsewhere: the chain goes on behind the piece. A single piece is on the way to the bucket while the next is taken;
+    memory is bounded by twice MAX_LOG_PIECE_BYTES.
     """
 
     def __init__(self, bucket: Bucket, attempt: AttemptKeys, offset: int) -> None:

@@ -17,9 +17,9 @@ from dstack.ports import Bucket
 SMALL_FILE_BYTES = 4 << 20
 """Files of at most this many bytes are held in memory on their way, larger ones go by in pieces."""
 READ_GROUP_BYTES = 16 << 20
-"""Bytes of the small files that are read at one go, at most."""
+"""Bytes of the small files that are read at a time, at most."""
 READ_GROUP_FILES = 8_000
-"""Files that are read at one go, at most: their digests are sent to a host in one message, of at most 1 MiB."""
+"""Files that are read at a time, at most: the digests are sent to a host in a single message, of at most 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class StoredRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadGroup:
-    """Files that follow one another in `sources`: neighbours in a pack, or one large file."""
+    """Consecutive files in `sources`: neighbours in a pack, or a single large file."""
 
     files: tuple[Entry, ...]
     sources: tuple[StoredRange, ...]
@@ -43,7 +43,8 @@ class ReadGroup:
         return sum(source.length for source in self.sources)
 
     def read(self, bucket: Bucket) -> Iterator[tuple[Entry, bytes]]:
-        """The pieces of bytes, each with its file; raises DamagedObjectError when a file's bytes are not its own."""
+        """The pieces of bytes, each with the file; raises DamagedObjectError when bytes do not match the digest of the
+        file."""
         chunks = chain.from_iterable(bucket.read(each.key, each.offset, each.length) for each in self.sources)
         try:
             yield from manifests.split_bytes(self.files, chunks)
@@ -58,14 +59,14 @@ class ReadGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFiles:
-    """The files for one worker to fetch: a pack with its files by offset, or a large file that was cut into pieces."""
+    """The files for a worker to fetch: a pack with the files by offset, or a large file cut into pieces."""
 
     files: tuple[Entry, ...]
     key: str
     pieces: tuple[StoredRange, ...] = ()
 
     def runs(self, wanted: Iterable[Entry]) -> Iterator[ReadGroup]:
-        """The wanted files, by offset, in groups that one request reads: neighbours, unless large."""
+        """The wanted files, by offset, in groups for a single request each: neighbours, unless large."""
         files: list[Entry] = []
         for entry in wanted:
             if len(files) >= READ_GROUP_FILES or (files and not _are_neighbours(files, entry)):
