@@ -2,8 +2,9 @@
 `python -m tests.support.faults.crashing ARGS`.
 
 A step is everything by which a coordinator touches the world: an effect that the driver performs, a request to a
-runner, a write to the bucket. DSTACK_CRASH_AT=<n>:before|after says where to die; DSTACK_CRASH_TRACE names a file that
-gets one line for each step, so that its last line says where the process died and a whole run says how many there are.
+runner, a write to the bucket. DSTACK_CRASH_AT=<n>:before|after says where to die: at step n or, where n is no number,
+at the first step whose line holds that text. DSTACK_CRASH_TRACE names a file that gets one line for each step, so that
+its last line says where the process died and a whole run says how many there are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Steps:
 
     def __init__(self) -> None:
         at, _, side = os.environ.get("DSTACK_CRASH_AT", "0:before").partition(":")
-        self._at = int(at)
+        self._at = int(at) if at.isdigit() else 0
+        self._text = "" if at.isdigit() else at
         self._before = side != "after"
         self._trace = os.open(os.environ["DSTACK_CRASH_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._count = 0
@@ -47,6 +49,8 @@ class Steps:
         with self._lock:
             self._count += 1
             number = self._count
+            if self._text and self._text in label:
+                self._at, self._text = number, ""
             os.write(self._trace, f"{number} {label}\n".encode())
         if self._before and number == self._at:
             os.kill(os.getpid(), signal.SIGKILL)
