@@ -6,7 +6,13 @@ import signal
 import pytest
 
 pytest.register_assert_rewrite("tests.support")
-pytest_plugins = ["tests.lacking", "tests.support.hosts.fixtures"]
+pytest_plugins = [
+    "tests.lacking",
+    "tests.support.hosts.fixtures",
+    "tests.support.runners.containers",
+    "tests.support.runners.fixtures",
+    "tests.support.runners.small_disk",
+]
 
 # A shell starts what it leaves in the background with Ctrl-C ignored, and every command of a test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

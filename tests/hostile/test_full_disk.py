@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.people.laptop import Laptop
+from tests.support.runners.fixtures import snapshot
 from tests.support.runners.host import Host
+from tests.support.runners.small_disk import SECRETS, Filler, small_disk
 from tests.support.waiting import until
-from tests.unit.runner.base.test_disk_room import SECRETS, Filler, small_disk
-from tests.unit.runner.conftest import snapshot
 
 __all__ = ["small_disk", "snapshot"]
 

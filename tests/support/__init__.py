@@ -1,4 +1,4 @@
-"""What tests of several tiers share; a test never imports another test, nor what stands beside one.
+"""What tests of several tiers share; a test imports another only to play its suite again.
 
 `hosts`: machines with sshd. `runners`: runners on one host, and clients of them. `buckets`: stores, real and fake.
 `people`: a home, a project and the real `dstack`; teams of them. `code`: states of a repository. `records`: what a

@@ -22,6 +22,7 @@ from dstack.core.format.records import Claim, Coordinator, Started, pack
 from dstack.errors import BucketError, HostUnreachableError
 from dstack.model import Fingerprint, Host, HostName, JobStatus, RunId, RunName, WorkflowName
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.screens import Seen
 from tests.support.simulator.world import run_of
 
 KEYS = ProjectKeys.of("p")
@@ -29,22 +30,6 @@ ATTEMPT = KEYS.job(Fingerprint("f" * 64), 1).attempt(1)
 NAME = WorkflowName("a")
 BEATS = KEYS.heartbeat("me")
 LIMIT = 30.0
-
-
-class Seen:
-    """Implements `Screen`: keeps what it was told of jobs."""
-
-    def __init__(self) -> None:
-        self.jobs: list[tuple[str, str, str, float]] = []
-
-    def job(
-        self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""
-    ) -> None:
-        self.jobs.append((status, host, note, took))
-
-    def log(self, workflow: str, data: bytes) -> None: ...
-    def progress(self, label: str, done: int, total: int) -> None: ...
-    def message(self, text: str) -> None: ...
 
 
 class Counting(MemoryBucket):

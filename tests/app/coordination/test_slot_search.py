@@ -19,13 +19,14 @@ from dstack.core.format.keys import ProjectKeys
 from dstack.core.placement import Peer
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, JobStatus, Nonce, Snapshot
-from tests.app.coordination.test_effect_driver_watch import BEATS, Seen
-from tests.app.hosts.test_prospects import BARE, LARGE, WAITS, WITH_GPU, Answering
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.screens import Seen
 from tests.support.records.specs import FACTS
+from tests.support.runners.answering import BARE, LARGE, WAITS, WITH_GPU, Answering
 from tests.support.simulator.world import run_of
 
 KEYS = ProjectKeys.of("p")
+BEATS = KEYS.heartbeat("me")
 RUN = run_of(1, ("a",))
 RUN = replace(RUN, plan=replace(RUN.plan, jobs=(LARGE,)))
 

@@ -19,8 +19,8 @@ from dstack.core.sightings import Sighting
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, RunId, RunName
 from dstack.wire import ALIVE, STARTED, UNKNOWN, UNSEEN
-from tests.app.coordination.test_effect_driver_watch import Seen
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.screens import Seen
 from tests.support.records.specs import FACTS
 
 BOB = replace(FACTS, user="bob", dir="/home/bob/.dstack", place="place of bob")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,15 +15,12 @@ from dstack.app.hosts.fleet import Fleet
 from dstack.app.hosts.prospects import Prospects
 from dstack.core.placement import AwayHost, Prospect, misfit, only_chances, prospect
 from dstack.errors import HostKeyError, HostUnreachableError, NoHostError
-from dstack.model import Gpu, Host, HostFacts, HostName, Resources
+from dstack.model import Host, HostFacts, HostName
 from tests.support.records.specs import FACTS, spec
+from tests.support.runners.answering import BARE, LARGE, WAITS, WITH_GPU, Answering
 
-LARGE = spec("large", resources=Resources(gpu=Gpu(count=1)))
 SMALL = spec("small")
-WITH_GPU = replace(FACTS, gpus=(Gpu(count=2),))
-BARE = "near has 0 fitting GPUs, 1 are asked for"
 LIMIT = 120.0
-WAITS = f"waits for far, which cannot be reached; no other host can run it: {BARE}"
 
 # -- the decision ---------------------------------------------------------------------------------
 
@@ -133,18 +129,6 @@ def test_a_silent_host_counts_where_nothing_else_can_run_a_job(
 
 
 # -- on a fleet -----------------------------------------------------------------------------------
-
-
-class Answering:
-    """A host that is reached, and has what `has` says."""
-
-    def __init__(self, has: HostFacts) -> None:
-        self._has = has
-
-    async def facts(self) -> HostFacts:
-        return self._has
-
-    async def close(self) -> None: ...
 
 
 class Lab:

@@ -18,8 +18,8 @@ from dstack.app.protocol.liveness import Observer
 from dstack.core.format.records import Claim, End, Final, Outcome, Pin, Result, Tomb, User, Want, pack, unpack
 from dstack.model import JobStatus, RunId
 from dstack.ports import Listed
-from tests.app.maintenance.test_prune_plan import TRAIN, finished, generation
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.finished import TRAIN, age, finished, generation
 from tests.support.records.specs import spec
 from tests.support.records.story import ME, Story
 
@@ -38,10 +38,6 @@ def story() -> Story:
     finished(made, "two", OTHER)
     age(made)
     return made
-
-
-def age(story: Story) -> None:
-    story.bucket.times = {key: time.time() - 3600 for key in story.bucket.objects}  # type: ignore[attr-defined]
 
 
 def told(story: Story, *, deep: bool = False) -> list[Finding]:

@@ -22,10 +22,9 @@ from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Owner, Pin, Result, Tomb, User, pack, unpack
 from dstack.model import Fingerprint, Nonce
-from tests.app.maintenance.test_fsck import age
-from tests.app.maintenance.test_prune_plan import TRAIN, finished, generation
 from tests.support.buckets.late import LateBucket
 from tests.support.buckets.memory import MemoryBucket
+from tests.support.records.finished import TRAIN, age, finished, generation
 from tests.support.records.specs import spec
 from tests.support.records.story import ME, Story
 

@@ -163,3 +163,8 @@ def marks(hosts: Sequence[TestHost]) -> list[str]:
 def traffic(hosts: Sequence[TestHost]) -> list[tuple[int, int]]:
     """How many logins and sessions each sshd has logged."""
     return [(host.sshd_log().count("Accepted publickey"), host.sessions()) for host in hosts]
+
+
+def coordinators(host: TestHost) -> list[str]:
+    """Whatever of dstack is at work on a host, as /proc shows it."""
+    return [line for line in host.processes() if "python3 -I -S" in line]

@@ -133,3 +133,12 @@ def processes_with(folder: str) -> list[int]:
         if any(place.startswith(folder) for place in places):
             found.append(int(entry.name))
     return found
+
+
+MEBIBYTE = 1 << 20
+
+
+def resident(pid: int) -> int:
+    """Highest resident size of a process so far, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

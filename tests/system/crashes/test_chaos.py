@@ -29,10 +29,10 @@ from dstack.core.format.records import Claim, End, Result, unpack
 from dstack.model import RunStatus
 from tests.support.buckets import object_stores
 from tests.support.faults.adversary import JOB, Adversary, Place
+from tests.support.people.chain import slots_are_free
 from tests.support.people.crowded import INPUTS, JOBS, Crowded
 from tests.support.people.laptop import LIMIT
 from tests.support.waiting import until
-from tests.system.crashes.test_crash import slots_are_free
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -5,7 +5,6 @@ DSTACK_ROUNDS sets how many steps are tried, spread evenly over those of a whole
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -16,35 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import ROOT
+from tests.support.people.chain import JOBS, chain, slots_are_free
 from tests.support.people.laptop import LIMIT, Laptop
 from tests.support.waiting import until
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "8"))
-JOBS = ("prepare", "train")
 WAITS = """
 workflows:
   - name: waits
     commands: ["while [ ! -e {gate} ]; do sleep 0.1; done"]
 """
-
-
-def chain(folder: Path) -> Laptop:
-    """A chain of jobs; each appends its name and attempt to the marks, as its first command."""
-    laptop = Laptop(folder)
-    lines = ["workflows:"]
-    for name, before in zip(JOBS, ("", *JOBS), strict=False):
-        lines += [
-            f"  - name: {name}",
-            f"    depends-on: {{repo: {{include: []}}, workflows: [{before}]}}",
-            "    commands:",
-            f"      - echo {name} >> {laptop.marks}",
-            f"      - echo log of {name}",
-            f"      - echo out of {name} > {name}.txt",
-            f"    artifacts: [{name}.txt]",
-        ]
-    laptop.write({".dstack/workflows.yaml": "\n".join(lines) + "\n"})
-    laptop.commit()
-    return laptop
 
 
 def run_and_die(laptop: Laptop, at: str) -> tuple[int, list[str]]:
@@ -132,16 +112,3 @@ def test_what_a_killed_launcher_left_on_the_host_goes_with_the_next_run(tmp_path
         process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert not list(spool.iterdir())
-
-
-def slots_are_free(laptop: Laptop) -> bool:
-    """Whether no supervisor and no job holds a slot of the laptop."""
-    for path in Path(laptop.environment["DSTACK_SLOTS_DIR"]).glob("*"):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(fd)
-    return True

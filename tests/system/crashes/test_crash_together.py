@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.people.chain import JOBS, chain
 from tests.support.people.laptop import LIMIT
-from tests.system.crashes.test_crash import JOBS, chain
 
 ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "6"))
 

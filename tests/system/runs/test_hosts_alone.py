@@ -12,7 +12,7 @@ from dstack.core.liveness import LONGEST_SILENCE_S
 from tests.support.hosts.farm import Farm, TestHost
 from tests.support.hosts.home import Home
 from tests.support.people.laptop import Laptop
-from tests.support.people.pipeline import FILES, GATE, MARKS, entry, marks, write_inventory
+from tests.support.people.pipeline import FILES, GATE, MARKS, coordinators, entry, marks, write_inventory
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(400)
@@ -67,11 +67,6 @@ def laptop(hosts: list[TestHost], bucket: Path, ssh_home: Home, tmp_path: Path) 
     made.write(FILES)
     made.commit()
     return made
-
-
-def coordinators(host: TestHost) -> list[str]:
-    """Whatever of dstack is at work on a host, as /proc shows it."""
-    return [line for line in host.processes() if "python3 -I -S" in line]
 
 
 def open_gates(hosts: list[TestHost]) -> None:

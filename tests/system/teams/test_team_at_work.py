@@ -17,10 +17,9 @@ import pytest
 
 from tests.support.hosts.farm import Farm, TestHost
 from tests.support.hosts.home import ClientKey
-from tests.support.people.pipeline import GATE
+from tests.support.people.pipeline import GATE, coordinators
 from tests.support.people.team import Mark, Person, Sample, person, read_marks, sample
 from tests.support.waiting import until
-from tests.system.runs.test_hosts_alone import coordinators
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
 

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.core.placement import TURN_S, Candidate, Peer, RunLoad, no_host_reason, rank, turn
-from dstack.model import Gpu, Host, HostFacts, HostName, JobSpec, Resources
+from dstack.model import Gpu, Host, HostName, JobSpec, Resources
 from tests.support.records import specs
+from tests.support.records.peers import facts_of, peer
 
 JOBS = st.text("abcdef0123456789", min_size=1, max_size=8)
 IMAGE = "python:3.11-slim"
 PLAIN = specs.spec(artifacts=())
-
-
-def facts_of(*, cpus: int = 8, gpus: int = 0, docker: bool = True) -> HostFacts:
-    cards = (Gpu(count=gpus, name="A100"),) if gpus else ()
-    return replace(specs.LARGE_FACTS, cpus=cpus, gpus=cards, docker=docker)
-
-
-def peer(name: str, *, slots: int = 1, images: tuple[str, ...] = (), **facts: Any) -> Peer:
-    return Peer(name=HostName(name), facts=facts_of(**facts), slots=slots, images=images)
 
 
 def turns(

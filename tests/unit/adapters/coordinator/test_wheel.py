@@ -17,7 +17,7 @@ import pytest
 from dstack.adapters.coordinator.wheel import pack_library, python_version
 from dstack.errors import DstackError
 from dstack.model import HostFacts
-from tests.unit.core.test_placement import peer
+from tests.support.records.peers import peer
 
 HERE = replace(
     peer("here").facts, platform=f"linux-{platform.machine()}", python=".".join(map(str, sys.version_info[:3]))

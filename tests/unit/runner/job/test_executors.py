@@ -31,9 +31,9 @@ from tests.support.checkout import ROOT
 from tests.support.runners import batch_executor
 from tests.support.runners.batch_executor import BatchExecutor
 from tests.support.runners.client import until
+from tests.support.runners.containers import SMALL, engine
 from tests.support.runners.host import processes_with
 from tests.support.runners.orders import job_order
-from tests.unit.runner.job.test_container import SMALL, engine
 
 __all__ = ["engine"]
 KINDS = ("plain", "batch", pytest.param("container", marks=pytest.mark.docker))

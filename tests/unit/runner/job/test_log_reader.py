@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from dstack import wire
 from tests.support.runners.client import until
-from tests.support.runners.host import Host
-
-MEBIBYTE = 1 << 20
-
-
-def resident(pid: int) -> int:
-    """Highest resident size of a process so far, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+from tests.support.runners.host import MEBIBYTE, Host, resident
 
 
 def test_line_of_100_megabytes_comes_whole_in_bounded_memory(host: Host) -> None:

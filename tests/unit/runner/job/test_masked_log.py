@@ -14,10 +14,9 @@ import pytest
 
 from dstack.runner.base.processes import is_alive
 from tests.support.runners.client import Refused, until
-from tests.support.runners.host import Host
-from tests.unit.runner.base.test_disk_room import small_disk
-from tests.unit.runner.job.test_container import PYTHON, SMALL, client_pid, contained, docker, engine, gone
-from tests.unit.runner.job.test_log_reader import MEBIBYTE, resident
+from tests.support.runners.containers import PYTHON, SMALL, client_pid, contained, docker, engine, gone
+from tests.support.runners.host import MEBIBYTE, Host, resident
+from tests.support.runners.small_disk import small_disk
 
 __all__ = ["contained", "engine", "small_disk"]
 

@@ -18,8 +18,7 @@ from dstack.runner.queue import folders, queue_lock, slots, tickets
 from dstack.runner.queue.queue_lock import WaitPolicy
 from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
 from dstack.wire import Refusal
-from tests.unit.runner.queue.test_tickets import locked
-from tests.unit.runner.queue.test_tickets_search import files_left
+from tests.support.runners.tickets import files_left, locked
 
 CAPACITY = Capacity(1, 8, 1 << 34, ())
 WANTED = slots.SlotRequest("0123456789abcdef" * 2, ResourceDemand(), CAPACITY, 0, "mine")

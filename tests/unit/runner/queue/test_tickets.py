@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import tempfile
@@ -18,6 +17,7 @@ from dstack.runner.queue import tickets
 from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide
 from dstack.wire import Refusal
 from tests.support.records.any_value import JSON, TEXT
+from tests.support.runners.tickets import locked
 
 ORDER = f"{1:020d}-ab"
 HOST = Capacity(4, 8, 1 << 34, (Card(0, "A100", 1 << 35), Card(1, "A100", 1 << 35)))
@@ -82,12 +82,6 @@ def test_a_body_is_a_ticket_within_all_bounds_or_malformed(body: bytes) -> None:
     assert all(least <= asked.get(name, least) <= most for name, (least, most) in tickets.NUMBER_BOUNDS.items())
     decide(HOST, [ticket], MINE)
     decide(HOST, [MINE], ticket)
-
-
-def locked(path: Path, stack: contextlib.ExitStack) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    stack.callback(os.close, fd)
-    fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import resource
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from dstack.runner.queue import sightings, slots, tickets
 from dstack.runner.queue.scheduler import Capacity, ResourceDemand, Ticket
 from dstack.runner.queue.tickets import QueueScan, ScanCancelledError
 from dstack.wire import UNSEEN, Refusal
-from tests.unit.runner.queue.test_tickets import locked
+from tests.support.runners.tickets import files_left, locked
 
 NONCE = "0123456789abcdef" * 2
 WANTED = slots.SlotRequest(NONCE, ResourceDemand(), Capacity(1, 8, 1 << 34, ()), 0, "mine")
@@ -60,25 +59,6 @@ def stray(path: Path, kind: str, uid: int) -> None:
         path.mkdir()
     if uid != os.getuid():
         os.chown(path, uid, -1, follow_symlinks=False)
-
-
-@contextlib.contextmanager
-def files_left(count: int) -> Iterator[None]:
-    """Within the block this process can open so many more files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + count + 8, hard))
-    taken: list[int] = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        for _ in range(count):
-            os.close(taken.pop())
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in taken:
-            os.close(fd)
 
 
 def links(folder: Path, count: int) -> None:

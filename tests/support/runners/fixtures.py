@@ -1,4 +1,4 @@
-"""A host in a temporary folder, and the code of its jobs."""
+"""Fixtures of one host in a temporary folder."""
 
 from __future__ import annotations
 
