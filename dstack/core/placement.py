@@ -160,7 +160,7 @@ def names_text(names: Sequence[str]) -> str:
 
 
 def prospect(
-    spec: JobSpec, present: Mapping[str, HostFacts], away: Mapping[str, AwayHost], *, limit: float
+    spec: JobSpec, present: Mapping[str, HostFacts], absent: Mapping[str, AwayHost], *, limit: float
 ) -> Prospect | None:
     """The prospect of a job among these hosts; None where a connected host can run the job.
 
@@ -171,10 +171,10 @@ def prospect(
     reasons = {name: misfit(spec, facts) for name, facts in present.items()}
     if None in reasons.values():
         return None
-    seen = {name: misfit(spec, host.facts) for name, host in away.items() if host.facts is not None}
+    seen = {name: misfit(spec, host.facts) for name, host in absent.items() if host.facts is not None}
     unfit = {name: reason for name, reason in {**reasons, **seen}.items() if reason is not None}
-    unusable = {name: host for name, host in away.items() if host.facts is None and host.refused}
-    awaited = {name: host for name, host in away.items() if name not in unfit and name not in unusable}
+    unusable = {name: host for name, host in absent.items() if host.facts is None and host.refused}
+    awaited = {name: host for name, host in absent.items() if name not in unfit and name not in unusable}
     likely = None in seen.values()
     # Where no host ever answered, the fault may be this machine's.
     heard = bool(present or seen)
@@ -195,9 +195,9 @@ def prospect(
 
 def _given_up_texts(awaited: Mapping[str, AwayHost], limit: float) -> list[str]:
     """Why hosts were given up: of many, the first with their reasons and the number of the others."""
-    told = [f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items())]
-    rest = len(told) - NAMED_HOSTS
-    return [*told[:NAMED_HOSTS], f"and {rest} more, tried for {limit:.0f} s"] if rest > 0 else told
+    texts = [f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items())]
+    rest = len(texts) - NAMED_HOSTS
+    return [*texts[:NAMED_HOSTS], f"and {rest} more, tried for {limit:.0f} s"] if rest > 0 else texts
 
 
 def _away_text(count: int, *, early: bool) -> str:
@@ -223,18 +223,18 @@ def _reasons_text(reasons: Mapping[str, str | None]) -> list[str]:
 
 
 def only_chances(
-    specs: Iterable[JobSpec], present: Mapping[str, HostFacts], away: Mapping[str, HostFacts | None]
+    specs: Iterable[JobSpec], present: Mapping[str, HostFacts], absent: Mapping[str, HostFacts | None]
 ) -> Mapping[str, str]:
     """The absent hosts without which a job of `specs` can run nowhere, each with the first such job.
 
-    `away` has the facts from the last answer of each absent host; None for a host without any answer, which may fit
+    `absent` has the facts from the last answer of each absent host; None for a host without any answer, which may fit
     anything.
     """
     found: dict[str, str] = {}
     for spec in specs:
         if any(misfit(spec, facts) is None for facts in present.values()):
             continue
-        for name, facts in away.items():
+        for name, facts in absent.items():
             if facts is None or misfit(spec, facts) is None:
                 found.setdefault(name, spec.workflow)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from dstack.core.format.keys import ALL_WORKFLOWS
 from dstack.project.yaml.parser import ScalarNode
 from dstack.project.yaml.report import Report, quote
 
@@ -11,7 +12,7 @@ _WORKFLOW = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 _ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}\Z")
-_TAKEN = frozenset(("global", "_all"))
+_TAKEN = frozenset(("global", ALL_WORKFLOWS))
 
 
 def read_workflow_name(report: Report, node: ScalarNode) -> str | None:

@@ -113,8 +113,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="standby-not-said",
         breaks="`ps` advises to attach while hosts stand by and are about to go on",
         file="dstack/app/queries/coordinators.py",
-        old="            return Caretakers(by=by, last=last, seen=seen, standby=standby)\n",
-        new="            seen = 0.0\n",
+        old="            return Caretakers(by=by, last=last, last_beat=beat_at, standby=standby)\n",
+        new="            beat_at = 0.0\n",
         tests=("tests/app/queries/test_coordinators.py",),
     ),
     Mutant(

@@ -30,13 +30,13 @@ SILENT_BEAT_S = 2 * SILENCE_S
 class CoordinatorSign:
     """The visible state of a coordinator.
 
-    `alive`: as far as known now; `seen`: the time of its last beat (0.0: not known); `over`: the end of its lent
-    credentials, where the coordinator is silent because of that.
+    `alive`: as far as known now; `last_beat`: the time of its last beat (0.0: not known); `credentials_end`: the end of
+    its lent credentials, where the coordinator is silent because of the end.
     """
 
     alive: bool
-    seen: float = 0.0
-    over: float = 0.0
+    last_beat: float = 0.0
+    credentials_end: float = 0.0
     unreachable: Mapping[str, float] = field(default_factory=dict)
     """Attempts out of the coordinator's reach, and since when, by their nonces."""
     sightings: Mapping[str, str] = field(default_factory=dict)
@@ -79,16 +79,16 @@ class Presence:
         beat = decode_beat(self._bucket.get(self._keys.heartbeat(coordinator.id)))
         if sure is False:
             standby = beat.standby if 0 <= self.now - beat.at < SILENT_BEAT_S else ()
-            return CoordinatorSign(alive=False, seen=beat.at if standby else 0.0, standby=standby)
+            return CoordinatorSign(alive=False, last_beat=beat.at if standby else 0.0, standby=standby)
         if sure:
             return CoordinatorSign(alive=True, unreachable=beat.unreachable, sightings=beat.sightings, waits=beat.waits)
         # It could not beat any longer than its credentials lasted: that is the reason of its silence.
         if beat.until and beat.at <= beat.until < self.now:
-            return CoordinatorSign(alive=False, seen=beat.at, over=beat.until)
+            return CoordinatorSign(alive=False, last_beat=beat.at, credentials_end=beat.until)
         alive = not beat.at or self.now - beat.at < SILENT_BEAT_S
         return CoordinatorSign(
             alive=alive,
-            seen=beat.at,
+            last_beat=beat.at,
             unreachable=beat.unreachable,
             sightings=beat.sightings,
             waits=beat.waits,
@@ -109,11 +109,12 @@ class Presence:
 
         Where a coordinator gives none for a job, the job waits for a slot there.
         """
-        known = self._coordinators_of(run, names).items()
-        said = [(name, sign.waits.get(run.run, {})) for name, each in known if (sign := self.sign(each)).alive]
+        coordinators = self._coordinators_of(run, names).items()
+        signs = ((name, self.sign(each)) for name, each in coordinators)
+        reasons = [(name, sign.waits.get(run.run, {})) for name, sign in signs if sign.alive]
         found: dict[str, str] = {}
-        for workflow in set.intersection(*(set(waits) for _, waits in said)) if said else ():
-            found[workflow] = "; ".join(dict.fromkeys(waits[workflow] for _, waits in sorted(said)))
+        for workflow in set.intersection(*(set(waits) for _, waits in reasons)) if reasons else ():
+            found[workflow] = "; ".join(dict.fromkeys(waits[workflow] for _, waits in sorted(reasons)))
         return found
 
     def _coordinators_of(self, run: RunKeys, names: Iterable[str]) -> dict[str, Coordinator]:
@@ -130,18 +131,20 @@ class Presence:
     ) -> Caretakers | None:
         """The living coordinators of the run, among the named ones and the owners of its attempts; None for a very new
         run."""
-        known = {owner.id: owner for owner in owners}
-        known |= self._coordinators_of(run, [name for name in names if name not in known])
-        signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in known.values()]
+        coordinators = {owner.id: owner for owner in owners}
+        coordinators |= self._coordinators_of(run, [name for name in names if name not in coordinators])
+        signs = [(self.sign(each), at_machine(each.user, each.machine)) for each in coordinators.values()]
         by = tuple(sorted({who for sign, who in signs if sign.alive}))
-        silent = [(sign.seen, who, sign.standby) for sign, who in signs if sign.standby]
+        silent = [(sign.last_beat, who, sign.standby) for sign, who in signs if sign.standby]
         # Hosts in stand-by go on by themselves: nobody should be told to attach before that.
         if silent and all(sign.standby for sign, _ in signs if sign.alive):
-            seen, last, standby = max(silent)
-            return Caretakers(by=by, last=last, seen=seen, standby=standby)
+            beat_at, last, standby = max(silent)
+            return Caretakers(by=by, last=last, last_beat=beat_at, standby=standby)
         if by:
             return Caretakers(by=by)
         if 0 <= self.now - submitted < NEW_RUN_S:
             return None
-        seen, last, over = max(((sign.seen, who, sign.over) for sign, who in signs), default=(0.0, "", 0.0))
-        return Caretakers(last=last, seen=seen, over=over)
+        beat_at, last, ended = max(
+            ((sign.last_beat, who, sign.credentials_end) for sign, who in signs), default=(0.0, "", 0.0)
+        )
+        return Caretakers(last=last, last_beat=beat_at, credentials_end=ended)

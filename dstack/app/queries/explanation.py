@@ -214,9 +214,9 @@ def _parts(record: RunRecord, workflow: WorkflowName, outcomes: Mapping[Workflow
             return None
         digests[dependency.workflow] = outcome.digest
     parts = ingredients(spec, {str(name): digest for name, digest in digests.items()})
-    told = outcomes.get(workflow)
+    recorded = outcomes.get(workflow)
     # A record of an earlier version may hash other things: then there is nothing to compare.
-    return None if told and told.fingerprint and told.fingerprint != fingerprint(parts) else parts
+    return None if recorded and recorded.fingerprint and recorded.fingerprint != fingerprint(parts) else parts
 
 
 def _files(bucket: Bucket, keys: ProjectKeys, digest: str) -> Mapping[str, str] | None:

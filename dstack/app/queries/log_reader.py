@@ -158,15 +158,15 @@ def _require_end(bucket: Bucket, reader: LogCursor) -> None:
 
 def _read_all(bucket: Bucket, reader: LogCursor, at_once: int) -> Iterator[Piece]:
     """All pieces behind the reader's place. Of a long log, listed pieces are read ahead."""
-    given = 0
+    pieces = 0
     while reader.attempt is not None:
-        if at_once > 1 and given == READ_AHEAD_AFTER:
+        if at_once > 1 and pieces == READ_AHEAD_AFTER:
             listed = [key for key in bucket.list(reader.attempt.logs) if key >= reader.attempt.log(reader.offset)]
             yield from _read_ahead(bucket, reader, listed, at_once)
         piece = bucket.get(reader.attempt.log(reader.offset))
         if not piece:
             return
-        given += 1
+        pieces += 1
         reader.offset += len(piece)
         yield reader.workflow, piece
 

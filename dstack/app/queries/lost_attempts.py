@@ -20,12 +20,12 @@ def end_of(bucket: Bucket, attempt: AttemptKeys) -> End | None:
         return None
 
 
-def lost_attempts(bucket: Bucket, last: AttemptKeys, *, settled: bool) -> tuple[int, ...]:
-    """The lost attempts up to `last` that may live; `settled`: `last` itself came to an end. Blocking.
+def lost_attempts(bucket: Bucket, last: AttemptKeys, *, last_ended: bool) -> tuple[int, ...]:
+    """The lost attempts up to `last` that may live; `last_ended`: `last` itself came to an end. Blocking.
 
     Costs nothing for a job with a single ended attempt, else a read or two for each attempt.
     """
-    numbers: Collection[int] = range(1, last.number + (0 if settled else 1))
+    numbers: Collection[int] = range(1, last.number + (0 if last_ended else 1))
     return tuple(number for number in numbers if _may_live(bucket, last.attempt(number)))
 
 

@@ -193,7 +193,7 @@ def _with_signs(view: JobView, look: Presence, owner: Coordinator, claim: Claim)
         ownerless=not sign.alive,
         account="" if sign.alive else claim.account,
         unreachable=sign.unreachable.get(claim.nonce, 0.0),
-        unheard=sign.seen if 0 < sign.seen < look.now - LATE_BEAT_S else 0.0,
+        unheard=sign.last_beat if 0 < sign.last_beat < look.now - LATE_BEAT_S else 0.0,
     )
 
 

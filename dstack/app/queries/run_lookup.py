@@ -29,15 +29,15 @@ NEAR_NAMES = 1000
 """Names to compare with a mistyped name: one list."""
 
 
-def find_run(bucket: Bucket, keys: ProjectKeys, asked: str) -> RunRecord:
+def find_run(bucket: Bucket, keys: ProjectKeys, handle: str) -> RunRecord:
     """The run with this name or id, or the only run with a name of this beginning.
 
     Raises UsageError when several names fit, and NotFoundError, with the nearest names, when none does.
     """
-    run = asked if is_run_id(asked) else _id_by_name(bucket, keys, asked) or _id_by_beginning(bucket, keys, asked)
+    run = handle if is_run_id(handle) else _id_by_name(bucket, keys, handle) or _id_by_beginning(bucket, keys, handle)
     record = _read_run(bucket, keys, RunId(run)) if run else None
     if record is None:
-        raise _no_run(bucket, keys, asked)
+        raise _no_run(bucket, keys, handle)
     return record
 
 

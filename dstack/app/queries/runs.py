@@ -142,8 +142,8 @@ def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunV
     jobs = []
     for job in view.jobs:
         last = attempt_of(keys, job) if job.status is not JobStatus.REUSED else None
-        settled = job.status in ENDED and job.status is not JobStatus.LOST
-        lost = lost_attempts(bucket, last, settled=settled) if last is not None else ()
+        last_ended = job.status in ENDED and job.status is not JobStatus.LOST
+        lost = lost_attempts(bucket, last, last_ended=last_ended) if last is not None else ()
         jobs.append(replace(job, lost=lost))
     return replace(view, jobs=tuple(jobs))
 

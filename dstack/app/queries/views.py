@@ -57,17 +57,17 @@ class JobView:
 class Caretakers:
     """The coordinators of a run without a summary, as far as the bucket and this machine tell at once.
 
-    `by` are the coordinators that live or may live (user@machine). Where `by` is empty, `last` is
-    the last coordinator with a beat and `seen` the time of the beat, in seconds since the epoch by its machine's clock;
-    "" and 0.0 when not known. `over`: the end of the lent credentials of `last`, where `last` is silent because of
-    that. `standby`: the hosts in stand-by for `last`, while `last` is silent and the hosts are expected to go on by
+    `by` are the coordinators that live or may live (user@machine). Where `by` is empty, `last` is the last coordinator
+    with a beat and `last_beat` the time of the beat, in seconds since the epoch by the clock of its machine; "" and 0.0
+    when not known. `credentials_end`: the end of the lent credentials of `last`, where `last` is silent because of the
+    end. `standby`: the hosts in stand-by for `last`, while `last` is silent and the hosts are expected to go on by
     themselves.
     """
 
     by: tuple[str, ...] = ()
     last: str = ""
-    seen: float = 0.0
-    over: float = 0.0
+    last_beat: float = 0.0
+    credentials_end: float = 0.0
     standby: tuple[str, ...] = ()
 
 

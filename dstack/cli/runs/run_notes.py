@@ -45,10 +45,10 @@ def _takeover(caretakers: Caretakers, now: float) -> str:
     from dstack.app.protocol.lease import TAKEOVER_S
     from dstack.core.placement import names_text
 
-    minutes = math.ceil((caretakers.seen + TAKEOVER_S - now) / 60)
+    minutes = math.ceil((caretakers.last_beat + TAKEOVER_S - now) / 60)
     stand, go, have = ("stands", "goes", "has") if len(caretakers.standby) == 1 else ("stand", "go", "have")
     soon = f" and {go} on with it within {minutes} min" if minutes > 0 else f", but {have} not gone on with it yet"
-    silence = silence_text(brief(caretakers.last), caretakers.seen, now)
+    silence = silence_text(brief(caretakers.last), caretakers.last_beat, now)
     return f"{silence}; {names_text([*map(brief, caretakers.standby)])} {stand} by{soon}"
 
 
@@ -66,10 +66,10 @@ def left_alone(view: RunView, now: float) -> list[str]:
     if view.caretakers.standby:
         return [f"{view.run}: {_takeover(view.caretakers, now)}"]
     told = "nobody looks after it"
-    if view.caretakers.seen:
-        told = silence_text(brief(view.caretakers.last), view.caretakers.seen, now)
-    if view.caretakers.over:
-        ended = ago_text(view.caretakers.over, now)
+    if view.caretakers.last_beat:
+        told = silence_text(brief(view.caretakers.last), view.caretakers.last_beat, now)
+    if view.caretakers.credentials_end:
+        ended = ago_text(view.caretakers.credentials_end, now)
         told = f"the credentials that {brief(view.caretakers.last)} had been lent ended {ended}"
     waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.ownerless)
     lines = [f"{view.run}: {told}: dstack attach {view.handle}"]

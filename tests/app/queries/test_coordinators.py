@@ -107,13 +107,15 @@ def test_without_a_heartbeat_nobody_does(story: Story) -> None:
 def test_a_heartbeat_that_is_old_says_since_when(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 3600)
-    assert view(story, record).caretakers == Caretakers(last="alice@laptop", seen=NOW - 3600)
+    assert view(story, record).caretakers == Caretakers(last="alice@laptop", last_beat=NOW - 3600)
 
 
 def test_lent_credentials_that_ended_are_the_reason_of_a_silence_from_that_moment_on(story: Story) -> None:
     record, _ = running(story)
     beats(story, ME, NOW - 12, until=NOW - 5)
-    assert view(story, record).caretakers == Caretakers(last="alice@laptop", seen=NOW - 12, over=NOW - 5)
+    assert view(story, record).caretakers == Caretakers(
+        last="alice@laptop", last_beat=NOW - 12, credentials_end=NOW - 5
+    )
     assert job(story, record).ownerless
     assert view(story, record, sure=True).caretakers == Caretakers(by=("alice@laptop",)), (
         "a detector that is sure knows better"
@@ -158,7 +160,7 @@ def test_hosts_that_stand_by_are_named_once_their_attendant_is_silent(
     record, _ = running(story)
     beats(story, ME, NOW - silent, standby=["gpu-1", "gpu-2"])
     by = () if sure is False else ("alice@laptop",)
-    told = Caretakers(by=by, last="alice@laptop", seen=NOW - silent, standby=("gpu-1", "gpu-2"))
+    told = Caretakers(by=by, last="alice@laptop", last_beat=NOW - silent, standby=("gpu-1", "gpu-2"))
     assert view(story, record, sure=sure).caretakers == told
 
 
@@ -214,10 +216,10 @@ def foreign_notes(story: Story, record: RunRecord, text: str) -> list[str]:
     seen = replace(one, host=text, account=text, sighting=Sighting.ALIVE.value)
     unheard = replace(one, host=text, owner=text, unheard=NOW - 50)
     left = replace(one, host=text, account=text, ownerless=True)
-    standing = Caretakers(by=(text,), last=text, seen=NOW - 50, standby=(text, text))
+    standing = Caretakers(by=(text,), last=text, last_beat=NOW - 50, standby=(text, text))
     views = (
         replace(told, jobs=(waiting, away, seen, unheard)),
-        replace(told, jobs=(left,), caretakers=Caretakers(last=text, seen=NOW - 500)),
+        replace(told, jobs=(left,), caretakers=Caretakers(last=text, last_beat=NOW - 500)),
         replace(told, jobs=(one,), caretakers=standing),
         replace(told, jobs=(one,), caretakers=replace(standing, by=())),
     )
