@@ -16,9 +16,10 @@ from pathlib import Path
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import PROTOCOL, Mutant
 from tests.support.checkout import ROOT
+from tests.support.simulator.schedules import MUTANT_SCHEDULES
 
-SEED = {"DSTACK_SEED": "0"}
-"""Mutants of the protocol meet the same schedules on every day, as many as CI plays."""
+SCHEDULES = {"DSTACK_SEED": "0", "DSTACK_SCHEDULES": str(MUTANT_SCHEDULES)}
+"""Mutants of the protocol meet the same schedules on every day."""
 LIMIT = 600
 """Seconds that the tests of one mutant may take; a mutant that hangs counts as caught."""
 
@@ -37,7 +38,7 @@ def caught(mutant: Mutant) -> bool:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
         if mutant.tests == PROTOCOL:
-            environment |= SEED
+            environment |= SCHEDULES
         try:
             done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT, check=False)
         except subprocess.TimeoutExpired:

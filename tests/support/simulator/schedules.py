@@ -6,7 +6,10 @@ import os
 from datetime import UTC, datetime
 
 CI_SCHEDULES = 3_000
-"""As many as CI plays each time, and each mutant of the protocol."""
+"""As many as CI plays each time; other ones on every day."""
+MUTANT_SCHEDULES = 20_000
+"""As many as each mutant of the protocol meets, from seed 0 on: a rare race is seen by few of them. CI plays as many in
+a week."""
 SCHEDULES = int(os.environ.get("DSTACK_SCHEDULES", CI_SCHEDULES))
 DAY_SEEDS = 1_000_000
 """No two days play the same seed."""
