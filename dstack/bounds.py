@@ -1,7 +1,7 @@
-"""Bounds of what comes from a host or a bucket, as part of the type of a field: `Annotated[int, Whole(most=255)]`.
+"""Bounds of values from a host or a bucket, as part of the type of a field: `Annotated[int, Whole(most=255)]`.
 
-Whoever reads foreign values into a type checks each field by its bound; a field that names none has that of its plain
-type in DEFAULTS. So no field of a new type is without one.
+A reader of foreign values checks each field by its bound. A field without a bound of its own has the bound of its plain
+type in DEFAULT_BOUNDS. So no field of a new type is unbounded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from dstack.wire.kinds import LATEST
 
 MAX_REMARK = 300
-"""Characters of a remark for people that one process leaves for others, as why a job waits."""
+"""Characters of a remark for people from another process, such as why a job waits."""
 MAX_JSON_DEPTH = 32
 """Objects and lists inside one another where a field takes any JSON."""
 
@@ -28,9 +28,9 @@ class Whole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Real:
-    """A number from `least` to `most`; another finite one is read as `instead`.
+    """A number from `least` to `most`; another finite number is read as `instead`.
 
-    Times are for people, and no decision rests on them: a wrong clock must not make a record unreadable.
+    Times are for people, and no decision rests on times: a wrong clock must not make a record unreadable.
     """
 
     least: float = 0.0
@@ -40,9 +40,9 @@ class Real:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """At most `most` characters, `least` at the least; `shown`: nothing but what a terminal prints in one line.
+    """At most `most` characters, `least` at the least; `shown`: only characters that a terminal prints in a line.
 
-    A text with halves of surrogate pairs that stand for no byte is none: it could be neither written nor shown.
+    A text with halves of surrogate pairs that stand for no byte is refused: nothing could write or show the text.
     """
 
     most: int = 1 << 16
@@ -65,7 +65,7 @@ T = TypeVar("T")
 Long = Annotated[str, Text(most=1 << 20)]
 """What may fill a whole record: scripts, values, reasons."""
 Line = Annotated[str, Text(most=4096, shown=True)]
-"""A text of a host that is shown as it is."""
+"""A text of a host for a terminal, shown without a change."""
 Count = Annotated[int, Whole(most=1 << 20)]
 Port = Annotated[int, Whole(least=1, most=65535)]
 Priority = Annotated[int, Whole(least=-(10**6), most=10**6)]

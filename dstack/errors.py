@@ -1,6 +1,6 @@
-"""The one error tree. Every error says what failed, where, what to do next, and has an exit code.
+"""The error tree. Every error says what failed, where, what to do next, and has an exit code.
 
-Anything that is not a `DstackError` is a bug and keeps its traceback.
+Any exception but a `DstackError` is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RERUN_HINT = "make it anew: dstack run WORKFLOW --rerun"
-"""The way out where an object of the bucket is damaged and the error does not know whose it is."""
+"""The way out for a damaged object of the bucket where the error does not know the workflow."""
 
 
 class DstackError(Exception):
     """A failure that a user, a host or a bucket can cause.
 
-    `str(error)` is one sentence that says what failed and where; `detail` is the same sentence without the name of the
-    host or object in front, for lists whose rows name it already; `hint` says what to do next.
+    `str(error)` is a sentence with the failure and the place. `detail` is the same sentence without the name of the
+    host or object in front, for lists whose rows begin with the name. `hint` says what to do next.
     """
 
     exit_code = 1
@@ -29,7 +29,7 @@ class DstackError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
-    """One thing that is wrong in a file of the user's; line and column count from 1."""
+    """A mistake in a file of the user's; line and column count from 1."""
 
     file: str
     line: int
@@ -47,7 +47,7 @@ class UsageError(DstackError):
 
 
 class ConfigError(DstackError):
-    """What the user wrote in YAML is wrong; holds all problems at once, in file order."""
+    """Mistakes in the user's YAML; holds all problems at once, in file order."""
 
     exit_code = 2
 
@@ -75,13 +75,13 @@ class NoHostError(DstackError):
 
 
 class HostKeyError(DstackError):
-    """A host showed a key that nobody confirmed, or another key than the confirmed one."""
+    """A host showed a key that the user never confirmed, or another key than the confirmed key."""
 
     exit_code = 4
 
 
 class HostError(DstackError):
-    """A host was reached and could not do what it was asked to."""
+    """A host was reached and could not do what was asked."""
 
     exit_code = 5
 
@@ -91,15 +91,16 @@ class HostError(DstackError):
 
 
 class NotHeldError(HostError):
-    """What held an attempt on the host is gone: it never begins there, and that is nobody's failure."""
+    """The supervisor that held an attempt on the host is gone: the attempt never begins there, and no party is to
+    blame."""
 
 
 class NoRoomError(HostError):
-    """A disk of a host is full, so that the host could not do what it was asked to."""
+    """A full disk of a host kept the host from an operation."""
 
 
 class LogLostError(HostError):
-    """A host could not write all of the log of a job: what is there is incomplete."""
+    """A host could not write all of the log of a job: the log is incomplete."""
 
 
 class UnkillableError(HostError):
@@ -115,15 +116,15 @@ class HostUnreachableError(NoHostError):
 
 
 class BucketError(DstackError):
-    """The bucket does not answer, refuses, or holds what it must not hold."""
+    """The bucket does not answer, refuses, or holds an object that no dstack wrote."""
 
     exit_code = 6
 
 
 class DamagedObjectError(BucketError):
-    """An object of the bucket is gone, or holds what no dstack wrote there: waiting does not mend it.
+    """An object of the bucket is gone, or holds bytes that no dstack wrote there: waiting does not mend the object.
 
-    `key` names the object within the bucket. An error of the store itself, which may pass, is a plain BucketError.
+    `key` names the object within the bucket. An error of the store itself may pass, and is a plain BucketError.
     """
 
     def __init__(self, key: str, message: str, *, hint: str | None = None, detail: str = "") -> None:
@@ -132,12 +133,12 @@ class DamagedObjectError(BucketError):
 
     @classmethod
     def of(cls, key: str, detail: str) -> DamagedObjectError:
-        """The error whose sentence begins with the key: `detail` is all that follows."""
+        """The error with the key at the beginning of the sentence, and `detail` behind the key."""
         return cls(key, f"{key} {detail}", detail=detail)
 
 
 class DamagedInputError(DamagedObjectError):
-    """What a job takes as input is damaged in the bucket: the artifacts of `workflow`, at `key`."""
+    """An input of a job is damaged in the bucket: the artifacts of `workflow`, at `key`."""
 
     def __init__(self, workflow: str, key: str, message: str) -> None:
         self.workflow = workflow
@@ -145,7 +146,7 @@ class DamagedInputError(DamagedObjectError):
 
 
 class LaterVersionError(BucketError):
-    """An object of the bucket was written by a later version of dstack, which this one cannot read."""
+    """An object of the bucket was written by a later version of dstack and cannot be read by this version."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -154,9 +155,9 @@ class LaterVersionError(BucketError):
 
 
 class UndecidedError(BucketError):
-    """The bucket gives no answer that counts: what is to be created is neither taken nor there.
+    """The bucket gives no answer that counts: the new object is neither accepted nor there.
 
-    `trouble` is what is known of the reason, "" for nothing.
+    `trouble` is the known part of the reason, "" for nothing.
     """
 
     def __init__(self, key: str, trouble: str, *, hint: str) -> None:
@@ -165,9 +166,10 @@ class UndecidedError(BucketError):
 
 
 class CredentialsError(BucketError):
-    """The bucket refuses these credentials, or there are none: expired, withdrawn, wrong. New ones may mend it.
+    """The bucket refuses the credentials, or there are none: expired, withdrawn, wrong. New credentials may mend the
+    error.
 
-    Says whose they are. Told apart from a right that lacks, which is a plain BucketError.
+    The message names the owner of the credentials. A missing right is a plain BucketError instead.
     """
 
 
@@ -184,7 +186,7 @@ class BucketDamageError(DstackError):
 
 
 class OutputError(DstackError):
-    """What a command prints cannot be written: the disk is full, say, or standard output is closed."""
+    """The output of a command cannot be written: the disk is full, say, or standard output is closed."""
 
     exit_code = 9
 
@@ -194,6 +196,6 @@ class NotFoundError(UsageError):
 
 
 class SecretError(DstackError):
-    """A secret is not set, or where it is kept does not give it."""
+    """A secret is not set, or the store of secrets does not give the secret."""
 
     exit_code = 8

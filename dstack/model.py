@@ -1,4 +1,4 @@
-"""The nouns: frozen values that every layer above shares. No I/O, no behaviour beyond their own shape."""
+"""The nouns: frozen values for every layer above. No I/O, no behaviour beyond their own shape."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Nonce = NewType("Nonce", str)
 
 
 class Word(str, Enum):
-    """An enum whose members are their text, also when formatted: the same on every Python that dstack ships to."""
+    """An enum whose members are their text, also when formatted: the same on every Python on hosts."""
 
     __str__ = str.__str__
 
 
 class JobStatus(Word):
-    """States of a job; `core/lifecycle.py` says which may follow which."""
+    """States of a job; `core/lifecycle.py` has the permitted changes."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -81,9 +81,9 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What an attempt waits for in the queue of a host: a slot of its `slots`, and `resources`.
+    """The demand of an attempt in the queue of a host: a slot of its `slots`, and `resources`.
 
-    Higher `priority` comes first, then who came first. `gpu_shares` jobs may have one GPU; `title` is for people.
+    Higher `priority` comes first, then the earlier arrival. `gpu_shares` jobs may share a GPU; `title` is for people.
     """
 
     slots: int
@@ -95,10 +95,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueEntry:
-    """One attempt of anybody's that waits on a host or runs there. `gpus` is None while it waits, and `why` says why;
-    `since` is seconds ago.
+    """An attempt of any account that waits or runs on a host. `gpus` is None while the attempt waits, and `why` is then
+    the reason; `since` is seconds ago.
 
-    `fault` says what is wrong with a malformed ticket, which is the file `file`; it takes a slot where it `counts`.
+    `fault` says what is wrong with a malformed ticket in the file `file`; a malformed ticket takes a slot where
+    `counts` is true.
     """
 
     title: Line
@@ -115,9 +116,9 @@ class QueueEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostQueue:
-    """The queue of one host, the oldest first, and how many `more` tickets there are.
+    """The queue of a host, the oldest ticket first, and how many `more` tickets there are.
 
-    `shared`: of all its accounts. `unfit` says why private places of the queue are not used.
+    `shared`: the queue is the queue of all accounts. `unfit` says why private places of the queue are not used.
     """
 
     entries: Few[QueueEntry]
@@ -141,7 +142,7 @@ class VariableType(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """One named value. `text` is what the user wrote (`0.00002` stays that); a boolean is `true` or `false`."""
+    """A named value. `text` is the user's own spelling (`0.00002` stays so); a boolean is `true` or `false`."""
 
     name: str
     text: str
@@ -160,10 +161,10 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """One workflow as the user wrote it, checked, with nothing put in for variables yet.
+    """A workflow as the user wrote it, checked, before variables are put in.
 
-    `include`, `depends_variables`: None means the default, everything. `env_from_caller` are the
-    bare names of `env:`, whose values never leave memory.
+    `include`, `depends_variables`: None means the default, everything. `env_from_caller` are the bare names of `env:`;
+    the values of these names never leave memory.
     """
 
     name: WorkflowName
@@ -200,10 +201,10 @@ class Host:
     labels: tuple[str, ...] = ()
     slots: Slots | None = None
     gpu_shares: Slots | None = None
-    """Jobs that may have one GPU at a time; None means 1."""
+    """Jobs that may share a GPU at a time; None means 1."""
     local: bool = False
     forward_credentials: bool = False
-    """Whether the user's own credentials for the bucket go to this host, in memory, so that it works alone."""
+    """Whether the user's own credentials for the bucket go to this host, in memory, so that the host works alone."""
     dir: str | None = None
     """The folder on the host under which everything of dstack lies; None means `~/.dstack`."""
     position: Position | None = None
@@ -211,7 +212,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What a runner says of its host at `hello`. Sizes are bytes."""
+    """The facts of a host, as its runner tells them at `hello`. Sizes are bytes."""
 
     boot_id: Annotated[str, Text(most=200, least=1, shown=True)]
     hostname: Line
@@ -227,11 +228,11 @@ class HostFacts:
     disk_free: int
     dir: Line
     shared_slots: bool = False
-    """Whether its queue is that of all its users; else of this account alone."""
+    """Whether all users share the queue of the host; else the queue is this account's alone."""
     place: Line = ""
     """Random, made once for the folder of dstack: the same words may lead to another folder on another machine."""
     machine: Line = ""
-    """The same at every boot of the machine, and for all its accounts; "" where that cannot be told."""
+    """The same at every boot of the machine, and for all accounts; "" on a machine that cannot tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,13 +263,13 @@ class CodeFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """One workflow with its variables fixed: all of a job but the content of its inputs.
+    """A workflow with its variables fixed: all of a job but the content of its inputs.
 
-    `script` is complete and holds no value of a variable; `arguments` are the script's `"$@"`.
-    `environment` holds every variable under all its names; `env` is the workflow's `env:` with values put in, and wins
-    over it. `$run_name` and `$job_id` are added by the claiming run. `variables` are those that the fingerprint
-    includes, by name, as written; `environment` and `arguments` are not in it. `code` is the digest of the included
-    files, by `core.fingerprint.code_digest`.
+    `script` is complete and holds no value of a variable; `arguments` are the script's `"$@"`. `environment` holds
+    every variable under all its names; `env` is the workflow's `env:` with values put in, and wins over `environment`.
+    `$run_name` and `$job_id` are added by the claiming run. `variables` are the variables in the fingerprint, by name,
+    as written; `environment` and `arguments` are not in the fingerprint. `code` is the digest of the included files, by
+    `core.fingerprint.code_digest`.
     """
 
     workflow: WorkflowName
@@ -293,7 +294,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """The jobs of a run in an order in which every job comes after its inputs; the last is the asked-for one."""
+    """The jobs of a run, every job after its inputs; the last job is the goal of the run."""
 
     jobs: tuple[JobSpec, ...]
     overrides: Mapping[str, Long] = field(default_factory=dict)
@@ -308,10 +309,10 @@ class EntryKind(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One path of a manifest. Paths are relative to the project folder, with "/"; `mode` are permission bits.
+    """A path of a manifest. Paths are relative to the project folder, with "/"; `mode` are permission bits.
 
-    A FILE has `size`, `sha256`, `pack` and `offset` of its bytes in that pack, or, when it is large, `piece` (bytes)
-    and `pieces` (the sha256 of each) instead of a pack; a LINK has `target`; a FOLDER is recorded so that an empty one
+    A FILE has `size`, `sha256`, and `pack` and `offset` of the bytes in the pack. A large FILE has `piece` (bytes) and
+    `pieces` (the sha256 of each) instead of a pack. A LINK has `target`. A FOLDER is recorded so that an empty folder
     exists again.
     """
 
@@ -329,7 +330,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a job left behind. `partial` marks the artifacts of a failed or stopped job; never an input."""
+    """The artifacts of a job. `partial` marks the artifacts of a failed or stopped job; never an input."""
 
     entries: tuple[Entry, ...]
     partial: bool = False
@@ -338,7 +339,7 @@ class Manifest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spooled:
     """An attempt in the spool of a host: its `state` as in docs/format.md §2, and `attempt`, its folder in the bucket,
-    "" before it was prepared. Both are the host's word."""
+    "" before `prepare`. Both are the host's word."""
 
     nonce: Nonce
     state: Line
@@ -347,10 +348,10 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitReport:
-    """How a job ended, as its supervisor wrote it. `code` is None when a signal ended it or nothing is known.
+    """How a job ended, as the supervisor wrote. `code` is None after a signal, or where nothing is known.
 
-    `stopped` says that the end was asked for; `missing` are the named artifacts that do not exist. Times are
-    the host's own clock, seconds since the epoch, for people only.
+    `stopped`: the end was asked for; `missing` are the named artifacts that do not exist. Times are the host's own
+    clock, seconds since the epoch, for people only.
     """
 
     code: ExitCode | None
@@ -363,7 +364,8 @@ class ExitReport:
     log_lost: str = ""
     """In words what of the log is missing for good; "" for nothing."""
     vanished: bool = False
-    """Nobody can know: supervisor and job are gone without a report, or the host was started anew."""
+    """The end of the job is unknown for ever: supervisor and job are gone without a report, or the host was started
+    anew."""
 
     @property
     def succeeded(self) -> bool:

@@ -1,6 +1,6 @@
-"""The seams: what the use cases ask of the outside world, with what may go wrong, in words.
+"""The seams: the requests of the use cases to the outside world, with the possible failures in words.
 
-Types only. One contract suite for each port runs on every implementation and on the fakes.
+Types only. A contract suite for each port runs on every implementation and on the fakes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dstack.wire.job_messages import JobOrder
 
 
 class Put(Enum):
-    """The answer to one create-if-absent. Nothing but CREATED says who wrote what is there now."""
+    """The answer to a create-if-absent. Only CREATED says who wrote the present object."""
 
     CREATED = "created"
     EXISTS = "exists"
@@ -24,7 +24,7 @@ class Put(Enum):
 
 
 class Exclusion(Enum):
-    """Who sees to it that of several writers at most one creates an object of a bucket."""
+    """The party that keeps several writers from creating an object of a bucket twice."""
 
     KERNEL = "kernel"
     """The kernel of one machine or file server, by link(2)."""
@@ -45,15 +45,15 @@ class Listed:
 class Bucket(Protocol):
     """The shared storage. Blocking, and safe to call from several threads.
 
-    Keys are relative, "/"-separated, each part of `[A-Za-z0-9._=+@-]`; no key is also the prefix of another
-    key followed by "/". What was created is whole and durable before CREATED is returned; no reader ever sees a
-    part of it. A list sees everything created before it began. Any method raises BucketError when the store
-    does not answer or refuses; `create` then says UNKNOWN where the object may exist all the same.
+    Keys are relative, "/"-separated, each part of `[A-Za-z0-9._=+@-]`; no key is also the prefix of another key
+    followed by "/". A created object is whole and durable before CREATED is returned; no reader ever sees a part of an
+    object. A list has everything created before the list began. Any method raises BucketError when the store does not
+    answer or refuses; `create` then says UNKNOWN where the object may exist all the same.
     """
 
     @property
     def trouble(self) -> str:
-        """For messages: which storage said what, when it last gave UNKNOWN; "" where that is not known."""
+        """For messages: the storage and its words at the last UNKNOWN; "" where these are not known."""
         ...
 
     def create(self, key: str, body: bytes) -> Put:
@@ -61,12 +61,12 @@ class Bucket(Protocol):
         ...
 
     def create_from(self, key: str, chunks: Iterable[bytes]) -> Put:
-        """The same for bulk data that need not fit in memory, with a smaller promise above 32 MiB.
+        """The same for bulk data larger than memory, with a smaller promise above 32 MiB.
 
-        Nothing is left behind when `chunks`, which must not use the bucket itself, raises; its error is then raised. An
-        object above 32 MiB may go in parts, whose last step no condition guards on some stores: an object that was
-        there before the call is left alone, but of writers at the same time several may get CREATED, and the last of
-        them stands, whole. So it is only for keys under which everybody writes the same bytes.
+        Nothing is left behind when `chunks`, which must not use the bucket itself, raises; the error of `chunks` is
+        then raised. An object above 32 MiB may go in parts, and some stores guard the last step with no condition: an
+        object from before the call is left alone, but of several writers at the same time several may get CREATED, and
+        the last object stands, whole. So `create_from` is only for keys under which every writer writes the same bytes.
         """
         ...
 
@@ -89,14 +89,14 @@ class Bucket(Protocol):
     def survey(self, prefix: str) -> Iterator[Listed]:
         """Everything below the folder `prefix`, in no order, a page at a time: memory does not grow with the folder.
 
-        What is created or deleted meanwhile may be in it or not.
+        Objects created or deleted meanwhile may be in the survey or not.
         """
         ...
 
     def children(self, prefix: str, *, limit: int | None = None, after: str = "") -> Sequence[str]:
-        """The names directly below the folder `prefix`, folders with a trailing "/", ascending, at most `limit`, none
-        of them at or before the name `after`. With a small `limit` an object store is asked about once for every
-        thousand keys that lie between the names given, however many come later."""
+        """The names directly below the folder `prefix`, folders with a trailing "/", ascending, at most `limit`, all
+        behind the name `after`. With a small `limit` an object store gets about one request for every thousand keys
+        between the given names, however many keys come later."""
         ...
 
     def delete(self, key: str) -> None:
@@ -105,7 +105,7 @@ class Bucket(Protocol):
 
 
 class Transport(Protocol):
-    """A byte stream to a freshly started bootstrap on one host: its stdin, stdout and stderr.
+    """A byte stream to a freshly started bootstrap on a host: stdin, stdout and stderr.
 
     `read` returns b"" at the end; every method raises HostUnreachableError when the connection is lost.
     """
@@ -130,11 +130,10 @@ OpenTransport = Callable[[], Awaitable[Transport]]
 
 
 class RunnerPort(Protocol):
-    """One host as a coordinator uses it: a runner behind a transport.
+    """A host as a coordinator uses the host: a runner behind a transport.
 
-    Every method raises HostUnreachableError when the connection is lost (nothing is known of the outcome), and
-    HostError when the runner says no. A runner never executes anything that was not handed to it by `prepare`
-    and `go`.
+    Every method raises HostUnreachableError when the connection is lost (the outcome is then unknown), and HostError
+    when the runner says no. A runner executes only commands handed over by `prepare` and `go`.
     """
 
     name: str
@@ -142,35 +141,35 @@ class RunnerPort(Protocol):
     async def facts(self) -> HostFacts: ...
 
     async def pulse(self, patience: float) -> None:
-        """Return as soon as the runner shows a sign of life; raises HostUnreachableError when none comes within
-        `patience` seconds: a runner that is frozen, or that waits for a disk that hangs."""
+        """Return at the first sign of life of the runner; raises HostUnreachableError when `patience` seconds bring
+        none: the runner is frozen, or waits for a disk that hangs."""
         ...
 
     async def push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
-        """Bring a snapshot to the host, sending only what it lacks; returns the bytes sent."""
+        """Bring a snapshot to the host, sending only the missing part; returns the bytes sent."""
         ...
 
     async def hold(self, nonce: Nonce, demand: Demand, told: Callable[[str], None] = ...) -> None:
-        """Wait in the host's queue for what is asked for, all or nothing; a supervisor then holds it and waits.
+        """Wait in the host's queue for the whole demand; a supervisor then holds the demand and waits.
 
-        `told` is given why the queue itself cannot be used for now, and "" once it can again. Ended by `drop` or a lost
-        connection; raises HostError when the host can never give it.
+        `told` gets the reason while the queue itself cannot be used, and "" at the end of the trouble. Ended by `drop`
+        or a lost connection; raises HostError when the host can never meet the demand.
         """
         ...
 
     async def queue(self, slots: int, gpu_shares: int) -> HostQueue:
-        """Everything that waits or runs on the host, judged by these numbers of slots and shares.
+        """The waiting and running attempts of the host, judged by these numbers of slots and shares.
 
-        Raises HostError, with the holder's name, while the lock of the queue is held by somebody.
+        Raises HostError, with the holder's name, while another process holds the lock of the queue.
         """
         ...
 
     async def images(self, names: Sequence[str]) -> Sequence[str]:
-        """Those of the container images that are on the host; none where Docker gives no answer."""
+        """The container images of `names` that are on the host; none where Docker gives no answer."""
         ...
 
     async def drop(self, nonce: Nonce) -> None:
-        """End a held supervisor that was not told to go; its verdict is then REFUSED."""
+        """End a held supervisor before `go`; the verdict is then REFUSED."""
         ...
 
     async def prepare(self, order: JobOrder) -> None:
@@ -178,8 +177,8 @@ class RunnerPort(Protocol):
         ...
 
     async def go(self, nonce: Nonce, environment: Mapping[str, str]) -> float:
-        """Let a held supervisor start the job -> when it did, by its host's clock (seconds since the epoch, above 0);
-        0.0 when its verdict is REFUSED. `environment` stays in memory."""
+        """Let a held supervisor start the job -> the time of the start by the host's clock (seconds since the epoch,
+        above 0); 0.0 for the verdict REFUSED. `environment` stays in memory."""
         ...
 
     async def verdict(self, nonce: Nonce) -> str:
@@ -199,8 +198,8 @@ class RunnerPort(Protocol):
         ...
 
     async def stop(self, nonce: Nonce, *, abort: bool = False) -> ExitReport:
-        """End the job's whole process tree: TERM, grace, KILL until quiet; raises UnkillableError, which names them,
-        when processes are left that the kernel does not end."""
+        """End the job's whole process tree: TERM, grace, KILL until quiet; raises UnkillableError, with the names of
+        the processes, when the kernel does not end all."""
         ...
 
     async def manifest(self, nonce: Nonce) -> Manifest:
@@ -212,18 +211,18 @@ class RunnerPort(Protocol):
         ...
 
     async def missing_blobs(self, digests: Sequence[str]) -> Sequence[str]:
-        """Which of these sha256 the host store lacks; any number may be asked for."""
+        """The sha256 of `digests` that the host store lacks; any number may be asked for."""
         ...
 
     async def push_blobs(self, blobs: Sequence[tuple[str, int]], chunks: AsyncIterator[bytes]) -> None:
-        """Bring blobs (sha256, size in bytes) into the host store; `chunks` are their bytes, one after the other.
+        """Bring blobs (sha256, size in bytes) into the host store; `chunks` are the bytes, one blob after the other.
 
-        At most 8,000 blobs. The host verifies each, and keeps those that came before one that is damaged.
+        At most 8,000 blobs. The host verifies each blob, and keeps the blobs before a damaged blob.
         """
         ...
 
     async def ended_coordinators(self, ids: Sequence[str]) -> Sequence[str]:
-        """Which of these coordinators ran on this host, under this account, and have ended for sure."""
+        """The coordinators of `ids` that ran on this host, under this account, and have ended for sure."""
         ...
 
     async def spool(self) -> Sequence[Spooled]:
@@ -238,9 +237,9 @@ class RunnerPort(Protocol):
 
 
 class TreeWriter(Protocol):
-    """A folder of the user's that artifacts are written below, never outside. Blocking; several threads may use it.
+    """A folder of the user's for artifacts, which never leave the folder. Blocking; several threads may use the folder.
 
-    Raises DstackError, with the path and the way out, for what it does not write.
+    Raises DstackError, with the path and the way out, for a path that is not written.
     """
 
     def holds(self, entry: Entry) -> bool:
@@ -248,11 +247,11 @@ class TreeWriter(Protocol):
         ...
 
     def write(self, entry: Entry, chunks: Iterable[bytes]) -> None:
-        """Put a file (of these bytes), link or folder in its place; nothing of it is seen before all was verified."""
+        """Put a file (of these bytes), link or folder in place; no part is seen before all bytes were verified."""
         ...
 
     def folds_names(self) -> bool:
-        """Whether names that differ in case, or in how a letter is composed, are one name there."""
+        """Whether names that differ only in case, or in the composition of a letter, are the same name there."""
         ...
 
 
@@ -260,7 +259,7 @@ class CodeSource(Protocol):
     """Where the bytes of snapshots come from: the laptop's own code store."""
 
     def bundle(self, snapshot: Snapshot, basis: Sequence[str]) -> Iterator[bytes]:
-        """A git bundle of the snapshot for somebody who has the snapshot commits `basis`."""
+        """A git bundle of the snapshot for a receiver with the snapshot commits `basis`."""
         ...
 
     def known(self) -> Sequence[str]:
@@ -276,7 +275,7 @@ class CodePort(Protocol):
     """The user's repository: read, never written."""
 
     def snapshot(self) -> Snapshot:
-        """Pack the code as it stands into the code store; raises SnapshotError with what to do."""
+        """Pack the present code into the code store; raises SnapshotError with what to do."""
         ...
 
     def files(self, snapshot: Snapshot) -> Sequence[CodeFile]:
@@ -299,7 +298,7 @@ class Clock(Protocol):
 
 
 class Screen(Protocol):
-    """Where a person, or nobody, watches. Never raises; never waits longer than the terminal does."""
+    """The place where people, if any, watch a run. Never raises; never waits longer than the terminal does."""
 
     def job(
         self, workflow: str, status: str, host: str, note: str, took: float = 0.0, *, reused_from: str = ""

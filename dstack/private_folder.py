@@ -1,8 +1,8 @@
-"""Folders and files that are this account's alone, whatever the umask is, and the check that they still are.
+"""Folders and files for this account alone, whatever the umask is, and the check that other accounts stay out.
 
-One mechanism for both sides: a laptop uses it for `~/.dstack`, a host for its `dir:`. The bootstrap is sent with this
-module's text inside, so it must parse on Python 3.6 and imports only the standard library. The umask of the process is
-never touched: threads share it, and what users pull or commit follows it.
+One mechanism for both sides: a laptop has the mechanism for `~/.dstack`, a host for its `dir:`. The bootstrap is sent
+with the text of this module inside, so the module must parse on Python 3.6 and imports only the standard library. The
+umask of the process is never touched: threads share the umask, and files that users pull or commit follow the umask.
 """
 
 import errno
@@ -21,9 +21,9 @@ RIGHTS_OF_OTHERS = 0o077
 WRITE_RIGHTS = 0o022
 READ_RIGHTS = RIGHTS_OF_OTHERS & ~WRITE_RIGHTS
 SEARCH_RIGHTS = 0o011
-"""What a shared folder deeper down needs of the folders above it: they may be passed, not listed or changed."""
+"""The rights on a parent of a shared folder: other accounts may pass the parent, not list or change the parent."""
 OWN_FOLDERS = ("runner", "spool", "code", "store", "library", "coordinators", "snapshots", "libraries")
-"""What dstack makes right below its folder."""
+"""The folders that dstack makes right below its folder."""
 OWN_FILES = (
     "config.yaml",
     "hosts.yaml",
@@ -34,17 +34,18 @@ OWN_FILES = (
     "variables.yaml",
     "place",
 )
-"""What dstack believes right below its folder."""
+"""The files right below its folder that dstack believes."""
 OTHER_OWN_NAMES = ("bucket", "slots", "store.looked")
-"""What else dstack makes there; bundles on their way have names of their own."""
+"""The other entries that dstack makes there; bundles on their way have names with a prefix."""
 OWN_NAME = ".dstack"
 MAKE_ATTEMPTS = 20
 
 
 class UntrustedError(PermissionError):
-    """A folder or file of dstack's belongs to another account, or may be changed by one; `hint` says what to type.
+    """A folder or file of dstack's belongs to another account, or may be changed by another account; `hint` says what
+    to type.
 
-    `closed` are the folders that were closed before this came up.
+    `closed` are the folders that were closed before the error.
     """
 
     def __init__(self, message: str, hint: str) -> None:
@@ -58,14 +59,14 @@ class UntrustedError(PermissionError):
 
 
 def secure(root: str) -> List[str]:
-    """Close the folder of dstack's to other accounts, and what dstack executes or believes right below it.
+    """Close the folder of dstack's to other accounts, and everything right below that dstack executes or believes.
 
     Returns the paths that others could enter or read until now, the root first; none after the first call. A folder
-    below that is shared on purpose (a bucket of a team) is left as it is, and its way stays passable. A `root` that
-    holds other things than dstack's is the user's, and so may be `code` in it: there no mode is changed, and what
-    others may write to is refused. Raises UntrustedError for that, for what belongs to another account than this one
-    and root, for a file that others may change, and for what cannot be closed; FileNotFoundError where there is no
-    such folder.
+    below that is shared on purpose (a bucket of a team) is left as found, and the way to the folder stays passable. A
+    `root` with entries of other programs belongs to the user, and so may `code` in the root: no mode is changed there,
+    and a folder that others may write to is refused. Raises UntrustedError for such a folder, for an entry of another
+    account than this account and root, for a file that others may change, and for an entry that cannot be closed;
+    FileNotFoundError for a missing folder.
     """
     fd = _open_folder(root)
     closed = []  # type: List[str]
@@ -93,11 +94,11 @@ def secure(root: str) -> List[str]:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and those of its parents that are missing, each 0700.
+    """Make a folder and the missing parents, each 0700.
 
-    In a folder that is there others may not write from then on; their rights to read are left: `secure` takes these
-    where the folder is dstack's. Any number of processes may make it at once. Raises UntrustedError where it belongs
-    to another account, or OSError.
+    In an existing folder others may not write from then on. The read rights of others are left: `secure` takes the read
+    rights in a folder of dstack's. Any number of processes may make the folder at once. Raises UntrustedError for a
+    folder of another account, or OSError.
     """
     path = os.path.abspath(path)
     for left in reversed(range(MAKE_ATTEMPTS)):
@@ -122,12 +123,13 @@ def make_folder(path: str) -> None:
 
 
 def close_folder(path: str) -> None:
-    """Close a folder that dstack made to other accounts. Raises UntrustedError where it is another's, or OSError."""
+    """Close a folder of dstack's to other accounts. Raises UntrustedError for a folder of another account, or
+    OSError."""
     _settle(path, path)
 
 
 def open_folder(path: str) -> int:
-    """A descriptor of a folder that is this account's alone, to open its files by. Raises UntrustedError, OSError."""
+    """A descriptor of a folder for this account alone, to open files by. Raises UntrustedError, OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
@@ -140,9 +142,9 @@ def open_folder(path: str) -> int:
 
 
 def open_file(path: str, flags: int) -> int:
-    """A descriptor of a file with the given flags, made with mode 0600 where it is missing, and closed to others.
+    """A descriptor of a file with the given flags, made with mode 0600 where the file is missing, and closed to others.
 
-    A symbolic link is not followed. Raises UntrustedError where it belongs to another account, or OSError.
+    A symbolic link is not followed. Raises UntrustedError for a file of another account, or OSError.
     """
     wanted = flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = _open_made(path, wanted)
@@ -158,10 +160,10 @@ def open_file(path: str, flags: int) -> int:
 
 
 def open_trusted(path: str, folder: Optional[int] = None) -> int:
-    """A descriptor for reading a file that this account or root wrote, and nobody else may have changed.
+    """A descriptor for reading a file that only this account or root can have written.
 
-    `folder` is the descriptor that a relative path begins at. What is read from it is what was judged, whatever is put
-    under its name meanwhile. Raises UntrustedError, or OSError.
+    `folder` is the descriptor at the beginning of a relative path. The judged bytes are the bytes to read, also when
+    another file takes the name meanwhile. Raises UntrustedError, or OSError.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -197,7 +199,7 @@ def write_scratch(path: str, body: bytes) -> None:
 
 @contextmanager
 def temporary_folder(parent: str, prefix: str = "tmp-") -> Iterator[str]:
-    """A new folder below `parent`, 0700; whatever is in it goes with the end of the block."""
+    """A new folder below `parent`, 0700; the end of the block removes the folder with all content."""
     path = os.path.join(parent, prefix + os.urandom(8).hex())
     make_folder(path)
     try:
@@ -241,14 +243,15 @@ def _exists(name: str, folder: int) -> bool:
 
 
 def _is_own(root: str, fd: int) -> bool:
-    """Whether the folder holds nothing but what dstack makes, or has dstack's name; else it is the user's."""
+    """Whether the folder holds only entries of dstack's, or has dstack's name; else the folder is the user's."""
     known = {*OWN_FOLDERS, *OWN_FILES, *OTHER_OWN_NAMES}
     names = os.listdir(fd)
     return os.path.basename(root) == OWN_NAME or all(name in known or name.startswith("bundle-") for name in names)
 
 
 def _settle_root(root: str, fd: int, is_own: bool) -> bool:
-    """Close the folder of dstack's -> whether it was open. One of the user's for other things too is only judged."""
+    """Close the folder of dstack's -> whether the folder was open. A folder of the user's with other entries is only
+    judged."""
     found = os.fstat(fd)
     if not is_own or found.st_mode & stat.S_ISVTX:
         _judge_owner(found, root)
@@ -258,7 +261,7 @@ def _settle_root(root: str, fd: int, is_own: bool) -> bool:
 
 
 def _holds_shared(folder: int) -> bool:
-    """Whether this account keeps a folder below that others may write to on purpose, such as a bucket of a team."""
+    """Whether this account has a folder below where others may write on purpose, such as a bucket of a team."""
     for name in os.listdir(folder):
         found = os.lstat(name, dir_fd=folder)
         is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
@@ -268,7 +271,7 @@ def _holds_shared(folder: int) -> bool:
 
 
 def _settle(path: str, name: str, folder: Optional[int] = None, keep: int = 0) -> bool:
-    """Close a folder but for the rights `keep` -> whether it was open. `path` is what people call `name`."""
+    """Close a folder but for the rights `keep` -> whether the folder was open. `path` stands for `name` in messages."""
     found = _owned_folder(path, name, folder)
     if found.st_uid != os.getuid():
         _judge_writers(found, path)
@@ -293,7 +296,8 @@ def _owned_folder(path: str, name: str, folder: Optional[int]) -> os.stat_result
 
 
 def _judge_folder(path: str, name: str, folder: int, root: str) -> None:
-    """Refuse a folder that others may write to in a `root` of the user's. It may be the user's too: its mode stays."""
+    """Refuse a folder where others may write, in a `root` of the user's. The folder may be the user's too: the mode
+    stays."""
     if _owned_folder(path, name, folder).st_mode & WRITE_RIGHTS:
         own = shlex.quote(os.path.join(root, "dstack"))
         hint = "give dstack a folder of its own, such as %s, or: chmod go-w %s" % (own, shlex.quote(path))
@@ -335,7 +339,7 @@ def _account(uid: int) -> str:
 
 
 def _give_rights_above(path: str) -> None:
-    """Give back the owner's rights to those folders above that a umask has left without any, the highest first."""
+    """Give back the owner's rights to the folders above that a umask has left without any, the highest first."""
     above = os.path.dirname(path)
     if above != path:
         _give_rights_above(above)

@@ -1,4 +1,4 @@
-"""Where the bootstrap enters the zipapp."""
+"""The entry of the zipapp for the bootstrap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dstack.runner.serve import serve
 def main(first: bytes, stdin: int, stdout: int, root: str) -> None:
     """Serve frames until `stdin` ends; does not return.
 
-    `first` are bytes that were read from the descriptor `stdin` already; answers go to the descriptor `stdout`;
-    `root` is the absolute folder on this host under which everything of dstack lies.
+    `first` are bytes already read from the descriptor `stdin`; answers go to the descriptor `stdout`; `root` is
+    dstack's own folder on this host, an absolute path.
     """
     serve(first, stdin, stdout, root)

@@ -1,10 +1,11 @@
-"""What the coordinator sends first: makes sure that the host has the right runner, then becomes it.
+"""The first bytes from a coordinator: a program that makes sure of the right runner on the host, then becomes the
+runner.
 
-The coordinator that is shipped to hosts starts in the same way, by another `entry`.
+The coordinator on a host starts in the same way, by another `entry`.
 
-Sent as source text and run by an unknown python3, so this file must parse on Python 3.6 and imports only what
-every version has; the text of dstack.private_folder takes the place of its import. docs/format.md section 2 describes
-the talk. Nothing is executed whose sha256 was not checked, or that another account may have put in its place.
+Sent as source text and run by an unknown python3, so this file must parse on Python 3.6 and imports only modules of
+every version; the text of dstack.private_folder takes the place of the import. docs/format.md section 2 describes the
+talk. Only verified bytes are executed: the sha256 was checked, and no other account can have put other bytes in place.
 """
 
 import errno
@@ -26,8 +27,8 @@ OLDEST_PYTHON = (3, 9)
 def boot(stdin: BinaryIO) -> None:
     """Answer the coordinator's line of JSON, then serve frames until `stdin` ends.
 
-    From here on the process's stdout carries nothing but what dstack writes: fd 1 becomes stderr, and fd 0 is
-    empty, so that no child can take a byte from either.
+    From here on the process's stdout carries only the words of dstack: fd 1 becomes stderr, and fd 0 is empty, so that
+    no child can take a byte from either.
     """
     os.umask(0o077)
     line = stdin.readline()
@@ -52,11 +53,12 @@ def boot(stdin: BinaryIO) -> None:
 
 
 Place = NamedTuple("Place", [("folder", str), ("closed", List[str]), ("runner", int), ("name", str)])
-"""dstack's folder on this host, what of it was open until now, a descriptor of `runner/` there, the zipapp's name."""
+"""dstack's folder on this host, the parts that were open until now, a descriptor of `runner/` there, the zipapp's
+name."""
 
 
 class Modules:
-    """Imports the modules of the zipapp from code that was compiled already."""
+    """Imports the modules of the zipapp from compiled code."""
 
     def __init__(self, codes: Dict[str, Any]) -> None:
         self.codes = codes
@@ -80,11 +82,12 @@ class Modules:
 
 
 def _compiled(place: Place, archive: bytes) -> Dict[str, Any]:
-    """The code of every module in the verified zipapp: compiling it takes longer than all else of a start, so the
-    result is kept beside it for this very version of Python.
+    """The code of every module in the verified zipapp. Compiling takes longer than the rest of a start, so the result
+    is kept beside the zipapp for this very version of Python.
 
-    Believed is only a file of this account's own (or root's) that nobody else may change, in a folder that is so, too:
-    no other account can make one. A hash over it and the zipapp's name is against damage and mistaken identity.
+    Only a file of this account (or root) is believed, with no write rights for others, in a folder with the same
+    guarantee: no other account can make such a file. A hash over the file and the zipapp's name is against damage and
+    mistaken identity.
     """
     kept = "%s.%x" % (place.name, sys.hexversion)
     try:
@@ -114,7 +117,7 @@ def _seal(place: Place, body: bytes) -> bytes:
 
 
 def _rest(stdin: Any) -> bytes:
-    """What was read ahead of its time, without waiting for more."""
+    """The bytes read ahead of their time, without waiting for more."""
     os.set_blocking(0, False)
     try:
         return bytes(stdin.peek())
@@ -147,7 +150,8 @@ def _hint(error: Exception) -> str:
 
 
 def _place(request: Dict[str, Any]) -> Place:
-    """The folder of dstack, closed to other accounts; raises UntrustedError where it, or a part of it, is another's."""
+    """The folder of dstack, closed to other accounts; raises UntrustedError for a folder, or a part, of another
+    account."""
     if sys.version_info < OLDEST_PYTHON:
         raise RuntimeError("python3 is %s (%s), too old" % (sys.version.split()[0], sys.executable))
     folder = os.path.abspath(os.path.expanduser(request["dir"]))

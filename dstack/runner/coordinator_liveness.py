@@ -1,4 +1,4 @@
-"""Which coordinators of this host have ended: each holds a lock for as long as it lives."""
+"""The ended coordinators of this host. Each coordinator holds a lock for its whole life."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dstack.wire import is_nonce
 
 
 def ended(root: str, ids: Sequence[str]) -> List[str]:
-    """Those whose lock file is here and held by nobody. One without a file is not known, and so not among them."""
+    """The coordinators of `ids` with a lock file here, and without a process that holds the lock. A coordinator without
+    a file is unknown, and left out."""
     return [name for name in ids if is_nonce(name) and _is_free(os.path.join(root, "coordinators", name + ".lock"))]
 
 

@@ -1,4 +1,4 @@
-"""What a host says of itself at `hello`. No question may hang: each has a deadline."""
+"""The facts of a host for `hello`. No question may hang: each has a time-out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dstack.wire.host_messages import GpuAnswer, HelloAnswer
 
 
 def hello(root: str) -> HelloAnswer:
-    """What this host says of itself."""
+    """The facts of this host."""
     asked: Dict[str, Any] = {}
     questions = [("git", git_version), ("gpus", graphics), ("docker", docker_answers)]
     threads = [threading.Thread(target=lambda name, ask: asked.update({name: ask()}), args=each) for each in questions]
@@ -51,8 +51,9 @@ def hello(root: str) -> HelloAnswer:
 
 
 def machine() -> str:
-    """32 hex digits that stay the same over boots and differ between machines, whichever account asks; "" where the
-    system has no machine id. The id itself is confidential (machine-id(5)), so it is hashed with the host's name."""
+    """32 hex digits, the same over boots and for all accounts, and different between machines; "" where the system has
+    no machine id. The id itself is confidential (machine-id(5)), so the digits are a hash of the id and the host's
+    name."""
     number = _line("/etc/machine-id") or ""
     if len(number) != 32:
         return ""
@@ -60,7 +61,8 @@ def machine() -> str:
 
 
 def place(root: str) -> str:
-    """What names this folder of dstack and no other one, made when first asked for: verdicts are those of its spool."""
+    """The name of this folder of dstack and no other folder, made at the first question: verdicts belong to the spool
+    of a folder."""
     path = os.path.join(root, "place")
     while True:
         try:
@@ -78,7 +80,7 @@ def place(root: str) -> str:
 
 
 def capacity(slots_: int, shares: int) -> Capacity:
-    """What this host gives to jobs, but for its GPUs: `slots_` jobs at a time, `shares` of them on one GPU."""
+    """The capacity of this host for jobs, without the GPUs: `slots_` jobs at a time, `shares` jobs on a GPU."""
     return Capacity(slots_, cpus(), memory(), (), max(1, shares))
 
 

@@ -1,6 +1,6 @@
-"""What a coordinator may ask of a runner, one method for each request of dstack/wire.
+"""The operations of a runner, a method for each request of dstack/wire.
 
-A method returns the answer or raises Refusal; streams go out before it returns.
+A method returns the answer or raises Refusal; streams go out before the method returns.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _MOST = 2_000
 
 
 class Operations:
-    """The operations of one runner, which works under the folder `root`. Methods run in threads of their own."""
+    """The operations of a runner for the folder `root`. Methods run in threads of their own."""
 
     def __init__(self, root: str, forker: Forker) -> None:
         self._root = root
@@ -256,7 +256,7 @@ class Operations:
         return DoneAnswer()
 
     def _keep_artifacts(self, attempt: Attempt) -> None:
-        """What the job made goes into the store, so that the next job on this host needs no transfer."""
+        """Bring the artifacts of the job into the store, so that the next job on this host needs no transfer."""
         if os.path.exists(attempt.manifest):
             try:
                 intake.adopt(self._root, attempt.folder, _project(attempt, attempt.read_order()))
@@ -277,7 +277,7 @@ class Operations:
 
 
 def _bound(cls: Type[R], act: Callable[[Request, R], Message]) -> Tuple[str, Operation]:
-    """The name of an operation, and a function that reads its request, does it, and gives the answer."""
+    """The name of an operation, with a function that reads the request, does the operation, and gives the answer."""
     return cls.op, lambda request: act(request, request.read(cls))
 
 
@@ -287,7 +287,8 @@ def _project(attempt: Attempt, order: Optional[JobOrder]) -> str:
 
 
 def _unprepared(error: Exception) -> Refusal:
-    """What `prepare` answers when `error` ended it: a full disk is told from all else, which is the job's own."""
+    """The refusal of `prepare` after `error`: a full disk differs from every other error, for all others are the job's
+    own."""
     if isinstance(error, OSError):
         return disk_room.refusal(error, "prepare", str(error), "")
     kind = NO_ROOM if getattr(error, "kind", "") == NO_ROOM else "prepare"

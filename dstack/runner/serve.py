@@ -26,7 +26,7 @@ MAX_REQUESTS = 1024
 
 
 def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
-    """Serve until `stdin` ends or its lease is over, then end this process and, by that, all that was only held."""
+    """Serve until `stdin` ends or the lease is over, then end this process and, by the end, all held attempts."""
     try:
         os.setsid()
     except OSError:
@@ -49,7 +49,7 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
 
 
 def _end_with(pid: int) -> None:
-    """A runner whose nursery was killed can start nothing more: it ends, and whoever needs one connects anew."""
+    """End a runner whose forker was killed: such a runner can start nothing more, and a coordinator connects anew."""
     os.waitpid(pid, 0)
     sys.stderr.write("dstack: the runner's nursery was killed\n")
     sys.stderr.flush()
@@ -86,7 +86,7 @@ class _Loop:
         return os.read(stdin, INPUT_READ_BYTES)
 
     def _take_lease(self, lease: object) -> None:
-        """From here on a silence ends this runner; a lease that is none changes nothing."""
+        """Let a silence end this runner from here on; an invalid lease changes nothing."""
         if type(lease) is int and 0 < lease <= LONGEST_LEASE_S:
             self._lease = lease
 

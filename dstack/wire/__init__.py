@@ -1,11 +1,11 @@
-"""The contract between a coordinator and a runner: frames, messages, names of operations.
+"""The contract between a coordinator and a runner: frames, and the names of operations; the messages stand beside.
 
-Shared by the CLI and by what is shipped to hosts, so: Python 3.9 and the standard library only.
-docs/format.md is normative; this module is its only spelling in code.
+Shared by the CLI and by the shipped runner and coordinator, so: Python 3.9 and the standard library only.
+docs/format.md is normative; this package is the only spelling in code.
 
-A stream is a sequence of frames: one byte kind, four bytes length (big-endian), then the payload.
-MESSAGE carries one JSON object in UTF-8. DATA carries eight bytes request id and raw bytes; a DATA
-frame without bytes ends the stream of that request.
+A stream is a sequence of frames: one byte kind, four bytes length (big-endian), then the payload. MESSAGE carries a
+JSON object in UTF-8. DATA carries eight bytes request id and raw bytes; a DATA frame without bytes ends the stream of
+the request.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ MAX_FRAME_BYTES = 1 << 20
 CHUNK_BYTES = 256 * 1024
 """Bytes of bulk data in one DATA frame."""
 SHORTEST_SECRET = 4
-"""Bytes: what is shorter stands in too many innocent words to be masked in a log."""
+"""Bytes: a shorter secret stands in too many innocent words to be masked in a log."""
 
 LAUNCHER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline()or 0)))"
-"""The program that a host's python3 is started with, over SSH and locally: it reads the bootstrap, and becomes it."""
+"""The program for a host's python3, over SSH and locally: the program reads the bootstrap, and becomes the
+bootstrap."""
 
 LEASE_S = 60
-"""Seconds: a runner to which nothing came for that long ends, where `hello` said so. Its coordinator sleeps, or is cut
-off, and would keep slots that it cannot use."""
+"""Seconds without a message after which a runner ends, where `hello` said so. The coordinator then sleeps, or is cut
+off, and would keep slots without a use for them."""
 LEASE_BEAT_S = 15.0
-"""Seconds between two signs of life of a coordinator that has a lease."""
+"""Seconds between two signs of life of a coordinator with a lease."""
 
 # The operations of a runner. Each request is {"id", "op", …}; the answer is {"id", "ok": {…}} or
 # {"id", "error": {"kind", "message", "hint"}}. docs/format.md has the fields of each.
@@ -53,7 +54,7 @@ WAIT = "wait"
 FOLLOW = "follow"
 CANCEL = "cancel"
 CREDIT = "credit"
-"""The one message without an id: `request` may be sent `bytes` more of DATA. Never answered."""
+"""The only message without an id: `request` may be sent `bytes` more of DATA. Never answered."""
 STOP = "stop"
 MANIFEST = "manifest"
 PACK_READ = "pack.read"
@@ -89,7 +90,7 @@ SIGHTINGS = (ALIVE, UNSEEN, UNKNOWN)
 STARTED = "started"
 REFUSED = "refused"
 NOT_HELD = "held"
-"""Kind of the refusal of what needs a held attempt, when nothing holds it (any more)."""
+"""Kind of the refusal of a request that needs a held attempt, when no supervisor holds the attempt (any more)."""
 NO_ROOM = "room"
 """Kind of every refusal for want of room on a disk of the host: full, a quota, no inode left."""
 UNKILLABLE = "unkillable"
@@ -105,7 +106,7 @@ def is_nonce(value: object) -> bool:
 
 
 class Frame(NamedTuple):
-    """One frame as it came in: its kind, and its payload."""
+    """A frame off the wire: kind and payload."""
 
     kind: int
     payload: bytes
@@ -134,7 +135,7 @@ class Refusal(Exception):
 
 
 def pack_message(message: Dict[str, Any]) -> bytes:
-    """One MESSAGE frame; raises ProtocolError when it would pass MAX_FRAME."""
+    """A MESSAGE frame; raises ProtocolError for a message longer than MAX_FRAME_BYTES."""
     payload = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
     if len(payload) > MAX_FRAME_BYTES:
         raise ProtocolError("a message of %d bytes is longer than a frame" % len(payload))
@@ -147,7 +148,7 @@ def pack_data(request: int, data: bytes) -> bytes:
 
 
 def unpack_message(payload: bytes) -> Dict[str, Any]:
-    """The JSON object of a MESSAGE frame; raises ProtocolError when it is none."""
+    """The JSON object of a MESSAGE frame; raises ProtocolError for a payload without an object."""
     try:
         message = json.loads(payload.decode("utf-8", "surrogateescape"))
     except ValueError as error:
@@ -167,7 +168,7 @@ def unpack_data(payload: bytes) -> Tuple[int, bytes]:
 
 
 class FrameReader:
-    """Turns bytes in pieces of any size into frames; holds at most one frame and one piece."""
+    """Turns bytes in pieces of any size into frames; holds at most a frame and a piece."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -1,4 +1,4 @@
-"""The requests to the coordinator that is shipped to hosts, and their answers."""
+"""The requests to the coordinator on a host, and the answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class LibraryPushRequest(RequestMessage[DoneAnswer], op=wire.LIBRARY_PUSH, answe
 
 
 class LookAnswer(Message):
-    """How a host sees a bucket: as whom, whether a dstack has used the bucket, and what keeps the account from it."""
+    """How a host sees a bucket: the account, whether a dstack has used the bucket, and the trouble of the account with
+    the bucket, "" without any."""
 
     who: str = field(text())
     used: bool = field(flag())
@@ -41,7 +42,7 @@ class LookRequest(RequestMessage[LookAnswer], op=wire.LOOK, answer=LookAnswer):
 
 
 class HandAnswer(Message):
-    """The id of the coordinator that works on the run, its process and its machine."""
+    """The id of the coordinator of the run, with the process and the machine of the coordinator."""
 
     coordinator: str = field(text())
     pid: Optional[int] = field(optional(whole()), absent=None)

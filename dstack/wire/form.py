@@ -1,7 +1,7 @@
-"""The form of messages: fields declared once, each with its check, so that one declaration writes and reads a message.
+"""The form of messages: a declaration of each field, with a check, by which a message is written and read back.
 
-A message is frozen and equal by value. Reading JSON is checking it, for every message comes from another process.
-dataclasses would do the same, but cost a runner's start one millisecond for each class.
+A message is frozen and equal by value. Reading JSON is checking JSON, for every message comes from another process.
+dataclasses would do the same, and cost a runner's start a millisecond for each class.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _NOTHING: Any = object()
 
 
 class MisfitError(ValueError):
-    """A message that breaks its declaration. `field` is the path of the wrong field, "" for the whole message.
+    """A message that breaks the declaration. `field` is the path of the wrong field, "" for the whole message.
 
-    `kind` and `hint` are those of the refusal that a runner answers with.
+    `kind` and `hint` go into the refusal of the runner.
     """
 
     def __init__(self, text: str, *, field: str = "", kind: str = "request", hint: str = "") -> None:
@@ -51,7 +51,7 @@ class MisfitError(ValueError):
         return "field %r %s" % (self.field, self.text) if self.field else self.text
 
     def below(self, name: str) -> MisfitError:
-        """The same error as the message around it sees it, in whose field `name` the wrong message stands."""
+        """The same error for the message around, whose field `name` holds the wrong message."""
         joint = "" if not self.field or self.field.startswith("[") else "."
         path = name + joint + self.field if self.field else name
         return MisfitError(self.text, field=path, kind=self.kind, hint=self.hint)
@@ -62,9 +62,9 @@ def _is_count(value: Any) -> bool:
 
 
 class Kind:
-    """One kind of value: `read` checks JSON and gives the value, `write` gives the JSON of a value.
+    """A kind of value: `read` checks JSON and gives the value, `write` gives the JSON of a value.
 
-    `read` takes the JSON and whether it may come from another version. It raises MisfitError.
+    `read` takes the JSON, and whether another version may have written the JSON. Raises MisfitError.
     """
 
     def __init__(self, read: Callable[[Any, bool], Any], write: Optional[Callable[[Any], Any]] = None) -> None:
@@ -85,8 +85,8 @@ class Field:
 def field(kind: Kind, *, default: Any = _NOTHING, absent: Any = _NOTHING) -> Any:
     """Declare a field of a message.
 
-    A field with a `default` may be left out, in code and in JSON; one whose default is None is not written while it is
-    None. `absent` is what the field is in a file of an earlier version, which did not have it.
+    A field with a `default` may be left out, in code and in JSON; a field with the default None is not written while
+    the value is None. `absent` is the value in a file of an earlier version, from before the field existed.
     """
     return Field(kind, default, absent)
 
@@ -143,16 +143,16 @@ class Message:
 
     @classmethod
     def from_json(cls: Type[M], data: object) -> M:
-        """The message that a process of this wire version wrote: every field is known, and none is missing.
+        """A message of this wire version: every field is known, and none is missing.
 
-        Raises MisfitError, which names the field.
+        Raises MisfitError, with the name of the field.
         """
         return cls._read(data, False)
 
     @classmethod
     def from_other_version(cls: Type[M], data: object) -> M:
-        """The message as an earlier or later version may have written it: unknown fields are passed over, and missing
-        ones are what they were before they existed. Raises MisfitError, which names the field."""
+        """A message of an earlier or later version: unknown fields are passed over, and missing fields have their
+        values from before the fields existed. Raises MisfitError, with the name of the field."""
         return cls._read(data, True)
 
     @classmethod
@@ -180,7 +180,7 @@ class Message:
 
 
 class RequestMessage(Message, Generic[A]):
-    """A request to a runner. `op` is the operation, `answer` the type of what answers it.
+    """A request to a runner. `op` is the operation; `answer_from` reads the answer.
 
     `streams`: bytes come before the answer, as far as the `window` of the request allows.
     """
@@ -200,7 +200,7 @@ class RequestMessage(Message, Generic[A]):
 
     @classmethod
     def from_envelope(cls: Type[R], message: Mapping[str, Any]) -> R:
-        """The request in a message off the wire. Raises MisfitError, which names the field."""
+        """The request in a message off the wire. Raises MisfitError, with the name of the field."""
         around = ("id", "op", "window") if cls.streams else ("id", "op")
         if "window" in around and not _is_count(message.get("window", 0)):
             raise MisfitError("must be a whole number", field="window")
@@ -213,4 +213,4 @@ class RequestMessage(Message, Generic[A]):
 
 
 class DoneAnswer(Message):
-    """The answer to a request that only has to be done."""
+    """An answer without fields: the request was done."""

@@ -1,6 +1,6 @@
-"""The requests about a host, its code, its blobs and its queue, and their answers.
+"""The requests about a host, its code, its blobs and its queue, and the answers.
 
-A coordinator and the runner that it ships are of one version, so a request has every field that is declared here, and
+A coordinator ships its own runner, so both are of the same version: a request has every field of the declaration, and
 no other. docs/format.md section 2 has the meaning of each message.
 """
 
@@ -49,7 +49,7 @@ def _is_size(value: Any) -> bool:
 
 
 class CodeBasisAnswer(Message):
-    """Whether the host has the commit, and on which of the known ones a bundle may build."""
+    """Whether the host has the commit, and the known commits on which a bundle may build."""
 
     have: bool = field(flag())
     basis: Tuple[str, ...] = field(texts(), absent=())
@@ -99,7 +99,7 @@ class GpuAnswer(Message):
 
 
 class HelloAnswer(Message):
-    """What a host says of itself; see model.HostFacts. Sizes are in bytes."""
+    """The facts of a host; see model.HostFacts. Sizes are in bytes."""
 
     wire: int = field(whole())
     boot_id: str = field(line(1, 200))
@@ -121,7 +121,7 @@ class HelloAnswer(Message):
 
 
 class HelloRequest(RequestMessage[HelloAnswer], op=wire.HELLO, answer=HelloAnswer):
-    """`lease` is in seconds: the runner ends where nothing comes for as long; None where it never does."""
+    """`lease` is in seconds: the runner ends after as long without a message; None where the runner never does."""
 
     lease: Optional[int] = field(whole(1, LONGEST_LEASE_S), default=None)
 
@@ -197,6 +197,6 @@ class SpoolRequest(RequestMessage[SpoolAnswer], op=wire.SPOOL, answer=SpoolAnswe
 
 
 class CancelRequest(RequestMessage[DoneAnswer], op=wire.CANCEL, answer=DoneAnswer):
-    """Give up the request of that number; 0 is the number of none, so that this asks for a sign of life."""
+    """Give up the request with this number; no request has the number 0, so that 0 asks for a sign of life."""
 
     request: int = field(whole())

@@ -1,8 +1,8 @@
-"""The requests about one attempt, from the wait for a slot to the release, and their answers.
+"""The requests about an attempt, from the wait for a slot to the release, and the answers.
 
-A coordinator and the runner that it ships are of one version, so a request has every field that is declared here, and
-no other. `JobOrder`, `ExitRecord`, `StopWish` and `ManifestSummary` are also files of the spool, which other versions
-of dstack read and write. docs/format.md section 2 has the meaning of each message.
+A coordinator ships its own runner, so both are of the same version: a request has every field of the declaration, and
+no other. `JobOrder`, `ExitRecord`, `StopWish` and `ManifestSummary` are also files of the spool, written and read by
+other versions of dstack too. docs/format.md section 2 has the meaning of each message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ LONGEST_GRACE_S = 1e9
 
 
 class JobOrder(RequestMessage[DoneAnswer], op=wire.PREPARE, answer=DoneAnswer):
-    """All that a host needs to run a job but its secrets: the request `prepare`, and `attempt.json` in the spool."""
+    """Everything that a host needs to run a job, but the secrets: the request `prepare`, and `attempt.json` in the
+    spool."""
 
     attempt: str = field(text(), absent="")
     """The folder of the attempt in the bucket."""
@@ -76,14 +77,14 @@ class ExitRecord(Message):
     missing: Tuple[str, ...] = field(texts(1 << 16, 1 << 16), absent=())
     """The named artifacts that do not exist."""
     log_lost: str = field(line(), absent="")
-    """In words what of the log is missing for good; "" for nothing."""
+    """In words the part of the log that is missing for good; "" for nothing."""
     started: float = field(moment(), absent=0.0)
     ended: float = field(moment(), absent=0.0)
     vanished: Optional[bool] = field(optional(flag()), default=None)
     """True where supervisor and job are gone without a report; only in answers."""
 
     def succeeded(self) -> bool:
-        """Whether the job did all that was asked of it; the same rule as `model.ExitReport.succeeded`."""
+        """Whether the job did everything asked for; the same rule as `model.ExitReport.succeeded`."""
         return self.code == 0 and not (self.stopped or self.reason or self.missing)
 
 
@@ -95,7 +96,7 @@ class StopWish(Message):
 
 
 class JobDemand(Message):
-    """What an attempt asks of its host. Memory is in bytes; 0 and "" ask for nothing."""
+    """The demand of an attempt on its host. Memory is in bytes; 0 and "" ask for nothing."""
 
     cpu: int = field(whole(0, 1 << 20), default=0)
     memory: int = field(whole(0, 1 << 62), default=0)
@@ -111,13 +112,13 @@ class HoldAnswer(Message):
 
 
 class HoldRequest(RequestMessage[HoldAnswer], op=wire.HOLD, answer=HoldAnswer, streams=True):
-    """Wait in the host's queue for one of its `slots` and for all of `demand`. Lines that come before the answer say
-    why the queue itself cannot be used."""
+    """Wait in the host's queue for a slot of `slots` and for all of `demand`. Lines ahead of the answer say why the
+    queue itself cannot be used."""
 
     nonce: str = field(nonce())
     slots: int = field(whole())
     gpu_shares: int = field(whole(-LARGEST), default=1)
-    """Jobs that may have one GPU at a time."""
+    """Jobs that may share a GPU at a time."""
     priority: int = field(whole(-100, 100), default=0)
     title: str = field(text(), default="")
     demand: JobDemand = field(nested(JobDemand), default=JobDemand())
@@ -135,7 +136,7 @@ class GoAnswer(Message):
 
 
 class GoRequest(RequestMessage[GoAnswer], op=wire.GO, answer=GoAnswer):
-    """Start a held job. `environment` are its secrets: they are never written."""
+    """Start a held job. `environment` are the secrets of the job, and is never written."""
 
     nonce: str = field(nonce())
     environment: Mapping[str, str] = field(mapping())
@@ -181,7 +182,7 @@ class WaitRequest(RequestMessage[WaitAnswer], op=wire.WAIT, answer=WaitAnswer):
 
 
 class FollowAnswer(Message):
-    """The end of a log: how many bytes it has, and the state of its attempt."""
+    """The end of a log: the number of bytes, and the state of the attempt."""
 
     exit: Optional[ExitRecord] = field(optional(nested(ExitRecord)), absent=None)
     length: int = field(whole(), absent=0)
@@ -208,7 +209,7 @@ class StopRequest(RequestMessage[StopAnswer], op=wire.STOP, answer=StopAnswer):
 
 
 class ManifestSummary(Message):
-    """What is told of a manifest beside its entries: `manifest.json` in the spool."""
+    """The facts about a manifest beside the entries: `manifest.json` in the spool."""
 
     missing: Tuple[str, ...] = field(texts(), absent=())
     skipped: Tuple[str, ...] = field(texts(), absent=())
@@ -217,7 +218,7 @@ class ManifestSummary(Message):
 
 
 class ManifestAnswer(ManifestSummary):
-    """`partial`: the artifacts are those of a job that did not succeed."""
+    """`partial`: the job of these artifacts did not succeed."""
 
     partial: bool = field(flag())
 

@@ -1,4 +1,4 @@
-"""The kinds of values that fields of messages have, each with its bounds."""
+"""The kinds of values in the fields of messages, each kind with its bounds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dstack.wire import is_nonce
 from dstack.wire.form import Kind, Message, MisfitError
 
 LATEST = 253_402_214_400.0
-"""A day before the year 10000, in seconds since the epoch: no calendar writes a later time, whatever the time zone."""
+"""A day before the year 10000, in seconds since the epoch: no calendar writes a later time, in any time zone."""
 LARGEST = 2**63 - 1
 """The largest whole number of a message, where its field says nothing else."""
 MAX_ITEMS = 1 << 20
 """Items of a list or a mapping of a message, where its field says nothing else: no frame has room for more."""
 
 MAX_LIST_ITEMS = 4096
-"""Items of a list that a host sends for people, and characters of a text in it."""
+"""Items of a host's list for people, and characters of a text in the list."""
 
 
 def text(least: int = 0, most: int = 0, *, shown: bool = False) -> Kind:
@@ -37,7 +37,7 @@ def text(least: int = 0, most: int = 0, *, shown: bool = False) -> Kind:
 
 
 def _encoded(value: str) -> None:
-    """Raise MisfitError for halves of surrogate pairs that stand for no byte: nobody could write such a text."""
+    """Raise MisfitError for halves of surrogate pairs that stand for no byte: no process could write such a text."""
     try:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -57,7 +57,7 @@ def whole(least: int = 0, most: int = LARGEST) -> Kind:
 
 
 def real(least: float, most: float, what: str = "a number") -> Kind:
-    """A number, whole or not; `what` says what it counts."""
+    """A number, whole or not; `what` names the number in the error."""
 
     def read(value: Any, _: bool) -> float:
         if type(value) not in (int, float) or not least <= value <= most:
@@ -126,7 +126,7 @@ def mapping() -> Kind:
 
 
 def unread_list() -> Kind:
-    """A list of JSON that is not read here; the code that takes the items checks them."""
+    """A list of JSON, unread: the code that takes the items checks the items."""
 
     def read(value: Any, _: bool) -> Tuple[Any, ...]:
         if not isinstance(value, list):
@@ -137,7 +137,7 @@ def unread_list() -> Kind:
 
 
 def unread_object() -> Kind:
-    """An object that is not read here; the code that takes the object checks it."""
+    """An object, unread: the code that takes the object checks the object."""
 
     def read(value: Any, _: bool) -> Dict[str, Any]:
         if not isinstance(value, dict):
@@ -204,5 +204,5 @@ def nonce() -> Kind:
 
 
 def line(least: int = 0, most: int = MAX_LIST_ITEMS) -> Kind:
-    """A text of a host that is shown as it is."""
+    """A text of a host for a terminal, shown without a change."""
     return text(least, most, shown=True)

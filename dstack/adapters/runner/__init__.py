@@ -1,1 +1,1 @@
-"""The runner on a host, as the laptop and a coordinator on that host talk to it."""
+"""The runner on a host, for the laptop and for a coordinator on the host."""

@@ -27,14 +27,14 @@ from dstack.wire.host_messages import HelloAnswer, QueueAnswer, SpoolAnswer, Tic
 from dstack.wire.job_messages import ExitRecord, ManifestAnswer, StatusAnswer
 
 MAX_LINE = 1 << 20
-"""Bytes of one entry of a manifest as it comes over the wire."""
+"""Bytes of an entry of a manifest on the wire."""
 MAX_TEXT = 4096
-"""Characters of one line that a host sends for people."""
+"""Characters of a host's line for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStatus:
-    """What a host knows of one attempt. `state` is one of `wire.STATES`, `log` the bytes of its log so far."""
+    """The state of an attempt on its host. `state` is a word of `wire.STATES`, `log` the bytes of the log so far."""
 
     state: str
     log: int
@@ -66,7 +66,7 @@ def facts(host: str, answer: HelloAnswer) -> HostFacts:
 
 
 def exit_report(host: str, op: str, record: ExitRecord) -> ExitReport:
-    """The `exit` of an answer; raises HostError for an end that says nothing."""
+    """The `exit` of an answer; raises HostError for an end without code, signal and reason."""
     if record.code is None and record.signal is None and not record.reason:
         raise nonsense(host, op, "an exit has neither code nor signal nor reason")
     return ExitReport(
@@ -114,12 +114,13 @@ def _entry(ticket: TicketAnswer) -> QueueEntry:
 
 
 def last_line(data: bytes) -> str:
-    """The last of whole lines that a host sent for people, safe to be shown; "" for an empty one."""
+    """The last whole line of a host's lines for people, safe to be shown; "" for an empty line."""
     return opening(data.rstrip(b"\n").rpartition(b"\n")[2].decode("utf-8", "replace"), MAX_TEXT)
 
 
 def subset(host: str, op: str, named: Iterable[str], asked: Iterable[str]) -> list[str]:
-    """Those of `asked` that the host named, in the order of `asked`; raises HostError where it named others."""
+    """The items of `asked` that the host named, in the order of `asked`; raises HostError where the host named
+    others."""
     order, given = list(dict.fromkeys(asked)), set(named)
     if not given <= set(order):
         raise nonsense(host, op, "it names what it was not asked for")
@@ -127,7 +128,7 @@ def subset(host: str, op: str, named: Iterable[str], asked: Iterable[str]) -> li
 
 
 class Listing:
-    """Collects a manifest from its lines as they come, in pieces cut anywhere; raises HostError on nonsense."""
+    """Collects a manifest from pieces cut anywhere; raises HostError on nonsense."""
 
     def __init__(self, host: str) -> None:
         self._host = host

@@ -1,4 +1,4 @@
-"""Requests and streams over one transport: frames out in order, answers and bytes in to whom they belong."""
+"""Requests and streams over a transport: frames out in order, answers and bytes in to their requests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dstack.wire.host_messages import CancelRequest
 
 A = TypeVar("A", bound=Message)
 REQUEST_TIMEOUT_S = 60.0
-"""Seconds within which requests must be answered that do next to nothing, on a host that is very busy."""
+"""Seconds within which even a very busy host must answer a small request."""
 MAX_OPEN_REQUESTS = 10_000
-"""Requests without an answer, those that were given up included."""
+"""Requests without an answer, given-up requests included."""
 _READ = 1 << 20
 _SAID = 2000
 
@@ -28,9 +28,9 @@ _SAID = 2000
 class Channel:
     """A started runner behind its transport; belongs to one event loop.
 
-    Any number of requests and streams go on at once and none waits for another: the host may be at most
-    `streams.WINDOW` bytes ahead of whoever reads a stream. Once the connection is lost, or the host said what
-    makes no sense, every request fails and the channel stays dead.
+    Any number of requests and streams go on at once, without waiting for each other: the host may be at most
+    STREAM_WINDOW_BYTES ahead of the reader of a stream. After a lost connection, or nonsense from the host, every
+    request fails and the channel stays dead.
     """
 
     def __init__(self, transport: Transport, first: bytes) -> None:
@@ -47,10 +47,10 @@ class Channel:
     # -- requests ------------------------------------------------------------------------------------------------
 
     async def ask(self, request: RequestMessage[A], *, deadline: float | None = REQUEST_TIMEOUT_S) -> A:
-        """One request and its answer.
+        """Send a request and wait for the answer.
 
-        Raises HostUnreachableError when the connection is lost or nothing was answered within `deadline` seconds
-        (then nobody knows whether it was done), HostError when the runner says no. Cancelled, it has been sent.
+        Raises HostUnreachableError when the connection is lost or `deadline` seconds bring no answer (the outcome is
+        then unknown), HostError when the runner says no. A cancelled request has been sent.
         """
         try:
             exchange, frame = self._begin(request)
@@ -74,7 +74,7 @@ class Channel:
             raise nonsense(self.host, request.op, str(misfit)) from None
 
     async def ask_long(self, request: RequestMessage[A]) -> A:
-        """The same for what takes as long as it takes; cancelled, the runner is told to give it up."""
+        """Like `ask`, without a time-out; a cancelled request is given up on the runner too."""
         exchange = await self.send(request)
         try:
             return self._read_answer(request, await asyncio.shield(exchange.answer))
@@ -85,9 +85,9 @@ class Channel:
     async def download(
         self, request: RequestMessage[A], ended: Callable[[A], None] | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes that the host sends for one request; `ended` is given the answer after the last of them.
+        """The bytes of the host's stream for a request; `ended` gets the answer after the last byte.
 
-        Left early, the runner is told to give it up. Raises as `ask` does.
+        Left early, the request is given up on the runner too. Raises as `ask` does.
         """
         exchange = await self.send(request, window=STREAM_WINDOW_BYTES)
         try:
@@ -99,9 +99,10 @@ class Channel:
             self.give_up(exchange)
 
     async def upload(self, request: RequestMessage[A], chunks: AsyncIterator[bytes]) -> A:
-        """A request followed by bytes; stops sending when the runner answers before it has all.
+        """A request followed by bytes; the sending stops at an early answer.
 
-        When `chunks` raises or the coroutine is cancelled the runner is told to give it up. Raises as `ask` does.
+        When `chunks` raises or the coroutine is cancelled, the request is given up on the runner too. Raises as `ask`
+        does.
         """
         exchange = await self.send(request)
         try:
@@ -147,13 +148,13 @@ class Channel:
         return exchange, frame
 
     def give_up(self, exchange: Exchange) -> None:
-        """Drop what still comes for a request and tell the runner; nothing happens when it is answered."""
+        """Drop later bytes for a request and tell the runner; nothing happens for an answered request."""
         exchange.discard()
         if not exchange.answer.done() and self._dead is None:
             self.later(CancelRequest(request=exchange.number))
 
     def later(self, request: RequestMessage[Any]) -> None:
-        """Send a request after all that was sent before and before all that will be, without waiting for anything."""
+        """Send a request between the earlier and the later requests, without waiting for anything."""
         with suppress(DstackError):
             _, frame = self._begin(request)
             _ = self._start(self._written(frame))
@@ -191,7 +192,7 @@ class Channel:
             ) from None
 
     async def _write(self, frame: bytes) -> None:
-        """Write one frame, whole even when the caller is cancelled; frames go out in the order of their calls."""
+        """Write a frame, whole even for a cancelled caller; frames go out in the order of the calls."""
         if self._dead is not None:
             raise self._dead()
         writing = self._start(self._written(frame))
@@ -210,7 +211,8 @@ class Channel:
             await self._transport.write(frame)
 
     def _credit(self, exchange: Exchange, count: int) -> None:
-        """Never waits: a consumer that waited for the host here could wait for a host that waits for it."""
+        """Allow the host more bytes, without waiting: a waiting consumer and a waiting host could wait for each
+        other."""
         message = {"op": wire.CREDIT, "request": exchange.number, "bytes": count}
         _ = self._start(self._written(wire.pack_message(message)))
 

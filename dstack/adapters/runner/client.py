@@ -1,4 +1,4 @@
-"""One host as a coordinator uses it: `RunnerPort` in frames over a transport. docs/format.md §2 is normative."""
+"""A host for a coordinator: `RunnerPort` in frames over a transport. docs/format.md §2 is normative."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ DEFAULT_DIRECTORY = "~/.dstack"
 class RunnerClient:
     """A `RunnerPort`. Connects at first use, or by `connect`; belongs to one event loop.
 
-    Once its connection is lost every method raises HostUnreachableError for ever: open another one, which costs a
-    start of python3 on the host. Methods may be called concurrently, and none waits for another's bytes.
+    After a lost connection every method raises HostUnreachableError for ever: a new client costs a start of python3 on
+    the host. Methods may be called concurrently, and none waits for another's bytes.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class RunnerClient:
         self._pushes: dict[tuple[str, str], asyncio.Task[int]] = {}
 
     async def connect(self) -> None:
-        """Start the runner unless it was; raises HostUnreachableError, or HostError with what the host lacks."""
+        """Start the runner unless started; raises HostUnreachableError, or HostError with what the host lacks."""
         await self._channel()
 
     async def facts(self) -> HostFacts:
@@ -112,7 +112,8 @@ class RunnerClient:
     # -- bringing things to the host -----------------------------------------------------------------------------
 
     async def push_code(self, project: str, snapshot: Snapshot, source: CodeSource) -> int:
-        """Bring a snapshot to the host; returns the bytes sent, 0 when it has it or another call is bringing it."""
+        """Bring a snapshot to the host; returns the bytes sent, 0 for a host that has the snapshot or gets it by
+        another call."""
         key = (project, snapshot.commit)
         running = self._pushes.get(key)
         if running is not None:
@@ -124,8 +125,8 @@ class RunnerClient:
         return await self._shared(task)
 
     async def _shared(self, task: asyncio.Task[int]) -> int:
-        """A caller that is cancelled does not take the push away from another one that waits for it; and a push that
-        `close` has cancelled cancels no caller."""
+        """Wait for a push shared by several callers. A cancelled caller does not end the push for the others; a push
+        cancelled by `close` cancels no caller."""
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -168,7 +169,7 @@ class RunnerClient:
     # -- one attempt, until it runs ------------------------------------------------------------------------------
 
     async def queue(self, slots: int, gpu_shares: int) -> HostQueue:
-        """Everything that waits or runs on the host, of all users where its queue is shared, the oldest first."""
+        """The waiting and running attempts of the host, of all users where the queue is shared, the oldest first."""
         channel = await self._channel()
         return answers.queue(await channel.ask(QueueRequest(slots=slots, gpu_shares=gpu_shares)))
 
@@ -181,7 +182,7 @@ class RunnerClient:
         return answers.subset(self.name, wire.COORDINATORS_ENDED, answer.ended, ids)
 
     async def hold(self, nonce: Nonce, demand: Demand, told: Callable[[str], None] = lambda text: None) -> None:
-        """Wait for what is asked for and a supervisor that holds it; cancelled, the host is told to drop both."""
+        """Wait for the demand and a supervisor to hold the demand; cancelled, the host is told to drop both."""
         channel = await self._channel()
         try:
             async with aclosing(channel.download(_hold_request(nonce, demand))) as lines:
@@ -198,7 +199,7 @@ class RunnerClient:
     async def prepare(self, order: JobOrder) -> None:
         """Lay the work tree of an attempt; the order must be below 1 MiB as JSON.
 
-        Takes as long as it takes; cancelled, the runner is told to give it up.
+        Without a time-out; cancelled, the request is given up on the runner too.
         """
         await (await self._channel()).ask_long(order)
 
@@ -220,10 +221,10 @@ class RunnerClient:
     # -- one attempt, from then on -------------------------------------------------------------------------------
 
     async def follow(self, nonce: Nonce, offset: int) -> AsyncGenerator[bytes, None]:
-        """The log from `offset` on as it grows, in pieces cut anywhere of at most 256 KiB.
+        """The log from `offset` on as the log grows, in pieces cut anywhere of at most 256 KiB.
 
         The host stays at most a window ahead of the consumer. Close the iterator (`contextlib.aclosing`) when leaving
-        it early, and the host stops at once.
+        early, and the host stops at once.
         """
         channel = await self._channel()
         async with aclosing(channel.download(FollowRequest(nonce=nonce, offset=offset))) as chunks:
@@ -260,7 +261,7 @@ class RunnerClient:
         return listing.manifest(ends[0])
 
     async def read_pack(self, nonce: Nonce, pack: str) -> AsyncGenerator[bytes, None]:
-        """The bytes of one pack, which are not verified here; close the iterator when leaving it early."""
+        """The unverified bytes of a pack; close the iterator when leaving early."""
         channel = await self._channel()
         async with aclosing(channel.download(PackReadRequest(nonce=nonce, pack=pack))) as chunks:
             async for chunk in chunks:
@@ -318,7 +319,7 @@ class _Counter:
 
 
 async def _from_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """A blocking iterator, advanced in a thread so that the event loop never waits for it."""
+    """A blocking iterator, advanced in a thread so that the event loop never waits."""
     iterator = iter(chunks)
     while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
         yield chunk

@@ -15,13 +15,13 @@ from dstack.wire import LAUNCHER
 LOCAL_STDERR_BYTES = 4096
 """Bytes of stderr that are kept."""
 LOCAL_CLOSE_TIMEOUT_S = 5.0
-"""Seconds that a runner has to end by itself once its input ended."""
+"""Seconds for a runner to end by itself after its input ended."""
 _LIMIT = 1 << 20
 _PIPE = 1 << 20
 
 
 async def open_local(host: Host, python: str) -> LocalTransport:
-    """Start LAUNCHER with `python` in a session of its own, so that Ctrl-C in the terminal does not reach it.
+    """Start LAUNCHER with `python` in a session of its own, out of reach of Ctrl-C in the terminal.
 
     Raises HostError when `python` cannot be started.
     """
@@ -78,7 +78,8 @@ class LocalTransport:
             raise HostUnreachableError(self.host, "the runner ended") from error
 
     async def close(self) -> None:
-        """End the child's input and wait until it has ended; after CLOSE_WAIT seconds it is killed.
+        """End the child's input and wait for the end of the child; after LOCAL_CLOSE_TIMEOUT_S seconds the child is
+        killed.
 
         Only the child itself: supervisors live in sessions of their own, and go on.
         """
@@ -114,7 +115,8 @@ class LocalTransport:
 
 
 def _widen(stdin: asyncio.StreamWriter) -> None:
-    """Room for whole frames in the pipe: each that does not fit costs a wait for the child, and a copy of its rest."""
+    """Make room for whole frames in the pipe: a frame without room costs a wait for the child, and a copy of the
+    rest."""
     if sys.platform == "linux":
         # More than this user may have, or closed because the child has ended already: whoever reads next sees that.
         with suppress(OSError, ValueError):

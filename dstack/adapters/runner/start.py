@@ -28,7 +28,7 @@ _READ = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What is brought to a host: the bootstrap's source, the runner as a zipapp and its sha256, the folder to use."""
+    """The program for a host: the bootstrap's source, the runner as a zipapp and its sha256, the folder to use."""
 
     bootstrap: bytes
     zipapp: bytes
@@ -40,8 +40,8 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedRunner:
-    """A runner that is ready: the bytes of frames that came with the bootstrap's last line, and the folders of dstack's
-    there that were open to other accounts until now."""
+    """A ready runner: the bytes of frames behind the bootstrap's last line, and the folders of dstack's there that were
+    open to other accounts until now."""
 
     first: bytes
     closed: tuple[str, ...]
@@ -82,7 +82,7 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
 
 
 def _closed(said: object) -> tuple[str, ...]:
-    """Paths of a host that it says were open; at most CLOSED, cut to one line each."""
+    """Folders that were open by the host's word; at most MAX_CLOSED_FOLDERS, cut to one line each."""
     paths = said[:MAX_CLOSED_FOLDERS] if isinstance(said, list) else []
     return tuple(text for path in paths if (text := opening(path, QUOTED_CHARACTERS)))
 
@@ -98,7 +98,7 @@ def printable(text: str, limit: int) -> str:
 
 
 def opening(text: object, limit: int) -> str:
-    """The first `limit` characters of a host's words as one safe line; "" for what is no text."""
+    """The first `limit` characters of a host's words as one safe line; "" for anything but text."""
     return _one_line(text[: 4 * limit])[:limit] if isinstance(text, str) else ""
 
 

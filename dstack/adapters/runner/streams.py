@@ -1,4 +1,4 @@
-"""One request under way at a runner: its answer, and the bytes that come for it within a window."""
+"""A request under way at a runner: the answer, and the bytes of the stream within a window."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from dstack.wire import CHUNK_BYTES
 
 STREAM_WINDOW_BYTES = 4 * 1024 * 1024
-"""Bytes that a host may send for one stream ahead of its consumer."""
+"""Bytes of a stream by which a host may be ahead of the consumer."""
 JOINED_PIECE_BYTES = 32 * 1024
-"""Pieces below so many bytes are joined with those that wait already."""
+"""Pieces below so many bytes are joined with waiting pieces."""
 
 
 class Exchange:
-    """A request from when it is sent until it is answered.
+    """A request from the sending to the answer.
 
-    Bytes that nobody has taken yet are kept, at most `WINDOW` of them; a host that sends more breaks the protocol.
-    Once `discard` was called whatever still comes is dropped.
+    Untaken bytes are kept, at most STREAM_WINDOW_BYTES; a host with more bytes breaks the protocol. After `discard`
+    later bytes are dropped.
     """
 
     def __init__(self, number: int, op: str, *, streams: bool) -> None:
@@ -40,7 +40,7 @@ class Exchange:
         return self._discarding
 
     def arrived(self, data: bytes) -> bool:
-        """Take bytes from the host; False when it sends more than it was allowed, or anything for no stream."""
+        """Take bytes from the host; False for more bytes than allowed, and for bytes without a stream."""
         if not self.streams:
             return False
         self._allowed -= len(data)
@@ -68,9 +68,9 @@ class Exchange:
         self._chunks.clear()
 
     async def next(self, credit: Callable[[int], None]) -> bytes | None:
-        """The next bytes, up to CHUNK and as many as there are; None once all was given and the answer is there.
+        """The next bytes, up to CHUNK_BYTES and as many as there are; None at the end, once the answer is there.
 
-        `credit` is called with the bytes that the host may send more. Raises what the request failed with.
+        `credit` is called with the number of further bytes for the host to send. Raises the error of a failed request.
         """
         while not self._chunks:
             if self.answer.done():
@@ -87,8 +87,8 @@ class Exchange:
         return data
 
     def _keep(self, data: bytes) -> None:
-        """Small pieces are joined: a window of single bytes must not cost a hundred times its size, and a consumer
-        pays for each time it is woken, not for each write of the job."""
+        """Keep a piece, small pieces joined: a window of single bytes must not cost a hundred times its size, and a
+        consumer pays for each wake-up, not for each write of the job."""
         if len(data) >= JOINED_PIECE_BYTES:
             self._chunks.append(data)
             return

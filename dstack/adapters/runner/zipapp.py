@@ -1,4 +1,4 @@
-"""What the laptop ships to a host: the bootstrap's source and the runner's zipapp, named by its hash."""
+"""The files for a host: the bootstrap's source and the runner's zipapp, named by its hash."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 PRIVATE_FOLDER_IMPORT = b"from dstack.private_folder import make_folder, open_folder, open_trusted, secure\n"
-"""The one import of the bootstrap's that a host cannot resolve: the module's own text takes its place."""
+"""The only import of the bootstrap's without a module on a host: the module's own text takes the place."""
 _DOCSTRING = re.compile(rb'^( *)"""(?=[^"\n])(?:[^"\\]|\\.|"(?!""))*"""$', re.MULTILINE | re.DOTALL)
-"""A docstring as dstack writes them: its text begins on the line of its quotes, and they end their line. The end of a
-longer string that is a value stands on a line of its own."""
+"""A docstring in the form of dstack: the text begins on the line of the opening quotes, and the closing quotes end a
+line. A longer string used as a value ends on a line of its own."""
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
 
 
 @cache
 def bootstrap_source() -> bytes:
-    """The source text that `wire.LAUNCHER` executes; goes over the wire after a line with its length in bytes.
+    """The source text for `wire.LAUNCHER`; goes over the wire after a line with the length in bytes.
 
-    The check of the host's folder comes before anything there is executed, so it travels in the bootstrap.
+    The check of the host's folder comes before anything there is executed, so the check travels in the bootstrap.
     """
     source = files("dstack.runner").joinpath("bootstrap.py").read_bytes()
     before, line, after = source.partition(PRIVATE_FOLDER_IMPORT)
@@ -34,7 +34,7 @@ def bootstrap_source() -> bytes:
 
 @cache
 def runner_zipapp() -> tuple[bytes, str]:
-    """The runner as one zip file, and its sha256 in hex.
+    """The runner as a zip file, and the sha256 in hex.
 
     The same sources give the same bytes: fixed dates, order and modes. Built once in a process.
     """
@@ -65,12 +65,12 @@ def _package(folder: Traversable, name: str) -> dict[str, bytes]:
 
 
 def without_docstrings(source: bytes) -> bytes:
-    """The same program on the same lines, without what is written for readers: a third of what would be shipped."""
+    """The same program on the same lines without docstrings, a third of the bytes."""
     return _DOCSTRING.sub(lambda found: found[1] + b'""' + b"\n" * found[0].count(b"\n"), source)
 
 
 def zipped(sources: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """One zip file of these, without their docstrings, and its sha256 in hex. The same sources give the same bytes."""
+    """A zip file of the sources without docstrings, and the sha256 in hex. The same sources give the same bytes."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(sources):
