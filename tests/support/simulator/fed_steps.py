@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import TypeVar
 
 from dstack.app.protocol import effects as fx
@@ -44,3 +45,37 @@ def bucket_answer(bucket: Bucket, effect: Effect[fx.Performer, object]) -> objec
         case fx.Children(prefix):
             return bucket.children(prefix)
     return UNANSWERED
+
+
+QUIET = (fx.Show, fx.Pause, fx.Drop, fx.Release, fx.Linger)
+"""Effects that a test need not answer."""
+
+
+def play(
+    steps: Steps[fx.Performer, T], bucket: Bucket, answers: Mapping[type[object], object] | None = None
+) -> tuple[T, list[str]]:
+    """Take the steps to their end on a bucket -> their result, and the names of the effects.
+
+    `answers` are the answers to other effects by their class: a value, or an iterator of values.
+    """
+    asked: list[str] = []
+    nonces = count(1)
+
+    def answer_of(effect: Effect[fx.Performer, object]) -> object:
+        asked.append(type(effect).__name__)
+        if answers and type(effect) in answers:
+            given = answers[type(effect)]
+            return next(given) if isinstance(given, Iterator) else given
+        if isinstance(effect, fx.NewNonce):
+            return f"fresh{next(nonces)}"
+        if isinstance(effect, QUIET):
+            return None
+        if isinstance(effect, fx.Delete):
+            for key in effect.keys:
+                bucket.delete(key)
+            return None
+        answer = bucket_answer(bucket, effect)
+        assert answer is not UNANSWERED, f"the test has no answer to {effect!r}"
+        return answer
+
+    return feed(steps, answer_of), asked
