@@ -20,9 +20,6 @@ TESTED = ("dstack/core", "dstack/app/protocol")
 TEST_FOLDERS = ("tests/unit", "tests/app")
 AWAITED = (
     "dstack/app/protocol:",
-    "class Field ",
-    "class Snapshot ",
-    "class Started ",
     "dstack/app/protocol/answers.py:",
     "dstack/app/protocol/attempt_records.py:",
     "dstack/app/protocol/blocking_bucket.py:",
