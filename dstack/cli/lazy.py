@@ -62,10 +62,10 @@ class LazyGroup(TyperGroup):
 def load(name: str, entry: Lazy) -> click.Command:
     """Import the command of `entry`."""
     module, _, attribute = entry.target.partition(":")
-    found: Any = getattr(importlib.import_module(module), attribute)
-    if isinstance(found, click.Command):
-        return found
-    return as_command(name, found, hidden=entry.hidden)
+    target: Any = getattr(importlib.import_module(module), attribute)
+    if isinstance(target, click.Command):
+        return target
+    return as_command(name, target, hidden=entry.hidden)
 
 
 def as_command(name: str, function: Callable[..., Any], *, hidden: bool = False) -> click.Command:

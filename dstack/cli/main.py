@@ -118,10 +118,10 @@ def _failed(error: DstackError, *, as_json: bool) -> int:
     if isinstance(error, ConfigError):
         # Problems in files stand alone on their lines, so that editors find the places.
         count = len(error.problems)
-        told = f"error: {count} problem{'s' * (count > 1)}:\n{clean_lines(str(error))}\n"
+        text = f"error: {count} problem{'s' * (count > 1)}:\n{clean_lines(str(error))}\n"
     else:
-        told = notes(f"error: {error}".split("\n"), sys.stderr)
-    _say(_red("error:") + told.removeprefix("error:") + notes(hint, sys.stderr))
+        text = notes(f"error: {error}".split("\n"), sys.stderr)
+    _say(_red("error:") + text.removeprefix("error:") + notes(hint, sys.stderr))
     return error.exit_code
 
 

@@ -64,12 +64,12 @@ class Attendance:
         await Standby(self._open_handover, self.hosts.fleet, record, screen=screen).keep(me, heart)
 
     async def hand_over(
-        self, planned: RunRecord, recorded: Callable[[], RunRecord]
+        self, planned: RunRecord, obtain_record: Callable[[], RunRecord]
     ) -> tuple[RunRecord, HandoverResult]:
         """Leave a run to coordinators on hosts -> the record of the run, and the answers of the hosts.
 
-        `recorded` records the run or returns the record, and is called in a thread once the hosts are ready: all slow
-        work on the way to a host comes before the record.
+        `obtain_record` records the run or returns the record, and is called in a thread once the hosts are ready: all
+        slow work on the way to a host comes before the record.
         """
         fleet = self.hosts.fleet
         handover = self._open_handover()
@@ -79,7 +79,7 @@ class Attendance:
             await fleet.ready(HAND_OVER_CONNECT_S)
             await fleet.wait_for_tries(HAND_OVER_CONNECT_S)
             ready = await handover.ready(planned)
-            record = await asyncio.to_thread(recorded)
+            record = await asyncio.to_thread(obtain_record)
             return record, await handover.hand(ready, record)
         finally:
             await handover.close()

@@ -38,8 +38,8 @@ class SecretSources:
 
     def set_names(self) -> frozenset[str]:
         """The names of all set secrets; no value is read, and no keyring is opened."""
-        kept = (*self._store.list_secrets(self._scope), *self._store.list_secrets(ALL_PROJECTS))
-        return frozenset((*(one.name for one in kept), *self._dotenv.values))
+        stored = (*self._store.list_secrets(self._scope), *self._store.list_secrets(ALL_PROJECTS))
+        return frozenset((*(one.name for one in stored), *self._dotenv.values))
 
     def unread(self) -> str:
         """The unreadable lines of `.env`, for a hint; "" without unreadable lines."""
@@ -63,8 +63,8 @@ def require_secrets(sources: SecretSources, jobs: Sequence[JobSpec]) -> None:
     missing = {name: workflows for name, workflows in wanted.items() if name not in set_names}
     if not missing:
         return
-    told = "; ".join(f"secret {name} is not set (workflow {', '.join(users)})" for name, users in missing.items())
-    raise SecretError(told, hint=f"{way_out(missing)}{sources.unread()}")
+    text = "; ".join(f"secret {name} is not set (workflow {', '.join(users)})" for name, users in missing.items())
+    raise SecretError(text, hint=f"{way_out(missing)}{sources.unread()}")
 
 
 def missing_secrets(sources: SecretSources, workflows: Sequence[Workflow]) -> list[Problem]:

@@ -130,8 +130,8 @@ class Session:
         file = Path(self.hosts_file) if self.hosts_file else None
         return read_inventory(home=self.home, root=self.root, file=file)
 
-    def require_run(self, asked: str | None, *, named: bool = True) -> RunRecord:
-        """The run with the name, beginning of a name, or id `asked`; None or "-": the last run of this user on this
+    def require_run(self, name: str | None, *, named: bool = True) -> RunRecord:
+        """The run with the name, beginning of a name, or id `name`; None or "-": the last run of this user on this
         machine.
 
         With `named` the user is told the name of the last run. Raises NotFoundError and UsageError as `find_run` and
@@ -139,8 +139,8 @@ class Session:
         """
         from dstack.app.queries.run_lookup import OWN_LAST_RUN, find_run, last_run
 
-        if asked is not None and asked != OWN_LAST_RUN:
-            return find_run(self.bucket, self.keys, asked)
+        if name is not None and name != OWN_LAST_RUN:
+            return find_run(self.bucket, self.keys, name)
         from dstack.adapters.identity import machine_name, user_name
 
         record = last_run(self.bucket, self.keys, user_name(), machine_name(), now=time.time())

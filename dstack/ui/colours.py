@@ -61,12 +61,12 @@ def keep_permitted(parameters: str) -> str | None:
     No parameters at all are a reset, and stay. `parameters` has digits, `;` and `:` only.
     """
     rest = parameters.split(";")
-    kept: list[str] = []
+    permitted: list[str] = []
     while rest:
         length = _length_of_permitted(rest)
-        kept += rest[:length]
+        permitted += rest[:length]
         del rest[: length or 1]
-    return ";".join(kept) if kept else None
+    return ";".join(permitted) if permitted else None
 
 
 def _length_of_permitted(rest: list[str]) -> int:

@@ -30,18 +30,18 @@ class LogStream:
         if self._filter.is_holding and time.monotonic() - self._released >= OVERDRAWN_LOOK_S:
             self._released = time.monotonic()
             shown += self._filter.release()
-        return self._followed(shown)
+        return self._in_lines(shown)
 
     def finish(self) -> bytes:
         """The rest, at the end of the log."""
         shown = self._filter.finish()
-        rest = self._followed(shown) + (self._lines.flush() if self._lines else b"")
+        rest = self._in_lines(shown) + (self._lines.flush() if self._lines else b"")
         return rest + self._colours.reset
 
-    def _followed(self, shown: bytes) -> bytes:
-        given = self._lines.feed(shown) if self._lines else shown
-        self._colours.follow(given)
-        return given
+    def _in_lines(self, shown: bytes) -> bytes:
+        lines = self._lines.feed(shown) if self._lines else shown
+        self._colours.follow(lines)
+        return lines
 
 
 class LogStreams:

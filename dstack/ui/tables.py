@@ -84,13 +84,13 @@ def cut(text: str, width: int) -> str:
     """`text` in at most `width` columns, ending in … when something was left out."""
     if display_width(text) <= width:
         return text
-    kept, used = [], 0
+    chars, used = [], 0
     for char in text:
         used += _char_width(char)
         if used > width - 1:
             break
-        kept.append(char)
-    return "".join(kept).rstrip() + "…" if width > 0 else ""
+        chars.append(char)
+    return "".join(chars).rstrip() + "…" if width > 0 else ""
 
 
 def brief(text: str) -> str:

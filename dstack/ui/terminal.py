@@ -110,7 +110,7 @@ class TerminalFilter:
         """`text` without anything forbidden; an unfinished sequence at the end is kept in `_tail`."""
         text = self._tail + text
         self._tail = ""
-        kept: list[str] = []
+        parts: list[str] = []
         position = 0
         while position < len(text):
             if self._in_string:
@@ -118,10 +118,10 @@ class TerminalFilter:
                 continue
             string = _STRING.search(text, position) if _may_hold_string(text) else None
             end = string.start() if string else self._end_of_finished(text, position)
-            kept.append(_COLOUR.sub(_listed, _SEQUENCE.sub("", text[position:end])))
+            parts.append(_COLOUR.sub(_listed, _SEQUENCE.sub("", text[position:end])))
             position = string.end() if string else len(text)
             self._in_string = string is not None
-        return self._keep_return("".join(kept))
+        return self._keep_return("".join(parts))
 
     def _end_of_finished(self, text: str, position: int) -> int:
         """The beginning of an unfinished sequence, kept for the next piece; else the end."""
@@ -188,8 +188,8 @@ class TerminalFilter:
 
 def _listed(colour: re.Match[str]) -> str:
     """An `ESC [ … m` with the permitted parameters alone; nothing where no parameter is permitted."""
-    kept = keep_permitted(colour[1])
-    return "" if kept is None else f"\x1b[{kept}m"
+    parameters = keep_permitted(colour[1])
+    return "" if parameters is None else f"\x1b[{parameters}m"
 
 
 def _may_hold_string(text: str) -> bool:

@@ -29,12 +29,12 @@ def ls(
     session = open_session()
     record = session.require_run(run)
     damages: list[DamagedObjectError] = []
-    found = list(artifacts_of(session.bucket, session.keys, record, workflow, damages=damages, notify=session.tell))
+    available = list(artifacts_of(session.bucket, session.keys, record, workflow, damages=damages, notify=session.tell))
     rows = [
-        (left.job.workflow, _path(left, entry.path, entry.kind, entry.target), size_text(entry.size))
-        for left in found
-        for entry in left.manifest.entries
-        if entry.kind is not EntryKind.FOLDER or _empty(left.manifest, entry.path)
+        (each.job.workflow, _path(each, entry.path, entry.kind, entry.target), size_text(entry.size))
+        for each in available
+        for entry in each.manifest.entries
+        if entry.kind is not EntryKind.FOLDER or _empty(each.manifest, entry.path)
     ]
     if rows:
         sys.stdout.write(table(_FILES, rows, sys.stdout))
@@ -44,8 +44,8 @@ def ls(
         sys.stderr.write(f"{record.name} left nothing behind\n")
 
 
-def _path(left: JobArtifacts, path: str, kind: EntryKind, target: str) -> str:
-    mark = " (partial)" if left.manifest.partial else ""
+def _path(artifacts: JobArtifacts, path: str, kind: EntryKind, target: str) -> str:
+    mark = " (partial)" if artifacts.manifest.partial else ""
     if kind is EntryKind.FOLDER:
         return f"{path}/{mark}"
     return f"{path} -> {target}{mark}" if kind is EntryKind.LINK else f"{path}{mark}"

@@ -42,19 +42,19 @@ def pull(
     session = open_session()
     record = session.require_run(run)
     damages: list[DamagedObjectError] = []
-    found = list(artifacts_of(session.bucket, session.keys, record, workflow, damages=damages, notify=session.tell))
-    if not found and damages:
+    available = list(artifacts_of(session.bucket, session.keys, record, workflow, damages=damages, notify=session.tell))
+    if not available and damages:
         raise damages[0]
-    if not found:
+    if not available:
         raise NotFoundError(f"{record.name} left nothing behind", hint="`dstack show RUN` says what became of its jobs")
     target = output or Path(record.name)
     if output is None:
         _hide_from_git(target)
-    with read_pinned(session, [left.attempt for left in found]):
-        for left in found:
-            folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / left.job.workflow
-            with noting_damage(left.job, damages):
-                _pull(session, left, folder)
+    with read_pinned(session, [each.attempt for each in available]):
+        for each in available:
+            folder = target if workflow is not None or len(record.plan.jobs) == 1 else target / each.job.workflow
+            with noting_damage(each.job, damages):
+                _pull(session, each, folder)
     if _is_code(session, target):
         say = f"{target} lies in the project: the next run takes it for code; add it to .gitignore\n"
         sys.stderr.write(clean_lines(say))
@@ -86,20 +86,20 @@ def _is_code(session: Session, folder: Path) -> bool:
     return False
 
 
-def _pull(session: Session, left: JobArtifacts, folder: Path) -> None:
+def _pull(session: Session, source: JobArtifacts, folder: Path) -> None:
     import asyncio
 
     from dstack.adapters.artifact_folder import SafeFolder
     from dstack.app.transfer import artifacts
 
-    progress = _progress(left.job.workflow)
+    progress = _progress(source.job.workflow)
     with SafeFolder(folder) as place:
-        asyncio.run(artifacts.pull(session.bucket, left.attempt, left.manifest, place, progress=progress))
-    files = [entry for entry in left.manifest.entries if entry.kind is not EntryKind.FOLDER]
-    mark = ", partial" if left.manifest.partial else ""
+        asyncio.run(artifacts.pull(session.bucket, source.attempt, source.manifest, place, progress=progress))
+    files = [entry for entry in source.manifest.entries if entry.kind is not EntryKind.FOLDER]
+    mark = ", partial" if source.manifest.partial else ""
     noun = "file" if len(files) == 1 else "files"
     total = size_text(sum(entry.size for entry in files))
-    print(f"{left.job.workflow}: {len(files)} {noun}, {total}{mark} in {folder}", flush=True)
+    print(f"{source.job.workflow}: {len(files)} {noun}, {total}{mark} in {folder}", flush=True)
 
 
 def _progress(workflow: str) -> Progress | None:

@@ -49,16 +49,16 @@ class FollowOptions:
     """Whether hosts get the run in stand-by."""
 
 
-async def follow_run(session: Session, recorded: Callable[[], RunRecord], options: FollowOptions) -> int:
+async def follow_run(session: Session, obtain_record: Callable[[], RunRecord], options: FollowOptions) -> int:
     """Reach the hosts, then record the run and bring the run to the end on this screen -> exit code.
 
-    `recorded` records the run or returns the record. Hosts come first, so that nothing is recorded without a reachable
-    host.
+    `obtain_record` records the run or returns the record. Hosts come first, so that nothing is recorded without a
+    reachable host.
     """
     async with open_hosts(session) as hosts:
         if options.needs_host:
             await _reach(hosts.fleet, options.jobs)
-        record = await asyncio.to_thread(recorded)
+        record = await asyncio.to_thread(obtain_record)
         attendance = Attendance(session=session, hosts=hosts, caller=options.caller)
         if options.renews:
             await _renew(attendance, record)
@@ -66,14 +66,14 @@ async def follow_run(session: Session, recorded: Callable[[], RunRecord], option
 
 
 async def leave_run(
-    session: Session, planned: RunRecord, recorded: Callable[[], RunRecord], options: FollowOptions
+    session: Session, planned: RunRecord, obtain_record: Callable[[], RunRecord], options: FollowOptions
 ) -> tuple[RunRecord, HandoverResult]:
     """Reach the hosts, record the run, and leave the run to coordinators on the hosts, and on this machine for the
     rest."""
     async with open_hosts(session) as hosts:
         await _reach(hosts.fleet, options.jobs)
         attendance = Attendance(session=session, hosts=hosts, caller=options.caller)
-        return await _leave(attendance, planned, recorded)
+        return await _leave(attendance, planned, obtain_record)
 
 
 async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
@@ -87,16 +87,16 @@ async def _reach(fleet: Fleet, jobs: Sequence[JobSpec]) -> None:
 
 
 async def _hand_over(
-    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord]
+    attendance: Attendance, planned: RunRecord, obtain_record: Callable[[], RunRecord]
 ) -> tuple[RunRecord, HandoverResult]:
     with explain_wait("handing the run to its hosts"):
-        return await attendance.hand_over(planned, recorded)
+        return await attendance.hand_over(planned, obtain_record)
 
 
 async def _leave(
-    attendance: Attendance, planned: RunRecord, recorded: Callable[[], RunRecord]
+    attendance: Attendance, planned: RunRecord, obtain_record: Callable[[], RunRecord]
 ) -> tuple[RunRecord, HandoverResult]:
-    record, handed = await _hand_over(attendance, planned, recorded)
+    record, handed = await _hand_over(attendance, planned, obtain_record)
     attendance.continue_in_background(record, handed)
     return record, handed
 

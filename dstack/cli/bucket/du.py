@@ -32,18 +32,18 @@ def du(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
     from dstack.app.maintenance.disk_usage import weigh
 
     session = open_session()
-    found = survey(session.bucket, session.keys)
-    weights = weigh(session.bucket, found)
+    contents = survey(session.bucket, session.keys)
+    weights = weigh(session.bucket, contents)
     if as_json:
         from dstack.ui.jsonout import weights_json
 
         print(weights_json(weights))
         return
-    if not found.sorts:
+    if not contents.sorts:
         print(clean(f"nothing of {session.name} is in the bucket"))
         return
     rows = [(each.what, size_text(each.bytes), str(each.objects)) for each in weights.sorts]
-    sys.stdout.write(table(_SORTS, [*rows, ("all", size_text(found.bytes), str(weights.objects))], sys.stdout))
+    sys.stdout.write(table(_SORTS, [*rows, ("all", size_text(contents.bytes), str(weights.objects))], sys.stdout))
     if weights.workflows:
         print()
         lines = [
@@ -59,7 +59,7 @@ def du(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
         ]
         sys.stdout.write(table(_WORKFLOWS, lines, sys.stdout))
     print()
-    print(_freeable(sum(each.bytes for each in found.generations.values()) - weights.used, weights.used))
+    print(_freeable(sum(each.bytes for each in contents.generations.values()) - weights.used, weights.used))
 
 
 def _freeable(free: int, used: int) -> str:

@@ -47,17 +47,17 @@ _COLUMNS = (
 
 def report(session: Session, hosts: Sequence[Host]) -> int:
     """Print the condition of every host, and each problem with the way out -> the exit code of the worst problem."""
-    found = ask_hosts(session, hosts, HostInspection(session).at)
+    answers = ask_hosts(session, hosts, HostInspection(session).at)
     width = screen_width(sys.stdout)
-    sys.stdout.write("\n".join(host_lines(found, width=width, colour=use_colour(sys.stdout))) + "\n")
-    for problem, fix, names in problems_by_hosts(found):
-        told = [f"{', '.join(names)}: {problem}", *([f"  {fix}"] if fix else [])]
-        sys.stdout.write("\n" + notes(told, sys.stdout))
-    code = max((_code(each) for each in found), default=0)
-    if any(each.value is not None and each.value.fresh for each in found):
+    sys.stdout.write("\n".join(host_lines(answers, width=width, colour=use_colour(sys.stdout))) + "\n")
+    for problem, fix, names in problems_by_hosts(answers):
+        lines = [f"{', '.join(names)}: {problem}", *([f"  {fix}"] if fix else [])]
+        sys.stdout.write("\n" + notes(lines, sys.stdout))
+    code = max((_code(answer) for answer in answers), default=0)
+    if any(answer.value is not None and answer.value.fresh for answer in answers):
         bucket = clean(redact_url(session.settings.bucket))
-        told = [f"the bucket {bucket} is not used yet", f"  dstack init --bucket {bucket}    tries it"]
-        sys.stdout.write("\n" + notes(told, sys.stdout))
+        lines = [f"the bucket {bucket} is not used yet", f"  dstack init --bucket {bucket}    tries it"]
+        sys.stdout.write("\n" + notes(lines, sys.stdout))
     if session.settings.is_chosen:
         sys.stdout.write(_missing(session))
     return code
@@ -72,80 +72,80 @@ def _missing(session: Session) -> str:
     return ""
 
 
-def host_lines(found: Sequence[HostAnswer[HostCondition]], *, width: int, colour: bool = False) -> list[str]:
+def host_lines(answers: Sequence[HostAnswer[HostCondition]], *, width: int, colour: bool = False) -> list[str]:
     """A title and the condition of each host, in lines of at most `width` columns; names alone may be cut."""
-    return table_lines(_COLUMNS, [_row(each) for each in found], width=width, colour=colour)
+    return table_lines(_COLUMNS, [_row(answer) for answer in answers], width=width, colour=colour)
 
 
-def problems_by_hosts(found: Sequence[HostAnswer[HostCondition]]) -> list[tuple[str, str, list[str]]]:
+def problems_by_hosts(answers: Sequence[HostAnswer[HostCondition]]) -> list[tuple[str, str, list[str]]]:
     """Each problem with the way out and the hosts with the problem, in the order of the hosts."""
-    told: dict[tuple[str, str], list[str]] = {}
-    for each in found:
-        for problem in problems(each):
-            told.setdefault(problem, []).append(each.host.name)
-    return [(problem, fix, names) for (problem, fix), names in told.items()]
+    hosts_by_problem: dict[tuple[str, str], list[str]] = {}
+    for answer in answers:
+        for problem in problems(answer):
+            hosts_by_problem.setdefault(problem, []).append(answer.host.name)
+    return [(problem, fix, names) for (problem, fix), names in hosts_by_problem.items()]
 
 
-def problems(found: HostAnswer[HostCondition]) -> list[tuple[str, str]]:
+def problems(answer: HostAnswer[HostCondition]) -> list[tuple[str, str]]:
     """The problems of a host, each with the way out, the worst first."""
-    if found.error is not None:
-        message = found.error.detail
-        return [(message, found.error.hint or "")]
-    facts = found.value.facts if found.value is not None else None
-    told = []
+    if answer.error is not None:
+        message = answer.error.detail
+        return [(message, answer.error.hint or "")]
+    facts = answer.value.facts if answer.value is not None else None
+    listed = []
     if facts is not None and not facts.git:
-        told.append(("no git, so no code can be laid there", "install git on it, e.g. `apt-get install git`"))
+        listed.append(("no git, so no code can be laid there", "install git on it, e.g. `apt-get install git`"))
     if facts is not None and not facts.docker:
-        told.append(
+        listed.append(
             (
                 f"Docker does not answer user {facts.user}: workflows with `image:` cannot run",
                 "install Docker, or add the user to the group docker; nothing to do without `image:`",
             )
         )
-    if facts is not None and not facts.shared_slots and not found.host.local:
-        told.append(
+    if facts is not None and not facts.shared_slots and not answer.host.local:
+        listed.append(
             (
                 "jobs of other accounts are not counted in its slots",
                 f"for all accounts, once as root: {SHARE_SLOTS}",
             )
         )
     if facts is not None and facts.disk_free < LITTLE_DISK_BYTES:
-        told.append(
+        listed.append(
             (f"only {size_text(facts.disk_free)} free below {facts.dir}", "make room, or set `dir:` to a larger disk")
         )
-    if found.value is not None and found.value.trouble:
-        lacks = "can read the bucket, and not write to it" if found.value.who else "cannot read the bucket"
-        told.append((f"its account {lacks}: {found.value.trouble}", found.value.help or GIVE_RIGHTS))
-    if found.value is not None and found.value.unseen:
-        fix = f"{found.value.help}; until then {STAY_AWAKE}" if found.value.help else STAY_AWAKE
-        told.append((found.value.unseen, fix))
-    return told
+    if answer.value is not None and answer.value.trouble:
+        lacks = "can read the bucket, and not write to it" if answer.value.who else "cannot read the bucket"
+        listed.append((f"its account {lacks}: {answer.value.trouble}", answer.value.help or GIVE_RIGHTS))
+    if answer.value is not None and answer.value.unseen:
+        fix = f"{answer.value.help}; until then {STAY_AWAKE}" if answer.value.help else STAY_AWAKE
+        listed.append((answer.value.unseen, fix))
+    return listed
 
 
-def _code(found: HostAnswer[HostCondition]) -> int:
-    if found.error is not None:
-        return found.error.exit_code
-    if found.value is None:
+def _code(answer: HostAnswer[HostCondition]) -> int:
+    if answer.error is not None:
+        return answer.error.exit_code
+    if answer.value is None:
         return 0
-    if found.value.trouble:
+    if answer.value.trouble:
         return BucketError.exit_code
-    return 0 if found.value.facts.git else UNFIT_HOST_EXIT
+    return 0 if answer.value.facts.git else UNFIT_HOST_EXIT
 
 
-def _row(found: HostAnswer[HostCondition]) -> tuple[str, ...]:
-    if found.value is None:
-        return (found.host.name, _failure(found.error), *["-"] * 7)
-    facts = found.value.facts
+def _row(answer: HostAnswer[HostCondition]) -> tuple[str, ...]:
+    if answer.value is None:
+        return (answer.host.name, _failure(answer.error), *["-"] * 7)
+    facts = answer.value.facts
     return (
-        found.host.name,
-        "ok" if facts.git and not found.value.trouble else "unfit",
+        answer.host.name,
+        "ok" if facts.git and not answer.value.trouble else "unfit",
         _tools(facts),
         str(facts.cpus),
         size_text(facts.memory),
         _gpus(facts.gpus),
-        str(slots_of(found.host, facts)),
+        str(slots_of(answer.host, facts)),
         size_text(facts.disk_free),
-        _bucket(found.value),
+        _bucket(answer.value),
     )
 
 
@@ -155,13 +155,13 @@ def _tools(facts: HostFacts) -> str:
     return f"Python {facts.python}, {git}, {'Docker' if facts.docker else 'no Docker'}"
 
 
-def _bucket(seen: HostCondition) -> str:
+def _bucket(condition: HostCondition) -> str:
     """How the account of a host sees the bucket: `yes (alice)`, `read only`, `no`."""
-    if seen.trouble:
-        return "read only" if seen.who else "no"
-    if seen.fresh and not seen.who:
+    if condition.trouble:
+        return "read only" if condition.who else "no"
+    if condition.fresh and not condition.who:
         return "not used yet"
-    return f"yes ({seen.who})" if seen.who else "no"
+    return f"yes ({condition.who})" if condition.who else "no"
 
 
 def _failure(error: DstackError | None) -> str:

@@ -48,21 +48,21 @@ def _decide(host: str, key: PublicKey, *, confirmed: bool) -> None:
     """Return for a confirmed key, raise HostKeyError for every other key."""
     if confirmed:
         return
-    told = clean(f"{host} shows the key {key.algorithm} {key.fingerprint}")
+    key_text = clean(f"{host} shows the key {key.algorithm} {key.fingerprint}")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise HostKeyError(
-            f"{told}, which nobody confirmed",
+            f"{key_text}, which nobody confirmed",
             hint=f"compare it with `ssh-keygen -lf` on the host, then: dstack hosts add … --yes {key.fingerprint}",
         )
-    sys.stderr.write(f"{told}\n  on the host: ssh-keygen -lf /etc/ssh/ssh_host_{_kind(key.algorithm)}_key.pub\n")
+    sys.stderr.write(f"{key_text}\n  on the host: ssh-keygen -lf /etc/ssh/ssh_host_{_kind(key.algorithm)}_key.pub\n")
     # The event loop would keep Ctrl-C for later, and this waits in the middle of it: from before the question is seen.
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    old_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.stderr.write("Is this the key of that host? [y/N] ")
         sys.stderr.flush()
         answer = sys.stdin.readline()
     finally:
-        signal.signal(signal.SIGINT, kept)
+        signal.signal(signal.SIGINT, old_handler)
     if answer.strip().lower() not in ("y", "yes"):
         detail = "its key was not confirmed"
         raise HostKeyError(f"{host}: {detail}", hint="nothing was sent and nothing was written", detail=detail)

@@ -36,8 +36,8 @@ def push(
     inventory = _to_push(session)
     latest = latest_inventory(session.bucket, session.keys)
     before = {host.name: host for host in latest.inventory.hosts} if latest.inventory else {}
-    kept = [before[host.name] for host in inventory if private_setting(host) is not None and host.name in before]
-    shared = tuple(sorted((*shared_part(inventory), *kept), key=lambda host: host.name))
+    own_hosts = [before[host.name] for host in inventory if private_setting(host) is not None and host.name in before]
+    shared = tuple(sorted((*shared_part(inventory), *own_hosts), key=lambda host: host.name))
     if not shared:
         raise UsageError("there is no host that can be shared", hint="`dstack hosts ls` lists the inventory")
     if shared == tuple(before.values()):

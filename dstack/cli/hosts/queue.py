@@ -52,18 +52,18 @@ def queue(
         if name not in {host.name for host in inventory}:
             raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
     chosen = [host for host in inventory if not names or host.name in names]
-    found = ask_hosts(session, chosen, lambda host, runner, _: _shown(host, runner, session))
-    rows = [row for each in found for row in _rows(each)]
+    answers = ask_hosts(session, chosen, lambda host, runner, _: _shown(host, runner, session))
+    rows = [row for answer in answers for row in _rows(answer)]
     if rows:
         sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
-    elif found:
+    elif answers:
         print("nothing runs or waits")
-    sys.stdout.write(notes((line for each in found for line in _notes(each)), sys.stdout))
-    for each in found:
-        if each.error is not None:
-            hint = [f"  {each.error.hint}"] if each.error.hint else []
-            sys.stderr.write(notes([str(each.error), *hint], sys.stderr))
-    return max((each.error.exit_code for each in found if each.error is not None), default=0)
+    sys.stdout.write(notes((line for answer in answers for line in _notes(answer)), sys.stdout))
+    for answer in answers:
+        if answer.error is not None:
+            hint = [f"  {answer.error.hint}"] if answer.error.hint else []
+            sys.stderr.write(notes([str(answer.error), *hint], sys.stderr))
+    return max((answer.error.exit_code for answer in answers if answer.error is not None), default=0)
 
 
 async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
@@ -75,12 +75,12 @@ async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
     return Shown(queue=found, orphans=tuple(f"{host.name}: {orphan.text}" for orphan in orphans))
 
 
-def _rows(found: HostAnswer[Shown]) -> list[tuple[str, ...]]:
+def _rows(answer: HostAnswer[Shown]) -> list[tuple[str, ...]]:
     """The rows of a host; a failed host has a row too, so as not to look idle."""
-    if found.error is not None:
-        why = found.error.detail
-        return [(found.host.name, "-", "-", "failed", "-", "-", why)]
-    return [_row(found.host, entry) for entry in (found.value.queue.entries if found.value else ())]
+    if answer.error is not None:
+        why = answer.error.detail
+        return [(answer.host.name, "-", "-", "failed", "-", "-", why)]
+    return [_row(answer.host, entry) for entry in (answer.value.queue.entries if answer.value else ())]
 
 
 def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
@@ -95,20 +95,20 @@ def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
     return (host.name, entry.title or "-", entry.user, state, duration_text(entry.since), wants, entry.why or gpus)
 
 
-def _notes(found: HostAnswer[Shown]) -> list[str]:
+def _notes(answer: HostAnswer[Shown]) -> list[str]:
     """Notes about the queue of a host, for people, beside the rows."""
-    if found.value is None:
+    if answer.value is None:
         return []
-    name, said = found.host.name, found.value.queue
-    notes = list(found.value.orphans)
-    for entry in said.entries:
+    name, host_queue = answer.host.name, answer.value.queue
+    notes = list(answer.value.orphans)
+    for entry in host_queue.entries:
         if entry.fault:
             takes = "takes a slot" if entry.counts else "takes no slot"
             notes.append(f"{name}: {entry.user} has a file that is no ticket and {takes}: {entry.file}: {entry.fault}")
-    if said.more:
-        notes.append(f"{name}: and {said.more} more")
-    notes += [f"{name}: {reason}, so the queue lies elsewhere" for reason in said.unfit]
-    if not said.shared and not found.host.local:
+    if host_queue.more:
+        notes.append(f"{name}: and {host_queue.more} more")
+    notes += [f"{name}: {reason}, so the queue lies elsewhere" for reason in host_queue.unfit]
+    if not host_queue.shared and not answer.host.local:
         notes.append(f"{name}: own account only; `dstack hosts check` says how to see all")
     return notes
 

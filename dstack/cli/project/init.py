@@ -36,8 +36,8 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
     if effort is None:
         print(f"{clean(wanted)}: in use already, and this version may write to it")
     else:
-        told = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
-        print(f"{clean(wanted)}: good ({told}; {time.monotonic() - began:.1f} s)")
+        effort_text = f"{effort.rounds} × {effort.writers} writers at once, one winner each"
+        print(f"{clean(wanted)}: good ({effort_text}; {time.monotonic() - began:.1f} s)")
     if path := private_path(wanted, home):
         print(clean(f"only your account can use it; for a team: {_to_share(path)}"))
     if not here:

@@ -57,16 +57,16 @@ def logs(
 
 def _tell(losses: Sequence[LogLoss]) -> NoReturn:
     """Raise LogLostError about missing parts of logs, after everything present was printed."""
-    said = "; ".join(f"{loss.workflow}: {loss.what}" for loss in losses)
+    text = "; ".join(f"{loss.workflow}: {loss.what}" for loss in losses)
     hint = "make room on the host; `dstack run --rerun` runs the job again, and its log is whole then"
-    raise LogLostError(", ".join(sorted({loss.host for loss in losses})), said, hint=hint)
+    raise LogLostError(", ".join(sorted({loss.host for loss in losses})), text, hint=hint)
 
 
 def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
     """Write every piece at once. After every end, also by a signal, the terminal is left without colours."""
     out = sys.stdout.buffer
     streams = LogStreams(prefixed=prefixed)
-    kept = signal.signal(signal.SIGTERM, _end)
+    old_handler = signal.signal(signal.SIGTERM, _end)
     try:
         try:
             for name, data in pieces:
@@ -82,7 +82,7 @@ def _write(pieces: Iterator[Piece], *, prefixed: bool, raw: bool) -> None:
         streams.leave_unread()
         raise
     finally:
-        signal.signal(signal.SIGTERM, kept)
+        signal.signal(signal.SIGTERM, old_handler)
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:

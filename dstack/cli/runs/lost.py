@@ -30,17 +30,17 @@ def lost(
     session = open_session(hosts_file=hosts)
     record = session.require_run(run)
     view = run_view(session.bucket, session.keys, record)
-    found = open_attempts(session.bucket, session.keys, view.jobs if workflow is None else (job_of(view, workflow),))
-    if not found:
+    attempts = open_attempts(session.bucket, session.keys, view.jobs if workflow is None else (job_of(view, workflow),))
+    if not attempts:
         print(f"{record.name}: nothing of it runs")
         return
-    for name, live in found.items():
+    for name, live in attempts.items():
         print(clean(_line(name, live)))
     if not yes:
         _ask()
     from dstack.adapters.identity import user_name
 
-    for name, live in found.items():
+    for name, live in attempts.items():
         ended = call_lost(session.bucket, live, user_name())
         print(clean(f"{name}: {'lost' if ended else 'it ended meanwhile'}"))
     # Imported here on purpose: the check of the arguments and the question need nothing of it.
@@ -52,8 +52,8 @@ def lost(
 def _line(workflow: str, live: LiveAttempt) -> str:
     claim, owner = live.claim, f"{live.owner.user}@{live.owner.machine}"
     spool = f"{claim.folder or '~/.dstack'} of {claim.account or 'its account'}"
-    told = f"{workflow}: attempt {live.keys.number} on {claim.host}, looked after by {owner}"
-    return f"{told}; its result may lie there, in {spool}"
+    attempt_text = f"{workflow}: attempt {live.keys.number} on {claim.host}, looked after by {owner}"
+    return f"{attempt_text}; its result may lie there, in {spool}"
 
 
 def _ask() -> None:

@@ -48,13 +48,13 @@ def ps(
     """
     session = open_session()
     limit = None if everything else number
-    found = _chosen(session, None if limit is None else limit + 1, mine=mine)
+    ids = _chosen(session, None if limit is None else limit + 1, mine=mine)
     faults: dict[RunId, BucketError] = {}
     shown = list(
         views_of(
             session.bucket,
             session.keys,
-            found[:limit],
+            ids[:limit],
             look=session.look,
             at_once=session.storage.reads_at_once,
             faults=faults,
@@ -68,7 +68,7 @@ def ps(
         _show_runs(shown, faults)
     else:
         sys.stderr.write(notes(_none(session, mine=mine), sys.stderr))
-    if not as_json and len(found) > len(shown) + len(faults) and limit is not None:
+    if not as_json and len(ids) > len(shown) + len(faults) and limit is not None:
         sys.stderr.write(f"older ones: `dstack ps{' --mine' * mine} -n {10 * number}`, or --all\n")
     for run, error in faults.items():
         hint = [f"  {error.hint}"] if error.hint else []
@@ -92,11 +92,11 @@ def _none(session: Session, *, mine: bool) -> list[str]:
     place = f"of {session.name} in {redact_url(session.settings.bucket)}"
     if mine:
         return [f"no runs of yours yet {place}"]
-    told = [f"no runs yet {place}; `dstack run` lists the workflows"]
+    lines = [f"no runs yet {place}; `dstack run` lists the workflows"]
     other = session.folder_name
     if other and run_ids(session.bucket, ProjectKeys.of(other), 1):
-        told.append(f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them")
-    return told
+        lines.append(f"runs of {other} are there: `project: {other}` in .dstack/config.yaml shows them")
+    return lines
 
 
 def _chosen(session: Session, limit: int | None, *, mine: bool) -> list[RunId]:
@@ -137,8 +137,8 @@ def not_begun(shown: Sequence[RunView]) -> list[str]:
     for view in shown:
         if view.alone or view.stage not in (JobStatus.QUEUED, JobStatus.WAITING):
             continue
-        told = (clean(job.reason).strip() for job in view.jobs if job.status is view.stage)
-        reason = next(filter(None, told), "")
+        texts = (clean(job.reason).strip() for job in view.jobs if job.status is view.stage)
+        reason = next(filter(None, texts), "")
         if reason:
             reasons.setdefault(brief(reason), []).append(view.run)
     if not reasons:

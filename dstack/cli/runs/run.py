@@ -26,50 +26,50 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def run(context: typer.Context) -> int:
     """Run a workflow and all it depends on; what already ran with the same code, variables and inputs is reused."""
-    asked = read_arguments(context.args)
-    session = open_session(hosts_file=asked.hosts)
-    if asked.wants_help or asked.workflow is None:
-        return _help(session, asked)
-    return start(session, asked)
+    line = read_arguments(context.args)
+    session = open_session(hosts_file=line.hosts)
+    if line.wants_help or line.workflow is None:
+        return _help(session, line)
+    return start(session, line)
 
 
-def _help(session: Session, asked: RunLine) -> int:
+def _help(session: Session, line: RunLine) -> int:
     from dstack.ui.runhelp import run_help, workflow_help
 
     project = session.project()
-    print(run_help(project) if asked.workflow is None else workflow_help(project, asked.workflow))
-    if not asked.wants_help:
+    print(run_help(project) if line.workflow is None else workflow_help(project, line.workflow))
+    if not line.wants_help:
         raise UsageError("say which workflow to run", hint="dstack run WORKFLOW")
     return 0
 
 
-def start(session: Session, asked: RunLine) -> int:
+def start(session: Session, line: RunLine) -> int:
     """Plan, record and run -> exit code. Until a host is reached nothing is recorded, and a dry run records nothing."""
-    prepared = prepare_run(session, asked.request(command=("dstack", *sys.argv[1:])))
-    if asked.dry_run:
+    prepared = prepare_run(session, line.request(command=("dstack", *sys.argv[1:])))
+    if line.dry_run:
         from dstack.cli.runs.dry_run import print_plan
 
-        print_plan(session, prepared, offline=asked.offline)
+        print_plan(session, prepared, offline=line.offline)
         return 0
     needs_host = bool(prepared.running)
     options = FollowOptions(
         caller=caller_values(session, prepared.running),
         jobs=prepared.placed,
         needs_host=needs_host,
-        as_json=asked.as_json,
+        as_json=line.as_json,
         stands_by=True,
     )
     if needs_host:
         # Not earlier: importing the SSH library costs a reused run more than all else together.
         prefetch_ssh(session)
 
-    def recorded() -> RunRecord:
+    def obtain_record() -> RunRecord:
         return record_run(session, prepared.submission)
 
-    if not asked.detach or not needs_host:
-        return asyncio.run(follow_run(session, recorded, options))
-    record, handed = asyncio.run(leave_run(session, prepared.record, recorded, options))
-    if asked.as_json:
+    if not line.detach or not needs_host:
+        return asyncio.run(follow_run(session, obtain_record, options))
+    record, handed = asyncio.run(leave_run(session, prepared.record, obtain_record, options))
+    if line.as_json:
         print_json(session, record)
     else:
         _say_detached(record, handed)

@@ -56,7 +56,7 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
     The workflow is the first word that is no option and no value of an option. `--rerun` alone means this workflow,
     `--rerun=NAME` another workflow of the run. Raises UsageError for an option without a needed value or companion.
     """
-    asked = RunLine()
+    line = RunLine()
     rest: list[str] = []
     again: list[str] = []
     assignments: list[str] = []
@@ -65,7 +65,7 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if word in RUN_FLAGS:
-            asked = _flagged(asked, RUN_FLAGS[word])
+            line = _flagged(line, RUN_FLAGS[word])
         elif equals and name in RUN_FLAGS:
             raise UsageError(
                 f"{name} takes no value", hint=f"for a variable of that name: --var {name.lstrip('-')}={value}"
@@ -73,44 +73,44 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
         elif name == "--rerun":
             again.append(value)
         elif name == "--hosts":
-            asked = replace(asked, hosts=value if equals else _next(words, "--hosts"))
+            line = replace(line, hosts=value if equals else _next(words, "--hosts"))
         elif name == "--var":
             assignments.append(value if equals else _next(words, "--var"))
-        elif asked.workflow is None and not word.startswith("-"):
-            asked = replace(asked, workflow=word)
+        elif line.workflow is None and not word.startswith("-"):
+            line = replace(line, workflow=word)
         else:
             rest.append(word)
             if word.startswith("--") and not equals and words and not words[0].startswith("--"):
                 rest.append(words.pop(0))
-    _require_companions(asked, rest)
-    names = tuple(name or (asked.workflow or "") for name in again)
-    return replace(asked, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
+    _require_companions(line, rest)
+    names = tuple(name or (line.workflow or "") for name in again)
+    return replace(line, rerun=names, overrides=tuple(rest), assignments=tuple(assignments))
 
 
-def _require_companions(asked: RunLine, rest: Sequence[str]) -> None:
+def _require_companions(line: RunLine, rest: Sequence[str]) -> None:
     """Raise UsageError for words without a needed companion; `rest` are the words for variables."""
-    if asked.workflow is None and rest and not asked.wants_help:
+    if line.workflow is None and rest and not line.wants_help:
         near = get_close_matches(rest[0].partition("=")[0], RUN_OPTIONS, n=1)
         hint = f"or did you mean the option {near[0]}? " if near else ""
         raise UsageError(
             f"say which workflow to run before {rest[0]}", hint=f"{hint}dstack run WORKFLOW [--VARIABLE VALUE]"
         )
-    if asked.offline and not asked.dry_run:
+    if line.offline and not line.dry_run:
         hint = "for a variable of that name: --var offline=VALUE"
         raise UsageError("--offline goes with --dry-run: a run needs its hosts", hint=hint)
 
 
-def _flagged(asked: RunLine, flag: str) -> RunLine:
+def _flagged(line: RunLine, flag: str) -> RunLine:
     match flag:
         case "detach":
-            return replace(asked, detach=True)
+            return replace(line, detach=True)
         case "dry_run":
-            return replace(asked, dry_run=True)
+            return replace(line, dry_run=True)
         case "offline":
-            return replace(asked, offline=True)
+            return replace(line, offline=True)
         case "as_json":
-            return replace(asked, as_json=True)
-    return replace(asked, wants_help=True)
+            return replace(line, as_json=True)
+    return replace(line, wants_help=True)
 
 
 def _next(words: list[str], option: str) -> str:

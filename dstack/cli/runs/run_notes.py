@@ -23,11 +23,11 @@ def out_of_sight(view: RunView, now: float) -> list[str]:
             lines.append(f"{view.run}: {job.workflow}: {lost_text(job.lost)}: dstack stop {view.handle}")
         where = f"{view.run}: {job.workflow} on {job.host}"
         if job.sighting and not going_on:
-            seen = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
-            lines.append(f"{view.run}: {job.workflow}: {seen}")
+            sighting = describe(job.sighting, job.host, job.account, f"dstack attach {view.handle}")
+            lines.append(f"{view.run}: {job.workflow}: {sighting}")
         elif job.unreachable:
-            told = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
-            lines.append(f"{told}; if it will not be back: dstack lost {view.handle} {job.workflow}")
+            silence = f"{where}: unreachable since {clock_text('%H:%M', job.unreachable)}"
+            lines.append(f"{silence}; if it will not be back: dstack lost {view.handle} {job.workflow}")
         elif job.unheard and not (view.alone or going_on):
             lines.append(f"{where}: {silence_text(job.owner, job.unheard, now)}")
     return lines
@@ -65,14 +65,14 @@ def left_alone(view: RunView, now: float) -> list[str]:
         return []
     if view.caretakers.standby:
         return [f"{view.run}: {_takeover(view.caretakers, now)}"]
-    told = "nobody looks after it"
+    reason = "nobody looks after it"
     if view.caretakers.last_beat:
-        told = silence_text(brief(view.caretakers.last), view.caretakers.last_beat, now)
+        reason = silence_text(brief(view.caretakers.last), view.caretakers.last_beat, now)
     if view.caretakers.credentials_end:
         ended = ago_text(view.caretakers.credentials_end, now)
-        told = f"the credentials that {brief(view.caretakers.last)} had been lent ended {ended}"
+        reason = f"the credentials that {brief(view.caretakers.last)} had been lent ended {ended}"
     waiting = Counter((job.host, job.account) for job in map(_brief, view.jobs) if job.ownerless)
-    lines = [f"{view.run}: {told}: dstack attach {view.handle}"]
+    lines = [f"{view.run}: {reason}: dstack attach {view.handle}"]
     for (host, account), count in waiting.items():
         noun = "1 result waits" if count == 1 else f"{count} results wait"
         whose = f" for account {account}" if account else ""

@@ -94,10 +94,10 @@ def goes_on(run: str, jobs: Sequence[JobView]) -> str:
     """The open jobs, with their hosts, and the way out for a person, in a line."""
     open_ = [job for job in jobs if job.status not in ENDED]
     more = len(open_) - MAX_NAMED_JOBS
-    named = ", ".join(map(_place, open_[:MAX_NAMED_JOBS])) + (f" and {more} more" if more > 0 else "")
-    told = f"{run} has not ended: {named}; the request stands, `dstack show {run}` says when it has"
-    away = sorted({brief(job.host) for job in open_ if job.unreachable})
-    return f"{told}; if {' or '.join(away)} will not be back: dstack lost {run}" if away else told
+    names = ", ".join(map(_place, open_[:MAX_NAMED_JOBS])) + (f" and {more} more" if more > 0 else "")
+    text = f"{run} has not ended: {names}; the request stands, `dstack show {run}` says when it has"
+    silent = sorted({brief(job.host) for job in open_ if job.unreachable})
+    return f"{text}; if {' or '.join(silent)} will not be back: dstack lost {run}" if silent else text
 
 
 def _place(job: JobView) -> str:
@@ -114,10 +114,10 @@ def _confirm(record: RunRecord) -> None:
 
     if (record.user, record.machine) == (user_name(), machine_name()):
         return
-    told = clean(f"{record.name} is {at_machine(record.user, record.machine)}'s run")
+    whose_text = clean(f"{record.name} is {at_machine(record.user, record.machine)}'s run")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{told}, and nobody is there to be asked", hint="--yes stops it without a question")
-    if not typer.confirm(f"{told}; stop it?", default=False, err=True):
+        raise UsageError(f"{whose_text}, and nobody is there to be asked", hint="--yes stops it without a question")
+    if not typer.confirm(f"{whose_text}; stop it?", default=False, err=True):
         raise UsageError("nothing was stopped")
 
 
@@ -177,11 +177,11 @@ def _say_where(jobs: tuple[JobView, ...]) -> None:
     """Print the hosts of the wait; the request stands also without the wait."""
     hosts = sorted({job.host for job in jobs if job.status not in ENDED and job.host})
     if hosts:
-        told = (
+        text = (
             f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands;"
             " a host that will not be back: `dstack lost`"
         )
-        sys.stderr.write(note(told, sys.stderr))
+        sys.stderr.write(note(text, sys.stderr))
 
 
 def _chosen(

@@ -26,9 +26,9 @@ def why(
     explainer = Explainer(session.bucket, session.keys, record, view)
     names = [job_of(view, workflow).workflow] if workflow else [job.workflow for job in view.jobs]
     for name in names:
-        told = explainer.explain(WorkflowName(name))
-        print(clean(f"{name}: {told.verdict}"))
-        for line in told.differences:
+        explanation = explainer.explain(WorkflowName(name))
+        print(clean(f"{name}: {explanation.verdict}"))
+        for line in explanation.differences:
             print(clean(f"  {line}"))
         job = job_of(view, name)
         if job.status is JobStatus.QUEUED and job.fingerprint:

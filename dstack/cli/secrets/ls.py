@@ -32,6 +32,6 @@ def ls() -> None:
         print("no secret is set; `dstack secrets set NAME` sets one", file=sys.stderr)
 
 
-def _row(kept: StoredSecret) -> tuple[str, str, str]:
-    whose = "all projects" if kept.scope.project is None else "this project"
-    return (kept.name, whose, "keyring" if kept.value is None else SECRETS_FILE)
+def _row(secret: StoredSecret) -> tuple[str, str, str]:
+    whose = "all projects" if secret.scope.project is None else "this project"
+    return (secret.name, whose, "keyring" if secret.value is None else SECRETS_FILE)

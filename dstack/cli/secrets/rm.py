@@ -30,5 +30,5 @@ def rm(name: Annotated[str, SECRET_NAME_ARGUMENT], everywhere: Annotated[bool, A
 
 
 def _names(store: SecretStore, scope: SecretScope) -> str:
-    kept = ", ".join(one.name for one in store.list_secrets(scope))
-    return f"kept are {kept}" if kept else "`dstack secrets ls` lists what there is"
+    names = ", ".join(one.name for one in store.list_secrets(scope))
+    return f"kept are {names}" if names else "`dstack secrets ls` lists what there is"
