@@ -31,15 +31,15 @@ def observe(previous: Observation | None, beat: bytes | None, now: float) -> Obs
     return replace(previous, reads=previous.reads + 1)
 
 
-def is_overdue(seen: Observation, now: float, *, after: float) -> bool:
+def is_overdue(observation: Observation, now: float, *, after: float) -> bool:
     """Whether a heartbeat is overdue, `after` seconds without change; an overdue heartbeat alone says nothing."""
-    return now - seen.since >= after
+    return now - observation.since >= after
 
 
-def is_silent(seen: Observation, now: float, *, after: float) -> bool:
+def is_silent(observation: Observation, now: float, *, after: float) -> bool:
     """Whether `after` seconds of silence, seen by SILENT_READS reads, allow to take over."""
     # After a suspend of this machine much time has passed between two reads: several reads must agree.
-    return seen.reads >= SILENT_READS and now - seen.since >= after
+    return observation.reads >= SILENT_READS and now - observation.since >= after
 
 
 def silence_of(text: str) -> float:

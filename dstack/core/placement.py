@@ -31,25 +31,25 @@ def slots_of(host: Host, facts: HostFacts) -> int:
 
 def misfit(spec: JobSpec, facts: HostFacts) -> str | None:
     """Why this host can never run the job unless the host itself changes; None when the host can."""
-    wanted = spec.resources
+    resources = spec.resources
     if spec.image is not None and not facts.docker:
         return "has no Docker that its user can use, `image:` needs it"
-    if wanted.cpu is not None and wanted.cpu > facts.cpus:
-        return f"has {facts.cpus} cores, {wanted.cpu} are asked for"
-    if wanted.memory is not None and wanted.memory > facts.memory:
-        return f"has {facts.memory >> 20} MiB of memory, {wanted.memory >> 20} are asked for"
-    if wanted.gpu is None or wanted.gpu.count == 0:
+    if resources.cpu is not None and resources.cpu > facts.cpus:
+        return f"has {facts.cpus} cores, {resources.cpu} are asked for"
+    if resources.memory is not None and resources.memory > facts.memory:
+        return f"has {facts.memory >> 20} MiB of memory, {resources.memory >> 20} are asked for"
+    if resources.gpu is None or resources.gpu.count == 0:
         return None
     fitting = [
         gpu
         for gpu in facts.gpus
-        if (wanted.gpu.name is None or wanted.gpu.name.lower() in (gpu.name or "").lower())
-        and (wanted.gpu.memory is None or (gpu.memory or 0) >= wanted.gpu.memory)
+        if (resources.gpu.name is None or resources.gpu.name.lower() in (gpu.name or "").lower())
+        and (resources.gpu.memory is None or (gpu.memory or 0) >= resources.gpu.memory)
     ]
     count = sum(gpu.count for gpu in fitting)
-    if count < wanted.gpu.count:
-        kind = f" {wanted.gpu.name}" if wanted.gpu.name else ""
-        return f"has {count} fitting GPUs, {wanted.gpu.count}{kind} are asked for"
+    if count < resources.gpu.count:
+        kind = f" {resources.gpu.name}" if resources.gpu.name else ""
+        return f"has {count} fitting GPUs, {resources.gpu.count}{kind} are asked for"
     return None
 
 
@@ -171,31 +171,31 @@ def prospect(
     reasons = {name: misfit(spec, facts) for name, facts in present.items()}
     if None in reasons.values():
         return None
-    seen = {name: misfit(spec, host.facts) for name, host in absent.items() if host.facts is not None}
-    unfit = {name: reason for name, reason in {**reasons, **seen}.items() if reason is not None}
+    absent_misfits = {name: misfit(spec, host.facts) for name, host in absent.items() if host.facts is not None}
+    unfit = {name: reason for name, reason in {**reasons, **absent_misfits}.items() if reason is not None}
     unusable = {name: host for name, host in absent.items() if host.facts is None and host.refused}
-    awaited = {name: host for name, host in absent.items() if name not in unfit and name not in unusable}
-    likely = None in seen.values()
+    possible = {name: host for name, host in absent.items() if name not in unfit and name not in unusable}
+    likely = None in absent_misfits.values()
     # Where no host ever answered, the fault may be this machine's.
-    heard = bool(present or seen)
-    silent = heard and not likely and all(host.seconds >= limit for host in awaited.values())
+    any_answer = bool(present or absent_misfits)
+    silent = any_answer and not likely and all(host.seconds >= limit for host in possible.values())
     why = "; ".join([*_reasons_text(unfit), *(host.why for _, host in sorted(unusable.items()))])
     note = f"no host can run it: {why}"
-    early = not all(host.why for host in awaited.values())
-    if awaited:
-        note = f"waits for {names_text(sorted(awaited))}, which {_away_text(len(awaited), early=early)}"
+    early = not all(host.why for host in possible.values())
+    if possible:
+        note = f"waits for {names_text(sorted(possible))}, which {_away_text(len(possible), early=early)}"
         note = f"{note}; no other host can run it: {why}" if why else note
     return Prospect(
         note=note,
-        refusal="; ".join([why, *_given_up_texts(awaited, limit)]) if silent else "",
+        refusal="; ".join([why, *_given_up_texts(possible, limit)]) if silent else "",
         likely=likely,
         early=early,
     )
 
 
-def _given_up_texts(awaited: Mapping[str, AwayHost], limit: float) -> list[str]:
+def _given_up_texts(possible: Mapping[str, AwayHost], limit: float) -> list[str]:
     """Why hosts were given up: of many, the first with their reasons and the number of the others."""
-    texts = [f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(awaited.items())]
+    texts = [f"{host.why or name}, tried for {limit:.0f} s" for name, host in sorted(possible.items())]
     rest = len(texts) - NAMED_HOSTS
     return [*texts[:NAMED_HOSTS], f"and {rest} more, tried for {limit:.0f} s"] if rest > 0 else texts
 

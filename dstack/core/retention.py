@@ -62,8 +62,8 @@ def choose(found: Sequence[StoredGeneration], policy: PrunePolicy, *, total: int
         key=lambda each: (each.modified, each.key),
     )
     if policy.older_than is None and policy.max_size is None:
-        kept = f"not among the newest {policy.keep}" if policy.keep else "--keep 0 keeps none"
-        reason = "no tag names it" if policy.keep is None else kept
+        reason_to_go = f"not among the newest {policy.keep}" if policy.keep else "--keep 0 keeps none"
+        reason = "no tag names it" if policy.keep is None else reason_to_go
         return tuple(Removal(key=each.key, reason=reason) for each in rest)
     chosen = []
     for each in rest:

@@ -30,13 +30,13 @@ class Prospects:
 
     def of(self, spec: JobSpec) -> Prospect | None:
         """The prospect of the job by the fleet as of now, None where a connected host can run the job."""
-        away = {}
+        absent = {}
         for name, link in self._fleet.links.items():
             if link.reached is None:
-                away[name] = self._away_host(name, link)
+                absent[name] = self._away_host(name, link)
             else:
                 self._silences.note_answer(name)
-        return prospect(spec, self._fleet.facts(), away, limit=self._limit)
+        return prospect(spec, self._fleet.facts(), absent, limit=self._limit)
 
     def _away_host(self, name: str, link: Link) -> AwayHost:
         why = str(link.error) if link.error is not None else ""

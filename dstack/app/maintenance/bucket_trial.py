@@ -19,9 +19,9 @@ def try_bucket(bucket: Bucket, nonce: str) -> float:
     folder = probe_folder(nonce)
     key, body = f"{folder}try", nonce.encode()
     try:
-        written = bucket.create(key, body)
+        answer = bucket.create(key, body)
         if bucket.get(key) != body:
-            if written is not Put.CREATED:
+            if answer is not Put.CREATED:
                 raise BucketError(f"nothing can be written: {bucket.trouble or 'the store gave no answer'}")
             raise BucketError("an object that was just written cannot be read")
         listed = [each for each in bucket.survey(folder) if each.key == key]

@@ -182,12 +182,12 @@ class RunHistory:
 
 def _earlier(past: RunHistory, workflow: WorkflowName) -> Iterator[EarlierJob]:
     """Earlier jobs of the workflow with different fingerprints, newest first; without jobs that have none."""
-    seen: set[str] = set()
+    fingerprints: set[str] = set()
     for run in past.runs:
         try:
             outcomes = past.outcomes_of(run)
             outcome = outcomes.get(workflow)
-            if outcome is None or not outcome.fingerprint or outcome.fingerprint in seen:
+            if outcome is None or not outcome.fingerprint or outcome.fingerprint in fingerprints:
                 continue
             other = past.record_of(run)
         except DamagedObjectError:
@@ -195,10 +195,10 @@ def _earlier(past: RunHistory, workflow: WorkflowName) -> Iterator[EarlierJob]:
         parts = _parts(other, workflow, outcomes) if other is not None else None
         if other is None or parts is None:
             continue
-        seen.add(outcome.fingerprint)
+        fingerprints.add(outcome.fingerprint)
         name = outcome.reused_from or other.name
         yield EarlierJob(run=name, fingerprint=outcome.fingerprint, status=outcome.status, parts=parts)
-        if len(seen) == EARLIER_JOBS_COMPARED:
+        if len(fingerprints) == EARLIER_JOBS_COMPARED:
             return
 
 

@@ -95,8 +95,8 @@ def open_run_view(bucket: Bucket, keys: ProjectKeys, record: RunRecord, look: Pr
     if look is not None:
         # Only now, since each of the following costs reads: most runs need none of it.
         if any(job.ownerless for job in jobs):
-            seen = look.sightings(keys.run(record.id), found.coordinators)
-            jobs = [replace(job, sighting=seen.get(nonces.get(job.workflow, ""), "")) for job in jobs]
+            sightings = look.sightings(keys.run(record.id), found.coordinators)
+            jobs = [replace(job, sighting=sightings.get(nonces.get(job.workflow, ""), "")) for job in jobs]
         if any(job.reason == IN_QUEUE_TEXT for job in jobs):
             waits = {IN_QUEUE_TEXT: look.waits(keys.run(record.id), found.coordinators)}
             jobs = [replace(job, reason=waits.get(job.reason, {}).get(job.workflow, job.reason)) for job in jobs]

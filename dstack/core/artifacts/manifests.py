@@ -132,13 +132,13 @@ def _blocking(path: str, kinds: Mapping[str, EntryKind]) -> str | None:
 
 
 def _check_pack(pack: str, members: Sequence[Entry]) -> None:
-    held = list(distinct_entries(members))
+    firsts = list(distinct_entries(members))
     end = 0
-    for first in held:
+    for first in firsts:
         if first.offset != end:
             raise BadManifestError(f"pack {pack} has a gap at {end}")
         end += first.size
-    if pack_name((entry.sha256, entry.size) for entry in held) != pack:
+    if pack_name((entry.sha256, entry.size) for entry in firsts) != pack:
         raise BadManifestError(f"pack {pack} does not hold what its name says")
 
 
@@ -177,10 +177,10 @@ def uploads(manifest: Manifest) -> dict[str, tuple[Entry, ...]]:
 
 def twin_paths(manifest: Manifest) -> tuple[str, str] | None:
     """Two paths with one meaning on a file system that ignores case or composes letters; None without such paths."""
-    seen: dict[str, str] = {}
+    by_meaning: dict[str, str] = {}
     for entry in manifest.entries:
         # As macOS compares names: composed letters and case are one.
-        other = seen.setdefault(unicodedata.normalize("NFC", entry.path).casefold(), entry.path)
+        other = by_meaning.setdefault(unicodedata.normalize("NFC", entry.path).casefold(), entry.path)
         if other != entry.path:
             return other, entry.path
     return None
@@ -331,17 +331,17 @@ def split_bytes(members: Iterable[Entry], chunks: Iterable[bytes]) -> Iterator[t
     rest = memoryview(b"")
     for entry in members:
         digest = hashlib.sha256()
-        left = entry.size
-        while left:
+        missing = entry.size
+        while missing:
             if not rest:
                 rest = memoryview(next(source, b""))
                 if not rest:
-                    raise ChangedBytesError(f"{path_text(entry.path)} is {left} bytes short")
-            piece = rest[:left]
+                    raise ChangedBytesError(f"{path_text(entry.path)} is {missing} bytes short")
+            piece = rest[:missing]
             rest = rest[len(piece) :]
-            left -= len(piece)
+            missing -= len(piece)
             digest.update(piece)
-            if not left and digest.hexdigest() != entry.sha256:
+            if not missing and digest.hexdigest() != entry.sha256:
                 raise ChangedBytesError(f"the bytes of {path_text(entry.path)} are not those of its sha256")
             yield entry, bytes(piece)
     if rest or any(source):

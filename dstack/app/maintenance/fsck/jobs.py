@@ -183,21 +183,21 @@ class _Generation(Records):
         body = self._check.bucket.get(attempt.manifest)
         if body is None:
             return None
-        said = self._damaged if result is not None else self.wrong
+        report = self._damaged if result is not None else self.wrong
         if result is not None and hashlib.sha256(body).hexdigest() != result.manifest:
-            said(attempt.manifest, "it is not the manifest that the result names")
+            report(attempt.manifest, "it is not the manifest that the result names")
             return None
         try:
             manifest = manifests.decode(attempt.manifest, body)
         except BucketError as error:
-            said(attempt.manifest, error.detail)
+            report(attempt.manifest, error.detail)
             return None
         for name, members in manifests.uploads(manifest).items():
             key, size = attempt.pack(name), manifests.pack_size(members)
             if key not in self.listed and not reaches_now(self._check.bucket, key, size):
-                said(key, f"the artifacts are not whole: {size} bytes are missing")
+                report(key, f"the artifacts are not whole: {size} bytes are missing")
             elif key in self.listed and self.listed[key].size != size:
-                said(key, f"it has {self.listed[key].size} bytes, the manifest says {size}")
+                report(key, f"it has {self.listed[key].size} bytes, the manifest says {size}")
             elif self._check.deep:
                 try:
                     for _ in manifests.verify_bytes(
@@ -205,7 +205,7 @@ class _Generation(Records):
                     ):
                         pass
                 except ChangedBytesError as error:
-                    said(key, f"its bytes are damaged: {error}")
+                    report(key, f"its bytes are damaged: {error}")
         return manifest
 
     def _damaged(self, key: str, meaning: str) -> None:

@@ -119,12 +119,12 @@ class _Run(Records):
     # -- the summary ------------------------------------------------------------------------------
 
     def _check_final(self, record: RunRecord, final: Final, outcomes: dict[WorkflowName, Outcome]) -> None:
-        told = {outcome.workflow: outcome for outcome in final.jobs}
-        if set(told) != {spec.workflow for spec in record.plan.jobs}:
+        summed_up = {outcome.workflow: outcome for outcome in final.jobs}
+        if set(summed_up) != {spec.workflow for spec in record.plan.jobs}:
             self.wrong(self.keys.final, "it sums up other jobs than the run has")
         if final.status is not overall_status([outcome.status for outcome in final.jobs]):
             self.wrong(self.keys.final, f"it says {final.status}, which does not follow from its jobs")
-        for workflow, outcome in told.items():
+        for workflow, outcome in summed_up.items():
             key = self.keys.job(workflow)
             if self.lacks(key):
                 self._missing_outcome(key, outcome)
