@@ -49,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="users-by-a-list",
         breaks="who uses a generation is whom the lists of pins and wants show",
         file="dstack/app/protocol/register.py",
-        old="    found = yield from _registered(keys)\n",
+        old="    found = yield from _registered_names(keys)\n",
         new="    found: set[str] = set()\n",
         tests=("tests/app/protocol/test_lists.py",),
     ),

@@ -36,8 +36,8 @@ class Orphan:
     def text(self) -> str:
         """The orphan, the recorded end, and the command that stops the orphan, in a line."""
         which = f"attempt {self.attempt.number} of {self.run_name or 'a run'}"
-        told = f"{which} was recorded as {self.end.status}, and runs on"
-        return f"{told}: dstack stop {self.run_name}" if self.run_name else told
+        line = f"{which} was recorded as {self.end.status}, and runs on"
+        return f"{line}: dstack stop {self.run_name}" if self.run_name else line
 
 
 async def find_orphans(runner: RunnerPort, bucket: Bucket, keys: ProjectKeys) -> list[Orphan]:

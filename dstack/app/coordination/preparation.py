@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
 from dstack.app.protocol.answers import BucketSilent, DamagedInput, NotBegun, PrepareAnswer, Prepared, Unpreparable
+from dstack.app.protocol.jobs import job_title
 from dstack.app.transfer.artifacts import stage_inputs
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, RunRecord
@@ -94,7 +95,7 @@ class Preparation:
             inputs=tuple(entries),
             shm_size=wanted.shm_size,
             max_duration=claim.max_duration,
-            title=f"{claim.run_name}/{spec.workflow}/{attempt.number}",
+            title=f"{job_title(claim.run_name, spec.workflow)}/{attempt.number}",
             nonce=claim.nonce,
         )
         await runner.prepare(order)

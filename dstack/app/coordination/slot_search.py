@@ -10,6 +10,7 @@ from dstack.app.hosts.prospects import Prospects
 from dstack.app.hosts.slot_race import SlotRace
 from dstack.app.protocol import job_secrets
 from dstack.app.protocol.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotUnavailable
+from dstack.app.protocol.jobs import job_title
 from dstack.core.format.records import Outcome, RunRecord
 from dstack.core.placement import RunLoad, no_host_reason, peers_note, rank
 from dstack.model import Demand, JobSpec, Nonce, WorkflowName
@@ -71,7 +72,7 @@ class SlotSearch:
 
     def _race(self, nonce: Nonce, spec: JobSpec) -> SlotRace:
         demand = Demand(
-            slots=1, resources=spec.resources, priority=spec.priority, title=f"{self._run.name}/{spec.workflow}"
+            slots=1, resources=spec.resources, priority=spec.priority, title=job_title(self._run.name, spec.workflow)
         )
 
         def ranking() -> tuple[str, ...]:

@@ -13,13 +13,13 @@ from dstack.core.lifecycle import AttemptEnd, end_without_result
 from dstack.model import ExitReport, WorkflowName
 
 
-def void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[ObjectCreator, None]:
+def record_void(attempt_keys: AttemptKeys, claim: Claim, why: str = "") -> Steps[ObjectCreator, None]:
     """The host has refused this attempt for ever: any coordinator may claim the following attempt."""
     report = ExitReport(code=None, reason=why or f"it never started on {claim.host}")
     yield from record_end(attempt_keys, claim, report, status=AttemptEnd.VOID)
 
 
-def lose(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[ObjectCreator, None]:
+def record_lost(attempt_keys: AttemptKeys, claim: Claim, reason: str) -> Steps[ObjectCreator, None]:
     """The fate of the attempt cannot be known: record it as lost, so that another may be made. Should the attempt live
     after all and come to a result first, the result counts."""
     report = ExitReport(code=None, reason=reason, vanished=True)

@@ -24,7 +24,14 @@ from dstack.app.protocol.answers import (
     Unpreparable,
     WatchAnswer,
 )
-from dstack.app.protocol.attempt_records import bring_in, lose, record_end, record_ended, record_gone, void
+from dstack.app.protocol.attempt_records import (
+    bring_in,
+    record_end,
+    record_ended,
+    record_gone,
+    record_lost,
+    record_void,
+)
 from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import (
     AskVerdict,
@@ -129,24 +136,24 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outc
 
     All looks come after the claim stands: `dstack stop` looks for claims after the stop request stands, so at least one
     of the two sees the other. A slow coordinator may also work in another generation than the generation of its run's
-    outcome, and the run of a very slow coordinator may have been pruned, record first.
+    recorded, and the run of a very slow coordinator may have been pruned, record first.
     """
     stop = yield from stop_of_job(job)
-    told = yield from ask(Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow)))
-    if told is None and (yield from ask(Read(job.run_keys.record))) is None:
+    recorded = yield from ask(Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow)))
+    if recorded is None and (yield from ask(Read(job.run_keys.record))) is None:
         yield from ask(Drop(Nonce(claim.nonce)))
         report = ExitReport(code=None, reason="the records of its run were pruned")
         yield from record_end(mine, claim, report, status=AttemptEnd.VOID)
         return (yield from job.outcome(JobStatus.STOPPED, reason=report.reason))
-    if stop is None and told is None:
+    if stop is None and recorded is None:
         return (yield from _start(job, mine, claim))
     yield from ask(Drop(Nonce(claim.nonce)))
     reason = stop.reason if stop else "the run has an outcome of it already"
     report = ExitReport(code=None, stopped=stop is not None, reason=reason)
     yield from record_end(mine, claim, report, status=AttemptEnd.STOPPED if stop else AttemptEnd.VOID)
-    if told is not None and job.again:
+    if recorded is not None and job.again:
         return (yield from job.outcome(JobStatus.STOPPED, reason=reason))
-    return unpack(Outcome, job.run_keys.job(job.spec.workflow), told) if told is not None else None
+    return unpack(Outcome, job.run_keys.job(job.spec.workflow), recorded) if recorded is not None else None
 
 
 def _hold(job: Job, keys: JobKeys, nonce: Nonce, number: int) -> Steps[Performer, SlotHeld | None]:
@@ -174,7 +181,7 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Starte
     prepared = yield from _prepare(job, mine, claim)
     if isinstance(prepared, DamagedInput):
         yield from ask(Drop(Nonce(claim.nonce)))
-        yield from void(mine, claim, f"its input {prepared.workflow} is damaged: {prepared.why}")
+        yield from record_void(mine, claim, f"its input {prepared.workflow} is damaged: {prepared.why}")
         yield from ask(Release(claim))
         raise DamagedInputError(prepared.workflow, prepared.key, prepared.why)
     if isinstance(prepared, Unpreparable):
@@ -189,7 +196,7 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Starte
     begun = prepared if isinstance(prepared, NotBegun) else (yield from _go(job, mine, claim))
     if isinstance(begun, NotBegun):
         yield from ask(Drop(Nonce(claim.nonce)))
-        yield from void(mine, claim, begun.why)
+        yield from record_void(mine, claim, begun.why)
         yield from ask(Release(claim))
         return None
     return StartedAttempt(claim, begun.at)
@@ -259,7 +266,7 @@ def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, 
     body = yield from ask(Read(key))
     want = unpack(Want, key, body) if body is not None else None
     if (yield from may_try_again(job, mine, want)):
-        yield from lose(mine, claim, f"{claim.host} unreachable since {silence.since}")
+        yield from record_lost(mine, claim, f"{claim.host} unreachable since {silence.since}")
 
 
 def _end_of(mine: AttemptKeys) -> Steps[ObjectReader, End | None]:

@@ -34,13 +34,13 @@ class GenerationState:
     closed: int
 
 
-def first(job: Job) -> Steps[BucketPerformer, JobKeys]:
+def first_generation(job: Job) -> Steps[BucketPerformer, JobKeys]:
     """The generation to begin in: a generation where this run waits already, so that no attempt of the run is left
     alone; a new generation of the run's own when the job must run afresh; else the current generation, opened if need
     be."""
     numbers = yield from _numbers(job)
     if job.fresh:
-        return (yield from _fresh(job, numbers[-1]))
+        return (yield from _own_generation(job, numbers[-1]))
     for number in reversed(numbers):
         if (yield from _is_in(job.generation(number).want(job.run.id))):
             return job.generation(number)
@@ -56,11 +56,11 @@ def _is_in(key: str) -> Steps[ObjectReader, bool]:
         return False
 
 
-def following(job: Job, left: JobKeys) -> Steps[BucketPerformer, JobKeys]:
+def next_generation(job: Job, left: JobKeys) -> Steps[BucketPerformer, JobKeys]:
     """The generation to go on with for a run that has left one."""
     if job.fresh:
         numbers = yield from _numbers(job)
-        return (yield from _fresh(job, numbers[-1], after=left.generation))
+        return (yield from _own_generation(job, numbers[-1], after=left.generation))
     return (yield from _choose(job, (yield from current_state(job, above=left.generation))))
 
 
@@ -86,14 +86,14 @@ def _choose(job: Job, stands: GenerationState) -> Steps[BucketPerformer, JobKeys
     for number in reversed([each for each in stands.numbers if job.above < each <= stands.closed]):
         # Another coordinator of this run may be between its look for the tomb and its want: agree with it first.
         keys = job.generation(number)
-        if (yield from ask(Read(keys.pin(job.run.id)))) is not None and not (yield from want(job, keys)).left:
+        if (yield from ask(Read(keys.pin(job.run.id)))) is not None and not (yield from record_want(job, keys)).left:
             return keys
     if stands.result:
         return job.generation(stands.result)
-    return (yield from shared(job, stands.closed, PRUNED_REASON)) if stands.closed else job.generation(1)
+    return (yield from shared_generation(job, stands.closed, PRUNED_REASON)) if stands.closed else job.generation(1)
 
 
-def shared(job: Job, after: int, reason: str) -> Steps[BucketPerformer, JobKeys]:
+def shared_generation(job: Job, after: int, reason: str) -> Steps[BucketPerformer, JobKeys]:
     """The lowest generation above `after` that every run may work in, opened if need be."""
     number = after + 1
     while True:
@@ -110,13 +110,13 @@ def shared(job: Job, after: int, reason: str) -> Steps[BucketPerformer, JobKeys]
         )
 
 
-def close(job: Job, number: int, reason: str) -> Steps[BucketPerformer, None]:
+def close_generation(job: Job, number: int, reason: str) -> Steps[BucketPerformer, None]:
     """Close generation `number`, whose result names damaged objects, to new users: all runs go on above it."""
     tomb = Tomb(nonce=(yield from ask(NewNonce())), user=job.run.user, reason=reason, damaged=True)
     yield from create(job.generation(number).tomb, pack(tomb))
 
 
-def want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[BucketPerformer, Want]:
+def record_want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[BucketPerformer, Want]:
     """Whether this run is in the generation or has left, with the last attempt that had ended when the run came.
 
     The first answer that a coordinator of the run records is the answer for all its coordinators. While the run is not
@@ -165,7 +165,7 @@ def _why(key: str, body: bytes) -> Why | None:
         return None
 
 
-def _fresh(job: Job, highest: int, *, after: int = 0) -> Steps[BucketPerformer, JobKeys]:
+def _own_generation(job: Job, highest: int, *, after: int = 0) -> Steps[BucketPerformer, JobKeys]:
     """The generation above `after` that this run opened, opened if need be."""
     number = after + 1
     while True:

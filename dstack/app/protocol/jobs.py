@@ -78,6 +78,11 @@ class LiveAttempt:
     adoptions: int
 
 
+def job_title(run: RunName, workflow: WorkflowName) -> str:
+    """The name of a job of a run for people on its host, for example in the queue."""
+    return f"{run}/{workflow}"
+
+
 def stop_of(keys: RunKeys, workflow: WorkflowName) -> Steps[ObjectReader, Stop | None]:
     """The stop request that covers this workflow of a run, None without any; a damaged request counts as well."""
     for key in (keys.stop(workflow), keys.stop(None)):

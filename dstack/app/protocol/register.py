@@ -34,13 +34,13 @@ def users_of(keys: JobKeys, *folders: str) -> Steps[BucketReader, set[str]]:
 
     Names in lists of `folders` count beside the register, for versions that did not register, and for damaged entries.
     """
-    found = yield from _registered(keys)
+    found = yield from _registered_names(keys)
     for folder in folders:
         found |= {key.removeprefix(folder) for key in (yield from ask(ListKeys(folder)))}
     return found
 
 
-def _registered(keys: JobKeys) -> Steps[BucketReader, set[str]]:
+def _registered_names(keys: JobKeys) -> Steps[BucketReader, set[str]]:
     found, number = set(), 1
     while (body := (yield from ask(Read(keys.user(number))))) is not None:
         try:

@@ -58,10 +58,10 @@ MAX_DAMAGED_GENERATIONS = 4
 def settle(job: Job, me: Coordinator) -> Steps[Performer, Outcome]:
     """Bring the job to its outcome in this run and record the outcome; a recorded outcome is returned unchanged."""
     key = job.run_keys.job(job.spec.workflow)
-    told = yield from ask(Read(key))
-    if told is not None:
-        return unpack(Outcome, key, told)
-    outcome = yield from _to_the_end(job, me, (yield from generations.first(job)))
+    recorded = yield from ask(Read(key))
+    if recorded is not None:
+        return unpack(Outcome, key, recorded)
+    outcome = yield from _to_the_end(job, me, (yield from generations.first_generation(job)))
     assert outcome is not None
     return (yield from conclude(job, outcome))
 
@@ -75,8 +75,8 @@ def make_again(
     there. The run's recorded outcome stays. `job` has `again` set. None as soon as the workflow `taker`, which needs
     the artifacts, has an outcome without them. Raises DamagedObjectError where the next generation is damaged as well.
     """
-    yield from generations.close(job, taken.generation, why)
-    generation = yield from generations.shared(job, taken.generation, f"its result was damaged: {why}")
+    yield from generations.close_generation(job, taken.generation, why)
+    generation = yield from generations.shared_generation(job, taken.generation, f"its result was damaged: {why}")
     return (yield from _to_the_end(job, me, generation, taker=taker))
 
 
@@ -132,8 +132,8 @@ def _is_left_behind(keys: JobKeys, key: str) -> bool:
 def _above(job: Job, keys: JobKeys, why: str) -> Steps[BucketPerformer, JobKeys]:
     """The generation to go on with where this generation holds damaged objects."""
     if job.fresh:
-        return (yield from generations.following(job, keys))
-    return (yield from generations.shared(job, keys.generation, f"its result was damaged: {why}"))
+        return (yield from generations.next_generation(job, keys))
+    return (yield from generations.shared_generation(job, keys.generation, f"its result was damaged: {why}"))
 
 
 def conclude(job: Job, outcome: Outcome) -> Steps[ObjectCreator, Outcome]:
@@ -151,9 +151,9 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
     result = unpack(Result, keys.result, found) if found is not None else None
     if stop is not None and (result is None or result.run != job.run.id):
         return (yield from _stopped(job, me, keys, stop))
-    want = yield from generations.want(job, keys, settled=result is not None)
+    want = yield from generations.record_want(job, keys, settled=result is not None)
     if want.left:
-        return (yield from generations.following(job, keys))
+        return (yield from generations.next_generation(job, keys))
     if result is not None:
         return (yield from _reuse(job, keys, result))
     number, live = yield from latest_of(keys)
@@ -258,7 +258,7 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: LiveAttempt, want: W
         yield from _unreachable(job, live, want)
         return
     if isinstance(verdict, StartRefused):
-        yield from attempt_records.void(live.keys, live.claim)
+        yield from attempt_records.record_void(live.keys, live.claim)
         return
     if live.owner.id != me.id:
         owner = Owner(nonce=(yield from ask(NewNonce())), coordinator=me)
@@ -304,7 +304,7 @@ def _foreign(job: Job, live: LiveAttempt, want: Want | None, verdict: ForeignAtt
     may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
     if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
         yield from attempt_records.record_gone(live.keys, live.claim)
-        yield from attempt_records.lose(live.keys, live.claim, f"{live.claim.host} was restarted")
+        yield from attempt_records.record_lost(live.keys, live.claim, f"{live.claim.host} was restarted")
         return
     claim = live.claim
     note = describe(verdict.sighting, claim.host, claim.account, f"dstack attach {job.run.name}")
@@ -325,7 +325,9 @@ def _unreachable(job: Job, live: LiveAttempt, want: Want | None) -> Steps[Perfor
     by_owner = silence.owner and live.owner.boot_id == live.claim.boot_id
     long_enough = by_owner or silence.seconds >= SILENCE_S
     if long_enough and (yield from attempts.may_try_again(job, live.keys, want)):
-        yield from attempt_records.lose(live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}")
+        yield from attempt_records.record_lost(
+            live.keys, live.claim, f"{live.claim.host} unreachable since {silence.since}"
+        )
         return
     yield from ask(
         Show(

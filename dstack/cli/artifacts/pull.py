@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +19,8 @@ from dstack.session.session import Session
 from dstack.ui.tables import size_text
 from dstack.ui.terminal import clean_lines
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from dstack.app.transfer.byte_streams import Progress
 
 
 def pull(

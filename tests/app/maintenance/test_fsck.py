@@ -331,9 +331,9 @@ def test_a_damaged_result_is_made_again_after_its_repair(story: Story) -> None:
     performer = BlockingPerformer(
         story.bucket, Observer(story.bucket, story.keys, sure=lambda _: None, boottime=float), lambda: "n"
     )
-    keys = performer.take(generations.first(job))
-    assert performer.take(generations.want(job, keys)).left
-    assert performer.take(generations.following(job, keys)).generation == 2
+    keys = performer.take(generations.first_generation(job))
+    assert performer.take(generations.record_want(job, keys)).left
+    assert performer.take(generations.next_generation(job, keys)).generation == 2
     performer.close()
 
 

@@ -207,11 +207,11 @@ def test_runs_go_on_in_one_new_generation_that_says_why(
     ]
     stands = read_only(generations.current_state(jobs[0]), bucket)
     assert (stands.result, stands.closed) == (0, 1)
-    assert [performer.take(generations.first(job)).generation for job in jobs] == [2, 2]
+    assert [performer.take(generations.first_generation(job)).generation for job in jobs] == [2, 2]
     why = unpack(Why, "why", bucket.objects[generation(story, 2).why])
     assert (why.reason, why.shared) == ("its result was pruned", True)
     finished(story, "four", generation=2)
-    assert performer.take(generations.first(jobs[0])).generation == 2
+    assert performer.take(generations.first_generation(jobs[0])).generation == 2
 
 
 def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_by_the_first_record(
@@ -226,11 +226,11 @@ def test_what_two_coordinators_of_a_run_saw_on_both_sides_of_a_tomb_is_settled_b
     for told, left in ((None, True), (in_, False)):
         if told is not None:
             bucket.put(generation(story).want(record.id), pack(told))
-        assert performer.take(generations.want(job, generation(story))).left is left
+        assert performer.take(generations.record_want(job, generation(story))).left is left
     # The pin was there before the tomb and the run has not ended: whoever prunes leaves it all.
     assert bury(story, performer).result is RemovalResult.USED
     bucket.put(generation(story).want(record.id), pack(replace(in_, left=True)))
-    assert performer.take(generations.following(job, generation(story))).generation == 2
+    assert performer.take(generations.next_generation(job, generation(story))).generation == 2
 
 
 def test_the_records_of_a_run_go_name_first_summary_last(

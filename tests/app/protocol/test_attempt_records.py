@@ -8,7 +8,7 @@ import pytest
 
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol.answers import Collected, NotCollected, Uncollectable
-from dstack.app.protocol.attempt_records import bring_in, lose, record_ended, void
+from dstack.app.protocol.attempt_records import bring_in, record_ended, record_lost, record_void
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, End, Result, pack, unpack
 from dstack.model import ExitReport, WorkflowName
@@ -104,10 +104,10 @@ def test_the_reason_of_a_failed_job_says_also_that_its_artifacts_are_lost(ended:
 
 
 def test_a_void_attempt_and_a_lost_attempt_say_so(ended: Ended) -> None:
-    play(void(ended.mine, ended.claim), ended.bucket)
+    play(record_void(ended.mine, ended.claim), ended.bucket)
     assert (ended.end.status, ended.end.reason) == ("void", "it never started on gpu-1")
     other = Ended()
-    play(lose(other.mine, other.claim, "gpu-1 unreachable"), other.bucket)
+    play(record_lost(other.mine, other.claim, "gpu-1 unreachable"), other.bucket)
     assert (other.end.status, other.end.reason) == ("lost", "gpu-1 unreachable")
     assert other.mine.gone not in other.bucket.objects, "it may live"
 
@@ -119,7 +119,7 @@ def test_a_late_result_that_cannot_be_collected_now_changes_nothing(ended: Ended
 
 
 def test_a_late_result_is_the_result_where_there_is_none(ended: Ended) -> None:
-    play(lose(ended.mine, ended.claim, "gpu-1 unreachable"), ended.bucket)
+    play(record_lost(ended.mine, ended.claim, "gpu-1 unreachable"), ended.bucket)
     steps = bring_in(ended.mine, ended.claim, GOOD, WorkflowName("train"))
     done, asked = play(steps, ended.bucket, {fx.Collect: COLLECTED})
     assert done

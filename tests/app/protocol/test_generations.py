@@ -32,7 +32,7 @@ class Project:
         self.bucket.put(job.generation(number).tomb, pack(Tomb(nonce="t", user="u")))
 
     def first(self, job: Job) -> int:
-        return play(generations.first(job), self.bucket)[0].generation
+        return play(generations.first_generation(job), self.bucket)[0].generation
 
     def why(self, job: Job, number: int) -> Why:
         key = job.generation(number).why
@@ -93,21 +93,21 @@ def test_the_result_of_a_rerun_counts_for_all(project: Project) -> None:
 
 def test_a_damaged_generation_is_closed_and_the_next_shared_one_is_above_it(project: Project) -> None:
     job = project.job()
-    play(generations.close(job, 1, "its pack is cut"), project.bucket)
+    play(generations.close_generation(job, 1, "its pack is cut"), project.bucket)
     tomb = unpack(Tomb, "tomb", project.bucket.objects[job.generation(1).tomb])
     assert (tomb.damaged, tomb.reason) == (True, "its pack is cut")
     project.bucket.put(job.generation(2).why, b"damaged: nobody's")
-    assert play(generations.shared(job, 1, "why"), project.bucket)[0].generation == 3
+    assert play(generations.shared_generation(job, 1, "why"), project.bucket)[0].generation == 3
 
 
 def test_the_first_recorded_want_decides_for_all_coordinators_of_a_run(project: Project) -> None:
     """Two of them look on different sides of the moment when the tomb comes."""
     job = project.job()
-    assert not play(generations.want(job, job.generation(1)), project.bucket)[0].left
+    assert not play(generations.record_want(job, job.generation(1)), project.bucket)[0].left
     project.close(job, 1)
-    assert not play(generations.want(job, job.generation(1)), project.bucket)[0].left
+    assert not play(generations.record_want(job, job.generation(1)), project.bucket)[0].left
     late = project.job(project.story.run("two", TRAIN))
-    assert play(generations.want(late, late.generation(1)), project.bucket)[0].left
+    assert play(generations.record_want(late, late.generation(1)), project.bucket)[0].left
 
 
 def test_a_want_comes_after_register_and_pin_and_names_the_attempts_that_had_ended(project: Project) -> None:
@@ -115,5 +115,5 @@ def test_a_want_comes_after_register_and_pin_and_names_the_attempts_that_had_end
     project.story.end(project.story.attempt(earlier.run, TRAIN, 1))
     project.story.attempt(earlier.run, TRAIN, 2)
     begun, keys = len(project.bucket.order), job.generation(1)
-    assert play(generations.want(job, keys), project.bucket)[0].ended == 1, "the second one lives"
+    assert play(generations.record_want(job, keys), project.bucket)[0].ended == 1, "the second one lives"
     assert project.bucket.order[begun:] == [keys.user(1), keys.pin(job.run.id), keys.want(job.run.id)]
