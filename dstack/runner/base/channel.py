@@ -1,7 +1,7 @@
-"""The runner's half of the wire: frames out under one lock, and one object for each request under way.
+"""The runner's half of the wire: frames out under a lock, and an object for each request under way.
 
-Memory is bounded whatever the peer does: writers wait while the coordinator does not read, and the reader waits
-while a handler does not take the bytes that were sent to it.
+Memory is bounded whatever the peer does: writers wait while the coordinator does not read, and the reader waits while a
+handler does not take its bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dstack.wire import CHUNK_BYTES, DATA, HEADER, REQUEST_ID, Refusal, pack_mes
 from dstack.wire.form import Message, MisfitError, RequestMessage
 
 MAX_WAITING_PIECES = 16
-"""Pieces of bulk data (of at most one frame each) that wait for one handler."""
+"""Waiting pieces of bulk data (of at most a frame each) for a handler."""
 _F_SETPIPE_SZ = 1031
 
 R = TypeVar("R", bound=RequestMessage[Any])
@@ -50,7 +50,7 @@ class Writer:
 
 
 class Request:
-    """One request under way: its message, its incoming bytes, and its one answer."""
+    """A request under way: the message, the incoming bytes, and the only answer."""
 
     def __init__(self, message: Dict[str, Any], writer: Writer, finished: Callable[[int], None]) -> None:
         self.id: int = message["id"]
@@ -67,7 +67,7 @@ class Request:
         self._left: Optional[int] = max(0, window) if type(window) is int else None
 
     def read(self, cls: Type[R]) -> R:
-        """The fields of this request. Raises Refusal, which names the field that breaks the declaration of `cls`."""
+        """The fields of this request. Raises Refusal, with the name of a field that breaks the declaration of `cls`."""
         try:
             return cls.from_envelope(self._message)
         except MisfitError as misfit:
@@ -77,7 +77,7 @@ class Request:
     # -- bytes from the coordinator ---------------------------------------------------------------
 
     def take(self, data: bytes) -> None:
-        """Hand over a piece that came in; waits while the handler is behind, forgets it once there is an answer."""
+        """Hand a piece to the handler; waits while the handler is behind, drops the piece after the answer."""
         while not self._answered:
             try:
                 self._incoming.put(data, timeout=0.1)
@@ -86,7 +86,7 @@ class Request:
                 continue
 
     def incoming(self) -> Iterator[bytes]:
-        """The bytes that follow the request, to their end. Raises Refusal when it was cancelled."""
+        """The bytes behind the request, to their end. Raises Refusal for a cancelled request."""
         while True:
             try:
                 data = self._incoming.get(timeout=0.2)
@@ -101,7 +101,8 @@ class Request:
     # -- the answer -------------------------------------------------------------------------------
 
     def data(self, chunk: bytes) -> bool:
-        """Send bytes of this request's stream, as far as its window allows; False when nobody wants them any more."""
+        """Send bytes of this request's stream, as far as the window allows; False when the bytes are not wanted any
+        more."""
         rest = memoryview(chunk)
         while rest:
             length = self._allowance(min(len(rest), CHUNK_BYTES))
@@ -125,7 +126,7 @@ class Request:
             return taken
 
     def credit(self, count: int) -> None:
-        """The coordinator takes so many bytes more."""
+        """Let the handler send so many bytes more."""
         with self._window:
             if self._left is not None:
                 self._left += count

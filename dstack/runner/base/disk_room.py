@@ -1,4 +1,4 @@
-"""A full disk, told apart from everything else that an operating system refuses."""
+"""A full disk, told apart from every other refusal of an operating system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dstack.wire import NO_ROOM, Refusal
 DISK_FULL = "the disk of the host is full"
 DISK_ROOM_HINT = "free some disk space on the host, or set `dir:` for it in hosts.yaml"
 TRIAL_BYTES = 1 << 20
-"""Bytes for which there must be room on a disk that is not called full."""
+"""Bytes of room on a disk that does not count as full."""
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("No space left on device", "Disk quota exceeded")
 
@@ -22,19 +22,20 @@ def is_lack(error: BaseException) -> bool:
 
 
 def refusal(error: OSError, kind: str, message: str, hint: str) -> Refusal:
-    """The refusal that `error` leads to: of kind NO_ROOM where a disk is full, else of `kind`."""
+    """The refusal for `error`: of kind NO_ROOM for a full disk, else of `kind`."""
     if is_lack(error):
         return Refusal(NO_ROOM, "%s: %s" % (DISK_FULL, message), DISK_ROOM_HINT)
     return Refusal(kind, message, hint)
 
 
 def ran_out(said: str, folder: str) -> bool:
-    """Whether a program that failed, and `said` so, failed for want of room in `folder`: not all of them say why."""
+    """Whether a failed program, with the words `said`, failed for want of room in `folder`: some programs do not say
+    why."""
     return any(words in said for words in _WORDS) or is_full(folder)
 
 
 def is_full(folder: str) -> bool:
-    """Whether there is no room for TRIAL bytes more in `folder`. Tried: a quota shows in no number of the disk's."""
+    """Whether `folder` lacks room for TRIAL_BYTES more. Tried by writing: no number of the disk shows a quota."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):

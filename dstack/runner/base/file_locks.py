@@ -1,8 +1,8 @@
-"""Who holds which file by flock(2), as the kernel lists it for every account in /proc/locks.
+"""The holders of files by flock(2), as the kernel lists all accounts' locks in /proc/locks.
 
-The list shows what can be seen from here. A lock that was taken in another pid namespace (another container) may be
-absent, and so may one that outlived the process that took it, unless this process is in the first namespace. So a file
-that is listed is locked; a file that is not listed may be locked all the same.
+The list shows the view from this process. A lock from another pid namespace (another container) may be absent, and so
+may a lock that outlived its process, unless this process is in the first namespace. So a listed file is locked; an
+unlisted file may be locked all the same.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ FileId = Tuple[int, int, int]
 LOCK_LIST = "/proc/locks"
 MOUNT_LIST = "/proc/self/mountinfo"
 MAX_LIST_BYTES = 16 << 20
-"""Bytes of the list that are read: some 250,000 locks."""
+"""Bytes to read of the list: some 250,000 locks."""
 
 
 def holders() -> Dict[FileId, List[int]]:
-    """Every file that is locked by flock now -> the processes that took its locks, as this pid namespace counts them.
+    """Every file locked by flock now -> the processes that took the locks, by the numbers of this pid namespace.
 
-    A file whose holders have no number here has an empty list. Raises OSError where the system has no such list.
+    A file has an empty list when its holders have no number here. Raises OSError where the system has no such list.
     """
     with open(LOCK_LIST, "rb") as file:
         return parse(file.read(MAX_LIST_BYTES).decode("ascii", "replace"))
 
 
 def parse(text: str) -> Dict[FileId, List[int]]:
-    """The holders in the words of /proc/locks; lines of any other kind or form are left out."""
+    """The holders in a text of /proc/locks; lines of any other kind or form are left out."""
     found: Dict[FileId, List[int]] = {}
     for line in text.splitlines():
         lock = _flock(line)
@@ -59,19 +59,21 @@ def _flock(line: str) -> Optional[Tuple[FileId, int]]:
 
 
 def file_id(fd: int) -> FileId:
-    """The open file `fd` as /proc/locks names it.
+    """The open file `fd` as /proc/locks names the file.
 
     Raises OSError for a descriptor that is not open, and for a shortage.
 
-    The kernel lists the device of the whole file system, which stat(2) does not give on btrfs; the mount has it.
+    The kernel lists the device of the whole file system. On btrfs stat(2) gives another device, and the mount has the
+    right device.
     """
     return LockTable().file_id(fd)
 
 
 class LockTable:
-    """The locks and the mounts as they stand when first asked for: for any number of files each is read once at most.
+    """The locks and the mounts at the time of the first question: both lists are read at most once for any number of
+    files.
 
-    Every account can make both lists long, so whoever looks at many files must not read a list for each of them.
+    Every account can make both lists long, so a look at many files must not read a list for each file.
     """
 
     def __init__(self) -> None:
@@ -79,7 +81,7 @@ class LockTable:
         self._devices: Optional[Dict[str, Tuple[int, int]]] = None
 
     def holders_of(self, fd: int) -> Optional[List[int]]:
-        """The processes that hold the lock of the open file `fd`, as `holders` gives them; None when none is listed.
+        """The processes that hold the lock of the open file `fd`, as `holders` gives them; None for an unlisted file.
 
         Raises OSError where the system has no list of locks, for a descriptor that is not open, and for a shortage.
         """
@@ -110,9 +112,9 @@ class LockTable:
 
 
 def _devices() -> Dict[str, Tuple[int, int]]:
-    """The number of each mount -> major and minor of its device; nothing where the system has no such table.
+    """The number of each mount -> major and minor of the device; nothing where the system has no such table.
 
-    Raises OSError for a shortage: without the table a file may be taken for one that nobody has locked.
+    Raises OSError for a shortage: without the table a locked file may be taken for a free file.
     """
     found: Dict[str, Tuple[int, int]] = {}
     try:

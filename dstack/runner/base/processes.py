@@ -1,8 +1,8 @@
-"""Processes of this host: who they are, who descends from whom, and how to end them all.
+"""Processes of this host: identity, descent, and the end of whole trees.
 
-A process is named by (pid, start time, boot id), so that a pid that was given to a stranger is never signalled.
-Linux has /proc and subreapers, which makes the ladder exact. Elsewhere (macOS) `ps` and process groups serve:
-there a process that leaves both its parent and its group before the first look is not found.
+A process is named by (pid, start time, boot id), so that a stranger with the same pid is never signalled. Linux has
+/proc and subreapers, and the ladder is exact. Elsewhere (macOS) `ps` and process groups serve: a process that leaves
+both parent and group before the first look is not found there.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set
 PR_SET_CHILD_SUBREAPER = 36
 HAS_PROC = os.path.isdir("/proc/self/fd")
 HOLLOW_STATE = "Z+"
-"""State of a process whose first thread has ended while others run: its own /proc entries are empty."""
+"""State of a process whose first thread has ended while others run: the process's own /proc entries are empty."""
 KILL_TIMEOUT_S = 5.0
-"""Seconds after SIGKILL until a process that is still there is called unkillable."""
+"""Seconds after SIGKILL until a living process counts as unkillable."""
 BOOT_ID_VARIABLE = "DSTACK_BOOT_ID"
-"""For tests only, whose hosts are containers and share the boot id of one kernel: set by sshd for the account."""
+"""For tests only: hosts of tests are containers and share the boot id of a kernel. Set by sshd for the account."""
 BOOT_ID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Process(NamedTuple):
-    """One process as it was seen."""
+    """A process at the time of a look."""
 
     pid: int
     parent: int
@@ -39,7 +39,7 @@ class Process(NamedTuple):
 
 
 def become_subreaper() -> bool:
-    """Make orphans below this process its own children; False where the system has no such thing."""
+    """Make orphans below this process children of this process; False where the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -49,8 +49,8 @@ def become_subreaper() -> bool:
 def boot_id() -> str:
     """A word that differs after every boot of this host.
 
-    It comes from the kernel or, in tests, from the environment that this host gives to the account; a malformed word
-    there is ignored. Nothing that a coordinator sends can change it.
+    The word comes from the kernel or, in tests, from the environment of the account on this host; a malformed word
+    there is ignored. No message of a coordinator can change the word.
     """
     forced = os.environ.get(BOOT_ID_VARIABLE, "")
     if BOOT_ID_FORM.fullmatch(forced):
@@ -63,7 +63,7 @@ def boot_id() -> str:
 
 
 def table() -> Dict[int, Process]:
-    """Every process that can be seen, by pid."""
+    """Every visible process, by pid."""
     if not HAS_PROC:
         return _ps()
     found = {}
@@ -76,7 +76,7 @@ def table() -> Dict[int, Process]:
 
 
 def look(pid: int) -> Optional[Process]:
-    """One process, None when it is gone."""
+    """The process with this pid, None when gone."""
     if not HAS_PROC:
         return _ps(pid).get(pid)
     try:
@@ -121,13 +121,13 @@ def _output(command: List[str]) -> str:
 
 
 def identity(pid: int) -> Dict[str, object]:
-    """What names process `pid` for ever: pid, start time, boot id."""
+    """The identity of process `pid` for ever: pid, start time, boot id."""
     process = look(pid)
     return {"pid": pid, "started": process.started if process else "", "boot_id": boot_id()}
 
 
 def is_alive(named: Dict[str, object]) -> bool:
-    """Whether the process that `identity` named still runs (a zombie does not)."""
+    """Whether the process named by `identity` still runs (a zombie does not)."""
     pid = named.get("pid")
     if not isinstance(pid, int) or named.get("boot_id") != boot_id():
         return False
@@ -136,7 +136,7 @@ def is_alive(named: Dict[str, object]) -> bool:
 
 
 def send(process: Process, number: int) -> None:
-    """Signal exactly this process; a later one with the same pid is spared (by pidfd where there is one)."""
+    """Signal exactly this process; a later process with the same pid is spared (by pidfd on a system with pidfds)."""
     try:
         if not hasattr(os, "pidfd_open"):
             now = look(process.pid)
@@ -157,15 +157,15 @@ def send(process: Process, number: int) -> None:
 
 
 def descendants(root: int, group: Optional[int] = None) -> List[Process]:
-    """Every living process below `root`, and every one of process group `group`; zombies do not count."""
+    """Every living process below `root`, and every living member of process group `group`; zombies do not count."""
     everyone = table()
     return below(everyone, [root], group)
 
 
 def below(everyone: Dict[int, Process], roots: Iterable[int], group: Optional[int] = None) -> List[Process]:
-    """The living members of a process table that descend from `roots` (which are left out) or are in `group`.
+    """The living members of a process table that descend from `roots` (left out themselves) or are in `group`.
 
-    Parents come before their children: a shell that is to run its trap must hear of the end before it sees a child die.
+    Parents come before their children: a shell with a trap must hear of the end before the shell sees a child die.
     """
     children: Dict[int, List[int]] = {}
     for process in everyone.values():
@@ -184,7 +184,7 @@ def below(everyone: Dict[int, Process], roots: Iterable[int], group: Optional[in
 
 
 def parents_first(everyone: Dict[int, Process], some: Iterable[Process]) -> List[Process]:
-    """Processes of a table by the number of their ancestors in it."""
+    """Processes of a table by their number of ancestors in the table."""
 
     def depth(process: Process) -> int:
         seen: Set[int] = set()
@@ -203,11 +203,11 @@ def end_all(
     until: Callable[[], float],
     first: Optional[Callable[[], List[Process]]] = None,
 ) -> List[Process]:
-    """The ladder: SIGTERM to all that `first` (default `living`) names, then SIGKILL until nothing is left.
+    """The ladder: SIGTERM to the processes of `first` (default `living`), then SIGKILL until nothing is left.
 
-    `until` says, asked again and again, up to which time of the monotonic clock SIGTERM is given a chance;
-    `wait(seconds)` passes time and reaps. Returns what could not be killed (uninterruptible in the kernel) after
-    LADDER_PATIENCE seconds of trying; empty means: nothing is left.
+    `until` gives, asked again and again, the time of the monotonic clock up to which SIGTERM has a chance;
+    `wait(seconds)` passes time and reaps. Returns the unkillable processes (uninterruptible in the kernel) after
+    KILL_TIMEOUT_S seconds of trying; an empty list means: nothing is left.
     """
     for process in (first or living)():
         send(process, signal.SIGTERM)
@@ -221,7 +221,7 @@ def end_all(
 
 
 def kill_all(living: Callable[[], List[Process]], wait: Callable[[float], None]) -> List[Process]:
-    """SIGKILL until nothing is left; two empty looks in a row, since a fork may hide from one."""
+    """SIGKILL until nothing is left; two empty looks in a row, since a fork may hide from a single look."""
     deadline = time.monotonic() + KILL_TIMEOUT_S
     quiet = 0
     while True:
@@ -237,8 +237,8 @@ def kill_all(living: Callable[[], List[Process]], wait: Callable[[float], None])
 
 
 def orphans(alive: str, marker: bytes) -> List[Process]:
-    """Processes of an attempt whose supervisor is gone: that hold the lock on `alive`, have `marker` in their
-    environment, or descend from one of those. Only this user's own; needs /proc."""
+    """Processes of an attempt without a supervisor: holders of the lock on `alive`, processes with `marker` in the
+    environment, and descendants of both. Only this user's own; needs /proc."""
     if not HAS_PROC:
         return []
     path = os.path.realpath(alive)
@@ -256,7 +256,7 @@ def orphans(alive: str, marker: bytes) -> List[Process]:
 
 
 def _faces(process: Process) -> List[str]:
-    """The folders of /proc that tell of a process: its own, or those of its threads where its own tells nothing."""
+    """The folders of /proc about a process: the process's own, or the threads' where the process's own is empty."""
     folder = "/proc/%d" % process.pid
     if process.state != HOLLOW_STATE:
         return [folder]
@@ -267,7 +267,7 @@ def _faces(process: Process) -> List[str]:
 
 
 def _holds(face: str, path: str) -> bool:
-    """Whether the process holds the lock on `path`; one that only looks at it (an observer) does not count."""
+    """Whether the process holds the lock on `path`; an observer with the file open does not count."""
     try:
         for name in os.listdir(face + "/fd"):
             if os.readlink("%s/fd/%s" % (face, name)) != path:

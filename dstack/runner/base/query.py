@@ -1,4 +1,4 @@
-"""Questions to other programs of the host. None may hang: each has a deadline."""
+"""Questions to other programs of the host. None may hang: each has a time-out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ QUERY_TIMEOUT_S = 5.0
 
 
 def ask(command: List[str]) -> Optional[str]:
-    """What a program prints; None when it is absent, fails, or says nothing within DEADLINE seconds."""
+    """The output of a program; None when the program is absent, fails, or prints nothing within QUERY_TIMEOUT_S
+    seconds."""
     try:
         done = subprocess.run(
             command,

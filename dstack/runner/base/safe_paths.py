@@ -1,7 +1,7 @@
 """Folders of a job, entered part by part and never through a symbolic link; names are bytes.
 
-A path on the wire is UTF-8 text; bytes that are none travel as lone surrogates (`surrogateescape`). Files are named
-by bytes here, so that the locale of a host changes nothing.
+A path on the wire is UTF-8 text; other bytes travel as lone surrogates (`surrogateescape`). Files are named by bytes
+here, so that the locale of a host changes nothing.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _KINDS = {
 
 
 def kind(mode: int) -> str:
-    """What stands at a path of this `st_mode`, in words for messages."""
+    """The kind of the entry with this `st_mode`, in words for messages."""
     return _KINDS.get(stat.S_IFMT(mode), "something unknown")
 
 
 def text(path: bytes) -> str:
-    """The path as it stands in manifests."""
+    """The path in the form of manifests."""
     return path.decode("utf-8", "surrogateescape")
 
 
@@ -92,7 +92,8 @@ def split(path: object, kind: str) -> List[bytes]:
 
 
 def named(path: object) -> List[bytes]:
-    """The parts of an artifact path as a user wrote it ("./out/", "."); raises Refusal("artifact") when it leaves."""
+    """The parts of an artifact path as the user wrote the path ("./out/", "."); raises Refusal("artifact") for a path
+    that leaves the folder."""
     if not isinstance(path, str) or not path or path.startswith("/"):
         raise Refusal("artifact", "%s is not a path relative to the project folder" % shown(path))
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -102,8 +103,8 @@ def named(path: object) -> List[bytes]:
 def link_is_inside(path: Sequence[bytes], target: bytes) -> bool:
     """Whether a link at `path` with this target stays below the top folder, wherever other links lead.
 
-    ".." only at the beginning: there it counts from the link's own folder, which is real. Behind a name it would count
-    from wherever that name leads.
+    ".." only at the beginning: there ".." counts from the link's own folder, a real folder. Behind a name ".." would
+    count from the target of the name.
     """
     if not target or target.startswith(b"/") or b"\0" in target or len(target) > MAX_PATH:
         return False
@@ -116,7 +117,7 @@ def link_is_inside(path: Sequence[bytes], target: bytes) -> bool:
 
 
 def open_top(path: str) -> int:
-    """A descriptor of a job's project folder; raises Refusal("artifact") when it is no folder any more."""
+    """A descriptor of a job's project folder; raises Refusal("artifact") where no folder is left."""
     try:
         return os.open(path, FOLDER_FLAGS)
     except OSError as error:
@@ -136,7 +137,7 @@ def open_folder(top: int, parts: Sequence[bytes]) -> int:
 
 
 def make_folder(top: int, parts: Sequence[bytes]) -> int:
-    """Like `open_folder`; makes what is absent, and replaces files and links that stand where a folder belongs."""
+    """Like `open_folder`; makes missing folders, and replaces files and links in the place of a folder."""
     fd = os.dup(top)
     for part in parts:
         try:
@@ -174,7 +175,7 @@ def clone(source: int, target: int) -> bool:
 
 
 def copy_range(source: int, target: int, size: int) -> bool:
-    """Copy the first `size` bytes inside the kernel, unseen; False when it cannot, and then some may be there."""
+    """Copy the first `size` bytes inside the kernel; False when the kernel cannot, and then a part may be there."""
     at = 0
     while at < size and hasattr(os, "copy_file_range"):
         try:
@@ -199,7 +200,7 @@ def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
 
 
 def digest_of(fd: int) -> "tuple[str, int]":
-    """sha256 and length of all that a file holds."""
+    """sha256 and length of a whole file."""
     digest = hashlib.sha256()
     buffer = bytearray(HASH_BLOCK_BYTES)
     view = memoryview(buffer)
@@ -225,7 +226,7 @@ def write_all(fd: int, data: Union[bytes, memoryview]) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder, also where the job made parts of it read-only. Raises Refusal for what is left."""
+    """Remove a folder, also with parts that the job made read-only. Raises Refusal for an incomplete removal."""
 
     def open_up(function: Callable[..., Any], name: str, _: object) -> None:
         try:

@@ -1,6 +1,7 @@
-"""What a process or its host lacks for a while, told apart from everything else that an operating system refuses.
+"""Temporary shortages of a process or host, told apart from every other refusal of an operating system.
 
-A file that cannot be opened, read or locked by a shortage is there all the same: to leave it out would be a lie.
+A file that a shortage keeps from being opened, read or locked is there all the same: to leave the file out would be a
+lie.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ def is_shortage(error: OSError) -> bool:
 
 
 def cause(error: OSError) -> str:
-    """The error for people: of a shortage what is lacking and how to get it, of any other its own words."""
+    """The error for people: a shortage with the way out, any other error in its own words."""
     return _LACKS.get(error.errno or 0, str(error))
 
 
 def refusal(error: OSError, kind: str, message: str, hint: str) -> Refusal:
-    """The refusal that `error` leads to; `hint` is for an error that is no shortage."""
+    """The refusal for `error`; `hint` is for an error that is no shortage."""
     return Refusal(kind, "%s: %s" % (message, cause(error)), TRY_LATER_HINT if is_shortage(error) else hint)

@@ -1,7 +1,7 @@
-"""The folder of one attempt, `<dir>/spool/<nonce>/`: paths, the verdict, the exit report, the state.
+"""The folder of an attempt, `<dir>/spool/<nonce>/`: paths, the verdict, the exit report, the state.
 
-All that outlives a runner is here. Files that others decide on are written whole: the verdict by link(2), once;
-the rest by rename.
+Everything that outlives a runner is here. Files for the decisions of other processes are written whole: the verdict by
+link(2), once; the rest by rename.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESERVED_BYTES = 4096
 
 
 class Attempt:
-    """Paths of one attempt's folder, and what stands in them. Raises Refusal for a nonce that is none."""
+    """Paths of an attempt's folder, and their contents. Raises Refusal for a malformed nonce."""
 
     def __init__(self, root: str, nonce: object) -> None:
         if not isinstance(nonce, str) or not is_nonce(nonce):
@@ -49,7 +49,7 @@ class Attempt:
         self.container = os.path.join(self.folder, "container")
 
     def make(self) -> None:
-        """Create the folder; an existing one of this account's is fine."""
+        """Create the folder; an existing folder of this account's is fine."""
         make_folder(self.folder)
 
     def exists(self) -> bool:
@@ -65,13 +65,13 @@ class Attempt:
     # -- the verdict ------------------------------------------------------------------------------
 
     def read_verdict(self) -> Optional[str]:
-        """STARTED, REFUSED, or None when nothing stands yet."""
+        """STARTED, REFUSED, or None before the decision."""
         return read_text(self.verdict)
 
     def decide(self, verdict: str) -> str:
-        """Write `verdict` unless one stands; returns the one that stands, for ever and on disk.
+        """Write `verdict` unless a verdict stands; returns the standing verdict, for ever and on disk.
 
-        Where `reserve` has written both beforehand, neither needs room on the disk.
+        Where `reserve` has written both beforehand, no verdict needs room on the disk.
         """
         source = "%s.%s" % (self.verdict, verdict)
         temporary = "" if read_text(source) == verdict else "%s.%d.%d" % (source, os.getpid(), time.monotonic_ns())
@@ -91,7 +91,7 @@ class Attempt:
         return self.read_verdict() or verdict
 
     def decided_at(self) -> float:
-        """When the verdict was written, in seconds since the epoch; the same whoever asks, and 0.0 without one."""
+        """The time of the verdict in seconds since the epoch, the same for every caller; 0.0 before the decision."""
         try:
             return max(os.stat(self.verdict).st_mtime, 1.0)
         except FileNotFoundError:
@@ -103,9 +103,9 @@ class Attempt:
         return read_message(ExitRecord, self.exit)
 
     def write_exit(self, report: ExitRecord) -> None:
-        """The exit report, whole and on disk; comes last of all that the attempt leaves in its folder.
+        """Write the exit report, whole and on disk, the last file of the attempt.
 
-        Written into blocks that `reserve` took while there was room, so that a full disk cannot hide the end.
+        Written into blocks that `reserve` took in good time, so that a full disk cannot hide the end.
         """
         body = json.dumps(report.to_json(), ensure_ascii=False).encode("utf-8", "surrogateescape")
         with open(self._reserve, "r+b" if os.path.exists(self._reserve) else "wb") as file:
@@ -117,8 +117,8 @@ class Attempt:
         sync_folder(self.folder)
 
     def reserve(self) -> None:
-        """Take the room that is needed where a full disk must not keep anybody from deciding, stopping or reporting:
-        for both verdicts, a wish to stop, the exit report and the last words of the log."""
+        """Take the room for the writes that a full disk must not prevent: both verdicts, a wish to stop, the exit
+        report and the last words of the log."""
         bodies = dict.fromkeys((self._reserve, self.stop + ".reserve", self._room), b" " * RESERVED_BYTES)
         bodies.update({"%s.%s" % (self.verdict, each): each.encode("ascii") for each in (STARTED, REFUSED)})
         for path, body in bodies.items():
@@ -126,7 +126,7 @@ class Attempt:
                 file.write(body)
 
     def give_room(self) -> None:
-        """Give back the room that was taken for the last words of the log, for them to be written now."""
+        """Give back the reserved room of the log, for the last words to be written now."""
         try:
             os.unlink(self._room)
         except OSError:
@@ -136,8 +136,8 @@ class Attempt:
         return read_message(StopWish, self.stop)
 
     def write_stop(self, wish: StopWish) -> None:
-        """Leave the wish to stop; on a full disk in the room that was taken for it, and where that has been used, the
-        earlier wish stands."""
+        """Leave the wish to stop; on a full disk in the reserved room, and where that room has been used, the earlier
+        wish stands."""
         try:
             write_json(self.stop, wish.to_json())
             return
@@ -156,7 +156,7 @@ class Attempt:
         os.rename(mine, self.stop)
 
     def read_order(self) -> Optional[JobOrder]:
-        """What `prepare` wrote, whatever version of dstack that was; None when nothing was prepared."""
+        """The order of `prepare`, of any version of dstack; None before `prepare`."""
         return read_message(JobOrder, self.attempt)
 
     def log_size(self) -> int:
@@ -182,9 +182,9 @@ class Attempt:
     # -- life -------------------------------------------------------------------------------------
 
     def lock_alive(self) -> int:
-        """Take the lock that says "something of this attempt lives"; returns its descriptor, to be inherited.
+        """Take the lock of a living attempt; returns the descriptor, to be inherited.
 
-        Raises Refusal when another supervisor has it. Observers take it for an instant, hence the patience.
+        Raises Refusal when another supervisor has the lock. Observers take the lock for an instant, hence the patience.
         """
         fd = os.open(self.alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + 2
@@ -196,7 +196,7 @@ class Attempt:
         return fd
 
     def lives(self) -> bool:
-        """Whether any process of the attempt (supervisor or job) is there."""
+        """Whether any process of the attempt (supervisor or job) lives."""
         try:
             fd = os.open(self.alive, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -234,7 +234,7 @@ def attempts(root: str) -> Iterator[Attempt]:
 
 
 def try_lock(fd: int, how: int) -> bool:
-    """Take a flock without waiting; False when somebody has it."""
+    """Take a flock without waiting; False when another process has the lock."""
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except OSError as error:
@@ -245,7 +245,7 @@ def try_lock(fd: int, how: int) -> bool:
 
 
 def read_text(path: str) -> Optional[str]:
-    """The text of a small file; None when there is none."""
+    """The text of a small file; None without a file."""
     try:
         with open(path, encoding="ascii") as file:
             return file.read()
@@ -265,8 +265,7 @@ def read_json(path: str) -> Optional[Dict[str, Any]]:
 
 
 def read_message(cls: Type[M], path: str) -> Optional[M]:
-    """A message that any version of dstack wrote to a file, None when there is no file. Raises Refusal("spool") when
-    the file is damaged."""
+    """A message in a file of any version of dstack, None without a file. Raises Refusal("spool") for a damaged file."""
     value = read_json(path)
     try:
         return None if value is None else cls.from_other_version(value)
@@ -291,7 +290,7 @@ def write_durably(path: str, body: bytes) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Bring to the disk what was written; raises OSError where the disk does not take it."""
+    """Bring the written bytes to the disk; raises OSError where the disk does not take the bytes."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,14 +1,14 @@
-"""The time of day at which something began and ended, right by one another whatever is done to the clock meanwhile."""
+"""The times of day of a beginning and an end, right by one another also when the clock is set meanwhile."""
 
 import time
 from typing import Callable
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
-"""A clock that nobody sets and that goes on while the machine sleeps; Linux has it."""
+"""A clock that is never set and goes on while the machine sleeps; Linux has such a clock."""
 
 
 def steady() -> float:
-    """Seconds of a clock that nobody sets."""
+    """Seconds of a clock that is never set."""
     return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
 
 

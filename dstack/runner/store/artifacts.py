@@ -1,7 +1,7 @@
-"""What an ended job left behind: the manifest of its artifacts, and their bytes in packs.
+"""The artifacts of an ended job: their manifest, and their bytes in packs.
 
-Never follows a symbolic link. Sockets, pipes, devices and anything of git's own (`.git`) are left out, and said so;
-a link that leads out of the project folder is refused, because nobody else could follow it.
+Never follows a symbolic link. Sockets, pipes, devices and everything of git's own (`.git`) are left out, and named; a
+link out of the project folder is refused, because no other host could follow the link.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dstack.wire.job_messages import ExitRecord, ManifestAnswer, ManifestSummary
 
 M = TypeVar("M", bound=Message)
 MAX_SHARED_FILE_BYTES = 4 << 20
-"""Files below this many bytes share packs."""
+"""Smaller files share packs. Bytes."""
 MAX_SHARED_PACK_BYTES = 16 << 20
-"""A shared pack takes no further file once it would grow past this many bytes."""
+"""A shared pack takes no further file that would bring the pack past as many bytes."""
 MAX_ENTRIES = 200_000
 MAX_MANIFEST_BYTES = 60 << 20
 """Bytes; coordinators read a manifest as one object of at most 64 MiB."""
@@ -36,7 +36,7 @@ _CHANGED = "something still writes there; `dstack run --rerun` makes the artifac
 
 
 class ArtifactPath(NamedTuple):
-    """One path of a job's artifacts. `size`, `sha256` and, of large ones, `pieces` of files; `target` of links."""
+    """A path of a job's artifacts: `size`, `sha256` and, for a large file, `pieces`; `target` of a link."""
 
     path: bytes
     kind: str
@@ -48,10 +48,10 @@ class ArtifactPath(NamedTuple):
 
 
 def missing(project_folder: str, paths: Sequence[str]) -> List[str]:
-    """Which of the named artifact paths do not exist, as written.
+    """The named artifact paths that do not exist, as written.
 
-    A link exists, whether or not it dangles; a path that goes through a link does not.
-    Raises Refusal("artifact") for a path that leaves the project folder.
+    A link exists, whether or not the link dangles; a path through a link does not. Raises Refusal("artifact") for a
+    path that leaves the project folder.
     """
     top = safe_paths.open_top(project_folder)
     try:
@@ -61,14 +61,14 @@ def missing(project_folder: str, paths: Sequence[str]) -> List[str]:
 
 
 def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Sequence[str]) -> ManifestAnswer:
-    """Hash the artifacts of an ended job into `<nonce_folder>/manifest.jsonl`, unless that stands already.
+    """Hash the artifacts of an ended job into `<nonce_folder>/manifest.jsonl`, unless the file exists already.
 
-    One JSON object a line, ascending by the bytes of `path`: `path, kind, mode`, for files `size, sha256, pack, offset`
+    A JSON object a line, ascending by the bytes of `path`: `path, kind, mode`, for files `size, sha256, pack, offset`
     (no pack when empty; `piece, pieces` instead when large), for links `target`. The same artifacts give the same
     bytes. The answer is `partial` unless the exit report says that the job succeeded.
 
-    What cannot be recorded (a link that leads out, a file that cannot be read) is skipped when the job did not succeed;
-    else Refusal("artifact") names it. Raises Refusal("changed") when a file changes while it is read.
+    Paths that cannot be recorded (a link out of the folder, a file that cannot be read) are skipped for a job without
+    success; else Refusal("artifact") names the path. Raises Refusal("changed") when a file changes during the reading.
     """
     del root  # the same first parameter as the rest of the runner
     summary = _read_summary(nonce_folder)
@@ -99,16 +99,16 @@ def write_manifest(root: str, nonce_folder: str, project_folder: str, paths: Seq
 
 
 def entries(nonce_folder: str) -> Iterator[Dict[str, Any]]:
-    """The entries of a manifest that was written; raises Refusal("manifest") when there is none."""
+    """The entries of a written manifest; raises Refusal("manifest") without a manifest."""
     for line in _lines(nonce_folder):
         yield json.loads(line)
 
 
 def read_pack(root: str, nonce_folder: str, project_folder: str, pack: str) -> Iterator[bytes]:
-    """The bytes of one pack in pieces of at most 256 KiB.
+    """The bytes of a pack in pieces of at most 256 KiB.
 
-    Verified as they are read; Refusal("changed") is raised when a file is not what the manifest says (the pieces that
-    were given are then worth nothing), Refusal("manifest") for a pack that the manifest does not name.
+    Verified during the reading; Refusal("changed") is raised when a file differs from the manifest (the pieces given
+    before are then worth nothing), Refusal("manifest") for a pack that the manifest does not name.
     """
     del root
     members = _members(nonce_folder, pack)
@@ -159,7 +159,7 @@ def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
 
 
 def _open_member(top: int, parts: List[bytes]) -> int:
-    """The descriptor of a file that the manifest names; raises Refusal("changed") when something else stands there."""
+    """The descriptor of a file of the manifest; raises Refusal("changed") for any other entry in its place."""
     shown = safe_paths.shown(b"/".join(parts))
     try:
         folder = safe_paths.open_folder(top, parts[:-1])
@@ -182,7 +182,8 @@ def _open_member(top: int, parts: List[bytes]) -> int:
 
 
 class _Walk:
-    """One walk over the named paths; gathers what it finds. `strict`: what cannot be recorded is not just left out."""
+    """A walk over the named paths, and the finds. `strict`: a path that cannot be recorded is an error, and not just
+    left out."""
 
     def __init__(self, project_folder: str, *, strict: bool) -> None:
         self._top = project_folder
@@ -219,7 +220,7 @@ class _Walk:
             os.close(parent)
 
     def _one(self, parent: int, parts: List[bytes]) -> bool:
-        """Record what stands at `parts`, whose folder is `parent`; False when nothing does."""
+        """Record the entry at `parts` in the folder `parent`; False without an entry."""
         path = b"/".join(parts)
         if path in self._seen:
             return True
@@ -334,7 +335,7 @@ def _close(batch: Sequence[ArtifactPath], places: "Dict[str, tuple[str, int]]") 
 
 
 def _look(top: int, parts: List[bytes]) -> Optional[os.stat_result]:
-    """What stands at `parts`, not following links; None when nothing does."""
+    """The entry at `parts`, without following links; None without an entry."""
     try:
         if not parts:
             return os.fstat(top)

@@ -1,7 +1,8 @@
-"""The host store: content by sha256 under `<root>/store/<2 hex>/<62 hex>`, and inputs laid from it into work trees.
+"""The host store: content by sha256 under `<root>/store/<2 hex>/<62 hex>`, and inputs laid from the store into work
+trees.
 
-A blob appears by link or rename when its bytes were verified. It is not flushed to disk: what a power cut left half
-written is found by its hash when it is next used, thrown away, and sent again.
+A blob appears by link or rename when the bytes were verified. A blob is not flushed to disk: a blob cut by a power
+failure is found by the hash at the next use, thrown away, and sent again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dstack.wire import Refusal
 
 EMPTY_SHA256 = hashlib.sha256().hexdigest()
 LIST_KIND = "entries"
-"""Kind of an entry that stands for a list of entries, one JSON object a line, in the store under `sha256`."""
+"""Kind of an entry for a whole list of entries, one JSON object a line, in the store under `sha256`."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _STALE = 2 * 86_400.0
@@ -32,13 +33,13 @@ _AGAIN = "the damaged copy was removed; run it again and it is sent anew"
 
 
 class Verified:
-    """Blobs whose bytes this process has verified. While nobody touches them they need not be read again for that."""
+    """Blobs verified by this process. An untouched blob need not be read again for a verification."""
 
     def __init__(self) -> None:
         self._seen: Dict[str, Tuple[int, ...]] = {}
 
     def note(self, digest: str, identity: Tuple[int, ...]) -> None:
-        """The file that was this one, before it was read, holds just what its name says."""
+        """Note that the file with this identity, from before the reading, has the right bytes."""
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()
         self._seen[digest] = identity
@@ -48,15 +49,16 @@ class Verified:
 
 
 def identity_of(fd: int) -> Tuple[int, ...]:
-    """What changes when a file is replaced or written to: the kernel sets the time of the last change itself."""
+    """The identity of a file, different after a replacement or a write: the kernel sets the time of the last change
+    itself."""
     state = os.fstat(fd)
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def missing(root: str, digests: Sequence[object]) -> List[str]:
-    """Which of these sha256 the store lacks, in the order given; raises Refusal("hash") for what is none.
+    """The sha256 of `digests` that the store lacks, in the given order; raises Refusal("hash") for a malformed sha256.
 
-    What it has stays for hours (`eviction.KEEP_AFTER_USE_S`), whatever else must go.
+    Present blobs stay for hours (`eviction.KEEP_AFTER_USE_S`), also on a full disk.
     """
     return [digest for digest in map(checked, digests) if not has(root, digest)]
 
@@ -64,11 +66,11 @@ def missing(root: str, digests: Sequence[object]) -> List[str]:
 def stage(root: str, project_folder: str, entries: Sequence[object], verified: Optional[Verified] = None) -> None:
     """Lay inputs into a work tree, under their own paths, with their modes.
 
-    A file or link of the snapshot that stands at an input's path, or where a folder of one belongs, is replaced;
-    nothing is ever written through a symbolic link. Files are copies of their own (reflinks where the file system has
-    them), verified as they are laid unless `verified` knows them. Folders stay open to their owner whatever their mode
-    says. Raises Refusal("inputs") for an entry that is not safe, a folder in the way, or a disk that refuses;
-    Refusal("hash") when the store lacks a blob or holds a damaged one, which is removed.
+    A file or link of the snapshot is replaced in the place of an input or of an input's folder; nothing is ever written
+    through a symbolic link. Files are copies of their own (reflinks on a file system with reflinks), verified on the
+    way unless `verified` knows the blob. Folders stay open to their owner in spite of the recorded mode. Raises
+    Refusal("inputs") for an unsafe entry, a folder in the way, or a disk that refuses; Refusal("hash") for a missing
+    blob or a damaged blob, and a damaged blob is removed.
     """
     known = verified or Verified()
     plan = [_entry(item) for item in _expanded(root, entries)]
@@ -99,7 +101,7 @@ class _Entry(NamedTuple):
 
 
 def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
-    """The entries; a list of them that stands in the store is read and verified."""
+    """The entries; a list of entries in the store is read and verified."""
     for item in entries:
         if not isinstance(item, dict) or item.get("kind") != LIST_KIND:
             yield item
@@ -215,9 +217,9 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry, verified: Verifie
 
 
 def copied(source: int, target: int, digest: str, size: int, *, known: bool = False) -> bool:
-    """Clone or copy a whole file; whether what is in `target` now has that digest and size.
+    """Clone or copy a whole file; whether `target` now has the digest and the size.
 
-    Of a source that is `known` to have them the bytes are not looked at.
+    The bytes of a `known` source are not read for a verification.
     """
     if safe_paths.clone(source, target):
         return known or safe_paths.digest_of(target) == (digest, size)
@@ -233,7 +235,7 @@ def copied(source: int, target: int, digest: str, size: int, *, known: bool = Fa
 
 
 def sweep(root: str, *, now: float) -> int:
-    """Remove temporary files that nobody wrote to for two days; returns how many. `now`: seconds since the epoch."""
+    """Remove temporary files without a write for two days; returns their number. `now`: seconds since the epoch."""
     store = os.path.join(root, "store")
     removed = 0
     try:
@@ -262,7 +264,7 @@ def blob(root: str, digest: str) -> str:
 
 
 def has(root: str, digest: str) -> bool:
-    """Whether the store has it; to ask is to use it."""
+    """Whether the store has the blob; the question counts as a use."""
     path = blob(root, digest)
     try:
         state = os.lstat(path)

@@ -1,11 +1,10 @@
-"""Snapshots on a host: received as git bundles, kept in one bare repository a project, laid as work trees.
+"""Snapshots on a host: received as git bundles, kept in a bare repository for each project, laid as work trees.
 
-What arrives is hostile until checked. A bundle's pack goes through `index-pack --strict` into a quarantine folder;
-only when commit, tree and every name in it are in order do its objects enter the store. Git runs with no
-configuration but our own: no hooks, filters, fsmonitor, protocols, submodules, and attributes that convert nothing.
+A bundle is hostile until checked. The pack of a bundle goes through `index-pack --strict` into a quarantine folder; the
+objects enter the store only when commit, tree and every name are in order. Git runs with no configuration but our own:
+no hooks, filters, fsmonitor, protocols, submodules, and attributes that convert nothing.
 
-A work tree has no `.git`: it is plain files, nothing a job does in it can reach the store, and nothing that git
-does in it can be steered by what was shipped.
+A work tree has no `.git` and is plain files: a job cannot reach the store, and a snapshot cannot steer git.
 """
 
 from __future__ import annotations
@@ -62,11 +61,11 @@ UPDATE_HINT = "run the command again; if it stays so, remove %s on the host"
 
 class CodeError(Refusal):
     """A snapshot that cannot be received or laid; kind `code` is the coordinator's fault, `host` this machine's,
-    NO_ROOM that of its full disk."""
+    NO_ROOM the fault of a full disk."""
 
 
 class Bundle(NamedTuple):
-    """The head of a bundle file: object ids it needs, those it brings by ref, and where its pack begins."""
+    """The head of a bundle file: needed object ids, brought ids by ref, and the offset of the pack."""
 
     needs: Tuple[str, ...]
     brings: Dict[str, str]
@@ -75,7 +74,7 @@ class Bundle(NamedTuple):
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Turns what the operating system refuses into a CodeError."""
+    """Turns a refusal of the operating system into a CodeError."""
     try:
         yield
     except UntrustedError as error:
@@ -88,9 +87,9 @@ def told() -> Iterator[None]:
 
 @told()
 def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBasisAnswer:
-    """What this host has: `have` the commit itself, and in `basis` up to 8 of `known`, in their order.
+    """The commits on this host: `have` the commit itself, and in `basis` up to 8 of `known`, in their order.
 
-    Starts no process. Raises CodeError for a malformed name or a store that is not ours.
+    Starts no process. Raises CodeError for a malformed name or a foreign store.
     """
     store = store_path(root, project)
     checked(commit)
@@ -105,8 +104,8 @@ def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBas
 def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -> None:
     """Take the snapshot out of a bundle file into the store of `project` below `root`.
 
-    Afterwards `refs/dstack/<commit>` stands and everything it needs is there; on CodeError nothing entered the
-    store. Any number of receivers may work at once. The bundle file is only read.
+    Afterwards `refs/dstack/<commit>` and everything behind the ref is there; on CodeError nothing entered the store.
+    Any number of receivers may work at once. The bundle file is only read.
     """
     checked(commit)
     checked(tree)
@@ -136,10 +135,10 @@ def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -
 
 @told()
 def lay(root: str, project: str, commit: str, tree: str, target: str) -> None:
-    """Write the files of a snapshot into `target`, a folder that is made or is empty; no `.git` is put there.
+    """Write the files of a snapshot into `target`, a new or empty folder; no `.git` is put there.
 
-    Files are 0644 or 0755 and folders 0755 below `target`, which is 0700. The first time a commit is laid on this
-    host all files are hashed again and must give `tree`. Raises CodeError; then `target` may hold a part.
+    Files are 0644 or 0755 and folders 0755 below `target`, the folder `target` is 0700. The first time a commit is laid
+    on this host all files are hashed again and must give `tree`. Raises CodeError; then `target` may hold a part.
     """
     checked(tree)
     store = store_path(root, project)
@@ -161,7 +160,7 @@ def lay(root: str, project: str, commit: str, tree: str, target: str) -> None:
 
 
 def prove(store: str, tree: str, target: str, index: str) -> None:
-    """Hash what lies in `target` from nothing; raises CodeError unless it gives `tree`."""
+    """Hash the files in `target` from nothing; raises CodeError unless the hash is `tree`."""
     env = {"GIT_WORK_TREE": target, "GIT_INDEX_FILE": index}
     git(store, ["add", "-A", "-f", "."], env=env, cwd=target)
     found = git(store, ["write-tree"], env=env, cwd=target).decode().strip()
@@ -181,7 +180,7 @@ def checked(name: Any) -> str:
 
 
 def store_path(root: str, project: Any) -> str:
-    """Where the store of a project lies; raises CodeError for a name that could lead elsewhere."""
+    """The folder of a project's store; raises CodeError for a name that could lead elsewhere."""
     if not isinstance(project, str) or not PROJECT_FORM.fullmatch(project):
         raise CodeError("code", "not a project name: %r" % (project,))
     return os.path.join(root, "code", project + ".git")
@@ -193,7 +192,8 @@ def has(store: str, commit: str) -> bool:
 
 
 def check_owner(store: str) -> None:
-    """Raises CodeError unless the store is a real folder that only this account may write to; dstack's are closed."""
+    """Raises CodeError unless the store is a real folder for the writes of this account alone; dstack's own stores are
+    closed."""
     found = os.lstat(store)
     is_made = os.path.isdir(os.path.join(store, "refs", "dstack"))  # else it is the user's, below `dir: ~`
     is_alone = found.st_uid == os.getuid() and (is_made or not found.st_mode & WRITE_RIGHTS)
@@ -204,7 +204,7 @@ def check_owner(store: str) -> None:
 
 
 def ensure_store(root: str, project: str, sha256: bool) -> str:
-    """The store of a project, made on demand; whoever comes first wins."""
+    """The store of a project, made on demand; the first of several makers wins."""
     store = store_path(root, project)
     if not os.path.lexists(store):
         check_version()
@@ -234,7 +234,7 @@ def furnish(folder: str, sha256: bool) -> None:
 
 
 def read_header(path: str) -> Bundle:
-    """The text before the pack of a bundle file; raises CodeError for anything that is not one of ours."""
+    """The text ahead of the pack of a bundle file; raises CodeError for any other file."""
     needs: List[str] = []
     brings: Dict[str, str] = {}
     with open(path, "rb") as file:
@@ -295,7 +295,7 @@ def note(store: str, commit: str) -> None:
 
 
 def tidy(store: str) -> None:
-    """Join many small packs into one; nothing is dropped. That it fails is no harm."""
+    """Join many small packs into one; nothing is dropped. A failure is no harm."""
     packs = [name for name in os.listdir(os.path.join(store, "objects", "pack")) if name.endswith(".pack")]
     if len(packs) > MAX_LOOSE_PACKS:
         with contextlib.suppress(CodeError):
@@ -373,7 +373,7 @@ def environment(store: str, extra: Dict[str, str]) -> Dict[str, str]:
 def git(
     store: str, arguments: Sequence[str], *, env: Dict[str, str], cwd: str, stdin: Optional[IO[bytes]] = None
 ) -> bytes:
-    """What git prints; raises CodeError with its last line when it fails, or when there is none."""
+    """The output of git; raises CodeError with the last line of a failed git, and without a git."""
     settings = [part for setting in SAFE_SETTINGS for part in ("-c", setting)]
     try:
         done = subprocess.run(

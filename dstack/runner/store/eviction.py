@@ -1,8 +1,8 @@
-"""What a host forgets: of its store what was used longest ago, where that is too large or the disk is nearly full; and
-attempts that never began. What a job left is never forgotten here: it may wait for somebody who brings it in.
+"""Eviction on a host: the longest unused blobs of a store that is too large, or on a disk that is nearly full; and
+attempts that never began. The artifacts of a job are never evicted here: a coordinator may still come and collect.
 
-The modification time of a blob is when it was last used. A runner forgets in the course of a request, since none runs
-while nobody asks for anything.
+The modification time of a blob is the time of the last use. A runner evicts in the course of a request, since no runner
+runs without requests.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from dstack.runner.store import blob_store
 from dstack.wire import REFUSED, Refusal
 
 STORE_SHARE = 10
-"""The store has at most one part in so many of its disk, and leaves as much of it free."""
+"""The store takes at most this part of its disk, and leaves as much of the disk free: one part in ten."""
 KEEP_AFTER_USE_S = 6 * 3600.0
-"""Seconds after its last use in which a blob stays: some attempt may be about to take it."""
+"""Seconds after the last use during which a blob stays: an attempt may be about to take the blob."""
 STORE_SWEEP_INTERVAL_S = 600.0
-"""Seconds between two looks at the whole store of a host whose disk has room."""
+"""Seconds between two looks at the whole store of a host with room on the disk."""
 FULL_SWEEP_INTERVAL_S = 10.0
-"""The same where it has none, which may be for others' files."""
+"""The same on a nearly full disk. Files of other programs may be the cause."""
 KEEP_REFUSED_S = 2 * 86_400.0
-"""Seconds after which an attempt that was refused is forgotten: whoever asks then is told the same."""
+"""Seconds after which a refused attempt is removed: a later question gets the same answer."""
 SWEEP_MARK = "store.looked"
-"""Beside the store: its modification time is when somebody last looked at all of it, its lock who does."""
+"""A file beside the store: the modification time is the time of the last look at the whole store, the lock belongs to
+the looking runner."""
 
 
 class Blob(NamedTuple):
-    """A file of the store: its path, the bytes that it takes on the disk, when it was last used."""
+    """A file of the store: the path, the bytes on the disk, the time of the last use."""
 
     path: str
     size: int
@@ -41,14 +42,14 @@ class Blob(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """Bytes of a file system: all that it holds, and what an ordinary user can still write."""
+    """Bytes of a file system: the whole size, and the room left for an ordinary user."""
 
     total: int
     free: int
 
 
 def forgotten(blobs: List[Blob], disk: Disk, *, now: float, coming: int = 0) -> List[Blob]:
-    """Which blobs go, the longest unused first, so that `coming` bytes find room. Pure; `now`: as their times."""
+    """The blobs to evict, the longest unused first, so that `coming` bytes find room. Pure; `now`: as their times."""
     room = disk.total // STORE_SHARE
     excess = coming + max(sum(blob.size for blob in blobs) - room, room - disk.free)
     gone = []
@@ -61,9 +62,9 @@ def forgotten(blobs: List[Blob], disk: Disk, *, now: float, coming: int = 0) -> 
 
 
 def make_room(root: str, *, coming: int = 0, disk: Optional[Disk] = None) -> int:
-    """Forget what must go; returns the bytes. Of several runners one does it, and none looks too often.
+    """Evict blobs and refused attempts; returns the freed bytes. Of several runners one works, and none too often.
 
-    `disk` is looked up where it is None. Raises nothing: what cannot be removed stays.
+    `disk` is looked up where None is given. Raises nothing: files that cannot be removed stay.
     """
     folder = os.path.join(root, "store")
     try:
@@ -103,7 +104,7 @@ def _disk(folder: str) -> Disk:
 
 @contextlib.contextmanager
 def _turn(root: str, *, hurry: bool) -> Iterator[bool]:
-    """Whether it is this runner's turn to look; `hurry` where the disk is nearly full."""
+    """Whether this runner has the turn to look; `hurry` on a nearly full disk."""
     fd = os.open(os.path.join(root, SWEEP_MARK), safe_paths.MARK_FLAGS, 0o600)
     try:
         try:

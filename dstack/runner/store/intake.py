@@ -1,6 +1,6 @@
-"""Bytes on their way into the host store: what a coordinator sends, and what a job on this host made.
+"""Bytes on their way into the host store: from a coordinator, and from a job on this host.
 
-A blob appears in one step, once its bytes were verified.
+A blob appears in one step, after the verification of the bytes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dstack.wire import Refusal
 def receive(
     root: str, blobs: Sequence[Tuple[str, int]], chunks: Iterable[bytes], verified: Optional[Verified] = None
 ) -> None:
-    """Bring blobs, pairs of sha256 and size, into the store; `chunks` are their bytes, one after the other.
+    """Bring blobs, pairs of sha256 and size, into the store; `chunks` are the bytes, one blob after the other.
 
-    What was used longest ago makes room for them. Any number of receivers of the same blob may run at once. Raises
-    Refusal("hash") at the first whose bytes are not `size` bytes with that sha256, Refusal("store") when they cannot
-    be written; those before it are kept, of it and those behind it nothing is left.
+    The longest unused blobs make room. Any number of receivers of the same blob may run at once. Raises Refusal("hash")
+    at the first blob with other bytes than its sha256 and size say, Refusal("store") for a failed write; earlier blobs
+    are kept, and nothing is left of the failed blob and the later blobs.
     """
     wanted = [(checked(digest), size) for digest, size in blobs]
     source = _Source(chunks)
@@ -50,7 +50,7 @@ def receive(
 
 
 class _Source:
-    """A stream of bytes that is taken in parts."""
+    """A stream of bytes, taken in parts."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -72,10 +72,11 @@ class _Source:
 def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
     """Bring the files of an ended job's manifest into the store, for the next job on this host.
 
-    They are moved there where nobody else can reach them, or else copied: call it when the work tree goes next.
+    Files are moved where no other process can reach the file, or else copied: call `adopt` right before the removal of
+    the work tree.
 
-    Returns `{"files", "bytes"}` that came in. A file that is not what the manifest says any more is passed over, and a
-    full disk ends the adoption: the store is only ever a short cut.
+    Returns `{"files", "bytes"}` of the adopted files. A file that differs from the manifest is passed over, and a full
+    disk ends the adoption: the store is only ever a short cut.
     """
     files = total = 0
     top = safe_paths.open_top(project_folder)
@@ -119,7 +120,8 @@ def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
 
 
 class _Incoming:
-    """A file in the store that becomes the blob by `keep`, and else vanishes. It is created or taken from elsewhere."""
+    """A file in the store that becomes the blob by `keep`, and else vanishes. The file is created or taken from
+    elsewhere."""
 
     def __init__(self, root: str, digest: str) -> None:
         self._store = os.path.join(root, "store")
@@ -144,8 +146,8 @@ class _Incoming:
         self._there = True
 
     def take(self, source: int, folder: int, name: bytes) -> bool:
-        """Move the open file `source` from its place, where nothing else can reach it then; False when it must be
-        copied. It costs neither time nor space, and the attempt that made it is about to be removed."""
+        """Move the open file `source` from its place, out of the reach of other processes; False for a file that must
+        be copied. A move costs neither time nor space, and the attempt behind the file is about to be removed."""
         state = os.fstat(source)
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1 or state.st_uid != os.geteuid():
             return False

@@ -1,4 +1,4 @@
-"""Files that are too large for one object of a bucket are cut into pieces, each alone in a pack of its own."""
+"""Files too large for an object of a bucket are cut into pieces, each alone in a pack of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 from dstack.runner.base import safe_paths
 
 LARGE_PIECE_BYTES = 1 << 30
-"""Bytes of each piece but the last; files of at most as many are not cut."""
+"""Bytes of each piece but the last; smaller files are not cut."""
 
 
 class Digests(NamedTuple):
-    """sha256 and length of all that a file holds; the sha256 of each piece where it is cut."""
+    """sha256 and length of a whole file; the sha256 of each piece of a cut file."""
 
     sha256: str
     size: int
@@ -21,7 +21,7 @@ class Digests(NamedTuple):
 
 
 def digests_of(fd: int) -> Digests:
-    """Hash a file, once read; a file that is to be cut by the size it has at the beginning also piece by piece."""
+    """Hash a file in a single reading; a file to be cut, by the size at the beginning, also piece by piece."""
     if os.fstat(fd).st_size <= LARGE_PIECE_BYTES:
         return Digests(*safe_paths.digest_of(fd))
     whole, piece = hashlib.sha256(), hashlib.sha256()
@@ -49,7 +49,8 @@ def pack_name(members: Sequence["Tuple[str, int]"]) -> str:
 
 
 def find(entry: Dict[str, Any], pack: str) -> List[Dict[str, Any]]:
-    """The piece of a manifest's entry that this pack holds, as one thing to read; nothing when it holds none."""
+    """The piece in this pack of a manifest's entry, in a list; an empty list for a pack without a piece of the
+    entry."""
     for index, sha256 in enumerate(entry["pieces"]):
         start = index * entry["piece"]
         size = min(entry["piece"], entry["size"] - start)
