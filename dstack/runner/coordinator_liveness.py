@@ -11,7 +11,7 @@ from dstack.runner.base.spool import try_lock
 from dstack.wire import is_nonce
 
 
-def ended(root: str, ids: Sequence[str]) -> List[str]:
+def ended_coordinators(root: str, ids: Sequence[str]) -> List[str]:
     """The coordinators of `ids` with a lock file here, and without a process that holds the lock. A coordinator without
     a file is unknown, and left out."""
     return [name for name in ids if is_nonce(name) and _is_free(os.path.join(root, "coordinators", name + ".lock"))]

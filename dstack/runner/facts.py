@@ -12,7 +12,7 @@ import threading
 from typing import Any, Dict, List, Optional
 
 from dstack.runner.base.processes import boot_id
-from dstack.runner.base.query import QUERY_TIMEOUT_S, ask
+from dstack.runner.base.query import QUERY_TIMEOUT_S, ask_program
 from dstack.runner.base.spool import write_durably
 from dstack.runner.queue import devices, folders
 from dstack.runner.queue.scheduler import Capacity
@@ -20,10 +20,10 @@ from dstack.wire import WIRE_VERSION
 from dstack.wire.host_messages import GpuAnswer, HelloAnswer
 
 
-def hello(root: str) -> HelloAnswer:
+def describe_host(root: str) -> HelloAnswer:
     """The facts of this host."""
     asked: Dict[str, Any] = {}
-    questions = [("git", git_version), ("gpus", graphics), ("docker", docker_answers)]
+    questions = [("git", git_version), ("gpus", list_gpus), ("docker", has_docker)]
     threads = [threading.Thread(target=lambda name, ask: asked.update({name: ask()}), args=each) for each in questions]
     for thread in threads:
         thread.start()
@@ -32,25 +32,25 @@ def hello(root: str) -> HelloAnswer:
     return HelloAnswer(
         wire=WIRE_VERSION,
         boot_id=boot_id(),
-        machine=machine(),
+        machine=machine_id(),
         hostname=socket.gethostname(),
-        user=user(),
+        user=account_name(),
         uid=os.getuid(),
         python=sys.version.split()[0],
         platform="%s-%s" % (sys.platform, os.uname().machine),
-        cpus=cpus(),
-        memory=memory(),
+        cpus=count_cpus(),
+        memory=memory_bytes(),
         disk_free=shutil.disk_usage(root).free,
         dir=root,
         git=asked.get("git"),
         gpus=tuple(asked.get("gpus", ())),
         docker=asked.get("docker", False),
         shared_slots=folders.is_shared(),
-        place=place(root),
+        place=folder_id(root),
     )
 
 
-def machine() -> str:
+def machine_id() -> str:
     """32 hex digits, the same over boots and for all accounts, and different between machines; "" where the system has
     no machine id. The id itself is confidential (machine-id(5)), so the digits are a hash of the id and the host's
     name."""
@@ -60,7 +60,7 @@ def machine() -> str:
     return hashlib.sha256(("dstack %s %s" % (number, socket.gethostname())).encode("utf-8")).hexdigest()[:32]
 
 
-def place(root: str) -> str:
+def folder_id(root: str) -> str:
     """The name of this folder of dstack and no other folder, made at the first question: verdicts belong to the spool
     of a folder."""
     path = os.path.join(root, "place")
@@ -79,19 +79,19 @@ def place(root: str) -> str:
             os.unlink(fresh)
 
 
-def capacity(slots_: int, shares: int) -> Capacity:
+def host_capacity(slots_: int, shares: int) -> Capacity:
     """The capacity of this host for jobs, without the GPUs: `slots_` jobs at a time, `shares` jobs on a GPU."""
-    return Capacity(slots_, cpus(), memory(), (), max(1, shares))
+    return Capacity(slots_, count_cpus(), memory_bytes(), (), max(1, shares))
 
 
-def user() -> str:
+def account_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
 
 
-def cpus() -> int:
+def count_cpus() -> int:
     """The processors that a process of this user may use: affinity, and the limit of a control group."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = _cpu_limit()
@@ -108,7 +108,7 @@ def _cpu_limit() -> Optional[int]:
     return None
 
 
-def memory() -> int:
+def memory_bytes() -> int:
     """Bytes of memory of this host, or of its control group's limit where the limit is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -126,24 +126,24 @@ def _line(path: str) -> Optional[str]:
         return None
 
 
-def graphics() -> List[GpuAnswer]:
+def list_gpus() -> List[GpuAnswer]:
     """Name and memory of each NVIDIA GPU; none where nvidia-smi is absent, fails or hangs."""
     return [GpuAnswer(name=card.name, memory=card.memory) for card in devices.list_cards() or []]
 
 
 def git_version() -> Optional[str]:
     """Such as "2.39.5"; None without git."""
-    words = (ask(["git", "--version"]) or "").split()
+    words = (ask_program(["git", "--version"]) or "").split()
     return words[2] if len(words) >= 3 else None
 
 
-def docker_answers() -> bool:
+def has_docker() -> bool:
     """Whether this user may use Docker here. A local socket is asked without starting a client."""
     if shutil.which("docker") is None:
         return False
     where = os.environ.get("DOCKER_HOST", "")
     if where and not where.startswith("unix://"):
-        return ask(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
+        return ask_program(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
     if where:
         return _pings(where[len("unix://") :])
     usual = ["/var/run/docker.sock", os.path.expanduser("~/.docker/run/docker.sock")]

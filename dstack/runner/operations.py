@@ -15,9 +15,9 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type, TypeVar
 from dstack.runner.base import disk_room, safe_paths
 from dstack.runner.base.channel import Request
 from dstack.runner.base.spool import Attempt, attempts, write_durably, write_json
-from dstack.runner.coordinator_liveness import ended
+from dstack.runner.coordinator_liveness import ended_coordinators
 from dstack.runner.executors.docker import present_images
-from dstack.runner.facts import capacity, hello
+from dstack.runner.facts import describe_host, host_capacity
 from dstack.runner.job.forker import Forker
 from dstack.runner.job.held import HeldAttempts
 from dstack.runner.job.log_reader import LIFE_CHECK_S, await_end, follow
@@ -99,7 +99,7 @@ class Operations:
         self._verified = blob_store.Verified()
         self.by_name: Dict[str, Operation] = dict(
             (
-                _bound(HelloRequest, lambda request, order: hello(root)),
+                _bound(HelloRequest, lambda request, order: describe_host(root)),
                 _bound(CodeBasisRequest, self._code_basis),
                 _bound(CodePushRequest, self._code_push),
                 _bound(BlobsMissingRequest, self._blobs_missing),
@@ -266,14 +266,14 @@ class Operations:
     # -- the host ---------------------------------------------------------------------------------
 
     def _queue(self, request: Request, order: QueueRequest) -> QueueAnswer:
-        return slots.list_queue(self._root, capacity(order.slots, order.gpu_shares))
+        return slots.list_queue(self._root, host_capacity(order.slots, order.gpu_shares))
 
     def _spool(self, request: Request, order: SpoolRequest) -> SpoolAnswer:
         found = list(islice(attempts(self._root), _MOST))
         return SpoolAnswer(attempts=tuple([_spooled(item, now) for item, now in zip(found, states(found))]))
 
     def _coordinators_ended(self, request: Request, order: CoordinatorsEndedRequest) -> CoordinatorsEndedAnswer:
-        return CoordinatorsEndedAnswer(ended=tuple(ended(self._root, order.ids)))
+        return CoordinatorsEndedAnswer(ended=tuple(ended_coordinators(self._root, order.ids)))
 
 
 def _bound(cls: Type[R], act: Callable[[Request, R], Message]) -> Tuple[str, Operation]:

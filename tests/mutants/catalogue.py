@@ -521,7 +521,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="moved-unseen",
         breaks="what a job left comes into the store without a look at whether it still is what the manifest says",
         file="dstack/runner/store/intake.py",
-        old='                right = safe_paths.digest_of(source) == (entry["sha256"], entry["size"])\n',
+        old='                right = safe_paths.hash_file(source) == (entry["sha256"], entry["size"])\n',
         new="                right = True\n",
         tests=("tests/unit/runner/store/test_blob_store.py",),
     ),

@@ -11,7 +11,7 @@ from dstack.adapters.coordinator.wheel import Library
 from dstack.adapters.coordinator.zipapp import ENTRY_MODULE, coordinator_zipapp
 from dstack.adapters.runner.channel import Channel
 from dstack.adapters.runner.client import DEFAULT_DIRECTORY, START_TIMEOUT_S
-from dstack.adapters.runner.start import Program, opening, start_runner
+from dstack.adapters.runner.start import Program, first_words, start_runner
 from dstack.adapters.runner.zipapp import bootstrap_source
 from dstack.core.format.codec import plain
 from dstack.core.handover import HandOver
@@ -67,7 +67,9 @@ class CoordinatorClient:
         """How the host sees the bucket of a hand-over; starts no coordinator."""
         await self._bring(library)
         answer = await self._channel.ask(LookRequest(handover=plain(hand), library=_name(library)))
-        return HostBucketReport(who=opening(answer.who, 200), used=answer.used, trouble=opening(answer.trouble, 1000))
+        return HostBucketReport(
+            who=first_words(answer.who, 200), used=answer.used, trouble=first_words(answer.trouble, 1000)
+        )
 
     async def hand(self, hand: HandOver, library: Library | None) -> str:
         """Give a run to the coordinator of the bucket, started unless awake -> the coordinator's id.
@@ -76,7 +78,7 @@ class CoordinatorClient:
         """
         await self._bring(library)
         answer = await self._channel.ask(HandRequest(handover=plain(hand), library=_name(library)))
-        return opening(answer.coordinator, 200)
+        return first_words(answer.coordinator, 200)
 
     async def close(self) -> None:
         """End the front; a coordinator goes on. Never raises for a lost connection."""

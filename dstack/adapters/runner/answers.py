@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dstack import wire
-from dstack.adapters.runner.channel import nonsense
-from dstack.adapters.runner.start import opening
+from dstack.adapters.runner.channel import nonsense_error
+from dstack.adapters.runner.start import first_words
 from dstack.core.artifacts.manifests import MAX_MANIFEST_ENTRIES, BadManifestError, entry_from_wire, manifest_of
 from dstack.errors import HostError
 from dstack.model import (
@@ -44,7 +44,7 @@ class AttemptStatus:
 def facts(host: str, answer: HelloAnswer) -> HostFacts:
     """The answer to `hello`; raises HostError where the folder of dstack is no path."""
     if not answer.dir.startswith("/"):
-        raise nonsense(host, wire.HELLO, "dir is not absolute")
+        raise nonsense_error(host, wire.HELLO, "dir is not absolute")
     return HostFacts(
         boot_id=answer.boot_id,
         hostname=answer.hostname,
@@ -68,7 +68,7 @@ def facts(host: str, answer: HelloAnswer) -> HostFacts:
 def exit_report(host: str, op: str, record: ExitRecord) -> ExitReport:
     """The `exit` of an answer; raises HostError for an end without code, signal and reason."""
     if record.code is None and record.signal is None and not record.reason:
-        raise nonsense(host, op, "an exit has neither code nor signal nor reason")
+        raise nonsense_error(host, op, "an exit has neither code nor signal nor reason")
     return ExitReport(
         code=record.code,
         signal=record.signal,
@@ -115,7 +115,7 @@ def _entry(ticket: TicketAnswer) -> QueueEntry:
 
 def last_line(data: bytes) -> str:
     """The last whole line of a host's lines for people, safe to be shown; "" for an empty line."""
-    return opening(data.rstrip(b"\n").rpartition(b"\n")[2].decode("utf-8", "replace"), MAX_TEXT)
+    return first_words(data.rstrip(b"\n").rpartition(b"\n")[2].decode("utf-8", "replace"), MAX_TEXT)
 
 
 def subset(host: str, op: str, named: Iterable[str], asked: Iterable[str]) -> list[str]:
@@ -123,7 +123,7 @@ def subset(host: str, op: str, named: Iterable[str], asked: Iterable[str]) -> li
     others."""
     order, given = list(dict.fromkeys(asked)), set(named)
     if not given <= set(order):
-        raise nonsense(host, op, "it names what it was not asked for")
+        raise nonsense_error(host, op, "it names what it was not asked for")
     return [item for item in order if item in given]
 
 
@@ -139,23 +139,23 @@ class Listing:
         first, newline, more = data.partition(b"\n")
         self._rest += first
         if len(self._rest) > MAX_LINE:
-            raise nonsense(self._host, wire.MANIFEST, "a line is longer than 1 MiB")
+            raise nonsense_error(self._host, wire.MANIFEST, "a line is longer than 1 MiB")
         if not newline:
             return
         *lines, rest = more.split(b"\n")
         if len(self._entries) + len(lines) >= MAX_MANIFEST_ENTRIES:
-            raise nonsense(self._host, wire.MANIFEST, f"it holds more than {MAX_MANIFEST_ENTRIES} paths")
+            raise nonsense_error(self._host, wire.MANIFEST, f"it holds more than {MAX_MANIFEST_ENTRIES} paths")
         self._entries += [self._entry(line) for line in (bytes(self._rest), *lines)]
         self._rest = bytearray(rest)
 
     def manifest(self, answer: ManifestAnswer) -> Manifest:
         """The whole, once the answer is there."""
         if self._rest:
-            raise nonsense(self._host, wire.MANIFEST, "the last line has no end")
+            raise nonsense_error(self._host, wire.MANIFEST, "the last line has no end")
         try:
             return manifest_of(self._entries, partial=answer.partial)
         except BadManifestError as error:
-            raise nonsense(self._host, wire.MANIFEST, str(error)) from None
+            raise nonsense_error(self._host, wire.MANIFEST, str(error)) from None
 
     def _entry(self, line: bytes) -> Entry:
         try:
@@ -163,11 +163,11 @@ class Listing:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise nonsense(self._host, wire.MANIFEST, "a line is no JSON object")
+            raise nonsense_error(self._host, wire.MANIFEST, "a line is no JSON object")
         try:
             return entry_from_wire(value)
         except BadManifestError as error:
-            raise nonsense(self._host, wire.MANIFEST, str(error)) from None
+            raise nonsense_error(self._host, wire.MANIFEST, str(error)) from None
 
 
 def other_version(host: str, spoken: int) -> HostError:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from dstack import wire
 from dstack.adapters.deadline import within
-from dstack.adapters.runner.start import ending, opening
+from dstack.adapters.runner.start import describe_end, first_words
 from dstack.adapters.runner.streams import STREAM_WINDOW_BYTES, Exchange
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError, UnkillableError
 from dstack.ports import Transport
@@ -71,7 +71,7 @@ class Channel:
         try:
             return request.answer_from(answer)
         except MisfitError as misfit:
-            raise nonsense(self.host, request.op, str(misfit)) from None
+            raise nonsense_error(self.host, request.op, str(misfit)) from None
 
     async def ask_long(self, request: RequestMessage[A]) -> A:
         """Like `ask`, without a time-out; a cancelled request is given up on the runner too."""
@@ -235,7 +235,7 @@ class Channel:
             self._take_all(first)
             while data := await self._transport.read(_READ):
                 self._take_all(data)
-            how = await ending(self._transport)
+            how = await describe_end(self._transport)
             self._lose("the runner ended" + (f" ({how})" if how else ""))
         except (wire.ProtocolError, RecursionError) as error:
             await self._reject(str(error))
@@ -264,7 +264,7 @@ class Channel:
         number = message.get("id")
         exchange = self._open.get(number) if type(number) is int else None
         if exchange is None:
-            raise wire.ProtocolError(f"an answer to request {opening(repr(number), 40)}, which does not stand")
+            raise wire.ProtocolError(f"an answer to request {first_words(repr(number), 40)}, which does not stand")
         if isinstance(message.get("ok"), dict):
             exchange.succeed(message["ok"])
         elif isinstance(message.get("error"), dict):
@@ -274,8 +274,8 @@ class Channel:
         del self._open[exchange.number]
 
     def _refusal(self, op: str, error: dict[str, Any]) -> HostError:
-        message = opening(error.get("message"), _SAID) or f"the runner refused {op!r} without a reason"
-        kind, hint = opening(error.get("kind"), 40), opening(error.get("hint"), _SAID) or None
+        message = first_words(error.get("message"), _SAID) or f"the runner refused {op!r} without a reason"
+        kind, hint = first_words(error.get("kind"), 40), first_words(error.get("hint"), _SAID) or None
         refusal = _REFUSALS.get(kind, RefusedError)
         return refusal(self.host, message, kind=kind, hint=hint)
 
@@ -287,7 +287,7 @@ class Channel:
 
     async def _reject(self, message: str) -> None:
         """The host talks nonsense: nothing of it is believed any more."""
-        host, said = self.host, opening(message, _SAID)
+        host, said = self.host, first_words(message, _SAID)
         self._die(
             lambda: HostError(
                 host, f"the runner broke the protocol: {said}", hint="something other than dstack writes to its output"
@@ -304,7 +304,7 @@ class Channel:
         self._open.clear()
 
 
-def nonsense(host: str, op: str, what: str) -> HostError:
+def nonsense_error(host: str, op: str, what: str) -> HostError:
     """The error for an answer that no runner of dstack's gives."""
     return HostError(
         host,

@@ -10,7 +10,7 @@ from dstack import wire
 from dstack.adapters.deadline import within
 from dstack.adapters.runner import answers
 from dstack.adapters.runner.answers import AttemptStatus, Listing
-from dstack.adapters.runner.channel import Channel, nonsense
+from dstack.adapters.runner.channel import Channel, nonsense_error
 from dstack.adapters.runner.start import Program, start_runner
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import Demand, ExitReport, Gpu, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
@@ -209,7 +209,7 @@ class RunnerClient:
         if not answer.started:
             return 0.0
         if not 0 < answer.at < LATEST:
-            raise nonsense(self.name, wire.GO, "a job that was started has no time")
+            raise nonsense_error(self.name, wire.GO, "a job that was started has no time")
         return answer.at
 
     async def verdict(self, nonce: Nonce) -> str:

@@ -75,8 +75,8 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
     if answer.get("ready") is not True:
         raise HostError(
             transport.host,
-            opening(answer.get("error"), 1000) or "the runner did not start",
-            hint=opening(answer.get("hint"), 1000) or None,
+            first_words(answer.get("error"), 1000) or "the runner did not start",
+            hint=first_words(answer.get("hint"), 1000) or None,
         )
     return StartedRunner(first=bytes(talk.rest), closed=_closed(answer.get("closed")))
 
@@ -84,7 +84,7 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
 def _closed(said: object) -> tuple[str, ...]:
     """Folders that were open by the host's word; at most MAX_CLOSED_FOLDERS, cut to one line each."""
     paths = said[:MAX_CLOSED_FOLDERS] if isinstance(said, list) else []
-    return tuple(text for path in paths if (text := opening(path, QUOTED_CHARACTERS)))
+    return tuple(text for path in paths if (text := first_words(path, QUOTED_CHARACTERS)))
 
 
 async def _booted(talk: _Talk, first: bytes, program: Program) -> dict[str, Any]:
@@ -92,12 +92,12 @@ async def _booted(talk: _Talk, first: bytes, program: Program) -> dict[str, Any]
     return await talk.ask(program.zipapp) if answer.get("need") is True else answer
 
 
-def printable(text: str, limit: int) -> str:
+def last_words(text: str, limit: int) -> str:
     """The last `limit` characters of a host's words as one safe line."""
     return _one_line(text[-4 * limit :])[-limit:]
 
 
-def opening(text: object, limit: int) -> str:
+def first_words(text: object, limit: int) -> str:
     """The first `limit` characters of a host's words as one safe line; "" for anything but text."""
     return _one_line(text[: 4 * limit])[:limit] if isinstance(text, str) else ""
 
@@ -106,13 +106,13 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-async def ending(transport: Transport) -> str:
+async def describe_end(transport: Transport) -> str:
     """How the far side's process ended and its last words, for messages; "" when nothing is known."""
     with suppress(TimeoutError):
         await within(EXIT_STATUS_TIMEOUT_S, _status(transport))
     status = transport.exit_status()
     parts = [] if status is None else [f"exit status {status}"]
-    said = printable(transport.stderr_tail(), QUOTED_CHARACTERS * 2)
+    said = last_words(transport.stderr_tail(), QUOTED_CHARACTERS * 2)
     return "; ".join([*parts, *([f"it said: {said}"] if said else [])])
 
 
@@ -162,7 +162,7 @@ class _Talk:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            quoted = printable(line.decode("utf-8", "replace"), QUOTED_CHARACTERS)
+            quoted = last_words(line.decode("utf-8", "replace"), QUOTED_CHARACTERS)
             raise HostError(self._transport.host, f"the bootstrap's answer is not JSON: {quoted}", hint=_FOREIGN)
         return answer
 
@@ -171,7 +171,7 @@ class _Talk:
         if data:
             self.rest += data
             return
-        how = await ending(self._transport)
+        how = await describe_end(self._transport)
         host = self._transport.host
         if self._transport.exit_status() == 127:
             raise HostError(
@@ -183,7 +183,7 @@ class _Talk:
         raise HostError(host, "; ".join(part for part in parts if part), hint=f"try `ssh {host} python3 --version`")
 
     def _too_noisy(self) -> NoReturn:
-        said = printable(self._transport.stderr_tail(), QUOTED_CHARACTERS * 2)
+        said = last_words(self._transport.stderr_tail(), QUOTED_CHARACTERS * 2)
         raise HostError(
             self._transport.host,
             f"more than 64 KiB came before the runner's first word; {self._noise()}" + (f"; {said}" if said else ""),
@@ -191,7 +191,7 @@ class _Talk:
         )
 
     def _noise(self) -> str:
-        heard = printable(self.rest.decode("utf-8", "replace"), QUOTED_CHARACTERS)
+        heard = last_words(self.rest.decode("utf-8", "replace"), QUOTED_CHARACTERS)
         return f"heard instead: {heard}" if heard else ""
 
 

@@ -16,19 +16,19 @@ _ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("No space left on device", "Disk quota exceeded")
 
 
-def is_lack(error: BaseException) -> bool:
+def is_no_room(error: BaseException) -> bool:
     """Whether the operating system refused for want of room: a full disk, a quota, no inode left."""
     return isinstance(error, OSError) and error.errno in _ERRORS
 
 
 def refusal(error: OSError, kind: str, message: str, hint: str) -> Refusal:
     """The refusal for `error`: of kind NO_ROOM for a full disk, else of `kind`."""
-    if is_lack(error):
+    if is_no_room(error):
         return Refusal(NO_ROOM, "%s: %s" % (DISK_FULL, message), DISK_ROOM_HINT)
     return Refusal(kind, message, hint)
 
 
-def ran_out(said: str, folder: str) -> bool:
+def was_no_room(said: str, folder: str) -> bool:
     """Whether a failed program, with the words `said`, failed for want of room in `folder`: some programs do not say
     why."""
     return any(words in said for words in _WORDS) or is_full(folder)
@@ -44,5 +44,5 @@ def is_full(folder: str) -> bool:
                 file.write(b"\0" * TRIAL_BYTES)
                 file.flush()
     except OSError as error:
-        return is_lack(error)
+        return is_no_room(error)
     return False

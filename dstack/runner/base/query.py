@@ -8,7 +8,7 @@ from typing import List, Optional
 QUERY_TIMEOUT_S = 5.0
 
 
-def ask(command: List[str]) -> Optional[str]:
+def ask_program(command: List[str]) -> Optional[str]:
     """The output of a program; None when the program is absent, fails, or prints nothing within QUERY_TIMEOUT_S
     seconds."""
     try:

@@ -46,29 +46,29 @@ _KINDS = {
 }
 
 
-def kind(mode: int) -> str:
+def kind_in_words(mode: int) -> str:
     """The kind of the entry with this `st_mode`, in words for messages."""
     return _KINDS.get(stat.S_IFMT(mode), "something unknown")
 
 
-def text(path: bytes) -> str:
+def path_text(path: bytes) -> str:
     """The path in the form of manifests."""
     return path.decode("utf-8", "surrogateescape")
 
 
-def shown(path: object) -> str:
+def shown_path(path: object) -> str:
     """The path for messages: no control characters, at most 200 characters."""
-    name = text(path) if isinstance(path, bytes) else str(path)
+    name = path_text(path) if isinstance(path, bytes) else str(path)
     return ascii(name[:200] + ("..." if len(name) > 200 else ""))
 
 
 def is_git(part: bytes) -> bool:
     """Whether git would take a folder of this name for its own, on any file system."""
-    name = text(part).translate(_IGNORED).lower().rstrip(". ")
+    name = path_text(part).translate(_IGNORED).lower().rstrip(". ")
     return name in (".git", "git~1")
 
 
-def split(path: object, kind: str) -> List[bytes]:
+def split_path(path: object, kind: str) -> List[bytes]:
     """The parts of a path of a manifest; raises Refusal(kind) unless it is safe below any folder.
 
     Safe: relative, no empty part, ".", ".." or NUL, parts of at most 255 bytes, nothing of git's, not `.dstack`.
@@ -80,24 +80,24 @@ def split(path: object, kind: str) -> List[bytes]:
     parts = name.split(b"/")
     if (
         not name
-        or text(name) != path
+        or path_text(name) != path
         or b"\0" in name
         or len(name) > MAX_PATH
         or len(parts) > MAX_DEPTH
         or any(part in (b"", b".", b"..") or len(part) > MAX_PART or is_git(part) for part in parts)
         or parts[0].lower() == b".dstack"
     ):
-        raise Refusal(kind, "%s is not a path that dstack takes" % shown(path), "see docs/format.md, Artifacts")
+        raise Refusal(kind, "%s is not a path that dstack takes" % shown_path(path), "see docs/format.md, Artifacts")
     return parts
 
 
-def named(path: object) -> List[bytes]:
+def artifact_parts(path: object) -> List[bytes]:
     """The parts of an artifact path as the user wrote the path ("./out/", "."); raises Refusal("artifact") for a path
     that leaves the folder."""
     if not isinstance(path, str) or not path or path.startswith("/"):
-        raise Refusal("artifact", "%s is not a path relative to the project folder" % shown(path))
+        raise Refusal("artifact", "%s is not a path relative to the project folder" % shown_path(path))
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    return split("/".join(parts), "artifact") if parts else []
+    return split_path("/".join(parts), "artifact") if parts else []
 
 
 def link_is_inside(path: Sequence[bytes], target: bytes) -> bool:
@@ -188,7 +188,7 @@ def copy_range(source: int, target: int, size: int) -> bool:
     return at == size
 
 
-def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
+def read_pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
     """`size` bytes from `start` on, or fewer when the file is shorter."""
     at, end = start, start + size
     while at < end:
@@ -199,7 +199,7 @@ def pieces(fd: int, size: int, start: int = 0) -> Iterator[bytes]:
         yield piece
 
 
-def digest_of(fd: int) -> "tuple[str, int]":
+def hash_file(fd: int) -> "tuple[str, int]":
     """sha256 and length of a whole file."""
     digest = hashlib.sha256()
     buffer = bytearray(HASH_BLOCK_BYTES)

@@ -79,7 +79,7 @@ class LogRoom:
                 self._end = start + wanted
                 return True
             except OSError as error:
-                if not disk_room.is_lack(error):
+                if not disk_room.is_no_room(error):
                     self._blind = True
                     return True
             wanted //= 16  # a disk that is nearly full may still have a smaller piece

@@ -104,7 +104,7 @@ class MaskedLog:
             while self._last_words:
                 self._last_words = self._last_words[os.write(self._log, self._last_words) :]
         except OSError as error:
-            self._why = disk_room.DISK_FULL if disk_room.is_lack(error) else str(error.strerror)
+            self._why = disk_room.DISK_FULL if disk_room.is_no_room(error) else str(error.strerror)
 
     def _hang_up(self) -> None:
         if self.reader is not None:

@@ -17,7 +17,7 @@ from dstack.runner.base import disk_room
 from dstack.runner.base.processes import become_subreaper, identity
 from dstack.runner.base.spool import Attempt, write_json
 from dstack.runner.executors.choice import executor_for
-from dstack.runner.facts import capacity
+from dstack.runner.facts import host_capacity
 from dstack.runner.job.process import JobProcess, failed_report
 from dstack.runner.queue import slots, tickets
 from dstack.runner.queue.sightings import name_supervisor
@@ -94,7 +94,7 @@ def _hold(attempt: Attempt, order: HoldRequest, control: socket.socket) -> Optio
     request = slots.SlotRequest(
         nonce=attempt.nonce,
         demand=tickets.demand_of(order.demand.to_json()),
-        capacity=capacity(order.slots, order.gpu_shares),
+        capacity=host_capacity(order.slots, order.gpu_shares),
         priority=order.priority,
         title=order.title,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Dict, List, Optional, Sequence
 
-from dstack.runner.base.query import ask
+from dstack.runner.base.query import ask_program
 from dstack.runner.queue.scheduler import Card
 
 LIST_GPUS = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
@@ -23,7 +23,7 @@ def list_cards() -> Optional[List[Card]]:
     if not has_gpus():
         return []
     # Both answers are needed: a GPU of unknown use could be another program's.
-    listed, busy = ask(LIST_GPUS), ask(LIST_COMPUTING)
+    listed, busy = ask_program(LIST_GPUS), ask_program(LIST_COMPUTING)
     if listed is None or busy is None:
         return None
     computing = {line.split(",")[0].strip() for line in busy.splitlines()}

@@ -55,7 +55,7 @@ def missing(project_folder: str, paths: Sequence[str]) -> List[str]:
     """
     top = safe_paths.open_top(project_folder)
     try:
-        return [path for path in paths if _look(top, safe_paths.named(path)) is None]
+        return [path for path in paths if _look(top, safe_paths.artifact_parts(path)) is None]
     finally:
         os.close(top)
 
@@ -135,17 +135,19 @@ def _members(nonce_folder: str, pack: str) -> List[Dict[str, Any]]:
             if found:
                 return found
     if not places:
-        raise Refusal("manifest", "the manifest names no pack %s" % safe_paths.shown(pack), "ask for `manifest` first")
+        raise Refusal(
+            "manifest", "the manifest names no pack %s" % safe_paths.shown_path(pack), "ask for `manifest` first"
+        )
     return [places[offset] for offset in sorted(places)]
 
 
 def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
-    parts = safe_paths.split(entry["path"], "changed")
+    parts = safe_paths.split_path(entry["path"], "changed")
     fd = _open_member(top, parts)
     try:
         digest = hashlib.sha256()
         size = 0
-        for piece in safe_paths.pieces(fd, entry["size"], entry.get("start", 0)):
+        for piece in safe_paths.read_pieces(fd, entry["size"], entry.get("start", 0)):
             digest.update(piece)
             size += len(piece)
             yield piece
@@ -154,13 +156,13 @@ def _read_member(top: int, entry: Dict[str, Any]) -> Iterator[bytes]:
         os.close(fd)
     if size != entry["size"] or longer or digest.hexdigest() != entry["sha256"]:
         raise Refusal(
-            "changed", "artifact %s changed after the job had ended" % safe_paths.shown(entry["path"]), _CHANGED
+            "changed", "artifact %s changed after the job had ended" % safe_paths.shown_path(entry["path"]), _CHANGED
         )
 
 
 def _open_member(top: int, parts: List[bytes]) -> int:
     """The descriptor of a file of the manifest; raises Refusal("changed") for any other entry in its place."""
-    shown = safe_paths.shown(b"/".join(parts))
+    shown = safe_paths.shown_path(b"/".join(parts))
     try:
         folder = safe_paths.open_folder(top, parts[:-1])
         try:
@@ -177,7 +179,7 @@ def _open_member(top: int, parts: List[bytes]) -> int:
         if stat.S_ISREG(state.st_mode):
             return fd
         os.close(fd)
-    message = "artifact %s changed into %s while it was stored" % (shown, safe_paths.kind(state.st_mode))
+    message = "artifact %s changed into %s while it was stored" % (shown, safe_paths.kind_in_words(state.st_mode))
     raise Refusal("changed", message, _CHANGED)
 
 
@@ -198,7 +200,7 @@ class _Walk:
         top = safe_paths.open_top(self._top)
         try:
             for path in paths:
-                parts = safe_paths.named(path)
+                parts = safe_paths.artifact_parts(path)
                 if not parts:
                     self._folder(top, [])
                 elif not self._named(top, parts):
@@ -234,7 +236,7 @@ class _Walk:
             elif stat.S_ISLNK(state.st_mode):
                 self._link(os.readlink(parts[-1], dir_fd=parent), parts)
             else:
-                self.skipped.append(safe_paths.text(path))
+                self.skipped.append(safe_paths.path_text(path))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -250,11 +252,11 @@ class _Walk:
 
     def _folder(self, fd: int, parts: List[bytes]) -> None:
         if len(parts) >= safe_paths.MAX_DEPTH - 1:
-            raise Refusal("artifact", "%s lies too deep" % safe_paths.shown(b"/".join(parts)))
+            raise Refusal("artifact", "%s lies too deep" % safe_paths.shown_path(b"/".join(parts)))
         for name in sorted(os.fsencode(name) for name in os.listdir(fd)):
             inner = [*parts, name]
             if safe_paths.is_git(name) or (not parts and name.lower() == b".dstack"):
-                self.skipped.append(safe_paths.text(b"/".join(inner)))
+                self.skipped.append(safe_paths.path_text(b"/".join(inner)))
             else:
                 self._one(fd, inner)
 
@@ -268,7 +270,7 @@ class _Walk:
             os.close(fd)
         path = b"/".join(parts)
         if found.size != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise Refusal("changed", "artifact %s changed while it was read" % safe_paths.shown(path), _CHANGED)
+            raise Refusal("changed", "artifact %s changed while it was read" % safe_paths.shown_path(path), _CHANGED)
         self._add(ArtifactPath(path, "file", before.st_mode & 0o777, found.size, found.sha256, pieces=found.pieces))
 
     def _link(self, target: bytes, parts: List[bytes]) -> None:
@@ -277,7 +279,7 @@ class _Walk:
             message = "artifact %s is a symbolic link to %s, which may lead out of the project folder"
             hint = "let the job copy the file, or link to it by a plain relative path inside the project folder"
             self._leave_out(
-                path, Refusal("artifact", message % (safe_paths.shown(path), safe_paths.shown(target)), hint)
+                path, Refusal("artifact", message % (safe_paths.shown_path(path), safe_paths.shown_path(target)), hint)
             )
             return
         self._add(ArtifactPath(path, "link", 0o777, target=target))
@@ -285,11 +287,11 @@ class _Walk:
     def _leave_out(self, path: bytes, refusal: Refusal) -> None:
         if self._strict:
             raise refusal from None
-        self.skipped.append(safe_paths.text(path))
+        self.skipped.append(safe_paths.path_text(path))
 
     def _add(self, item: ArtifactPath) -> None:
         if len(item.path) > safe_paths.MAX_PATH:
-            raise Refusal("artifact", "the path %s is too long" % safe_paths.shown(item.path))
+            raise Refusal("artifact", "the path %s is too long" % safe_paths.shown_path(item.path))
         if len(self.found) >= MAX_ENTRIES:
             raise Refusal("artifact", "the artifacts are more than %d files and folders" % MAX_ENTRIES, _TOO_MANY)
         self._seen.add(item.path)
@@ -314,14 +316,14 @@ def _placed(found: Sequence[ArtifactPath]) -> Iterator[Dict[str, Any]]:
         filled += item.size
         places[item.sha256] = ("", 0)
     for item in found:
-        entry: Dict[str, Any] = {"path": safe_paths.text(item.path), "kind": item.kind, "mode": item.mode}
+        entry: Dict[str, Any] = {"path": safe_paths.path_text(item.path), "kind": item.kind, "mode": item.mode}
         if item.pieces:
             entry.update(size=item.size, sha256=item.sha256, piece=pieces.LARGE_PIECE_BYTES, pieces=item.pieces)
         elif item.kind == "file":
             pack, offset = places[item.sha256] if item.size else ("", 0)
             entry.update(size=item.size, sha256=item.sha256, pack=pack, offset=offset)
         elif item.kind == "link":
-            entry["target"] = safe_paths.text(item.target)
+            entry["target"] = safe_paths.path_text(item.target)
         yield entry
 
 
@@ -351,7 +353,7 @@ def _look(top: int, parts: List[bytes]) -> Optional[os.stat_result]:
 
 
 def _unreadable(parts: Sequence[bytes], error: OSError) -> Refusal:
-    message = "artifact %s cannot be read: %s" % (safe_paths.shown(b"/".join(parts)), error.strerror)
+    message = "artifact %s cannot be read: %s" % (safe_paths.shown_path(b"/".join(parts)), error.strerror)
     return Refusal("artifact", message, "its owner and mode must let the user of the job read it")
 
 

@@ -60,7 +60,7 @@ def missing(root: str, digests: Sequence[object]) -> List[str]:
 
     Present blobs stay for hours (`eviction.KEEP_AFTER_USE_S`), also on a full disk.
     """
-    return [digest for digest in map(checked, digests) if not has(root, digest)]
+    return [digest for digest in map(check_digest, digests) if not has(root, digest)]
 
 
 def stage(root: str, project_folder: str, entries: Sequence[object], verified: Optional[Verified] = None) -> None:
@@ -81,7 +81,7 @@ def stage(root: str, project_folder: str, entries: Sequence[object], verified: O
             try:
                 _lay(root, top, item, known)
             except OSError as error:
-                message = "input %s cannot be laid: %s" % (safe_paths.shown(item.path), error.strerror)
+                message = "input %s cannot be laid: %s" % (safe_paths.shown_path(item.path), error.strerror)
                 raise disk_room.refusal(error, "inputs", message, "look at the snapshot's files there") from None
     finally:
         os.close(top)
@@ -106,13 +106,13 @@ def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
         if not isinstance(item, dict) or item.get("kind") != LIST_KIND:
             yield item
             continue
-        digest = checked(item.get("sha256"))
+        digest = check_digest(item.get("sha256"))
         fd = _open_blob(root, digest)
         try:
             size = os.fstat(fd).st_size
             if size > artifacts.MAX_MANIFEST_BYTES:
                 raise Refusal("inputs", "the list of inputs is %d bytes long" % size)
-            body = b"".join(safe_paths.pieces(fd, size))
+            body = b"".join(safe_paths.read_pieces(fd, size))
         finally:
             os.close(fd)
         if hashlib.sha256(body).hexdigest() != digest:
@@ -127,10 +127,12 @@ def _expanded(root: str, entries: Sequence[object]) -> Iterator[object]:
 def _entry(item: object) -> _Entry:
     if not isinstance(item, dict):
         raise Refusal("inputs", "an input is no JSON object")
-    parts = safe_paths.split(item.get("path"), "inputs")
+    parts = safe_paths.split_path(item.get("path"), "inputs")
     kind, mode, size = item.get("kind"), item.get("mode"), item.get("size", 0)
     if kind not in ("file", "link", "folder") or not is_number(mode, 0o777) or not is_number(size, 1 << 53):
-        raise Refusal("inputs", "input %s has no kind, mode or size that dstack knows" % safe_paths.shown(item["path"]))
+        raise Refusal(
+            "inputs", "input %s has no kind, mode or size that dstack knows" % safe_paths.shown_path(item["path"])
+        )
     target = b""
     if kind == "link":
         text = item.get("target")
@@ -140,9 +142,9 @@ def _entry(item: object) -> _Entry:
             target = b""
         if not safe_paths.link_is_inside(parts, target):
             raise Refusal(
-                "inputs", "input %s is a link that may lead out of the project" % safe_paths.shown(item["path"])
+                "inputs", "input %s is a link that may lead out of the project" % safe_paths.shown_path(item["path"])
             )
-    digest = checked(item.get("sha256")) if kind == "file" else ""
+    digest = check_digest(item.get("sha256")) if kind == "file" else ""
     return _Entry(parts, str(kind), int(mode or 0), int(size), digest, target)
 
 
@@ -158,7 +160,9 @@ def _check_plan(plan: Sequence[_Entry]) -> None:
     for item in plan:
         for count in range(1, len(item.parts)):
             if kinds.get(b"/".join(item.parts[:count]), "folder") != "folder":
-                raise Refusal("inputs", "input %s lies below another that is no folder" % safe_paths.shown(item.path))
+                raise Refusal(
+                    "inputs", "input %s lies below another that is no folder" % safe_paths.shown_path(item.path)
+                )
 
 
 def _lay(root: str, top: int, item: _Entry, verified: Verified) -> None:
@@ -192,7 +196,10 @@ def _refuse_folder(folder: int, item: _Entry) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISDIR(state.st_mode):
-        message = "input %s is a %s, and the snapshot has a folder there" % (safe_paths.shown(item.path), item.kind)
+        message = "input %s is a %s, and the snapshot has a folder there" % (
+            safe_paths.shown_path(item.path),
+            item.kind,
+        )
         raise Refusal("inputs", message, "rename one of the two")
 
 
@@ -204,11 +211,11 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry, verified: Verifie
             source = _open_blob(root, item.sha256)
         if source >= 0:
             identity = identity_of(source)
-            if not copied(source, fd, item.sha256, item.size, known=verified.knows(item.sha256, identity)):
+            if not copy_verified(source, fd, item.sha256, item.size, known=verified.knows(item.sha256, identity)):
                 raise _damaged(root, item.sha256)
             verified.note(item.sha256, identity)
         if source < 0 and item.size:
-            raise Refusal("inputs", "input %s is empty and has a size" % safe_paths.shown(item.path))
+            raise Refusal("inputs", "input %s is empty and has a size" % safe_paths.shown_path(item.path))
         os.fchmod(fd, item.mode)
     finally:
         os.close(fd)
@@ -216,25 +223,25 @@ def _lay_file(root: str, folder: int, name: str, item: _Entry, verified: Verifie
             os.close(source)
 
 
-def copied(source: int, target: int, digest: str, size: int, *, known: bool = False) -> bool:
+def copy_verified(source: int, target: int, digest: str, size: int, *, known: bool = False) -> bool:
     """Clone or copy a whole file; whether `target` now has the digest and the size.
 
     The bytes of a `known` source are not read for a verification.
     """
     if safe_paths.clone(source, target):
-        return known or safe_paths.digest_of(target) == (digest, size)
+        return known or safe_paths.hash_file(target) == (digest, size)
     if known and safe_paths.copy_range(source, target, size):
         return True
     seen = hashlib.sha256()
     count = 0
-    for piece in safe_paths.pieces(source, size + 1):
+    for piece in safe_paths.read_pieces(source, size + 1):
         seen.update(piece)
         count += len(piece)
         safe_paths.write_all(target, piece)
     return count == size and seen.hexdigest() == digest
 
 
-def sweep(root: str, *, now: float) -> int:
+def remove_stale_files(root: str, *, now: float) -> int:
     """Remove temporary files without a write for two days; returns their number. `now`: seconds since the epoch."""
     store = os.path.join(root, "store")
     removed = 0
@@ -253,19 +260,19 @@ def sweep(root: str, *, now: float) -> int:
     return removed
 
 
-def checked(digest: object) -> str:
+def check_digest(digest: object) -> str:
     if not isinstance(digest, str) or not _DIGEST.match(digest):
         raise Refusal("hash", "not a sha256: %.80r" % (digest,))
     return digest
 
 
-def blob(root: str, digest: str) -> str:
+def blob_path(root: str, digest: str) -> str:
     return os.path.join(root, "store", digest[:2], digest[2:])
 
 
 def has(root: str, digest: str) -> bool:
     """Whether the store has the blob; the question counts as a use."""
-    path = blob(root, digest)
+    path = blob_path(root, digest)
     try:
         state = os.lstat(path)
         if not stat.S_ISREG(state.st_mode):
@@ -279,14 +286,14 @@ def has(root: str, digest: str) -> bool:
 
 def _open_blob(root: str, digest: str) -> int:
     try:
-        return os.open(blob(root, digest), safe_paths.FILE_FLAGS)
+        return os.open(blob_path(root, digest), safe_paths.FILE_FLAGS)
     except OSError:
         raise Refusal("hash", "the store of this host lacks %s" % digest, "run it again and it is sent") from None
 
 
 def _damaged(root: str, digest: str) -> Refusal:
     with contextlib.suppress(OSError):
-        os.unlink(blob(root, digest))
+        os.unlink(blob_path(root, digest))
     return Refusal("hash", "the store of this host held a damaged copy of %s" % digest, _AGAIN)
 
 

@@ -73,7 +73,7 @@ class Bundle(NamedTuple):
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def os_errors_as_code_errors() -> Iterator[None]:
     """Turns a refusal of the operating system into a CodeError."""
     try:
         yield
@@ -85,14 +85,14 @@ def told() -> Iterator[None]:
         raise CodeError(refusal.kind, refusal.message, refusal.hint) from None
 
 
-@told()
+@os_errors_as_code_errors()
 def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBasisAnswer:
     """The commits on this host: `have` the commit itself, and in `basis` up to 8 of `known`, in their order.
 
     Starts no process. Raises CodeError for a malformed name or a foreign store.
     """
     store = store_path(root, project)
-    checked(commit)
+    check_object_id(commit)
     if not os.path.isdir(store):
         return CodeBasisAnswer(have=False, basis=())
     check_owner(store)
@@ -100,15 +100,15 @@ def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBas
     return CodeBasisAnswer(have=has(store, commit), basis=tuple(held[:MAX_BUNDLE_BASES]))
 
 
-@told()
+@os_errors_as_code_errors()
 def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -> None:
     """Take the snapshot out of a bundle file into the store of `project` below `root`.
 
     Afterwards `refs/dstack/<commit>` and everything behind the ref is there; on CodeError nothing entered the store.
     Any number of receivers may work at once. The bundle file is only read.
     """
-    checked(commit)
-    checked(tree)
+    check_object_id(commit)
+    check_object_id(tree)
     store = ensure_store(root, project, sha256=len(commit) == 64)
     if has(store, commit):
         return
@@ -128,21 +128,21 @@ def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -
         unpack(store, bundle_path, head.offset, env)
         check_commit(store, commit, tree, env)
         check_names(store, tree, env)
-        admit(os.path.join(objects, "pack"), os.path.join(store, "objects", "pack"))
-    note(store, commit)
-    tidy(store)
+        move_packs(os.path.join(objects, "pack"), os.path.join(store, "objects", "pack"))
+    write_snapshot_ref(store, commit)
+    join_packs(store)
 
 
-@told()
+@os_errors_as_code_errors()
 def lay(root: str, project: str, commit: str, tree: str, target: str) -> None:
     """Write the files of a snapshot into `target`, a new or empty folder; no `.git` is put there.
 
     Files are 0644 or 0755 and folders 0755 below `target`, the folder `target` is 0700. The first time a commit is laid
     on this host all files are hashed again and must give `tree`. Raises CodeError; then `target` may hold a part.
     """
-    checked(tree)
+    check_object_id(tree)
     store = store_path(root, project)
-    checked(commit)
+    check_object_id(commit)
     if not os.path.isdir(store) or not has(store, commit):
         raise CodeError("code", "this host does not have the snapshot %s" % commit, "run the command again")
     check_owner(store)
@@ -155,11 +155,11 @@ def lay(root: str, project: str, commit: str, tree: str, target: str) -> None:
             check_names(store, tree, {})
         git(store, ["read-tree", "--reset", "-u", tree], env=env, cwd=target)
         if read_text(proven) != tree:
-            prove(store, tree, target, os.path.join(folder, "again"))
+            check_work_tree(store, tree, target, os.path.join(folder, "again"))
             write_file(folder, proven, tree)
 
 
-def prove(store: str, tree: str, target: str, index: str) -> None:
+def check_work_tree(store: str, tree: str, target: str, index: str) -> None:
     """Hash the files in `target` from nothing; raises CodeError unless the hash is `tree`."""
     env = {"GIT_WORK_TREE": target, "GIT_INDEX_FILE": index}
     git(store, ["add", "-A", "-f", "."], env=env, cwd=target)
@@ -172,7 +172,7 @@ def prove(store: str, tree: str, target: str, index: str) -> None:
         )
 
 
-def checked(name: Any) -> str:
+def check_object_id(name: Any) -> str:
     """An object id; raises CodeError for anything else."""
     if not isinstance(name, str) or not COMMIT_FORM.fullmatch(name):
         raise CodeError("code", "not an object id: %r" % (name,))
@@ -212,7 +212,7 @@ def ensure_store(root: str, project: str, sha256: bool) -> str:
         make_folder(parent)
         fresh = tempfile.mkdtemp(dir=parent, prefix=".new-")
         try:
-            furnish(fresh, sha256)
+            init_store(fresh, sha256)
             with contextlib.suppress(OSError):
                 os.rename(fresh, store)
         finally:
@@ -223,7 +223,7 @@ def ensure_store(root: str, project: str, sha256: bool) -> str:
     return store
 
 
-def furnish(folder: str, sha256: bool) -> None:
+def init_store(folder: str, sha256: bool) -> None:
     """Make an empty bare repository of constant content: no template of the host's gets in."""
     kind = ["--object-format=sha256"] if sha256 else []
     git(folder, ["init", "-q", "--bare", "--template=", *kind, folder], env={}, cwd=folder)
@@ -248,9 +248,9 @@ def read_header(path: str) -> Bundle:
             if not line.endswith(b"\n") or not name:
                 break
             if name.startswith("-"):
-                needs.append(checked(name[1:]))
+                needs.append(check_object_id(name[1:]))
             elif not name.startswith("@object-format="):
-                brings[rest] = checked(name)
+                brings[rest] = check_object_id(name)
     raise CodeError("code", "the bundle ends in its header", "run the command again")
 
 
@@ -282,19 +282,19 @@ def check_names(store: str, tree: str, env: Dict[str, str]) -> None:
             raise CodeError("code", "%r in the snapshot is a name that leads elsewhere" % os.fsdecode(path))
 
 
-def admit(source: str, target: str) -> None:
+def move_packs(source: str, target: str) -> None:
     """Move checked packs into the store; the index last, because git looks for that."""
     names = os.listdir(source)
     for name in sorted(names, key=lambda name: name.endswith(".idx")):
         os.replace(os.path.join(source, name), os.path.join(target, name))
 
 
-def note(store: str, commit: str) -> None:
+def write_snapshot_ref(store: str, commit: str) -> None:
     """Write the ref: from here on the host has the snapshot."""
     write_file(os.path.join(store, "quarantine"), os.path.join(store, "refs", "dstack", commit), commit + "\n")
 
 
-def tidy(store: str) -> None:
+def join_packs(store: str) -> None:
     """Join many small packs into one; nothing is dropped. A failure is no harm."""
     packs = [name for name in os.listdir(os.path.join(store, "objects", "pack")) if name.endswith(".pack")]
     if len(packs) > MAX_LOOSE_PACKS:
@@ -394,7 +394,7 @@ def git(
         lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
         last = lines[-1].strip() if lines else "exit code %d" % done.returncode
         message = "git %s: %s" % (arguments[0], last)
-        if disk_room.ran_out("\n".join(lines), cwd):
+        if disk_room.was_no_room("\n".join(lines), cwd):
             raise CodeError(NO_ROOM, "%s: %s" % (disk_room.DISK_FULL, message), disk_room.DISK_ROOM_HINT)
         raise CodeError("code", message, UPDATE_HINT % store)
     return done.stdout

@@ -48,7 +48,7 @@ class Disk(NamedTuple):
     free: int
 
 
-def forgotten(blobs: List[Blob], disk: Disk, *, now: float, coming: int = 0) -> List[Blob]:
+def blobs_to_evict(blobs: List[Blob], disk: Disk, *, now: float, coming: int = 0) -> List[Blob]:
     """The blobs to evict, the longest unused first, so that `coming` bytes find room. Pure; `now`: as their times."""
     room = disk.total // STORE_SHARE
     excess = coming + max(sum(blob.size for blob in blobs) - room, room - disk.free)
@@ -77,10 +77,10 @@ def make_room(root: str, *, coming: int = 0, disk: Optional[Disk] = None) -> int
 
 def _forget(root: str, disk: Disk, coming: int) -> int:
     now = time.time()
-    blob_store.sweep(root, now=now)
+    blob_store.remove_stale_files(root, now=now)
     _forget_refused(root, now)
     freed = 0
-    for blob in forgotten(list(_blobs(root)), disk, now=now, coming=coming):
+    for blob in blobs_to_evict(list(_blobs(root)), disk, now=now, coming=coming):
         with contextlib.suppress(OSError):
             os.unlink(blob.path)
             freed += blob.size

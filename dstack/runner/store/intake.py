@@ -14,7 +14,15 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Uni
 from dstack.private_folder import make_folder
 from dstack.runner.base import disk_room, safe_paths
 from dstack.runner.store import artifacts, eviction
-from dstack.runner.store.blob_store import Verified, blob, checked, copied, has, identity_of, temporary_name
+from dstack.runner.store.blob_store import (
+    Verified,
+    blob_path,
+    check_digest,
+    copy_verified,
+    has,
+    identity_of,
+    temporary_name,
+)
 from dstack.wire import Refusal
 
 
@@ -27,7 +35,7 @@ def receive(
     at the first blob with other bytes than its sha256 and size say, Refusal("store") for a failed write; earlier blobs
     are kept, and nothing is left of the failed blob and the later blobs.
     """
-    wanted = [(checked(digest), size) for digest, size in blobs]
+    wanted = [(check_digest(digest), size) for digest, size in blobs]
     source = _Source(chunks)
     eviction.make_room(root, coming=sum(size for _, size in wanted))
     for digest, size in wanted:
@@ -88,7 +96,7 @@ def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
                 except Refusal:
                     break
                 except OSError as error:
-                    if disk_room.is_lack(error):
+                    if disk_room.is_no_room(error):
                         break
                     continue
                 files += came
@@ -99,7 +107,7 @@ def adopt(root: str, nonce_folder: str, project_folder: str) -> Dict[str, int]:
 
 
 def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
-    parts = safe_paths.split(entry["path"], "changed")
+    parts = safe_paths.split_path(entry["path"], "changed")
     folder = safe_paths.open_folder(top, parts[:-1])
     source = -1
     try:
@@ -107,9 +115,9 @@ def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
         with _Incoming(root, entry["sha256"]) as incoming:
             if not incoming.take(source, folder, parts[-1]):
                 incoming.create()
-                right = copied(source, incoming.fd, entry["sha256"], entry["size"])
+                right = copy_verified(source, incoming.fd, entry["sha256"], entry["size"])
             else:
-                right = safe_paths.digest_of(source) == (entry["sha256"], entry["size"])
+                right = safe_paths.hash_file(source) == (entry["sha256"], entry["size"])
             if right:
                 incoming.keep()
             return int(right)
@@ -126,7 +134,7 @@ class _Incoming:
     def __init__(self, root: str, digest: str) -> None:
         self._store = os.path.join(root, "store")
         self._path = os.path.join(self._store, temporary_name())
-        self._final = blob(root, digest)
+        self._final = blob_path(root, digest)
         self._there = False
         self.fd = -1
 

@@ -23,7 +23,7 @@ class Digests(NamedTuple):
 def digests_of(fd: int) -> Digests:
     """Hash a file in a single reading; a file to be cut, by the size at the beginning, also piece by piece."""
     if os.fstat(fd).st_size <= LARGE_PIECE_BYTES:
-        return Digests(*safe_paths.digest_of(fd))
+        return Digests(*safe_paths.hash_file(fd))
     whole, piece = hashlib.sha256(), hashlib.sha256()
     pieces: List[str] = []
     at = 0

@@ -21,14 +21,14 @@ def test_hostile_paths_are_refused_by_both_sides(path: str) -> None:
     with pytest.raises(paths.UnsafePathError):
         paths.parts_of(path)
     with pytest.raises(Refusal):
-        safe_paths.split(path, "inputs")
+        safe_paths.split_path(path, "inputs")
     with pytest.raises(manifests.BadManifestError):
         manifests.entry_from_wire({"path": path, "kind": "folder", "mode": 0o755})
 
 
 @pytest.mark.parametrize("path", TAKEN, ids=range(len(TAKEN)))
 def test_odd_paths_are_taken_by_both_sides(path: str) -> None:
-    assert list(paths.parts_of(path)) == safe_paths.split(path, "inputs")
+    assert list(paths.parts_of(path)) == safe_paths.split_path(path, "inputs")
     assert b"/".join(paths.parts_of(path)) == paths.path_bytes(path)
 
 
@@ -39,7 +39,7 @@ def test_both_sides_agree_on_every_path(path: str) -> None:
     except paths.UnsafePathError:
         here = None
     try:
-        there: object = safe_paths.split(path, "inputs")
+        there: object = safe_paths.split_path(path, "inputs")
     except Refusal:
         there = None
     assert here == there
@@ -53,14 +53,14 @@ def test_links_that_may_lead_out_are_refused_by_both_sides(path: str, target: st
         data = target.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return
-    if safe_paths.text(data) == target:
-        assert not safe_paths.link_is_inside(safe_paths.split(path, "inputs"), data)
+    if safe_paths.path_text(data) == target:
+        assert not safe_paths.link_is_inside(safe_paths.split_path(path, "inputs"), data)
 
 
 @pytest.mark.parametrize(("path", "target"), INSIDE)
 def test_links_that_stay_are_taken_by_both_sides(path: str, target: str) -> None:
     assert manifests.entry_from_wire({"path": path, "kind": "link", "mode": 0o777, "target": target}).target == target
-    assert safe_paths.link_is_inside(safe_paths.split(path, "inputs"), target.encode())
+    assert safe_paths.link_is_inside(safe_paths.split_path(path, "inputs"), target.encode())
 
 
 def test_both_sides_have_the_same_limits() -> None:

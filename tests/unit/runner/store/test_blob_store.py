@@ -245,7 +245,7 @@ def test_a_blob_that_somebody_touched_is_not_believed(
     else:
         put(tmp_path, b"abc")
         blob_store.stage(str(tmp_path), str(work), [file("g", b"abc")], verified)
-    path = blob_store.blob(str(tmp_path), digest(b"abc"))
+    path = blob_store.blob_path(str(tmp_path), digest(b"abc"))
     before = os.stat(path).st_ctime_ns
     while os.stat(path).st_ctime_ns == before:  # clocks of file systems tick each few milliseconds
         with open(path, "wb") as blob:
@@ -427,5 +427,5 @@ def test_temporary_files_of_dead_receivers_are_swept_after_two_days(tmp_path: Pa
         path.write_bytes(b"half")
     now = os.stat(str(new)).st_mtime + 100
     os.utime(str(old), (now - 3 * 86_400, now - 3 * 86_400))
-    assert blob_store.sweep(str(tmp_path), now=now) == 1
+    assert blob_store.remove_stale_files(str(tmp_path), now=now) == 1
     assert [os.path.basename(path) for path in stored(tmp_path)] == [".tmp-1-1-b", digest(b"abc")[2:]]

@@ -19,7 +19,7 @@ from dstack.runner.store.eviction import (
     STORE_SWEEP_INTERVAL_S,
     Blob,
     Disk,
-    forgotten,
+    blobs_to_evict,
 )
 from dstack.wire import REFUSED, STARTED
 
@@ -35,7 +35,7 @@ def blobs(*sizes: int) -> list[Blob]:
 
 
 def gone(found: list[Blob], disk: Disk, coming: int = 0) -> list[int]:
-    return [int(blob.path) for blob in forgotten(found, disk, now=NOW, coming=coming)]
+    return [int(blob.path) for blob in blobs_to_evict(found, disk, now=NOW, coming=coming)]
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def digest(body: bytes) -> str:
 
 
 def used(root: Path, body: bytes, when: float) -> None:
-    os.utime(blob_store.blob(str(root), digest(body)), (when, when))
+    os.utime(blob_store.blob_path(str(root), digest(body)), (when, when))
 
 
 def there(root: str) -> list[int]:
-    return [number for number, body in enumerate(BODIES) if os.path.exists(blob_store.blob(root, digest(body)))]
+    return [number for number, body in enumerate(BODIES) if os.path.exists(blob_store.blob_path(root, digest(body)))]
 
 
 def looked(root: str, seconds: float) -> None:
