@@ -146,6 +146,7 @@ def open_file(path: str, flags: int) -> int:
 
     A symbolic link is not followed. Raises UntrustedError for a file of another account, or OSError.
     """
+    # Never through a link: another account might have put one there in a folder that was open until now.
     wanted = flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = _open_made(path, wanted)
     try:
@@ -244,6 +245,7 @@ def _exists(name: str, folder: int) -> bool:
 
 def _is_own(root: str, fd: int) -> bool:
     """Whether the folder holds only entries of dstack's, or has dstack's name; else the folder is the user's."""
+    # A home folder as `dir:` holds the user's own files, and no mode of those may change.
     known = {*OWN_FOLDERS, *OWN_FILES, *OTHER_OWN_NAMES}
     names = os.listdir(fd)
     return os.path.basename(root) == OWN_NAME or all(name in known or name.startswith("bundle-") for name in names)

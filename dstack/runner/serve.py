@@ -45,6 +45,7 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
         traceback.print_exc()
     finally:
         sys.stderr.flush()
+        # Not sys.exit: threads with requests under way must not keep the runner.
         os._exit(0)
 
 
@@ -103,6 +104,7 @@ class _Loop:
             if request.id in self._requests:
                 raise wire.ProtocolError("request %d came twice" % request.id)
             self._requests[request.id] = request
+        # Each request is a thread: a coordinator gone mad must not take the host's memory.
         if len(self._requests) > MAX_REQUESTS:
             request.fail(Refusal("busy", "more than %d requests at once" % MAX_REQUESTS, "ask again later"))
             return

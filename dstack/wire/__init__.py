@@ -191,6 +191,7 @@ class FrameReader:
         end = HEADER.size + length
         if len(self._buffer) < end:
             return None
+        # A copy: the buffer below is cut and filled again.
         payload = bytes(self._buffer[HEADER.size : end])
         del self._buffer[:end]
         return Frame(kind, payload)

@@ -101,7 +101,7 @@ class Message:
         super().__init_subclass__()
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
         for name in own:
-            delattr(cls, name)
+            delattr(cls, name)  # else the declaration would stand in for a missing value
         cls.fields = {**cls.fields, **own}
 
     def __init__(self, **values: Any) -> None:
@@ -169,6 +169,7 @@ class Message:
             instead = each.absent if tolerant else each.default
             if value is _NOTHING and instead is _NOTHING:
                 raise MisfitError("is missing", field=name)
+            # An earlier version may have written null where this version has a list or a text.
             if value is _NOTHING or (tolerant and value is None and instead is not _NOTHING):
                 values[name] = instead
                 continue

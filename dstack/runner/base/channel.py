@@ -37,6 +37,7 @@ class Writer:
 
     def write(self, *parts: Union[bytes, memoryview]) -> None:
         """Write the parts of one frame; call with `lock` held. A lost coordinator ends the runner."""
+        # One system call for header and bytes, without a copy of the bytes.
         left = [memoryview(part) for part in parts]
         try:
             while left:
@@ -46,6 +47,7 @@ class Writer:
                 if left:
                     left[0] = left[0][done:]
         except OSError:
+            # Without a coordinator there is no use for this process, and supervisors outlive the runner.
             os._exit(0)
 
 

@@ -73,6 +73,7 @@ class Attempt:
 
         Where `reserve` has written both beforehand, no verdict needs room on the disk.
         """
+        # The file that `reserve` wrote, where there is one: a link to a written file needs no room on the disk.
         source = "%s.%s" % (self.verdict, verdict)
         temporary = "" if read_text(source) == verdict else "%s.%d.%d" % (source, os.getpid(), time.monotonic_ns())
         if temporary:
@@ -81,6 +82,7 @@ class Attempt:
             sync_file(source)
             os.utime(source)  # the time of a verdict is that of its decision
         try:
+            # link(2) is the decision: of any number of processes one makes the name, and all read the same verdict.
             os.link(temporary or source, self.verdict)
         except FileExistsError:
             pass
@@ -275,6 +277,7 @@ def read_message(cls: Type[M], path: str) -> Optional[M]:
 
 def write_json(path: str, value: Dict[str, Any]) -> None:
     """Replace `path` whole; on disk when this returns."""
+    # The pid in the name: runners of several coordinators may write at the same time.
     temporary = "%s.%d.tmp" % (path, os.getpid())
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
     write_durably(temporary, body)

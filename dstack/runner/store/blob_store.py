@@ -41,6 +41,7 @@ class Verified:
     def note(self, digest: str, identity: Tuple[int, ...]) -> None:
         """Note that the file with this identity, from before the reading, has the right bytes."""
         if len(self._seen) >= _REMEMBERED:
+            # Forgetting costs a reading of each blob, and never a wrong answer.
             self._seen.clear()
         self._seen[digest] = identity
 
@@ -182,6 +183,7 @@ def _lay(root: str, top: int, item: _Entry, verified: Verified) -> None:
                 os.symlink(item.target, temporary, dir_fd=folder)
             else:
                 _lay_file(root, folder, temporary, item, verified)
+            # The last step: no reader of the work tree ever sees a part of an input.
             os.rename(temporary, item.parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             _unlink(temporary, folder)
@@ -277,6 +279,7 @@ def has(root: str, digest: str) -> bool:
         state = os.lstat(path)
         if not stat.S_ISREG(state.st_mode):
             return False
+        # At most once an hour: a write for every question would wear the disk out for nothing.
         if abs(time.time() - state.st_mtime) > _FRESH:
             os.utime(path)
     except FileNotFoundError:

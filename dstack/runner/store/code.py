@@ -45,7 +45,7 @@ SAFE_SETTINGS = (
     "core.attributesFile=/dev/null",
     "core.excludesFile=/dev/null",
     "core.compression=1",
-    # stores and indexes are private whatever the umask is, which work trees follow
+    # stores and indexes are private whatever the umask is; work trees follow the umask
     "core.sharedRepository=0600",
     "protocol.allow=never",
     "protocol.file.allow=always",
@@ -60,8 +60,7 @@ UPDATE_HINT = "run the command again; if it stays so, remove %s on the host"
 
 
 class CodeError(Refusal):
-    """A snapshot that cannot be received or laid; kind `code` is the coordinator's fault, `host` this machine's,
-    NO_ROOM the fault of a full disk."""
+    """A snapshot that cannot be received or laid, by fault of coordinator (`code`), `host` or full disk (NO_ROOM)."""
 
 
 class Bundle(NamedTuple):
@@ -111,7 +110,7 @@ def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -
     check_object_id(tree)
     store = ensure_store(root, project, sha256=len(commit) == 64)
     if has(store, commit):
-        return
+        return  # another coordinator was faster
     head = read_header(bundle_path)
     if head.brings.get("refs/dstack/" + commit) != commit:
         raise CodeError("code", "the bundle does not bring the snapshot %s" % commit, "run the command again")
@@ -122,6 +121,7 @@ def receive(root: str, project: str, commit: str, tree: str, bundle_path: str) -
         objects = os.path.join(folder, "objects")
         make_folder(os.path.join(objects, "pack"))
         make_folder(os.path.join(objects, "info"))
+        # Git finds the objects of the store from the quarantine, and writes none into the store.
         with open(os.path.join(objects, "info", "alternates"), "w") as file:
             file.write("../../../objects\n")
         env = {"GIT_OBJECT_DIRECTORY": objects}

@@ -53,6 +53,7 @@ def blobs_to_evict(blobs: List[Blob], disk: Disk, *, now: float, coming: int = 0
     room = disk.total // STORE_SHARE
     excess = coming + max(sum(blob.size for blob in blobs) - room, room - disk.free)
     gone = []
+    # In the order of the last use, so that the first fresh blob ends the search.
     for blob in sorted(blobs, key=lambda blob: blob.used):
         if excess <= 0 or blob.used > now - KEEP_AFTER_USE_S:
             break
@@ -119,6 +120,7 @@ def _turn(root: str, *, hurry: bool) -> Iterator[bool]:
             yield False
             return
         yield True
+        # A byte, not only a time: an empty mark is new and says nothing about a look.
         os.pwrite(fd, b"1", 0)
         os.utime(fd)
     finally:

@@ -53,6 +53,7 @@ def receive(
             incoming.keep()
             if verified is not None:
                 verified.note(digest, identity_of(incoming.fd))
+    # A stream with a rest is another stream than the list announced.
     for _ in source.take(1):
         raise Refusal("hash", "more bytes arrived than the %d blobs have" % len(wanted), "send them again")
 
@@ -165,6 +166,7 @@ class _Incoming:
         except OSError:
             return False  # a folder that is read-only, or another disk
         self._there = True
+        # Between the look and the rename another file may have taken the name.
         if not os.path.samestat(os.lstat(self._path), state):
             raise OSError(errno.ESTALE, "it was replaced meanwhile")
         os.fchmod(source, 0o600)

@@ -34,6 +34,7 @@ def digests_of(fd: int) -> Digests:
         whole.update(data)
         piece.update(data)
         at += len(data)
+        # The reads above stop at the end of a piece, so that no read belongs to two pieces.
         if at % LARGE_PIECE_BYTES == 0:
             pieces.append(piece.hexdigest())
             piece = hashlib.sha256()
