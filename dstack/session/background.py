@@ -33,9 +33,11 @@ def start_background_coordinator(
         command += ["--only", name]
     log_file = open_file(str(folder / f"{record.name}.log"), os.O_WRONLY | os.O_APPEND)
     with os.fdopen(log_file, "ab") as log:
+        # In a session of its own, out of reach for Ctrl-C and for the end of the terminal.
         process = subprocess.Popen(
             command, cwd=session.root, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )
+    # By stdin, because other accounts see the arguments of a process.
     assert process.stdin is not None
     process.stdin.write(json.dumps(dict(caller)).encode())
     process.stdin.close()

@@ -162,6 +162,7 @@ class HostCoordinators:
         if not packages:
             return None
         kind = f"{facts.platform} {facts.python}"
+        # Hosts ask at the same time: one fetch serves all hosts of a kind.
         async with self._packing:
             if kind not in self._libraries:
                 cache = self._session.home / ".dstack" / "libraries"

@@ -38,6 +38,7 @@ class HostOpener:
             directory=host.dir,
         )
         await client.connect()
+        # The bootstrap on the host closed these folders; only this side has a user to tell.
         for path in client.closed:
             self._session.tell(f"{host.name}: {WAS_OPEN_TEXT % path}")
         return client

@@ -60,8 +60,10 @@ def replace(change: HostsFileChange) -> None:
     The file keeps its mode; a new file, and a private file always, has mode 0600.
     """
     target, shown = change.file.path.resolve(), change.file.shown
+    # A question to the user may have taken minutes since the first read.
     if _read(change.file) != change.before:
         raise DstackError(f"{shown} was changed by somebody else meanwhile", hint="run the command again")
+    # In the same folder, so that the rename stays within a file system.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         if not target.parent.exists():

@@ -33,6 +33,7 @@ class SecretSources:
         own = self._store.get(self._scope, name)
         if own is not None:
             return own
+        # Before the secrets for all projects: `.env` belongs to this project.
         written = self._dotenv.values.get(name)
         return written if written is not None else self._store.get(ALL_PROJECTS, name)
 

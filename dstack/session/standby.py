@@ -78,6 +78,7 @@ class Standby:
 
         Goes on until cancelled, when the run ends or is left. `me` is the coordinator whose silence the hosts wait for.
         """
+        # This machine cannot stand by for itself: it sleeps together with the coordinator.
         if all(link.host.local for link in self._fleet.links.values()):
             return
         await self._screen.start.wait()
@@ -120,6 +121,7 @@ class Standby:
             handed = await handover.hand(ready, self._record, attendant=me)
         finally:
             await handover.close()
+        # The first of several ends counts: then new credentials are due.
         self._until = min((end for _, end in handed.until), default=self._until)
         heart.report_standby(handed.taken)
         self._say(outlook(handed))

@@ -132,6 +132,7 @@ class LiveScreen:
             row.status, row.host, row.note = status, host or row.host, job_note(note, reused_from)
             if status in BUSY_STATUSES and not row.started:
                 row.started = now
+            # Told by the clock of the host as a duration: the clocks themselves may differ.
             if took:
                 row.started = now - took
             if status in ENDED:
@@ -142,6 +143,7 @@ class LiveScreen:
     def log(self, workflow: str, data: bytes) -> None:
         with self._lock:
             self._append(self._logs.feed(workflow, data))
+            # A fast log does not wait for the painter, so that memory stays bounded.
             if self._waiting >= PENDING_LOG_BYTES:
                 self._draw()
                 return

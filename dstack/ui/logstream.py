@@ -28,6 +28,7 @@ class LogStream:
         """The bytes to show after `data`."""
         shown = self._filter.feed(data)
         if self._filter.is_holding and time.monotonic() - self._released >= OVERDRAWN_LOOK_S:
+            # A progress bar that never ends its line is shown now and then all the same.
             self._released = time.monotonic()
             shown += self._filter.release()
         return self._in_lines(shown)

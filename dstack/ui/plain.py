@@ -71,6 +71,7 @@ class PlainScreen:
                 return
             self._shown[workflow] = state
             self._statuses[workflow] = sum_word(status, host)
+            # The last line of a log may lack its newline: it comes before the state that ends the job.
             rest = self._logs.finish(workflow) if self._logs and status in ENDED else b""
             self._write(rest + job_line(workflow, status, host, note, reused_from).encode() + b"\n")
 

@@ -58,6 +58,7 @@ async def follow_run(session: Session, obtain_record: Callable[[], RunRecord], o
     async with open_hosts(session) as hosts:
         if options.needs_host:
             await _reach(hosts.fleet, options.jobs)
+        # In a thread: a bucket that hangs must not keep the connections from answering.
         record = await asyncio.to_thread(obtain_record)
         attendance = Attendance(session=session, hosts=hosts, caller=options.caller)
         if options.renews:

@@ -56,6 +56,7 @@ def prune(
     with open_housekeeper(session) as keeper:
         keeper.refuse_tags()
         found = survey(session.bucket, session.keys)
+        # Ages are told by the clock of the store, which also dated the objects.
         now = store_time(session.bucket, os.urandom(16).hex(), own=time.time())
         plan = keeper.plan(found, policy, now=now)
         _show(plan, policy, now)

@@ -67,6 +67,7 @@ def _add(host: Host, *, project: bool, confirmed: tuple[str, ...], offline: bool
         raise UsageError(
             f"host {host.name} is listed already at {place}", hint=f"edit it there, or `dstack hosts rm {host.name}`"
         )
+    # Edited before the connection is made: what cannot be written is refused at once.
     written = None if listed is not None else hosts_file.prepare_add(hosts_file_of(session, project), host)
     if not (offline or host.local):
         # Imported here on purpose: connecting needs asyncio and the SSH library.

@@ -36,6 +36,7 @@ def push(
     inventory = _to_push(session)
     latest = latest_inventory(session.bucket, session.keys)
     before = {host.name: host for host in latest.inventory.hosts} if latest.inventory else {}
+    # A colleague may share a host that is private here: this push does not drop it.
     own_hosts = [before[host.name] for host in inventory if private_setting(host) is not None and host.name in before]
     shared = tuple(sorted((*shared_part(inventory), *own_hosts), key=lambda host: host.name))
     if not shared:

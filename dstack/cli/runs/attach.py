@@ -36,6 +36,7 @@ def attach(
     prefetch_ssh(session)
     caller = caller_values(session, record.plan.jobs, required=False)
     caretakers = run_view(session.bucket, session.keys, record, look=session.look).caretakers
+    # Hosts whose credentials ended wait with results: this user may lend new ones.
     renews = caretakers is not None and caretakers.credentials_end > 0
     stands_by = _is_own(record) and not renews and not (caretakers is not None and caretakers.by)
     options = FollowOptions(caller=caller, as_json=as_json, renews=renews, stands_by=stands_by)

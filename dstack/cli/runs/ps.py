@@ -48,6 +48,7 @@ def ps(
     """
     session = open_session()
     limit = None if everything else number
+    # One run more than is shown tells whether there are older ones.
     ids = _chosen(session, None if limit is None else limit + 1, mine=mine)
     faults: dict[RunId, BucketError] = {}
     shown = list(

@@ -80,6 +80,7 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
             line = replace(line, workflow=word)
         else:
             rest.append(word)
+            # The value of a variable is the next word, unless that is an option.
             if word.startswith("--") and not equals and words and not words[0].startswith("--"):
                 rest.append(words.pop(0))
     _require_companions(line, rest)

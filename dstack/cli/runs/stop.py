@@ -143,6 +143,7 @@ def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[Jo
         waited = time.monotonic() - begin
         if all(job.status in ENDED for job in jobs) or waited > STOP_WAIT_S:
             return jobs
+        # A living coordinator acts on the request within moments, and needs no help.
         if waited > HELP_AFTER_S and not helped:
             finish_in_background(session, record)
             helped = True

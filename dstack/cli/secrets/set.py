@@ -61,6 +61,7 @@ def _read(name: str, *, stdin: bool) -> bytes:
             return getpass.getpass(f"{name}: ").encode("utf-8", "surrogateescape")
         except EOFError:
             raise UsageError(f"no value for {name} was given; nothing is changed") from None
+    # Two bytes more for a line end, and one to see that a value is too long.
     body = sys.stdin.buffer.read(MAX_SECRET_BYTES + 3)
     for ending in (b"\r\n", b"\n"):
         if body.endswith(ending):
