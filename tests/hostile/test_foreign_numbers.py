@@ -118,7 +118,7 @@ def shown_facts(facts: HostFacts) -> None:
 
 
 def shown_queue(said: HostQueue) -> None:
-    found = HostAnswer(host=HERE, value=queue.Shown(queue=said))
+    found = HostAnswer(host=HERE, value=queue.QueueReport(queue=said))
     assert all(note.isprintable() for note in queue._notes(found))
     table(queue._COLUMNS, queue._rows(found), io.StringIO())
 

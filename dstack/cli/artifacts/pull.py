@@ -64,8 +64,8 @@ def pull(
 
 
 def _hide_from_git(folder: Path) -> None:
-    """Hide a folder named by the command itself: else its files would be code of the next run, and everything would run
-    again."""
+    """Hide a folder named by the command itself: else the fetched files would be code of the next run, and everything
+    would run again."""
     # Where the folder cannot be written, the fetch that follows says why.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _pull(session: Session, source: JobArtifacts, folder: Path) -> None:
 
 
 def _progress(workflow: str) -> Progress | None:
-    """A function that draws a progress bar on standard error; None where standard error is no terminal."""
+    """A function to draw a progress bar on standard error; None where standard error is no terminal."""
     from dstack.ui.live import bar
     from dstack.ui.tables import screen_width
 

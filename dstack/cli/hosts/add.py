@@ -1,4 +1,4 @@
-"""`dstack hosts add`: add a host, and confirm its key."""
+"""`dstack hosts add`: add a host, and confirm the key of the host."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def push(
 
 
 def _to_push(session: Session) -> tuple[Host, ...]:
-    """The hosts of the file to push; prints the hosts that stay here. A personal file is pushed only with `--hosts`."""
+    """The hosts of the file to push; prints the names of private hosts, kept here. A personal file is pushed only with
+    `--hosts`."""
     if session.hosts_file is None:
         path = session.root / PROJECT_HOSTS_FILE
         if not path.exists():

@@ -34,8 +34,8 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The queue of a host, and a line for each attempt of this account that runs on after the recorded end."""
+class QueueReport:
+    """The queue of a host, and a line for each attempt of this account still running after the recorded end."""
 
     queue: HostQueue
     orphans: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def queue(
         if name not in {host.name for host in inventory}:
             raise NotFoundError(f"there is no host {name!r}", hint="`dstack hosts ls` lists the hosts")
     chosen = [host for host in inventory if not names or host.name in names]
-    answers = ask_hosts(session, chosen, lambda host, runner, _: _shown(host, runner, session))
+    answers = ask_hosts(session, chosen, lambda host, runner, _: _report_queue(host, runner, session))
     rows = [row for answer in answers for row in _rows(answer)]
     if rows:
         sys.stdout.write(table(_COLUMNS, rows, sys.stdout))
@@ -66,16 +66,16 @@ def queue(
     return max((answer.error.exit_code for answer in answers if answer.error is not None), default=0)
 
 
-async def _shown(host: Host, runner: RunnerPort, session: Session) -> Shown:
+async def _report_queue(host: Host, runner: RunnerPort, session: Session) -> QueueReport:
     facts = await runner.facts()
     found = await runner.queue(slots_of(host, facts), host.gpu_shares or 1)
     orphans: list[Orphan] = []
     with suppress(BucketError):  # the queue is the host's: it is shown whether or not the bucket can be read
         orphans = await find_orphans(runner, session.bucket, session.keys) if found.entries else []
-    return Shown(queue=found, orphans=tuple(f"{host.name}: {orphan.text}" for orphan in orphans))
+    return QueueReport(queue=found, orphans=tuple(f"{host.name}: {orphan.text}" for orphan in orphans))
 
 
-def _rows(answer: HostAnswer[Shown]) -> list[tuple[str, ...]]:
+def _rows(answer: HostAnswer[QueueReport]) -> list[tuple[str, ...]]:
     """The rows of a host; a failed host has a row too, so as not to look idle."""
     if answer.error is not None:
         why = answer.error.detail
@@ -95,7 +95,7 @@ def _row(host: Host, entry: QueueEntry) -> tuple[str, ...]:
     return (host.name, entry.title or "-", entry.user, state, duration_text(entry.since), wants, entry.why or gpus)
 
 
-def _notes(answer: HostAnswer[Shown]) -> list[str]:
+def _notes(answer: HostAnswer[QueueReport]) -> list[str]:
     """Notes about the queue of a host, for people, beside the rows."""
     if answer.value is None:
         return []
