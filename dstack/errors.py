@@ -91,8 +91,7 @@ class HostError(DstackError):
 
 
 class NotHeldError(HostError):
-    """The supervisor that held an attempt on the host is gone: the attempt never begins there, and no party is to
-    blame."""
+    """The supervisor that held an attempt on the host is gone: the attempt never begins there, without a culprit."""
 
 
 class NoRoomError(HostError):
@@ -166,8 +165,7 @@ class UndecidedError(BucketError):
 
 
 class CredentialsError(BucketError):
-    """The bucket refuses the credentials, or there are none: expired, withdrawn, wrong. New credentials may mend the
-    error.
+    """The bucket refuses the credentials, or there are none: expired, withdrawn, wrong. New credentials may help.
 
     The message names the owner of the credentials. A missing right is a plain BucketError instead.
     """
