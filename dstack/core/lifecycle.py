@@ -38,15 +38,15 @@ TRIED_ENDS = (AttemptEnd.FAILED, AttemptEnd.LOST, AttemptEnd.INTERRUPTED)
 RAN_ENDS = (AttemptEnd.STOPPED, AttemptEnd.FAILED, AttemptEnd.LOST)
 """Ends without a result of an attempt with a job that may have run: a log and artifacts may be there."""
 
-GOOD = frozenset({_S.SUCCEEDED, _S.REUSED})
+GOOD_STATES = frozenset({_S.SUCCEEDED, _S.REUSED})
 """States with a result."""
-ENDED = GOOD | {_S.FAILED, _S.LOST, _S.STOPPED, _S.INTERRUPTED}
+ENDED_STATES = GOOD_STATES | {_S.FAILED, _S.LOST, _S.STOPPED, _S.INTERRUPTED}
 """States of a job that no other state follows."""
-RAN = ENDED - {_S.REUSED}
+RAN_STATES = ENDED_STATES - {_S.REUSED}
 """Ended states of a job after work in this very run."""
-BEGUN = frozenset({_S.RUNNING, _S.UPLOADING, _S.STOPPING})
+BEGUN_STATES = frozenset({_S.RUNNING, _S.UPLOADING, _S.STOPPING})
 """Open states of a job after its beginning."""
-NOT_BEGUN = (_S.PREPARING, _S.PLACED, _S.QUEUED, _S.WAITING)
+NOT_BEGUN_STATES = (_S.PREPARING, _S.PLACED, _S.QUEUED, _S.WAITING)
 """Open states of a job before its beginning, the nearest to the beginning first."""
 
 _NOT_RUN = "not run: "
@@ -54,14 +54,14 @@ _NOT_RUN = "not run: "
 _ACTIVE = frozenset({_S.QUEUED, _S.PLACED, _S.PREPARING, _S.RUNNING, _S.UPLOADING, _S.STOPPING})
 
 FOLLOWERS: Mapping[JobStatus, frozenset[JobStatus]] = {
-    _S.WAITING: ENDED | (_ACTIVE - {_S.STOPPING}),
-    _S.QUEUED: ENDED | _ACTIVE,
-    _S.PLACED: ENDED | _ACTIVE,
-    _S.PREPARING: ENDED | _ACTIVE,
-    _S.RUNNING: ENDED | _ACTIVE,
-    _S.UPLOADING: ENDED | _ACTIVE,
-    _S.STOPPING: (ENDED - {_S.REUSED}) | (_ACTIVE - {_S.PLACED, _S.QUEUED}),
-    **{status: frozenset() for status in ENDED},
+    _S.WAITING: ENDED_STATES | (_ACTIVE - {_S.STOPPING}),
+    _S.QUEUED: ENDED_STATES | _ACTIVE,
+    _S.PLACED: ENDED_STATES | _ACTIVE,
+    _S.PREPARING: ENDED_STATES | _ACTIVE,
+    _S.RUNNING: ENDED_STATES | _ACTIVE,
+    _S.UPLOADING: ENDED_STATES | _ACTIVE,
+    _S.STOPPING: (ENDED_STATES - {_S.REUSED}) | (_ACTIVE - {_S.PLACED, _S.QUEUED}),
+    **{status: frozenset() for status in ENDED_STATES},
 }
 """The states that may follow each state of a job."""
 
@@ -106,10 +106,10 @@ def attempt_status(parts: Set[str], *, stopping: bool) -> JobStatus:
 def overall_status(statuses: Sequence[JobStatus]) -> RunStatus:
     """The status of a run by the states of its jobs: RUNNING while a job is open, else the worst of the states."""
     found = set(statuses)
-    if found - ENDED:
+    if found - ENDED_STATES:
         return RunStatus.RUNNING
     if JobStatus.FAILED in found:
         return RunStatus.FAILED
     if JobStatus.LOST in found:
         return RunStatus.LOST
-    return RunStatus.STOPPED if found - GOOD else RunStatus.SUCCEEDED
+    return RunStatus.STOPPED if found - GOOD_STATES else RunStatus.SUCCEEDED

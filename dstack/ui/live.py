@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO
 
-from dstack.core.lifecycle import BEGUN, ENDED
+from dstack.core.lifecycle import BEGUN_STATES, ENDED_STATES
 from dstack.model import JobStatus
 from dstack.ui.logstream import LogStreams
 from dstack.ui.plain import closing_line, job_note, sum_word
@@ -25,7 +25,7 @@ from dstack.ui.times import duration_text
 FRAMES_PER_S = 10
 HIDE_CURSOR = b"\x1b[?25l"
 SHOW_CURSOR = b"\x1b[?25h"
-BUSY_STATUSES = BEGUN | {JobStatus.PLACED, JobStatus.PREPARING}
+BUSY_STATUSES = BEGUN_STATES | {JobStatus.PLACED, JobStatus.PREPARING}
 BAD_ENDS = frozenset({JobStatus.FAILED, JobStatus.LOST})
 PENDING_LOG_BYTES = 256 * 1024
 """Bytes of waiting log that are drawn at once, without regard to FRAMES_PER_S."""
@@ -77,7 +77,7 @@ def table_rows(jobs: Sequence[JobRow], now: float, room: int) -> list[tuple[str,
 
 def _urgency(job: JobRow) -> int:
     status = job.status
-    order = (status in BUSY_STATUSES, status in BAD_ENDS, status == JobStatus.QUEUED, status not in ENDED)
+    order = (status in BUSY_STATUSES, status in BAD_ENDS, status == JobStatus.QUEUED, status not in ENDED_STATES)
     return next((rank for rank, holds in enumerate(order) if holds), len(order))
 
 
@@ -135,7 +135,7 @@ class LiveScreen:
             # Told by the clock of the host as a duration: the clocks themselves may differ.
             if took:
                 row.started = now - took
-            if status in ENDED:
+            if status in ENDED_STATES:
                 row.ended = now
                 self._append(self._logs.finish(workflow))
         self._wake.set()

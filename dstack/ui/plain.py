@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import BinaryIO
 
-from dstack.core.lifecycle import ENDED, cause_of_not_run
+from dstack.core.lifecycle import ENDED_STATES, cause_of_not_run
 from dstack.model import JobStatus
 from dstack.ui.logstream import LogStreams
 from dstack.ui.tables import size_text
@@ -42,7 +42,7 @@ def sum_word(status: str, host: str) -> str:
 
 def closing_line(run: str, statuses: Sequence[str]) -> str:
     """The last line: how the run ended, by the word for each job; "" while a job is open."""
-    if not statuses or any(status not in ENDED and status != NOT_RUN_WORD for status in statuses):
+    if not statuses or any(status not in ENDED_STATES and status != NOT_RUN_WORD for status in statuses):
         return ""
     counts = {status: statuses.count(status) for status in sorted(set(statuses), key=list(statuses).index)}
     return f"{run}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -72,7 +72,7 @@ class PlainScreen:
             self._shown[workflow] = state
             self._statuses[workflow] = sum_word(status, host)
             # The last line of a log may lack its newline: it comes before the state that ends the job.
-            rest = self._logs.finish(workflow) if self._logs and status in ENDED else b""
+            rest = self._logs.finish(workflow) if self._logs and status in ENDED_STATES else b""
             self._write(rest + job_line(workflow, status, host, note, reused_from).encode() + b"\n")
 
     def log(self, workflow: str, data: bytes) -> None:

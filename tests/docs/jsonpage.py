@@ -8,7 +8,7 @@ from typing import Any
 
 from dstack.app.maintenance.disk_usage import SortWeight, Weights, WorkflowWeight
 from dstack.app.queries.views import Caretakers, JobView, RunView
-from dstack.core.lifecycle import ENDED, overall_status
+from dstack.core.lifecycle import ENDED_STATES, overall_status
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.jsonout import error_json, job_fields, run_fields, run_json, weights_json
@@ -89,8 +89,8 @@ def json_page() -> str:
     error = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")], hint="h")))["error"]
     bare = json.loads(error_json(ConfigError([Problem(file="f", line=1, column=1, message="m")])))["error"]
     weights = json.loads(weights_json(_weights()))
-    over = ", ".join(code(status.value) for status in JobStatus if status in ENDED)
-    going = ", ".join(code(status.value) for status in JobStatus if status not in ENDED)
+    over = ", ".join(code(status.value) for status in JobStatus if status in ENDED_STATES)
+    going = ", ".join(code(status.value) for status in JobStatus if status not in ENDED_STATES)
     return page(
         "JSON",
         "`dstack ps --json` prints a list of runs, newest first; `dstack show RUN --json`, `dstack run … --json` and "

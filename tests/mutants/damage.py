@@ -25,7 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="missing-manifest-is-nothing",
         breaks="a job that succeeded and whose manifest is gone left nothing behind",
         file="dstack/app/queries/run_artifacts.py",
-        old="        if job.status in GOOD:\n            return committed",
+        old="        if job.status in GOOD_STATES:\n            return committed",
         new="        if not job.status:\n            return committed",
         tests=("tests/hostile/test_damage.py::test_every_reader_names_what_is_damaged_and_the_way_out",),
     ),

@@ -97,8 +97,8 @@ MUTANTS: tuple[Mutant, ...] = (
         name="why-of-what-never-ran",
         breaks="`dstack why` says ran of a job that never began",
         file="dstack/app/queries/explanation.py",
-        old="    if job.status in ENDED and not job.began:\n",
-        new="    if job.status in ENDED and job.began is None:\n",
+        old="    if job.status in ENDED_STATES and not job.began:\n",
+        new="    if job.status in ENDED_STATES and job.began is None:\n",
         tests=("tests/app/queries/test_explanation.py",),
     ),
     Mutant(

@@ -44,7 +44,7 @@ from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, RunRecord, Started, unpack
-from dstack.core.lifecycle import ENDED
+from dstack.core.lifecycle import ENDED_STATES
 from dstack.core.spans import seconds_between
 from dstack.errors import (
     BucketError,
@@ -146,7 +146,9 @@ class Driver(ThreadedCreator):
 
     def _running(self) -> Mapping[str, int]:
         """The number of jobs of the run at work, by host, started by any coordinator."""
-        return Counter(host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED)
+        return Counter(
+            host for status, host, _ in self._shown.values() if host and JobStatus(status) not in ENDED_STATES
+        )
 
     async def start_job(self, effect: fx.StartJob, /) -> StartAnswer:
         nonce, values = Nonce(effect.claim.nonce), job_secrets.environment(effect.spec, self._context.caller)

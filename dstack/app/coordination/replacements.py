@@ -14,7 +14,7 @@ from dstack.app.protocol import settlement
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.steps import take
 from dstack.core.format.records import Coordinator, Outcome
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.errors import DamagedInputError, DamagedObjectError, LaterVersionError
 from dstack.model import Fingerprint, JobSpec, WorkflowName
 from dstack.ports import Screen
@@ -77,7 +77,7 @@ class Replacements:
                 found = await take(steps, self._driver)
         if found is None:
             return ""
-        if found.status not in GOOD:
+        if found.status not in GOOD_STATES:
             return f"made anew it {found.status}{f': {found.reason}' if found.reason else ''}"
         if found.digest != taken.digest:
             return "made anew it has another content than the one that this run began with"

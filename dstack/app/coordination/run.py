@@ -20,7 +20,7 @@ from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.name_records import encode_name
 from dstack.core.format.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.core.reuse import fresh_reason
 from dstack.core.spans import seconds_between
 from dstack.errors import (
@@ -178,7 +178,7 @@ class Coordination:
             project=self._context.keys,
             fresh=fresh_reason(self._run, spec),
         )
-        culprit = next((outcome for outcome in inputs if outcome.status not in GOOD), None)
+        culprit = next((outcome for outcome in inputs if outcome.status not in GOOD_STATES), None)
         async with self._alone(job.fingerprint):
             if loss is not None:
                 return await take(settlement.give_up(job, loss), self._driver)

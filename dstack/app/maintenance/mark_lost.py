@@ -11,7 +11,7 @@ from dstack.app.queries.runs import attempt_of
 from dstack.app.queries.views import JobView
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import End, pack
-from dstack.core.lifecycle import ENDED, AttemptEnd
+from dstack.core.lifecycle import ENDED_STATES, AttemptEnd
 from dstack.model import WorkflowName
 from dstack.ports import Bucket
 
@@ -20,7 +20,7 @@ def open_attempts(bucket: Bucket, keys: ProjectKeys, jobs: Sequence[JobView]) ->
     """The attempts of these jobs that have not ended, by workflow. Reads only."""
     found = {}
     for job in jobs:
-        attempt = None if job.status in ENDED else attempt_of(keys, job)
+        attempt = None if job.status in ENDED_STATES else attempt_of(keys, job)
         live = read_only(live_attempt(attempt), bucket) if attempt is not None else None
         if live is not None:
             found[job.workflow] = live

@@ -14,7 +14,7 @@ from dstack.app.transfer.committed_manifest import require_manifest
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Outcome, RunRecord, Why, unpack
-from dstack.core.lifecycle import ENDED, GOOD, cause_of_not_run
+from dstack.core.lifecycle import ENDED_STATES, GOOD_STATES, cause_of_not_run
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, RunName, WorkflowName
 from dstack.ports import Bucket
@@ -59,7 +59,7 @@ class Explainer:
         """
         job = job_of(self._view, workflow)
         attempt = attempt_of(self._past.keys, job)
-        if job.status in GOOD and attempt is not None:
+        if job.status in GOOD_STATES and attempt is not None:
             generation = self._past.keys.job(Fingerprint(job.fingerprint), job.generation)
             try:
                 require_manifest(self._past.bucket, generation, attempt.number)
@@ -74,7 +74,7 @@ def _explain(past: RunHistory, view: RunView, workflow: WorkflowName) -> Explana
     job = job_of(view, workflow)
     if job.reused_from:
         return Explanation(verdict=f"reused from {job.reused_from}, because nothing differs", against=job.reused_from)
-    if job.status in ENDED and not job.began:
+    if job.status in ENDED_STATES and not job.began:
         reason = cause_of_not_run(job.reason) or job.reason
         return Explanation(verdict=f"did not run ({job.status}{': ' if reason else ''}{reason})")
     verb = _verb(job)
@@ -91,7 +91,7 @@ def _explain(past: RunHistory, view: RunView, workflow: WorkflowName) -> Explana
     candidates = list(_earlier(past, workflow))
     # The same fingerprint and yet not reused: the earlier job failed, or ran at the same time.
     same = next((found for found in candidates if found.fingerprint == job.fingerprint), None)
-    if same is not None and same.status not in GOOD:
+    if same is not None and same.status not in GOOD_STATES:
         verdict = f"{verb}, because {same.run} tried the same and {same.status}; only success is reused"
         return Explanation(verdict=verdict, against=same.run)
     if same is not None:
@@ -106,7 +106,7 @@ def _verb(job: JobView) -> str:
     """`ran`, `runs`, `queued: will run`: no more than known of a job not kept from running."""
     if job.status is JobStatus.LOST:
         return "may have run"
-    if job.status in ENDED:
+    if job.status in ENDED_STATES:
         return "ran"
     return "runs" if job.began else f"{job.status}: will run"
 
@@ -210,7 +210,7 @@ def _parts(record: RunRecord, workflow: WorkflowName, outcomes: Mapping[Workflow
     digests = {}
     for dependency in spec.inputs:
         outcome = outcomes.get(dependency.workflow)
-        if outcome is None or outcome.status not in GOOD:
+        if outcome is None or outcome.status not in GOOD_STATES:
             return None
         digests[dependency.workflow] = outcome.digest
     parts = ingredients(spec, {str(name): digest for name, digest in digests.items()})

@@ -11,7 +11,7 @@ from dstack.app.queries.runs import attempt_of, job_of, run_view
 from dstack.app.queries.views import JobView
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import End, RunRecord, unpack
-from dstack.core.lifecycle import ENDED
+from dstack.core.lifecycle import ENDED_STATES
 from dstack.errors import DamagedObjectError, NotFoundError
 from dstack.ports import Bucket
 
@@ -74,7 +74,7 @@ def read_logs(
             _note_loss(bucket, job.workflow, keys_of_attempt, losses)
             yield job.workflow, b""
             try:
-                if job.status in ENDED:
+                if job.status in ENDED_STATES:
                     _require_end(bucket, reader)
             except DamagedObjectError as error:
                 damages.append(error)
@@ -139,7 +139,7 @@ def _advance(bucket: Bucket, keys: ProjectKeys, reader: LogCursor, *, job: JobVi
         reader.attempt, reader.offset = current, 0
     if reader.attempt is not None:
         yield from _read_all(bucket, reader, at_once)
-    if job.status in ENDED:
+    if job.status in ENDED_STATES:
         reader.done = True
         yield reader.workflow, b""
         _require_end(bucket, reader)

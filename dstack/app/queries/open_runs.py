@@ -23,7 +23,7 @@ from dstack.core.format.records import (
     at_machine,
     unpack,
 )
-from dstack.core.lifecycle import GOOD, AttemptEnd, attempt_status, overall_status
+from dstack.core.lifecycle import GOOD_STATES, AttemptEnd, attempt_status, overall_status
 from dstack.model import Fingerprint, JobSpec, JobStatus, RunId, WorkflowName
 from dstack.ports import Bucket
 
@@ -119,7 +119,7 @@ def open_job_view(
 ) -> OpenJob:
     """A job without an outcome: its reason to wait, or its attempt."""
     names = [dependency.workflow for dependency in spec.inputs]
-    waits = [name for name in names if name not in found.outcomes or found.outcomes[name].status not in GOOD]
+    waits = [name for name in names if name not in found.outcomes or found.outcomes[name].status not in GOOD_STATES]
     if waits:
         view = JobView(workflow=spec.workflow, status=JobStatus.WAITING, reason=waits_text(waits))
         return OpenJob(view=view)

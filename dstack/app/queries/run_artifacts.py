@@ -12,7 +12,7 @@ from dstack.app.transfer.committed_manifest import committed_manifest, was_prune
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import RunRecord
-from dstack.core.lifecycle import ENDED, GOOD
+from dstack.core.lifecycle import ENDED_STATES, GOOD_STATES
 from dstack.errors import DamagedObjectError, UsageError
 from dstack.model import Fingerprint, Manifest
 from dstack.ports import Bucket
@@ -59,7 +59,7 @@ def artifacts_of(
             manifest = _manifest(bucket, keys, job, notify)
         if attempt is not None and manifest is not None:
             yield JobArtifacts(job=job, attempt=attempt, manifest=manifest)
-        elif workflow and job.status not in ENDED:
+        elif workflow and job.status not in ENDED_STATES:
             raise UsageError(
                 f"{workflow} of {record.name} is {job.status}: its artifacts come when it has ended",
                 hint=f"dstack logs -f {record.name} {workflow}",
@@ -76,7 +76,7 @@ def _manifest(bucket: Bucket, keys: ProjectKeys, job: JobView, notify: Callable[
         return None
     generation = keys.job(Fingerprint(job.fingerprint), job.generation)
     try:
-        if job.status in GOOD:
+        if job.status in GOOD_STATES:
             return committed_manifest(bucket, generation, attempt.number)
         body = bucket.get(attempt.manifest)
         return manifests.decode(attempt.manifest, body) if body is not None else None

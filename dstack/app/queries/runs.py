@@ -15,7 +15,7 @@ from dstack.app.queries.views import JobView, RunView, time_of_day, view_of
 from dstack.core.format.identifiers import inverted, is_run_id
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Final, RunRecord, unpack
-from dstack.core.lifecycle import ENDED
+from dstack.core.lifecycle import ENDED_STATES
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Fingerprint, JobStatus, RunId
 
@@ -142,7 +142,7 @@ def with_lost_attempts(bucket: Bucket, keys: ProjectKeys, view: RunView) -> RunV
     jobs = []
     for job in view.jobs:
         last = attempt_of(keys, job) if job.status is not JobStatus.REUSED else None
-        last_ended = job.status in ENDED and job.status is not JobStatus.LOST
+        last_ended = job.status in ENDED_STATES and job.status is not JobStatus.LOST
         lost = lost_attempts(bucket, last, last_ended=last_ended) if last is not None else ()
         jobs.append(replace(job, lost=lost))
     return replace(view, jobs=tuple(jobs))

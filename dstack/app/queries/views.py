@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dstack.core.format.key_rules import is_part
 from dstack.core.format.records import Final, Outcome, RunRecord, at_machine
-from dstack.core.lifecycle import BEGUN, ENDED, NOT_BEGUN, RAN, overall_status
+from dstack.core.lifecycle import BEGUN_STATES, ENDED_STATES, NOT_BEGUN_STATES, RAN_STATES, overall_status
 from dstack.core.spans import seconds_between
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.wire.kinds import LATEST
@@ -50,7 +50,7 @@ class JobView:
         """Whether the script began in this run; of a lost job, whether the script may have begun."""
         if self.status in (JobStatus.FAILED, JobStatus.STOPPED):
             return bool(self.attempt and (self.started or self.ended))
-        return self.status in BEGUN or self.status in RAN
+        return self.status in BEGUN_STATES or self.status in RAN_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,9 @@ class RunView:
         """The hosts of its open attempts, each once; of an ended run, the hosts of all its attempts."""
         over = self.status is not RunStatus.RUNNING
         places = [
-            job.host for job in self.jobs if job.host and (job.status in RAN if over else job.status not in ENDED)
+            job.host
+            for job in self.jobs
+            if job.host and (job.status in RAN_STATES if over else job.status not in ENDED_STATES)
         ]
         return tuple(dict.fromkeys(places))
 
@@ -124,7 +126,7 @@ class RunView:
         starts = [job.started for job in self.jobs if job.started and job.status is not JobStatus.REUSED]
         if not starts:
             return None
-        ends = [job.ended for job in self.jobs if job.status in RAN]
+        ends = [job.ended for job in self.jobs if job.status in RAN_STATES]
         return seconds_between(min(starts), max(ends) if self.status is not RunStatus.RUNNING and ends else now)
 
     @property
@@ -134,7 +136,7 @@ class RunView:
         if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):
             return self.status
         found = {job.status for job in self.jobs}
-        return next((status for status in NOT_BEGUN if status in found), self.status)
+        return next((status for status in NOT_BEGUN_STATES if status in found), self.status)
 
     @property
     def alone(self) -> bool:

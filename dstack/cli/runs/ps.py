@@ -15,7 +15,7 @@ from dstack.app.queries.views import RunView
 from dstack.cli.command_session import open_session
 from dstack.cli.runs.run_notes import left_alone, out_of_sight
 from dstack.core.format.keys import ProjectKeys
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.errors import BucketError
 from dstack.model import JobStatus, RunId
 from dstack.session.session import Session
@@ -126,7 +126,7 @@ def _run_row(view: RunView, now: float) -> tuple[str, ...]:
 def _jobs_text(view: RunView) -> str:
     """`2/3`, `3 reused`."""
     total = len(view.jobs)
-    good = sum(job.status in GOOD for job in view.jobs)
+    good = sum(job.status in GOOD_STATES for job in view.jobs)
     if good == total and all(job.status is JobStatus.REUSED for job in view.jobs):
         return f"{total} reused"
     return f"{good}/{total}"

@@ -14,7 +14,7 @@ from dstack.app.queries.views import JobView
 from dstack.cli.arguments import HOSTS_OPTION, REQUIRED_RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.core.format.records import RunRecord, Stop, at_machine
-from dstack.core.lifecycle import ENDED
+from dstack.core.lifecycle import ENDED_STATES
 from dstack.errors import UsageError
 from dstack.model import WorkflowName
 from dstack.session.session import Session
@@ -57,7 +57,7 @@ def stop(
     session = open_session(hosts_file=hosts)
     record = session.require_run(run)
     chosen = _chosen(session, record, workflow)
-    if all(job.status in ENDED for job in chosen):
+    if all(job.status in ENDED_STATES for job in chosen):
         print(_summary(chosen))
         return 0 if _end_orphans(session, record, chosen) else STILL_RUNNING_EXIT
     if not yes:
@@ -77,10 +77,10 @@ def _conclude(
 ) -> int:
     """Print the ends of the jobs, and the open jobs -> exit code; raises KeyboardInterrupt where Ctrl-C `left` open
     jobs."""
-    ended = all(job.status in ENDED for job in jobs)
+    ended = all(job.status in ENDED_STATES for job in jobs)
     if not ended:
         jobs = _chosen(session, record, workflow, look=session.look)
-        ended = all(job.status in ENDED for job in jobs)
+        ended = all(job.status in ENDED_STATES for job in jobs)
     print(_summary(jobs), flush=True)
     if not ended:
         sys.stderr.write(note(goes_on(record.name, jobs), sys.stderr))
@@ -92,7 +92,7 @@ def _conclude(
 
 def goes_on(run: str, jobs: Sequence[JobView]) -> str:
     """The open jobs, with their hosts, and the way out for a person, in a line."""
-    open_ = [job for job in jobs if job.status not in ENDED]
+    open_ = [job for job in jobs if job.status not in ENDED_STATES]
     more = len(open_) - MAX_NAMED_JOBS
     names = ", ".join(map(_place, open_[:MAX_NAMED_JOBS])) + (f" and {more} more" if more > 0 else "")
     text = f"{run} has not ended: {names}; the request stands, `dstack show {run}` says when it has"
@@ -141,7 +141,7 @@ def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[Jo
     while True:
         jobs = _chosen(session, record, workflow)
         waited = time.monotonic() - begin
-        if all(job.status in ENDED for job in jobs) or waited > STOP_WAIT_S:
+        if all(job.status in ENDED_STATES for job in jobs) or waited > STOP_WAIT_S:
             return jobs
         # A living coordinator acts on the request within moments, and needs no help.
         if waited > HELP_AFTER_S and not helped:
@@ -158,7 +158,7 @@ def _are_foreign(session: Session, record: RunRecord, jobs: tuple[JobView, ...])
     lines."""
     from dstack.cli.runs.stop_hosts import foreign_lines
 
-    open_ = [job for job in jobs if job.status not in ENDED and job.host]
+    open_ = [job for job in jobs if job.status not in ENDED_STATES and job.host]
     lines = foreign_lines(session, record, open_)
     for line in lines:
         sys.stderr.write(note(line, sys.stderr))
@@ -176,7 +176,7 @@ def _end_orphans(session: Session, record: RunRecord, jobs: tuple[JobView, ...])
 
 def _say_where(jobs: tuple[JobView, ...]) -> None:
     """Print the hosts of the wait; the request stands also without the wait."""
-    hosts = sorted({job.host for job in jobs if job.status not in ENDED and job.host})
+    hosts = sorted({job.host for job in jobs if job.status not in ENDED_STATES and job.host})
     if hosts:
         text = (
             f"waiting for {', '.join(hosts)}, which cleans up or cannot be reached; Ctrl-C leaves, the request stands;"

@@ -13,7 +13,7 @@ from dstack.app.queries.explanation import Explainer, Explanation
 from dstack.app.queries.runs import run_view
 from dstack.core.artifacts import manifests
 from dstack.core.format.records import Outcome, RunRecord, Started, Tomb, pack
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.errors import DamagedObjectError
 from dstack.model import Fingerprint, JobSpec, Manifest, WorkflowName
 from tests.support.records.specs import spec
@@ -34,7 +34,7 @@ def done(story: Story, name: str, job: JobSpec, status: str = "succeeded", **cha
 
 def left(story: Story, outcome: Outcome) -> Outcome:
     """The outcome, with the manifest that a good one has; several of these runs may be of one job."""
-    if outcome.status in GOOD:
+    if outcome.status in GOOD_STATES:
         keys = story.keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
         body = manifests.encode(Manifest(entries=(), partial=False))
         story.bucket.create(keys.attempt(outcome.attempt).manifest, body)

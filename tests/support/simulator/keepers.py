@@ -16,7 +16,7 @@ from dstack.app.protocol.steps import Steps, ask, on_the_spot
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Coordinator, Final, Outcome, Pin, Result, Tomb, pack, unpack
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.model import Fingerprint, Nonce, RunId, RunStatus
 from dstack.ports import Put
 from tests.support.simulator.world_reader import WorldReader
@@ -212,7 +212,7 @@ class Keepers:
             if key.startswith(f"{keys.folder}jobs/"):
                 outcome = unpack(Outcome, key, body)
                 generation = self.project.job(Fingerprint(outcome.fingerprint), outcome.generation)
-                if outcome.status in GOOD and generation.folder == folder:
+                if outcome.status in GOOD_STATES and generation.folder == folder:
                     return True
         return False
 

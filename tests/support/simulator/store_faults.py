@@ -17,7 +17,7 @@ from dstack.core.artifacts import manifests
 from dstack.core.artifacts.pieces import pack_name
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Outcome, Result, unpack
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.errors import DamagedInputError, DamagedObjectError
 from dstack.model import Entry, EntryKind, Fingerprint, Manifest, WorkflowName
 from tests.support.simulator.keepers import Violation
@@ -171,7 +171,7 @@ class StoreFaults:
         """The steps of `settlement.make_again` are at their end: the taker goes on."""
         maker = peer.again.pop(name)
         peer.answers[name] = None
-        if found is None or found.status in GOOD:
+        if found is None or found.status in GOOD_STATES:
             if found is not None:
                 peer.sources[maker] = found
             peer.tasks[name] = settlement.settle(peer.jobs[name], peer.identity)

@@ -19,7 +19,7 @@ from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.steps import Effect, Steps, on_the_spot
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
-from dstack.core.lifecycle import GOOD
+from dstack.core.lifecycle import GOOD_STATES
 from dstack.core.sightings import Sighting
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import (
@@ -353,7 +353,11 @@ class World:
         taker = self.faults.taker
         if name == "a" and taker in peer.jobs:
             job = peer.jobs[taker]
-            steps = settlement.settle(job, peer.identity) if outcome.status in GOOD else settlement.skip(job, outcome)
+            steps = (
+                settlement.settle(job, peer.identity)
+                if outcome.status in GOOD_STATES
+                else settlement.skip(job, outcome)
+            )
             peer.tasks[taker] = steps
             peer.answers[taker] = None
 

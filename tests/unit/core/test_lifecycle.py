@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.core.lifecycle import (
-    BEGUN,
-    ENDED,
+    BEGUN_STATES,
+    ENDED_STATES,
     FOLLOWERS,
-    GOOD,
-    NOT_BEGUN,
+    GOOD_STATES,
+    NOT_BEGUN_STATES,
     RAN_ENDS,
     TRIED_ENDS,
     AttemptEnd,
@@ -28,20 +28,20 @@ PARTS = ("owner", "started", "log", "data", "manifest", "end", "gone")
 
 def test_every_state_says_what_may_follow_and_is_open_or_ended() -> None:
     assert set(FOLLOWERS) == set(JobStatus)
-    assert BEGUN | set(NOT_BEGUN) | ENDED == set(JobStatus)
-    assert len(BEGUN) + len(NOT_BEGUN) + len(ENDED) == len(JobStatus)
+    assert BEGUN_STATES | set(NOT_BEGUN_STATES) | ENDED_STATES == set(JobStatus)
+    assert len(BEGUN_STATES) + len(NOT_BEGUN_STATES) + len(ENDED_STATES) == len(JobStatus)
 
 
 @given(STATES, STATES)
 def test_nothing_follows_an_end_and_anything_may_be_shown_again(before: JobStatus, after: JobStatus) -> None:
     assert may_follow(before, before)
-    if before in ENDED and after is not before:
+    if before in ENDED_STATES and after is not before:
         assert not may_follow(before, after)
 
 
 @pytest.mark.parametrize("before", JobStatus)
 def test_from_every_open_state_a_job_can_fail_be_lost_and_be_stopped(before: JobStatus) -> None:
-    if before not in ENDED:
+    if before not in ENDED_STATES:
         assert all(may_follow(before, end) for end in (JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED))
         assert not may_follow(before, JobStatus.WAITING) or before is JobStatus.WAITING, "its inputs do not go away"
 
@@ -54,11 +54,11 @@ def test_a_job_that_is_being_stopped_is_not_queued_again() -> None:
 @given(st.lists(STATES, min_size=1))
 def test_a_run_goes_on_while_a_job_is_open_and_succeeds_when_all_have_results(statuses: list[JobStatus]) -> None:
     found = overall_status(statuses)
-    assert (found is RunStatus.RUNNING) == any(status not in ENDED for status in statuses)
-    assert (found is RunStatus.SUCCEEDED) == all(status in GOOD for status in statuses)
+    assert (found is RunStatus.RUNNING) == any(status not in ENDED_STATES for status in statuses)
+    assert (found is RunStatus.SUCCEEDED) == all(status in GOOD_STATES for status in statuses)
 
 
-@given(st.lists(st.sampled_from(sorted(ENDED))), st.lists(st.sampled_from(sorted(ENDED))))
+@given(st.lists(st.sampled_from(sorted(ENDED_STATES))), st.lists(st.sampled_from(sorted(ENDED_STATES))))
 def test_the_worst_end_counts_whatever_the_order(some: list[JobStatus], more: list[JobStatus]) -> None:
     worst = [RunStatus.SUCCEEDED, RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED]
     ranks = [worst.index(overall_status(each)) for each in (some, more)]
@@ -68,7 +68,7 @@ def test_the_worst_end_counts_whatever_the_order(some: list[JobStatus], more: li
 @given(st.sets(st.sampled_from(PARTS)), st.booleans())
 def test_the_folder_of_an_attempt_tells_what_its_job_does(parts: set[str], stopping: bool) -> None:
     found = attempt_status(parts, stopping=stopping)
-    assert found not in ENDED, "that is for outcomes to say"
+    assert found not in ENDED_STATES, "that is for outcomes to say"
     assert (found is JobStatus.QUEUED) == ("end" in parts)
     if not parts & {"end", "data", "manifest"}:
         assert (found is JobStatus.STOPPING) == stopping

@@ -15,7 +15,7 @@ from dstack.core.format.key_parser import KeyKind, numbers
 from dstack.core.format.keys import JobKeys, RunKeys
 from dstack.core.format.name_records import decode_name, encode_name
 from dstack.core.format.records import Final, Outcome, Result, RunRecord, Want, pack, unpack
-from dstack.core.lifecycle import ENDED, GOOD, overall_status
+from dstack.core.lifecycle import ENDED_STATES, GOOD_STATES, overall_status
 from dstack.errors import BucketError
 from dstack.model import Fingerprint, JobSpec, RunId, WorkflowName
 
@@ -90,7 +90,7 @@ class _Run(Records):
         for key, outcome in self.of(KeyKind.OUTCOME).items():
             if key != self.keys.job(outcome.workflow) or outcome.workflow not in planned:
                 self.wrong(key, "it is the outcome of no job of this run")
-            elif outcome.status not in ENDED:
+            elif outcome.status not in ENDED_STATES:
                 self.wrong(key, f"a job cannot end as {outcome.status}")
             else:
                 found[outcome.workflow] = outcome
@@ -98,7 +98,7 @@ class _Run(Records):
 
     def _check_outcome(self, outcome: Outcome) -> None:
         """The result named by the outcome of a job must be there, unless pruned since."""
-        if outcome.status not in GOOD:
+        if outcome.status not in GOOD_STATES:
             return
         key = self.keys.job(outcome.workflow)
         keys = self._check.keys.job(Fingerprint(outcome.fingerprint), outcome.generation)
@@ -161,7 +161,7 @@ class _Run(Records):
     def _check_lacking(self, record: RunRecord, spec: JobSpec, outcomes: dict[WorkflowName, Outcome]) -> None:
         """A job without an outcome although there is a result for the waiting run."""
         inputs = [outcomes.get(dependency.workflow) for dependency in spec.inputs]
-        if any(each is None or each.status not in GOOD for each in inputs):
+        if any(each is None or each.status not in GOOD_STATES for each in inputs):
             return
         digests = {str(each.workflow): each.digest for each in inputs if each is not None}
         print_ = fingerprint(ingredients(spec, digests))
