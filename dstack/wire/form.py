@@ -20,17 +20,27 @@ from typing import (
     TypeVar,
 )
 
+M = TypeVar("M", bound="Message")
+A = TypeVar("A", bound="Message")
+R = TypeVar("R", bound="RequestMessage[Any]")
+
 if TYPE_CHECKING:
     from typing import dataclass_transform
+
+    class _Answered(Generic[A]):
+        pass
 else:
+
+    class _Answered:
+        """Stands for Generic, without its work for each class."""
+
+        def __class_getitem__(cls, item):
+            return cls
 
     def dataclass_transform(**_):
         return lambda cls: cls
 
 
-M = TypeVar("M", bound="Message")
-A = TypeVar("A", bound="Message")
-R = TypeVar("R", bound="RequestMessage[Any]")
 _NOTHING: Any = object()
 
 
@@ -180,7 +190,7 @@ class Message:
         return cls(**values)
 
 
-class RequestMessage(Message, Generic[A]):
+class RequestMessage(Message, _Answered[A]):  # the type of the answer
     """A request to a runner. `op` is the operation; `answer_from` reads the answer.
 
     `streams`: bytes come before the answer, as far as the `window` of the request allows.
