@@ -51,6 +51,7 @@ class SlotSearch:
             return SlotUnavailable(missing)
         race = self._races.get(nonce)
         if race is None:
+            # Only before the first host is asked: a place in a queue is not given up for the turn of another host.
             if not await self._is_turn(nonce, spec, patience):
                 return SlotAwaited()
             race = self._races[nonce] = self._race(nonce, spec)

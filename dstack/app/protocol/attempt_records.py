@@ -51,6 +51,7 @@ def record_ended(
     if report.vanished:
         yield from record_gone(mine, claim)
     if isinstance(collected, Collected) and report.succeeded:
+        # The result first: whoever sees the end of a succeeded attempt finds its result.
         status = yield from commit(mine, claim, report, collected)
         yield from record_end(mine, claim, report, status=status)
     else:

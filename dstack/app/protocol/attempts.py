@@ -105,6 +105,7 @@ class StartedAttempt:
 def _begin(
     job: Job, me: Coordinator, keys: JobKeys, mine: AttemptKeys, nonce: Nonce
 ) -> Steps[Performer, Outcome | StartedAttempt | None]:
+    # A claim without a slot would keep the job from idle hosts for as long as this host is full.
     held = yield from _hold(job, keys, nonce, mine.number)
     if held is not None:
         claim = _claim_of(job, me, nonce, held)

@@ -126,6 +126,7 @@ def record_want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Buck
     body = yield from ask(Read(key))
     if body is not None:
         return unpack(Want, key, body)
+    # In this order: a prune that sees neither entry nor pin has created its tomb before the look below.
     yield from register(keys, job.run.id)
     yield from create(keys.pin(job.run.id), pack(Pin(nonce=(yield from ask(NewNonce())))))
     left = (yield from ask(Read(keys.tomb))) is not None

@@ -60,10 +60,12 @@ def remove_generation(
 
     `ended` remembers ended runs over many calls: an ended run never changes again.
     """
+    # A tomb is for ever: a generation in use is not closed in vain.
     use = yield from user_of(project, keys, ended)
     if use is GenerationUse.NONE:
         yield from create(keys.tomb, pack(tomb))
         use = yield from user_of(project, keys, ended)
+    # A user that came before the tomb is seen by the second look; a later user sees the tomb and leaves.
     if use is not GenerationUse.NONE:
         return GenerationRemoval(
             result=RemovalResult.DOUBT if use is GenerationUse.DOUBT else RemovalResult.USED, use=use

@@ -162,6 +162,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
         return None
     ends = yield from ends_of(keys, want.ended, number)
     verdict = retry.after_attempts(tuple(end.status for end in ends), job.spec.retry, max_void=MAX_VOID_ATTEMPTS)
+    # The last look before a claim: between the first look and the list of attempts a result may have come.
     if verdict is retry.NextStep.LOOK or (yield from ask(Read(keys.result))) is not None:
         return None  # an attempt succeeded since the first look: its result precedes its end
     if verdict is not retry.NextStep.CLAIM:

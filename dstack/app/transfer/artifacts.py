@@ -50,6 +50,7 @@ async def collect_artifacts(
     """
     manifest = _checked(runner.name, await runner.manifest(nonce), partial)
     packs = manifests.uploads(manifest)
+    # One list spares all packs of an earlier try; a pack that a late list lacks is merely offered again.
     there = set(await asyncio.to_thread(bucket.list, keys.pack(""))) if packs else set()
     meter = Meter(progress, sum(map(manifests.pack_size, packs.values())))
 
@@ -60,6 +61,7 @@ async def collect_artifacts(
             meter.add(size)
         else:
             await PackSender(bucket, runner, nonce, members=members, meter=meter).create(key)
+        # Also for packs that were there: a manifest must name nothing that was cut.
         await asyncio.to_thread(_check_length, bucket, key, size)
 
     await for_each(packs.items(), send, limit=PACKS_AT_ONCE)

@@ -106,6 +106,7 @@ class LogWriter:
     async def _carry(self, piece: bytes) -> None:
         while piece:
             steps = create_or_read(self._attempt.log(self.offset), piece, hint="check the bucket")
+            # All writers cut the same bytes: of a piece of another writer only the length matters.
             length = len(await take(steps, self._creator))
             self.offset += length
             if length > len(piece):

@@ -58,6 +58,7 @@ class PackSender(ThreadedCreator):
 
     async def find(self, key: str) -> bool | None:
         """True where something of the pack is there, else None."""
+        # By key: a list may lack a pack that came a moment ago, and a pack is never empty.
         return await asyncio.to_thread(reaches_now, self._bucket, key, 1) or None
 
     def _counting(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
