@@ -200,7 +200,7 @@ def test_a_log_is_masked_fast_whatever_the_number_of_patterns() -> None:
     lines = [base64.b64encode(bytes([number]) * 48).decode() for number in range(50)]
     masker = Masker(patterns(["\n".join(lines)]))
     chunk = b"epoch 12 step 3344: loss=0.12345 acc=0.9911 lr=0.0003 time=12.3s [info] trainer.py:221\n" * 3000
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(40):
         masker.feed(chunk)
-    assert 40 * len(chunk) / (time.perf_counter() - began) > 40e6
+    assert 40 * len(chunk) / (time.process_time() - began) > 40e6
