@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from dstack.wire.kinds import LATEST
+from dstack.wire.field_kinds import LATEST
 
 MAX_REMARK = 300
 """Characters of a remark for people from another process, such as why a job waits."""

@@ -20,7 +20,7 @@ TESTED = ("dstack/core", "dstack/app/protocol")
 TEST_FOLDERS = ("tests/unit", "tests/app")
 AWAITED = (
     "dstack/app/protocol:",
-    "dstack/app/protocol/answers.py:",
+    "dstack/app/protocol/effect_answers.py:",
     "dstack/app/protocol/effects.py:",
 )
 """How the complaints begin that are known today: the list shrinks, nothing is added to it."""

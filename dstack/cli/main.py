@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from dstack import __version__
-from dstack.cli import outputs
+from dstack.cli import standard_streams
 from dstack.cli.lazy import Lazy, LazyGroup
 from dstack.errors import ConfigError, DstackError, NotPrivateError
 from dstack.private_folder import UntrustedError
@@ -69,9 +69,9 @@ def root() -> LazyGroup:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit: with the error's own code, 130 after Ctrl-C."""
-    outputs.take_over_streams()
+    standard_streams.take_over_streams()
     code = execute(sys.argv[1:])
-    outputs.flush()
+    standard_streams.flush()
     sys.exit(code)
 
 
@@ -94,12 +94,12 @@ def execute(arguments: list[str]) -> int:
         return INTERRUPTED_EXIT
     except BrokenPipeError:
         # Nobody reads our output any more.
-        outputs.discard()
+        standard_streams.discard()
         return 1
     except Exception as error:
-        unwritten = outputs.output_error(error) if isinstance(error, OSError) else None
+        unwritten = standard_streams.output_error(error) if isinstance(error, OSError) else None
         if unwritten is not None:
-            outputs.discard()
+            standard_streams.discard()
             return _failed(unwritten, as_json=as_json)
         _say("dstack: this is a bug; please report it with the traceback below\n")
         raise
@@ -140,7 +140,7 @@ def _red(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    outputs.flush()
+    standard_streams.flush()
     try:
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dstack import wire
-from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
-from dstack.adapters.log_screen import LogScreen
+from dstack.adapters.process_identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
+from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination.run import Coordination
 from dstack.coordinator.wiring import HostContext
 from dstack.core.format.codec import build
@@ -25,7 +25,7 @@ from dstack.errors import DstackError
 from dstack.model import RunId
 from dstack.wire import Refusal
 from dstack.wire.coordinator_messages import HandAnswer, HandRequest
-from dstack.wire.form import MisfitError
+from dstack.wire.message_form import MisfitError
 
 IDLE_LINGER_S = 3.0
 """Seconds awake without any work: a hand-over within this time needs no new process."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dstack import wire
-from dstack.coordinator import bucket_probe, rendezvous, wheel
+from dstack.coordinator import bucket_reach, library_wheels, single_instance
 from dstack.core.format.codec import build
 from dstack.core.handover import HandOver
 from dstack.errors import DstackError
@@ -24,7 +24,7 @@ from dstack.wire.coordinator_messages import (
     LibraryPushRequest,
     LookRequest,
 )
-from dstack.wire.form import DoneAnswer, Message, MisfitError
+from dstack.wire.message_form import DoneAnswer, Message, MisfitError
 
 STREAM_READ_BYTES = 1 << 18
 
@@ -56,16 +56,18 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
 def _answer(message: dict[str, Any], frames: Iterator[wire.Frame], root: str) -> Message:
     match message.get("op"):
         case wire.LIBRARY_HAVE:
-            return LibraryHaveAnswer(have=wheel.has_library(root, LibraryHaveRequest.from_envelope(message).sha256))
+            return LibraryHaveAnswer(
+                have=library_wheels.has_library(root, LibraryHaveRequest.from_envelope(message).sha256)
+            )
         case wire.LIBRARY_PUSH:
-            wheel.receive_library(root, LibraryPushRequest.from_envelope(message).sha256, _data(frames))
+            library_wheels.receive_library(root, LibraryPushRequest.from_envelope(message).sha256, _data(frames))
             return DoneAnswer()
         case wire.LOOK:
             look = LookRequest.from_envelope(message)
-            return bucket_probe.probe_bucket(_handover(look.handover), _library(root, look.library))
+            return bucket_reach.probe_bucket(_handover(look.handover), _library(root, look.library))
         case wire.HAND:
             hand = HandRequest.from_envelope(message)
-            return rendezvous.hand_over(root, _handover(hand.handover), _library(root, hand.library))
+            return single_instance.hand_over(root, _handover(hand.handover), _library(root, hand.library))
     raise Refusal("request", f"this coordinator knows no operation {message.get('op')!r}", "update dstack")
 
 
@@ -75,7 +77,7 @@ def _handover(fields: Mapping[str, Any]) -> HandOver:
 
 def _library(root: str, sha256: str | None) -> str | None:
     """The folder to import the library from; None where the bucket needs no library."""
-    return wheel.trusted_library_folder(root, sha256) if sha256 else None
+    return library_wheels.trusted_library_folder(root, sha256) if sha256 else None
 
 
 def _frames(first: bytes, stdin: int) -> Iterator[wire.Frame]:

@@ -13,19 +13,19 @@ from typing import Any
 
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.adapters.bucket.renewable_store import SwappableBucket
 from dstack.adapters.bucket.stall_notice import StallNoticeBucket
-from dstack.adapters.bucket.swappable import SwappableBucket
-from dstack.adapters.identity import boottime, coordinator_alive, new_nonce
-from dstack.adapters.log_screen import LogScreen
+from dstack.adapters.process_identity import boottime, coordinator_alive, new_nonce
 from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import open_local
+from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.coordination.standby import AttendantWatch
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.maintenance.bucket_probe import writable
 from dstack.app.protocol.liveness import Observer
-from dstack.coordinator import embedded
+from dstack.coordinator import zipapp_contents
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.codec import plain
 from dstack.core.format.keys import ProjectKeys
@@ -177,8 +177,10 @@ class HostContext:
         async def transport() -> Transport:
             return await open_local(host, sys.executable)
 
-        zipapp = (embedded.RUNNER, hashlib.sha256(embedded.RUNNER).hexdigest())
-        client = RunnerClient(host.name, transport, zipapp=zipapp, bootstrap=embedded.BOOTSTRAP, directory=self._root)
+        zipapp = (zipapp_contents.RUNNER, hashlib.sha256(zipapp_contents.RUNNER).hexdigest())
+        client = RunnerClient(
+            host.name, transport, zipapp=zipapp, bootstrap=zipapp_contents.BOOTSTRAP, directory=self._root
+        )
         await client.connect()
         return client
 

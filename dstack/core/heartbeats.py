@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from dstack.bounds import MAX_REMARK
-from dstack.core.sightings import Sighting
+from dstack.core.foreign_attempts import Sighting
 
 MAX_ATTEMPTS = 1000
 """The most attempts listed as unreachable by a beat, and the most listed as seen."""

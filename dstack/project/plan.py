@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dstack.errors import ConfigError, NotFoundError, Problem
 from dstack.model import JobSpec, RunPlan, Variable, Workflow, WorkflowName
-from dstack.project.code_parts import CodeParts
 from dstack.project.graph import WorkflowEdges, check_graph, run_order
+from dstack.project.snapshot_parts import CodeParts
 from dstack.project.workflows.compiler import CompiledWorkflow, compile_workflow
 from dstack.project.workflows.overrides import Overridable, check_overrides
 from dstack.project.workflows.variables import GLOBAL_SECTION, VariableTable, check_sections, read_variables

@@ -12,7 +12,7 @@ import threading
 from typing import Any, Dict, List, Optional
 
 from dstack.runner.base.processes import boot_id
-from dstack.runner.base.query import QUERY_TIMEOUT_S, ask_program
+from dstack.runner.base.program_query import QUERY_TIMEOUT_S, ask_program
 from dstack.runner.base.spool import write_durably
 from dstack.runner.queue import devices, folders
 from dstack.runner.queue.scheduler import Capacity

@@ -19,7 +19,7 @@ from dstack.runner.coordinator_liveness import ended_coordinators
 from dstack.runner.executors.docker import present_images
 from dstack.runner.facts import describe_host, host_capacity
 from dstack.runner.job.forker import Forker
-from dstack.runner.job.held import HeldAttempts
+from dstack.runner.job.held_attempts import HeldAttempts
 from dstack.runner.job.log_reader import LIFE_CHECK_S, await_end, follow
 from dstack.runner.job.process import failed_report
 from dstack.runner.job.stop import remove_outside, state, states, stop
@@ -27,7 +27,6 @@ from dstack.runner.queue import slots
 from dstack.runner.queue.sightings import sighting
 from dstack.runner.store import artifacts, blob_store, code, eviction, intake
 from dstack.wire import CHUNK_BYTES, ENDED, HELD, NO_ROOM, NOT_HELD, REFUSED, RUNNING, UNKNOWN, VANISHED, Refusal
-from dstack.wire.form import DoneAnswer, Message, RequestMessage
 from dstack.wire.host_messages import (
     BlobsMissingAnswer,
     BlobsMissingRequest,
@@ -67,6 +66,7 @@ from dstack.wire.job_messages import (
     WaitAnswer,
     WaitRequest,
 )
+from dstack.wire.message_form import DoneAnswer, Message, RequestMessage
 
 R = TypeVar("R", bound=RequestMessage[Any])
 Operation = Callable[[Request], Message]

@@ -17,8 +17,8 @@ from dstack.runner.base.channel import Request, Writer
 from dstack.runner.job.forker import start_forker
 from dstack.runner.operations import Operations
 from dstack.wire import Refusal
-from dstack.wire.form import DoneAnswer, Message
 from dstack.wire.host_messages import LONGEST_LEASE_S, CancelRequest
+from dstack.wire.message_form import DoneAnswer, Message
 
 INPUT_READ_BYTES = 1 << 18
 MAX_REQUESTS = 1024

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dstack.adapters.log_screen import LogScreen
+from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination.handover import HandoverResult
 from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.coordination.run import Coordination
 from dstack.core.format.records import Coordinator, Final, RunRecord
 from dstack.ports import Screen
-from dstack.session.background import start_background_coordinator
-from dstack.session.coordination import make_means, own_coordinator
+from dstack.session.background_coordinators import start_background_coordinator
+from dstack.session.coordinator_parts import make_means, own_coordinator
 from dstack.session.hosts import Hosts, open_hosts
 from dstack.session.session import Session
 from dstack.session.standby import Standby, StartScreen

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dstack.adapters.bucket.forwarding import lend_credentials, location_options
+from dstack.adapters.bucket.host_access import lend_credentials, location_options
 from dstack.adapters.bucket.registry import backend_of, is_path
 from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.coordinator.client import CoordinatorClient, HostBucketReport

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from dstack.adapters.bucket.registry import is_path
 from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.app.maintenance.bucket_access import try_bucket
 from dstack.app.maintenance.bucket_probe import check_format, writable
-from dstack.app.maintenance.bucket_trial import try_bucket
 from dstack.core.handover import unseen_text
 from dstack.errors import BucketError, DstackError
 from dstack.model import Host, HostFacts

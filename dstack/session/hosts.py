@@ -91,6 +91,6 @@ async def open_hosts(session: Session, *, only: Collection[str] | None = None) -
 def prefetch_ssh(session: Session) -> None:
     """Begin to import the SSH library beside other work, where a host of the inventory is reached by SSH."""
     if any(not host.local for host in session.inventory()):
-        from dstack.adapters.ssh.prefetch import prefetch
+        from dstack.adapters.ssh.import_ahead import prefetch
 
         prefetch()

@@ -16,7 +16,7 @@ from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator, RunRecord
 from dstack.errors import SnapshotError
 from dstack.ports import Bucket
-from dstack.session.storage import Storage
+from dstack.session.session_bucket import Storage
 
 if TYPE_CHECKING:
     from dstack.adapters.git.snapshots import GitCode
@@ -141,7 +141,7 @@ class Session:
 
         if name is not None and name != OWN_LAST_RUN:
             return find_run(self.bucket, self.keys, name)
-        from dstack.adapters.identity import machine_name, user_name
+        from dstack.adapters.process_identity import machine_name, user_name
 
         record = last_run(self.bucket, self.keys, user_name(), machine_name(), now=time.time())
         if named:
@@ -153,7 +153,7 @@ class Session:
         from dstack.app.queries.coordinators import Presence
 
         def sure(other: Coordinator) -> bool | None:
-            from dstack.adapters.identity import boot_id, coordinator_alive
+            from dstack.adapters.process_identity import boot_id, coordinator_alive
 
             return coordinator_alive(other, boot_id())
 

@@ -7,15 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dstack.adapters.identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
+from dstack.adapters.process_identity import machine_name, new_nonce, new_run_id, new_run_name, user_name
 from dstack.app.coordination.run import Submission, submit
 from dstack.app.protocol.job_secrets import MemoryValue, memory_values
 from dstack.app.queries.dry_run import Forecast, JobForecast, forecast_run
 from dstack.core.format.records import RunRecord
 from dstack.errors import DstackError, NotFoundError, SecretError, UsageError
 from dstack.model import CodeFile, JobSpec, WorkflowName
-from dstack.project.code_parts import CodeParts
 from dstack.project.plan import make_plan
+from dstack.project.snapshot_parts import CodeParts
 from dstack.project.workflows.overrides import read_overrides
 from dstack.session.secret_values import require_secrets, way_out
 from dstack.session.session import Session

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dstack.app.queries.views import JobView, RunView
+from dstack.app.queries.run_views import JobView, RunView
 from dstack.errors import ConfigError, DstackError
 from dstack.model import RunStatus
-from dstack.wire.kinds import LATEST
+from dstack.wire.field_kinds import LATEST
 
 if TYPE_CHECKING:
     from dstack.app.maintenance.disk_usage import Weights

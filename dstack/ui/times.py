@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dstack.core.spans import CLOCK_SKEW_S, seconds_between
+from dstack.core.time_spans import CLOCK_SKEW_S, seconds_between
 
 WEEK_S = 7 * 86400.0
 LONGEST_DURATION_S = 1e11

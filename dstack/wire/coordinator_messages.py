@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Mapping, Optional
 
 from dstack import wire
-from dstack.wire.form import DoneAnswer, Message, RequestMessage, field
-from dstack.wire.kinds import flag, optional, text, unread_object, whole
+from dstack.wire.field_kinds import flag, optional, text, unread_object, whole
+from dstack.wire.message_form import DoneAnswer, Message, RequestMessage, field
 
 
 class LibraryHaveAnswer(Message):

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Any, Optional, Tuple
 
 from dstack import wire
-from dstack.wire.form import DoneAnswer, Kind, Message, MisfitError, RequestMessage, field
-from dstack.wire.job_messages import JobDemand
-from dstack.wire.kinds import (
+from dstack.wire.field_kinds import (
     LARGEST,
     MAX_LIST_ITEMS,
     choice,
@@ -25,6 +23,8 @@ from dstack.wire.kinds import (
     texts,
     whole,
 )
+from dstack.wire.job_messages import JobDemand
+from dstack.wire.message_form import DoneAnswer, Kind, Message, MisfitError, RequestMessage, field
 
 LONGEST_LEASE_S = 86_400
 """Seconds of the longest lease."""

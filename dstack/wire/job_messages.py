@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Optional, Tuple
 
 from dstack import wire
-from dstack.wire.form import DoneAnswer, Message, RequestMessage, field
-from dstack.wire.kinds import (
+from dstack.wire.field_kinds import (
     LARGEST,
     LATEST,
     MAX_LIST_ITEMS,
@@ -30,6 +29,7 @@ from dstack.wire.kinds import (
     unread_list,
     whole,
 )
+from dstack.wire.message_form import DoneAnswer, Message, RequestMessage, field
 
 JOB_STOP_GRACE_S = 10.0
 """Seconds between SIGTERM and SIGKILL where a stop does not say otherwise."""

@@ -66,7 +66,7 @@ def test_help_imports_no_command(project: Callable[..., Laptop]) -> None:
     ours = {module for module in modules if module.startswith("dstack.")}
     assert ours <= {"dstack.__main__", "dstack.cli", "dstack.cli.main", "dstack.cli.lazy", "dstack.errors", "dstack.ui",
                     "dstack.ui.terminal", "dstack.ui.colours", "dstack.private_folder",
-                    "dstack.cli.outputs"}  # fmt: skip
+                    "dstack.cli.standard_streams"}  # fmt: skip
 
 
 def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Laptop]) -> None:

@@ -27,7 +27,7 @@ from dstack.app.coordination.run import submit
 from dstack.app.coordination.standby import STANDBY_POLL_S
 from dstack.app.queries.runs import run_view
 from dstack.cli.command_session import say
-from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.run_arguments import read_arguments
 from dstack.core.format.records import Coordinator, Final, RunRecord, pack
 from dstack.core.handover import HandOver, digest
 from dstack.model import Host, HostName, RunStatus

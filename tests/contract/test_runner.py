@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.identity import CoordinatorLock, boot_id, new_nonce
+from dstack.adapters.process_identity import CoordinatorLock, boot_id, new_nonce
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, EntryKind, Nonce
 from tests.support.runners.bench import (

@@ -14,8 +14,8 @@ import click
 
 from dstack.cli.main import root
 from dstack.project.plan import load_project
-from dstack.project.starter import write_starter
-from dstack.ui.runhelp import run_help, workflow_help
+from dstack.project.starter_files import write_starter
+from dstack.ui.run_help import run_help, workflow_help
 from tests.docs.markdown import code, fenced, page
 
 OUTSIDE = {"COLUMNS": "100", "LINES": "25"}

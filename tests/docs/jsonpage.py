@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dstack.app.maintenance.disk_usage import SortWeight, Weights, WorkflowWeight
-from dstack.app.queries.views import Caretakers, JobView, RunView
+from dstack.app.queries.run_views import Caretakers, JobView, RunView
 from dstack.core.lifecycle import ENDED_STATES, overall_status
 from dstack.errors import ConfigError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName

@@ -29,10 +29,10 @@ from dstack.session.host_answers import HostAnswer
 from dstack.session.host_inspection import HostCondition
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.times import ago_text, duration_text
-from dstack.wire.form import RequestMessage
+from dstack.wire.field_kinds import LATEST
 from dstack.wire.host_messages import HelloRequest, OtherVersionError, QueueRequest, SpoolRequest
 from dstack.wire.job_messages import GoRequest, StatusRequest
-from dstack.wire.kinds import LATEST
+from dstack.wire.message_form import RequestMessage
 from tests.support.records.any_value import any_value
 from tests.support.runners.scripted import HELLO
 

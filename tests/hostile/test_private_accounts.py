@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.runner.zipapp import runner_zipapp
-from dstack.coordinator import wheel
+from dstack.coordinator import library_wheels
 from dstack.private_folder import UntrustedError
 from tests.support.people.laptop import Laptop
 from tests.support.runners.client import Client, Refused
@@ -275,7 +275,7 @@ def test_a_cache_of_an_earlier_version_and_of_another_zipapp_is_not_run(place: P
 def test_a_library_of_another_account_is_not_imported(place: Place) -> None:
     path = place.folder / "host/library" / ("a" * 64)
     path.mkdir(parents=True, mode=0o700)
-    assert wheel.trusted_library_folder(str(place.folder / "host"), "a" * 64) == str(path)
+    assert library_wheels.trusted_library_folder(str(place.folder / "host"), "a" * 64) == str(path)
     os.chown(path, MALLORY, GROUP)
     with pytest.raises(UntrustedError, match=f"belongs to uid {MALLORY}"):
-        wheel.trusted_library_folder(str(place.folder / "host"), "a" * 64)
+        library_wheels.trusted_library_folder(str(place.folder / "host"), "a" * 64)

@@ -1,5 +1,5 @@
 /* One job on a host that several accounts share: who may call an attempt lost, and start the next one. What
-   dstack/app/protocol/settlement.py and attempts.py do with the answers of app/hosts/claim_hosts.py.
+   dstack/app/protocol/settlement.py and attempts.py do with the answers of app/hosts/hosts_of_claims.py.
 
    The coordinators of ACCOUNTS accounts take the job by create-if-absent; any of them may die. The
    host answers everybody, restarts, or, with CUTS, falls silent for a while. `retry` says `lost`. A job ends with a result

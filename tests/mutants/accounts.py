@@ -40,10 +40,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="boot-alone-is-death",
         breaks="another boot id counts as a restart although another machine may have answered",
-        file="dstack/core/sightings.py",
+        file="dstack/core/foreign_attempts.py",
         old="    if claim.machine and claim.machine == facts.machine:\n        return Sighting.RESTARTED",
         new="    if not is_same_boot(claim, facts):\n        return Sighting.RESTARTED",
-        tests=("tests/app/hosts/test_claim_hosts.py",),
+        tests=("tests/app/hosts/test_hosts_of_claims.py",),
     ),
     Mutant(
         name="entry-decides",
@@ -51,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/app/hosts/fleet.py",
         old="        found.append(self._entry_of(claim))\n",
         new="        found += [] if named is not None else [self._entry_of(claim)]\n",
-        tests=("tests/app/hosts/test_claim_hosts.py",),
+        tests=("tests/app/hosts/test_hosts_of_claims.py",),
     ),
     Mutant(
         name="own-attempts-exempt",

@@ -20,7 +20,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="check-then-put",
         breaks="creating looks first and then believes that its own write stands",
-        file="dstack/app/protocol/create_rule.py",
+        file="dstack/app/protocol/create_if_absent.py",
         old="""    found = yield from put_or_find(key, PutNew(key, body), Read(key), hint=hint)
     return body if found is None else found
 """,
@@ -35,7 +35,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="no-read-back",
         breaks="the answer of a conditional write is believed without reading the key back",
-        file="dstack/app/protocol/create_rule.py",
+        file="dstack/app/protocol/create_if_absent.py",
         old="    return body if found is None else found\n",
         new='    return body if found is None else b""\n',
         tests=PROTOCOL,
@@ -138,7 +138,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="another-account's-spool",
         breaks="the verdict of an account that never heard of the attempt is believed",
-        file="dstack/core/sightings.py",
+        file="dstack/core/foreign_attempts.py",
         old=(
             "    if claim.account and (claim.account, claim.folder) != (facts.user, facts.dir):\n        return False\n"
         ),
@@ -183,7 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="another-machine's-spool",
         breaks="the verdict of another machine, with the same account and folder, is believed",
-        file="dstack/core/sightings.py",
+        file="dstack/core/foreign_attempts.py",
         old="    return not claim.place or claim.place == facts.place\n",
         new="    return True\n",
         tests=("tests/system/crashes/test_together_here.py", "-k", "another"),
@@ -223,7 +223,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="secret-in-docker-env",
         breaks="secrets are options of `docker create`, so that `docker inspect` shows them",
-        file="dstack/runner/executors/keeper.py",
+        file="dstack/runner/executors/container_keeper.py",
         old="            self._create()\n",
         new="""            real = create_argv
             given_ = ["--env=%s=%s" % item for item in self._launch.secrets.items()]
@@ -289,7 +289,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pulled-over-ones-own",
         breaks="a pulled host takes the place of an entry with a key to log in with",
-        file="dstack/project/hosts/shared_part.py",
+        file="dstack/project/hosts/shared_hosts.py",
         old="if host.name not in own and before.get(host.name) != host:",
         new="if before.get(host.name) != host:",
         tests=("tests/unit/project/test_shared_part.py",),
@@ -297,7 +297,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="pulled-unread",
         breaks="what a bucket says of hosts is not judged as a file is",
-        file="dstack/project/hosts/shared_part.py",
+        file="dstack/project/hosts/shared_hosts.py",
         old="    if told:\n",
         new="    if told and not hosts:\n",
         tests=("tests/unit/project/test_shared_part.py",),
@@ -504,7 +504,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="watch-decides",
         breaks="a bucket that is away counts as the silence of the host of a job, which may then be called lost",
-        file="dstack/app/hosts/claim_hosts.py",
+        file="dstack/app/hosts/hosts_of_claims.py",
         old="        if isinstance(error, HostUnreachableError):\n            self._unwatched",
         new="        if error is not None:\n            self._unwatched",
         tests=("tests/app/coordination/test_effect_driver_watch.py",),

@@ -40,10 +40,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="any-boot-is-a-restart",
         breaks="an attempt on another machine of the same name counts as dead",
-        file="dstack/core/sightings.py",
+        file="dstack/core/foreign_attempts.py",
         old="    if claim.machine and claim.machine == facts.machine:",
         new="    if claim.machine:",
-        tests=("tests/unit/core/test_sightings.py",),
+        tests=("tests/unit/core/test_foreign_attempts.py",),
     ),
     Mutant(
         name="rendezvous-by-credentials",

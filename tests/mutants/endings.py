@@ -64,7 +64,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="log-without-room-ahead",
         breaks="a job that could not write its own log is not noticed",
-        file="dstack/runner/job/log_room.py",
+        file="dstack/runner/job/log_disk_room.py",
         old="        if self.is_full and (self._blind or size > self._end - DISK_BLOCK_BYTES):",
         new="        if False:",
         tests=("tests/unit/runner/base/test_disk_room.py",),

@@ -40,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="clock-of-the-laptop",
         breaks="what is old enough to be pruned goes by the laptop's clock, which may be 20 years off",
-        file="dstack/app/maintenance/bucket_trial.py",
+        file="dstack/app/maintenance/bucket_access.py",
         old="        return try_bucket(bucket, nonce)\n    except",
         new="        try_bucket(bucket, nonce)\n        return own\n    except",
         tests=("tests/cli/runs/test_clocks.py::test_a_prune_goes_by_the_clock_of_the_store",),
@@ -88,7 +88,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="queued-called-running",
         breaks="a run that waits for a slot is shown as running",
-        file="dstack/app/queries/views.py",
+        file="dstack/app/queries/run_views.py",
         old="        if self.status is not RunStatus.RUNNING or any(job.began for job in self.jobs):",
         new="        if self.status is not RunStatus.RUNNING or self.jobs:",
         tests=("tests/app/queries/test_coordinators.py",),
@@ -144,7 +144,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="full-disk-is-a-bug",
         breaks="`dstack ps >/dev/full` ends with a traceback and is called a bug",
-        file="dstack/cli/outputs.py",
+        file="dstack/cli/standard_streams.py",
         old="            self.failure = error\n",
         new="",
         tests=("tests/cli/test_unwritten.py",),

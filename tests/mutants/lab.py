@@ -24,9 +24,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="any-boot-of-a-laptop",
         breaks="a laptop takes any word of the environment for its boot id",
-        file="dstack/adapters/identity.py",
+        file="dstack/adapters/process_identity.py",
         old="    if _BOOT.fullmatch(forced):\n",
         new="    if forced:\n",
-        tests=("tests/unit/adapters/test_identity.py",),
+        tests=("tests/unit/adapters/test_process_identity.py",),
     ),
 )

@@ -11,7 +11,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="secrets-by-one-spelling",
         breaks="a key under `bucket:` goes to hosts unasked where it is written in upper case",
-        file="dstack/adapters/bucket/forwarding.py",
+        file="dstack/adapters/bucket/host_access.py",
         old="name.lower() not in SECRET_OPTIONS",
         new="name not in SECRET_OPTIONS",
         tests=("tests/unit/adapters/bucket/test_registry.py", "-k", "however_it_is_spelled"),

@@ -8,7 +8,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="shortage-hides-tickets",
         breaks="tickets hide from a process without free descriptors: its GPU is booked twice",
-        file="dstack/runner/base/shortage.py",
+        file="dstack/runner/base/system_shortage.py",
         old="    return error.errno in _LACKS\n",
         new="    return False\n",
         tests=("tests/unit/runner/queue/test_tickets_search.py",),
@@ -17,7 +17,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="shortage-hides-a-folder",
         breaks="a folder whose lock cannot be opened by a shortage is left out with its tickets: a slot is given twice",
         file="dstack/runner/queue/queue_lock.py",
-        old="            if shortage.is_shortage(error):\n                raise\n",
+        old="            if system_shortage.is_shortage(error):\n                raise\n",
         new="",
         tests=("tests/unit/runner/queue/test_queue_shortage.py",),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-PROSPECTS = ("tests/app/hosts/test_prospects.py",)
+PROSPECTS = ("tests/app/hosts/test_silent_host_wait.py",)
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="waits-for-the-silent-for-ever",

@@ -24,7 +24,7 @@ ELSEWHERE = {
     "adapters/bucket/folder_writer.py": "a bucket has the rights of its root",
     "adapters/artifact_folder.py": "what is pulled lies where the user wants it, as the umask says",
     "cli/artifacts/pull.py": "the same",
-    "project/starter.py": "a project's own files are as the umask says",
+    "project/starter_files.py": "a project's own files are as the umask says",
     "private_folder.py": "the one place",
     "runner/bootstrap.py": "begins with a umask of 077 of its own process, in a folder that was checked",
     "runner/queue/slots.py": "tickets are for every account to read",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.adapters.identity import new_nonce
+from dstack.adapters.process_identity import new_nonce
 from dstack.wire import is_nonce
 
 

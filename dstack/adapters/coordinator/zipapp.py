@@ -9,9 +9,9 @@ from dstack.adapters.runner.zipapp import bootstrap_source, modules, runner_zipa
 
 ENTRY_MODULE = "dstack.coordinator.__main__"
 SINGLE_MODULES = ("__init__.py", "bounds.py", "errors.py", "model.py", "ports.py", "private_folder.py")
-ADAPTER_MODULES = ("__init__.py", "deadline.py", "identity.py", "log_screen.py")
+ADAPTER_MODULES = ("__init__.py", "deadline.py", "process_identity.py", "unwatched_screen.py")
 SHIPPED_PACKAGES = ("wire", "core", "app", "coordinator", "adapters/bucket", "adapters/runner")
-EMBEDDED_MODULE = "dstack/coordinator/embedded.py"
+EMBEDDED_MODULE = "dstack/coordinator/zipapp_contents.py"
 
 
 @cache

@@ -13,8 +13,8 @@ from dstack.adapters.runner.start import describe_end, first_words
 from dstack.adapters.runner.streams import STREAM_WINDOW_BYTES, Exchange
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError, UnkillableError
 from dstack.ports import Transport
-from dstack.wire.form import Message, MisfitError, RequestMessage
 from dstack.wire.host_messages import CancelRequest
+from dstack.wire.message_form import Message, MisfitError, RequestMessage
 
 A = TypeVar("A", bound=Message)
 REQUEST_TIMEOUT_S = 60.0

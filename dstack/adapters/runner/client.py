@@ -15,6 +15,7 @@ from dstack.adapters.runner.start import Program, start_runner
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import Demand, ExitReport, Gpu, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
 from dstack.ports import CodeSource, OpenTransport
+from dstack.wire.field_kinds import LATEST
 from dstack.wire.host_messages import (
     BlobsMissingRequest,
     BlobsPushRequest,
@@ -46,7 +47,6 @@ from dstack.wire.job_messages import (
     VerdictRequest,
     WaitRequest,
 )
-from dstack.wire.kinds import LATEST
 
 START_TIMEOUT_S = 60.0
 """Seconds from the first byte to a runner that is ready, on a slow line and after a slow login shell."""

@@ -13,11 +13,12 @@ from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
 from dstack.app.coordination.preparation import Preparation
 from dstack.app.coordination.slot_search import SlotSearch
-from dstack.app.hosts.claim_hosts import ClaimHosts
-from dstack.app.hosts.pulse import ask_living
+from dstack.app.hosts.frozen_runners import ask_living
+from dstack.app.hosts.hosts_of_claims import ClaimHosts
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import job_secrets
-from dstack.app.protocol.answers import (
+from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
+from dstack.app.protocol.effect_answers import (
     CollectAnswer,
     Collected,
     HostUnreachable,
@@ -36,7 +37,6 @@ from dstack.app.protocol.answers import (
     Verdict,
     WatchAnswer,
 )
-from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
 from dstack.app.protocol.steps import Steps, take
 from dstack.app.transfer.artifacts import collect_artifacts
 from dstack.app.transfer.attempt_watch import AttemptWatch, carry_log, tail
@@ -45,7 +45,7 @@ from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, RunRecord, Started, unpack
 from dstack.core.lifecycle import ENDED_STATES
-from dstack.core.spans import seconds_between
+from dstack.core.time_spans import seconds_between
 from dstack.errors import (
     BucketError,
     DstackError,

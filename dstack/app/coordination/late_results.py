@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 
 from dstack.app.hosts.fleet import ReachedHost
-from dstack.app.protocol.answers import CollectAnswer, NotCollected
 from dstack.app.protocol.attempt_records import bring_in
+from dstack.app.protocol.effect_answers import CollectAnswer, NotCollected
 from dstack.app.protocol.effects import Collect, Release
 from dstack.app.protocol.steps import take
 from dstack.app.transfer.artifacts import collect_artifacts
 from dstack.app.transfer.attempt_watch import carry_log
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
+from dstack.core.foreign_attempts import belongs, is_other_machine
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, unpack
-from dstack.core.sightings import belongs, is_other_machine
 from dstack.errors import HostUnreachableError
 from dstack.model import Nonce, WorkflowName
 from dstack.ports import Bucket, RunnerPort

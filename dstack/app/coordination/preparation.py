@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
-from dstack.app.protocol.answers import BucketSilent, DamagedInput, NotBegun, PrepareAnswer, Prepared, Unpreparable
+from dstack.app.protocol.effect_answers import (
+    BucketSilent,
+    DamagedInput,
+    NotBegun,
+    PrepareAnswer,
+    Prepared,
+    Unpreparable,
+)
 from dstack.app.protocol.jobs import job_title
 from dstack.app.transfer.artifacts import stage_inputs
 from dstack.core.format.keys import AttemptKeys

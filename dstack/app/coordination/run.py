@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dstack.app.coordination.artifact_replacements import Replacements
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.host_cleanup import clean_up_host
-from dstack.app.coordination.replacements import Replacements
 from dstack.app.protocol import settlement
-from dstack.app.protocol.create_rule import create_now, create_or_read
+from dstack.app.protocol.create_if_absent import create_now, create_or_read
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.settlement import JobDamage
 from dstack.app.protocol.steps import take
-from dstack.app.queries.views import summary_of, waits_text
+from dstack.app.queries.run_views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.name_records import encode_name
 from dstack.core.format.records import Coordinator, Final, Outcome, RunRecord, pack, unpack
 from dstack.core.lifecycle import GOOD_STATES
 from dstack.core.reuse import fresh_reason
-from dstack.core.spans import seconds_between
+from dstack.core.time_spans import seconds_between
 from dstack.errors import (
     BucketError,
     DamagedInputError,

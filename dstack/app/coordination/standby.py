@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from dstack.app.protocol.answers import Liveness
+from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.effects import Alive, LivenessJudge, ObjectReader, Pause, Pauser, Read
 from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.liveness import Observer

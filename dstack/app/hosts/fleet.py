@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from dstack.core.foreign_attempts import belongs, is_other_machine, is_same_boot
 from dstack.core.format.codec import build, plain
 from dstack.core.format.records import Claim, Coordinator
 from dstack.core.placement import Candidate, names_text
-from dstack.core.sightings import belongs, is_other_machine, is_same_boot
 from dstack.errors import BucketError, DamagedObjectError, DstackError, HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostFacts
 from dstack.ports import RunnerPort

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dstack.app.protocol.answers import Liveness
 from dstack.app.protocol.blocking_bucket import BlockingCreator
+from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.effects import Alive, BucketPerformer, Delete, NewNonce
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.steps import Steps, take_now

@@ -90,7 +90,7 @@ def ensure_probed(bucket: Bucket, *, nonce: str, now: float, effort: ProbeEffort
         nonce=nonce, min_reader=1, min_writer=1, rounds=effort.rounds, writers=effort.writers, made=now
     )
     # Imported here on purpose: `dstack ps` opens a bucket, and creates nothing.
-    from dstack.app.protocol.create_rule import create_now
+    from dstack.app.protocol.create_if_absent import create_now
 
     create_now(bucket, FORMAT_KEY, pack(record))
     writable(bucket)  # another process may have been faster, with a later version

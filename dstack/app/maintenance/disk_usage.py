@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dstack.app.maintenance.blocking_driver import parallel
+from dstack.app.maintenance.bucket_survey import Amount, GenerationFacts, Survey
 from dstack.app.maintenance.prune_plan import workflow_of
-from dstack.app.maintenance.survey import Amount, GenerationFacts, Survey
 from dstack.core.format.key_parser import ARTIFACTS, LOGS
 from dstack.ports import Bucket
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dstack.app.protocol.blocking_bucket import read_only
-from dstack.app.protocol.create_rule import create_now
+from dstack.app.protocol.create_if_absent import create_now
 from dstack.app.protocol.jobs import LiveAttempt, live_attempt
+from dstack.app.queries.run_views import JobView
 from dstack.app.queries.runs import attempt_of
-from dstack.app.queries.views import JobView
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import End, pack
 from dstack.core.lifecycle import ENDED_STATES, AttemptEnd

@@ -10,7 +10,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from dstack.app.maintenance.blocking_driver import BlockingPerformer, parallel
-from dstack.app.maintenance.survey import GenerationFacts, Survey
+from dstack.app.maintenance.bucket_survey import GenerationFacts, Survey
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.effects import BucketPerformer
 from dstack.app.protocol.lease import SILENCE_S

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from dstack.app.coordination.orphans import end_orphan, find_orphans, record_orphan_gone
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.protocol.create_rule import create_now
+from dstack.app.protocol.create_if_absent import create_now
+from dstack.app.queries.run_views import JobView
 from dstack.app.queries.runs import attempt_of
-from dstack.app.queries.views import JobView
+from dstack.core.foreign_attempts import belongs
 from dstack.core.format.key_parser import attempt_in
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, RunRecord, Stop, pack, unpack
-from dstack.core.sightings import belongs
 from dstack.errors import DstackError
 from dstack.model import Word, WorkflowName
 from dstack.ports import Bucket

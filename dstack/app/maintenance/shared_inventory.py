@@ -1,14 +1,14 @@
 """The inventory shared by a team in its bucket: a numbered register, in which the highest number counts.
 
-A shared inventory is hostile until checked by project/hosts/shared_part. The inventory says where to connect, never how
-to log in, and no host is trusted for being listed: every person confirms the keys of hosts.
+A shared inventory is hostile until checked by project/hosts/shared_hosts. The inventory says where to connect, never
+how to log in, and no host is trusted for being listed: every person confirms the keys of hosts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dstack.app.protocol.create_rule import create_now
+from dstack.app.protocol.create_if_absent import create_now
 from dstack.core.format.key_parser import inventory_number
 from dstack.core.format.keys import MAX_INVENTORY, ProjectKeys
 from dstack.core.format.records import Inventory, pack, unpack

@@ -3,8 +3,8 @@ lives."""
 
 from __future__ import annotations
 
-from dstack.app.protocol.answers import Collected, NotCollected, Uncollectable
-from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.create_if_absent import create
+from dstack.app.protocol.effect_answers import Collected, NotCollected, Uncollectable
 from dstack.app.protocol.effects import AttemptCollector, Collect, ObjectCreator, Release
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import AttemptKeys

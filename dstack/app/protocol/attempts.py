@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dstack.app.protocol.answers import (
+from dstack.app.protocol.attempt_records import (
+    bring_in,
+    record_end,
+    record_ended,
+    record_gone,
+    record_lost,
+    record_void,
+)
+from dstack.app.protocol.create_if_absent import create
+from dstack.app.protocol.effect_answers import (
     BucketSilent,
     DamagedInput,
     JobStarted,
@@ -24,15 +33,6 @@ from dstack.app.protocol.answers import (
     Unpreparable,
     WatchAnswer,
 )
-from dstack.app.protocol.attempt_records import (
-    bring_in,
-    record_end,
-    record_ended,
-    record_gone,
-    record_lost,
-    record_void,
-)
-from dstack.app.protocol.create_rule import create
 from dstack.app.protocol.effects import (
     AskVerdict,
     BucketReader,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from dstack.app.protocol.complete_lists import reaches_now, sizes_now
 from dstack.app.protocol.effects import (
     BucketReader,
     BucketTrouble,
@@ -17,7 +18,6 @@ from dstack.app.protocol.effects import (
     Read,
     Sizes,
 )
-from dstack.app.protocol.lists import reaches_now, sizes_now
 from dstack.app.protocol.steps import Steps, take_now
 from dstack.ports import Bucket, Put
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dstack.app.protocol.answers import (
+from dstack.app.protocol.effect_answers import (
     CollectAnswer,
     Liveness,
     PrepareAnswer,
@@ -99,7 +99,7 @@ class Performer(BucketPerformer, AttemptCollector, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PutNew(Effect[ObjectCreator, Put]):
-    """One create-if-absent. Only `create_rule.py` asks for it."""
+    """One create-if-absent. Only `create_if_absent.py` asks for it."""
 
     key: str
     body: bytes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dstack.app.protocol.create_rule import read_record
+from dstack.app.protocol.complete_lists import last_number
+from dstack.app.protocol.create_if_absent import read_record
 from dstack.app.protocol.effects import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
-from dstack.app.protocol.lists import last_number
-from dstack.app.protocol.register import users_of
+from dstack.app.protocol.generation_users import users_of
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys

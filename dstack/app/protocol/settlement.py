@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dstack.app.protocol import attempt_records, attempts, generations
-from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, Liveness, StartRefused
-from dstack.app.protocol.create_rule import create, read_record
+from dstack.app.protocol.complete_lists import are_there
+from dstack.app.protocol.create_if_absent import create, read_record
+from dstack.app.protocol.effect_answers import ForeignAttempt, HostUnreachable, Liveness, StartRefused
 from dstack.app.protocol.effects import (
     Alive,
     AskVerdict,
@@ -28,15 +29,14 @@ from dstack.app.protocol.effects import (
 )
 from dstack.app.protocol.jobs import Job, LiveAttempt, ends_of, latest_of, stop_of_job, stop_of_unwanted
 from dstack.app.protocol.lease import SILENCE_S
-from dstack.app.protocol.lists import are_there
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
 from dstack.core.artifacts import manifests
+from dstack.core.foreign_attempts import Sighting, describe, describe_elsewhere
 from dstack.core.format.key_parser import takes_attempt
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Coordinator, End, Outcome, Owner, Result, Stop, Want, at_machine, pack, unpack
 from dstack.core.lifecycle import RAN_ENDS, AttemptEnd, not_run_reason
-from dstack.core.sightings import Sighting, describe, describe_elsewhere
 from dstack.errors import DamagedObjectError
 from dstack.model import JobStatus, WorkflowName
 

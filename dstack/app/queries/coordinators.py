@@ -12,7 +12,7 @@ from functools import cached_property
 
 from dstack.app.protocol.lease import BEAT_INTERVAL_S, SILENCE_S
 from dstack.app.protocol.liveness import Detector
-from dstack.app.queries.views import Caretakers
+from dstack.app.queries.run_views import Caretakers
 from dstack.core.format.keys import ProjectKeys, RunKeys
 from dstack.core.format.records import Coordinator, at_machine, unpack
 from dstack.core.heartbeats import decode_beat

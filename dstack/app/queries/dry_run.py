@@ -9,7 +9,7 @@ from dstack.app.protocol.blocking_bucket import BlockingReader
 from dstack.app.protocol.effects import Read
 from dstack.app.protocol.jobs import Job, latest_of
 from dstack.app.protocol.steps import take_now
-from dstack.app.queries.views import waits_text
+from dstack.app.queries.run_views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Result, RunRecord, unpack

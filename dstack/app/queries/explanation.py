@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dstack.app.queries.open_runs import read_run_folder
+from dstack.app.queries.run_views import JobView, RunView
 from dstack.app.queries.runs import attempt_of, final_of, job_of, run_ids
-from dstack.app.queries.views import JobView, RunView
 from dstack.app.transfer.committed_manifest import require_manifest
 from dstack.core.fingerprint import Ingredients, differences, fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from dstack.app.queries.run_views import JobView
 from dstack.app.queries.runs import attempt_of, job_of, run_view
-from dstack.app.queries.views import JobView
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import End, RunRecord, unpack
 from dstack.core.lifecycle import ENDED_STATES

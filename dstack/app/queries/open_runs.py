@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dstack.app.protocol.blocking_bucket import read_only
 from dstack.app.protocol.jobs import last_attempt, owner_of
 from dstack.app.queries.coordinators import LATE_BEAT_S, Presence
-from dstack.app.queries.views import JobView, RunView, time_of_day, view_of, waits_text
+from dstack.app.queries.run_views import JobView, RunView, time_of_day, view_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.key_parser import numbers
 from dstack.core.format.keys import ALL_WORKFLOWS, AttemptKeys, JobKeys, ProjectKeys

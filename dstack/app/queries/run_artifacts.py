@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from dstack.app.queries.run_views import JobView
 from dstack.app.queries.runs import attempt_of, job_of, run_view
-from dstack.app.queries.views import JobView
 from dstack.app.transfer.committed_manifest import committed_manifest, was_pruned
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys, ProjectKeys

@@ -10,7 +10,7 @@ from dstack.core.format.identifiers import is_name, is_run_id
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.name_records import decode_name
 from dstack.core.format.records import RunRecord, unpack
-from dstack.core.spans import CLOCK_SKEW_S
+from dstack.core.time_spans import CLOCK_SKEW_S
 from dstack.errors import BucketError, NotFoundError, UsageError
 from dstack.model import RunId, RunName
 

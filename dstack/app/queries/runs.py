@@ -11,7 +11,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dstack.app.queries.views import JobView, RunView, time_of_day, view_of
+from dstack.app.queries.run_views import JobView, RunView, time_of_day, view_of
 from dstack.core.format.identifiers import inverted, is_run_id
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Final, RunRecord, unpack

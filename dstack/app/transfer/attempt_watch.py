@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dstack.app.hosts.fleet import Link
-from dstack.app.protocol.answers import JobRunning, WatchAnswer
+from dstack.app.protocol.effect_answers import JobRunning, WatchAnswer
 from dstack.app.transfer.log_pieces import LogWriter, stored_length
 from dstack.core.format.keys import AttemptKeys
 from dstack.errors import DstackError, HostUnreachableError

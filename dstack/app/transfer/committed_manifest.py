@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack.app.protocol.lists import reaches_now
+from dstack.app.protocol.complete_lists import reaches_now
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import Result, Tomb, unpack

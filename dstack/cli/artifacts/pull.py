@@ -37,7 +37,7 @@ def pull(
 
     RUN may be the beginning of a name; without it, or as `-`, it is your own last run on this machine.
     """
-    from dstack.session.coordination import read_pinned
+    from dstack.session.coordinator_parts import read_pinned
 
     session = open_session()
     record = session.require_run(run)

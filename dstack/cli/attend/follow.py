@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dstack.app.coordination.handover import HandoverResult
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.hosts.prospects import Prospects
+from dstack.app.hosts.silent_host_wait import Prospects
 from dstack.app.queries.runs import run_view
 from dstack.cli.attend.handover_lines import credential_lines, left_out_lines, where_it_goes_on
 from dstack.cli.command_session import say

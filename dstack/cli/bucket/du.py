@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.app.maintenance.survey import survey
+from dstack.app.maintenance.bucket_survey import survey
 from dstack.cli.command_session import open_session
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.terminal import clean

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
+from dstack.app.maintenance.bucket_access import store_time
 from dstack.app.maintenance.bucket_probe import writable
-from dstack.app.maintenance.bucket_trial import store_time
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.maintenance.fsck.findings import Finding
 from dstack.cli.command_session import open_session
 from dstack.errors import BucketDamageError
-from dstack.session.coordination import make_performer
+from dstack.session.coordinator_parts import make_performer
 from dstack.session.session import Session
 from dstack.ui.terminal import clean
 
@@ -69,7 +69,7 @@ def _conclude(found: int, left: int, done: str, derivable: int) -> None:
 def _check_hosts(session: Session) -> int:
     """Print the orphans of this account on all hosts, and the unreachable hosts -> the number of printed findings."""
     from dstack.app.coordination.orphans import find_orphans
-    from dstack.cli.ask_hosts import ask_hosts
+    from dstack.cli.host_questions import ask_hosts
 
     answers = ask_hosts(
         session, session.inventory(), lambda host, runner, _: find_orphans(runner, session.bucket, session.keys)

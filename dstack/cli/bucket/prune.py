@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
+from dstack.app.maintenance.bucket_access import store_time
 from dstack.app.maintenance.bucket_probe import writable
-from dstack.app.maintenance.bucket_trial import store_time
+from dstack.app.maintenance.bucket_survey import survey
 from dstack.app.maintenance.prune_plan import GenerationToPrune, PrunePlan, Pruner, PruneReport, RunToPrune
-from dstack.app.maintenance.survey import survey
 from dstack.cli.command_session import open_session
 from dstack.core.retention import PrunePolicy
 from dstack.errors import UsageError
-from dstack.session.coordination import open_housekeeper
+from dstack.session.coordinator_parts import open_housekeeper
 from dstack.session.session import Session
 from dstack.ui.tables import Column, size_text, table
 from dstack.ui.times import ago_text

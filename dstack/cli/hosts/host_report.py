@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dstack.adapters.bucket.remote_errors import redact_url
 from dstack.adapters.ssh.known_hosts import ChangedKeyError, RevokedKeyError
-from dstack.cli.ask_hosts import ask_hosts
+from dstack.cli.host_questions import ask_hosts
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, DstackError, HostKeyError
 from dstack.model import Gpu, Host, HostFacts

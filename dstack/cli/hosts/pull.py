@@ -8,14 +8,14 @@ import time
 from typing import Annotated
 
 from dstack.app.maintenance.shared_inventory import latest_inventory
-from dstack.app.queries.views import time_of_day
+from dstack.app.queries.run_views import time_of_day
 from dstack.cli.arguments import UNASKED_OPTION
 from dstack.cli.command_session import open_session
 from dstack.cli.hosts.hosts_session import PROJECT_HOSTS_FILE
 from dstack.cli.questions import ask
 from dstack.core.format.records import at_machine
 from dstack.errors import NotFoundError
-from dstack.project.hosts.shared_part import check_inventory, merge_inventory
+from dstack.project.hosts.shared_hosts import check_inventory, merge_inventory
 from dstack.session import hosts_file
 from dstack.ui.terminal import clean
 from dstack.ui.times import ago_text

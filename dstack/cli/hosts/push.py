@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.identity import machine_name, new_nonce, user_name
+from dstack.adapters.process_identity import machine_name, new_nonce, user_name
 from dstack.app.maintenance.shared_inventory import latest_inventory, share_inventory
 from dstack.cli.arguments import UNASKED_OPTION
 from dstack.cli.command_session import open_session
@@ -16,7 +16,7 @@ from dstack.cli.questions import ask
 from dstack.core.format.records import Inventory, at_machine
 from dstack.errors import UsageError
 from dstack.model import Host
-from dstack.project.hosts.shared_part import private_setting, shared_part
+from dstack.project.hosts.shared_hosts import private_setting, shared_part
 from dstack.session.session import Session
 from dstack.ui.terminal import clean
 

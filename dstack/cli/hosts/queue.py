@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from dstack.app.coordination.orphans import Orphan, find_orphans
-from dstack.cli.ask_hosts import ask_hosts
 from dstack.cli.command_session import open_session
+from dstack.cli.host_questions import ask_hosts
 from dstack.core.placement import slots_of
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import Host, HostQueue, QueueEntry, Resources

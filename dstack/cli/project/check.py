@@ -8,8 +8,8 @@ from typing import Any
 
 from dstack.cli.command_session import open_session
 from dstack.errors import ConfigError, Problem, SnapshotError
-from dstack.project.code_parts import CodeParts
 from dstack.project.plan import Project, check_includes
+from dstack.project.snapshot_parts import CodeParts
 from dstack.session.secret_values import missing_secrets
 from dstack.session.session import Session
 from dstack.ui.terminal import clean

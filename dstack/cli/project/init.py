@@ -12,11 +12,11 @@ import typer
 from dstack.adapters.bucket.opener import private_path
 from dstack.cli.command_session import own_home, say
 from dstack.errors import ConfigError, UsageError
-from dstack.project import starter
+from dstack.project import starter_files
 from dstack.project.plan import load_project
 from dstack.project.settings import CONFIG_FILE, read_settings
-from dstack.project.starter import STARTER_FILES, write_starter
-from dstack.session.storage import Storage
+from dstack.project.starter_files import STARTER_FILES, write_starter
+from dstack.session.session_bucket import Storage
 from dstack.ui.terminal import clean
 
 
@@ -41,7 +41,7 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
     if path := private_path(wanted, home):
         print(clean(f"only your account can use it; for a team: {_to_share(path)}"))
     if not here:
-        print(f"wrote {starter.write_bucket(root, wanted, home=home)}")
+        print(f"wrote {starter_files.write_bucket(root, wanted, home=home)}")
 
 
 def _to_share(path: str) -> str:
@@ -66,7 +66,7 @@ def init(
         _name_bucket(root, home, bucket)
     written = {path.relative_to(root).as_posix() for path in write_starter(root, home=home)}
     for name in STARTER_FILES:
-        if starter.exists_as_yaml(root / name):
+        if starter_files.exists_as_yaml(root / name):
             print(f"{'wrote' if name in written else 'kept '} {name}")
     print(f"next: {_next(root)}")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dstack.adapters.identity import machine_name, user_name
+from dstack.adapters.process_identity import machine_name, user_name
 from dstack.app.queries.runs import run_view
 from dstack.cli.arguments import RUN_ARGUMENT
 from dstack.cli.attend.follow import RUN_EXIT_CODES, FollowOptions, follow_run, print_json

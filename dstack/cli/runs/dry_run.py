@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from dstack.app.hosts.host_verdicts import HostVerdicts, judge_placement
+from dstack.app.hosts.early_refusals import HostVerdicts, judge_placement
 from dstack.app.queries.dry_run import Forecast, JobForecast
 from dstack.cli.progress_note import explain_wait
 from dstack.errors import DstackError

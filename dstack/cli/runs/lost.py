@@ -38,13 +38,13 @@ def lost(
         print(clean(_line(name, live)))
     if not yes:
         _ask()
-    from dstack.adapters.identity import user_name
+    from dstack.adapters.process_identity import user_name
 
     for name, live in attempts.items():
         ended = call_lost(session.bucket, live, user_name())
         print(clean(f"{name}: {'lost' if ended else 'it ended meanwhile'}"))
     # Imported here on purpose: the check of the arguments and the question need nothing of it.
-    from dstack.session.background import finish_in_background
+    from dstack.session.background_coordinators import finish_in_background
 
     finish_in_background(session, record)
 

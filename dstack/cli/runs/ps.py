@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from dstack.adapters.bucket.remote_errors import redact_url
+from dstack.app.queries.run_views import RunView
 from dstack.app.queries.runs import own_run_ids, run_ids, views_of
-from dstack.app.queries.views import RunView
 from dstack.cli.command_session import open_session
-from dstack.cli.runs.run_notes import left_alone, out_of_sight
+from dstack.cli.runs.table_notes import left_alone, out_of_sight
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.lifecycle import GOOD_STATES
 from dstack.errors import BucketError
@@ -103,7 +103,7 @@ def _none(session: Session, *, mine: bool) -> list[str]:
 def _chosen(session: Session, limit: int | None, *, mine: bool) -> list[RunId]:
     if not mine:
         return run_ids(session.bucket, session.keys, limit)
-    from dstack.adapters.identity import machine_name, user_name
+    from dstack.adapters.process_identity import machine_name, user_name
 
     return own_run_ids(session.bucket, session.keys, user_name(), machine_name(), limit)
 

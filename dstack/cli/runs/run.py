@@ -11,7 +11,7 @@ from dstack.app.coordination.handover import HandoverResult
 from dstack.cli.attend.follow import FollowOptions, follow_run, leave_run, print_json
 from dstack.cli.attend.handover_lines import credential_lines, left_out_lines, where_it_goes_on
 from dstack.cli.command_session import open_session
-from dstack.cli.runs.run_line import RunLine, read_arguments
+from dstack.cli.runs.run_arguments import RunLine, read_arguments
 from dstack.core.format.records import RunRecord
 from dstack.errors import UsageError
 from dstack.session.hosts import prefetch_ssh
@@ -34,7 +34,7 @@ def run(context: typer.Context) -> int:
 
 
 def _help(session: Session, line: RunLine) -> int:
-    from dstack.ui.runhelp import run_help, workflow_help
+    from dstack.ui.run_help import run_help, workflow_help
 
     project = session.project()
     print(run_help(project) if line.workflow is None else workflow_help(project, line.workflow))

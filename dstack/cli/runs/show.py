@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from dstack.app.queries.run_views import JobView, RunView
 from dstack.app.queries.runs import run_view
-from dstack.app.queries.views import JobView, RunView
 from dstack.cli.arguments import RUN_ARGUMENT
 from dstack.cli.command_session import open_session
-from dstack.cli.runs.run_notes import left_alone, out_of_sight
+from dstack.cli.runs.table_notes import left_alone, out_of_sight
 from dstack.core.format.records import RunRecord
 from dstack.model import JobStatus
 from dstack.ui.plain import job_note

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dstack.app.queries.run_views import JobView
 from dstack.app.queries.runs import job_of, run_view, with_lost_attempts
-from dstack.app.queries.views import JobView
 from dstack.cli.arguments import HOSTS_OPTION, REQUIRED_RUN_ARGUMENT, WORKFLOW_ARGUMENT
 from dstack.cli.command_session import open_session
 from dstack.core.format.records import RunRecord, Stop, at_machine
@@ -110,7 +110,7 @@ def _place(job: JobView) -> str:
 def _confirm(record: RunRecord) -> None:
     """Ask before every run but the own runs made on this machine (as `ps --mine` counts runs); raises UsageError unless
     the answer is yes."""
-    from dstack.adapters.identity import machine_name, user_name
+    from dstack.adapters.process_identity import machine_name, user_name
 
     if (record.user, record.machine) == (user_name(), machine_name()):
         return
@@ -123,7 +123,7 @@ def _confirm(record: RunRecord) -> None:
 
 def _request(session: Session, record: RunRecord, workflow: str | None, *, abort: bool) -> None:
     """Write the stop request; an earlier request stays."""
-    from dstack.adapters.identity import new_nonce, user_name
+    from dstack.adapters.process_identity import new_nonce, user_name
     from dstack.app.maintenance.run_stop import request_stop
 
     user = user_name()
@@ -134,7 +134,7 @@ def _request(session: Session, record: RunRecord, workflow: str | None, *, abort
 
 def _wait(session: Session, record: RunRecord, workflow: str | None) -> tuple[JobView, ...]:
     """The jobs as soon as all have ended, or after STOP_WAIT_S."""
-    from dstack.session.background import finish_in_background
+    from dstack.session.background_coordinators import finish_in_background
 
     begin = time.monotonic()
     helped = False

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from dstack.app.maintenance.mark_lost import open_attempts
 from dstack.app.maintenance.run_stop import LostAttemptFate, end_lost_attempt, foreign_claims, lost_claims
-from dstack.app.queries.views import JobView
+from dstack.app.queries.run_views import JobView
 from dstack.core.format.records import Claim, RunRecord
 from dstack.errors import DstackError
 from dstack.model import WorkflowName

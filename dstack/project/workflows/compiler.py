@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dstack.project.workflows.script import compile_script
+from dstack.project.workflows.job_script import compile_script
 from dstack.project.workflows.templates import FilledTemplates, fill_templates
 from dstack.project.workflows.variables import VariableScope, match_name
 from dstack.project.workflows.workflow_files import WorkflowSource

@@ -14,7 +14,7 @@ import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional, Type, TypeVar, Union
 
 from dstack.wire import CHUNK_BYTES, DATA, HEADER, REQUEST_ID, Refusal, pack_message
-from dstack.wire.form import Message, MisfitError, RequestMessage
+from dstack.wire.message_form import Message, MisfitError, RequestMessage
 
 MAX_WAITING_PIECES = 16
 """Waiting pieces of bulk data (of at most a frame each) for a handler."""

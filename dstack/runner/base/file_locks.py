@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Optional, Tuple
 
-from dstack.runner.base import shortage
+from dstack.runner.base import system_shortage
 
 FileId = Tuple[int, int, int]
 """Major and minor number of the device, and the inode."""
@@ -104,7 +104,7 @@ class LockTable:
             with open("/proc/self/fdinfo/%d" % fd, encoding="ascii") as file:
                 return self._devices.get(next(line.split()[1] for line in file if line.startswith("mnt_id:")))
         except OSError as error:
-            if shortage.is_shortage(error):
+            if system_shortage.is_shortage(error):
                 raise
             return None
         except (StopIteration, IndexError, ValueError):
@@ -123,7 +123,7 @@ def _devices() -> Dict[str, Tuple[int, int]]:
                 major, minor = words[2].split(":")
                 found[words[0]] = int(major), int(minor)
     except OSError as error:
-        if shortage.is_shortage(error):
+        if system_shortage.is_shortage(error):
             raise
     except (IndexError, ValueError):
         pass  # what was read until then is true

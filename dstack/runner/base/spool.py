@@ -15,8 +15,8 @@ from typing import Any, Dict, Iterator, Optional, Type, TypeVar
 
 from dstack.private_folder import make_folder
 from dstack.wire import ENDED, HELD, REFUSED, RUNNING, STARTED, UNKNOWN, VANISHED, Refusal, is_nonce
-from dstack.wire.form import Message, MisfitError
 from dstack.wire.job_messages import ExitRecord, JobOrder, StopWish
+from dstack.wire.message_form import Message, MisfitError
 
 M = TypeVar("M", bound=Message)
 _DAMAGED = "look at the file; `release` forgets the attempt"

@@ -8,7 +8,7 @@ from typing import ClassVar, Optional, Tuple
 from dstack.private_folder import make_folder
 from dstack.runner.base.processes import HAS_PROC
 from dstack.runner.base.spool import Attempt
-from dstack.runner.executors import docker, keeper
+from dstack.runner.executors import container_keeper, docker
 from dstack.runner.executors.executor import Diagnosis, Launch, LogPipe, named_pipe
 from dstack.wire.job_messages import JobOrder
 
@@ -35,13 +35,13 @@ class ContainerExecutor:
             # Docker Desktop runs containers in a virtual machine, where a mounted pipe has no other end.
             raise OSError("with secrets and an image it needs a Linux host: here no pipe leads into a container")
         make_folder(self._attempt.container)
-        return named_pipe(keeper.pipe_path(self._attempt))
+        return named_pipe(container_keeper.pipe_path(self._attempt))
 
     def start(self, order: JobOrder, launch: Launch) -> int:
-        return keeper.fork_keeper(self._attempt, order, launch)
+        return container_keeper.fork_keeper(self._attempt, order, launch)
 
     def diagnosis(self) -> Diagnosis:
-        found = keeper.read_outcome(self._attempt)
+        found = container_keeper.read_outcome(self._attempt)
         return Diagnosis(
             reason=str(found.get("reason") or ""),
             out_of_memory=bool(found.get("oom")),
@@ -52,7 +52,7 @@ class ContainerExecutor:
         return docker.container_name(self._attempt.nonce)
 
     def created(self) -> bool:
-        return os.path.exists(keeper.cid_path(self._attempt))
+        return os.path.exists(container_keeper.cid_path(self._attempt))
 
     def runs(self) -> Optional[bool]:
         return docker.is_running(self._attempt.nonce)

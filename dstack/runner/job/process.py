@@ -15,7 +15,7 @@ from dstack.runner.base.spool import Attempt, sync_file
 from dstack.runner.base.stopwatch import Stopwatch
 from dstack.runner.executors.executor import Executor, Launch, stop_grace
 from dstack.runner.job import exit_reason
-from dstack.runner.job.log_room import LogRoom
+from dstack.runner.job.log_disk_room import LogRoom
 from dstack.runner.job.masked_log import MaskedLog
 from dstack.runner.job.secret_patterns import patterns
 from dstack.runner.store import artifacts

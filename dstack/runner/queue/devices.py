@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Dict, List, Optional, Sequence
 
-from dstack.runner.base.query import ask_program
+from dstack.runner.base.program_query import ask_program
 from dstack.runner.queue.scheduler import Card
 
 LIST_GPUS = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Iterator, List
 
-from dstack.runner.base import shortage
+from dstack.runner.base import system_shortage
 from dstack.runner.base.file_locks import file_id
 from dstack.runner.queue.tickets import account_name
 from dstack.wire import Refusal
@@ -40,7 +40,7 @@ def ticket_folders(root: str = "") -> List[str]:
     folder.
 
     `root` is the folder of dstack on this host (`dir:`). The order is fixed, so that two processes that lock several
-    folders never wait for each other. Raises OSError when a shortage (`shortage.py`) hides which folders count.
+    folders never wait for each other. Raises OSError when a shortage (`system_shortage.py`) hides which folders count.
     """
     forced = os.environ.get("DSTACK_SLOTS_DIR")
     if forced:
@@ -167,7 +167,7 @@ def is_local(path: str) -> bool:
     try:
         return _lies_on_local(path)
     except OSError as error:
-        if shortage.is_shortage(error):
+        if system_shortage.is_shortage(error):
             raise
         return False
     except (ValueError, IndexError):

@@ -14,7 +14,7 @@ import stat
 import time
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Union
 
-from dstack.runner.base import file_locks, shortage
+from dstack.runner.base import file_locks, system_shortage
 from dstack.runner.base.spool import try_lock
 from dstack.runner.queue.folders import LOCK_FILE
 from dstack.runner.queue.tickets import account_name
@@ -53,9 +53,9 @@ class QueueLock:
 def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[QueueLock]:
     """Lock the queue in all `folders()`, asked anew at each try; None when the wait was cancelled.
 
-    A shortage (`shortage.py`) counts as a lock of another process, and is reported at once: no folder may be left out
-    because a shortage keeps the lock file closed. A later folder is left out if its lock file cannot be opened for any
-    other reason.
+    A shortage (`system_shortage.py`) counts as a lock of another process, and is reported at once: no folder may be
+    left out because a shortage keeps the lock file closed. A later folder is left out if its lock file cannot be
+    opened for any other reason.
 
     Raises Refusal when the lock file of the first folder cannot be opened, and when the time is over, with the name of
     the holder or the lacking resource.
@@ -88,9 +88,9 @@ def _try_locks(folders: Callable[[], List[str]], named: bool) -> Union[QueueLock
             fds = _open_locks(folders(), files)
             held = _first_held(fds.values())
         except OSError as error:
-            if not shortage.is_shortage(error):
+            if not system_shortage.is_shortage(error):
                 raise
-            return shortage.refusal(error, "slots", "the queue cannot be locked", "")
+            return system_shortage.refusal(error, "slots", "the queue cannot be locked", "")
         if held is not None:
             return Refusal("lock", _describe_holder(held) if named else "", QUEUE_LOCK_HINT)
         return QueueLock(list(fds), files.pop_all())
@@ -108,7 +108,7 @@ def _open_locks(folders: List[str], files: contextlib.ExitStack) -> Dict[str, in
         try:
             fds[folder] = _open_lock(os.path.join(folder, LOCK_FILE), files)
         except OSError as error:
-            if shortage.is_shortage(error):
+            if system_shortage.is_shortage(error):
                 raise
             if fds:
                 continue  # nobody else can lock it either

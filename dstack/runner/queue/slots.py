@@ -14,7 +14,7 @@ import os
 import time
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
-from dstack.runner.base import shortage
+from dstack.runner.base import system_shortage
 from dstack.runner.queue import devices, folders, queue_lock, tickets
 from dstack.runner.queue.queue_lock import WaitPolicy
 from dstack.runner.queue.scheduler import Capacity, Card, ResourceDemand, Ticket, decide, impossibility
@@ -162,12 +162,12 @@ def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: floa
 
 
 @contextlib.contextmanager
-def _refusing(text: str, hint: str = shortage.TRY_LATER_HINT) -> Iterator[None]:
+def _refusing(text: str, hint: str = system_shortage.TRY_LATER_HINT) -> Iterator[None]:
     """Turn every OSError within the block into a Refusal."""
     try:
         yield
     except OSError as error:
-        raise shortage.refusal(error, "slots", text, hint) from None
+        raise system_shortage.refusal(error, "slots", text, hint) from None
 
 
 def _sleep(seconds: float) -> bool:
@@ -281,10 +281,10 @@ class _Queue:
             try:
                 found = self._read(lock)
             except OSError as error:
-                if not shortage.is_shortage(error):
+                if not system_shortage.is_shortage(error):
                     raise
                 # A ticket that could not be read may hold everything: take nothing now, and look again.
-                self._report_change("%s: %s" % (QUEUE_UNREADABLE, shortage.cause(error)))
+                self._report_change("%s: %s" % (QUEUE_UNREADABLE, system_shortage.cause(error)))
                 return None
             self._report_change("")
             if found is None:

@@ -16,7 +16,7 @@ import stat
 from functools import lru_cache
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
-from dstack.runner.base import file_locks, shortage
+from dstack.runner.base import file_locks, system_shortage
 from dstack.runner.base.spool import try_lock
 from dstack.runner.queue.scheduler import ResourceDemand, Ticket
 from dstack.wire import Refusal
@@ -188,7 +188,7 @@ def read_folder(folder: str, scan: Optional[QueueScan] = None) -> List[TicketFil
     The scan looks at every readable plain file; of all other files only at the number that `scan` admits. No ticket is
     among the rest: a ticket is made readable for every account before the ticket counts.
 
-    Raises OSError when the folder cannot be listed, or when a shortage (`shortage.py`) hides any file; raises
+    Raises OSError when the folder cannot be listed, or when a shortage (`system_shortage.py`) hides any file; raises
     ScanCancelledError when the scan is cancelled.
     """
     scan = scan or QueueScan()
@@ -207,7 +207,7 @@ def _read_file(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
         # Without O_NONBLOCK a planted pipe would hold the scan, and with it the lock of the queue.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        if shortage.is_shortage(error):
+        if system_shortage.is_shortage(error):
             raise
         return _read_unreadable(path, name, scan)
     user = ""
@@ -231,7 +231,7 @@ def _read_file(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
     except MalformedError as error:
         return _malformed_ticket(name, path, user, str(error))
     except OSError as error:
-        if shortage.is_shortage(error):
+        if system_shortage.is_shortage(error):
             raise
         return None  # it ended a moment ago and is another account's to remove
     finally:
@@ -243,7 +243,7 @@ def _read_unreadable(path: str, name: str, scan: QueueScan) -> Optional[TicketFi
     try:
         fd = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if shortage.is_shortage(error):
+        if system_shortage.is_shortage(error):
             raise
         return None
     try:
@@ -255,7 +255,7 @@ def _read_unreadable(path: str, name: str, scan: QueueScan) -> Optional[TicketFi
         fault = "it cannot be read" if plain else "it is %s" % _kind(status.st_mode)
         return _malformed_ticket(name, path, account_name(status.st_uid), fault, counts)
     except OSError as error:
-        if shortage.is_shortage(error):
+        if system_shortage.is_shortage(error):
             raise
         return None
     finally:

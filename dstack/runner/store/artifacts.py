@@ -18,8 +18,8 @@ from dstack.runner.base import safe_paths
 from dstack.runner.base.spool import read_message, sync_folder, write_durably
 from dstack.runner.store import pieces
 from dstack.wire import Refusal
-from dstack.wire.form import Message
 from dstack.wire.job_messages import ExitRecord, ManifestAnswer, ManifestSummary
+from dstack.wire.message_form import Message
 
 M = TypeVar("M", bound=Message)
 MAX_SHARED_FILE_BYTES = 4 << 20

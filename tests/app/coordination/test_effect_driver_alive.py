@@ -13,7 +13,7 @@ from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.protocol.answers import Liveness
+from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.effects import Alive
 from dstack.app.protocol.lease import OVERDUE_S
 from dstack.app.protocol.liveness import Observer

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from dstack.adapters.log_screen import LogScreen
+from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination import heartbeat
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import HeartbeatWriter
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.protocol.answers import Liveness
+from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.effects import PutNew
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys

@@ -11,12 +11,12 @@ import pytest
 
 from dstack.app.maintenance import prune_plan
 from dstack.app.maintenance.blocking_driver import BlockingPerformer
+from dstack.app.maintenance.bucket_survey import survey
 from dstack.app.maintenance.prune_plan import UNREFERENCED_GRACE_S, PrunePlan, Pruner
-from dstack.app.maintenance.survey import survey
 from dstack.app.protocol import attempts, generations, liveness, prune_steps
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.answers import JobRunning, NotCollected, Silence, SlotHeld
 from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.effect_answers import JobRunning, NotCollected, Silence, SlotHeld
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.prune_steps import GenerationUse, RemovalResult

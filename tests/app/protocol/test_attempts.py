@@ -9,7 +9,7 @@ import pytest
 
 from dstack.app.protocol import attempts
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.answers import (
+from dstack.app.protocol.effect_answers import (
     JobRunning,
     NotBegun,
     Prepared,

@@ -7,7 +7,7 @@ from typing import Any
 
 from dstack.app.protocol import attempts, settlement
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.answers import HostUnreachable, JobRunning, JobStarted, JobUnkillable, Liveness, Silence
+from dstack.app.protocol.effect_answers import HostUnreachable, JobRunning, JobStarted, JobUnkillable, Liveness, Silence
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.steps import Effect
 from dstack.core.format.records import Claim, Coordinator, unpack

@@ -8,13 +8,20 @@ import pytest
 
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import settlement
-from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, JobStarted, Liveness, Silence, StartRefused
+from dstack.app.protocol.effect_answers import (
+    ForeignAttempt,
+    HostUnreachable,
+    JobStarted,
+    Liveness,
+    Silence,
+    StartRefused,
+)
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.settlement import JobDamage
+from dstack.core.foreign_attempts import Sighting
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Coordinator, End, Outcome, unpack
-from dstack.core.sightings import Sighting
 from dstack.model import JobSpec, JobStatus, Retry
 from tests.support.buckets.memory import MemoryBucket
 from tests.support.records.finished import finished

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from dstack.app.protocol.lease import TAKEOVER_S
 from dstack.app.queries.coordinators import NEW_RUN_S, SILENT_BEAT_S, Presence
 from dstack.app.queries.run_lookup import find_run, last_run
+from dstack.app.queries.run_views import Caretakers, JobView, RunView
 from dstack.app.queries.runs import own_run_ids, run_ids, run_view, views_of
-from dstack.app.queries.views import Caretakers, JobView, RunView
 from dstack.cli.runs.ps import not_begun
-from dstack.cli.runs.run_notes import left_alone, out_of_sight
+from dstack.cli.runs.table_notes import left_alone, out_of_sight
 from dstack.core.fingerprint import fingerprint, ingredients
+from dstack.core.foreign_attempts import Sighting
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, Owner, RunRecord, Started, Want, pack, unpack
-from dstack.core.sightings import Sighting
-from dstack.core.spans import CLOCK_SKEW_S
+from dstack.core.time_spans import CLOCK_SKEW_S
 from dstack.errors import NotFoundError, UsageError
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.tables import notes

@@ -13,8 +13,8 @@ import pytest
 from dstack.adapters.bucket.folder import FolderBucket
 from dstack.app.queries.coordinators import Presence
 from dstack.app.queries.run_lookup import find_run
+from dstack.app.queries.run_views import RunView
 from dstack.app.queries.runs import attempt_of, job_of, run_ids, run_view, views_of
-from dstack.app.queries.views import RunView
 from dstack.core.format.records import RunRecord, Started, pack, unpack
 from dstack.errors import BucketError, NotFoundError
 from dstack.model import JobStatus, RunId, RunStatus, WorkflowName

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dstack.app.protocol import create_rule
+from dstack.app.protocol import create_if_absent
 from dstack.app.transfer import log_pieces
 from dstack.app.transfer.log_pieces import LogWriter, stored_length
 from dstack.core.format.keys import AttemptKeys, ProjectKeys
@@ -86,7 +86,7 @@ class DeafBucket(MemoryBucket):
 
 
 def test_a_bucket_that_never_takes_a_piece_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create_rule, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(create_if_absent, "LONGEST_PAUSE_S", 0.01)
     with pytest.raises(BucketError, match=r"neither accepts nor shows .*; s3://deaf said: no room"):
         asyncio.run(carry(DeafBucket(), b"x" * 100, random.Random(0), until=10**9))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dstack.app.queries.views import JobView
+from dstack.app.queries.run_views import JobView
 from dstack.cli.main import execute
 from dstack.cli.runs import stop
 from dstack.model import JobStatus, WorkflowName

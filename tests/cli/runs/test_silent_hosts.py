@@ -35,7 +35,7 @@ workflows:
 """
 RECORD = """
 from dstack.app.coordination.run import submit
-from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.run_arguments import read_arguments
 from dstack.session.submission import plan_run, rename
 from dstack.cli.command_session import open_session
 session = open_session()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.log_screen import LogScreen
+from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination import heartbeat
 from dstack.app.coordination.handover import HandoverResult, LeftHost
 from dstack.app.coordination.heartbeat import HeartbeatWriter

@@ -7,7 +7,7 @@ import socket
 import tarfile
 from pathlib import Path
 
-from dstack.adapters.identity import boot_id, user_name
+from dstack.adapters.process_identity import boot_id, user_name
 from tests.support.earlier.make import BOOT, MACHINE, ROOT, USER
 
 ARCHIVE = Path(__file__).with_name("world.tar.xz")

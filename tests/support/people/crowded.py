@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dstack.adapters.bucket.forwarding import lend_credentials, location_options
+from dstack.adapters.bucket.host_access import lend_credentials, location_options
 from dstack.adapters.bucket.object_stores.arguments import HOST_PACKAGES
 from dstack.adapters.coordinator.client import CoordinatorClient
 from dstack.adapters.coordinator.wheel import Library, pack_library
@@ -18,10 +18,10 @@ from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import open_local
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp
 from dstack.app.coordination.run import submit
+from dstack.app.queries.run_views import RunView
 from dstack.app.queries.runs import run_ids, run_view
-from dstack.app.queries.views import RunView
 from dstack.cli.command_session import say
-from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.run_arguments import read_arguments
 from dstack.core.format.records import RunRecord, pack, unpack
 from dstack.core.handover import HandOver, digest
 from dstack.core.placement import Peer

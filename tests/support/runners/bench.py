@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dstack.adapters.git.snapshots import GitCode
-from dstack.adapters.identity import new_nonce
+from dstack.adapters.process_identity import new_nonce
 from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.runner.local import LocalTransport, open_local
 from dstack.adapters.runner.zipapp import bootstrap_source, runner_zipapp

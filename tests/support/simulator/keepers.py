@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import prune_steps
-from dstack.app.protocol.answers import Liveness
+from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.steps import Steps, ask, on_the_spot
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys, ProjectKeys

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.answers import (
+from dstack.app.protocol.effect_answers import (
     BucketSilent,
     CollectAnswer,
     ForeignAttempt,
@@ -32,9 +32,9 @@ from dstack.app.protocol.answers import (
     Verdict,
     WatchAnswer,
 )
+from dstack.core.foreign_attempts import belongs, judge
 from dstack.core.format.records import Claim, Coordinator
 from dstack.core.lifecycle import may_follow
-from dstack.core.sightings import belongs, judge
 from dstack.model import ExitReport, HostFacts, JobStatus
 from dstack.ports import Put
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN

@@ -11,7 +11,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from dstack.app.protocol import settlement
-from dstack.app.protocol.answers import Collected, DamagedInput
+from dstack.app.protocol.effect_answers import Collected, DamagedInput
 from dstack.app.protocol.jobs import Job
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.pieces import pack_name

@@ -17,10 +17,10 @@ from dstack.app.protocol import effects as fx
 from dstack.app.protocol import settlement
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.steps import Effect, Steps, on_the_spot
+from dstack.core.foreign_attempts import Sighting
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack
 from dstack.core.lifecycle import GOOD_STATES
-from dstack.core.sightings import Sighting
 from dstack.errors import BucketError, DamagedObjectError
 from dstack.model import (
     ExitReport,

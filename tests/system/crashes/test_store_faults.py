@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.opener import open_bucket
-from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.create_if_absent import create
 from dstack.app.protocol.effects import PutNew, Read
 from dstack.core.artifacts import manifests
 from dstack.errors import BucketError

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.log_screen import LogScreen
 from dstack.adapters.runner.client import RunnerClient
+from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination.run import Coordination
 from dstack.model import RunStatus
-from dstack.session.coordination import make_means, own_coordinator
+from dstack.session.coordinator_parts import make_means, own_coordinator
 from dstack.session.hosts import open_hosts
 from dstack.wire.job_messages import JobOrder
 from tests.support.faults.adversary import COORDINATOR, Place

@@ -15,7 +15,7 @@ import pytest
 from dstack.app.coordination.run import submit
 from dstack.app.coordination.standby import STANDBY_POLL_S
 from dstack.cli.command_session import say
-from dstack.cli.runs.run_line import read_arguments
+from dstack.cli.runs.run_arguments import read_arguments
 from dstack.core.liveness import LONGEST_SILENCE_S
 from dstack.session.session import Session
 from dstack.session.standby import STANDBY_DELAY_S

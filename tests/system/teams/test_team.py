@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.identity import user_name
+from dstack.adapters.process_identity import user_name
 from tests.support.buckets.object_stores import ministack
 from tests.support.people.laptop import LIMIT, Laptop
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.bounds import MAX_REMARK
+from dstack.core.foreign_attempts import Sighting
 from dstack.core.heartbeats import MAX_ATTEMPTS, MAX_STANDBY_HOSTS, Heartbeat, decode_beat, encode_beat
-from dstack.core.sightings import Sighting
 
 NAMES = st.text("abcdef0123456789", min_size=1, max_size=8)
 TIMES = st.integers(1, 10**10).map(float)

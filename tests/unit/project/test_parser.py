@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dstack.errors import ConfigError, Problem
 from dstack.project.plan import load_project
-from dstack.project.starter import VARIABLES_EXAMPLE, WORKFLOWS_EXAMPLE
+from dstack.project.starter_files import VARIABLES_EXAMPLE, WORKFLOWS_EXAMPLE
 from dstack.project.yaml import parser
 from dstack.project.yaml.parser import ListNode, MapNode, ScalarNode, load_yaml, parse_yaml
 

@@ -9,9 +9,9 @@ import pytest
 from dstack.core.fingerprint import code_digest
 from dstack.errors import ConfigError, NotFoundError, UsageError
 from dstack.model import CodeFile, Dependency, Gpu, JobSpec, Resources, Retry
-from dstack.project.code_parts import CodeParts
 from dstack.project.plan import Project, check_includes, load_project, make_plan
-from dstack.project.starter import STARTER_FILES, write_starter
+from dstack.project.snapshot_parts import CodeParts
+from dstack.project.starter_files import STARTER_FILES, write_starter
 
 PATHS = ("a.py", "src/b.py", "src/deep/c.py", "src/d.txt", ".dstack/workflows.yaml", "data[1].csv", "train.py")
 

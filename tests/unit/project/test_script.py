@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from dstack.errors import ConfigError
 from dstack.model import JobSpec
-from dstack.project.code_parts import CodeParts
 from dstack.project.plan import load_project, make_plan
 from dstack.project.shell.scan import scan
-from dstack.project.workflows.script import compile_script
+from dstack.project.snapshot_parts import CodeParts
+from dstack.project.workflows.job_script import compile_script
 from dstack.project.workflows.variables import VariableScope, read_table
 from dstack.project.yaml.parser import ListNode, ScalarNode, parse_yaml
 from dstack.project.yaml.report import Report

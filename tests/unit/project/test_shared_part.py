@@ -10,7 +10,7 @@ from dstack.core.format.records import Inventory, SharedHost, pack, unpack
 from dstack.errors import BucketError, ConfigError
 from dstack.model import Host, HostName
 from dstack.project.hosts.inventory import read_hosts
-from dstack.project.hosts.shared_part import (
+from dstack.project.hosts.shared_hosts import (
     MAX_SHARED_HOSTS,
     check_inventory,
     merge_inventory,

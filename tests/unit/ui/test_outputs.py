@@ -6,7 +6,7 @@ import io
 import json
 
 from dstack.app.queries.dry_run import Forecast, JobForecast
-from dstack.app.queries.views import JobView, RunView
+from dstack.app.queries.run_views import JobView, RunView
 from dstack.errors import ConfigError, NoHostError, Problem
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
 from dstack.ui.jsonout import error_json, run_json

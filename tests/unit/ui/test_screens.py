@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dstack.adapters.log_screen import LogScreen
-from dstack.app.queries.views import waits_text
+from dstack.adapters.unwatched_screen import LogScreen
+from dstack.app.queries.run_views import waits_text
 from dstack.ports import Screen
 from dstack.ui.live import JobRow, LiveScreen, bar, table_rows
 from dstack.ui.plain import PlainScreen

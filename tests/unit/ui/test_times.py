@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dstack.adapters.identity import new_run_id
-from dstack.app.queries.views import JobView, RunView
+from dstack.adapters.process_identity import new_run_id
+from dstack.app.queries.run_views import JobView, RunView
 from dstack.core.format.identifiers import is_run_id
-from dstack.core.spans import CLOCK_SKEW_S, LONGEST_SPAN_S, seconds_between
+from dstack.core.time_spans import CLOCK_SKEW_S, LONGEST_SPAN_S, seconds_between
 from dstack.model import JobStatus, RunName, RunStatus, WorkflowName
 from dstack.runner.base.stopwatch import Stopwatch
 from dstack.ui.jsonout import moment, runs_json

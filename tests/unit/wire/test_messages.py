@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dstack import wire
 from dstack.wire import coordinator_messages, host_messages, job_messages
-from dstack.wire.form import DoneAnswer, Message, MisfitError, RequestMessage
+from dstack.wire.message_form import DoneAnswer, Message, MisfitError, RequestMessage
 
 MODULES = (job_messages, host_messages, coordinator_messages)
 MESSAGES: list[type[Message]] = [

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from dstack.app.maintenance.fsck.findings import Check, Finding, Records
 from dstack.app.protocol import prune_steps
-from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.complete_lists import reaches_now
+from dstack.app.protocol.create_if_absent import create
 from dstack.app.protocol.effects import BucketPerformer, NewNonce
-from dstack.app.protocol.lists import reaches_now
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.manifests import ChangedBytesError

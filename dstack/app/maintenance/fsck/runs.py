@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dstack.app.maintenance.fsck.findings import SETTLING_S, Check, Finding, Records
 from dstack.app.protocol import prune_steps, settlement
-from dstack.app.protocol.create_rule import create
+from dstack.app.protocol.create_if_absent import create
 from dstack.app.protocol.effects import BucketPerformer, NewNonce
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.steps import Steps, ask
-from dstack.app.queries.views import summary_of
+from dstack.app.queries.run_views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.key_parser import KeyKind, numbers

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dstack.adapters.bucket.forwarding import lend_credentials
+from dstack.adapters.bucket.host_access import lend_credentials
 from dstack.adapters.bucket.opener import open_bucket
 from dstack.errors import BucketError, CredentialsError
 from tests.support.buckets.refusing_store import Refusing

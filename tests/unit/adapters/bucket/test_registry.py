@@ -19,8 +19,8 @@ from obstore.store import from_url
 import dstack
 from dstack.adapters.bucket.backend import Backend
 from dstack.adapters.bucket.folder import FOLDER_BACKEND
-from dstack.adapters.bucket.forwarding import lend_credentials, location_options
 from dstack.adapters.bucket.fsspec_store import FSSPEC_BACKEND
+from dstack.adapters.bucket.host_access import lend_credentials, location_options
 from dstack.adapters.bucket.object_stores.azure import AZURE_BACKEND
 from dstack.adapters.bucket.object_stores.gcs import GCS_BACKEND
 from dstack.adapters.bucket.object_stores.s3 import S3_BACKEND
@@ -165,7 +165,7 @@ def test_a_scheme_is_spelled_in_the_file_of_its_backend_alone() -> None:
 
 
 def test_the_registry_imports_no_storage_library() -> None:
-    code = "import sys, dstack.adapters.bucket.registry, dstack.adapters.bucket.forwarding;"
+    code = "import sys, dstack.adapters.bucket.registry, dstack.adapters.bucket.host_access;"
     code += "print([name for name in ('fsspec', 'obstore', 'boto3', 'asyncio', 'subprocess', 'datetime')"
     code += " if name in sys.modules and name not in before])"
     code = "import sys; import dstack.ports, dstack.core.format.keys; before = set(sys.modules);" + code

@@ -17,8 +17,8 @@ from dstack.adapters.runner.start import MAX_NOISE_BYTES, Program, start_runner
 from dstack.adapters.runner.streams import STREAM_WINDOW_BYTES
 from dstack.errors import HostError, HostUnreachableError
 from dstack.model import Demand, Nonce
-from dstack.wire.form import DoneAnswer
 from dstack.wire.job_messages import DropRequest, SightingRequest, StatusRequest
+from dstack.wire.message_form import DoneAnswer
 from tests.support.runners.scripted import BOOTSTRAP, HELLO, ZIPAPP, FarSide, ScriptedTransport, against
 
 N = Nonce("n" * 32)

@@ -63,7 +63,7 @@ def test_prefetch_and_known_hosts_are_light() -> None:
     """Importing them brings in no asyncssh; calling prefetch does."""
     program = (
         "import sys, dstack.adapters.ssh.known_hosts\n"
-        "from dstack.adapters.ssh.prefetch import prefetch\n"
+        "from dstack.adapters.ssh.import_ahead import prefetch\n"
         "assert 'asyncssh' not in sys.modules\n"
         "prefetch().join()\n"
         "assert 'dstack.adapters.ssh.connections' in sys.modules\n"

@@ -15,8 +15,8 @@ import pytest
 
 from dstack.runner.base.spool import Attempt
 from dstack.runner.executors import docker as questions
+from dstack.runner.executors.container_keeper import Account, create_argv, environment_text
 from dstack.runner.executors.executor import Launch
-from dstack.runner.executors.keeper import Account, create_argv, environment_text
 from dstack.wire.job_messages import JobOrder
 from tests.support.runners.client import until
 from tests.support.runners.containers import PYTHON, SMALL, client_pid, docker, gone

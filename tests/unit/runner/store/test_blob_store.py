@@ -17,8 +17,8 @@ import pytest
 
 from dstack.runner.store import artifacts, blob_store, intake
 from dstack.wire import Refusal
-from dstack.wire.form import MisfitError
 from dstack.wire.host_messages import BlobsPushRequest
+from dstack.wire.message_form import MisfitError
 
 Entry = dict[str, Any]
 """One entry of a manifest."""

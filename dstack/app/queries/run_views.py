@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from dstack.core.format.key_rules import is_part
 from dstack.core.format.records import Final, Outcome, RunRecord, at_machine
 from dstack.core.lifecycle import BEGUN_STATES, ENDED_STATES, NOT_BEGUN_STATES, RAN_STATES, overall_status
-from dstack.core.spans import seconds_between
+from dstack.core.time_spans import seconds_between
 from dstack.model import JobStatus, RunId, RunName, RunStatus, WorkflowName
-from dstack.wire.kinds import LATEST
+from dstack.wire.field_kinds import LATEST
 
 NAMED_JOBS = 3
 """Jobs named where a job waits for others; of more only their number is said."""

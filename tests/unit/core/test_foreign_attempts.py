@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.format.records import Claim, Coordinator
-from dstack.core.sightings import (
+from dstack.core.foreign_attempts import (
     Sighting,
     belongs,
     describe,
@@ -17,6 +16,7 @@ from dstack.core.sightings import (
     is_other_machine,
     judge,
 )
+from dstack.core.format.records import Claim, Coordinator
 from dstack.model import RunId, RunName
 from dstack.wire import ALIVE, UNKNOWN, UNSEEN
 from tests.support.records.specs import FACTS

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.app.hosts import prospects
+from dstack.app.hosts import silent_host_wait
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.hosts.prospects import Prospects
+from dstack.app.hosts.silent_host_wait import Prospects
 from dstack.core.placement import AwayHost, Prospect, misfit, only_chances, prospect
 from dstack.errors import HostKeyError, HostUnreachableError, NoHostError
 from dstack.model import Host, HostFacts, HostName
@@ -171,7 +171,7 @@ class Lab:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prospects, "PROSPECT_PAUSE_S", 0.01)
+    monkeypatch.setattr(silent_host_wait, "PROSPECT_PAUSE_S", 0.01)
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters import identity
-from dstack.adapters.identity import CoordinatorLock, coordinator_alive, new_nonce, new_run_id, new_run_name
+from dstack.adapters import process_identity
+from dstack.adapters.process_identity import CoordinatorLock, coordinator_alive, new_nonce, new_run_id, new_run_name
 from dstack.core.format.records import Coordinator
 
 HERE = "this-boot"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dstack.adapters.identity import CoordinatorLock
+from dstack.adapters.process_identity import CoordinatorLock
 with CoordinatorLock(Path(sys.argv[1]), sys.argv[2]) as lock:
     print(lock.path, flush=True)
     sys.stdin.read()
@@ -125,7 +125,7 @@ def test_only_old_files_of_ended_coordinators_are_removed(tmp_path: Path) -> Non
     with old, fresh:
         pass
     with CoordinatorLock(tmp_path, names[2]) as living:
-        long_ago = time.time() - identity.ENDED_LOCK_LIFETIME_S - 1000
+        long_ago = time.time() - process_identity.ENDED_LOCK_LIFETIME_S - 1000
         for lock in (old, living):
             os.utime(lock.path, (long_ago, long_ago))
         with CoordinatorLock(tmp_path, names[3]):
@@ -134,27 +134,27 @@ def test_only_old_files_of_ended_coordinators_are_removed(tmp_path: Path) -> Non
 
 
 def test_boot_id_is_the_kernels_and_boottime_goes_on() -> None:
-    assert re.fullmatch(r"[0-9a-f-]{36}", identity.boot_id())
-    assert identity.boot_id() == identity.boot_id()
-    first = identity.boottime()
-    assert identity.boottime() >= first > 0
+    assert re.fullmatch(r"[0-9a-f-]{36}", process_identity.boot_id())
+    assert process_identity.boot_id() == process_identity.boot_id()
+    first = process_identity.boottime()
+    assert process_identity.boottime() >= first > 0
 
 
 def test_a_test_may_name_the_boot_in_the_environment_of_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = identity.boot_id()
+    kernels = process_identity.boot_id()
     other = "0b007000-0000-4000-8000-000000000001"
     monkeypatch.setenv("DSTACK_BOOT_ID", other)
-    assert identity.boot_id() == other
+    assert process_identity.boot_id() == other
     for malformed in ("", "1", other + "0", other + "\n", other.upper(), "../" + other, "\u0660" * 36):
         monkeypatch.setenv("DSTACK_BOOT_ID", malformed)
-        assert identity.boot_id() == kernels
+        assert process_identity.boot_id() == kernels
 
 
 def test_the_user_is_the_accounts_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "somebody")
     monkeypatch.setenv("LOGNAME", "somebody")
-    assert identity.user_name() == subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
-    assert identity.machine_name() == os.uname().nodename
+    assert process_identity.user_name() == subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+    assert process_identity.machine_name() == os.uname().nodename
 
 
 def test_nonces_and_run_ids_are_random_and_runs_sort_newest_first() -> None:

@@ -23,7 +23,7 @@ def make_means(
     session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]
 ) -> CoordinationContext:
     """The context of a coordinator in this process."""
-    from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.adapters.process_identity import boot_id, boottime, coordinator_alive, new_nonce
     from dstack.app.coordination.context import CoordinationContext
     from dstack.app.coordination.heartbeat import HeartbeatWriter
     from dstack.app.protocol.liveness import Observer
@@ -49,7 +49,7 @@ def make_means(
 
 def make_performer(session: Session) -> BlockingPerformer:
     """A performer of steps without hosts, for housekeeping; the caller closes the performer."""
-    from dstack.adapters.identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.adapters.process_identity import boot_id, boottime, coordinator_alive, new_nonce
     from dstack.app.maintenance.blocking_driver import BlockingPerformer
     from dstack.app.protocol.liveness import Observer
 
@@ -63,7 +63,7 @@ def make_performer(session: Session) -> BlockingPerformer:
 @contextmanager
 def own_coordinator(session: Session) -> Iterator[Coordinator]:
     """This process as a coordinator: the lock is held until the end of the block, or of the process."""
-    from dstack.adapters.identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
+    from dstack.adapters.process_identity import CoordinatorLock, boot_id, machine_name, new_nonce, user_name
 
     name = new_nonce()
     with CoordinatorLock(session.home / ".dstack", name) as lock:
@@ -96,7 +96,7 @@ def read_pinned(session: Session, attempts: Sequence[AttemptKeys]) -> Iterator[N
 @contextmanager
 def open_housekeeper(session: Session) -> Iterator[Pruner]:
     """The housekeeper of the session's project, as this user; all threads end with the block."""
-    from dstack.adapters.identity import user_name
+    from dstack.adapters.process_identity import user_name
     from dstack.app.maintenance.prune_plan import Pruner
 
     performer = make_performer(session)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from dstack.app.hosts.early_refusals import HostVerdicts, judge_placement
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.hosts.host_verdicts import HostVerdicts, judge_placement
 from dstack.errors import HostKeyError, HostUnreachableError
 from dstack.model import Host, HostName
 from tests.support.records.specs import FACTS, spec

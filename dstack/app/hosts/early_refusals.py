@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.hosts.prospects import Prospects
+from dstack.app.hosts.silent_host_wait import Prospects
 from dstack.errors import DstackError, NoHostError
 from dstack.model import JobSpec, WorkflowName
 

@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from dstack.app.queries.views import Caretakers, JobView, RunView
-from dstack.core.sightings import describe
+from dstack.app.queries.run_views import Caretakers, JobView, RunView
+from dstack.core.foreign_attempts import describe
 from dstack.ui.tables import brief
 from dstack.ui.times import ago_text, clock_text, silence_text
 

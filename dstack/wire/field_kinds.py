@@ -6,7 +6,7 @@ from math import inf
 from typing import Any, Dict, Tuple, Type
 
 from dstack.wire import is_nonce
-from dstack.wire.form import Kind, Message, MisfitError
+from dstack.wire.message_form import Kind, Message, MisfitError
 
 LATEST = 253_402_214_400.0
 """A day before the year 10000, in seconds since the epoch: no calendar writes a later time, in any time zone."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from dstack.core.sightings import Sighting
+from dstack.core.foreign_attempts import Sighting
 from dstack.model import ExitReport, WorkflowName
 
 

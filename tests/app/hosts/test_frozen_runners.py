@@ -9,7 +9,7 @@ import pytest
 
 from dstack.app.hosts import fleet
 from dstack.app.hosts.fleet import Link
-from dstack.app.hosts.pulse import ask_living
+from dstack.app.hosts.frozen_runners import ask_living
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostName
 from dstack.ports import RunnerPort

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dstack.app.hosts.claim_hosts import ClaimHosts
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, JobStarted
+from dstack.app.hosts.hosts_of_claims import ClaimHosts
+from dstack.app.protocol.effect_answers import ForeignAttempt, HostUnreachable, JobStarted
 from dstack.app.protocol.liveness import Observer
+from dstack.core.foreign_attempts import Sighting
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator
-from dstack.core.sightings import Sighting
 from dstack.errors import HostUnreachableError
 from dstack.model import Host, HostFacts, HostName, RunId, RunName
 from dstack.wire import ALIVE, STARTED, UNKNOWN, UNSEEN

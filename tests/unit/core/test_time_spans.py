@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.core.spans import CLOCK_SKEW_S, LONGEST_SPAN_S, seconds_between
+from dstack.core.time_spans import CLOCK_SKEW_S, LONGEST_SPAN_S, seconds_between
 
 TIMES = st.floats(0, 4e9)
 

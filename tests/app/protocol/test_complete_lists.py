@@ -12,11 +12,11 @@ from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.fsck.bucket import check_bucket
 from dstack.app.protocol import effects as fx
 from dstack.app.protocol import generations, prune_steps
+from dstack.app.protocol.complete_lists import are_there, last_folder, last_number, last_number_now
+from dstack.app.protocol.generation_users import users_of
 from dstack.app.protocol.jobs import Job, is_wanted, latest_of, stop_of_unwanted
-from dstack.app.protocol.lists import are_there, last_folder, last_number, last_number_now
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.prune_steps import GenerationUse, RemovalResult
-from dstack.app.protocol.register import users_of
 from dstack.app.protocol.settlement import is_whole
 from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import JobKeys, ProjectKeys

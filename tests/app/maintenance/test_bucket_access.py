@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.folder import FolderBucket
+from dstack.app.maintenance.bucket_access import store_time, try_bucket
 from dstack.app.maintenance.bucket_probe import LIGHT_PROBE, ensure_probed
-from dstack.app.maintenance.bucket_trial import store_time, try_bucket
 from dstack.core.format.keys import FORMAT_KEY
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Listed, Put

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import BucketError
-from dstack.session.storage import Storage
+from dstack.session.session_bucket import Storage
 
 
 def storage(folder: Path, *, must_exist: bool = False) -> Storage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.app.protocol.register import register, users_of
+from dstack.app.protocol.generation_users import register, users_of
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import User, pack
 from dstack.model import Fingerprint

@@ -8,10 +8,17 @@ from typing import TypeVar
 
 from dstack.app.hosts.fleet import Fleet, Link
 from dstack.app.hosts.silence import Silences
-from dstack.app.protocol.answers import ForeignAttempt, HostUnreachable, JobStarted, Silence, StartRefused, Verdict
+from dstack.app.protocol.effect_answers import (
+    ForeignAttempt,
+    HostUnreachable,
+    JobStarted,
+    Silence,
+    StartRefused,
+    Verdict,
+)
 from dstack.app.protocol.liveness import Observer
+from dstack.core.foreign_attempts import Sighting, belongs, is_same_boot, judge
 from dstack.core.format.records import Claim, Coordinator
-from dstack.core.sightings import Sighting, belongs, is_same_boot, judge
 from dstack.errors import DstackError, HostUnreachableError
 from dstack.model import HostFacts, Nonce
 from dstack.ports import RunnerPort, Screen

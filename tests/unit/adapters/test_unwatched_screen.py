@@ -11,7 +11,7 @@ import pytest
 FULL = "/dev/full"
 PROGRAM = """
 import os, sys
-from dstack.adapters.log_screen import LogScreen
+from dstack.adapters.unwatched_screen import LogScreen
 screen = LogScreen()
 for number in range(3):
     screen.job("train", "running", "gpu-1", f"note {number}")

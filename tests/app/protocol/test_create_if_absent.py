@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dstack.app.protocol import create_rule
+from dstack.app.protocol import create_if_absent
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.create_rule import create, create_now, create_or_read, read_record
+from dstack.app.protocol.create_if_absent import create, create_now, create_or_read, read_record
 from dstack.app.protocol.steps import Effect, take
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.records import Stop, pack
@@ -69,7 +69,7 @@ def test_where_nothing_is_there_the_create_is_made_again_after_a_pause(put: Put)
 
 
 def test_a_store_that_leaves_it_open_is_told_with_its_trouble_and_a_hint() -> None:
-    tries = create_rule.CREATE_ATTEMPTS
+    tries = create_if_absent.CREATE_ATTEMPTS
     store = Store([Put.UNKNOWN] * tries, [None] * tries)
     with pytest.raises(UndecidedError, match="neither accepts nor shows key; s3://lab said: slow down") as caught:
         feed(create("key", MINE, hint="ask Alice"), store.answer)
@@ -77,7 +77,7 @@ def test_a_store_that_leaves_it_open_is_told_with_its_trouble_and_a_hint() -> No
     assert store.asked.count("PutNew") == tries
     assert store.asked[-1] == "BucketTrouble", "nobody waits after the last attempt"
     assert store.pauses == sorted(store.pauses)
-    assert store.pauses[-1] <= create_rule.LONGEST_PAUSE_S
+    assert store.pauses[-1] <= create_if_absent.LONGEST_PAUSE_S
 
 
 def test_an_error_of_the_store_is_none_of_the_rule() -> None:

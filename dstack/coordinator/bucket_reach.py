@@ -9,9 +9,9 @@ from typing import Any
 
 from dstack.adapters.bucket.opener import bucket_path, open_bucket
 from dstack.adapters.bucket.registry import backend_of, is_path
-from dstack.adapters.identity import user_name
+from dstack.adapters.process_identity import user_name
+from dstack.app.maintenance.bucket_access import try_bucket
 from dstack.app.maintenance.bucket_probe import writable
-from dstack.app.maintenance.bucket_trial import try_bucket
 from dstack.core.handover import HandOver, unseen_text
 from dstack.errors import BucketError
 from dstack.ports import Bucket

@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from dstack import wire
-from dstack.adapters.identity import boot_id
-from dstack.coordinator import embedded
+from dstack.adapters.process_identity import boot_id
+from dstack.coordinator import zipapp_contents
 from dstack.core.format.codec import plain
 from dstack.core.handover import HandOver, rendezvous_name
 from dstack.private_folder import make_folder, open_file
@@ -33,7 +33,7 @@ def hand_over(root: str, hand: HandOver, library: str | None) -> HandAnswer:
     The coordinator is a process and a session of its own, and outlives this process and the connection. Raises the
     coordinator's Refusal, and Refusal (kind `busy`) when no answer comes in time.
     """
-    name = rendezvous_name(hand, boot_id(), embedded.PROGRAM)
+    name = rendezvous_name(hand, boot_id(), zipapp_contents.PROGRAM)
     folder = os.path.join(root, "coordinators")
     make_folder(folder)
     deadline = time.monotonic() + RENDEZVOUS_DEADLINE_S
