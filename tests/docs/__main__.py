@@ -16,6 +16,7 @@ from tests.docs.configuration import configuration_page
 from tests.docs.exits import exits_page
 from tests.docs.jsonpage import json_page
 from tests.docs.links import broken_links, markdown_files
+from tests.docs.modules import modules_page
 from tests.support.checkout import ROOT
 
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -23,6 +24,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/exit-codes.md": exits_page,
     "docs/reference/json.md": json_page,
+    "docs/reference/modules.md": modules_page,
 }
 WRITE = "--write"
 
