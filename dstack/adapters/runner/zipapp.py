@@ -16,6 +16,8 @@ PRIVATE_FOLDER_IMPORT = b"from dstack.private_folder import make_folder, open_fo
 _DOCSTRING = re.compile(rb'^( *)"""(?=[^"\n])(?:[^"\\]|\\.|"(?!""))*"""$', re.MULTILINE | re.DOTALL)
 """A docstring in the form of dstack: the text begins on the line of the opening quotes, and the closing quotes end a
 line. A longer string used as a value ends on a line of its own."""
+_COMMENT = re.compile(rb"^ *#.*$", re.MULTILINE)
+"""A comment on a line of its own. No string in shipped sources has a line of this form."""
 _FIXED_DATE = (2020, 1, 1, 0, 0, 0)
 
 
@@ -64,19 +66,20 @@ def _package(folder: Traversable, name: str) -> dict[str, bytes]:
     return sources
 
 
-def without_docstrings(source: bytes) -> bytes:
-    """The same program on the same lines without docstrings, a third of the bytes."""
-    return _DOCSTRING.sub(lambda found: found[1] + b'""' + b"\n" * found[0].count(b"\n"), source)
+def without_prose(source: bytes) -> bytes:
+    """The same program on the same lines without docstrings and comments, a third of the bytes."""
+    program = _DOCSTRING.sub(lambda found: found[1] + b'""' + b"\n" * found[0].count(b"\n"), source)
+    return _COMMENT.sub(b"", program)
 
 
 def zipped(sources: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """A zip file of the sources without docstrings, and the sha256 in hex. The same sources give the same bytes."""
+    """A zip file of the sources without their prose, and the sha256 in hex. The same sources give the same bytes."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(sources):
             info = zipfile.ZipInfo(name, _FIXED_DATE)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o600 << 16
-            archive.writestr(info, without_docstrings(sources[name]))
+            archive.writestr(info, without_prose(sources[name]))
     data = body.getvalue()
     return data, hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""What is shipped to hosts is the program that was tested, without its docstrings."""
+"""What is shipped to hosts is the program that was tested, without its docstrings and comments."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dstack.adapters.runner.zipapp import without_docstrings
+from dstack.adapters.runner.zipapp import without_prose
 from tests.support.checkout import ROOT
 
 SOURCE = ROOT / "dstack"
 SHIPPED = sorted(
     [
         *SOURCE.glob("*.py"),
-        *(path for folder in ("runner", "core", "app", "coordinator") for path in (SOURCE / folder).rglob("*.py")),
+        *(path for folder in ("runner", "wire", "core", "app", "coordinator", "adapters") for path in (SOURCE / folder).rglob("*.py")),
     ]
 )
 
@@ -38,7 +38,7 @@ def _is_text(node: ast.AST) -> bool:
 def test_every_statement_stands_on_its_line(path: Path) -> None:
     source = path.read_bytes()
     # The end of a class or function is where its last statement ends, which a docstring below a field may be.
-    assert _without_ends(statements(without_docstrings(source))) == _without_ends(statements(source))
+    assert _without_ends(statements(without_prose(source))) == _without_ends(statements(source))
 
 
 def _without_ends(dumped: list[str]) -> list[str]:
@@ -47,10 +47,12 @@ def _without_ends(dumped: list[str]) -> list[str]:
     return [re.sub(r", end_lineno=\d+, end_col_offset=\d+", "", each) for each in dumped]
 
 
-def test_docstrings_are_gone() -> None:
-    source = (SOURCE / "runner/queue/slots.py").read_bytes()
+def test_docstrings_and_comments_are_gone() -> None:
+    source = (SOURCE / "runner/base/spool.py").read_bytes()
     assert b'"""' in source
-    assert b'"""' not in without_docstrings(source)
+    assert b'"""' not in without_prose(source)
+    assert b"\n    # " in source
+    assert b"\n    # " not in without_prose(source)
 
 
 @pytest.mark.parametrize(
@@ -62,5 +64,5 @@ def test_docstrings_are_gone() -> None:
     ],
 )
 def test_what_looks_like_one_is_left(source: bytes) -> None:
-    assert statements(without_docstrings(source)) == statements(source) or b"class A" in source
-    compile(without_docstrings(source), "x", "exec")
+    assert statements(without_prose(source)) == statements(source) or b"class A" in source
+    compile(without_prose(source), "x", "exec")
