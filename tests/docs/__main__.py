@@ -1,7 +1,7 @@
 """`python -m tests.docs [--write]`.
 
-Without an argument: fails with a diff when a generated page is not what the code says, and when a relative link in any
-Markdown file of the repository points nowhere. With `--write` the pages are written first.
+Without an argument: fails with a diff when a generated page is not what the code says, and when a relative link or a
+path of the source in any Markdown file of the repository points nowhere. With `--write` the pages are written first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.docs.cli import cli_page
 from tests.docs.configuration import configuration_page
 from tests.docs.exits import exits_page
 from tests.docs.jsonpage import json_page
-from tests.docs.links import broken_links, markdown_files
+from tests.docs.links import broken_links, markdown_files, missing_paths
 from tests.docs.modules import modules_page
 from tests.support.checkout import ROOT
 
@@ -27,6 +27,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/modules.md": modules_page,
 }
 WRITE = "--write"
+EXAMPLES = "docs/guides"
+"""Names files that a reader will add."""
 
 
 def drift(root: Path, pages: Mapping[str, str]) -> str:
@@ -61,6 +63,7 @@ def main(arguments: list[str]) -> int:
         print(f"{difference}\nthe pages have drifted from the code: python -m tests.docs {WRITE}")
     files = markdown_files(ROOT)
     broken = [fault for name in files for fault in broken_links(ROOT, name)]
+    broken += [fault for name in files if not name.is_relative_to(EXAMPLES) for fault in missing_paths(ROOT, name)]
     if broken:
         print("\n".join(broken))
     if difference or broken:

@@ -1,4 +1,4 @@
-"""Relative links in every Markdown file of the repository: the file is there, and so is the heading."""
+"""What Markdown files of the repository point at: relative links with their headings, and paths of the source."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 _INLINE = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^\s<>()]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s*<?(\S+?)>?\s*$", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.+?)\s*#*$", re.MULTILINE)
+_SOURCE_PATH = re.compile(r"`((?:dstack|tests)/[\w./-]+)`")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 
 
@@ -33,6 +34,16 @@ def broken_links(root: Path, name: Path) -> list[str]:
             line = prose.count("\n", 0, link.start()) + 1
             found.append(f"{name}:{line}: {link.group(1)}: {reason}")
     return found
+
+
+def missing_paths(root: Path, name: Path) -> list[str]:
+    """One sentence for each path below `dstack/` or `tests/` that stands in `name` as code and does not exist."""
+    text = (root / name).read_text(encoding="utf-8")
+    return [
+        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[1]}: there is no such file or folder"
+        for match in _SOURCE_PATH.finditer(text)
+        if not (root / match[1]).exists()
+    ]
 
 
 def _fault(root: Path, name: Path, link: str) -> str | None:

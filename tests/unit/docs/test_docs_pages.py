@@ -15,7 +15,7 @@ from dstack.project.yaml import schema
 from tests.docs import configuration, jsonpage
 from tests.docs.__main__ import PAGES, drift, main, write
 from tests.docs.cli import cli_page
-from tests.docs.links import anchors, broken_links, markdown_files
+from tests.docs.links import anchors, broken_links, markdown_files, missing_paths
 
 
 @pytest.fixture
@@ -59,6 +59,14 @@ def test_links_in_code_do_not_count_and_reference_links_do(repository: Path) -> 
     text = "`[a](gone.md)`\n```sh\n[b](gone.md)\n```\n[c][d]\n\n[d]: gone.md\n"
     (repository / "README.md").write_text(text)
     assert broken_links(repository, Path("README.md")) == ["README.md:7: gone.md: there is no such file"]
+
+
+def test_a_path_of_the_source_that_does_not_exist_is_named_with_its_line(repository: Path) -> None:
+    (repository / "dstack").mkdir()
+    (repository / "dstack" / "there.py").touch()
+    (repository / "README.md").write_text("`dstack/there.py`, `dstack/`\nand `dstack/gone.py`, `dstack run`\n")
+    expected = ["README.md:2: dstack/gone.py: there is no such file or folder"]
+    assert missing_paths(repository, Path("README.md")) == expected
 
 
 def test_files_that_git_ignores_are_left_out(repository: Path) -> None:

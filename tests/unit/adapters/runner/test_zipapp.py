@@ -14,7 +14,11 @@ SOURCE = ROOT / "dstack"
 SHIPPED = sorted(
     [
         *SOURCE.glob("*.py"),
-        *(path for folder in ("runner", "wire", "core", "app", "coordinator", "adapters") for path in (SOURCE / folder).rglob("*.py")),
+        *(
+            path
+            for folder in ("runner", "wire", "core", "app", "coordinator", "adapters")
+            for path in (SOURCE / folder).rglob("*.py")
+        ),
     ]
 )
 
