@@ -32,10 +32,12 @@ def check_graph(report: Report, edges: WorkflowEdges) -> None:
         for dependency, place in dependencies:
             wanted = dependency.workflow
             if is_in_run(dependency) and wanted not in edges:
+                # Never the workflow itself: the advice would lead into a circle.
                 others = [other for other in edges if other != name]
                 advice = suggest(wanted, others)
                 report.problem(place, f"{name} depends on {quote(wanted)}, which no workflow is called{advice}")
     for cycle in _cycles(edges):
+        # The modulus is for a circle of one: a workflow that depends on itself has no second member.
         place = _place(edges, cycle[0], cycle[1 % len(cycle)])
         if len(cycle) == 1:
             report.problem(place, f"{cycle[0]} depends on itself")
@@ -105,6 +107,7 @@ def _cycles(edges: WorkflowEdges) -> list[list[WorkflowName]]:
     graph = _graph(edges)
     positions = {name: index for index, name in enumerate(edges)}
     found: list[list[WorkflowName]] = []
+    # A circle of each knot is enough: the number of circles can grow exponentially with the workflows.
     for knot in nx.strongly_connected_components(graph):
         first = min(knot, key=lambda name: positions[name])
         if len(knot) > 1:

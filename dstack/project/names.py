@@ -11,7 +11,9 @@ from dstack.project.yaml.report import Report, quote
 _WORKFLOW = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 _ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+# Never a leading `-`: docker would take the name for an option.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}\Z")
+# `global` is a section of variables.yaml, ALL_WORKFLOWS the key of a stop request for a whole run.
 _TAKEN = frozenset(("global", ALL_WORKFLOWS))
 
 

@@ -41,6 +41,7 @@ def normalize(path: str) -> str:
 def read_artifact(report: Report, node: ScalarNode, inside: str = "") -> str | None:
     """The path of an artifact relative to the project folder, written relative to the folder `inside`."""
     path = normalize(f"{inside}/{node.text}")
+    # The written text first, because a leading `/` is gone in the joined path; the joined path again, for its length.
     reason = path_fault(node.text) or _artifact_fault(path) or path_fault(path)
     if reason:
         report.problem(node.position, f"artifact {quote(node.text)}: {reason}")
@@ -52,6 +53,7 @@ def _artifact_fault(path: str) -> str | None:
     first, *others = path.lower().split("/")
     if not path:
         return "the project folder as a whole cannot be an artifact; name a folder in it"
+    # Compared in small letters: some file systems take `.GIT` and `.git` for the same folder.
     if ".git" in (first, *others) or first == ".dstack":
         return "nothing under .git or .dstack can be an artifact"
     if _GLOB.search(path):
@@ -91,6 +93,7 @@ def match_paths(pattern: str, paths: Sequence[str]) -> list[str]:
     exact = [path for path in paths if path == wanted or path.startswith(f"{wanted}/")]
     if exact or not _GLOB.search(wanted):
         return exact
+    # DOTALL, because the name of a file may hold a newline.
     compiled = re.compile(_translate(wanted) + r"(?:/.*)?\Z", re.DOTALL)
     return [path for path in paths if compiled.match(path)]
 
@@ -100,6 +103,7 @@ def _translate(pattern: str) -> str:
     at = 0
     while at < len(pattern):
         rest = pattern[at:]
+        # In a glob a `]` right behind `[` or `[!` stands for itself.
         group = re.match(r"\[!?\]?[^\]/]*\]", rest)
         if rest.startswith("**/"):
             piece, width = "(?:[^/]+/)*", 3
@@ -123,5 +127,7 @@ def _translate_set(group: str) -> str:
     # `re` gives some characters of a set a meaning of its own; in a glob they stand for themselves.
     body = group[2 if negated else 1 : -1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
     body = body.replace("]", r"\]").replace("&", r"\&").replace("~", r"\~").replace("|", r"\|")
+    # A range like `z-a` matches nothing in a glob; `re` refuses the pattern.
     body = re.sub(r"(.)-(.)", lambda found: found.group() if found[1] <= found[2] else "", body)
+    # `(?!/)`, because a negated set would match the `/` between parts; `(?!)` matches nothing, like an empty set.
     return f"(?!/)[{'^' if negated else ''}{body}]" if body else "(?!)"

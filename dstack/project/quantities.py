@@ -27,6 +27,7 @@ def parse_size(text: str) -> int | None:
 def parse_duration(text: str) -> int | None:
     """Seconds of a duration like `90s`, `30m`, `6h`, `1d` or `1h30m`; None for any other text."""
     found = _DURATION.match(text.strip())
+    # Every part of the pattern is optional, so that the pattern matches the empty text too.
     if not found or not any(found.groups()):
         return None
     return sum(int(number or 0) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True))

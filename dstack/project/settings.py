@@ -62,6 +62,7 @@ def read_settings(*, home: Path, root: Path | None, environment: Mapping[str, st
     if root is not None and root.resolve() != home.resolve():
         project = load_yaml(root / CONFIG_FILE, CONFIG_FILE)
         files.append(_read(report, project, base=root, home=home, personal=False))
+    # In the home folder the one file is also the project's, and may name the project.
     personal = root is None or bool(files)
     own = load_yaml(home / CONFIG_FILE, f"~/{CONFIG_FILE}", personal=True)
     files.append(_read(report, own, base=home, home=home, personal=personal))
@@ -70,6 +71,7 @@ def read_settings(*, home: Path, root: Path | None, environment: Mapping[str, st
     name = next((file.project for file in files if file.project), None)
     given = environment.get(BUCKET_VARIABLE)
     if given:
+        # Without options: the options of a file belong to the bucket of that file.
         return Settings(bucket=_location(given, root or home, home), origin=BUCKET_VARIABLE, project=name)
     for file in files:
         if file.bucket is not None:
@@ -171,4 +173,5 @@ def _remote_path(remote: str) -> str:
 
 
 def _safe(text: str) -> str:
+    # Stripped again behind the cut, which may begin with a dot: neither `.` nor `..` is a part of a key.
     return _UNSAFE.sub(".", text).strip(".")[-MAX_PROJECT_NAME_CHARACTERS:].strip(".")

@@ -91,9 +91,11 @@ def write_starter(root: Path, *, home: Path) -> tuple[Path, ...]:
                 if text is WORKFLOWS_EXAMPLE:
                     return ()
                 continue
+            # O_EXCL, because another process may have written the file since the look.
             _write(path, text, os.O_EXCL, home=home)
             written.append(path)
     except UntrustedError:
+        # UntrustedError is an OSError too: in the branch below the hint would be lost.
         raise
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or root}: {error.strerror or error}") from None

@@ -17,6 +17,7 @@ from dstack.project.hosts.inventory import hosts_node, name_fault, read_hosts
 from dstack.project.yaml.parser import ListNode, MapNode, Node, ScalarNode, parse_yaml, resolve_scalar
 from dstack.project.yaml.report import Report, quote, suggest
 
+# Fewer texts than plain YAML allows: each is safe in block style and in flow style alike.
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./~@:+-]*\Z")
 _HINT = "edit the file by hand"
 
@@ -43,6 +44,7 @@ def add_host(source: bytes, host: Host, shown: str) -> bytes:
 def hosts_text(hosts: Sequence[Host]) -> bytes:
     """A file of these hosts: no setting is checked, and every text is written as a text."""
     lines = [line for host in hosts for line in _block(host, "  ", "  ")]
+    # A lone surrogate from a record gets as far as the parser, and is refused there as no UTF-8.
     return "\n".join(("hosts:", *lines, "")).encode("utf-8", "surrogatepass")
 
 
@@ -84,6 +86,7 @@ def _body(source: bytes, shown: str) -> Node | None:
 
 def _decode(source: bytes) -> tuple[str, bytes]:
     """The text, and the byte order mark before it."""
+    # The offsets of the parser count from behind the mark.
     mark = b"\xef\xbb\xbf" if source.startswith(b"\xef\xbb\xbf") else b""
     return source[len(mark) :].decode(), mark
 
@@ -128,6 +131,7 @@ def _delete(text: str, body: MapNode, name: str) -> str:
 def _end(node: Node, key: ScalarNode) -> int:
     """The end of the last written character of an entry; an empty value ends with the colon of the key."""
     if isinstance(node, ScalarNode):
+        # The source of a block scalar includes the line ends behind the text.
         if node.raw:
             return node.start + len(node.raw.rstrip())
         return max(node.end, key.end)
@@ -166,7 +170,9 @@ def _settings(host: Host) -> list[tuple[str, str]]:
 
 def _yaml_text(text: str) -> str:
     """A text as YAML: plain if plain YAML reads back as the same text, else in double quotes."""
+    # A colon at the end would make the text a key.
     plain = _PLAIN.match(text) and isinstance(resolve_scalar(text), str) and not text.endswith(":")
+    # A string of JSON is also a double-quoted scalar of YAML.
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 

@@ -50,6 +50,7 @@ def read_inventory(*, home: Path, root: Path | None, file: Path | None = None) -
         if loaded.missing and file is not None:
             raise UsageError(f"{file} does not exist")
         for host in read_hosts(report, loaded):
+            # `_paths` names the project's file first: its entry stays.
             hosts.setdefault(host.name, host)
     if report.problems:
         raise ConfigError(report.problems)
@@ -60,6 +61,7 @@ def _paths(home: Path, root: Path | None, file: Path | None) -> list[tuple[Path,
     if file is not None:
         return [(file, str(file))]
     personal = (home / HOSTS_FILE, f"~/{HOSTS_FILE}")
+    # A project in the home folder has one file under both names: read twice, each problem would be told twice.
     if root is None or root.resolve() == home.resolve():
         return [personal]
     return [(root / HOSTS_FILE, HOSTS_FILE), personal]

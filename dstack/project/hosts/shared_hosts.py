@@ -29,6 +29,7 @@ def private_setting(host: Host) -> str | None:
         "identity-file": host.identity_file is not None,
         "jump": host.jump is not None,
         "dir": host.dir is not None and not _below_home(host.dir),
+        # The zone of an IPv6 address (`fe80::1%eth0`) is a network interface of a single machine.
         "address": host.address is not None and "%" in host.address,
     }
     return next((name for name, found in settings.items() if found), None)
@@ -68,6 +69,7 @@ def check_inventory(inventory: Inventory) -> tuple[Host, ...]:
     read = read_hosts(report, parse_yaml(hosts_text(hosts), "the inventory in the bucket"))
     told = [problem.message for problem in report.problems]
     told += [f"{host.name}: {own} cannot be shared" for host in hosts if (own := private_setting(host)) is not None]
+    # A value that is allowed, but reads from YAML as another value, is refused too.
     if not told and [replace(host, position=None) for host in read] != list(hosts):
         told = ["its settings do not read as they were written"]
     if told:
@@ -101,6 +103,7 @@ def merge_inventory(source: bytes, wanted: Sequence[Host], shown: str) -> bytes:
         raise ConfigError(report.problems)
     own = {name for name, host in before.items() if private_setting(host) is not None}
     for name, host in before.items():
+        # Also a changed entry: the editor changes none in place, so the loop below adds the entry anew.
         if name not in own and host not in wanted:
             source = remove_host(source, name, shown)
     for host in wanted:

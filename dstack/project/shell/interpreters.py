@@ -13,6 +13,7 @@ HERE_STRING = "<<<"
 """The operator in a list of words; the program reads the next word."""
 _ASSIGNMENT = re.compile(r"\w+\+?=")
 _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "mksh", "fish", "csh", "tcsh", "su"))
+# Other letters before the last: short options stand together, as in `perl -ne` and `bash -ec`.
 _CODE = {
     "perl": re.compile(r"-[a-zA-Z0-9]*[eE]\Z"),
     "ruby": re.compile(r"-[a-zA-Z]*e\Z"),
@@ -46,6 +47,7 @@ def _first(words: Sequence[str]) -> int:
     """Index of the program's name, behind assignments and wrappers; `len(words)` without a program."""
     wrapped = False
     for index, word in enumerate(words):
+        # Options and numbers of a wrapper, as in `timeout 5` and `nice -n 5`.
         skipped = wrapped and (word.startswith("-") or word[:1].isdigit())
         if _ASSIGNMENT.match(word) or skipped:
             continue
@@ -66,10 +68,13 @@ def script_of(words: Sequence[str]) -> str | None:
     after = words[first + 1 :]
     if name in ("eval", "let"):
         return name
+    # With `-i` the shell evaluates every value as arithmetic, and arithmetic can execute commands.
     if name in ("declare", "typeset", "local") and any(re.match(r"-\w*i", word) for word in after):
         return name
+    # The first operand of trap is a script, all further operands are signals.
     if name == "trap" and not any(not word.startswith("-") for word in after):
         return name
+    # ssh joins all words behind the host to a script for the shell there.
     if name == "ssh" and any(not word.startswith("-") for word in after):
         return name
     if name in _FILTERS:
@@ -115,4 +120,5 @@ def reads_script_from_stdin(words: Sequence[str]) -> str | None:
         return None
     if any(word in ("-", "-s", "/dev/stdin") for word in after):
         return name
+    # With a file or `-c` the script is elsewhere, and standard input is data.
     return None if any(not word.startswith("-") for word in after) or _code([*words]) else name

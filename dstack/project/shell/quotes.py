@@ -19,6 +19,7 @@ MAX_COMMAND_REFERENCES = 1_000
 """References in one command; each costs a look at the words before the reference."""
 MAX_ARITHMETIC_CHARACTERS = 10_000
 """Characters of one arithmetic expression: `((` may turn out to be a subshell only at the end, to be read again."""
+# ASCII, because a shell takes no other letters for a part of a name.
 _ARGUMENTS = re.compile(r"\$(?:variables_as_args(?!\w)|\{variables_as_args\})", re.ASCII)
 _METACHARACTERS = frozenset(" \t\r\n;&|<>()")
 
@@ -104,6 +105,7 @@ class Scanner:
         braces = REFERENCE_PATTERN.match(self.text, self.at)
         found = braces or _ARGUMENTS.match(self.text, self.at)
         if found is None:
+            # In single quotes an open `${{` is ordinary text, for some program perhaps.
             if self.peek("${{") and context is not Context.SINGLE:
                 raise FaultError(self.at, "${{ is never closed by }}")
             return None
@@ -128,6 +130,7 @@ class Scanner:
         for index in range(first, len(self.references) if last is None else last):
             old = self.references[index]
             changed = context if context and old.context in (Context.WORD, Context.DOUBLE) else old.context
+            # The first reader stays: commands inside of a substitution are marked before the command around them.
             self.references[index] = replace(old, reader=old.reader or reader, context=changed)
 
     def dollar(self, context: Context) -> None:
@@ -145,6 +148,7 @@ class Scanner:
             self.at += 2
             self.expansion(start, quoted=context is not Context.WORD)
         elif context is Context.WORD and self.peek("$'"):
+            # `$'` is a quote only outside of double quotes and here-documents.
             self.at += 1
             self.single(escapes=True)
         else:
@@ -199,6 +203,7 @@ class Scanner:
             if self.peek('"'):
                 self.double(Context.EXPANSION)
             elif self.peek("'") and not quoted:
+                # Only without quotes around: in `"${x:-'}"` a single quote is an ordinary character.
                 self.single()
             else:
                 self.step(Context.EXPANSION)
@@ -228,6 +233,7 @@ class Scanner:
         for heredoc in pending:
             first = len(self.references)
             self.body(heredoc)
+            # The body goes to the command of the `<<`, and on through pipes: `cat <<EOF | bash`.
             begin = next((index for index, words in enumerate(pipeline) if words is heredoc.words), 0)
             readers = (reads_script_from_stdin(words) for words in pipeline[begin:])
             self.mark(first, reader=next((reader for reader in readers if reader), None))
@@ -249,6 +255,7 @@ class Scanner:
         while self.at < line:
             if not heredoc.literal:
                 self.step(Context.HEREDOC)
+            # Behind a quoted end word `$variables_as_args` stays text, like every `$name`.
             elif not (
                 self.peek("$")
                 and REFERENCE_PATTERN.match(self.text, self.at)

@@ -18,6 +18,7 @@ MAX_WORD_CHARACTERS = 200
 _SPACE = " \t\r"
 _ORDINARY = re.compile(r"[^\s;&|<>()'\"\\$`#]+")
 _STILL_COMMAND = frozenset(("if", "then", "else", "elif", "do", "while", "until", "!", "time"))
+# `-v` compares nothing, but `[[ -v a[i] ]]` evaluates the subscript.
 _COMPARES = frozenset(("-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v"))
 _SUBSCRIPT = re.compile(r"\w+\[[^\]]*\Z")
 _FUNCTION = re.compile(r"[\w.:+-]+\Z")
@@ -71,8 +72,10 @@ class _Commands:
         scanner = self.scanner
         while scanner.at < len(scanner.text):
             character = scanner.text[scanner.at]
+            # Before the look at `self.cases`: the word in front may be `esac`.
             if character == ")":
                 self._end_word()
+            # Inside of `case` a `)` ends a pattern, not the substitution.
             if self.closer and character == self.closer and not (character == ")" and self.cases):
                 self._end_command(separator=True)
                 scanner.at += 1
@@ -103,6 +106,7 @@ class _Commands:
             scanner.bodies(self.line)
             self.line = [self.words]
         elif character == "#" and self.word is None:
+            # In the middle of a word `#` begins no comment.
             end = scanner.text.find("\n", scanner.at)
             scanner.at = len(scanner.text) if end < 0 else end
         elif character in ";&|":
@@ -125,6 +129,7 @@ class _Commands:
             if scanner.at + 1 >= len(scanner.text):
                 raise FaultError(scanner.at, "a command cannot end in a backslash; it would join the next one")
             scanner.at += 2
+            # A continued line adds nothing to a word, and begins none.
             if scanner.text[start + 1] == "\n":
                 return
         elif character == "'":
@@ -141,8 +146,10 @@ class _Commands:
             scanner.at = ordinary.end() if ordinary else start + 1
         self.word = so_far
         if len(so_far) < MAX_WORD_CHARACTERS:
+            # Without quotes, which change no name of a program: `"bash" -c` is `bash -c`.
             self.word += scanner.text[start : min(scanner.at, start + MAX_WORD_CHARACTERS)].strip("'\"\\")
         if len(scanner.references) > first:
+            # A subscript is arithmetic, and bash executes the `$(…)` of a value there.
             if _SUBSCRIPT.search(so_far):
                 scanner.mark(first, context=Context.ARITHMETIC)
             scanner.mark(first, reader=script_of(self.words))
@@ -177,6 +184,7 @@ class _Commands:
             scanner.functions -= self.groups.pop()[0]
             return
         if self.awaiting_body:
+            # A body without braces has no end that this scan knows: all the rest of this level counts as the function.
             scanner.functions += 1
             self.awaiting_body = False
         if word == "case":
@@ -211,6 +219,7 @@ class _Commands:
         self.target = False
         reader = reads_script_from_stdin(self.words)
         if reader:
+            # The output of the commands before the pipe is the script: `echo "${{ v }}" | sh`.
             self.scanner.mark(self.pipe_start, self.command_start, reader=reader)
         self._new_command()
         if separator:
@@ -219,6 +228,7 @@ class _Commands:
     def _operator(self, character: str) -> None:
         scanner = self.scanner
         self._end_word()
+        # In `[[ … ]]` the operators belong to the test and end no command.
         if self.test is not None:
             scanner.at += 1
             return
@@ -232,6 +242,7 @@ class _Commands:
 
     def _redirect(self) -> None:
         scanner = self.scanner
+        # A number right before the operator is a descriptor, no argument: `2>&1`.
         if self.word is not None and self.word.isdigit():
             self.word = None
         self._end_word()
@@ -245,6 +256,7 @@ class _Commands:
         elif scanner.peek("<(") or scanner.peek(">("):
             scanner.at += 2
             scanner.commands(")", start)
+            # The shell puts a word in place of the substitution, a path like `/dev/fd/63`.
             self.word = ""
         elif scanner.peek(">&") or scanner.peek("<&") or scanner.peek(">|") or scanner.peek(">>") or scanner.peek("<>"):
             scanner.at += 2
@@ -294,6 +306,7 @@ class _Commands:
                 scanner.at, scanner.depth = start, depth
                 scanner.heredocs, scanner.functions = heredocs, functions
         body, self.awaiting_body = self.awaiting_body, False
+        # `a=(…)` is an array, and `[[ (…) ]]` a group of the test: no new command begins.
         if self.test is None and self.word is None:
             self._end_command(separator=False)
         scanner.at += 1

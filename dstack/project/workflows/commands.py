@@ -33,6 +33,7 @@ _UNSUPPORTED_PROVIDERS = (
     "tensorboard",
     "curl",
 )
+# Paths stand without quotes in the commands made of them.
 _SAFE_PATH = re.compile(r"[A-Za-z0-9._/@%+=:,-]+\Z")
 _VERSION = re.compile(r"[23]\.[0-9]{1,2}(?:\.[0-9]{1,3})?\Z")
 
@@ -180,6 +181,7 @@ def _word(text: str) -> str:
     if "$" not in text:
         return shlex.quote(text)
     escaped = re.sub(r'([\\"`])', r"\\\1", text)
+    # Before anything but a name or `{{` a live `$` would begin another expansion, such as `$(`.
     return '"' + re.sub(r"\$(?!\{\{|\{?[A-Za-z_])", r"\\$", escaped) + '"'
 
 

@@ -109,6 +109,7 @@ def _read_map_entry(report: Report, node: MapNode) -> Dependency | None:
     """`{workflow: w}`, `{tag: t}`, `{run: r}`; a workflow beside a tag or run picks the results of this workflow."""
     if len(node.entries) == 1:
         key, value = node.entries[0]
+        # YAML reads `prepare: v1` as a map, where the tag `prepare:v1` was meant.
         if key.text not in _ENTRY and key.text != "mount" and isinstance(value, ScalarNode):
             meant = f"{key.text}:{value.text}"
             report.problem(

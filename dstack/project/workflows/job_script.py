@@ -43,6 +43,7 @@ def _compile(report: Report, command: ScalarNode, scope: VariableScope) -> str:
             report.problem(command.locate(reference.start, width), reason)
         pieces += [command.text[at : reference.start], _replacement(reference, scope)]
         at = reference.end
+    # A text behind `|` ends with a newline of its own.
     return "".join((*pieces, command.text[at:])).rstrip("\n")
 
 
@@ -56,6 +57,7 @@ def _replacement(reference: Reference, scope: VariableScope) -> str:
     if reference.is_arguments:
         return '"$@"'
     variable = scope.find(reference.name)
+    # With braces, because a letter may follow right behind the reference.
     return f"${{{scope.names[variable.name] if variable else reference.name}}}"
 
 

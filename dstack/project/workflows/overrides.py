@@ -12,6 +12,7 @@ from dstack.project.workflows.variables import match_name
 from dstack.project.yaml.parser import MAX_NUMBER_CHARACTERS, resolve_scalar
 from dstack.project.yaml.report import quote, suggest
 
+# No environment variable holds a NUL, and a surrogate stands for a byte that is no UTF-8.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _WANTED = {
     VariableType.INTEGER: "a whole number",

@@ -59,6 +59,7 @@ class _Filling:
         place = node.locate(found.start(), found.end() - found.start())
         variable = self.scope.find(name)
         exported = self.scope.exports.get(name)
+        # `$BATCH_SIZE` as in a job; `${{ … }}` takes the names of variables alone.
         if variable is None and inner is None and exported:
             variable = self.scope.find(exported)
         if variable is not None:

@@ -194,6 +194,7 @@ def _read_variable(report: Report, key: ScalarNode, node: Node) -> Variable | No
     if node.value is None:
         report.problem(node.position, f'{name} has no default; write "" for an empty text')
         return None
+    # Booleans of YAML 1.1, and so of the loaders of PyYAML.
     if node.plain and node.text.lower() in ("yes", "no", "on", "off"):
         report.note(node.position, f"{name}: {node.text} is a text; a boolean is written true or false")
     return Variable(name=name, text=_as_text(node), type=type_of(node), position=key.position)
@@ -208,6 +209,7 @@ def _as_text(node: ScalarNode) -> str:
 def type_of(node: ScalarNode) -> VariableType:
     """The type of a variable with this default."""
     match node.value:
+        # First, because a bool is an int in Python.
         case bool():
             return VariableType.BOOLEAN
         case int():

@@ -118,6 +118,7 @@ def _items(report: Report, node: Node) -> tuple[Node, ...] | None:
             report.problem(key.position, f"unknown key {quote(key.text)}{advice}")
     body = top.get("workflows")
     if body is None:
+        # With other keys, the workflows may stand under a misspelled key: then no missing name can be judged.
         return None if top.entries else ()
     if isinstance(body, MapNode):
         report.problem(body.position, 'workflows: expected a list, found a map; begin each workflow with "- name:"')

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_YAML_BYTES = 1 << 20
+# Nodes are read by recursion: the depth stays far below Python's own limit.
 MAX_YAML_DEPTH = 32
 MAX_YAML_NODES = 20_000
 MAX_NUMBER_CHARACTERS = 100
@@ -68,6 +69,7 @@ class ScalarNode:
         wanted = self.text[offset : offset + length]
         if not wanted or len(self.raw) > MAX_LOCATE_CHARACTERS:
             return self.position
+        # Escapes and folding move offsets between text and source: the same occurrence of the text is searched for.
         at = -1
         for _ in range(self.text.count(wanted, 0, offset + length)):
             at = self.raw.find(wanted, at + 1 if at < 0 else at + len(wanted))
@@ -137,6 +139,7 @@ def resolve_scalar(text: str) -> ScalarValue:
     if _FLOAT.match(text):
         return float(text)
     if _SPECIAL.match(text):
+        # Python spells `.inf` and `.nan` without the dot.
         return float(text.replace(".", "", 1))
     return text
 
@@ -149,9 +152,11 @@ def load_yaml(path: Path, shown: str, *, personal: bool = False) -> YamlDocument
     try:
         if not path.exists():
             return YamlDocument(file=shown, root=None, missing=True)
+        # Opening a pipe would wait for a writer.
         if not path.is_file():
             return _fail(shown, "is not a regular file")
         with os.fdopen(open_trusted(str(path)), "rb") if personal else path.open("rb") as stream:
+            # A byte more than allowed tells a file that is too large.
             source = stream.read(MAX_YAML_BYTES + 1)
     except UntrustedError as error:
         return _fail(shown, f"{error}; {error.hint}")
@@ -221,6 +226,7 @@ class _Reading:
             advice = _advice(error, self.text[index : index + 1])
             raise _UnreadableError(self._problem(self._at(index), advice)) from None
         except (yaml.YAMLError, ValueError) as error:
+            # PyYAML's own loader raises a bare ValueError for an escape beyond Unicode.
             words = " ".join(str(error).split())
             raise _UnreadableError(self._problem(self._at(0), f"this is not YAML: {words}")) from None
 
@@ -273,6 +279,7 @@ class _Reading:
         span = (_begin(event), _finish(event))
         if event.tag is not None:
             self._complain(place, f"tags ({_printable(event.tag)}) are not supported; quote a value to make it text")
+        # Escapes in double quotes make characters that the source itself cannot hold.
         bad = _UNUSABLE.search(event.value)
         if bad:
             self._complain(place, f"the character U+{ord(bad.group()):04X} cannot be part of a value")
@@ -312,6 +319,7 @@ class _Reading:
                 end = _finish(inner) if event.flow_style else end
                 break
             key = self._node(inner, depth + 1)
+            # Every key has a value among the events, at least an empty scalar.
             value = self._node(next(self.events), depth + 1)
             end = value.end
             if isinstance(key, ScalarNode):

@@ -115,6 +115,7 @@ def read_texts(report: Report, node: Node, what: str) -> tuple[ScalarNode, ...]:
 
 def read_integer(report: Report, node: Node, what: str, *, low: int, high: int = 2**31 - 1) -> int | None:
     value = node.value if isinstance(node, ScalarNode) else None
+    # A bool is an int in Python.
     if isinstance(value, bool) or not isinstance(value, int):
         report_mismatch(report, node, what, "a whole number")
         return None
