@@ -30,6 +30,7 @@ class LazyGroup(TyperGroup):
             name=name,
             help=about,
             epilog=epilog,
+            # In any other mode rich, slow to import, draws the help.
             rich_markup_mode=None,
             no_args_is_help=False,
             context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,6 +45,7 @@ class LazyGroup(TyperGroup):
         return None if entry is None else load(cmd_name, entry)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click's own list would import every command for its help.
         rows = [(name, entry.help) for name, entry in self._lazy.items() if not entry.hidden]
         with formatter.section("Commands"):
             formatter.write_dl(rows)

@@ -77,11 +77,14 @@ def main() -> NoReturn:
 
 def execute(arguments: list[str]) -> int:
     """Run a command line -> exit code. Every error but a DstackError is a bug, and keeps the traceback."""
+    # From the raw words: an error leaves nothing of the parsed options.
     as_json = "--json" in arguments
     try:
         if not arguments:
             arguments = ["--help"]
+        # Not in the standalone mode of click, which would print errors and exit by rules of its own.
         code = root().main(args=arguments, prog_name="dstack", standalone_mode=False)
+        # Inside of the block: a full disk and a closed pipe often show at the flush alone.
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except DstackError as error:
@@ -140,6 +143,7 @@ def _red(text: str) -> str:
 
 
 def _say(text: str) -> None:
+    # Standard output first, so that an error stands below the output in a terminal.
     standard_streams.flush()
     try:
         sys.stderr.write(text)

@@ -26,6 +26,7 @@ def explain_wait(text: str | Callable[[], str]) -> Iterator[None]:
     def tell() -> None:
         print(f"{clean(text if isinstance(text, str) else text())} …", file=sys.stderr, flush=True)
 
+    # A thread, because the block may be a blocking call.
     timer = threading.Timer(EXPLAIN_AFTER_S, tell)
     timer.start()
     try:

@@ -35,6 +35,7 @@ def take_over_streams() -> None:
             os.fstat(number)
         except OSError:
             _open_null(number, access)
+    # Python leaves None for a descriptor that was closed at the start.
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  the stream of the whole process
     sys.stdout, sys.stderr = _recording(sys.stdout, 1), _recording(sys.stderr, 2)
@@ -54,6 +55,7 @@ def _recording(stream: TextIO | None, number: int) -> TextIO:
         return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=number == 2)
     stream.flush()
     return io.TextIOWrapper(
+        # Without a buffer for `python -u`.
         raw if stream.write_through else io.BufferedWriter(raw),
         stream.encoding,
         stream.errors,

@@ -38,6 +38,7 @@ def ls(
     ]
     if rows:
         sys.stdout.write(table(_FILES, rows, sys.stdout))
+    # After the table: whole artifacts are listed beside damaged ones.
     if damages:
         raise damages[0]
     if not rows:

@@ -69,6 +69,7 @@ def _hide_from_git(folder: Path) -> None:
     # Where the folder cannot be written, the fetch that follows says why.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+        # Exclusive: a .gitignore of the user's stays.
         (folder / ".gitignore").open("x", encoding="ascii").close()
         (folder / ".gitignore").write_text("# fetched by dstack artifacts pull\n*\n", encoding="ascii")
 
@@ -111,6 +112,7 @@ def _progress(workflow: str) -> Progress | None:
         return None
 
     def show(done: int, total: int) -> None:
+        # The last column stays free: behind a wrapped line the carriage return comes back to the second row only.
         line = bar(workflow, done, total, min(100, screen_width(sys.stderr)) - 1)
         sys.stderr.write(f"\r\x1b[K{line}" if done < total else "\r\x1b[K")
         sys.stderr.flush()

@@ -108,6 +108,7 @@ async def _renew(attendance: Attendance, record: RunRecord) -> None:
         _, handed = await _hand_over(attendance, record, lambda: record)
         why = "; ".join(each.why for each in handed.left if each.why) or "none of them is reached"
     except DstackError as error:
+        # The run is followed here all the same: fresh credentials are for the time without this machine.
         handed, why = HandoverResult(taken=(), left=()), str(error)
     lines = credential_lines(handed, record.name) if handed.taken else [f"the hosts got no new credentials: {why}"]
     for line in lines:

@@ -29,6 +29,7 @@ def credential_lines(handed: HandoverResult, run: str) -> list[str]:
     """How long the hosts can write to the bucket with the lent credentials, and the way out afterwards."""
 
     def moment(end: float) -> str:
+        # Further away, the time of day alone does not tell the day.
         return clock_text("%H:%M" if end < time.time() + 12 * 3600 else "%Y-%m-%d %H:%M", end)
 
     return [

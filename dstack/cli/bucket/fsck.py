@@ -68,6 +68,7 @@ def _conclude(found: int, left: int, done: str, derivable: int) -> None:
 
 def _check_hosts(session: Session) -> int:
     """Print the orphans of this account on all hosts, and the unreachable hosts -> the number of printed findings."""
+    # Imported here on purpose: only `--hosts` connects to hosts.
     from dstack.app.coordination.orphans import find_orphans
     from dstack.cli.host_questions import ask_hosts
 

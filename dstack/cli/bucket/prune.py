@@ -54,6 +54,7 @@ def prune(
     policy = _policy(older_than, keep, max_size, untagged=untagged)
     session = open_session()
     with open_housekeeper(session) as keeper:
+        # First of all: with tags that this version cannot read, nothing may be called removable.
         keeper.refuse_tags()
         found = survey(session.bucket, session.keys)
         # Ages are told by the clock of the store, which also dated the objects.
@@ -82,6 +83,7 @@ def _policy(older_than: str | None, keep: int | None, max_size: str | None, *, u
     if older_than is not None and age is None:
         raise UsageError(f"--older-than: {older_than!r} is no age", hint="write 30d, 12h or 1d12h")
     size = quantities.parse_size(max_size) if max_size is not None else None
+    # The pattern of sizes wants a unit; a bare 0 needs none.
     if max_size is not None and size is None and max_size.strip() != "0":
         raise UsageError(f"--max-size: {max_size!r} is no size", hint="write 50GB, 800MB or 1TiB")
     limit = (size or 0) if max_size is not None else None

@@ -23,6 +23,7 @@ LITTLE_DISK_BYTES = 5_000_000_000
 UNFIT_HOST_EXIT = 5
 
 
+# 1777: every account makes tickets there, and removes its own alone. An flock needs no right to write.
 SHARE_SLOTS = "install -d -m 1777 /var/lib/dstack-slots && install -m 0444 /dev/null /var/lib/dstack-slots/lock"
 
 

@@ -28,6 +28,7 @@ async def _confirm_keys(inventory: dict[str, Host], host: Host, fingerprints: Se
     from dstack.adapters.ssh.connections import SshHosts
 
     async with SshHosts(inventory, note=_note) as connections:
+        # A host behind a jump host shows its key only once the key of the jump host is confirmed.
         for _ in range(MAX_UNCONFIRMED_HOSTS):
             unknown = await connections.scan_key(host)
             if not unknown:

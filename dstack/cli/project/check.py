@@ -30,6 +30,7 @@ def check() -> None:
         problems += _gather(lambda: missing_secrets(session.secrets, project.workflows), problems) or []
     unread = _check_includes(session, project, problems) if project is not None else ""
     if problems:
+        # config.yaml is read for several questions, and its problems come with each.
         raise ConfigError(sorted(set(problems)))
     for note in project.notes:
         sys.stderr.write(f"{clean(str(note))} (note)\n")

@@ -24,8 +24,10 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
     """Try the bucket at `url` and write the name into config.yaml.
 
     Raises BucketError for a storage unfit as a bucket, UsageError where config.yaml names another bucket."""
+    # Without DSTACK_BUCKET: the question is the bucket of the file.
     settings = read_settings(home=home, root=root, environment={})
     here = settings.origin == CONFIG_FILE
+    # Read like the variable, so that the same rules make a path absolute.
     wanted = read_settings(home=home, root=root, environment={"DSTACK_BUCKET": url}).bucket
     if here and settings.bucket != wanted:
         place = f"{settings.position.file}:{settings.position.line}" if settings.position else settings.origin
@@ -46,6 +48,7 @@ def _name_bucket(root: Path, home: Path, url: str) -> None:
 
 def _to_share(path: str) -> str:
     """The command to open a private folder, with everything in the folder, to a group."""
+    # X is the search right of folders; s hands the group on to everything made in there.
     command = f"chgrp -R GROUP {quote(path)} && chmod -R g+rwXs {quote(path)}"
     closed = [parent for parent in Path(path).parents if not parent.stat().st_mode & 0o011]
     return command + "".join(f" && chmod a+x {quote(str(parent))}" for parent in closed)

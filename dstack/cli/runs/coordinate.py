@@ -21,6 +21,7 @@ def coordinate_(
     only: Annotated[list[str] | None, typer.Option("--only", metavar="HOST")] = None,
 ) -> None:
     """Bring a recorded run to its end without a terminal; values of the caller come as JSON on standard input."""
+    # The terminal of the starting command may close at any time.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     caller = json.loads(sys.stdin.buffer.read() or b"{}")
     session = open_session(hosts_file=hosts)

@@ -35,6 +35,7 @@ def print_plan(session: Session, prepared: PreparedRun, *, offline: bool) -> Non
 def _judged(fate: JobForecast, error: DstackError | None, waits: str | None) -> JobForecast:
     if error is None:
         return fate if waits is None else replace(fate, fate=Forecast.WAITS, reason=waits)
+    # The lines below the first have the errors of single hosts: too much for a cell.
     return replace(fate, fate=Forecast.NOWHERE, reason=str(error).partition("\n")[0].rstrip(":"))
 
 

@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
+    # Variables are options that only the project knows: `read_arguments` takes the whole line apart.
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )
 def run(context: typer.Context) -> int:

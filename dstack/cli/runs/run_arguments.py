@@ -71,6 +71,7 @@ def read_arguments(arguments: Sequence[str]) -> RunLine:
                 f"{name} takes no value", hint=f"for a variable of that name: --var {name.lstrip('-')}={value}"
             )
         elif name == "--rerun":
+            # Never the next word: in `--rerun train` that is the workflow of the run.
             again.append(value)
         elif name == "--hosts":
             line = replace(line, hosts=value if equals else _next(words, "--hosts"))

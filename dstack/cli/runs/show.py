@@ -60,6 +60,7 @@ def _print_diff(body: bytes) -> None:
     """Print the unchanged bytes into a pipe, for `git apply`; no control characters to a terminal."""
     if sys.stdout.isatty():
         text = body.decode("utf-8", "replace")
+        # `clean_lines` makes one space of each tab; the indentation of code has to stay.
         sys.stdout.write(clean_lines(text.expandtabs()))
     else:
         sys.stdout.buffer.write(body)

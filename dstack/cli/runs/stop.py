@@ -68,6 +68,7 @@ def stop(
     try:
         jobs = _wait(session, record, workflow)
     except KeyboardInterrupt:
+        # Ctrl-C leaves the wait, not the request: the present state is still worth printing.
         left, jobs = True, _chosen(session, record, workflow)
     return _conclude(session, record, workflow, jobs, left=left)
 

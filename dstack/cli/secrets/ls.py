@@ -25,6 +25,7 @@ def ls() -> None:
         rows += [_row(one) for one in store.list_secrets(own)]
         rows += [(name, "this project", DOTENV_FILE) for name in read_dotenv(root).values]
     rows += [_row(one) for one in store.list_secrets(ALL_PROJECTS)]
+    # The sort is stable: lines of one name stay in the order in which sources are searched.
     rows.sort(key=lambda row: row[0])
     if rows:
         sys.stdout.write(table(_LISTED, rows, sys.stdout))

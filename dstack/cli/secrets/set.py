@@ -83,8 +83,10 @@ def _decode_value(name: str, body: bytes) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
+        # `from None`, because the error of the decoder holds the value.
         raise UsageError(f"the value of {name} is no UTF-8 text", hint="encode it, with base64 for example") from None
 
 
 command = as_command("set", set_)
+# Else click refuses the word by itself, with a message that repeats the value.
 command.allow_extra_args = command.ignore_unknown_options = True
