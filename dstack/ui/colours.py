@@ -49,6 +49,7 @@ class Colours:
         for found in _SEQUENCE.finditer(data):
             if _FRESH.match(found[1]):
                 self._in_force.clear()
+            # Zeros alone are a reset, with nothing left in force.
             if found[1].strip(b"0;"):
                 self._in_force.append(found[0])
         del self._in_force[:-MAX_SEQUENCES_IN_FORCE]
@@ -73,6 +74,7 @@ def _length_of_permitted(rest: list[str]) -> int:
     """How many parameters at the beginning of `rest` make up one permitted setting; 0 where the first begins none."""
     if ":" in rest[0]:
         head, *parts = map(_number, rest[0].split(":"))
+        # `4:N` is a style of underlining, such as `4:3` for a wavy line.
         is_listed = _is_colour(head, parts) or (head == 4 and len(parts) == 1 and parts[0] <= 5)
         return 1 if is_listed else 0
     head = _number(rest[0])

@@ -212,10 +212,12 @@ class LiveScreen:
         """The lines at the bottom, each with its width in columns; the last column stays free against wrapping."""
         now = time.monotonic()
         width = max(20, columns - 1)
+        # Half of the terminal stays for the logs.
         room = len(self._jobs) if last else max(3, rows // 2 - len(self._progress))
         cells = table_rows(list(self._jobs.values()), now, room)
         bare = table_lines(_COLUMNS, cells, width=width)
         shown = table_lines(_COLUMNS, cells, width=width, colour=self._colour)
+        # Measured without colours: a sequence fills no columns.
         lines = [(display_width(plain), line) for plain, line in zip(bare, shown, strict=True)]
         for label, (done, total) in self._progress.items():
             line = bar(label, done, total, width)

@@ -234,6 +234,7 @@ def size_text(size: int) -> str:
     """Bytes for people: `0 B`, `1.5 kB`, `20 MB`."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB", "TB"):
+        # 999.5 would be rounded to `1000`, and 9.95 to `10.0`.
         if value < 999.5 or unit == "TB":
             return f"{value:.0f} {unit}" if unit == "B" or value >= 9.95 else f"{value:.1f} {unit}"
         value /= 1000

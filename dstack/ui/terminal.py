@@ -27,6 +27,7 @@ _ODD_BYTES = re.compile(
 )
 _NOT_RETURN = _SUSPICIOUS.replace(b"\r", b"")
 # Starts with one class of characters on purpose: the search then skips harmless text fast. Colours never match.
+# _CSI is bounded within MAX_SEQUENCE_CHARACTERS: a sequence without an end must not make every search long.
 _CSI = r"[0-?]{0,48}[ -/]{0,8}"
 _SEQUENCE = re.compile(
     f"[{_FORBIDDEN}]"
@@ -36,6 +37,7 @@ _SEQUENCE = re.compile(
 _COLOUR = re.compile(r"\x1b\[([0-9;:]{0,48})m")
 _STRING = re.compile("\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f]")
 _STRING_OPENERS = ("\x1b]", "\x1bP", "\x1bX", "\x1b^", "\x1b_")
+# CAN and SUB (0x18, 0x1a) break a string off in a terminal, as does any ESC.
 _STRING_END = re.compile("[\x07\x9c\x18\x1a\n]|\x1b\\\\?")
 _UNFINISHED = re.compile(rf"(?:\x1b|(?:\x1b\[|\x9b){_CSI}|\x1b[ -/]{{1,8}})\Z")
 _LINE_END = re.compile("\r+\n")
@@ -74,6 +76,7 @@ class TerminalFilter:
         """The permitted part of `data`."""
         if not data:
             return b""
+        # The way of most logs: bytes are compared in C, and nothing is decoded.
         if self._calm and data.isascii() and len(data.translate(None, _SUSPICIOUS)) == len(data):
             self._in_line = data[-1] != 0x0A
             return data
@@ -140,6 +143,7 @@ class TerminalFilter:
             self._tail = "\x1b"
             return len(text)
         self._in_string = False
+        # A newline, and an ESC that begins another sequence, belong to the text behind the string.
         return end.start() if end[0] in ("\n", "\x1b") else end.end()
 
     def _keep_return(self, text: str) -> str:
