@@ -89,6 +89,7 @@ class HostCoordinators:
         self._opener = opener
         self._libraries: dict[str, Library | None] = {}
         self._packing = asyncio.Lock()
+        # Ends the packing of libraries, whose thread cannot be cancelled.
         self._closed = threading.Event()
         self._clients: dict[str, CoordinatorClient] = {}
 
@@ -144,6 +145,7 @@ class HostCoordinators:
             until=until,
             project=self._session.name if record else "",
             run=record.id if record else RunId(""),
+            # The host starts the record with this digest alone, whatever the bucket gives by then.
             record=digest(pack(record)) if record else "",
             host=host,
             peers=tuple(peers),

@@ -22,6 +22,7 @@ def own_home(notify: Callable[[str], None]) -> Path:
     try:
         closed = secure(str(home / ".dstack"))
     except FileNotFoundError:
+        # Before the first use there is nothing to close.
         pass
     except UntrustedError as error:
         closed = error.closed

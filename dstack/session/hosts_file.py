@@ -73,6 +73,7 @@ def replace(change: HostsFileChange) -> None:
         with os.fdopen(open_file(str(temporary), os.O_WRONLY | os.O_EXCL), "wb") as stream:
             os.fchmod(stream.fileno(), mode)
             stream.write(change.after)
+            # On disk before the rename: after a crash the old text stands there, or the new, never an empty file.
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(target)

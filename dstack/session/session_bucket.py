@@ -60,6 +60,7 @@ class Storage:
             open_bucket(self._url, self._options, self._home), redact_url(self._url), self._notify
         )
         self._format = check_format(bucket)
+        # A bucket with a format is in use, and so its folder is there.
         if self._format is None:
             self.require_folder()
         return bucket

@@ -108,12 +108,14 @@ class Standby:
         except DstackError as error:
             self._say(f"no host stands by: {error}")
         except Exception as error:
+            # Stand-by is an extra of the run: no failure of it may end the run.
             self._say(f"no host stands by: {type(error).__name__}: {error}; report this")
 
     def _reached(self) -> frozenset[str]:
         return frozenset(name for name, link in self._fleet.links.items() if link.reached)
 
     async def _hand(self, me: Coordinator, heart: HeartbeatWriter) -> None:
+        # Before the hand-over, which may fail: a failing host is not asked again at every look.
         self._reached_then = self._reached()
         handover = self._open_handover()
         try:
