@@ -138,6 +138,7 @@ class Listing:
     def feed(self, data: bytes) -> None:
         first, newline, more = data.partition(b"\n")
         self._rest += first
+        # Before the end of the line has come: an endless line must not fill the memory here.
         if len(self._rest) > MAX_LINE:
             raise nonsense_error(self._host, wire.MANIFEST, "a line is longer than 1 MiB")
         if not newline:
@@ -161,6 +162,7 @@ class Listing:
         try:
             value = json.loads(line.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError):
+            # The decoder recurses, and a host may nest lists without an end.
             value = None
         if not isinstance(value, dict):
             raise nonsense_error(self._host, wire.MANIFEST, "a line is no JSON object")

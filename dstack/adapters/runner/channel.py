@@ -164,6 +164,7 @@ class Channel:
         _ = self._start(self._beat())
 
     async def _beat(self) -> None:
+        # Credit for request 0, which never stands, changes nothing and gets no answer.
         sign = wire.pack_message({"op": wire.CREDIT, "request": 0, "bytes": 0})
         while self._dead is None:
             await asyncio.sleep(wire.LEASE_BEAT_S)
@@ -262,6 +263,7 @@ class Channel:
 
     def _take_answer(self, message: dict[str, Any]) -> None:
         number = message.get("id")
+        # `true` would be found as 1: a bool is an int in Python, and equal as a key.
         exchange = self._open.get(number) if type(number) is int else None
         if exchange is None:
             raise wire.ProtocolError(f"an answer to request {first_words(repr(number), 40)}, which does not stand")

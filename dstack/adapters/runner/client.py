@@ -52,6 +52,7 @@ START_TIMEOUT_S = 60.0
 """Seconds from the first byte to a runner that is ready, on a slow line and after a slow login shell."""
 RELEASE_TIMEOUT_S = 600.0
 """Seconds for removing a work tree, which may be large and on a slow disk."""
+# A frame holds at most 1 MiB.
 MAX_DIGESTS = 8192
 """Digests in one message: half a megabyte."""
 DEFAULT_DIRECTORY = "~/.dstack"
@@ -93,6 +94,7 @@ class RunnerClient:
     async def facts(self) -> HostFacts:
         channel = await self._channel()
         if self._first_facts is not None:
+            # Used once: a later call wants the present facts, such as the free disk.
             facts, self._first_facts = self._first_facts, None
             return facts
         return await self._greet(channel, HelloRequest())
@@ -303,6 +305,7 @@ class RunnerClient:
             channel.keep_lease()
             return channel
         except BaseException:
+            # Also for a cancelled caller: nobody else knows the transport yet.
             with suppress(DstackError):
                 await (transport if channel is None else channel).close()
             raise
@@ -321,6 +324,7 @@ class _Counter:
 async def _from_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     """A blocking iterator, advanced in a thread so that the event loop never waits."""
     iterator = iter(chunks)
+    # With a default, because a StopIteration cannot pass through a future.
     while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
         yield chunk
 

@@ -28,6 +28,7 @@ async def open_local(host: Host, python: str) -> LocalTransport:
     try:
         process = await asyncio.create_subprocess_exec(
             python,
+            # The same options as over SSH; -I and -S keep variables and packages of this account out.
             "-I",
             "-S",
             "-X",
@@ -98,6 +99,7 @@ class LocalTransport:
         # What it still writes is dropped, or it could not end.
         while await self._stdout.read(_LIMIT):
             pass
+        # Shielded from the time-out of `close`: the child has to be reaped all the same.
         await asyncio.shield(self._waiting)
 
     def stderr_tail(self) -> str:

@@ -54,6 +54,7 @@ async def start_runner(transport: Transport, program: Program, *, deadline: floa
     HostUnreachableError when the connection is lost or nothing is heard for `deadline` seconds. The caller closes the
     transport.
     """
+    # A new one for each start, so that no noise can hold it.
     sentinel = secrets.token_hex(16)
     header = {
         "sentinel": sentinel,
@@ -99,6 +100,7 @@ def last_words(text: str, limit: int) -> str:
 
 def first_words(text: object, limit: int) -> str:
     """The first `limit` characters of a host's words as one safe line; "" for anything but text."""
+    # Cut twice: a host may say megabytes, and a line gets shorter when runs of spaces are joined.
     return _one_line(text[: 4 * limit])[:limit] if isinstance(text, str) else ""
 
 
@@ -173,6 +175,7 @@ class _Talk:
             return
         how = await describe_end(self._transport)
         host = self._transport.host
+        # 127 is a shell's exit code for a command not found.
         if self._transport.exit_status() == 127:
             raise HostError(
                 host,

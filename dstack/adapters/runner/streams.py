@@ -80,6 +80,7 @@ class Exchange:
             await self._wake
         data = self._take()
         self._spent += len(data)
+        # In quarters of the window: few messages, and the host goes on before the window is used up.
         if self._spent >= STREAM_WINDOW_BYTES // 4 and not self.answer.done():
             self._allowed += self._spent
             credit(self._spent)

@@ -41,6 +41,7 @@ def runner_zipapp() -> tuple[bytes, str]:
     The same sources give the same bytes: fixed dates, order and modes. Built once in a process.
     """
     sources = modules(["__init__.py", "private_folder.py"], ["wire", "runner"])
+    # The bootstrap travels as source text, ahead of the zipapp.
     del sources["dstack/runner/bootstrap.py"]
     return zipped(sources)
 
@@ -68,6 +69,7 @@ def _package(folder: Traversable, name: str) -> dict[str, bytes]:
 
 def without_prose(source: bytes) -> bytes:
     """The same program on the same lines without docstrings and comments, a third of the bytes."""
+    # Line ends stay: a traceback from a host names lines of the sources.
     program = _DOCSTRING.sub(lambda found: found[1] + b'""' + b"\n" * found[0].count(b"\n"), source)
     return _COMMENT.sub(b"", program)
 
