@@ -166,6 +166,7 @@ def open_trusted(path: str, folder: Optional[int] = None) -> int:
     `folder` is the descriptor at the beginning of a relative path. The judged bytes are the bytes to read, also when
     another file takes the name meanwhile. Raises UntrustedError, or OSError.
     """
+    # O_NONBLOCK, because the open of a pipe would wait for a writer.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         _judge_file(os.fstat(fd), path)
@@ -255,6 +256,7 @@ def _settle_root(root: str, fd: int, is_own: bool) -> bool:
     """Close the folder of dstack's -> whether the folder was open. A folder of the user's with other entries is only
     judged."""
     found = os.fstat(fd)
+    # The sticky bit marks a folder for everybody, such as /tmp: never one to close.
     if not is_own or found.st_mode & stat.S_ISVTX:
         _judge_owner(found, root)
         _judge_writers(found, root)
@@ -289,6 +291,7 @@ def _settle(path: str, name: str, folder: Optional[int] = None, keep: int = 0) -
 
 
 def _owned_folder(path: str, name: str, folder: Optional[int]) -> os.stat_result:
+    # The link too, not the target alone: the owner of a link can turn the link elsewhere.
     _judge_owner(os.lstat(name, dir_fd=folder), path)
     found = os.stat(name, dir_fd=folder)
     if not stat.S_ISDIR(found.st_mode):
@@ -322,6 +325,7 @@ def _judge_writers(found: os.stat_result, path: str) -> None:
 
 
 def _judge_owner(found: os.stat_result, path: str) -> None:
+    # Against root nothing helps anyway.
     if found.st_uid in (os.getuid(), 0):
         return
     quoted = shlex.quote(path)
