@@ -54,6 +54,7 @@ class Replacements:
         """
         workflow = WorkflowName(damage.workflow)
         async with self._locks.setdefault(workflow, asyncio.Lock()):
+            # Another taker may have had the artifacts replaced meanwhile: the damage then lies in a former generation.
             while damage.key.startswith(self._driver.inputs.generation(workflow).folder):
                 if self._times.get(workflow, 0) >= MAX_REPLACEMENTS:
                     return f"made anew {MAX_REPLACEMENTS} times it was damaged each time"

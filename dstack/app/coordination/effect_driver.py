@@ -92,6 +92,7 @@ class Driver(ThreadedCreator):
     # -- effects ----------------------------------------------------------------------------------
 
     async def put_new(self, effect: fx.PutNew, /) -> Put:
+        # A claim or an adoption of a coordinator without a heartbeat counts as nobody's.
         if takes_attempt(effect.key):
             await self._context.heart.begin()
         return await super().put_new(effect)
@@ -158,6 +159,7 @@ class Driver(ThreadedCreator):
             return StartUnknown()  # another connection than the one that held it
         if at is None:
             return StartUnknown()
+        # A started job has a time of at least 1.0 (`Attempt.decided_at`); 0.0 stands for the verdict `refused`.
         return JobStarted(at) if at > 0 else StartRefused()
 
     # -- the running attempt ----------------------------------------------------------------------
@@ -256,6 +258,7 @@ class Driver(ThreadedCreator):
         """Whether the whole log is in the bucket, also the part before the first line and after the answer to a
         stop."""
         watch = self._watches.get(effect.claim.nonce)
+        # The watch carries the log already; a second carrier would send the same bytes again.
         if watch is not None:
             return isinstance(await watch.wait(REST_OF_LOG_WAIT_S), ExitReport)
         nonce = Nonce(effect.claim.nonce)
@@ -277,6 +280,7 @@ class Driver(ThreadedCreator):
         self._full_since.pop(claim.nonce, None)
         try:
             await self._hosts.ask(claim, lambda runner: runner.release(Nonce(claim.nonce)))
+        # The attempt then lies on the host until a later coordinator of the account cleans up.
         except HostError as error:
             self._context.screen.message(str(error))
 

@@ -105,6 +105,7 @@ class HeartbeatWriter:
         if self._beating is not None:
             return
         async with self._first:
+            # Jobs of the run claim at the same time: the first one beats, and the others wait for that beat.
             if self._beating is None:
                 while not await self._beat(0):  # noqa: ASYNC110 - the bucket has no event
                     await asyncio.sleep(FIRST_BEAT_RETRY_S)

@@ -58,6 +58,7 @@ async def clean_up_host(reached: ReachedHost, bucket: Bucket, keys: ProjectKeys,
         if not over:
             return 0
         await asyncio.sleep(RELEASE_GRACE_S)
+        # Asked again: the coordinators that recorded these ends may have released the attempts meanwhile.
         left = {each.nonce for each in await runner.spool()}
         for each in over:
             if each.nonce in left:
@@ -81,6 +82,7 @@ async def _finish(reached: ReachedHost, bucket: Bucket, over: Leftover, say: Cal
         if over.rest is LeftoverAction.FORGET_LOST:
             await asyncio.to_thread(record_orphan_gone, bucket, over.attempt, over.nonce)
         await reached.runner.release(over.nonce)
+    # A lost connection ends the whole clean-up: no other attempt could be finished either.
     except HostUnreachableError:
         raise
     except DstackError as error:
@@ -113,6 +115,7 @@ def action_for(bucket: Bucket, keys: ProjectKeys, spooled: Spooled) -> LeftoverA
     end = end_of(bucket, attempt)
     if end is None:
         return LeftoverAction.FORGET if _was_pruned(bucket, attempt) else LeftoverAction.LEAVE
+    # Another bucket may have an attempt under the same key.
     if end.nonce != spooled.nonce:
         return LeftoverAction.LEAVE
     if end.status != AttemptEnd.LOST:

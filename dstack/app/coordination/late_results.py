@@ -39,6 +39,7 @@ async def bring_in_result(reached: ReachedHost, bucket: Bucket, attempt: Attempt
     runner, facts = reached.runner, reached.facts
     body = await asyncio.to_thread(bucket.get, attempt.claim)
     claim = unpack(Claim, attempt.claim, body) if body is not None else None
+    # Any account can put a nonce into its own spool: only the spool in which the attempt was claimed counts.
     if claim is None or claim.nonce != nonce or not belongs(claim, facts) or is_other_machine(claim, facts):
         return ""
     report = await runner.wait(nonce)

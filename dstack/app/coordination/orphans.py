@@ -63,6 +63,7 @@ def _claimant(bucket: Bucket, attempt: AttemptKeys) -> str:
 async def end_orphan(runner: RunnerPort, bucket: Bucket, orphan: Orphan) -> None:
     """End the whole process tree, have the host forget the attempt, and record that nothing of the attempt lives."""
     await runner.stop(orphan.nonce, abort=True)
+    # Before the release: no later coordinator finds an attempt that its host has forgotten.
     await asyncio.to_thread(record_orphan_gone, bucket, orphan.attempt, orphan.nonce)
     await runner.release(orphan.nonce)
 

@@ -51,6 +51,7 @@ class Preparation:
         link = self._context.fleet.link_of(claim)
         runner = link.reached.runner if link.reached is not None else None
         lost = f"{claim.host}: the connection was lost before the job began"
+        # A hold ends with the connection of its runner: no fresh runner could start the job.
         if runner is None or runner is not self._holder(claim.nonce):
             return self._not_begun(spec, lost)
         try:

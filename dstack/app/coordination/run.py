@@ -71,9 +71,11 @@ def submit(
             bucket.create(key, body)
     if submission.diff:
         bucket.create(keys.diff(submission.record.snapshot.commit), submission.diff)
+    # The record last: from the record on any coordinator works on the run, and finds everything that the record names.
     record = submission.record
     while not create_now(bucket, keys.name(record.name), encode_name(record.id)):
         record = rename(record)
+    # A cache of a person's own runs, on which no decision rests: the answer of the store does not matter.
     bucket.create(keys.run_of(record.user, record.machine, record.id), b"{}")
     create_now(bucket, keys.run(record.id).record, pack(record))
     return record

@@ -47,6 +47,7 @@ class SlotSearch:
         and SlotUnavailable with the things that this coordinator lacks."""
         missing = self._missing(spec)
         if missing:
+            # The steps ask again at once: an answer without a wait would keep the event loop busy.
             await asyncio.sleep(patience)
             return SlotUnavailable(missing)
         race = self._races.get(nonce)

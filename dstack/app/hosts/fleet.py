@@ -137,6 +137,7 @@ class Link:
 
     async def look_for(self, image: str) -> None:
         """Find out whether the image is on the reached host, once; a host without an answer tells nothing."""
+        # Many jobs may become ready at once: the first one asks, for all.
         async with self._looking:
             if self._reached is None or image in self.images or not self._reached.facts.docker:
                 return
@@ -150,9 +151,11 @@ class Link:
         runner."""
         if self._reached is not None and self._reached.runner is runner:
             self._reached = None
+            # `_beat` drops its own runner here, and would not come to the end of this method if it cancelled itself.
             if self._beating is not None and self._beating is not asyncio.current_task():
                 self._beating.cancel()
             closing = asyncio.create_task(_close(runner))
+            # The event loop refers to tasks weakly: a task without a reference may vanish before its end.
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             # What waited for an answer of this runner hears of the loss before anything else is asked.
@@ -210,6 +213,7 @@ class Fleet:
         reached: ReachedHost | None = None
         try:
             link, reached = await self.locate(claim)
+            # Another machine, or another boot: the locks there say nothing of this coordinator.
             if reached.facts.boot_id != coordinator.boot_id:
                 return False
             return coordinator.id in await reached.runner.ended_coordinators([coordinator.id])

@@ -77,4 +77,5 @@ class Prospects:
                 told_text = text
                 tell(text)
             await self._fleet.ready(PROSPECT_PAUSE_S)
+            # `ready` returns at once where any host is reached: the pause between two looks is this one.
             await asyncio.sleep(PROSPECT_PAUSE_S)

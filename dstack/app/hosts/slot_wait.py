@@ -118,6 +118,7 @@ class SlotRace:
         await self.close()
         for name in tasks:
             self._fleet.links[name].busy -= 1
+            # A cancelled request may have been answered already: the drop frees the slot in any case.
             await _drop(self._fleet.links[name], self._nonce)
 
     async def close(self) -> None:

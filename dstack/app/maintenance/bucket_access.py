@@ -28,6 +28,7 @@ def try_bucket(bucket: Bucket, nonce: str) -> float:
         if not listed:
             raise BucketError("a list does not show an object that was just written")
     finally:
+        # The trial is decided by now, and every reader ignores leftovers below `probe/`.
         with suppress(BucketError):
             bucket.delete(key)
     return listed[0].modified

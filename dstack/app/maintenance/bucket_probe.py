@@ -155,6 +155,7 @@ def _together(calls: Sequence[Callable[[], Put]]) -> list[Put]:
         try:
             answers[index] = calls[index]()
         except BaseException as error:
+            # The error of a thread reaches no caller by itself.
             answers[index] = error
 
     threads = [threading.Thread(target=one, args=(index,), daemon=True) for index in range(len(calls))]

@@ -204,6 +204,7 @@ class Pruner:
                 continue
             for key in self._bucket.list(self._keys.run(run).jobs):
                 try:
+                    # An outcome that went since the list is passed over like a damaged one.
                     outcome = unpack(Outcome, key, self._bucket.get(key) or b"")
                 except BucketError:
                     continue

@@ -32,6 +32,7 @@ class ReaderHeartbeat:
         """Beat no more, and remove the object; raises BucketError. Does no harm where `begin` failed."""
         self._ending.set()
         if self._thread.is_alive():
+            # Before the removal: a beat behind it would bring the object back.
             self._thread.join()
         self._bucket.delete(self._key)
 

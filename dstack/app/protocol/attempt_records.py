@@ -60,6 +60,7 @@ def record_ended(
             lost = collected.why
             reason = lost if report.succeeded else f"{reason}; what it left could not be kept: {lost}"
         yield from record_end(mine, claim, report, status=end_without_result(report), reason=reason)
+    # Last: until the end stands in the bucket, the exit report lies on the host alone.
     yield from ask(Release(claim))
 
 

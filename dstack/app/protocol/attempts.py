@@ -140,6 +140,7 @@ def _claimed(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Outc
     recorded, and the run of a very slow coordinator may have been pruned, record first.
     """
     stop = yield from stop_of_job(job)
+    # A run that needs artifacts anew has an outcome of the job already: only the summary ends the need.
     recorded = yield from ask(Read(job.run_keys.final if job.again else job.run_keys.job(job.spec.workflow)))
     if recorded is None and (yield from ask(Read(job.run_keys.record))) is None:
         yield from ask(Drop(Nonce(claim.nonce)))
@@ -181,12 +182,14 @@ def _start(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, Starte
     yield from ask(Show(workflow=workflow, status=JobStatus.PREPARING, host=claim.host, attempt=mine, mine=True))
     prepared = yield from _prepare(job, mine, claim)
     if isinstance(prepared, DamagedInput):
+        # The refusal before the end: once the end stands, any coordinator may claim the next attempt.
         yield from ask(Drop(Nonce(claim.nonce)))
         yield from record_void(mine, claim, f"its input {prepared.workflow} is damaged: {prepared.why}")
         yield from ask(Release(claim))
         raise DamagedInputError(prepared.workflow, prepared.key, prepared.why)
     if isinstance(prepared, Unpreparable):
         yield from ask(Drop(Nonce(claim.nonce)))
+        # The log alone: a host that refuses `prepare` writes the reason there, and no job has made anything.
         yield from ask(Collect(claim, workflow, mine, partial=True, keep=False))
         yield from record_end(mine, claim, ExitReport(code=None, reason=prepared.why), status=AttemptEnd.FAILED)
         yield from ask(Release(claim))
@@ -229,6 +232,7 @@ def _go(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, JobStarte
     if isinstance(answer, JobStarted):
         return answer
     if isinstance(answer, StartRefused):
+        # Without a reason: `record_void` says that the attempt never started.
         return NotBegun("")
     if (yield from _has_started(job, mine, claim)):
         return JobStarted()
@@ -272,6 +276,7 @@ def _lose_silent(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, 
 
 def _end_of(mine: AttemptKeys) -> Steps[ObjectReader, End | None]:
     """The recorded end of the attempt, by any coordinator; None before there is an end."""
+    # One read decides: a prune may take the record away before a second read.
     body = yield from ask(Read(mine.end))
     if body is None:
         return None
@@ -311,6 +316,7 @@ def look_after(job: Job, mine: AttemptKeys, claim: Claim, *, at: float = 0.0) ->
     patience, note = FIRST_LOOK_S, ""
     while True:
         answer: WatchAnswer | StopAnswer = yield from ask(WatchJob(claim, workflow, mine, patience))
+        # Growth by 2 % a look: a new job is looked at often, and the longest interval is reached in some two minutes.
         patience = min(LONGEST_LOOK_S, patience * 1.02)
         if isinstance(answer, ExitReport):
             break
@@ -339,6 +345,7 @@ def _linger(job: Job, mine: AttemptKeys, claim: Claim) -> Steps[Performer, None]
             return
         if (yield from _is_in_vain(job, mine)):
             break
+    # Of a host out of reach the attempt is left to the next coordinator of the account that reaches the host.
     for _ in range(STOP_ATTEMPTS):
         if isinstance((yield from ask(StopJob(claim, True))), ExitReport):
             yield from record_gone(mine, claim)

@@ -20,6 +20,7 @@ F = TypeVar("F")
 R = TypeVar("R")
 CreatorT = TypeVar("CreatorT", bound=ObjectCreator)
 
+# With the pauses below a store has some 6 s to answer.
 CREATE_ATTEMPTS = 8
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 """Seconds between two attempts to create one object: at first, and at most."""

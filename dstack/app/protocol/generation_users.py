@@ -22,6 +22,7 @@ def register(keys: JobKeys, name: str) -> Steps[BucketPerformer, None]:
     Two coordinators of one run may enter the name twice: that costs one read more for each look. Raises BucketError.
     """
     number = 1
+    # One read spares the first user of a generation the list.
     if (yield from ask(Read(keys.user(number)))) is not None:
         number = 1 + (yield from last_number(keys.users, keys.user))
     made = pack(User(nonce=(yield from ask(NewNonce())), name=name))
@@ -46,6 +47,7 @@ def _registered_names(keys: JobKeys) -> Steps[BucketReader, set[str]]:
         try:
             name = unpack(User, keys.user(number), body).name
         except DamagedObjectError:
+            # A damaged entry names nobody; only an absent entry ends the register.
             name = ""
         if is_name(name):
             found.add(name)

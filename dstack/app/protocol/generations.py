@@ -41,6 +41,7 @@ def first_generation(job: Job) -> Steps[BucketPerformer, JobKeys]:
     numbers = yield from _numbers(job)
     if job.fresh:
         return (yield from _own_generation(job, numbers[-1]))
+    # The highest first: a run goes from a generation to higher generations only.
     for number in reversed(numbers):
         if (yield from _is_in(job.generation(number).want(job.run.id))):
             return job.generation(number)
@@ -105,6 +106,7 @@ def shared_generation(job: Job, after: int, reason: str) -> Steps[BucketPerforme
                 return keys
             number += 1
             continue
+        # Whoever creates the record, the next round reads it: another run may have opened the number for itself alone.
         yield from create(
             keys.why, pack(Why(nonce=(yield from ask(NewNonce())), run=job.run.id, reason=reason, shared=True))
         )
@@ -133,6 +135,7 @@ def record_want(job: Job, keys: JobKeys, *, settled: bool = False) -> Steps[Buck
     ended = 0
     if not left and not settled:
         number, live = yield from latest_of(keys)
+        # A living attempt is joined, and its end will count for this run; the ends before do not.
         ended = number if live is None else number - 1
     made = Want(
         nonce=(yield from ask(NewNonce())),
@@ -176,6 +179,7 @@ def _own_generation(job: Job, highest: int, *, after: int = 0) -> Steps[BucketPe
             why = _why(keys.why, body)
             if why is not None and why.run == job.run.id and not why.shared:
                 return keys
+        # A listed generation without a reason is the first or a pruned one: only a number above all others is opened.
         elif number > highest:
             made = Why(nonce=(yield from ask(NewNonce())), run=job.run.id, reason=job.fresh)
             if (yield from create(keys.why, pack(made))):

@@ -123,6 +123,7 @@ def is_wanted(project: ProjectKeys, attempt: AttemptKeys, *runs: RunId) -> Steps
 def _wants(attempt: AttemptKeys, *runs: RunId) -> Steps[BucketReader, dict[RunId, str]]:
     """The keys of the wants of all runs that ever came to the attempt's generation, by run; always with `runs` and the
     claimant."""
+    # The claimant without a look into the register: earlier versions did not register, and a late list lacks wants.
     claimant = (yield from read_record(Claim, attempt.claim)).run
     users = yield from users_of(attempt.generation, attempt.generation.wants)
     found = {RunId(name) for name in users if is_run_id(name)} | {claimant, *runs}

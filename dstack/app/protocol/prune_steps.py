@@ -111,6 +111,7 @@ def _run_uses(project: ProjectKeys, keys: JobKeys, run: RunId, ended: set[RunId]
         ended.add(run)
         return False
     body = yield from ask(Read(keys.want(run)))
+    # A run without a want stands between its entry in the register and its want: a user as well.
     return body is None or not unpack(Want, keys.want(run), body).left
 
 
@@ -127,6 +128,7 @@ def has_ended(run: RunKeys) -> Steps[ObjectReader, bool]:
 def _reader_lives(key: str) -> Steps[BucketPerformer, Liveness]:
     body = yield from ask(Read(key))
     if body is None:
+        # Without a pin the reader has left, or is about to pin and will then find the tomb.
         return Liveness.DEAD
     reader = unpack(Pin, key, body).reader
     return Liveness.UNKNOWN if reader is None else (yield from ask(Alive(reader)))
@@ -163,6 +165,7 @@ def forget_run(project: ProjectKeys, run: RunId) -> Steps[BucketPerformer, int]:
     body = yield from ask(Read(keys.record))
     gone = 0
     if body is not None:
+        # Before the record, which alone says the name.
         gone += yield from _forget_name(project, run, body)
     rest = found - {keys.record, keys.final}
     # Record and summary by their keys: a late list may lack them, and their order counts.
@@ -179,6 +182,7 @@ def _forget_name(project: ProjectKeys, run: RunId, body: bytes) -> Steps[BucketP
         return 0
     own = project.run_of(record.user, record.machine, run)
     key = project.name(record.name)
+    # Another run may have taken the name since: an earlier prune may have been broken off behind the name.
     there = yield from ask(Read(key))
     mine = [key] if there is not None and decode_name(there) == run else []
     mine += [own] if (yield from ask(Read(own))) is not None else []

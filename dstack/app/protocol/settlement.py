@@ -149,6 +149,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
     stop = yield from stop_of_job(job)
     found = yield from ask(Read(keys.result))
     result = unpack(Result, keys.result, found) if found is not None else None
+    # A result of this run's own attempt counts in spite of a stop: the job had come to its end.
     if stop is not None and (result is None or result.run != job.run.id):
         return (yield from _stopped(job, me, keys, stop))
     want = yield from generations.record_want(job, keys, settled=result is not None)
@@ -166,6 +167,7 @@ def _step(job: Job, me: Coordinator, keys: JobKeys) -> Steps[Performer, Outcome 
     if verdict is retry.NextStep.LOOK or (yield from ask(Read(keys.result))) is not None:
         return None  # an attempt succeeded since the first look: its result precedes its end
     if verdict is not retry.NextStep.CLAIM:
+        # A stopped attempt was stopped for another run, and counts for nothing here.
         end = next(end for end in reversed(ends) if end.status != AttemptEnd.STOPPED)
         status = JobStatus.LOST if verdict is retry.NextStep.LOST else JobStatus.FAILED
         return (
@@ -251,6 +253,7 @@ def _beside(job: Job, me: Coordinator, keys: JobKeys, live: LiveAttempt, want: W
     owner."""
     if live.owner.id != me.id and not (yield from _outlive(job, live)):
         return
+    # The host alone knows whether the job began, and an answer `refused` holds for ever: nothing begins later.
     verdict = yield from ask(AskVerdict(live.claim))
     if isinstance(verdict, ForeignAttempt):
         yield from _foreign(job, live, want, verdict)
@@ -304,6 +307,7 @@ def _foreign(job: Job, live: LiveAttempt, want: Want | None, verdict: ForeignAtt
     of the attempt lives."""
     may_lose = want is not None and verdict.sighting is Sighting.RESTARTED
     if may_lose and (yield from attempts.may_try_again(job, live.keys, want)):
+        # First of the two: a lost attempt without `gone` counts as an attempt that may live.
         yield from attempt_records.record_gone(live.keys, live.claim)
         yield from attempt_records.record_lost(live.keys, live.claim, f"{live.claim.host} was restarted")
         return

@@ -176,6 +176,7 @@ def _read_ahead(bucket: Bucket, reader: LogCursor, listed: Sequence[str], at_onc
     waiting: deque[tuple[str, Future[bytes | None]]] = deque()
     with ThreadPoolExecutor(at_once) as pool:
         try:
+            # More rounds than pieces: the last `at_once` rounds only take the pieces on their way.
             for number in range(len(listed) + at_once):
                 if number < len(listed):
                     waiting.append((listed[number], pool.submit(bucket.get, listed[number])))
@@ -183,6 +184,7 @@ def _read_ahead(bucket: Bucket, reader: LogCursor, listed: Sequence[str], at_onc
                     continue
                 key, future = waiting.popleft()
                 piece = future.result()
+                # A late list may lack a piece: from the gap on the caller reads by key.
                 if not piece or reader.attempt is None or key != reader.attempt.log(reader.offset):
                     return
                 reader.offset += len(piece)

@@ -62,6 +62,7 @@ def read_run_folder(bucket: Bucket, keys: ProjectKeys, record: RunRecord) -> Run
         body = bucket.get(key) if key in there else None
         if body is not None:
             stops[name or ALL_WORKFLOWS] = unpack(Stop, key, body)
+    # Names alone: `Presence` reads the records, and only those of coordinators with a heartbeat.
     names = (key.removeprefix(run.coordinators) for key in sorted(there) if key.startswith(run.coordinators))
     return RunFolder(outcomes=outcomes, stops=stops, coordinators=tuple(names))
 

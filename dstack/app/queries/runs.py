@@ -102,6 +102,7 @@ def _finals(bucket: Bucket, keys: ProjectKeys, runs: Sequence[RunId], at_once: i
     try:
         yield from pool.map(lambda run: bucket.get(keys.run(run).final), runs)
     finally:
+        # Without a wait: a caller that stops early needs none of the answers on their way.
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -110,6 +110,7 @@ async def stage_inputs(
     for _, keys, manifest in inputs:
         for part in stored_files(keys, manifest):
             files = [entry for entry in manifests.distinct_entries(part.files) if entry.sha256 in wanted]
+            # Equal files of several inputs are sent once.
             wanted.difference_update(entry.sha256 for entry in files)
             runs += part.runs(files)
     meter = Meter(progress, sum(run.size for run in runs))

@@ -107,6 +107,7 @@ async def carry_log(
         while True:
             if waiting is None:
                 waiting = asyncio.ensure_future(anext(stream))
+            # `wait_for` would cancel the step when the time is over, and a cancelled step ends the stream.
             await asyncio.wait({waiting}, timeout=max(0.0, writer.due))
             if not waiting.done():
                 await writer.push()
@@ -130,6 +131,7 @@ async def tail(bucket: Bucket, attempt: AttemptKeys, *, show: ShowLog, ended: Ca
     """Show the log of an attempt of another coordinator, from the bucket, until the attempt has ended."""
     offset = 0
     while True:
+        # The end before the log: all pieces are written before the end, so none follows the reading below.
         last = await ended()
         while piece := await asyncio.to_thread(bucket.get, attempt.log(offset)):
             show(piece)

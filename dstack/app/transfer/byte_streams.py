@@ -86,6 +86,7 @@ def _thread(work: Callable[[], T]) -> asyncio.Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
+    # A running future cannot be cancelled: `_until_ended` waits for the thread itself.
     future.set_running_or_notify_cancel()
     threading.Thread(target=run, name="dstack-stream").start()
     return asyncio.wrap_future(future)
@@ -103,6 +104,7 @@ async def _until_ended(task: asyncio.Future[T], stop: Callable[[], None]) -> T:
             except asyncio.CancelledError:
                 continue
         if not task.cancelled():
+            # Taken, so that the event loop does not report an exception that nobody asked for.
             task.exception()
         raise
 
@@ -122,6 +124,7 @@ class _ThreadIterator:
         return self
 
     def __next__(self) -> bytes:
+        # Under the lock of `stop`: no step of the source begins behind a stop.
         with self._lock:
             if self._stopped:
                 raise TransferCancelledError
@@ -154,6 +157,7 @@ class _ThreadIterator:
 async def iterate_in_threads(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     """A blocking iterator of bytes as an asynchronous one; each step runs in a thread."""
     source = iter(chunks)
+    # With a default: StopIteration cannot pass through a future.
     while (piece := await asyncio.to_thread(next, source, None)) is not None:
         yield piece
 

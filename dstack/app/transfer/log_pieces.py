@@ -30,6 +30,7 @@ def linger_seconds(age: float) -> float:
 
 def stored_length(bucket: Bucket, attempt: AttemptKeys) -> int:
     """How many bytes of the log are in the bucket, without a gap."""
+    # A late list gives too small a length: the writer then meets the pieces by key, and goes on behind them.
     keys = bucket.list(attempt.logs)
     if not keys:
         return 0

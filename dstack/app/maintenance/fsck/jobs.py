@@ -65,6 +65,7 @@ class _Generation(Records):
         """Behind a tomb everything goes, unless a run still uses the generation."""
         if len(self.listed) == 1 or self.keys.tomb not in self.of(KeyKind.TOMB) or self._used():
             return
+        # A prune may have taken any part of what is left, so that only faults of the tomb itself count.
         self.findings = [each for each in self.findings if each.key == self.keys.tomb]
         tomb = self.of(KeyKind.TOMB)[self.keys.tomb]
 
