@@ -30,6 +30,7 @@ def boot(stdin: BinaryIO) -> None:
     From here on the process's stdout carries only the words of dstack: fd 1 becomes stderr, and fd 0 is empty, so that
     no child can take a byte from either.
     """
+    # For the files of the runner; jobs and git get a umask of their own.
     os.umask(0o077)
     line = stdin.readline()
     if not line:
@@ -44,6 +45,7 @@ def boot(stdin: BinaryIO) -> None:
     except Exception as error:
         _answer(stdout, request, {"error": "dstack cannot start here: %s" % _said(error), "hint": _hint(error)})
         return
+    # Ahead of all others: a dstack installed on this host may be another version.
     sys.meta_path.insert(0, Modules(codes))
     entry = importlib.import_module(request.get("entry") or "dstack.runner.__main__")
 
@@ -96,6 +98,7 @@ def _compiled(place: Place, archive: bytes) -> Dict[str, Any]:
         if kept_bytes[:32] == _seal(place, body):
             return dict(marshal.loads(body))  # noqa: S302 - written below, by this account
     except OSError:
+        # A missing cache, or one not to be believed, is made anew below.
         pass
     import zipfile  # costs 10 ms, and is needed once on a host
 
@@ -108,6 +111,7 @@ def _compiled(place: Place, archive: bytes) -> Dict[str, Any]:
     try:
         _write(place, kept, _seal(place, body) + body)
     except OSError:
+        # Without room for the cache the next start compiles again.
         pass
     return codes
 
@@ -118,6 +122,7 @@ def _seal(place: Place, body: bytes) -> bytes:
 
 def _rest(stdin: Any) -> bytes:
     """The bytes read ahead of their time, without waiting for more."""
+    # A peek into an empty buffer reads, and would wait for a coordinator that has sent everything.
     os.set_blocking(0, False)
     try:
         return bytes(stdin.peek())

@@ -23,6 +23,7 @@ def _is_free(path: str) -> bool:
     except OSError:
         return False
     try:
+        # Shared, so that two observers do not take one another for a living coordinator.
         return try_lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)

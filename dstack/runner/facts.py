@@ -24,6 +24,7 @@ def describe_host(root: str) -> HelloAnswer:
     """The facts of this host."""
     asked: Dict[str, Any] = {}
     questions = [("git", git_version), ("gpus", list_gpus), ("docker", has_docker)]
+    # Side by side: programs that hang cost a start one time-out, and not one each.
     threads = [threading.Thread(target=lambda name, ask: asked.update({name: ask()}), args=each) for each in questions]
     for thread in threads:
         thread.start()
@@ -72,6 +73,7 @@ def folder_id(root: str) -> str:
             fresh = "%s.%s" % (path, os.urandom(8).hex())
         write_durably(fresh, os.urandom(16).hex().encode("ascii"))
         try:
+            # Of several runners one makes the name, and all of them read what stands there.
             os.link(fresh, path)
         except FileExistsError:
             pass
@@ -113,6 +115,7 @@ def memory_bytes() -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         limit = _line(path) or ""
+        # Without a limit cgroup v2 says `max`, and cgroup v1 a number beyond any memory.
         if limit.isdigit():
             return min(total, int(limit))
     return total

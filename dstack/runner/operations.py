@@ -175,10 +175,12 @@ class Operations:
         os.makedirs(project, exist_ok=True)
         blob_store.stage(self._root, project, order.inputs, self._verified)
         write_durably(attempt.script, order.script.encode("utf-8", "surrogateescape"))
+        # Last: a supervisor that finds an order finds everything to start the job with.
         write_json(attempt.attempt, order.to_json())
 
     def _verdict(self, request: Request, order: VerdictRequest) -> VerdictAnswer:
         attempt = self._attempt(order)
+        # An attempt unknown here gets a folder: a late `hold` of the nonce must find the refusal.
         attempt.make()
         return VerdictAnswer(verdict=attempt.read_verdict() or attempt.decide(REFUSED))
 
@@ -248,6 +250,7 @@ class Operations:
         if attempt.lives():
             raise Refusal("busy", "attempt %s has not ended" % attempt.nonce, "stop it first")
         if attempt.exists():
+            # Without a report the supervisor was killed, and may have left an ended container behind.
             if attempt.read_exit() is None:
                 remove_outside(attempt)
             self._keep_artifacts(attempt)

@@ -35,6 +35,7 @@ def serve(first: bytes, stdin: int, stdout: int, root: str) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if not os.path.isdir(root):
         make_folder(root)
+    # Before the first thread: a fork would copy a lock in the hands of a thread, and not the thread.
     forker = start_forker(root, [stdin, stdout])
     threading.Thread(target=_end_with, args=(forker.pid,), daemon=True).start()
     try:

@@ -18,6 +18,7 @@ from dstack.wire.message_form import Message, MisfitError, RequestMessage
 
 MAX_WAITING_PIECES = 16
 """Waiting pieces of bulk data (of at most a frame each) for a handler."""
+# fcntl.F_SETPIPE_SZ, which Python names from 3.10 on.
 _F_SETPIPE_SZ = 1031
 
 R = TypeVar("R", bound=RequestMessage[Any])
@@ -82,6 +83,7 @@ class Request:
         """Hand a piece to the handler; waits while the handler is behind, drops the piece after the answer."""
         while not self._answered:
             try:
+                # A handler may answer without the rest of the bytes: a put without an end would hold up all requests.
                 self._incoming.put(data, timeout=0.1)
                 return
             except queue.Full:
@@ -91,6 +93,7 @@ class Request:
         """The bytes behind the request, to their end. Raises Refusal for a cancelled request."""
         while True:
             try:
+                # A time-out, because `cancel` puts nothing into the queue.
                 data = self._incoming.get(timeout=0.2)
             except queue.Empty:
                 if self._cancelled.is_set():
@@ -148,6 +151,7 @@ class Request:
             self._answered = True
             self._writer.write(frame)
         with self._window:
+            # A stream that waits for credit ends with the answer.
             self._window.notify_all()
         self._finished(self.id)
 
@@ -161,6 +165,7 @@ class Request:
             act()
 
     def on_cancel(self, act: Callable[[], None]) -> None:
+        # Before the look: with a cancel in between `act` may run twice, and never not at all.
         self._on_cancel.append(act)
         if self._cancelled.is_set():
             act()

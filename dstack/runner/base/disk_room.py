@@ -38,6 +38,7 @@ def is_full(folder: str) -> bool:
     """Whether `folder` lacks room for TRIAL_BYTES more. Tried by writing: no number of the disk shows a quota."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
+            # Blocks, not only a length: a sparse file finds room on a full disk.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, TRIAL_BYTES)
             else:

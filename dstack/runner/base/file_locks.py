@@ -53,6 +53,7 @@ def _flock(line: str) -> Optional[Tuple[FileId, int]]:
         return None
     try:
         major, minor, inode = words[5].split(":")
+        # Device numbers are hexadecimal in /proc/locks, and decimal in mountinfo.
         return (int(major, 16), int(minor, 16), int(inode)), int(words[4])
     except ValueError:
         return None

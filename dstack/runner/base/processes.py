@@ -86,6 +86,7 @@ def look(pid: int) -> Optional[Process]:
         return None
     # The name stands in parentheses and may hold anything, parentheses included.
     head, _, tail = text.rpartition(")")
+    # Numbered as in proc(5) from 3 on: [1] is the parent, [17] the number of threads, [19] the start time.
     fields = tail.split()
     # A program whose first thread has ended looks like a zombie while its other threads run on.
     state = HOLLOW_STATE if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
@@ -143,6 +144,7 @@ def send(process: Process, number: int) -> None:
             if now is not None and now.started == process.started:
                 os.kill(process.pid, number)
             return
+        # Before the look: behind this descriptor no other process can take the place of the one looked at.
         fd = os.pidfd_open(process.pid)
     except OSError:
         return
@@ -273,9 +275,11 @@ def _holds(face: str, path: str) -> bool:
             if os.readlink("%s/fd/%s" % (face, name)) != path:
                 continue
             with open("%s/fdinfo/%s" % (face, name), "rb") as file:
+                # Supervisor and job hold an exclusive lock (WRITE); observers take a shared lock (READ).
                 if re.search(rb"FLOCK\s+ADVISORY\s+WRITE", file.read()):
                     return True
     except OSError:
+        # The process has ended, or is another account's, and none of this attempt.
         pass
     return False
 

@@ -24,10 +24,12 @@ HASH_BLOCK_BYTES = 1 << 20
 COPY_BYTES = 1 << 28
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: to open a pipe without a writer would wait for ever.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MARK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+# fcntl.FICLONE, which Python names from 3.12 on.
 _FICLONE = 0x40049409
 _IN_THE_WAY = (errno.ENOTDIR, errno.ELOOP)
 # What file systems of macOS ignore in a name: ".g\u200cit" would be ".git" there.
@@ -149,6 +151,7 @@ def make_folder(top: int, parts: Sequence[bytes]) -> int:
 
 
 def _enter(fd: int, part: bytes) -> int:
+    # A bound, because a process of the job may put something in the way again and again.
     for _ in range(8):
         try:
             return os.open(part, FOLDER_FLAGS, dir_fd=fd)
@@ -240,6 +243,7 @@ def remove_tree(path: str) -> None:
         except OSError:
             pass  # counted below
 
+    # `onerror`, because Python has `onexc` from 3.12 on only.
     shutil.rmtree(path, onerror=open_up)
     if os.path.lexists(path):
         hint = "files of another user may lie there; remove it as root"

@@ -146,6 +146,7 @@ class Attempt:
         except OSError:
             mine = "%s.%d.%d" % (self.stop, os.getpid(), time.monotonic_ns())
             try:
+                # Of several runners the rename gives the reserved room to one.
                 os.rename(self.stop + ".reserve", mine)
             except FileNotFoundError:
                 if os.path.exists(self.stop):
@@ -204,6 +205,7 @@ class Attempt:
         except FileNotFoundError:
             return False
         try:
+            # Shared, so that two observers do not take one another for a living attempt.
             return not try_lock(fd, fcntl.LOCK_SH)
         finally:
             os.close(fd)
@@ -221,6 +223,7 @@ class Attempt:
             return HELD if lives else (UNKNOWN if self.read_verdict() != STARTED else self.state())
         if lives:
             return RUNNING
+        # Again: the supervisor may have written the report and ended since the first look.
         return ENDED if os.path.exists(self.exit) else VANISHED
 
 
@@ -240,6 +243,7 @@ def try_lock(fd: int, how: int) -> bool:
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except OSError as error:
+        # EACCES: on NFS a lock of fcntl(2) stands in for flock(2), and may say so of a lock of another process.
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
         raise
@@ -302,6 +306,7 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
+    # fsync(2) of a file leaves out the entry of the file in its folder.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

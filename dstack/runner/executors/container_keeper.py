@@ -138,6 +138,7 @@ def environment_text(attempt: Attempt, order: JobOrder, secrets: Mapping[str, st
     values.update(order.environment)
     values.update(secrets)
     values.update(marker(attempt.nonce))
+    # A shell takes no other names, and no value with a NUL byte.
     lines = [
         "export %s=%s" % (key, shlex.quote(value))
         for key, value in values.items()
@@ -200,6 +201,7 @@ class Keeper:
             return NO_CONTAINER_CODE
         except StopSignal:
             self._stop()
+        # A second SIGTERM must not break off the report of the end.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return self._finish()
 

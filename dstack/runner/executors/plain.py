@@ -67,6 +67,7 @@ class PlainExecutor:
                 stdout=output,
                 stderr=output,
                 pass_fds=launch.inherited,
+                # On a system without subreapers the job is found by its process group.
                 start_new_session=True,
                 umask=JOB_UMASK,
             )
@@ -99,6 +100,7 @@ def environment(
     base = {name: own[name] for name in INHERITED_VARIABLES if name in own}
     base.update({name: value for name, value in own.items() if name.startswith("LC_")})
     base.setdefault("PATH", DEFAULT_PATH)
+    # The marker last: no variable of the job may take its place, for orphans are found by the marker.
     return _encoded({**base, **written, **secret, **marker(nonce)})
 
 
@@ -122,4 +124,5 @@ def _prefer_for_oom(pid: int) -> None:
         with open("/proc/%d/oom_score_adj" % pid, "w", encoding="ascii") as file:
             file.write(OOM_SCORE)
     except OSError:
+        # A wish and no condition: the job may have ended already, and not every system has /proc.
         pass

@@ -29,6 +29,7 @@ def reason(code: Optional[int], number: Optional[int], *, out_of_memory: bool, d
     """Why a job without a stop failed, in words; empty for a success."""
     if code == 0:
         return ""
+    # A shell exits with 128 + n for a command that signal n has ended.
     killed = number if number is not None else (code - 128 if code is not None and code > 128 else None)
     text = "ended by %s" % signal_name(number) if number is not None else "exit code %s" % code
     if number is None and killed is not None and killed <= 64:

@@ -57,6 +57,7 @@ def start_forker(root: str, close: List[int]) -> Forker:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             _serve(theirs, root)
         finally:
+            # Without the exit handlers of the runner, of which this process is a copy.
             os._exit(0)
     theirs.close()
     return Forker(pid, ours)
@@ -65,6 +66,7 @@ def start_forker(root: str, close: List[int]) -> Forker:
 def _serve(channel: socket.socket, root: str) -> None:
     """Fork a supervisor for each line until the runner's end closes."""
     buffer = b""
+    # A stream socket keeps no borders: lines and descriptors may come apart.
     pending: List[int] = []
     while True:
         data, fds, _, _ = socket.recv_fds(channel, MAX_ORDER_BYTES, 8)
@@ -87,6 +89,7 @@ def _fork_twice(channel: socket.socket, root: str, order: HoldRequest, control: 
         return
     try:
         channel.close()
+        # A copy of another supervisor's socket would hide the end of that supervisor from the runner.
         for fd in others:
             os.close(fd)
         os.setsid()

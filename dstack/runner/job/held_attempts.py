@@ -89,6 +89,7 @@ class HeldAttempts:
         so."""
         try:
             while control.recv(4096):
+                # A reset is the end of the supervisor as well.
                 pass
         except OSError:
             pass
@@ -107,6 +108,7 @@ def _hang_up(control: socket.socket) -> None:
     try:
         control.shutdown(socket.SHUT_WR)
     except OSError:
+        # The supervisor is gone already.
         pass
 
 

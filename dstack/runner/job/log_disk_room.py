@@ -21,6 +21,7 @@ MIN_ROOM_BYTES = 4096
 """The smallest request for room, on a disk that does not have ROOM_AHEAD_BYTES."""
 DISK_BLOCK_BYTES = 4096
 """A log that comes nearer than a block to the end of the room has filled the room: file systems give room by blocks."""
+# FALLOC_FL_KEEP_SIZE of linux/falloc.h.
 _KEEP_SIZE = 1
 
 Allocate = Callable[[int, int, int], None]
@@ -50,6 +51,7 @@ class LogRoom:
     def look(self) -> None:
         """Take more room for a log that needs more; find out whether the log ran out of room."""
         size = os.fstat(self._fd).st_size
+        # Twice the growth since the last look: a fast log must not reach the end of the room before the next look.
         ahead = min(MAX_ROOM_AHEAD_BYTES, max(ROOM_AHEAD_BYTES, 2 * (size - self._size)))
         self._size = size
         if self._blind:
@@ -67,6 +69,7 @@ class LogRoom:
         try:
             os.ftruncate(self._fd, os.fstat(self._fd).st_size)
         except OSError:
+            # The unused room goes with the folder of the attempt at the latest.
             pass
         os.close(self._fd)
 

@@ -63,6 +63,7 @@ def await_end(attempt: Attempt, pause: Callable[[float], bool]) -> None:
 def _open(attempt: Attempt, pause: Callable[[float], bool]) -> int:
     """The log's descriptor; -1 when there is no log and none will come."""
     while True:
+        # The state first: a supervisor may make the log and end between the two looks, and the log would be missed.
         state = attempt.state()
         try:
             return os.open(attempt.log, os.O_RDONLY | os.O_CLOEXEC)

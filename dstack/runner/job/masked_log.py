@@ -14,6 +14,7 @@ from dstack.wire import CHUNK_BYTES
 
 PIPE_BYTES = 1 << 20
 """Size of the pipe where the system allows so much: a job need not wait for the supervisor to wake."""
+# fcntl.F_SETPIPE_SZ, which Python names from 3.10 on.
 _F_SETPIPE_SZ = 1031
 MAX_WAITING_BYTES = 1 << 20
 """Bytes of the log that may wait in memory for room on the disk; the log is cut behind them."""
@@ -68,6 +69,7 @@ class MaskedLog:
 
     def drain(self) -> None:
         """Carry everything that the job wrote before the call."""
+        # A bound: a job that prints without a pause would never leave the pipe empty.
         for _ in range(2 * PIPE_BYTES // CHUNK_BYTES + 1):
             if not self.pump():
                 return
@@ -114,6 +116,7 @@ class MaskedLog:
             try:
                 os.unlink(self._path)
             except OSError:
+                # A pipe that stays goes with the folder of the attempt.
                 pass
             self._path = None
 
@@ -129,6 +132,7 @@ class MaskedLog:
         """Keep `length` of the waiting bytes, drop all others and every later one, and say so in `loss`."""
         self._missing += len(self._waiting) - length
         del self._waiting[length:]
+        # A bound, as in `drain`.
         for _ in range(2 * PIPE_BYTES // CHUNK_BYTES + 1):
             self._missing += len(self._rest())
         self._hang_up()

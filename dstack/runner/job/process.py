@@ -177,6 +177,7 @@ class JobProcess:
     def _wait(self, seconds: float) -> None:
         self._carry_until(time.monotonic() + seconds)
         try:
+            # Each byte in the wake-up pipe is the number of a signal.
             self._got_signal = signal.SIGTERM in os.read(self._wake, 4096) or self._got_signal
         except BlockingIOError:
             pass
@@ -251,10 +252,12 @@ class JobProcess:
         if report.code == 0 and report.missing and not self._stopped:
             report = report.replace(reason="artifacts that do not exist: %s" % ", ".join(report.missing))
             self._note(report.reason)
+        # Only behind the last note, which the log that `_end_log` closes would lack.
         report = report.replace(log_lost=self._end_log())
         report = report.replace(ended=self._watch.now())
         while True:
             try:
+                # The last file of the attempt: whoever finds the report finds the whole log.
                 attempt.write_exit(report)
                 return
             except OSError:

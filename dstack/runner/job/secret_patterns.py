@@ -17,6 +17,7 @@ BASE64_LINE_WIDTHS = (76, 64)
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _FOR_URLS = bytes.maketrans(b"+/", b"-_")
 _CODE = re.compile(r"\\u[0-9a-f]{4}")
+# As Go's encoding/json writes these three, and other writers of JSON for use in HTML.
 _JSON_IN_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
@@ -27,6 +28,7 @@ def patterns(values: Iterable[str]) -> List[bytes]:
     """
     found: Set[bytes] = set()
     for value in values:
+        # Both: `splitlines` ends a line also at characters that most programs keep within a line.
         for part in {value, *value.splitlines(), *value.split("\n")}:
             found.update(_forms(part))
         found.update(_wrapped(value.encode("utf-8", "surrogateescape")))
@@ -48,6 +50,7 @@ def _quoted(text: str) -> Iterator[str]:
     """The value in JSON of differing writers, in Python's repr, and in the trace of a shell."""
     for ascii_only in (True, False):
         plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        # Further on: PHP escapes "/", and some writers use capital letters for the digits of \u.
         html = "".join(_JSON_IN_HTML.get(character, character) for character in plain)
         yield from (plain, plain.replace("/", "\\/"), html, _CODE.sub(lambda code: "\\u" + code[0][2:].upper(), html))
     yield repr(text)[1:-1]
@@ -56,6 +59,7 @@ def _quoted(text: str) -> Iterator[str]:
 
 def _in_urls(raw: bytes) -> Iterator[str]:
     """The value with percent signs; writers of URLs and forms differ in the characters left unquoted."""
+    # Python's `quote` keeps "/", and JavaScript's `encodeURIComponent` keeps "!'()*".
     for kept in ("", "/", "!'()*"):
         for form in ("%%%02X", "%%%02x"):
             quoted = "".join(chr(byte) if chr(byte) in _UNRESERVED + kept else form % byte for byte in raw)

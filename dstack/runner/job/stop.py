@@ -90,6 +90,7 @@ def _until_ended(request: Request, attempt: Attempt, grace: float) -> None:
     margin = 0.0 if order is None else executor_for(attempt, order).stop_margin_s * 3
     deadline = time.monotonic() + grace + margin + KILL_TIMEOUT_S + 3
     while attempt.read_exit() is None:
+        # Read again behind the look: a supervisor writes the report before it ends.
         if not is_alive(named) and attempt.read_exit() is None:
             _end_orphans(attempt, grace)
             return
@@ -115,5 +116,6 @@ def _end_orphans(attempt: Attempt, grace: float) -> None:
         raise Refusal(UNKILLABLE, "the kernel does not end: %s" % who, _UNKILLABLE_HINT)
     report = failed_report("its supervisor had been killed; what was left of the job was ended")
     attempt.note(report.reason)
+    # Another stop of the same job may have reported meanwhile.
     if attempt.read_exit() is None:
         attempt.write_exit(report.replace(stopped=True))

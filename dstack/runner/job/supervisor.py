@@ -115,6 +115,7 @@ def _wait_for_hangup(control: socket.socket, seconds: float) -> bool:
     if not ready:
         return False
     try:
+        # Without taking the byte: the line of `go` may have come, and is read later.
         return not control.recv(1, socket.MSG_PEEK)
     except OSError:
         return True

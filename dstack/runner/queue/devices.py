@@ -31,6 +31,7 @@ def list_cards() -> Optional[List[Card]]:
     for line in listed.splitlines():
         parts = [part.strip() for part in line.split(",")]
         if len(parts) >= 4 and parts[0].isdigit() and parts[-1].isdigit():
+            # Nothing keeps commas out of a name; memory is in MiB.
             name = ", ".join(parts[2:-1])
             found.append(Card(int(parts[0]), name, int(parts[-1]) << 20, parts[1] in computing))
     return found
@@ -40,4 +41,5 @@ def gpu_environment(gpus: Sequence[int]) -> Dict[str, str]:
     """The environment that limits a job to its GPUs, as nvidia-smi numbers them; empty on a host without GPUs."""
     if not has_gpus():
         return {}
+    # By default CUDA counts the fastest GPU first, and nvidia-smi by the bus. An empty list hides every GPU.
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}

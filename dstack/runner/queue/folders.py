@@ -181,6 +181,7 @@ def _lies_on_local(path: str) -> bool:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = [line.split() for line in file]
         return any(
+            # Any number of optional fields may stand before the "-" (proc(5)).
             words[words.index("-") + 1] in LOCAL_FILE_SYSTEMS
             for words in mounts
             if words[2] == "%d:%d" % (major, minor)

@@ -123,6 +123,7 @@ def _open_locks(folders: List[str], files: contextlib.ExitStack) -> Dict[str, in
 def _open_lock(path: str, files: contextlib.ExitStack) -> int:
     is_new = False
     try:
+        # flock(2) needs no right to write; without O_NONBLOCK a planted pipe would keep every process waiting here.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444)

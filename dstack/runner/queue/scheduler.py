@@ -144,6 +144,7 @@ def decide(capacity: Capacity, tickets: Iterable[Ticket], mine: Ticket) -> Decis
     for ticket in tickets:
         if ticket.gpus is not None:
             free.give(ticket)
+        # A ticket that can never start here would otherwise hold up all behind it for ever.
         elif _rank(ticket) < _rank(mine) and not impossibility(capacity, ticket.demand):
             waiting.append(ticket)
     missing_resource = free.missing_resource(mine.demand)

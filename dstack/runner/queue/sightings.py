@@ -69,6 +69,7 @@ def _uid_of(account: object) -> Optional[int]:
 def _ticket_is_locked(nonce: str, uid: int) -> Optional[bool]:
     """Whether the account's ticket is in the shared queue and locked; None when the queue cannot be read."""
     try:
+        # Of a shared queue the folder comes first; all others are private to their accounts.
         paths = [path for folder in folders.ticket_folders()[:1] for path in _paths(folder, nonce)]
     except OSError:
         return None

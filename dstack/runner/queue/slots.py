@@ -192,6 +192,7 @@ class _GpuSurvey:
             found = devices.list_cards()
             if found is None and not self._asked:
                 raise Refusal("slots", GPUS_UNKNOWN, "try `nvidia-smi` on the host")
+            # Without a fresh answer any GPU may be in use by another program, so that none is given away.
             self._found = found if found is not None else [card._replace(used=True) for card in self._found]
             self._asked = time.monotonic()
         return self._found
@@ -222,6 +223,7 @@ class _OwnTicket:
             try:
                 os.unlink(self.path)
             except OSError:
+                # Without a lock the ticket counts for nothing, and the next look removes the file.
                 pass
             os.close(self._fd)
             self._fd = None
@@ -257,6 +259,7 @@ class _Queue:
             return self._enter_locked(request)
 
     def _enter_locked(self, request: SlotRequest) -> _OwnTicket:
+        # Of one width, so that names sort by age; the nonce tells apart two attempts of the same moment.
         order = "%020d-%s" % (time.clock_gettime_ns(_HOST_CLOCK), request.nonce[:16])
         path = os.path.join(self._folder, order)
         ticket = Ticket(order, request.demand, request.priority, None, tickets.title_of(request.title))

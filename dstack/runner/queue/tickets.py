@@ -21,6 +21,7 @@ from dstack.runner.base.spool import try_lock
 from dstack.runner.queue.scheduler import ResourceDemand, Ticket
 from dstack.wire import Refusal
 
+# One size for all bodies: a single write replaces all of the former body.
 TICKET_BYTES = 4096
 """Bytes of a ticket, padded with spaces."""
 MAX_TEXT_CHARACTERS = 200
@@ -216,6 +217,7 @@ def _read_file(path: str, name: str, scan: QueueScan) -> Optional[TicketFile]:
         plain = stat.S_ISREG(status.st_mode)
         if not plain and not scan.admits(status.st_uid):
             return None
+        # Shared, because sightings try the same lock without the lock of the queue: two observers are no owner.
         counts = not try_lock(fd, fcntl.LOCK_SH)
         if not counts and plain:
             os.unlink(path)

@@ -305,6 +305,7 @@ def _placed(found: Sequence[ArtifactPath]) -> Iterator[Dict[str, Any]]:
     places: Dict[str, "tuple[str, int]"] = {}
     batch: List[ArtifactPath] = []
     filled = 0
+    # None closes the last batch.
     for item in [*found, None]:
         if item is None or (0 < item.size < MAX_SHARED_FILE_BYTES and filled + item.size > MAX_SHARED_PACK_BYTES):
             _close(batch, places)

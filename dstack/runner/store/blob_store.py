@@ -231,11 +231,13 @@ def copy_verified(source: int, target: int, digest: str, size: int, *, known: bo
     The bytes of a `known` source are not read for a verification.
     """
     if safe_paths.clone(source, target):
+        # The clone is hashed and not the source: the bytes for the job are the bytes to prove.
         return known or safe_paths.hash_file(target) == (digest, size)
     if known and safe_paths.copy_range(source, target, size):
         return True
     seen = hashlib.sha256()
     count = 0
+    # A byte more than announced, to find a blob that is too long.
     for piece in safe_paths.read_pieces(source, size + 1):
         seen.update(piece)
         count += len(piece)

@@ -114,6 +114,7 @@ def _turn(root: str, *, hurry: bool) -> Iterator[bool]:
             yield False
             return
         looked = os.fstat(fd)
+        # A look in the future, by a clock that was set back since, does not count.
         if looked.st_size and 0 <= time.time() - looked.st_mtime < (
             FULL_SWEEP_INTERVAL_S if hurry else STORE_SWEEP_INTERVAL_S
         ):
@@ -136,4 +137,5 @@ def _blobs(root: str) -> Iterator[Blob]:
             for entry in found:
                 with contextlib.suppress(FileNotFoundError):
                     state = entry.stat(follow_symlinks=False)
+                    # The unit of st_blocks is 512 bytes, whatever the block size of the file system is.
                     yield Blob(entry.path, state.st_blocks * 512, state.st_mtime)

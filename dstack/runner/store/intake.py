@@ -118,6 +118,7 @@ def _adopt_one(root: str, top: int, entry: Dict[str, Any]) -> int:
                 incoming.create()
                 right = copy_verified(source, incoming.fd, entry["sha256"], entry["size"])
             else:
+                # Hashed behind the move: at the former place a process of the job could still change the file.
                 right = safe_paths.hash_file(source) == (entry["sha256"], entry["size"])
             if right:
                 incoming.keep()
@@ -158,6 +159,7 @@ class _Incoming:
         """Move the open file `source` from its place, out of the reach of other processes; False for a file that must
         be copied. A move costs neither time nor space, and the attempt behind the file is about to be removed."""
         state = os.fstat(source)
+        # Whoever writes to the file by another name, or owns the file, would change the blob.
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1 or state.st_uid != os.geteuid():
             return False
         try:
@@ -170,6 +172,7 @@ class _Incoming:
         if not os.path.samestat(os.lstat(self._path), state):
             raise OSError(errno.ESTALE, "it was replaced meanwhile")
         os.fchmod(source, 0o600)
+        # The time of the last use, by which eviction goes.
         os.utime(source)
         return True
 
