@@ -178,6 +178,7 @@ def _real_reader(bound: Any) -> Reader:
             number = math.inf
         if not math.isfinite(number):
             raise _misfit("a finite number", number)
+        # Numbers out of bounds are times by wrong clocks, on which no decision rests: the record stays readable.
         return number if bound.least <= number <= bound.most else cast(float, bound.instead)
 
     return read

@@ -19,6 +19,7 @@ is_name = re.compile(NAME_PATTERN, re.ASCII).fullmatch
 
 def inverted(milliseconds: int) -> str:
     """13 digits to sort the newest time first; `milliseconds` since the epoch, cut to the range of 13 digits."""
+    # At least 1, because the rest for 0 would have 14 digits.
     return f"{10**13 - max(1, min(milliseconds, 10**13 - 1)):013d}"
 
 

@@ -173,6 +173,7 @@ class AttemptKeys:
         return f"{self.folder}log/"
 
     def log(self, offset: int) -> str:
+        # Of one width, so that the last key in a list is the last piece.
         return f"{self.logs}{offset:016x}"
 
     @property

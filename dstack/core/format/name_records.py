@@ -17,6 +17,7 @@ def decode_name(body: bytes) -> RunId | None:
     """The id of the run under a name; None where `body` holds no id of a run."""
     try:
         run = json.loads(body)["run"]
+    # RecursionError: a hostile body may be nested deeper than the parser goes.
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return RunId(run) if isinstance(run, str) and is_run_id(run) else None

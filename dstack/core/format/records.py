@@ -24,6 +24,7 @@ MAX_RECORD = 1 << 20
 
 def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
     """Canonical bytes of one record; raises BucketError above MAX_RECORD."""
+    # Sorted and without spaces: two owners of one attempt write the same bytes, and `create` compares bytes.
     body = json.dumps({"v": RECORD_VERSION, "kind": kind, **fields}, separators=(",", ":"), sort_keys=True).encode()
     if len(body) > MAX_RECORD:
         raise BucketError(f"a record of kind {kind} would be {len(body)} bytes long; the limit is {MAX_RECORD}")
