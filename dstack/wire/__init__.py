@@ -97,6 +97,7 @@ UNKILLABLE = "unkillable"
 """Kind of the refusal of `stop` when the kernel does not let processes of the job end (state D)."""
 
 
+# \Z, because `$` would allow a newline at the end, and a nonce becomes the name of a folder.
 _NONCE = re.compile(r"[a-z0-9]{16,64}\Z")
 
 
@@ -136,6 +137,7 @@ class Refusal(Exception):
 
 def pack_message(message: Dict[str, Any]) -> bytes:
     """A MESSAGE frame; raises ProtocolError for a message longer than MAX_FRAME_BYTES."""
+    # Names may hold bytes that are no UTF-8, for which lone surrogates stand.
     payload = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
     if len(payload) > MAX_FRAME_BYTES:
         raise ProtocolError("a message of %d bytes is longer than a frame" % len(payload))

@@ -48,6 +48,7 @@ def whole(least: int = 0, most: int = LARGEST) -> Kind:
     """A whole number."""
 
     def read(value: Any, _: bool) -> int:
+        # The exact type, because True is an int for isinstance.
         if type(value) is not int or not least <= value <= most:
             bounds = "" if (least, most) == (0, LARGEST) else " from %d to %d" % (least, most)
             raise MisfitError("must be a whole number" + bounds)

@@ -132,6 +132,7 @@ class Message:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.__dict__ == other.__dict__
 
+    # Equal by value, and a value may be a mapping, which has no hash.
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
