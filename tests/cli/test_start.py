@@ -79,7 +79,7 @@ def test_a_run_without_secrets_opens_no_keyring(project: Callable[..., Laptop]) 
 def test_ps_imports_no_steps_and_no_runner(project: Callable[..., Laptop]) -> None:
     modules = imported(project(WORKFLOWS), "ps")
     ours = {module.removeprefix("dstack.app.") for module in modules if module.startswith("dstack.app.")}
-    assert ours <= {"queries", "queries.runs", "queries.views", "maintenance", "maintenance.bucket_probe"}
+    assert ours <= {"queries", "queries.runs", "queries.run_views", "maintenance", "maintenance.bucket_probe"}
 
 
 def test_a_plan_without_a_circle_does_not_import_networkx(project: Callable[..., Laptop]) -> None:
