@@ -1,6 +1,6 @@
 """A lab of two accounts on each of two hosts, in a storm: 0 double, 0 orphans, 0 results left behind.
 
-DSTACK_ROUNDS plays more: 2 rounds by default, 100 in a soak (50). DSTACK_SEED plays the round of one seed.
+DSTACK_ROUNDS plays more: 1 round by default, 100 in a soak (50). DSTACK_SEED plays the round of one seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.lab import judge as labjudge
 from tests.support.lab.lab import NEEDS_HOST_PYTHON, Lab, Setting
 from tests.support.lab.storm import Storm, make_peace
 
-ROUNDS = 2 * int(os.environ.get("DSTACK_ROUNDS", "1"))
+ROUNDS = 2 * int(os.environ["DSTACK_ROUNDS"]) if "DSTACK_ROUNDS" in os.environ else 1
 SEEDS = [int(os.environ["DSTACK_SEED"])] if "DSTACK_SEED" in os.environ else list(range(1, ROUNDS + 1))
 PEACE = 90.0
 """Seconds within which every run ends once its owners are back."""

@@ -19,7 +19,7 @@ from tests.support.people.chain import JOBS, chain, slots_are_free
 from tests.support.people.laptop import LIMIT, Laptop
 from tests.support.waiting import until
 
-ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("DSTACK_ROUNDS", "6"))
 WAITS = """
 workflows:
   - name: waits

@@ -75,7 +75,7 @@ workflows:
         return [process.wait(timeout=120) for process in self.processes]
 
 
-LARGEST = 32 if int(os.environ.get("DSTACK_ROUNDS", "0")) >= 50 else 16
+LARGEST = 32 if int(os.environ.get("DSTACK_ROUNDS", "0")) >= 50 else 8
 """People in a crowd: a soak has 32."""
 
 
