@@ -58,7 +58,7 @@ def write_bucket(root: Path, url: str, *, home: Path) -> str:
     """Name the bucket in .dstack/config.yaml below `root`; the rest of the file stays unchanged.
 
     Returns the file's name. The caller has read the file and found no bucket there. Raises UsageError when the file
-    cannot be written.
+    cannot be written, UntrustedError where the project is the home and its `.dstack` another account's.
     """
     path = root / CONFIG_FILE
     try:
@@ -67,6 +67,9 @@ def write_bucket(root: Path, url: str, *, home: Path) -> str:
         if text and not text.endswith("\n"):
             line = "\n" + line
         _write(path, line, os.O_APPEND, home=home)
+    except UntrustedError:
+        # UntrustedError is an OSError too: in the branch below the hint would be lost.
+        raise
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
     return CONFIG_FILE

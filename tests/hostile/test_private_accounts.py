@@ -22,6 +22,7 @@ import pytest
 from dstack.adapters.runner.zipapp import runner_zipapp
 from dstack.coordinator import library_wheels
 from dstack.private_folder import UntrustedError
+from dstack.project.starter_files import write_bucket
 from tests.support.people.laptop import Laptop
 from tests.support.runners.client import Client, Refused
 
@@ -279,3 +280,12 @@ def test_a_library_of_another_account_is_not_imported(place: Place) -> None:
     os.chown(path, MALLORY, GROUP)
     with pytest.raises(UntrustedError, match=f"belongs to uid {MALLORY}"):
         library_wheels.trusted_library_folder(str(place.folder / "host"), "a" * 64)
+
+
+def test_a_bucket_is_not_named_in_a_home_of_another_account_and_the_hint_says_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / ".dstack").mkdir(mode=0o700)
+    os.chown(tmp_path / ".dstack", MALLORY, GROUP)
+    with pytest.raises(UntrustedError, match=f"belongs to uid {MALLORY}") as refused:
+        write_bucket(tmp_path, "folder", home=tmp_path)
+    assert "mv " in refused.value.hint
+    assert list((tmp_path / ".dstack").iterdir()) == []

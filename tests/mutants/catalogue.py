@@ -292,7 +292,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/project/hosts/shared_hosts.py",
         old="if host.name not in own and before.get(host.name) != host:",
         new="if before.get(host.name) != host:",
-        tests=("tests/unit/project/test_shared_part.py",),
+        tests=("tests/unit/project/test_shared_hosts.py",),
     ),
     Mutant(
         name="pulled-unread",
@@ -300,7 +300,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="dstack/project/hosts/shared_hosts.py",
         old="    if told:\n",
         new="    if told and not hosts:\n",
-        tests=("tests/unit/project/test_shared_part.py",),
+        tests=("tests/unit/project/test_shared_hosts.py",),
     ),
     Mutant(
         name="all-pages",

@@ -1,7 +1,7 @@
 """The programs that read an argument, or their standard input, as a script.
 
 A value at such a place would become script text of the program, however well the shell quotes the value: in `python -c
-"print('${{ x }}')"` the value is Python. `script.py` refuses texts there.
+"print('${{ x }}')"` the value is Python. `job_script.py` refuses texts there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The place of each reference in a shell command: unquoted, in which quotes, in a function, for which program.
 
-The scan follows the grammar of sh and bash for quoting only, and decides nothing: `script.py` allows or refuses a
+The scan follows the grammar of sh and bash for quoting only, and decides nothing: `job_script.py` allows or refuses a
 reference. This module reads words, operators, reserved words and functions; `quotes.py` reads inside of quotes.
 """
 

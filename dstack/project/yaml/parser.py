@@ -225,8 +225,8 @@ class _Reading:
             index = mark.index or 0 if mark else 0
             advice = _advice(error, self.text[index : index + 1])
             raise _UnreadableError(self._problem(self._at(index), advice)) from None
-        except (yaml.YAMLError, ValueError) as error:
-            # PyYAML's own loader raises a bare ValueError for an escape beyond Unicode.
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            # PyYAML's own loader raises what `chr` raises for an escape beyond Unicode: ValueError or OverflowError.
             words = " ".join(str(error).split())
             raise _UnreadableError(self._problem(self._at(0), f"this is not YAML: {words}")) from None
 

@@ -281,3 +281,10 @@ def test_the_parser_in_python_gives_the_same_nodes(source: str, monkeypatch: pyt
     fast = parse_yaml(source.encode(), "f")
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
     assert parse_yaml(source.encode(), "f") == fast
+
+
+@pytest.mark.parametrize("escape", ["FFFFFFFF", "80000000", "00110000"])
+def test_the_parser_in_python_refuses_an_escape_beyond_unicode(escape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    loaded = parse_yaml(f'k: "\\U{escape}"\n'.encode(), "f")
+    assert [problem.message.startswith("this is not YAML") for problem in loaded.problems] == [True]
