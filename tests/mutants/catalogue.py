@@ -177,7 +177,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "        except NotHeldError as error:\n"
             '            return self._not_begun(spec, f"{error}: its supervisor was killed")\n'
         ),
-        new="        except NotHeldError as error:\n            return str(error)\n",
+        new="        except NotHeldError as error:\n            return Unpreparable(str(error))\n",
         tests=("tests/system/crashes/test_together_here.py", "-k", "supervisor"),
     ),
     Mutant(

@@ -82,7 +82,7 @@ MUTANTS: tuple[Mutant, ...] = (
         breaks="a job that never began for want of room is called failed",
         file="dstack/app/coordination/preparation.py",
         old="            return self._not_begun(spec, str(error))\n",
-        new="            return str(error)\n",
+        new="            return Unpreparable(str(error))\n",
         tests=("tests/hostile/test_full_disk.py",),
     ),
     Mutant(
