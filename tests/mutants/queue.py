@@ -93,4 +93,12 @@ MUTANTS: tuple[Mutant, ...] = (
         new="            raise\n",
         tests=("tests/app/queries/test_runs.py",),
     ),
+    Mutant(
+        name="unknown-gpus-are-none",
+        breaks="jobs without GPUs take the cores and slots that a GPU job before them waits for, for ever",
+        file="dstack/runner/queue/scheduler.py",
+        old='    if capacity.cards is None:\n        return ""\n',
+        new='    if capacity.cards is None:\n        return "unknown" if demand.gpus else ""\n',
+        tests=("tests/unit/runner/queue/test_devices.py",),
+    ),
 )

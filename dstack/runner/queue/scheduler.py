@@ -31,12 +31,13 @@ class Card(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """All resources of the host. Up to `shares` jobs may use one GPU at a time."""
+    """All resources of the host. Up to `shares` jobs may use one GPU at a time. `cards` None: the GPUs are unknown, and
+    every demand for GPUs counts as one that the host can meet."""
 
     slots: int
     cpu: int
     memory: int
-    cards: Tuple[Card, ...] = ()
+    cards: Optional[Tuple[Card, ...]] = ()
     shares: int = 1
 
 
@@ -61,8 +62,9 @@ class _Free:
     def __init__(self, capacity: Capacity) -> None:
         self.slots, self.cpu, self.memory = capacity.slots, capacity.cpu, capacity.memory
         self._shares = capacity.shares
-        self._cards = capacity.cards
-        self._jobs_by_card: Dict[int, int] = {card.number: 0 for card in capacity.cards}
+        self._cards_known = capacity.cards is not None
+        self._cards = capacity.cards or ()
+        self._jobs_by_card: Dict[int, int] = {card.number: 0 for card in self._cards}
 
     def give(self, ticket: Ticket) -> None:
         """Take away the share of a running ticket."""
@@ -109,7 +111,7 @@ class _Free:
             return "%d of %d cores are free" % (max(0, self.cpu), demand.cpu)
         if demand.memory > self.memory:
             return "%d of %d MB of memory are free" % (max(0, self.memory) // 10**6, demand.memory // 10**6)
-        if demand.gpus > len(self.fitting_cards(demand)):
+        if self._cards_known and demand.gpus > len(self.fitting_cards(demand)):
             return "%d of %d GPUs are free" % (len(self.fitting_cards(demand)), demand.gpus)
         return ""
 
@@ -128,6 +130,8 @@ def impossibility(capacity: Capacity, demand: ResourceDemand) -> str:
             capacity.memory // 10**6,
             demand.memory // 10**6,
         )
+    if capacity.cards is None:
+        return ""
     count = sum(card_fits(card, demand) for card in capacity.cards)
     if demand.gpus > count:
         return "this host has %d fitting GPUs, %d are asked for" % (count, demand.gpus)

@@ -74,8 +74,8 @@ def take_slot(
     capacity = request.capacity
     if not 1 <= capacity.slots <= MAX_SLOTS:
         raise Refusal("slots", "a host has 1 to %d slots, not %r" % (MAX_SLOTS, capacity.slots))
-    cards = _GpuSurvey(request.demand.gpus > 0)
-    impossible = impossibility(capacity._replace(cards=tuple(cards.now())), request.demand)
+    survey = _GpuSurvey(request.demand.gpus > 0)
+    impossible = impossibility(capacity._replace(cards=survey.now()), request.demand)
     if impossible:
         raise Refusal("slots", impossible, "ask for less under `resources:`, or add a host that has it")
     queue = _Queue(root, WaitPolicy(wait_for_cancel, report))
@@ -85,10 +85,11 @@ def take_slot(
     try:
         began = time.monotonic()
         while True:
-            now = capacity._replace(cards=tuple(cards.now()))
-            gpus = queue.start(own, now)
+            gpus = queue.start(own, capacity._replace(cards=survey.now()))
             if gpus is not None:
                 return Slot(gpus, own.keep(), own.path)
+            # Whether an earlier ticket can ever get its GPUs decides what a job without GPUs leaves free for it.
+            survey.needed = survey.needed or queue.gpus_awaited
             waited = time.monotonic() - began
             # A slot that is about to be free is taken at once; a long wait costs the host less.
             if wait_for_cancel(0.01 if waited < 2 else 0.05):
@@ -116,7 +117,7 @@ def list_queue(root: str, capacity: Capacity) -> QueueAnswer:
     found.sort(key=lambda each: each.ticket.order)
     living = [each.ticket for each in found if each.counts]
     cards = _cards_for(living)
-    there = capacity._replace(cards=tuple(cards or ()))
+    there = capacity._replace(cards=cards)
     with _refusing(QUEUE_UNREADABLE):
         unfit = folders.unusable_folders(root)
     items = [_item(each, living, there, now) for each in found[:MAX_LISTED_TICKETS]]
@@ -130,12 +131,11 @@ def list_queue(root: str, capacity: Capacity) -> QueueAnswer:
     )
 
 
-def _cards_for(living: List[Ticket]) -> Optional[List[Card]]:
+def _cards_for(living: List[Ticket]) -> Optional[Tuple[Card, ...]]:
     """The GPUs of the host where a ticket wants any; None where nvidia-smi does not answer."""
-    try:
-        return _GpuSurvey(any(ticket.demand.gpus for ticket in living)).now()
-    except Refusal:
-        return None
+    survey = _GpuSurvey(False)
+    survey.needed = any(ticket.demand.gpus for ticket in living)
+    return survey.now() if survey.needed else ()
 
 
 def _item(entry: TicketFile, living: List[Ticket], capacity: Capacity, now: float) -> TicketAnswer:
@@ -180,20 +180,29 @@ _HOST_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class _GpuSurvey:
-    """The GPUs of the host, with a fresh answer of nvidia-smi; no GPUs where no ticket needs any."""
+    """The GPUs of the host, with a fresh answer of nvidia-smi; unknown as long as no ticket needs any.
 
-    def __init__(self, needed: bool) -> None:
-        self._needed = needed
+    `wanted`: the own job demands GPUs. `needed`: some ticket does, and nvidia-smi is asked.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self.needed = wanted
         self._asked = 0.0
-        self._found: List[Card] = []
+        self._found: Optional[Tuple[Card, ...]] = None
 
-    def now(self) -> List[Card]:
-        if self._needed and (not self._asked or time.monotonic() - self._asked > GPU_ANSWER_AGE_S):
+    def now(self) -> Optional[Tuple[Card, ...]]:
+        """The GPUs, None for unknown ones. Raises Refusal when nvidia-smi does not answer the first question for a job
+        that demands GPUs."""
+        if self.needed and (not self._asked or time.monotonic() - self._asked > GPU_ANSWER_AGE_S):
             found = devices.list_cards()
-            if found is None and not self._asked:
+            if found is None and self._wanted and not self._asked:
                 raise Refusal("slots", GPUS_UNKNOWN, "try `nvidia-smi` on the host")
-            # Without a fresh answer any GPU may be in use by another program, so that none is given away.
-            self._found = found if found is not None else [card._replace(used=True) for card in self._found]
+            if found is not None:
+                self._found = tuple(found)
+            elif self._found is not None:
+                # Without a fresh answer any GPU may be in use by another program, so that none is given away.
+                self._found = tuple(card._replace(used=True) for card in self._found)
             self._asked = time.monotonic()
         return self._found
 
@@ -241,6 +250,8 @@ class _Queue:
             self._folder = folders.folder_for_new_tickets(root)
         self._policy = policy
         self._last_report = ""
+        self.gpus_awaited = False
+        """Whether some other ticket waited for GPUs when the queue was read last."""
 
     def _folders(self) -> List[str]:
         """The folder of the own ticket and all others that count, in the order in which every process locks them."""
@@ -293,6 +304,7 @@ class _Queue:
             if found is None:
                 return None
             others = [each.ticket for each in found[0] if each.counts and each.path != own.path]
+            self.gpus_awaited = any(other.gpus is None and other.demand.gpus for other in others)
             decision = decide(capacity, others, own.ticket)
             if isinstance(decision, str):
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,38 @@ def test_the_queue_is_listed_while_nvidia_smi_gives_no_answer(host: Host, gpus: 
     until(lambda: len(client.call("queue", slots=4)["tickets"]) == 1, "it waits")
     (gpus.path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     assert client.call("queue", slots=4)["tickets"][0]["why"] == "nvidia-smi does not answer"
+
+
+def test_a_job_without_gpus_never_takes_the_cores_that_a_gpu_job_before_it_waits_for(host: Host, gpus: Gpus) -> None:
+    cores = os.cpu_count()
+    gpus.use(0, 1, 2, 3)
+    client, later = host.connect(), host.connect()
+    first = client.ask("hold", nonce=host.nonce(), slots=4, title="fox-1/train", demand={"gpus": 1, "cpu": cores})
+    until(lambda: len(client.call("queue", slots=4)["tickets"]) == 1, "the first waits")
+    second = later.ask("hold", nonce=host.nonce(), slots=4, demand={"cpu": cores})
+    until(lambda: len(client.call("queue", slots=4)["tickets"]) == 2, "the second has a ticket")
+    assert client.call("queue", slots=4)["tickets"][1]["why"].startswith("behind fox-1/train of ")
+    gpus.use()
+    assert first.result() == {"gpus": [0]}
+    assert second.frames.empty()
+
+
+def test_a_job_without_gpus_passes_a_gpu_job_that_waits_for_gpus_alone(host: Host, gpus: Gpus) -> None:
+    gpus.use(0, 1, 2, 3)
+    client = host.connect()
+    client.ask("hold", nonce=host.nonce(), slots=4, demand={"gpus": 1})
+    until(lambda: len(client.call("queue", slots=4)["tickets"]) == 1, "the first waits")
+    assert host.connect().call("hold", nonce=host.nonce(), slots=4, demand={"cpu": 1}) == {"gpus": []}
+
+
+def test_a_gpu_job_whose_gpus_are_gone_holds_nobody_up(host: Host, gpus: Gpus) -> None:
+    cores = os.cpu_count()
+    gpus.use(0, 1, 2, 3)
+    client = host.connect()
+    client.ask("hold", nonce=host.nonce(), slots=4, demand={"gpus": 1, "cpu": cores})
+    until(lambda: len(client.call("queue", slots=4)["tickets"]) == 1, "the first waits")
+    (gpus.path / "nvidia-smi").write_text("#!/bin/sh\n")
+    assert host.connect().call("hold", nonce=host.nonce(), slots=4, demand={"cpu": cores}) == {"gpus": []}
 
 
 def test_the_kind_of_a_gpu_counts(host: Host, gpus: Gpus) -> None:
