@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent
 TIERS = ("system", "hostile", "cli", "contract", "app", "unit")
 """The longest tests first, so that the last minute is not one of them alone."""
-PARALLEL = ("-n", os.environ.get("DSTACK_WORKERS", "5"), "--dist", "worksteal", "--durations=40")
+PARALLEL = ("-n", os.environ.get("DSTACK_WORKERS", "4"), "--dist", "worksteal", "--durations=40")
 """For tests that wait for clocks and hosts more than they compute: more of them at once than processors."""
 OLDEST = "3.9"
 """The oldest Python that a host may have: runners of tests run on it where it is there."""

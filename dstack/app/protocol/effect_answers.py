@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from dstack.core.foreign_attempts import Sighting
 from dstack.model import ExitReport, WorkflowName
@@ -33,7 +33,7 @@ class SlotHeld:
 
     host: str
     boot_id: str
-    address: dict[str, Any]
+    address: Mapping[str, object]
     account: str = ""
     folder: str = ""
     place: str = ""

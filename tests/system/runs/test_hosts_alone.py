@@ -103,6 +103,8 @@ def test_hosts_that_do_not_see_the_bucket_are_driven_from_here_in_the_same_run(
     )
     laptop.write({".dstack/workflows.yaml": WIDE, ".dstack/variables.yaml": ""})
     laptop.commit()
+    # A host that is new to dstack gets the runner now: a hand-over waits ten seconds for a host and no longer.
+    laptop.dstack("hosts", "check", "far")
     told = laptop.dstack("run", "-d", "join").stdout
     name = told.split()[0]
     assert "by itself on near-1, near-2, and on far as long as this machine is awake" in told
