@@ -57,17 +57,23 @@ class HeartbeatWriter:
         self._holders = 0
         self._first = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
+        """The write of the last beat, perhaps under way; None before the first beat."""
 
     async def __aenter__(self) -> None:
         self._holders += 1
 
     async def __aexit__(self, *_: object) -> None:
         self._holders -= 1
-        if self._holders or self._beating is None:
+        if self._holders or self._writing is None:
             return
         beating, self._beating = self._beating, None
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
+        writing, self._writing = self._writing, None
+        if beating is not None:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+        # Nothing stops the thread of a write: a write that came after the delete would leave a heartbeat behind.
+        await asyncio.gather(writing, return_exceptions=True)
         try:
             await asyncio.to_thread(self._bucket.delete, self._key)
         except BucketError:
@@ -129,8 +135,9 @@ class HeartbeatWriter:
             standby=tuple(sorted(self._standby)),
         )
         body = encode_beat(number, beat)
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._bucket.put, self._key, body))
         try:
-            await asyncio.to_thread(self._bucket.put, self._key, body)
+            await asyncio.shield(self._writing)
         except BucketError as error:
             self._trouble(str(error))
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -179,3 +180,46 @@ def test_a_beat_says_which_attempts_cannot_be_reached(
             await said(None)
 
     asyncio.run(scene())
+
+
+class SlowBeats(MemoryBucket):
+    """Keeps every write of a heartbeat but the first until `open` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.under_way = threading.Event()
+        self.open = threading.Event()
+        self.deleted = threading.Event()
+
+    def put(self, key: str, body: bytes) -> None:
+        self.writes += 1
+        if self.writes > 1:
+            self.under_way.set()
+            assert self.open.wait(10)
+        super().put(key, body)
+
+    def delete(self, key: str) -> None:
+        super().delete(key)
+        self.deleted.set()
+
+
+def test_a_beat_on_its_way_when_the_last_run_ends_leaves_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_INTERVAL_S", 0.01)
+    bucket = SlowBeats()
+    beating = HeartbeatWriter(bucket, HEARTBEAT, print)
+
+    async def scene() -> None:
+        async with asyncio.timeout(10):
+            await beating.__aenter__()
+            await beating.begin()
+            await asyncio.to_thread(bucket.under_way.wait, 10)
+            leaving = asyncio.create_task(beating.__aexit__())
+            # A delete that does not wait for the write comes at once.
+            await asyncio.to_thread(bucket.deleted.wait, 0.3)
+            bucket.open.set()
+            await leaving
+
+    asyncio.run(scene())  # waits for the threads too
+    assert bucket.writes == 2
+    assert bucket.get(HEARTBEAT) is None
