@@ -65,7 +65,8 @@ def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[
     while True:
         now = time.monotonic()
         over = policy.timeout_s is not None and now - began >= policy.timeout_s
-        found = _try_locks(folders, over or now >= name_at)
+        named = over or now >= name_at
+        found = _try_locks(folders, named)
         if isinstance(found, QueueLock):
             if last_report:
                 policy.report("")
@@ -75,7 +76,10 @@ def take_lock(folders: Callable[[], List[str]], policy: WaitPolicy) -> Optional[
         text = found.message or last_report
         if text != last_report:
             policy.report(text)
-            last_report, name_at = text, now + NAME_HOLDER_AFTER_S
+            last_report = text
+        if named:
+            # Every look for the holder reads all locks of the host, so the next look comes after a pause.
+            name_at = now + NAME_HOLDER_AFTER_S
         if policy.wait_for_cancel(pause):
             return None
         pause = min(MAX_RETRY_PAUSE_S, 2 * pause)

@@ -59,6 +59,34 @@ def test_a_wait_that_nobody_wants_any_more_ends_in_a_step(tmp_path: Path) -> Non
     assert max(steps) <= queue_lock.MAX_RETRY_PAUSE_S
 
 
+@pytest.mark.timeout(30)
+def test_a_holder_that_stays_is_named_anew_only_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_lock, "NAME_HOLDER_AFTER_S", 0.3)
+    began = time.monotonic()
+    lookups: list[float] = []
+    tries = 0
+
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        if looking and event == "open" and arguments[0] == "/proc/locks":
+            lookups.append(time.monotonic() - began)
+
+    def given_up(seconds: float) -> bool:
+        nonlocal tries
+        tries += 1
+        sleep(seconds)
+        return time.monotonic() - began > 1.5
+
+    looking = True
+    sys.addaudithook(audit)
+    try:
+        with held(tmp_path / "lock"):
+            assert queue_lock.take_lock(lambda: [str(tmp_path)], WaitPolicy(given_up)) is None
+    finally:
+        looking = False
+    assert tries > 20
+    assert 1 <= len(lookups) <= 5, lookups
+
+
 @pytest.mark.timeout(60)
 def test_a_long_wait_says_why_and_says_when_it_is_over(tmp_path: Path) -> None:
     said: list[str] = []
