@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dstack.model import CodeFile, Demand, Entry, ExitReport, HostFacts, HostQueue, Manifest, Nonce, Snapshot, Spooled
-from dstack.wire.job_messages import JobOrder
+
+if TYPE_CHECKING:
+    # Commands that only read the bucket pay for no message of the wire.
+    from dstack.wire.job_messages import JobOrder
 
 
 class Put(Enum):
