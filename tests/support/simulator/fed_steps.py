@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.steps import Effect, Steps
-from dstack.errors import BucketError
+from dstack.app.protocol.steps import Effect, Steps, take_now
 from dstack.ports import Bucket
 
 T = TypeVar("T")
@@ -16,21 +15,22 @@ UNANSWERED = object()
 """What `bucket_answer` says of an effect that is none of the bucket's."""
 
 
+class FedPerformer:
+    """Answers every effect by `answer_of`, whichever method the effect calls."""
+
+    def __init__(self, answer_of: Callable[[Effect[fx.Performer, object]], object]) -> None:
+        self._answer_of = answer_of
+
+    def __getattr__(self, method: str) -> Callable[[Effect[fx.Performer, object]], Awaitable[object]]:
+        async def perform(effect: Effect[fx.Performer, object], /) -> object:
+            return self._answer_of(effect)
+
+        return perform
+
+
 def feed(steps: Steps[fx.Performer, T], answer_of: Callable[[Effect[fx.Performer, object]], object]) -> T:
     """Take the steps to their end; a BucketError that `answer_of` raises is raised in them."""
-    answer: object = None
-    failure: BucketError | None = None
-    while True:
-        try:
-            effect = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer, failure = None, None
-        try:
-            answer = answer_of(effect)
-        except BucketError as error:
-            failure = error
+    return take_now(steps, cast("fx.Performer", FedPerformer(answer_of)))
 
 
 def bucket_answer(bucket: Bucket, effect: Effect[fx.Performer, object]) -> object:
