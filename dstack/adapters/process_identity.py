@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
-import re
 import secrets
 import socket
 import sys
@@ -19,14 +18,11 @@ from dstack.core.format.records import Coordinator
 from dstack.core.run_names import NAME_COUNT, run_name
 from dstack.model import Nonce, RunId, RunName
 from dstack.private_folder import make_folder, open_file
-from dstack.wire import is_nonce
+from dstack.wire import BOOT_ID_VARIABLE, is_boot_id, is_nonce
 
 ENDED_LOCK_LIFETIME_S = 7 * 24 * 3600.0
 """Seconds for which the lock file of an ended coordinator stays: a peer that can lock the file is sure of the end."""
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-BOOT_VARIABLE = "DSTACK_BOOT_ID"
-"""For tests only, whose machines are containers and share the boot id of one kernel."""
-_BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -36,8 +32,8 @@ def boot_id() -> str:
     Containers share the id of their machine: equal ids say nothing of file systems and process numbers. Tests set the
     id in the environment of the account; a malformed word there is ignored.
     """
-    forced = os.environ.get(BOOT_VARIABLE, "")
-    if _BOOT.fullmatch(forced):
+    forced = os.environ.get(BOOT_ID_VARIABLE, "")
+    if is_boot_id(forced):
         return forced
     if sys.platform == "darwin":
         return _session_of_darwin()

@@ -24,6 +24,10 @@ MAX_FRAME_BYTES = 1 << 20
 """Longest payload of a frame in bytes; a peer that announces more is cut off."""
 CHUNK_BYTES = 256 * 1024
 """Bytes of bulk data in one DATA frame."""
+RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
+"""The info/attributes of each repository that packs or unpacks code: git converts no byte on either side."""
+BOOT_ID_VARIABLE = "DSTACK_BOOT_ID"
+"""Names another boot of the machine, for tests: containers share the boot id of their kernel."""
 SHORTEST_SECRET = 4
 """Bytes: a shorter secret stands in too many innocent words to be masked in a log."""
 
@@ -97,13 +101,34 @@ UNKILLABLE = "unkillable"
 """Kind of the refusal of `stop` when the kernel does not let processes of the job end (state D)."""
 
 
-# \Z, because `$` would allow a newline at the end, and a nonce becomes the name of a folder.
+EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The hash of no bytes: an empty file has this hash, and no blob."""
+
+# \Z, because `$` would allow a newline at the end, and these texts become names of files and folders.
 _NONCE = re.compile(r"[a-z0-9]{16,64}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 def is_nonce(value: object) -> bool:
     """Whether a value can be a nonce: the name of an attempt on its host, and the id of a coordinator."""
     return isinstance(value, str) and _NONCE.match(value) is not None
+
+
+def is_sha256(value: object) -> bool:
+    """Whether a value can be a sha256 as dstack writes hashes: 64 hex digits in lower case."""
+    return isinstance(value, str) and _SHA256.match(value) is not None
+
+
+def is_commit(value: object) -> bool:
+    """Whether a value can be the id of a git commit, in a repository of either hash."""
+    return isinstance(value, str) and _COMMIT.match(value) is not None
+
+
+def is_boot_id(value: object) -> bool:
+    """Whether a value has the form of Linux's boot id."""
+    return isinstance(value, str) and _BOOT_ID.match(value) is not None
 
 
 class Frame(NamedTuple):

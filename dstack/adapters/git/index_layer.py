@@ -24,8 +24,8 @@ from dstack.adapters.git.command import c_quote, call, environment, finish, star
 from dstack.adapters.git.repository import Repository
 from dstack.errors import SnapshotError
 from dstack.private_folder import make_folder, open_file, write_scratch
+from dstack.wire import RAW_ATTRIBUTES
 
-RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
 CONVERTING_ATTRIBUTES = ("filter", "ident", "working-tree-encoding")
 LIST_UNTRACKED = ("ls-files", "-o", "-z", "--exclude-standard")
 """Lists the files neither tracked nor ignored."""

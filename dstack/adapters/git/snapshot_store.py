@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -18,11 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dstack.adapters.git.command import call, environment, git_error, start
-from dstack.adapters.git.index_layer import RAW_ATTRIBUTES
 from dstack.errors import SnapshotError
 from dstack.private_folder import UntrustedError, make_folder, temporary_folder, write_file, write_scratch
+from dstack.wire import RAW_ATTRIBUTES, is_commit
 
-COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 BUNDLE_CHUNK_BYTES = 256 * 1024
 BASE_COMMITS_LIMIT = 8
 """Earlier snapshots as a basis for packing a new snapshot."""
@@ -70,7 +68,7 @@ class CodeStore:
         folder = self.path / "refs/dstack"
         if not folder.is_dir():
             return []
-        found = [entry for entry in os.scandir(folder) if COMMIT_PATTERN.fullmatch(entry.name)]
+        found = [entry for entry in os.scandir(folder) if is_commit(entry.name)]
         found.sort(key=lambda entry: (-entry.stat().st_mtime_ns, entry.name))
         return [entry.name for entry in found]
 
@@ -104,7 +102,7 @@ class CodeStore:
         """
         if not self.has(commit):
             raise SnapshotError(f"the code store {self.path} has no snapshot {commit}", hint="run the command again")
-        known = [base for base in basis if COMMIT_PATTERN.fullmatch(base) and base != commit and self.has(base)]
+        known = [base for base in basis if is_commit(base) and base != commit and self.has(base)]
         yield bundle_header(commit, known)
         with tempfile.TemporaryFile() as errors:
             packing = start(

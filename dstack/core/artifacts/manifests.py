@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,14 +17,12 @@ from dstack.core.artifacts.paths import UnsafePathError, check_link, parts_of, p
 from dstack.core.artifacts.pieces import are_pieces, pack_name, pieces_of
 from dstack.errors import DamagedObjectError, DstackError, LaterVersionError, UsageError
 from dstack.model import Entry, EntryKind, Manifest
+from dstack.wire import EMPTY_SHA256, is_sha256
 
 MANIFEST_VERSION = 1
 MAX_MANIFEST_BODY = 64 << 20
 MAX_MANIFEST_ENTRIES = 200_000
 MAX_ARTIFACT_SIZE = 1 << 50
-EMPTY_SHA256 = hashlib.sha256().hexdigest()
-
-_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class BadManifestError(ValueError):
@@ -64,11 +61,11 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
 def _file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
     size, sha256 = fields["size"], fields["sha256"]
     pack, offset = fields.get("pack", ""), fields.get("offset", 0)
-    if not _number(size, MAX_ARTIFACT_SIZE) or not _number(offset, MAX_ARTIFACT_SIZE) or not _is_hash(sha256):
+    if not _number(size, MAX_ARTIFACT_SIZE) or not _number(offset, MAX_ARTIFACT_SIZE) or not is_sha256(sha256):
         raise BadManifestError(f"{path_text(path)} has no size, hash or offset")
     if fields.get("pieces") is not None and not pack:
         return _cut_file(path, mode, fields)
-    if bool(size) != bool(pack) or bool(size) == (sha256 == EMPTY_SHA256) or (pack and not _is_hash(pack)):
+    if bool(size) != bool(pack) or bool(size) == (sha256 == EMPTY_SHA256) or (pack and not is_sha256(pack)):
         raise BadManifestError(f"{path_text(path)} does not say where its bytes are")
     return Entry(
         path=path, kind=EntryKind.FILE, mode=mode, size=size, sha256=sha256, pack=pack, offset=offset if pack else 0
@@ -77,7 +74,7 @@ def _file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
 
 def _cut_file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
     size, piece, pieces = fields["size"], fields["piece"], fields["pieces"]
-    if not isinstance(pieces, list) or not all(map(_is_hash, pieces)) or not _number(piece, MAX_ARTIFACT_SIZE):
+    if not isinstance(pieces, list) or not all(map(is_sha256, pieces)) or not _number(piece, MAX_ARTIFACT_SIZE):
         raise BadManifestError(f"{path_text(path)} has no pieces")
     if not are_pieces(size, piece, len(pieces)):
         raise BadManifestError(f"{path_text(path)} is not cut into pieces of {piece} bytes")
@@ -94,10 +91,6 @@ def _cut_file(path: str, mode: int, fields: Mapping[str, Any]) -> Entry:
 
 def _number(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
-
-
-def _is_hash(value: object) -> bool:
-    return isinstance(value, str) and _HASH.fullmatch(value) is not None
 
 
 def manifest_of(entries: Iterable[Entry], *, partial: bool) -> Manifest:

@@ -16,15 +16,14 @@ import sys
 import time
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set
 
+from dstack.wire import BOOT_ID_VARIABLE, is_boot_id
+
 PR_SET_CHILD_SUBREAPER = 36
 HAS_PROC = os.path.isdir("/proc/self/fd")
 HOLLOW_STATE = "Z+"
 """State of a process whose first thread has ended while others run: the process's own /proc entries are empty."""
 KILL_TIMEOUT_S = 5.0
 """Seconds after SIGKILL until a living process counts as unkillable."""
-BOOT_ID_VARIABLE = "DSTACK_BOOT_ID"
-"""For tests only: hosts of tests are containers and share the boot id of a kernel. Set by sshd for the account."""
-BOOT_ID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Process(NamedTuple):
@@ -53,7 +52,7 @@ def boot_id() -> str:
     there is ignored. No message of a coordinator can change the word.
     """
     forced = os.environ.get(BOOT_ID_VARIABLE, "")
-    if BOOT_ID_FORM.fullmatch(forced):
+    if is_boot_id(forced):
         return forced
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

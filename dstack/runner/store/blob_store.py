@@ -11,20 +11,17 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import stat
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from dstack.runner.base import disk_room, safe_paths
 from dstack.runner.store import artifacts
-from dstack.wire import Refusal
+from dstack.wire import EMPTY_SHA256, Refusal, is_sha256
 
-EMPTY_SHA256 = hashlib.sha256().hexdigest()
 LIST_KIND = "entries"
 """Kind of an entry for a whole list of entries, one JSON object a line, in the store under `sha256`."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _STALE = 2 * 86_400.0
 _REMEMBERED = 100_000
 _FRESH = 3600.0
@@ -265,7 +262,7 @@ def remove_stale_files(root: str, *, now: float) -> int:
 
 
 def check_digest(digest: object) -> str:
-    if not isinstance(digest, str) or not _DIGEST.match(digest):
+    if not isinstance(digest, str) or not is_sha256(digest):
         raise Refusal("hash", "not a sha256: %.80r" % (digest,))
     return digest
 

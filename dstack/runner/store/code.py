@@ -21,18 +21,16 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from dstack.private_folder import WRITE_RIGHTS, UntrustedError, close_folder, make_folder
 from dstack.runner.base import disk_room
-from dstack.wire import NO_ROOM, Refusal
+from dstack.wire import NO_ROOM, RAW_ATTRIBUTES, Refusal, is_commit
 from dstack.wire.host_messages import CodeBasisAnswer
 
 OLDEST_GIT = (2, 17)
-COMMIT_FORM = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 PROJECT_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 GIT_VERSION_FORM = re.compile(rb"git version (\d+)\.(\d+)")
 MAX_HEADER_BYTES = 1 << 20
 MAX_BUNDLE_BASES = 8
 QUARANTINE_AGE_S = 24 * 3600
 MAX_LOOSE_PACKS = 50
-RAW_ATTRIBUTES = "* -text -filter -ident !working-tree-encoding\n"
 SAFE_SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -95,7 +93,7 @@ def basis(root: str, project: str, commit: str, known: Sequence[str]) -> CodeBas
     if not os.path.isdir(store):
         return CodeBasisAnswer(have=False, basis=())
     check_owner(store)
-    held = [base for base in known if COMMIT_FORM.fullmatch(base) and has(store, base)]
+    held = [base for base in known if is_commit(base) and has(store, base)]
     return CodeBasisAnswer(have=has(store, commit), basis=tuple(held[:MAX_BUNDLE_BASES]))
 
 
@@ -174,7 +172,7 @@ def check_work_tree(store: str, tree: str, target: str, index: str) -> None:
 
 def check_object_id(name: Any) -> str:
     """An object id; raises CodeError for anything else."""
-    if not isinstance(name, str) or not COMMIT_FORM.fullmatch(name):
+    if not isinstance(name, str) or not is_commit(name):
         raise CodeError("code", "not an object id: %r" % (name,))
     return name
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack import wire
 from dstack.runner.store import code as host
 
 Entry = tuple[str, bytes, str]
@@ -328,7 +329,7 @@ def test_the_tree_is_hashed_again_when_laid_first(smith: Smith, root: str, tmp_p
     with pytest.raises(host.CodeError, match="not those that were packed"):
         host.lay(root, "p", crlf, other, str(tmp_path / "work"))
     assert not (store / "laid" / crlf).exists()
-    (store / "info/attributes").write_text(host.RAW_ATTRIBUTES)
+    (store / "info/attributes").write_text(wire.RAW_ATTRIBUTES)
     host.lay(root, "p", crlf, other, str(tmp_path / "again"))
     assert (store / "laid" / crlf).read_text() == other
 
