@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dstack import wire
-from dstack.coordinator import bucket_reach, library_wheels, single_instance
+from dstack.coordinator import bucket_reach, coordinator_socket, library_wheels
 from dstack.core.format.codec import build
 from dstack.core.handover import HandOver
 from dstack.errors import DstackError
@@ -67,7 +67,7 @@ def _answer(message: dict[str, Any], frames: Iterator[wire.Frame], root: str) ->
             return bucket_reach.probe_bucket(_handover(look.handover), _library(root, look.library))
         case wire.HAND:
             hand = HandRequest.from_envelope(message)
-            return single_instance.hand_over(root, _handover(hand.handover), _library(root, hand.library))
+            return coordinator_socket.hand_over(root, _handover(hand.handover), _library(root, hand.library))
     raise Refusal("request", f"this coordinator knows no operation {message.get('op')!r}", "update dstack")
 
 

@@ -66,7 +66,7 @@ class LentCredentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """One kind of storage: its facts, and its functions."""
+    """The declaration of a kind of storage: facts and functions."""
 
     properties: Properties
     open: Callable[[str, Options, str], Bucket]

@@ -149,7 +149,7 @@ class GitCode:
 
 
 class SnapshotAttempt:
-    """One try of a snapshot: the repository and its nested repositories, packed in one quarantine."""
+    """A single try of a snapshot: the repository and all nested repositories, packed in a common quarantine."""
 
     def __init__(self, repository: Repository, *, folder: Path, store: CodeStore) -> None:
         self._folder = folder

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.jobs import is_wanted
 from dstack.app.queries.lost_attempts import end_of
 from dstack.core.format.key_parser import attempt_in

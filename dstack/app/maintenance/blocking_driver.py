@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dstack.app.protocol.blocking_bucket import BlockingCreator
+from dstack.app.protocol.bucket_performer import BlockingCreator
 from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.effects import Alive, BucketPerformer, Delete, NewNonce
 from dstack.app.protocol.liveness import Observer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.create_if_absent import create_now
 from dstack.app.protocol.jobs import LiveAttempt, live_attempt
 from dstack.app.queries.run_views import JobView

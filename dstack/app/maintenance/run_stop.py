@@ -20,7 +20,7 @@ from dstack.ports import Bucket
 
 
 class LostAttemptFate(Word):
-    """What became of a lost attempt that may have lived on its host."""
+    """The end of a lost attempt that perhaps still ran on the host."""
 
     ENDED = "ended"
     """The attempt still ran, and was ended now."""

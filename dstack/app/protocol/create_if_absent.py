@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from dstack.app.protocol.blocking_bucket import BlockingCreator
+from dstack.app.protocol.bucket_performer import BlockingCreator
 from dstack.app.protocol.effects import BucketTrouble, ObjectCreator, ObjectReader, Pause, PutNew, Read
 from dstack.app.protocol.steps import Effect, Steps, ask, take_now
 from dstack.core.format.records import unpack

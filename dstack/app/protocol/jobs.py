@@ -1,4 +1,4 @@
-"""A job in the eyes of the steps: its run, its fingerprint, its keys, and the runs that still want the job."""
+"""A job as the steps see jobs: run, fingerprint, keys, and the runs that still want the job."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class Effect(ABC, Generic[P_contra, A_co]):
-    """A frozen value that asks a performer for one thing."""
+    """A frozen value: a single request to a performer, such as to read an object."""
 
     __slots__ = ()
 
@@ -35,7 +35,7 @@ Steps = Generator[Effect[P, object], object, T]
 
 
 def ask(effect: Effect[P, A]) -> Steps[P, A]:
-    """Yield one effect and return the answer to it."""
+    """Yield an effect and return the answer of the performer."""
     answer = yield effect
     # `take` sends the answer of the very effect that it was given. A generator's type cannot say so.
     return cast("A", answer)

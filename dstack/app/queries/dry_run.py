@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstack.app.protocol import generations, settlement
-from dstack.app.protocol.blocking_bucket import BlockingReader
+from dstack.app.protocol.bucket_performer import BlockingReader
 from dstack.app.protocol.effects import Read
 from dstack.app.protocol.jobs import Job, latest_of
 from dstack.app.protocol.steps import take_now

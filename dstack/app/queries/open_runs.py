@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.jobs import last_attempt, owner_of
 from dstack.app.queries.coordinators import LATE_BEAT_S, Presence
 from dstack.app.queries.run_views import JobView, RunView, time_of_day, view_of, waits_text

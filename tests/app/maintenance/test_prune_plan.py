@@ -15,7 +15,7 @@ from dstack.app.maintenance.bucket_survey import survey
 from dstack.app.maintenance.prune_plan import UNREFERENCED_GRACE_S, PrunePlan, Pruner
 from dstack.app.protocol import attempts, generations, liveness, prune_steps
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.effect_answers import JobRunning, NotCollected, Silence, SlotHeld
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.liveness import Observer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstack.app.protocol import generations
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.jobs import Job
 from dstack.core.format.records import RunRecord, Tomb, Want, Why, pack, unpack
 from tests.support.buckets.memory import MemoryBucket

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.jobs import Job, ends_of, is_wanted, latest_of, stop_of, stop_of_unwanted
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Coordinator, Owner, RunRecord, Want, pack

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dstack.app.protocol.blocking_bucket import BlockingReader
+from dstack.app.protocol.bucket_performer import BlockingReader
 from dstack.app.protocol.effects import ObjectReader, Read
 from dstack.app.protocol.steps import Steps, ask, on_the_spot, take, take_now
 from dstack.app.transfer.threaded_bucket import ThreadedCreator

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dstack.app.protocol import effects as fx
-from dstack.app.protocol.blocking_bucket import read_only
+from dstack.app.protocol.bucket_performer import read_only
 from dstack.app.protocol.steps import ask
 from tests.support.buckets.memory import MemoryBucket
 
