@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable
 
 from dstack.app.coordination.effect_driver import Driver
+from dstack.app.effects.steps import take
 from dstack.app.protocol import settlement
 from dstack.app.protocol.jobs import Job
-from dstack.app.protocol.steps import take
 from dstack.core.format.records import Coordinator, Outcome
 from dstack.core.lifecycle import GOOD_STATES
 from dstack.errors import DamagedInputError, DamagedObjectError, LaterVersionError

@@ -13,12 +13,8 @@ from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
 from dstack.app.coordination.preparation import Preparation
 from dstack.app.coordination.slot_search import SlotSearch
-from dstack.app.hosts.frozen_runners import ask_living
-from dstack.app.hosts.hosts_of_claims import ClaimHosts
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol import job_secrets
-from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import (
     CollectAnswer,
     Collected,
     HostUnreachable,
@@ -37,7 +33,11 @@ from dstack.app.protocol.effect_answers import (
     Verdict,
     WatchAnswer,
 )
-from dstack.app.protocol.steps import Steps, take
+from dstack.app.effects.steps import Steps, take
+from dstack.app.hosts.frozen_runners import ask_living
+from dstack.app.hosts.hosts_of_claims import ClaimHosts
+from dstack.app.protocol import job_secrets
+from dstack.app.protocol.attempts import WAITS_FOR_A_SLOT
 from dstack.app.transfer.artifacts import collect_artifacts
 from dstack.app.transfer.attempt_watch import AttemptWatch, carry_log, tail
 from dstack.app.transfer.threaded_bucket import ThreadedCreator

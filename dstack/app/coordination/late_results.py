@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 
+from dstack.app.effects.answers import CollectAnswer, NotCollected
+from dstack.app.effects.catalogue import Collect, Release
+from dstack.app.effects.steps import take
 from dstack.app.hosts.fleet import ReachedHost
 from dstack.app.protocol.attempt_records import bring_in
-from dstack.app.protocol.effect_answers import CollectAnswer, NotCollected
-from dstack.app.protocol.effects import Collect, Release
-from dstack.app.protocol.steps import take
 from dstack.app.transfer.artifacts import collect_artifacts
 from dstack.app.transfer.attempt_watch import carry_log
 from dstack.app.transfer.threaded_bucket import ThreadedCreator

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.inputs import Inputs
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects.answers import (
     BucketSilent,
     DamagedInput,
     NotBegun,

@@ -10,11 +10,11 @@ from dstack.app.coordination.artifact_replacements import Replacements
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.host_cleanup import clean_up_host
+from dstack.app.effects.steps import take
 from dstack.app.protocol import settlement
 from dstack.app.protocol.create_if_absent import create_now, create_or_read
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.settlement import JobDamage
-from dstack.app.protocol.steps import take
 from dstack.app.queries.run_views import summary_of, waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import ProjectKeys

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from dstack.app.coordination.context import CoordinationContext
+from dstack.app.effects.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotUnavailable
 from dstack.app.hosts.silent_host_wait import Prospects
 from dstack.app.hosts.slot_wait import SlotRace
 from dstack.app.protocol import job_secrets
-from dstack.app.protocol.effect_answers import NonceRefused, SlotAnswer, SlotAwaited, SlotUnavailable
 from dstack.app.protocol.jobs import job_title
 from dstack.core.format.records import Outcome, RunRecord
 from dstack.core.placement import RunLoad, no_host_reason, peers_note, rank

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from dstack.app.protocol.effect_answers import Liveness
-from dstack.app.protocol.effects import Alive, LivenessJudge, ObjectReader, Pause, Pauser, Read
+from dstack.app.effects.answers import Liveness
+from dstack.app.effects.catalogue import Alive, LivenessJudge, ObjectReader, Pause, Pauser, Read
+from dstack.app.effects.steps import Steps, ask, take
 from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.liveness import Observer
-from dstack.app.protocol.steps import Steps, ask, take
 from dstack.core.format.keys import RunKeys
 from dstack.core.format.records import Coordinator
 from dstack.errors import BucketError

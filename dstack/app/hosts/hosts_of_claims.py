@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from dstack.app.hosts.fleet import Fleet, Link
-from dstack.app.hosts.silence import Silences
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects.answers import (
     ForeignAttempt,
     HostUnreachable,
     JobStarted,
@@ -16,6 +14,8 @@ from dstack.app.protocol.effect_answers import (
     StartRefused,
     Verdict,
 )
+from dstack.app.hosts.fleet import Fleet, Link
+from dstack.app.hosts.silence import Silences
 from dstack.app.protocol.liveness import Observer
 from dstack.core.foreign_attempts import Sighting, belongs, is_same_boot, judge
 from dstack.core.format.records import Claim, Coordinator

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from dstack.app.effects.answers import NonceRefused, SlotAnswer, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.app.hosts.fleet import Fleet, Link, ReachedHost, address_of
-from dstack.app.protocol.effect_answers import NonceRefused, SlotAnswer, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.core.placement import slots_of
 from dstack.errors import DstackError, HostError, HostUnreachableError, NoRoomError, NotHeldError
 from dstack.model import Demand, Nonce

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from dstack.app.effects.answers import Liveness
+from dstack.app.effects.catalogue import Alive, BucketPerformer, Delete, NewNonce
+from dstack.app.effects.steps import Steps, take_now
 from dstack.app.protocol.bucket_performer import BlockingCreator
-from dstack.app.protocol.effect_answers import Liveness
-from dstack.app.protocol.effects import Alive, BucketPerformer, Delete, NewNonce
 from dstack.app.protocol.liveness import Observer
-from dstack.app.protocol.steps import Steps, take_now
 from dstack.model import Nonce
 from dstack.ports import Bucket
 

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
+from dstack.app.effects.catalogue import BucketPerformer
+from dstack.app.effects.steps import Steps
 from dstack.app.maintenance.blocking_driver import BlockingPerformer, parallel
 from dstack.app.maintenance.bucket_survey import GenerationFacts, Survey
 from dstack.app.protocol import prune_steps
-from dstack.app.protocol.effects import BucketPerformer
 from dstack.app.protocol.lease import SILENCE_S
-from dstack.app.protocol.steps import Steps
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Claim, Outcome, Result, RunRecord, Want, unpack
 from dstack.core.retention import PrunePolicy, StoredGeneration, choose

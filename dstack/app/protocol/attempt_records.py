@@ -3,10 +3,10 @@ lives."""
 
 from __future__ import annotations
 
+from dstack.app.effects.answers import Collected, NotCollected, Uncollectable
+from dstack.app.effects.catalogue import AttemptCollector, Collect, ObjectCreator, Release
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effect_answers import Collected, NotCollected, Uncollectable
-from dstack.app.protocol.effects import AttemptCollector, Collect, ObjectCreator, Release
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, End, Gone, Result, pack
 from dstack.core.lifecycle import AttemptEnd, end_without_result

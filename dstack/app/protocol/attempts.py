@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dstack.app.protocol.attempt_records import (
-    bring_in,
-    record_end,
-    record_ended,
-    record_gone,
-    record_lost,
-    record_void,
-)
-from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects.answers import (
     BucketSilent,
     DamagedInput,
     JobStarted,
@@ -33,7 +24,7 @@ from dstack.app.protocol.effect_answers import (
     Unpreparable,
     WatchAnswer,
 )
-from dstack.app.protocol.effects import (
+from dstack.app.effects.catalogue import (
     AskVerdict,
     BucketReader,
     Collect,
@@ -53,9 +44,18 @@ from dstack.app.protocol.effects import (
     StopJob,
     WatchJob,
 )
+from dstack.app.effects.steps import Steps, ask
+from dstack.app.protocol.attempt_records import (
+    bring_in,
+    record_end,
+    record_ended,
+    record_gone,
+    record_lost,
+    record_void,
+)
+from dstack.app.protocol.create_if_absent import create
 from dstack.app.protocol.jobs import Job, ends_of, is_wanted, stop_of_job, stop_of_unwanted
 from dstack.app.protocol.lease import SILENCE_S
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Started, Want, pack, unpack

@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from dstack.app.protocol.complete_lists import reaches_now, sizes_now
-from dstack.app.protocol.effects import (
+from dstack.app.effects.catalogue import (
     BucketReader,
     BucketTrouble,
     Children,
@@ -18,7 +17,8 @@ from dstack.app.protocol.effects import (
     Read,
     Sizes,
 )
-from dstack.app.protocol.steps import Steps, take_now
+from dstack.app.effects.steps import Steps, take_now
+from dstack.app.protocol.complete_lists import reaches_now, sizes_now
 from dstack.ports import Bucket, Put
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from dstack.app.protocol.effects import BucketReader, Children, ListKeys, Reaches, Read, Sizes
-from dstack.app.protocol.steps import Steps, ask
+from dstack.app.effects.catalogue import BucketReader, Children, ListKeys, Reaches, Read, Sizes
+from dstack.app.effects.steps import Steps, ask
 from dstack.core.format.key_parser import numbers
 from dstack.errors import DamagedObjectError
 from dstack.ports import Bucket

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from dstack.app.effects.catalogue import BucketTrouble, ObjectCreator, ObjectReader, Pause, PutNew, Read
+from dstack.app.effects.steps import Effect, Steps, ask, take_now
 from dstack.app.protocol.bucket_performer import BlockingCreator
-from dstack.app.protocol.effects import BucketTrouble, ObjectCreator, ObjectReader, Pause, PutNew, Read
-from dstack.app.protocol.steps import Effect, Steps, ask, take_now
 from dstack.core.format.records import unpack
 from dstack.errors import BucketError, UndecidedError
 from dstack.ports import Bucket, Put

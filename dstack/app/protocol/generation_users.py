@@ -6,10 +6,10 @@ them by key, whatever a list lacks. An entry stays when its user is gone.
 
 from __future__ import annotations
 
+from dstack.app.effects.catalogue import BucketPerformer, BucketReader, ListKeys, NewNonce, Read
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.protocol.complete_lists import last_number
 from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effects import BucketPerformer, BucketReader, ListKeys, NewNonce, Read
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_name
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import User, pack, unpack

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstack.app.effects.catalogue import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.protocol.complete_lists import last_folder
 from dstack.app.protocol.create_if_absent import create, read_record
-from dstack.app.protocol.effects import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
 from dstack.app.protocol.generation_users import register
 from dstack.app.protocol.jobs import Job, latest_of
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import JobKeys
 from dstack.core.format.records import Pin, Tomb, Want, Why, pack, unpack
 from dstack.errors import DamagedObjectError

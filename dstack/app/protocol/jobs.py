@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstack.app.effects.catalogue import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.protocol.complete_lists import last_number
 from dstack.app.protocol.create_if_absent import read_record
-from dstack.app.protocol.effects import BucketPerformer, BucketReader, NewNonce, ObjectReader, Read
 from dstack.app.protocol.generation_users import users_of
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.keys import AttemptKeys, JobKeys, ProjectKeys, RunKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Owner, RunRecord, Stop, Want, unpack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dstack.app.protocol.effect_answers import Liveness
+from dstack.app.effects.answers import Liveness
 from dstack.app.protocol.lease import OVERDUE_S, SILENCE_S
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator

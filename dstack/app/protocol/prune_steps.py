@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from dstack.app.effects.answers import Liveness
+from dstack.app.effects.catalogue import Alive, BucketPerformer, Delete, ListKeys, NewNonce, ObjectReader, Read
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effect_answers import Liveness
-from dstack.app.protocol.effects import Alive, BucketPerformer, Delete, ListKeys, NewNonce, ObjectReader, Read
 from dstack.app.protocol.generation_users import register, users_of
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.identifiers import is_run_id
 from dstack.core.format.key_parser import KeyKind, kind_of
 from dstack.core.format.keys import JobKeys, ProjectKeys, RunKeys

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dstack.app.protocol import attempt_records, attempts, generations
-from dstack.app.protocol.complete_lists import are_there
-from dstack.app.protocol.create_if_absent import create, read_record
-from dstack.app.protocol.effect_answers import ForeignAttempt, HostUnreachable, Liveness, StartRefused
-from dstack.app.protocol.effects import (
+from dstack.app.effects.answers import ForeignAttempt, HostUnreachable, Liveness, StartRefused
+from dstack.app.effects.catalogue import (
     Alive,
     AskVerdict,
     BucketPerformer,
@@ -27,9 +24,12 @@ from dstack.app.protocol.effects import (
     Read,
     Show,
 )
+from dstack.app.effects.steps import Steps, ask
+from dstack.app.protocol import attempt_records, attempts, generations
+from dstack.app.protocol.complete_lists import are_there
+from dstack.app.protocol.create_if_absent import create, read_record
 from dstack.app.protocol.jobs import Job, LiveAttempt, ends_of, latest_of, stop_of_job, stop_of_unwanted
 from dstack.app.protocol.lease import SILENCE_S
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core import retry
 from dstack.core.artifacts import manifests
 from dstack.core.foreign_attempts import Sighting, describe, describe_elsewhere

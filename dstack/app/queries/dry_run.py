@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstack.app.effects.catalogue import Read
+from dstack.app.effects.steps import take_now
 from dstack.app.protocol import generations, settlement
 from dstack.app.protocol.bucket_performer import BlockingReader
-from dstack.app.protocol.effects import Read
 from dstack.app.protocol.jobs import Job, latest_of
-from dstack.app.protocol.steps import take_now
 from dstack.app.queries.run_views import waits_text
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.keys import JobKeys, ProjectKeys

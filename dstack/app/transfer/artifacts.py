@@ -14,9 +14,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from dstack.app.effects.answers import Collected
+from dstack.app.effects.steps import take
 from dstack.app.protocol.create_if_absent import create_or_read
-from dstack.app.protocol.effect_answers import Collected
-from dstack.app.protocol.steps import take
 from dstack.app.transfer.byte_streams import Meter, Progress, for_each, in_blocks, iterate_in_threads, run_in_thread
 from dstack.app.transfer.pack_reader import SMALL_FILE_BYTES, ReadGroup, StoredFiles, stored_files
 from dstack.app.transfer.pack_sender import PackSender

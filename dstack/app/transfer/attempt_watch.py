@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from dstack.app.effects.answers import JobRunning, WatchAnswer
 from dstack.app.hosts.fleet import Link
-from dstack.app.protocol.effect_answers import JobRunning, WatchAnswer
 from dstack.app.transfer.log_pieces import LogWriter, stored_length
 from dstack.core.format.keys import AttemptKeys
 from dstack.errors import DstackError, HostUnreachableError

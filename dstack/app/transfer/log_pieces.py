@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from dstack.app.effects.steps import take
 from dstack.app.protocol.create_if_absent import create_or_read
-from dstack.app.protocol.steps import take
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.key_parser import log_offset
 from dstack.core.format.keys import AttemptKeys

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 
+from dstack.app.effects.steps import Effect, take
 from dstack.app.protocol.complete_lists import reaches_now
 from dstack.app.protocol.create_if_absent import put_or_find
-from dstack.app.protocol.steps import Effect, take
 from dstack.app.transfer.byte_streams import Meter, feed
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.artifacts import manifests

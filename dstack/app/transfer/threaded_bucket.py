@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from dstack.app.effects.catalogue import BucketTrouble, Children, Delete, ListKeys, Pause, PutNew, Reaches, Read, Sizes
 from dstack.app.protocol.complete_lists import reaches_now, sizes_now
-from dstack.app.protocol.effects import BucketTrouble, Children, Delete, ListKeys, Pause, PutNew, Reaches, Read, Sizes
 from dstack.ports import Bucket, Put
 
 

@@ -12,9 +12,9 @@ import pytest
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import HeartbeatWriter
+from dstack.app.effects.answers import Liveness
+from dstack.app.effects.catalogue import Alive
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.protocol.effect_answers import Liveness
-from dstack.app.protocol.effects import Alive
 from dstack.app.protocol.lease import OVERDUE_S
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys

@@ -14,8 +14,8 @@ from dstack.app.coordination import heartbeat as hearts
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import HeartbeatWriter
+from dstack.app.effects.catalogue import HowSilent, Show, WatchJob
 from dstack.app.hosts.fleet import Fleet, address_of
-from dstack.app.protocol.effects import HowSilent, Show, WatchJob
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, Started, pack

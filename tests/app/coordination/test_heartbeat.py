@@ -14,9 +14,9 @@ from dstack.app.coordination import heartbeat
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import HeartbeatWriter
+from dstack.app.effects.answers import Liveness
+from dstack.app.effects.catalogue import PutNew
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.protocol.effect_answers import Liveness
-from dstack.app.protocol.effects import PutNew
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Coordinator

@@ -11,9 +11,9 @@ from typing import Any
 from dstack.app.coordination.context import CoordinationContext
 from dstack.app.coordination.effect_driver import Driver
 from dstack.app.coordination.heartbeat import HeartbeatWriter
+from dstack.app.effects.answers import SlotUnavailable
+from dstack.app.effects.catalogue import HoldSlot, Show
 from dstack.app.hosts.fleet import Fleet
-from dstack.app.protocol.effect_answers import SlotUnavailable
-from dstack.app.protocol.effects import HoldSlot, Show
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.placement import Peer

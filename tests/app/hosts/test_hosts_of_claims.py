@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from dstack.app.effects.answers import ForeignAttempt, HostUnreachable, JobStarted
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.hosts.hosts_of_claims import ClaimHosts
-from dstack.app.protocol.effect_answers import ForeignAttempt, HostUnreachable, JobStarted
 from dstack.app.protocol.liveness import Observer
 from dstack.core.foreign_attempts import Sighting
 from dstack.core.format.keys import ProjectKeys

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from dstack.app.effects.answers import NonceRefused, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.app.hosts import fleet as fleets
 from dstack.app.hosts.fleet import Fleet, address_of
 from dstack.app.hosts.slot_wait import SlotRace
-from dstack.app.protocol.effect_answers import NonceRefused, SlotAwaited, SlotHeld, SlotUnavailable
 from dstack.app.transfer.attempt_watch import AttemptWatch
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator

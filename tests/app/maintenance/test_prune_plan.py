@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import JobRunning, NotCollected, Silence, SlotHeld
+from dstack.app.effects.steps import Effect, Steps
 from dstack.app.maintenance import prune_plan
 from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.bucket_survey import survey
 from dstack.app.maintenance.prune_plan import UNREFERENCED_GRACE_S, PrunePlan, Pruner
 from dstack.app.protocol import attempts, generations, liveness, prune_steps
-from dstack.app.protocol import effects as fx
 from dstack.app.protocol.bucket_performer import read_only
-from dstack.app.protocol.effect_answers import JobRunning, NotCollected, Silence, SlotHeld
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.prune_steps import GenerationUse, RemovalResult
-from dstack.app.protocol.steps import Effect, Steps
 from dstack.core.format.records import Claim, End, Pin, Tomb, Want, Why, pack, unpack
 from dstack.core.retention import PrunePolicy
 from dstack.errors import BucketError

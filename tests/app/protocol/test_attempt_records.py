@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from dstack.app.protocol import effects as fx
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import Collected, NotCollected, Uncollectable
 from dstack.app.protocol.attempt_records import bring_in, record_ended, record_lost, record_void
-from dstack.app.protocol.effect_answers import Collected, NotCollected, Uncollectable
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, End, Result, pack, unpack
 from dstack.model import ExitReport, WorkflowName

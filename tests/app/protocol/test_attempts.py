@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from dstack.app.protocol import attempts
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import (
     JobRunning,
     NotBegun,
     Prepared,
@@ -20,9 +19,10 @@ from dstack.app.protocol.effect_answers import (
     StartUnknown,
     Unpreparable,
 )
+from dstack.app.effects.steps import Effect
+from dstack.app.protocol import attempts
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.lease import SILENCE_S
-from dstack.app.protocol.steps import Effect
 from dstack.core.format.keys import AttemptKeys, JobKeys
 from dstack.core.format.records import Claim, End, unpack
 from dstack.errors import BucketError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import HostUnreachable, JobRunning, JobStarted, JobUnkillable, Liveness, Silence
+from dstack.app.effects.steps import Effect
 from dstack.app.protocol import attempts, settlement
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol.effect_answers import HostUnreachable, JobRunning, JobStarted, JobUnkillable, Liveness, Silence
 from dstack.app.protocol.jobs import Job
-from dstack.app.protocol.steps import Effect
 from dstack.core.format.records import Claim, Coordinator, unpack
 from dstack.model import ExitReport, JobStatus
 from tests.support.buckets.memory import MemoryBucket

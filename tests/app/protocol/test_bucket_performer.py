@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dstack.app.protocol import effects as fx
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.steps import ask
 from dstack.app.protocol.bucket_performer import read_only
-from dstack.app.protocol.steps import ask
 from tests.support.buckets.memory import MemoryBucket
 
 

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import pytest
 
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.maintenance.blocking_driver import BlockingPerformer
 from dstack.app.maintenance.fsck.bucket import check_bucket
-from dstack.app.protocol import effects as fx
 from dstack.app.protocol import generations, prune_steps
 from dstack.app.protocol.complete_lists import are_there, last_folder, last_number, last_number_now
 from dstack.app.protocol.generation_users import users_of
@@ -18,7 +19,6 @@ from dstack.app.protocol.jobs import Job, is_wanted, latest_of, stop_of_unwanted
 from dstack.app.protocol.liveness import Observer
 from dstack.app.protocol.prune_steps import GenerationUse, RemovalResult
 from dstack.app.protocol.settlement import is_whole
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Owner, Pin, Result, Tomb, User, pack, unpack
 from dstack.model import Fingerprint, Nonce

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.steps import Effect, take
 from dstack.app.protocol import create_if_absent
-from dstack.app.protocol import effects as fx
 from dstack.app.protocol.create_if_absent import create, create_now, create_or_read, read_record
-from dstack.app.protocol.steps import Effect, take
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.core.format.records import Stop, pack
 from dstack.errors import BucketError, UndecidedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.app.protocol.effect_answers import Liveness
+from dstack.app.effects.answers import Liveness
 from dstack.app.protocol.lease import OVERDUE_S, SILENCE_S
 from dstack.app.protocol.liveness import Observer
 from dstack.core.format.keys import ProjectKeys

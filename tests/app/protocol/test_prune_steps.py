@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dstack.app.protocol import effects as fx
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import Liveness
 from dstack.app.protocol.bucket_performer import read_only
-from dstack.app.protocol.effect_answers import Liveness
 from dstack.app.protocol.prune_steps import (
     GenerationUse,
     RemovalResult,

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol import settlement
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import (
     ForeignAttempt,
     HostUnreachable,
     JobStarted,
@@ -16,6 +15,7 @@ from dstack.app.protocol.effect_answers import (
     Silence,
     StartRefused,
 )
+from dstack.app.protocol import settlement
 from dstack.app.protocol.jobs import Job
 from dstack.app.protocol.lease import SILENCE_S
 from dstack.app.protocol.settlement import JobDamage

@@ -14,7 +14,7 @@ import pytest
 
 from dstack.adapters.artifact_folder import SafeFolder
 from dstack.adapters.bucket.folder import FolderBucket
-from dstack.app.protocol.effect_answers import Collected
+from dstack.app.effects.answers import Collected
 from dstack.app.transfer.artifacts import collect_artifacts, pull, stage_inputs
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import AttemptKeys, ProjectKeys

@@ -20,7 +20,7 @@ from typing import Any
 from dstack.adapters.bucket.folder import FolderBucket
 from dstack.adapters.runner.client import RunnerClient
 from dstack.app.coordination.effect_driver import Driver
-from dstack.app.protocol.steps import Effect
+from dstack.app.effects.steps import Effect
 from dstack.cli.main import main
 
 QUIET = {"Pause", "Show", "NewNonce"}

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from typing import TypeVar, cast
 
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol.steps import Effect, Steps, take_now
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.steps import Effect, Steps, take_now
 from dstack.ports import Bucket
 
 T = TypeVar("T")

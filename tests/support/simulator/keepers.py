@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dstack.app.protocol import effects as fx
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import Liveness
+from dstack.app.effects.steps import Steps, ask, on_the_spot
 from dstack.app.protocol import prune_steps
-from dstack.app.protocol.effect_answers import Liveness
-from dstack.app.protocol.steps import Steps, ask, on_the_spot
 from dstack.core.artifacts import manifests
 from dstack.core.format.keys import JobKeys, ProjectKeys
 from dstack.core.format.records import Coordinator, Final, Outcome, Pin, Result, Tomb, pack, unpack

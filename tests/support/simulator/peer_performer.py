@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dstack.app.protocol import effects as fx
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.answers import (
     BucketSilent,
     CollectAnswer,
     ForeignAttempt,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from dstack.app.effects.answers import Collected, DamagedInput
 from dstack.app.protocol import settlement
-from dstack.app.protocol.effect_answers import Collected, DamagedInput
 from dstack.app.protocol.jobs import Job
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.pieces import pack_name

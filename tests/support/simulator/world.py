@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dstack.app.coordination.standby import stand_by
-from dstack.app.protocol import effects as fx
+from dstack.app.effects import catalogue as fx
+from dstack.app.effects.steps import Effect, Steps, on_the_spot
 from dstack.app.protocol import settlement
 from dstack.app.protocol.jobs import Job
-from dstack.app.protocol.steps import Effect, Steps, on_the_spot
 from dstack.core.foreign_attempts import Sighting
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import Claim, Coordinator, End, Outcome, Result, RunRecord, Stop, Want, pack, unpack

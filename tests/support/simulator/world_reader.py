@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dstack.app.protocol import effects as fx
+from dstack.app.effects import catalogue as fx
 from dstack.model import Nonce
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dstack.adapters.bucket.opener import open_bucket
+from dstack.app.effects.catalogue import PutNew, Read
 from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effects import PutNew, Read
 from dstack.core.artifacts import manifests
 from dstack.errors import BucketError
 from dstack.ports import Bucket, Put

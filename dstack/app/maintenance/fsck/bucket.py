@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
+from dstack.app.effects.catalogue import BucketPerformer, Delete
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.maintenance.blocking_driver import parallel
 from dstack.app.maintenance.fsck.findings import FORSAKEN_NAME_S, Check, Finding
 from dstack.app.maintenance.fsck.jobs import check_job
 from dstack.app.maintenance.fsck.runs import check_run
-from dstack.app.protocol.effects import BucketPerformer, Delete
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.format.key_parser import PROJECT_FOLDERS, KeyKind, kind_of
 from dstack.core.format.keys import FORMAT_KEY, PROBES, PROJECTS, ProjectKeys
 from dstack.core.format.name_records import decode_name

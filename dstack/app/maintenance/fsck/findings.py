@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dstack.app.protocol.effects import BucketPerformer
-from dstack.app.protocol.steps import Steps
+from dstack.app.effects.catalogue import BucketPerformer
+from dstack.app.effects.steps import Steps
 from dstack.core.format.key_parser import KeyKind, parse_key
 from dstack.core.format.keys import ProjectKeys
 from dstack.core.format.records import (

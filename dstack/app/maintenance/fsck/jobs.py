@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
+from dstack.app.effects.catalogue import BucketPerformer, NewNonce
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.maintenance.fsck.findings import Check, Finding, Records
 from dstack.app.protocol import prune_steps
 from dstack.app.protocol.complete_lists import reaches_now
 from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effects import BucketPerformer, NewNonce
-from dstack.app.protocol.steps import Steps, ask
 from dstack.core.artifacts import manifests
 from dstack.core.artifacts.manifests import ChangedBytesError
 from dstack.core.format.key_parser import KeyKind, kind_of, log_offset, parse_key

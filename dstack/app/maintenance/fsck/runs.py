@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dstack.app.effects.catalogue import BucketPerformer, NewNonce
+from dstack.app.effects.steps import Steps, ask
 from dstack.app.maintenance.fsck.findings import SETTLING_S, Check, Finding, Records
 from dstack.app.protocol import prune_steps, settlement
 from dstack.app.protocol.create_if_absent import create
-from dstack.app.protocol.effects import BucketPerformer, NewNonce
 from dstack.app.protocol.jobs import Job
-from dstack.app.protocol.steps import Steps, ask
 from dstack.app.queries.run_views import summary_of
 from dstack.core.fingerprint import fingerprint, ingredients
 from dstack.core.format.identifiers import is_run_id

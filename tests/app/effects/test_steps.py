@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from dstack.app.effects.catalogue import ObjectReader, Read
+from dstack.app.effects.steps import Steps, ask, on_the_spot, take, take_now
 from dstack.app.protocol.bucket_performer import BlockingReader
-from dstack.app.protocol.effects import ObjectReader, Read
-from dstack.app.protocol.steps import Steps, ask, on_the_spot, take, take_now
 from dstack.app.transfer.threaded_bucket import ThreadedCreator
 from dstack.errors import BucketError
 from tests.support.buckets.memory import MemoryBucket

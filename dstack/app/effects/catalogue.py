@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dstack.app.protocol.effect_answers import (
+from dstack.app.effects.answers import (
     CollectAnswer,
     Liveness,
     PrepareAnswer,
@@ -22,7 +22,7 @@ from dstack.app.protocol.effect_answers import (
     Verdict,
     WatchAnswer,
 )
-from dstack.app.protocol.steps import Effect, Steps
+from dstack.app.effects.steps import Effect, Steps
 from dstack.core.format.keys import AttemptKeys
 from dstack.core.format.records import Claim, Coordinator
 from dstack.model import JobSpec, JobStatus, Nonce, WorkflowName
