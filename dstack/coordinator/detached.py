@@ -191,8 +191,8 @@ class DetachedCoordinator:
         while True:
             began = time.monotonic()
             try:
-                means = await self._hosting.means(record.id)
-                final = await Coordination(means, record, self._me).finish()
+                context = await self._hosting.context(record.id)
+                final = await Coordination(context, record, self._me).finish()
             except DstackError as error:
                 self._log.message(f"{record.name}: {error}; again in {pause:.0f} s")
             except Exception:

@@ -124,7 +124,7 @@ class HostContext:
         self._hands.pop(run, None)
         self._values.pop(run, {}).clear()
 
-    async def means(self, run: RunId) -> CoordinationContext:
+    async def context(self, run: RunId) -> CoordinationContext:
         """The context for one coordination of the run."""
         hand = self._hands[run]
         bucket = self._bucket or self.bucket(hand)

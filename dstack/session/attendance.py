@@ -15,7 +15,7 @@ from dstack.app.coordination.run import Coordination
 from dstack.core.format.records import Coordinator, Final, RunRecord
 from dstack.ports import Screen
 from dstack.session.background_coordinators import start_background_coordinator
-from dstack.session.coordinator_parts import make_means, own_coordinator
+from dstack.session.coordinator_parts import make_context, own_coordinator
 from dstack.session.hosts import Hosts, open_hosts
 from dstack.session.session import Session
 from dstack.session.standby import Standby, StartScreen
@@ -51,11 +51,11 @@ class Attendance:
         session = self.session
         start_screen = StartScreen(screen)
         with session.notices_to(in_loop(screen.message)), own_coordinator(session) as me:
-            means = make_means(session, self.hosts.fleet, me, screen=start_screen, caller=self.caller)
+            context = make_context(session, self.hosts.fleet, me, screen=start_screen, caller=self.caller)
             beside: list[asyncio.Task[None]] = []
             if stands_by:
-                beside.append(asyncio.create_task(self._keep_standby(record, start_screen, me, means.heart)))
-            work = asyncio.create_task(Coordination(means, record, me).finish())
+                beside.append(asyncio.create_task(self._keep_standby(record, start_screen, me, context.heart)))
+            work = asyncio.create_task(Coordination(context, record, me).finish())
             return await _until_set(work, beside, interruption)
 
     async def _keep_standby(
@@ -132,5 +132,5 @@ async def coordinate(session: Session, record: RunRecord, *, caller: Mapping[str
     screen = LogScreen()
     async with open_hosts(session, only=only or None) as hosts:
         with session.notices_to(in_loop(screen.message)), own_coordinator(session) as me:
-            means = make_means(session, hosts.fleet, me, screen=screen, caller=caller)
-            await Coordination(means, record, me).finish()
+            context = make_context(session, hosts.fleet, me, screen=screen, caller=caller)
+            await Coordination(context, record, me).finish()

@@ -16,22 +16,18 @@ if TYPE_CHECKING:
     from dstack.app.hosts.fleet import Fleet
     from dstack.app.maintenance.blocking_driver import BlockingPerformer
     from dstack.app.maintenance.prune_plan import Pruner
+    from dstack.app.protocol.liveness import Observer
     from dstack.core.format.keys import AttemptKeys
 
 
-def make_means(
+def make_context(
     session: Session, fleet: Fleet, me: Coordinator, *, screen: Screen, caller: Mapping[str, str]
 ) -> CoordinationContext:
     """The context of a coordinator in this process."""
-    from dstack.adapters.process_identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.adapters.process_identity import new_nonce
     from dstack.app.coordination.context import CoordinationContext
     from dstack.app.coordination.heartbeat import HeartbeatWriter
-    from dstack.app.protocol.liveness import Observer
 
-    here = boot_id()
-    observer = Observer(
-        session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
-    )
     code: CodeSource = session.code
     return CoordinationContext(
         bucket=session.bucket,
@@ -40,7 +36,7 @@ def make_means(
         fleet=fleet,
         code=code,
         screen=screen,
-        observer=observer,
+        observer=_observer(session),
         caller=caller,
         new_nonce=new_nonce,
         heart=HeartbeatWriter(session.bucket, session.keys.heartbeat(me.id), screen.message),
@@ -49,15 +45,19 @@ def make_means(
 
 def make_performer(session: Session) -> BlockingPerformer:
     """A performer of steps without hosts, for housekeeping; the caller closes the performer."""
-    from dstack.adapters.process_identity import boot_id, boottime, coordinator_alive, new_nonce
+    from dstack.adapters.process_identity import new_nonce
     from dstack.app.maintenance.blocking_driver import BlockingPerformer
+
+    return BlockingPerformer(session.bucket, _observer(session), new_nonce)
+
+
+def _observer(session: Session) -> Observer:
+    """Watches other coordinators from this machine."""
+    from dstack.adapters.process_identity import boot_id, boottime, coordinator_alive
     from dstack.app.protocol.liveness import Observer
 
     here = boot_id()
-    observer = Observer(
-        session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime
-    )
-    return BlockingPerformer(session.bucket, observer, new_nonce)
+    return Observer(session.bucket, session.keys, sure=lambda other: coordinator_alive(other, here), boottime=boottime)
 
 
 @contextmanager

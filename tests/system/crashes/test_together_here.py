@@ -15,7 +15,7 @@ from dstack.adapters.runner.client import RunnerClient
 from dstack.adapters.unwatched_screen import LogScreen
 from dstack.app.coordination.run import Coordination
 from dstack.model import RunStatus
-from dstack.session.coordinator_parts import make_means, own_coordinator
+from dstack.session.coordinator_parts import make_context, own_coordinator
 from dstack.session.hosts import open_hosts
 from dstack.wire.job_messages import JobOrder
 from tests.support.faults.adversary import COORDINATOR, Place
@@ -83,8 +83,8 @@ def test_a_supervisor_that_was_killed_before_its_job_began_fails_nothing(
     async def bring() -> None:
         async with open_hosts(crowded.session) as hosts:
             with own_coordinator(crowded.session) as me:
-                means = make_means(crowded.session, hosts.fleet, me, screen=LogScreen(), caller={})
-                await Coordination(means, record, me).finish()
+                context = make_context(crowded.session, hosts.fleet, me, screen=LogScreen(), caller={})
+                await Coordination(context, record, me).finish()
 
     asyncio.run(bring())
     view = crowded.view(record)
